@@ -56,18 +56,18 @@ def run_command() -> None:
     command, *words = sys.argv[1:] or ["--help"]
     command = command.removesuffix(".py")  # as in the recipes
     if command in HELP:
-        say(usage())
+        say(format_usage())
     elif command == "recipe":
         run_recipe(words)
     elif command not in ALL_COMMANDS:
-        reject_name("command", command, ["recipe", *ALL_COMMANDS])
+        reject_unknown_name("command", command, ["recipe", *ALL_COMMANDS])
     else:
         module, _ = ALL_COMMANDS[command]
         sys.argv[:] = [command, *words]
         import_module(f"ernie_m.{module}").main()
 
 
-def reject_name(kind: str, name: str, known: list[str]) -> NoReturn:
+def reject_unknown_name(kind: str, name: str, known: list[str]) -> NoReturn:
     """Raise the error for an unknown name, with the most similar known name.
 
     Args:
@@ -82,7 +82,7 @@ def reject_name(kind: str, name: str, known: list[str]) -> NoReturn:
     raise UserError(f"unknown {kind} '{name}'; {advice_on(name, known)}")
 
 
-def usage() -> str:
+def format_usage() -> str:
     """Return the text of `ernie-m --help`."""
     recipe = {"recipe": ("", "run a recipe of the paper (ernie-m recipe --help lists them)")}
     parts = {"Your data and models:": COMMANDS, "The paper, with the official flags:": OFFICIAL | recipe}
@@ -93,26 +93,26 @@ def usage() -> str:
     return "\n".join(lines)
 
 
-def recipe_usage() -> str:
+def format_recipe_usage() -> str:
     """Return the text of `ernie-m recipe --help`."""
     indents = {"initial_indent": "  ", "subsequent_indent": "  "}
     return "\n\n".join(
         [
             "usage: ernie-m recipe NAME [--flag VALUE ...]",
             "Run a recipe of the paper; flags override its values.",
-            textwrap.fill(", ".join(recipes()), WIDTH, break_on_hyphens=False, **indents),
+            textwrap.fill(", ".join(list_recipes()), WIDTH, break_on_hyphens=False, **indents),
         ]
     )
 
 
-def scripts_folder() -> Path:
+def get_scripts_folder() -> Path:
     """Return the directory scripts/ with the recipes: in an installed package, or in the checkout."""
     return PACKAGE / "scripts" if (PACKAGE / "scripts").is_dir() else PACKAGE.parent / "scripts"
 
 
-def recipes() -> list[str]:
+def list_recipes() -> list[str]:
     """List the names of the recipes, <size>/<task>_<training data>."""
-    folders = (scripts_folder() / size for size in ("small", "base", "large"))
+    folders = (get_scripts_folder() / size for size in ("small", "base", "large"))
     return [f"{folder.name}/{path.stem}" for folder in folders for path in sorted(folder.glob("*.sh"))]
 
 
@@ -129,11 +129,11 @@ def run_recipe(words: list[str]) -> None:
     """
     name, *flags = words or [""]
     if name in HELP:
-        say(recipe_usage())
+        say(format_recipe_usage())
         return
-    if name not in recipes():
-        reject_name("recipe", name, recipes())
-    folder = scripts_folder()
+    if name not in list_recipes():
+        reject_unknown_name("recipe", name, list_recipes())
+    folder = get_scripts_folder()
     if folder.parent == PACKAGE:  # an installed package: scripts/launch.sh starts `python -m ernie_m` with it
         os.environ["ERNIE_M_PYTHON"] = sys.executable
     os.execvp("sh", ["sh", str(folder / f"{name}.sh"), *flags])

@@ -41,9 +41,9 @@ def main() -> None:
     import paddle
 
     from ernie_m.model.device import summary
-    from ernie_m.model.kernel_selection import on_gpu
+    from ernie_m.model.kernel_selection import is_on_gpu
 
-    if not on_gpu():
+    if not is_on_gpu():
         print("no GPU: running on the CPU")
     commit = get_output("git", "describe", "--always", "--dirty")
     print(

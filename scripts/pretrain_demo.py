@@ -54,15 +54,15 @@ def main() -> None:
     flags = parse_options(PretrainDemoFlags, None, __name__)
     started = time.monotonic()
     print("demo: after Ctrl-C, run the same command to resume", flush=True)
-    carry_out(Command("download public text", ["download", "text", TEXT], TEXT / TABLE))
+    run_steps(Command("download public text", ["download", "text", TEXT], TEXT / TABLE))
     for step in plan_corpus():
-        carry_out(step)
+        run_steps(step)
 
     # The initial model and the static embeddings, then the mixes, two at a time: each uses a core.
     start = OUTPUT / f"start-{flags.start_steps}"
     static = OUTPUT / "pieces"
     train = ["train", TEXT / "train", "--output", static]
-    carry_out(
+    run_steps(
         pre_training("an encoder with MMLM", start, flags.start_steps, "mmlm", 1),
         Command("train a static model on the pairs", train, static / "retrieval.json"),
     )
@@ -74,17 +74,17 @@ def main() -> None:
         training = pre_training(objectives, folders[label], flags.steps, objectives, 2)
         from_start = ["--init.encoder", start / "full", "--init.lm_head", "same"]
         trainings.append(training._replace(words=[*training.words, *from_start]))
-    carry_out(*trainings)
+    run_steps(*trainings)
     searches = [search(folder) for folder in folders.values()]
     for first in range(0, len(searches), 2):
-        carry_out(*searches[first : first + 2])
+        run_steps(*searches[first : first + 2])
 
     scores = {label: read_scores(folder) for label, folder in folders.items()}
     show(scores)
     print(json.dumps({**scores, "minutes": round((time.monotonic() - started) / 60, 1)}))
 
 
-def carry_out(*steps: Command) -> None:
+def run_steps(*steps: Command) -> None:
     """Run unfinished commands in parallel, and show the output of the first one.
 
     If a command fails, the others are stopped, and this script exits with its exit code. The next run resumes

@@ -88,7 +88,7 @@ def cpu_with_bf16(monkeypatch) -> None:
     from tests.helpers.bfloat16 import skip_module_without_onednn
 
     skip_module_without_onednn()
-    monkeypatch.setattr(onednn_check, "missing", lambda: None)
+    monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda: None)
 
 
 def pytest_configure() -> None:

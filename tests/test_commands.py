@@ -338,7 +338,7 @@ def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
 
 def test_the_list_of_commands():
     """Those of the paper have a heading of their own."""
-    adopters, paper = programs.usage().split("The paper, with the official flags:")
+    adopters, paper = programs.format_usage().split("The paper, with the official flags:")
     assert len(programs.COMMANDS) <= 12
     assert all(f"\n  {name} " in (adopters if name in programs.COMMANDS else paper) for name in ALL_COMMANDS)
 

@@ -24,11 +24,11 @@ SCRIPT_WORDS = [str(ROOT / "run_classifier.py"), "--epoch", "1"]
 
 def test_gpus_that_are_used():
     four = ["0", "1", "2", "3"]
-    assert launch.gpus_to_use(parse([]), four) == four
-    assert launch.gpus_to_use(parse(["--selected_gpus", "1,3"]), four) == ["1", "3"]
-    assert launch.gpus_to_use(parse(["--selected_gpus", "1,3"]), []) == []
+    assert launch.select_gpus(parse([]), four) == four
+    assert launch.select_gpus(parse(["--selected_gpus", "1,3"]), four) == ["1", "3"]
+    assert launch.select_gpus(parse(["--selected_gpus", "1,3"]), []) == []
     for line, gpus in (["--selected_gpus", "0,7"], "0,7"), (["--nproc_per_node", "3"], "0,1"):
-        error = error_of(launch.gpus_to_use, parse(line), ["0", "1"])
+        error = error_of(launch.select_gpus, parse(line), ["0", "1"])
         assert "--nproc_per_node (NPROC) " in error
         assert f" on --selected_gpus {gpus}: " in error
 
@@ -104,7 +104,7 @@ def test_a_single_process_takes_the_place_of_the_launcher(tmp_path, monkeypatch,
 def test_each_process_knows_its_place():
     """Two machines with two processes each: their ranks, devices and addresses."""
     nodes = ["--node_ips", "10.0.0.1,10.0.0.2", "--current_node_ip", "10.0.0.2", "--nproc_per_node", "2"]
-    second = launch.environments(parse([*nodes, "--node_id", "1"]), SCRIPT_WORDS, 2, gpus=["2", "3"])
+    second = launch.make_environments(parse([*nodes, "--node_id", "1"]), SCRIPT_WORDS, 2, gpus=["2", "3"])
     assert [process["PADDLE_TRAINER_ID"] for process in second] == ["2", "3"]
     assert [process["CUDA_VISIBLE_DEVICES"] for process in second] == ["2", "3"]
     assert {process["FLAGS_selected_gpus"] for process in second} == {"0"}  # the only one that it sees
@@ -114,7 +114,7 @@ def test_each_process_knows_its_place():
     assert len({second[0]["PADDLE_MASTER"], *endpoints.split(",")}) == 5
     assert re.fullmatch(r"10.0.0.1:2\d{4}", second[0]["PADDLE_MASTER"])
 
-    first = launch.environments(parse([*nodes, "--node_id", "0"]), SCRIPT_WORDS, 2, gpus=[])
+    first = launch.make_environments(parse([*nodes, "--node_id", "0"]), SCRIPT_WORDS, 2, gpus=[])
     assert [process["PADDLE_TRAINER_ID"] for process in first] == ["0", "1"]
     # ernie_m/utils/paddle_settings.py divides the cores by this.
     assert {process["PADDLE_LOCAL_SIZE"] for process in first} == {"2"}
@@ -123,7 +123,7 @@ def test_each_process_knows_its_place():
 
 
 def test_the_port_of_one_machine_may_be_chosen():
-    (process,) = launch.environments(parse(["--master_port", "7000"]), [], 1, gpus=[])
+    (process,) = launch.make_environments(parse(["--master_port", "7000"]), [], 1, gpus=[])
     assert process["PADDLE_MASTER"] == "127.0.0.1:7000"
 
 

@@ -28,7 +28,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import Names, PositiveInt, option, parse_options
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.files import atomic_dir, lock_writer
+from ernie_m.utils.files import atomic_dir, lock_for_writing
 from ernie_m.utils.logging import in_columns
 
 LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone does not define a limit
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: the command line; None: the command line of this process.
     """
     flags = parse_options(ConvertFlags, arguments, __name__)
-    with lock_writer(flags.target, "--target"):
+    with lock_for_writing(flags.target, "--target"):
         convert(flags)
 
 
@@ -131,7 +131,7 @@ def convert_vocabulary(flags: ConvertFlags) -> None:
     tokenizer = Tokenizer(flags.vocab_path, flags.source)
     with atomic_dir(flags.target) as folder:
         files = WRITERS[format.tokenizer_format](folder, tokenizer, LONGEST_INPUT, 2)
-    say_tokenizer(files, write_foreign.note(format, PreprocessingConfig()), flags)
+    print_tokenizer_files(files, write_foreign.note(format, PreprocessingConfig()), flags)
 
 
 def open_tokenizer(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
@@ -186,7 +186,7 @@ def write(
         files = WRITERS[format.tokenizer_format](folder, tokenizer, longest, separators)
         if format.name == NativeFormat.name:
             write_manifest(folder / MANIFEST)
-    say(*report_lines(written, checkpoint, flags))
+    say(*format_report(written, checkpoint, flags))
     if pooling_files:
         names = ", ".join(pooling_files)
         say(f"for sentence-transformers: {names}; pooling: {preprocessing.pooling or MEAN_OF_TOKENS}")
@@ -195,7 +195,7 @@ def write(
             f"note: the model was trained for embeddings of layer {preprocessing.layer} with --pooling "
             f"{preprocessing.pooling}, which sentence-transformers does not support"
         )
-    say_tokenizer(files, note, flags)
+    print_tokenizer_files(files, note, flags)
     for difference in differing:
         say(f"preprocessed differently: {difference}")
     if "license" not in metadata:
@@ -204,7 +204,7 @@ def write(
         )
 
 
-def report_lines(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
+def format_report(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
     """Return the lines to print about a conversion: one per skipped tensor, and the number of tensors."""
     settings = {"labels": checkpoint.labels, READING: checkpoint.preprocessing.to_json()}
     lost = [f"{key} of config.json" for key, value in settings.items() if value and flags.to == "fluid"]
@@ -219,7 +219,7 @@ def report_lines(written: Translated, checkpoint: Checkpoint, flags: ConvertFlag
     ]
 
 
-def say_tokenizer(files: list[str], note: str | None, flags: ConvertFlags) -> None:
+def print_tokenizer_files(files: list[str], note: str | None, flags: ConvertFlags) -> None:
     """Print the names of the tokenizer files that were written, and a note about their library, if any."""
     say(f"tokenizer: {', '.join(files)} in {flags.target}")
     if note:

@@ -12,7 +12,7 @@ from typing import Literal
 from ernie_m.model.tasks import EMBEDDING, EXPORTED_TASKS, FILL_MASK
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import lock_writer
+from ernie_m.utils.files import lock_for_writing
 from ernie_m.utils.logging import logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
 
@@ -50,7 +50,7 @@ def main() -> None:
         raise UserError(
             f"--output {output} is the current folder or a mount point. Choose a new folder inside it"
         )
-    with lock_writer(output):
+    with lock_for_writing(output):
         export_to(output, flags)
 
 

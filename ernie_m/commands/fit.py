@@ -24,7 +24,7 @@ from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.training_flags import PrecisionFlags
 from ernie_m.utils.args import Names, option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
-from ernie_m.utils.files import lock_writer
+from ernie_m.utils.files import lock_for_writing
 from ernie_m.utils.logging import logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
 
@@ -66,7 +66,7 @@ def main() -> None:
     flags = parse_options(FitFlags, None, __name__)
     setup_console()
     output = Path(flags.output)
-    with lock_writer(output, "--output"):
+    with lock_for_writing(output, "--output"):
         files = find_tables(Path(flags.table), output)
         training = [file for file in files if file.split == "train"]
         tests = [file for file in files if file.split != "train"]

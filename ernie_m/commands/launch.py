@@ -98,7 +98,7 @@ def visible_gpus() -> list[str]:
     return labels.split(",")[:count] if labels else [str(gpu) for gpu in range(count)]
 
 
-def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
+def select_gpus(flags: LaunchFlags, visible: list[str]) -> list[str]:
     """Return the labels of the GPUs to use: --selected_gpus, by default all; [] without GPUs.
 
     Args:
@@ -116,7 +116,7 @@ def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
     return selected
 
 
-def environments(
+def make_environments(
     flags: LaunchFlags, script: Sequence[str], processes: int, gpus: list[str]
 ) -> list[dict[str, str]]:
     """Return the environment variables of paddle.distributed for each process of this node.
@@ -174,9 +174,9 @@ def run_processes(
         logs.mkdir(parents=True, exist_ok=True)
     processes: list[subprocess.Popen] = []
 
-    def hand_on(number: int, _frame: object) -> None:
+    def hand_on(signum: int, _frame: object) -> None:
         for process in processes:  # those started so far
-            process.send_signal(number)
+            process.send_signal(signum)
 
     with handle_stop_signals(hand_on), contextlib.ExitStack() as files:
         for number, (command, environment) in enumerate(zip(commands, rank_environments)):
@@ -242,7 +242,7 @@ def main() -> None:
     if flags.print_config:
         lines = [f"launch: --{name} {getattr(flags, name)}" for name in list_options(LaunchFlags)]
         say(*lines, f"launch: script {shlex.join(script)}")
-    gpus = gpus_to_use(flags, visible_gpus())
+    gpus = select_gpus(flags, visible_gpus())
     processes = flags.nproc_per_node or len(gpus) or 1  # on this node
 
     os.environ[LOG_DIR] = flags.split_log_path or os.environ.get(LOG_DIR) or "log"
@@ -253,7 +253,7 @@ def main() -> None:
     )
 
     command = [sys.executable, "-u", *([] if Path(script[0]).is_file() else ["-m", "ernie_m"]), *script]
-    rank_environments = environments(flags, script, processes, gpus)
+    rank_environments = make_environments(flags, script, processes, gpus)
     if processes * len(flags.nodes) == 1:  # replaces the launcher
         os.execve(sys.executable, command, os.environ | rank_environments[0])
     os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle logs how the processes connect

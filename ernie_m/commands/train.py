@@ -75,7 +75,7 @@ def main() -> None:
     words = ["prepare", "pairs", *flags.sources, "--output", pairs, *options, *model]
     split = Command("train/test split", words, pairs / FOUND)
     if not split.result.exists():
-        carry_out(split)
+        run_step(split)
     # Resume only with the same model, files and options.
     paths = chain.from_iterable(pair_files(file.files)[0] for file in found)
     digests = {path: sha256_of(path) for path in paths}
@@ -98,7 +98,7 @@ def main() -> None:
     say(f"commands: {commands}\n")
     for number, step in enumerate(steps, 1):
         with only_warnings():
-            carry_out(step, f"[{number}/{len(steps)}] ")
+            run_step(step, f"[{number}/{len(steps)}] ")
     folders = {"static baseline": table}
     if flags.model:
         folders |= {"base model": output / "before", "fine-tuned": output}
@@ -109,7 +109,7 @@ def main() -> None:
     )
 
 
-def carry_out(step: Command, location: str = "") -> None:
+def run_step(step: Command, location: str = "") -> None:
     """Run a command of the plan in this process, unless it is complete. Exit after a stop request.
 
     Args:

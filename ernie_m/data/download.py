@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.files import atomic_dir, lock_writer, translate_write_errors
+from ernie_m.utils.files import atomic_dir, lock_for_writing, translate_write_errors
 
 LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked; the large weights have 2.2 GB
 # Exceptions of the libraries for corrupt archives. RuntimeError: an encrypted one, or nested folders.
@@ -57,7 +57,7 @@ def download(url: str, path: Path) -> str:
     Raises:
         UserError: the disk is full, or another command is downloading the file.
     """
-    with lock_writer(path):
+    with lock_for_writing(path):
         say(f"downloading {url}")
         return _download(url, path)
 

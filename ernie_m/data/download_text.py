@@ -175,7 +175,7 @@ def collect(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[s
         say(f"reading {source.package} {source.version}")
         is_held_out = source.use == "held-out"
         for language, *message in read_messages(sources[source], languages):
-            for pair in sentence_pairs(language, *message):
+            for pair in extract_sentence_pairs(language, *message):
                 letters = set(map(keep_letters, pair))
                 english = keep_letters(pair[0])
                 of_language = collected[language]
@@ -295,7 +295,7 @@ def _find_texts(value: object, path: str = "") -> dict[str, str]:
     return texts
 
 
-def sentence_pairs(language: str, english: str, translation: str) -> list[tuple[str, str]]:
+def extract_sentence_pairs(language: str, english: str, translation: str) -> list[tuple[str, str]]:
     """Return the cleaned pairs of a message and its translation, one per paragraph if the counts match.
 
     Pairs with placeholders, markup, another script, different numbers, or untranslated English are dropped.

@@ -20,7 +20,7 @@ from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import write_indices
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, listed, say
-from ernie_m.utils.files import atomic_file, lock_writer
+from ernie_m.utils.files import atomic_file, lock_for_writing
 from ernie_m.utils.logging import in_columns, setup_console
 
 # (split, language) -> column of the printed table, such as "rows" -> its value.
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = parse_options(PrepareFlags, words, __name__)
     setup_console()
     output = Path(flags.output or f"data/{flags.task}")
-    with lock_writer(output):
+    with lock_for_writing(output):
         write_data(flags, output)
 
 
@@ -75,10 +75,10 @@ def write_data(flags: PrepareFlags, output: Path) -> None:
             labels.update(prepared.labels)
     counts = {key: counts[key] for key in sorted(counts, key=data_set.sort_key)}
     write_maps(output, list(counts), data_set.label_names(labels) if labels else ())
-    say("", table(counts), "", f"written to {output}")
+    say("", format_counts(counts), "", f"written to {output}")
 
 
-def table(counts: Counts) -> str:
+def format_counts(counts: Counts) -> str:
     """Format the counts of the output as a table, with a row per split and language."""
     columns = dict.fromkeys(chain.from_iterable(counts.values()))  # in order of occurrence
     rows = [[*key, *(f"{of_file.get(column, 0):,}" for column in columns)] for key, of_file in counts.items()]

@@ -242,7 +242,7 @@ def prepare_pairs(
         most_texts = max(rows.most_texts for rows in rows_of.values())  # in a row
         # All files of a training are read in the same way; see docs/retrieval.md.
         are_translations = any(rows.are_translations for rows in rows_of.values())
-        joint.write(_line(make_header(are_translations, negatives=most_texts - 2)))
+        joint.write(_format_line(make_header(are_translations, negatives=most_texts - 2)))
         for (file, rows), of_file, learned, scored in zip(
             rows_of.items(), deduplicate_pairs, trained, held_out
         ):
@@ -250,7 +250,7 @@ def prepare_pairs(
                 if len(numbers):
                     pairs = (file.sides(rows[number]) for number in numbers)
                     _write(folder / part / f"{file.name}.tsv", pairs, rows.are_translations)
-            joint.writelines(_line(of_file.read(number, held_out_keys)[1]) for number in learned)
+            joint.writelines(_format_line(of_file.read(number, held_out_keys)[1]) for number in learned)
             counts = {"rows": len(rows), "trained": len(learned), "held_out": len(scored)}
             facts[file.name] = {"files": file.files, **counts}
             neither = len(rows) - len(learned) - len(scored)
@@ -260,8 +260,8 @@ def prepare_pairs(
     say("", in_columns(lines), "")
     for language, files in found.text.items():
         say(f"text of {language}, used only by pretraining: {listed(files, 10)}")
-    if found.unread:
-        say(f"skipped: {listed(found.unread, 10)}")
+    if found.skipped:
+        say(f"skipped: {listed(found.skipped, 10)}")
 
 
 def mean_pair_tokens(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:
@@ -298,10 +298,10 @@ def _write(path: Path, pairs: Iterable[Sequence[str]], are_translations: bool) -
     """Write a tab-separated file of pairs with a header."""
     path.parent.mkdir(exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
-        file.write(_line(make_header(are_translations)))
-        file.writelines(map(_line, pairs))
+        file.write(_format_line(make_header(are_translations)))
+        file.writelines(map(_format_line, pairs))
 
 
-def _line(texts: Sequence[str]) -> str:
+def _format_line(texts: Sequence[str]) -> str:
     """Join texts to a line of a tab-separated file; tabs in texts become spaces."""
     return "\t".join(text.replace("\t", " ") for text in texts) + "\n"

@@ -27,7 +27,7 @@ from ernie_m.reader.sampling import apply_temperature
 from ernie_m.reader.tokenization import Tokenizer, normalize
 from ernie_m.utils.args import PositiveInt, Range, UnitInterval, option, parse_options
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_file, lock_writer, translate_write_errors
+from ernie_m.utils.files import atomic_file, lock_for_writing, translate_write_errors
 from ernie_m.utils.logging import ON_CONSOLE, Progress, logger, setup_console
 
 _UNIT_BYTES = 4 << 20  # text per unit
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run `ernie-m train_vocab`."""
     setup_console()
     options = parse_options(VocabOptions, gather_notation(arguments or sys.argv[1:]), __name__)
-    with lock_writer(Path(options.output, "piece.model")):
+    with lock_for_writing(Path(options.output, "piece.model")):
         tokenizer = train_vocab(options)
     line = "%s and vocab.txt: %s ids"
     logger.info(line, tokenizer.piece_model_path, f"{tokenizer.vocab_size:,}", extra=ON_CONSOLE)

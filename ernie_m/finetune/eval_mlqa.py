@@ -71,7 +71,7 @@ def rules_language(name: str) -> str:
     return language or "en"
 
 
-def answer_scores(
+def score_answers(
     rows: Sequence[tuple[str, Sequence[str]]], name: str, rules: str = "mlqa"
 ) -> dict[str, float]:
     """Compute the mean F1 ("f1") and exact match ("em") of predictions, in percent.

@@ -127,7 +127,7 @@ def evaluate_files(
     for file, predictions, loss, seconds in predicted:
         metrics = dict(task.score(file.data, predictions, file.language))
         if task.custom_metric:
-            custom = distributed.on_main(
+            custom = distributed.run_on_main(
                 partial(task.custom_metric, task.predicted(file.data, predictions), task.gold(file.data))
             )
             metrics = {**custom, **metrics, **custom}  # first, also instead of one of the same name

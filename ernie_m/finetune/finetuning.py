@@ -27,7 +27,7 @@ from ernie_m.finetune.run_setup import (
 )
 from ernie_m.finetune.score_tables import average
 from ernie_m.model import device
-from ernie_m.model.checkpoint.check_weights import unread
+from ernie_m.model.checkpoint.check_weights import list_unused_parts
 from ernie_m.model.checkpoint.key_mapping import CHOICE
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import Checkpoint
@@ -403,9 +403,9 @@ class FinetuningRun(MultiSeedTraining):
 
     @property
     def _unread(self) -> tuple[str, ...]:
-        """The prefixes of weight names that are neither loaded nor saved; see `unread`."""
+        """The prefixes of weight names that are neither loaded nor saved; see `list_unused_parts`."""
         reads_pooler = TASKS[self.task.name].head_reads == POOLED and self.pooling != MEAN_OF_TOKENS
-        return unread(self.start, reads_pooler)
+        return list_unused_parts(self.start, reads_pooler)
 
     def batches(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
         """Return a function that yields the global batches from a saved position on; None: from the first."""
@@ -446,7 +446,7 @@ class FinetuningRun(MultiSeedTraining):
             return self.start.settings.get("epoch", 0)  # type: ignore[union-attr]  # --init_checkpoint
         return bisect_left(self._epoch_ends, step)  # the first epoch that ends with this step or later
 
-    def line(self, interval: Interval) -> str:
+    def log_line(self, interval: Interval) -> str:
         """Return the log line of an interval: epoch, progress in the epoch, and the official line."""
         batch: GlobalBatch = interval.data
         progress = f"epoch: {batch.epoch}, progress: {batch.progress}/{len(self.train_set)}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from ernie_m.finetune.classifier import softmax
-from ernie_m.finetune.eval_mlqa import answer_scores
+from ernie_m.finetune.eval_mlqa import score_answers
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.head import Head
 from ernie_m.model.checkpoint.open import Checkpoint
@@ -253,7 +253,7 @@ class QuestionAnswering(Head[AnswerWindows]):
         # Without a language map, the file name contains the language.
         path = data.file.path
         name = path.name if path and language == ALL_LANGUAGES else language
-        return answer_scores(rows, name, self.rules)
+        return score_answers(rows, name, self.rules)
 
     def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[Any]) -> None:
         """Write {question id: answer} as JSON, and {question id: candidates} to nbest_<name> beside it."""

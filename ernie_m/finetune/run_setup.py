@@ -94,7 +94,7 @@ def output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[Ou
         # A checkpoint is of one seed; other seeds may be trained in the same directory.
         folder.acquire({**fingerprint, "random_seed": list(flags.seeds)})
         # ./log/job.log.0, the official path, has the lines of all runs; this copy only those of this run.
-        distributed.on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
+        distributed.run_on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
         yield folder
 
 

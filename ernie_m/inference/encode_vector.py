@@ -30,7 +30,7 @@ from ernie_m.reader.files.official_tsv import is_official
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.training.prefetch import prefetch
 from ernie_m.utils.checksums import MANIFEST, write_manifest
-from ernie_m.utils.files import atomic_dir, lock_writer
+from ernie_m.utils.files import atomic_dir, lock_for_writing
 from ernie_m.utils.logging import Progress, logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
 from ernie_m.vectors.language_centering import LanguageCentering
@@ -51,7 +51,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     if not is_exported and choose_engine(flags.engine) == "paddle-eager":
         prepare()
     setup_console()
-    with lock_writer(flags.output_dir, "--output_dir"), atomic_dir(flags.output_dir) as folder:
+    with lock_for_writing(flags.output_dir, "--output_dir"), atomic_dir(flags.output_dir) as folder:
         if flags.data_format == "text":
             flags.reject_others(flags.data_set, "lines of text")
             texts = Sentences(flags.data_set)
@@ -66,7 +66,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
         if flags.vectors == "official":
             write_official(*given)
         else:
-            means = means_to_subtract(flags, encode, encoder) if flags.center_on else None
+            means = get_language_means(flags, encode, encoder) if flags.center_on else None
             write_embeddings(*given, means=means, normalize=encode.normalize)
         write_manifest(folder / MANIFEST)
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
@@ -108,7 +108,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
     return encode, encode.encoder
 
 
-def means_to_subtract(
+def get_language_means(
     flags: EncodeVectorFlags, encode: EncodeTexts, encoder: SentenceEncoder
 ) -> LanguageCentering:
     """Return the language means to subtract by --center_on, at the layer of the encoder.
@@ -130,7 +130,9 @@ def means_to_subtract(
 
 
 @contextmanager
-def growing_array(path: str | os.PathLike, width: int, dtype: str) -> Iterator[Callable[[int], np.ndarray]]:
+def open_growing_array(
+    path: str | os.PathLike, width: int, dtype: str
+) -> Iterator[Callable[[int], np.ndarray]]:
     """Create a .npy file of an array [rows, width] that grows until the context ends.
 
     Yields:
@@ -186,8 +188,8 @@ def write_official(
     """
     width = encoder.config.hidden_size
     with (
-        growing_array(folder / "cls_emb.npy", width, dtype) as grow_texts,
-        growing_array(folder / "top_layer_emb.npy", width, dtype) as grow_tokens,
+        open_growing_array(folder / "cls_emb.npy", width, dtype) as grow_texts,
+        open_growing_array(folder / "top_layer_emb.npy", width, dtype) as grow_tokens,
     ):
         for ids, batches in _windows(encoder, encoder.states, texts, encode, batch_tokens, window):
             lengths = list(map(len, ids))
@@ -220,7 +222,7 @@ def write_embeddings(
         normalize: whether to scale embeddings to unit length.
         folder, texts, encode, dtype, batch_tokens, window: see `write_official`.
     """
-    with growing_array(folder / "vectors.npy", encoder.config.hidden_size, dtype) as grow:
+    with open_growing_array(folder / "vectors.npy", encoder.config.hidden_size, dtype) as grow:
         for ids, batches in _windows(encoder, encoder.batch, texts, encode, batch_tokens, window):
             embeddings = grow(len(ids))
             for rows, batch in batches:

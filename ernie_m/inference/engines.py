@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ernie_m.inference.encoder_graph import EncoderGraph
-from ernie_m.model.checkpoint.weights import Weights, finite
+from ernie_m.model.checkpoint.weights import Weights, check_finite
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS
 from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, graph_outputs
@@ -277,9 +277,9 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def finite_outputs(run: GraphRunner, source: object) -> GraphRunner:
-    """Wrap an engine so that `finite` checks its outputs, for graphs whose weights were not checked."""
+    """Wrap an engine so that `check_finite` checks its outputs, for graphs whose weights were not checked."""
     fix = "Export the checkpoint again"
-    return lambda ids: {name: finite(name, array, source, fix) for name, array in run(ids).items()}
+    return lambda ids: {name: check_finite(name, array, source, fix) for name, array in run(ids).items()}
 
 
 def encoder_engine(weights: Weights, config: ErnieMConfig, layer: int, amp: str) -> OpenVinoEngine:
@@ -336,7 +336,8 @@ class HeadOnHiddenStates:
         self.task = TASKS[task]
         self.reads_mean = pooling == MEAN_OF_TOKENS or config.is_static
         weight, bias = (
-            finite(name, weights[name], weights.source) for name in ("classifier.weight", "classifier.bias")
+            check_finite(name, weights[name], weights.source)
+            for name in ("classifier.weight", "classifier.bias")
         )
         self.weight = np.ascontiguousarray(weight.T, np.float32)  # [labels, H]
         self.bias = np.asarray(bias, np.float32)  # [labels]
@@ -397,7 +398,7 @@ class OpenVinoGraph(EncoderGraph):
         Raises:
             UserError: the weight is not finite.
         """
-        array = finite(name, self.weights[name], self.weights.source)
+        array = check_finite(name, self.weights[name], self.weights.source)
         # OpenVINO shares the memory of writable arrays only.
         self.arrays[name] = np.require(array, np.float32, ["C", "W"])
         self.node_of[name] = self.ops.constant(self.arrays[name], shared_memory=True)

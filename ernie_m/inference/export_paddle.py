@@ -80,7 +80,7 @@ class ExportedGraph(nn.Layer):
     def _encode(self, input_ids: Tensor) -> Tensor:
         """Compute the hidden states at `layer`, [B, T, H]."""
         pad_token_id = self.encoder.config.pad_token_id
-        x = self.encoder.embeddings(input_ids, absolute_positions(input_ids, pad_token_id))  # [B, T, H]
+        x = self.encoder.embeddings(input_ids, make_position_ids(input_ids, pad_token_id))  # [B, T, H]
         is_real = input_ids != pad_token_id  # [B, T]
         # A pad attends to itself, so that no row of the mask is empty.
         is_itself = paddle.eye(input_ids.shape[1]).astype("bool")  # [T, T]
@@ -92,7 +92,7 @@ class ExportedGraph(nn.Layer):
         return x
 
 
-def absolute_positions(input_ids: Tensor, pad_token_id: int) -> Tensor:
+def make_position_ids(input_ids: Tensor, pad_token_id: int) -> Tensor:
     """Return the position ids of padded ids, int64 [B, T]: 2, 3, ... for tokens, 1 for padding."""
     is_real = (input_ids != pad_token_id).astype("int64")
     positions = is_real.cumsum(axis=1) + FIRST_POSITION - 1  # correct for tokens, not yet for padding

@@ -17,7 +17,7 @@ from ernie_m.inference.mine_pairs import PART_LINES, DistinctLines
 from ernie_m.inference.tasks.encode import encode_in_parts
 from ernie_m.model.preprocessing import pair_text_kinds
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.utils.files import atomic_file, lock_writer, reject_overwrite
+from ernie_m.utils.files import atomic_file, lock_for_writing, reject_overwrite
 from ernie_m.utils.logging import Progress, logger
 from ernie_m.vectors.nearest import nearest
 from ernie_m.vectors.pooling import unit
@@ -35,7 +35,7 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
         UserError: a file is missing or corrupt, or the output is locked.
     """
     output = Path(flags.checkpoints, "negatives.tsv")
-    with lock_writer(output):
+    with lock_for_writing(output):
         inputs = read_inputs(flags)
         flags = inputs.flags
         rows = PairRows(flags.train_set, flags)

@@ -23,7 +23,7 @@ from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.find_files import split_label
 from ernie_m.utils.args import PositiveInt, option
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_file, lock_writer, reject_overwrite
+from ernie_m.utils.files import atomic_file, lock_for_writing, reject_overwrite
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import NEIGHBORS, Neighbors, build_index, load_faiss, margins, mine
@@ -111,7 +111,7 @@ def mine_pairs(options: MiningOptions) -> None:
     """
     load_faiss()
     output = Path(options.output)
-    with lock_writer(output):
+    with lock_for_writing(output):
         source = DistinctLines(options.source, options.skip_text_checks)
         target = DistinctLines(options.target, options.skip_text_checks)
         reject_overwrite(

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model.checkpoint.check_weights import HEADS, unread
+from ernie_m.model.checkpoint.check_weights import HEADS, list_unused_parts
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
@@ -89,7 +89,7 @@ def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) 
         model = model_with_head(task, config, num_labels, checkpoint.preprocessing.pooling)
     ignored = HEADS if task is None else ()
     # A head on the pooler requires its weights: a random pooler would give random classes.
-    without = unread(checkpoint, reads_pooler=getattr(model, "pooling", None) == POOLED)
+    without = list_unused_parts(checkpoint, reads_pooler=getattr(model, "pooling", None) == POOLED)
     load_from(model, checkpoint, optional=(), ignore=(*ignored, *without))
     return model.eval(), []
 

@@ -30,7 +30,7 @@ from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import Dialect
 from ernie_m.reader.labels import is_missing_label, normal_label, parse_boolean, parse_number, split_labels
 from ernie_m.utils.errors import UserError, ignore_broken_pipe, listed, printable, say
-from ernie_m.utils.files import lock_writer, translate_write_errors
+from ernie_m.utils.files import lock_for_writing, translate_write_errors
 from ernie_m.utils.logging import logger, progress
 
 # Keys of some predictions only. Each always has a column, so that the columns do not depend on the rows.
@@ -293,7 +293,7 @@ def write_answers(predictor: Predictor, requests: list[Request], file: InputFile
         return
     path = Path(output).resolve()  # resolved, to replace the target of a symbolic link
     parts = progress(parts, "predicting", "requests", size=len)
-    with lock_writer(path, "--output"), translate_write_errors(unfinished(path)):
+    with lock_for_writing(path, "--output"), translate_write_errors(unfinished(path)):
         with PACKINGS[packing](unfinished(path), "wt", encoding="utf-8") as text:
             write(_predict_parts(predictor, parts, text), text)
         unfinished(path).replace(path)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from ernie_m.utils.args import NonNegativeInt, PositiveFloat, Range, UnitInterval, accepts, in_words
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import read_object, shipped
+from ernie_m.utils.files import read_object, resolve_shipped_path
 
 FIRST_POSITION = 2  # position of a sequence's first token
 PAD_POSITION = 1  # position of padding
@@ -111,7 +111,7 @@ class ErnieMConfig:
             UserError: the file is missing or not a JSON object, a required key is missing, or a value is
                 invalid.
         """
-        values = read_object(shipped(path), "expected the model's config file")
+        values = read_object(resolve_shipped_path(path), "expected the model's config file")
         try:
             return cls.from_dict({"vocab_size": vocab_size} | values)
         except UserError as error:

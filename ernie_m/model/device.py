@@ -51,13 +51,13 @@ def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "unpadde
     """
     if kernel_selection.has_plain_kernels():
         return "padded groups"
-    if not kernel_selection.on_gpu():
-        return "unpadded" if mkl.works() else "padded groups"
-    return "FlashMask" if half and has_bf16() and flash_works() else "padded groups"
+    if not kernel_selection.is_on_gpu():
+        return "unpadded" if mkl.is_supported() else "padded groups"
+    return "FlashMask" if half and has_bf16() and is_flash_supported() else "padded groups"
 
 
 @functools.cache
-def flash_works() -> bool:
+def is_flash_supported() -> bool:
     """Return whether FlashMask computes a small example correctly; log a warning once if it does not.
 
     Paddle's wheel may lack the kernel for a GPU of sufficient compute capability. This also selects version 2
@@ -95,7 +95,7 @@ def _flash_errors() -> Iterator[tuple[str, float]]:
 
 def share_tokens() -> int | None:
     """Return the size in tokens of the parts into which a CPU splits a micro-batch; None: no split."""
-    return None if kernel_selection.on_gpu() or kernel_selection.has_plain_kernels() else SHARE_TOKENS
+    return None if kernel_selection.is_on_gpu() or kernel_selection.has_plain_kernels() else SHARE_TOKENS
 
 
 def upload(tree: T) -> T:
@@ -173,9 +173,9 @@ def summary(precision: str, processes: int) -> str:
     """
     device = str(paddle.device.get_device())
     is_half = precision.startswith(("bf16", "fp16"))
-    backend = "NCCL" if kernel_selection.on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
+    backend = "NCCL" if kernel_selection.is_on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
     facts = [f"precision {precision}", f"attention {attention_kind(is_half)}"]
-    if kernel_selection.on_gpu():
+    if kernel_selection.is_on_gpu():
         major, minor = capability()
         device += f" ({paddle.device.cuda.get_device_name()}, capability {major}.{minor})"
         facts.append("TF32 on (off: NVIDIA_TF32_OVERRIDE=0)" if has_tf32() else "TF32 off")

@@ -47,12 +47,12 @@ def agrees(measure: Callable[[], Iterable[tuple[str, float]]], tolerance: float,
     return True
 
 
-def on_gpu() -> bool:
+def is_on_gpu() -> bool:
     """Return whether Paddle computes on a GPU."""
     return str(paddle.device.get_device()).startswith("gpu")
 
 
-def on_cpu(x: Tensor) -> bool:
+def is_on_cpu(x: Tensor) -> bool:
     """Return whether operations on a tensor use the kernels of `model/cpu/`.
 
     True for a tensor on a CPU, except in a traced graph or with plain kernels.
@@ -60,6 +60,6 @@ def on_cpu(x: Tensor) -> bool:
     return paddle.in_dynamic_mode() and not has_plain_kernels() and x.place.is_cpu_place()
 
 
-def training_on_cpu(x: Tensor) -> bool:
+def is_training_on_cpu(x: Tensor) -> bool:
     """Return whether operations on a tensor use the kernels of `model/cpu/` and record gradients."""
-    return on_cpu(x) and paddle.is_grad_enabled()
+    return is_on_cpu(x) and paddle.is_grad_enabled()

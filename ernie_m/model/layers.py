@@ -44,11 +44,11 @@ def linear_layers(x: Tensor, layers: Sequence[Linear], dtype: str = "float32") -
         layers: all or none of them compute in bfloat16, for which x is rounded once.
         dtype: dtype of the results if a CPU computes in bfloat16.
     """
-    if layers[0].in_bfloat16 and kernel_selection.on_cpu(x):
+    if layers[0].in_bfloat16 and kernel_selection.is_on_cpu(x):
         return LinearInBfloat16.apply(
             x, dtype, *(layer.weight for layer in layers), *(layer.bias for layer in layers)
         )
-    if kernel_selection.training_on_cpu(x):
+    if kernel_selection.is_training_on_cpu(x):
         return [LinearOnCpu.apply(x, layer.weight, layer.bias) for layer in layers]
     return [F.linear(x, layer.weight, layer.bias) for layer in layers]
 
@@ -63,27 +63,29 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize over the last axis: x [..., H] -> [..., H]."""
-        if not _takes_onednn(x):
+        if not _uses_onednn(x):
             return super().forward(x)
         return LayerNormOnCpu.apply(x, self.weight, self.bias, self.epsilon)
 
 
 def gelu(x: Tensor) -> Tensor:
     """Compute the exact GELU (with erf, not tanh) of each element: [..., H] -> [..., H]."""
-    return GeluOnCpu.apply(x) if _takes_onednn(x) else F.gelu(x)
+    return GeluOnCpu.apply(x) if _uses_onednn(x) else F.gelu(x)
 
 
-def _takes_onednn(x: Tensor) -> bool:
+def _uses_onednn(x: Tensor) -> bool:
     """Return whether oneDNN computes operations on x: on a CPU, in a supported dtype, if it is correct."""
     return (
-        x.dtype in (paddle.float32, paddle.bfloat16) and kernel_selection.on_cpu(x) and onednn_check.works()
+        x.dtype in (paddle.float32, paddle.bfloat16)
+        and kernel_selection.is_on_cpu(x)
+        and onednn_check.is_supported()
     )
 
 
 def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:
     """Apply inverted dropout to x [..., H] in training, then add `residual` [..., H], if given."""
     if training and probability > 0.0:
-        if kernel_selection.on_cpu(x):
+        if kernel_selection.is_on_cpu(x):
             return DropoutOnCpu.apply(x, probability, residual)
         x = F.dropout(x, probability, training=True)
     return x if residual is None else x + residual

@@ -149,7 +149,7 @@ def cross_entropy(
     loss_weights = loss_weights.astype(precise)
     chunks = logit_chunks(x.shape[0], bias.shape[0], precise)
     has_backward = paddle.is_grad_enabled() and any(needs_gradient(x, table.weight, bias))
-    loss_on_cpu = LossOnCpu(table, bias) if kernel_selection.on_cpu(x) else None
+    loss_on_cpu = LossOnCpu(table, bias) if kernel_selection.is_on_cpu(x) else None
     if loss_on_cpu is not None and has_backward:  # gradients are computed with the losses
         return MaskedLMLoss(
             *CrossEntropyOnCpu.apply(x, table.weight, bias, labels, loss_weights, loss_on_cpu, chunks)

@@ -98,7 +98,11 @@ def build_optimizer(
         # Decay follows the full learning rate; AdamW multiplies the coefficient by the parameter's learning
         # rate.
         decay = weight_decay / ratio if is_decayed(name) else 0.0
-        if parameter.name in embeddings and kernel_selection.on_cpu(parameter) and lazy_adamw.works():
+        if (
+            parameter.name in embeddings
+            and kernel_selection.is_on_cpu(parameter)
+            and lazy_adamw.is_supported()
+        ):
             gradient = embeddings[parameter.name].take_over()
             tables[parameter.name] = LazyAdamW(gradient, ratio, decay, betas, eps)
         else:

@@ -13,7 +13,7 @@ from threading import Event
 from typing import TypeVar
 
 from ernie_m.utils.child_processes import cache_until_fork
-from ernie_m.utils.paddle_settings import number_in, read_cpu
+from ernie_m.utils.paddle_settings import read_cpu, read_int_variable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,7 +26,7 @@ _ENOUGH = 512  # tokens; larger inputs make more batches, not larger ones, to ba
 
 def core_count() -> int:
     """Return the number of compute threads: OMP_NUM_THREADS, or the number of usable cores if unset."""
-    return number_in("OMP_NUM_THREADS") if "OMP_NUM_THREADS" in os.environ else read_cpu().cores
+    return read_int_variable("OMP_NUM_THREADS") if "OMP_NUM_THREADS" in os.environ else read_cpu().cores
 
 
 def become_worker() -> None:

@@ -201,7 +201,7 @@ class WordEmbeddings(nn.Embedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Look up word embeddings: ids int64 [N] -> [N, H]."""
-        if self.gradient is None or not kernel_selection.training_on_cpu(self.weight):
+        if self.gradient is None or not kernel_selection.is_training_on_cpu(self.weight):
             return super().forward(ids)
         return EmbeddingLookup.apply(self.weight, ids, self.gradient)
 

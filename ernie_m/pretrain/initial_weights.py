@@ -10,7 +10,7 @@ from paddle import Tensor
 from ernie_m.model.checkpoint.key_mapping import LM_BIAS, WORDS
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
-from ernie_m.model.checkpoint.weights import Weights, finite
+from ernie_m.model.checkpoint.weights import Weights, check_finite
 from ernie_m.model.lm_head import LMHead, PreTrainingModel
 from ernie_m.pretrain.config import AUTO, RANDOM, SAME, InitConfig
 from ernie_m.reader.tokenization import Tokenizer
@@ -223,7 +223,7 @@ def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
     if name not in checkpoint.tensors:
         return
     saved_languages = checkpoint.settings.get("languages") or []
-    saved_rows = finite(name, checkpoint.tensors[name], checkpoint.tensors.source)
+    saved_rows = check_finite(name, checkpoint.tensors[name], checkpoint.tensors.source)
     table = model.language_embeddings.weight
     rows = table.numpy()  # [languages, H]
     if saved_rows.shape != (len(saved_languages), rows.shape[1]):

@@ -136,19 +136,19 @@ class Masking(Generic[Example]):
         source_length, target_length = truncate_longest_first(len(source), len(target), self.max_seq_len - 4)
         return [source[:source_length], target[:target_length]]
 
-    def predictable(self, ids: np.ndarray) -> np.ndarray:
+    def maskable(self, ids: np.ndarray) -> np.ndarray:
         """Return the indices of tokens that may be predicted, all except [UNK]: int64 [n]."""
         return np.flatnonzero(ids != self.vocabulary.unk_id)
 
     def choose(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Select the tokens to predict, `mask_rate` of the predictable ones: sorted indices, int64 [m].
+        """Select the tokens to predict, `mask_rate` of the maskable ones: sorted indices, int64 [m].
 
         Every set of m tokens is equally likely.
         """
-        predictable = self.predictable(ids)
-        count = count_selected(len(predictable), self.config.mask_rate)
-        drawn = rng.permutation(len(predictable))[:count]  # indices into `predictable`
-        return predictable[np.sort(drawn)]
+        maskable = self.maskable(ids)
+        count = count_selected(len(maskable), self.config.mask_rate)
+        drawn = rng.permutation(len(maskable))[:count]  # indices into `maskable`
+        return maskable[np.sort(drawn)]
 
     def choose_in_pair(self: "Masking[Pair]", pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """Concatenate both sides of a pair with special tokens, and select the tokens to predict.

@@ -72,7 +72,7 @@ class Objective(Masking[Example]):
 
     def count(self, example: Example) -> int:
         """Return the number of losses of an example; must not depend on random numbers."""
-        counts = [len(self.predictable(ids)) for ids in self.sides(example)]
+        counts = [len(self.maskable(ids)) for ids in self.sides(example)]
         return sum(count_selected(count, self.config.mask_rate) for count in counts)
 
     def evaluate(self, examples: Sequence[Any], model: Any, evaluator: Any) -> dict[str, Any] | None:

@@ -85,7 +85,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         # The corpus, and the configuration completed from the corpus and the initial weights.
         corpus, self.tokenizer = open_corpus(config.data)
         if config.data.verify:
-            distributed.on_main(lambda: verify_corpus(config.data.corpus))
+            distributed.run_on_main(lambda: verify_corpus(config.data.corpus))
         self.config = drop_unsupported(config, corpus)
         # A resumed run compares the shape, so it is needed before the weights are loaded.
         if None in dataclasses.astuple(self.config.model):
@@ -226,7 +226,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
     def record(self, interval: Interval) -> dict[str, Any]:
         return make_record(interval)
 
-    def line(self, interval: Interval) -> str:
+    def log_line(self, interval: Interval) -> str:
         return format_record(
             make_record(interval), self.plan.steps, interval.remaining, self.plan.tokens_per_epoch
         )

@@ -133,7 +133,7 @@ def finish(task: Pretraining, trainer: Trainer, folder: OutputDir) -> None:
     encoder_path = folder.path / ENCODER
 
     # An earlier command did all steps.
-    are_there = distributed.on_main(lambda: full_path.is_dir() and encoder_path.is_dir())
+    are_there = distributed.run_on_main(lambda: full_path.is_dir() and encoder_path.is_dir())
     if trainer.first_step == task.total_steps and are_there:
         logger.info("already finished: %d steps, models exported", task.total_steps)
         return

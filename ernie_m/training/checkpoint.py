@@ -130,9 +130,9 @@ def write_checkpoint(
                 (state / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
             staged.close()
 
-        location = distributed.on_main(stage)
-        parts = distributed.together(write)  # manifest entries
-        distributed.on_main(finish)
+        location = distributed.run_on_main(stage)
+        parts = distributed.run_on_all(write)  # manifest entries
+        distributed.run_on_main(finish)
 
 
 def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -315,7 +315,7 @@ class OutputDir:
                 for folder in {self.path, self.steps_folder, *self.path.glob("seed_*")}:
                     clear_leftovers(folder)
 
-            distributed.on_main(translate_write_errors(self.path)(take))
+            distributed.run_on_main(translate_write_errors(self.path)(take))
             yield self
 
     def acquire(self, fingerprint: Mapping[str, Any]) -> None:
@@ -337,7 +337,7 @@ class OutputDir:
                 raise UserError(f"{self.path}: contains checkpoints but no {RUN}; {self.rules.ways_out}")
             write_fingerprint(path, fingerprint, self.rules.ways_out)
 
-        distributed.on_main(compare_or_write)
+        distributed.run_on_main(compare_or_write)
 
     def remove_old_run(self) -> None:
         """Remove the old run in the directory, if `overwrite` is set.
@@ -364,7 +364,7 @@ class OutputDir:
                 logger.warning("overwrite: removed the run in %s (%s)", self.path, names)
 
         if self.overwrite:
-            distributed.on_main(remove_contents)
+            distributed.run_on_main(remove_contents)
             self.overwrite = False
 
     def _named(self, patterns: Iterable[str]) -> list[Path]:
@@ -410,7 +410,7 @@ class OutputDir:
         if trainer["best"] is None:
             return
         best = saved.folder.parent / BEST
-        step = distributed.on_main(lambda: _parse_step(best))
+        step = distributed.run_on_main(lambda: _parse_step(best))
         if step is not None and step > trainer["evaluated"]:
             logger.info("%s is of step %d; resuming from before it", best, step)
             # -1, no evaluation: the step of the checkpoint is evaluated again as well.
@@ -418,7 +418,7 @@ class OutputDir:
             return
         ways_out = f" before {saved.folder.name}. Restore that model, or {self.rules.ways_out}"
         _check_best(best, step, trainer["best"]["step"], ways_out)
-        distributed.on_main(lambda: _copy(best, self.path / BEST))
+        distributed.run_on_main(lambda: _copy(best, self.path / BEST))
 
     # Outputs of a run
 
@@ -460,7 +460,7 @@ class OutputDir:
             write_json(path, {"format": _FORMAT, **asdict(best)})
             write_digest(path)
 
-        distributed.on_main(write)
+        distributed.run_on_main(write)
 
     def is_finished(self) -> bool:
         """Return whether the run is finished: whether selected.json exists."""
@@ -479,7 +479,7 @@ class OutputDir:
         check_format(path, values.pop("format", None), _FORMAT, "start a new run from the weights in best/")
         selected = Evaluation(**values)
         best = self.path / BEST
-        step = distributed.on_main(lambda: _parse_step(best))
+        step = distributed.run_on_main(lambda: _parse_step(best))
         ways_out = f"remove {path} and run the same command to resume from the newest checkpoint"
         _check_best(best, step, selected.step, f". Restore that model, or {ways_out}")
         return selected

@@ -150,7 +150,7 @@ def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
     ]
 
 
-def together(work: Callable[[], T]) -> list[T]:
+def run_on_all(work: Callable[[], T]) -> list[T]:
     """Call `work` on every process, and raise its error on all. Call this on every process.
 
     Returns:
@@ -173,7 +173,7 @@ def together(work: Callable[[], T]) -> list[T]:
     return [result for result, _ in outcomes]
 
 
-def on_main(work: Callable[[], T]) -> T:
+def run_on_main(work: Callable[[], T]) -> T:
     """Call `work` on the main process only, and return its result on every process.
 
     Call this on every process.
@@ -181,7 +181,7 @@ def on_main(work: Callable[[], T]) -> T:
     Raises:
         UserError: on every process, if `work` has raised a UserError or OSError.
     """
-    return together(lambda: [work()] if is_main() else [])[0][0]
+    return run_on_all(lambda: [work()] if is_main() else [])[0][0]
 
 
 class Totals:

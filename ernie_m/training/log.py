@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_m.utils.files import atomic_file, parse_json, sync_file, translate_write_errors
 from ernie_m.utils.logging import logger
-from ernie_m.utils.output_lock import flat
+from ernie_m.utils.output_lock import flatten
 
 if TYPE_CHECKING:
     from ernie_m.training.engine import Step
@@ -135,7 +135,7 @@ class Records:
         with translate_write_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(line)
         if self.curves:
-            for name, value in flat(json.loads(line)).items():
+            for name, value in flatten(json.loads(line)).items():
                 if isinstance(value, int | float):
                     self.curves.add_scalar(name.replace(".", "/"), value, record["step"])
 

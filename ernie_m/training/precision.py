@@ -16,7 +16,7 @@ from paddle import Tensor, nn
 
 from ernie_m.model.cpu import onednn_check
 from ernie_m.model.device import has_bf16, summary
-from ernie_m.model.kernel_selection import has_plain_kernels, on_gpu
+from ernie_m.model.kernel_selection import has_plain_kernels, is_on_gpu
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
@@ -67,19 +67,19 @@ class Precision:
         loss_scaling: Mapping[str, Any] | None = None,
         option: str = "--amp",
     ):
-        if level == "O2" and (amp == NONE or not on_gpu()):
+        if level == "O2" and (amp == NONE or not is_on_gpu()):
             raise UserError("amp_level O2 requires a GPU and amp bf16 or fp16. Set them, or use amp_level O1")
         dtype = str(paddle.get_default_dtype())
         self.cpu_bf16 = is_bf16_on_cpu(amp)
-        if amp != NONE and not on_gpu() and not self.cpu_bf16:
+        if amp != NONE and not is_on_gpu() and not self.cpu_bf16:
             missing = "a GPU" if amp == "fp16" else _missing_for_bf16()
             logger.warning("amp %s requires %s; using float32", amp, missing)
-        self.amp = amp if on_gpu() else NONE
+        self.amp = amp if is_on_gpu() else NONE
         self.level = level
         _check_gpu(self.amp)
         description = in_words(dtype, self.cpu_bf16) if self.amp == NONE else f"{amp} {level}"
         logger.info("%s", summary(description, distributed.world_size()))
-        if not on_gpu() and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
+        if not is_on_gpu() and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
             _recommend_bfloat16(option)
         scaling = {**LOSS_SCALING, **(loss_scaling or {})}
         self.scaler = paddle.amp.GradScaler(enable=self.amp == "fp16", **scaling)
@@ -132,7 +132,7 @@ def autocast(amp: str, level: Level = "O1") -> contextlib.AbstractContextManager
 
 def is_bf16_on_cpu(amp: str) -> bool:
     """Return whether `amp` makes models compute in bfloat16 on this CPU."""
-    return amp == "bf16" and not on_gpu() and _missing_for_bf16() is None
+    return amp == "bf16" and not is_on_gpu() and _missing_for_bf16() is None
 
 
 def in_words(dtype: str, cpu_bf16: bool) -> str:
@@ -161,7 +161,7 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
         return contextlib.nullcontext
     if amp not in DTYPES:
         raise UserError(f"invalid amp '{amp}' (choose from none, {', '.join(DTYPES)})")
-    if on_gpu():
+    if is_on_gpu():
         _check_gpu(amp)
         return functools.partial(autocast, amp)
     if amp != "bf16":
@@ -187,11 +187,11 @@ def _missing_for_bf16() -> str | None:
     """Return what is missing for bfloat16 products on this CPU, for an error message; None: nothing."""
     if paddle.get_default_dtype() != "float32":
         return "weights in float32"
-    return "optimized kernels" if has_plain_kernels() else onednn_check.missing()
+    return "optimized kernels" if has_plain_kernels() else onednn_check.find_missing_requirement()
 
 
 @functools.cache  # once for all seeds of a command
 def _recommend_bfloat16(option: str) -> None:
     """Log that `option` may select bfloat16, if this CPU supports it."""
-    if onednn_check.missing() is None:
+    if onednn_check.find_missing_requirement() is None:
         logger.info("bfloat16 available (%s bf16); may be faster on this CPU (docs/hardware.md)", option)

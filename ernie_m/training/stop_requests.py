@@ -56,7 +56,7 @@ class ShutdownHandler:
         self._listener.start()
         # Python then writes the number of each signal there immediately, whatever the main thread does.
         self._wakeup_before = signal.set_wakeup_fd(self._writing_end, warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, self._note) for number in self._signals}
+        self._before = {number: signal.signal(number, self._handle_signal) for number in self._signals}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
@@ -91,9 +91,9 @@ class ShutdownHandler:
         (requests,) = distributed.all_sum([float(bool(self))])  # number of processes with a request
         return requests > 0
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, signum: int, frame: FrameType | None) -> None:
         """Signal handler: record the first signal."""
-        self.received = self.received or signal.Signals(number)
+        self.received = self.received or signal.Signals(signum)
 
     def _listen(self) -> None:
         """Main function of the listening thread: read the signal numbers that Python writes to the pipe."""

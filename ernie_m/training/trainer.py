@@ -96,7 +96,7 @@ class Trainable(Protocol[Model, Data]):
             The evaluation, the same on all processes; None: a process has received a shutdown request.
         """
 
-    def line(self, interval: Interval) -> str:
+    def log_line(self, interval: Interval) -> str:
         """Format the log line of a log interval."""
 
     def files(
@@ -367,7 +367,7 @@ class Trainer(Generic[Model, Data]):
             steps_per_second=self.progress.speed(),
             remaining=self.progress.eta(evaluations=len(to_come)),
         )
-        logger.info("%s", self.task.line(interval))
+        logger.info("%s", self.task.log_line(interval))
         if self.records is not None and self.task.record is not None:
             self.records.append(self.task.record(interval))
 

@@ -42,7 +42,7 @@ import yaml
 
 from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.files import read_text, shipped
+from ernie_m.utils.files import read_text, resolve_shipped_path
 
 # Option names of other libraries -> those of this project.
 OTHER_WORDS = {
@@ -287,7 +287,9 @@ def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
         UserError: the file cannot be read, is larger than 256 KiB, has duplicate keys, or is not a mapping.
     """
     try:
-        tree = parse_yaml(read_text(shipped(path), largest=256 << 10)) or {}  # None: an empty file
+        tree = (
+            parse_yaml(read_text(resolve_shipped_path(path), largest=256 << 10)) or {}
+        )  # None: an empty file
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(tree, dict):
@@ -307,7 +309,7 @@ def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
     return values
 
 
-def _takes_many_words(field: Field) -> bool:
+def _accepts_many_words(field: Field) -> bool:
     """Return whether an option collects several arguments in a list: --config and positional lists."""
     return field is CONFIG or (field.metadata.get("positional", False) and get_origin(field.type) is list)
 
@@ -341,7 +343,7 @@ def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]
             if is_alone and not is_bool and key in options:
                 raise UserError(f"missing value of --{key}; options are written --name value")
             text = "true" if is_alone else words.pop(0)
-        takes_many = key in options and _takes_many_words(options[key])
+        takes_many = key in options and _accepts_many_words(options[key])
         texts[key] = [*texts.get(key, []), text] if takes_many else text
         positional = [one for one in positional if one != key or takes_many]
     return texts
@@ -470,7 +472,7 @@ def help_text(cls: type, module_name: str) -> str:
     lines = [f"usage: {' '.join(usage)}", "", ast.get_docstring(module) or "", ""]
     meanings = explanations(cls)
     for key, field in options:
-        kind = "space-separated list" if _takes_many_words(field) else in_words(field.type)
+        kind = "space-separated list" if _accepts_many_words(field) else in_words(field.type)
         default = field.default if field.default_factory is MISSING else field.default_factory()
         if default not in (MISSING, None, "", [], {}):
             kind += f"; default: {json.dumps(default)}"

@@ -27,7 +27,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # flock's errors on 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO)
 
 
-def shipped(path: str | os.PathLike) -> Path:
+def resolve_shipped_path(path: str | os.PathLike) -> Path:
     """Return a path; for a missing file in `configs/`, return the path of the file in the package.
 
     So commands are the same in a checkout and with the installed package.
@@ -294,7 +294,7 @@ def lock(path: Path, location: Path) -> Iterator[None]:
 
 
 @contextmanager
-def lock_writer(path: str | os.PathLike, new: str = "") -> Iterator[None]:
+def lock_for_writing(path: str | os.PathLike, new: str = "") -> Iterator[None]:
     """Prevent other commands from writing a file or folder within a `with` block.
 
     The lock file `.NAME.lock` next to `path` is removed at the end and by SIGTERM; a killed command leaves

@@ -63,17 +63,17 @@ def check_fingerprint(
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """List the differences between two nested mappings, as "a.b: old -> new"."""
-    before, now = flat(old), flat(new)
+    before, now = flatten(old), flatten(new)
     pairs = {key: (before.get(key, "(absent)"), now.get(key, "(absent)")) for key in before | now}
     return [f"{key}: {earlier} -> {later}" for key, (earlier, later) in pairs.items() if earlier != later]
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested mappings to keys such as "a.b"; tuples become lists, as in JSON."""
     values: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict) and value:  # an empty dict has no keys, so it is a value
-            values |= flat(value, f"{prefix}{name}.")
+            values |= flatten(value, f"{prefix}{name}.")
         else:
             values[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
     return values

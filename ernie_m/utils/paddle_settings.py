@@ -38,26 +38,28 @@ _ABOUT_OPENBLAS = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREAD
 _is_guest = False
 
 
-def number_in(variable: str, least: int = 1) -> int:
-    """Return the integer value of an environment variable, or `least` if it is unset.
+def read_int_variable(variable: str, minimum: int = 1) -> int:
+    """Return the integer value of an environment variable, or `minimum` if it is unset.
 
     Raises:
-        UserError: the value is not an integer, or is below `least`.
+        UserError: the value is not an integer, or is below `minimum`.
     """
-    text = os.environ.get(variable) or str(least)
-    if not text.isdecimal() or int(text) < least:
-        raise UserError(f"invalid {variable}={text} (expected an integer, at least {least}). Set or unset it")
+    text = os.environ.get(variable) or str(minimum)
+    if not text.isdecimal() or int(text) < minimum:
+        raise UserError(
+            f"invalid {variable}={text} (expected an integer, at least {minimum}). Set or unset it"
+        )
     return int(text)
 
 
 def rank() -> int:
     """Return the rank of this process in the run, 0 to world_size() - 1."""
-    return number_in("PADDLE_TRAINER_ID", least=0)
+    return read_int_variable("PADDLE_TRAINER_ID", minimum=0)
 
 
 def world_size() -> int:
     """Return the number of processes of the run."""
-    return number_in("PADDLE_TRAINERS_NUM")
+    return read_int_variable("PADDLE_TRAINERS_NUM")
 
 
 def is_main() -> bool:
@@ -203,9 +205,11 @@ def _apply_settings() -> str:
     """Set the CPU settings and import Paddle; return the settings in effect, in one line."""
     cpu = read_cpu()
     rank()  # Paddle reads this variable and the next one at its import
-    number_in("OMP_NUM_THREADS")
+    read_int_variable("OMP_NUM_THREADS")
     # The processes of the job on this machine; not every launcher says it.
-    processes = number_in("PADDLE_LOCAL_SIZE" if "PADDLE_LOCAL_SIZE" in os.environ else "PADDLE_TRAINERS_NUM")
+    processes = read_int_variable(
+        "PADDLE_LOCAL_SIZE" if "PADDLE_LOCAL_SIZE" in os.environ else "PADDLE_TRAINERS_NUM"
+    )
     settings = settings_for(cpu, processes, has_gpu())
     added_settings = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added_settings)

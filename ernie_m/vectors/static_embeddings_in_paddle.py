@@ -42,7 +42,7 @@ class FlatTokens:
 def mean_embeddings(model: ErnieMModel, batch: FlatTokens) -> Tensor:
     """Compute the embedding of each text, the mean of its token embeddings, with gradients: [S, H]."""
     words = model.embeddings.word_embeddings
-    if words.gradient is not None and kernel_selection.training_on_cpu(words.weight):
+    if words.gradient is not None and kernel_selection.is_training_on_cpu(words.weight):
         return _MeansOnCpu.apply(words.weight, batch.ids, batch.lengths, words.gradient)
     texts = paddle.arange(len(batch.lengths))
     text_of_token = paddle.repeat_interleave(texts, batch.lengths)  # [N]

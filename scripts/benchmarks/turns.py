@@ -84,10 +84,10 @@ def compare(
     rows: dict[str, dict[str, float]] = {OURS: {}}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         (Path(folder) / WORK).write_text(json.dumps(given), encoding="utf-8")
-        our_worker = stack.enter_context(started(module, OURS, contenders[OURS], folder, threads))
+        our_worker = stack.enter_context(start_worker(module, OURS, contenders[OURS], folder, threads))
         our_seconds = []  # per rival: our seconds for all batches, interleaved with it
         for name in rivals:
-            with started(module, name, contenders[name], folder, threads) as rival:
+            with start_worker(module, name, contenders[name], folder, threads) as rival:
                 workers = {OURS: our_worker, name: rival}
                 seconds, peaks = alternate(workers, count)
             our_seconds.append(seconds[OURS])
@@ -142,7 +142,7 @@ def can_run(name: str, contender: Contender) -> bool:
 
 
 @contextlib.contextmanager
-def started(
+def start_worker(
     module: str, name: str, contender: Contender, folder: str, threads: int | None = None
 ) -> Iterator[subprocess.Popen]:
     """Start the worker process of a contender, and kill it at the end of a `with` block."""

@@ -73,7 +73,7 @@ def test_the_commands(output, monkeypatch, capsys):
         begun.append([dict(zip(step.words[1::2], map(str, step.words[2::2]))) for step in steps])
 
     found = {"pieces": 9.0, "start-700": 10.0, "exp1-seed-2": 20.0, "exp5-seed-2": 25.5}
-    monkeypatch.setattr(pretrain_demo, "carry_out", carry_out)
+    monkeypatch.setattr(pretrain_demo, "run_steps", carry_out)
     monkeypatch.setattr(pretrain_demo, "read_scores", lambda folder: {"found": found[folder.name]})
     call_main(pretrain_demo, ["--steps", "50"])
     start, *mixes = [flags for steps in begun for flags in steps if "--run.output" in flags]

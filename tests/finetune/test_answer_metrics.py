@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ernie_m.finetune.eval_mlqa import answer_scores, exact_match, f1, normalize, rules_language
+from ernie_m.finetune.eval_mlqa import exact_match, f1, normalize, rules_language, score_answers
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.labels import parse_language
 
@@ -97,8 +97,8 @@ def test_names_without_rules_are_logged_once(caplog):
     rows = [("the port", ["port"]), ("le port", ["port"])]
     rules_language.cache_clear()
     for _ in range(2):
-        assert [answer_scores(rows, name)["em"] for name in ("fr", "dev.json", "dev.en.json")] == [0, 50, 50]
-        assert answer_scores(rows, "fr", "squad")["em"] == 50
+        assert [score_answers(rows, name)["em"] for name in ("fr", "dev.json", "dev.en.json")] == [0, 50, 50]
+        assert score_answers(rows, "fr", "squad")["em"] == 50
     assert [message.partition(":")[0] for message in caplog.messages] == ["fr", "dev.json"]
 
 
@@ -111,6 +111,6 @@ def test_equal_to_mlqas_script(data_dir):
         predictions = json.loads((data_dir / f"qa/official-scores/predictions-{name}").read_text())
         questions = read_squad(data_dir / "qa/mlqa-dev" / name, "dev").questions
         rows = [(predictions[question.id], question.answers) for question in questions]
-        assert answer_scores(rows, official["answer_language"]) == answer_scores(rows, name)
-        scores = answer_scores(rows, name)
+        assert score_answers(rows, official["answer_language"]) == score_answers(rows, name)
+        scores = score_answers(rows, name)
         assert (scores["f1"], scores["em"]) == (official["f1"], official["exact_match"]), name

@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 from ernie_m.commands import encode_vector
-from ernie_m.inference.encode_vector import growing_array, write_embeddings, write_official
+from ernie_m.inference.encode_vector import open_growing_array, write_embeddings, write_official
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -94,10 +94,13 @@ def test_texts_encoded_in_parts_have_the_same_vectors(random_encoder, toy_folder
 def test_a_full_disk_is_an_error_before_the_rows_are_written(tmp_path, monkeypatch):
     """Not a signal while the memory map is written. A system without reservations writes the same file."""
     monkeypatch.setattr(os, "posix_fallocate", full_disk, raising=False)
-    with pytest.raises(OSError, match="No space"), growing_array(tmp_path / "a.npy", 3, "float32") as grow:
+    with (
+        pytest.raises(OSError, match="No space"),
+        open_growing_array(tmp_path / "a.npy", 3, "float32") as grow,
+    ):
         grow(2)
     monkeypatch.delattr(os, "posix_fallocate")
-    with growing_array(tmp_path / "b.npy", 3, "float32") as grow:
+    with open_growing_array(tmp_path / "b.npy", 3, "float32") as grow:
         for rows in (2, 0, 1):
             grow(rows)[:] = rows
     np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), [[2] * 3, [2] * 3, [1] * 3])

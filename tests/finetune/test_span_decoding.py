@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ernie_m.finetune.eval_mlqa import answer_scores
+from ernie_m.finetune.eval_mlqa import score_answers
 from ernie_m.finetune.mrc import QuestionAnswering, SpanScores, best_spans
 from ernie_m.reader.mrc_reader import NO_ANSWER, AnswerWindows, ContextWindow, WindowConfig
 from ernie_m.reader.tokenization import Tokenizer
@@ -142,5 +142,5 @@ def test_the_gold_span_survives_tokens_and_windows(data_dir):
         for question, text in zip(data.file.questions, texts, strict=True):
             assert text and text in data.file.contexts[question.context]
         rows = [(text, question.answers) for question, text in zip(data.file.questions, texts, strict=True)]
-        exact_matches[path.name] = answer_scores(rows, language)["em"]
+        exact_matches[path.name] = score_answers(rows, language)["em"]
     assert {name: score for name, score in exact_matches.items() if score < 99} == {}

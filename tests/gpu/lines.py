@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 import pytest
 
-from ernie_m.model.kernel_selection import on_gpu
+from ernie_m.model.kernel_selection import is_on_gpu
 
 
 @pytest.hookimpl(trylast=True)
@@ -31,7 +31,7 @@ def pytest_runtest_makereport(
         facts = [str(value) for key, value in item.user_properties if key == "figure"]
         if call.excinfo is not None and not (report.failed and facts):
             facts.append(f"{call.excinfo.value!s:.300}".strip() or repr(call.excinfo.value))
-        where = "" if on_gpu() else " on the CPU"
+        where = "" if is_on_gpu() else " on the CPU"
         print(f"{name}: {'; '.join(facts)}: {result}{where} ({call.duration:.1f} s)", flush=True)
     return report
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paddle import Tensor
 
-from ernie_m.model.kernel_selection import on_gpu
+from ernie_m.model.kernel_selection import is_on_gpu
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.objectives import OF_THE_PAPER
@@ -34,7 +34,7 @@ def losses_of(stage: int) -> dict[str, list[float]]:
 
 def overflow_on_process_1(stage: int) -> list[bool]:
     """Which of three steps process 0 skipped, where the loss of process 1 is infinite in the second."""
-    precision = Precision("fp16" if on_gpu() else "none", loss_scaling=toys.SCALING)
+    precision = Precision("fp16" if is_on_gpu() else "none", loss_scaling=toys.SCALING)
     engine = toys.engine_for(toys.make_model("float32"), precision, stage)
     skipped = []
     for number in range(3):

@@ -31,5 +31,5 @@ def compute_as_on_a_gpu(monkeypatch, mask: type[AttentionMask] = PaddedMask) -> 
 
     They are Paddle's own, which a CPU has, too.
     """
-    monkeypatch.setattr(kernel_selection, "on_cpu", lambda x: False)
+    monkeypatch.setattr(kernel_selection, "is_on_cpu", lambda x: False)
     monkeypatch.setattr(attention, "mask_class", lambda: mask)

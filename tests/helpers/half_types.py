@@ -257,6 +257,6 @@ def gpu_types(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(owner, name, value)
     for module in (auto_cast, paddle.amp.grad_scaler, paddle.base.framework, paddle.framework):
         monkeypatch.setattr(module, "_dygraph_tracer", lambda: card.tracer)
-    device.flash_works.cache_clear()
+    device.is_flash_supported.cache_clear()
     yield
-    device.flash_works.cache_clear()
+    device.is_flash_supported.cache_clear()

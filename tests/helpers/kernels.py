@@ -4,4 +4,4 @@ import pytest
 
 from ernie_m.model.cpu import mkl
 
-needs_mkl = pytest.mark.skipif(not mkl.works(), reason="the installed Paddle has no MKL")
+needs_mkl = pytest.mark.skipif(not mkl.is_supported(), reason="the installed Paddle has no MKL")

@@ -10,7 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ernie_m.inference.export_paddle import absolute_positions
+from ernie_m.inference.export_paddle import make_position_ids
 from ernie_m.model.packed_layout import PackedLayout
 
 PAD = 1
@@ -59,7 +59,7 @@ class PlainErnieM(nn.Layer):
         """
         x = self.embeddings.word_embeddings(input_ids)
         if position_ids is None:
-            position_ids = absolute_positions(input_ids, PAD)
+            position_ids = make_position_ids(input_ids, PAD)
         x += self.embeddings.position_embeddings(position_ids)
         if input_bias is not None:
             x += input_bias

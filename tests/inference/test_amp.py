@@ -43,13 +43,13 @@ def test_precisions_that_are_refused(models, exported, folder_of, refused, monke
     )
     monkeypatch.setattr(engines, "read_cpu", lambda: Cpu("", frozenset({"avx2"}), 1, 0))
     assert "amp bf16 requires a CPU with bfloat16" in refused(predicting(models / "encode"))
-    monkeypatch.setattr(onednn_check, "missing", lambda: "a CPU with bfloat16")
+    monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda: "a CPU with bfloat16")
     assert "amp bf16 requires a CPU with bfloat16" in error_of(
         ernie_m.load, models / "encode", engine="paddle-eager", amp="bf16"
     )
     assert "amp fp16" in error_of(ernie_m.load, models / "encode", amp="fp16")
     assert "int8" in error_of(ernie_m.load, models / "encode", amp="int8")
-    monkeypatch.setattr(precision, "on_gpu", lambda: True)
+    monkeypatch.setattr(precision, "is_on_gpu", lambda: True)
     monkeypatch.setattr(precision, "has_bf16", lambda: False)
     assert "amp bf16 requires a GPU of compute capability 8.0" in error_of(
         ernie_m.load, models / "encode", engine="paddle-eager", amp="bf16"
@@ -82,7 +82,7 @@ def autocasts(monkeypatch) -> list[dict]:
         return output._replace(sequence=output.sequence.astype("float16").astype("float32"))
 
     monkeypatch.setattr(engines, "has_gpu", lambda: True)
-    monkeypatch.setattr(precision, "on_gpu", lambda: True)
+    monkeypatch.setattr(precision, "is_on_gpu", lambda: True)
     monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
     monkeypatch.setattr(ErnieMModel, "encode", encode_in_half)
     return calls

@@ -545,7 +545,7 @@ def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, 
 def test_two_commands_with_one_output(models, tmp_path, ask):
     """The second one is refused while the first one writes, and changes nothing."""
     out = tmp_path / "out.jsonl"
-    with files.lock_writer(out, "--output"):
+    with files.lock_for_writing(out, "--output"):
         line = error_of(
             ask, [{"text": TEXTS[1]}], task="classification", model=models / "classify", output=out
         )

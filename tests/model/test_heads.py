@@ -121,7 +121,7 @@ def test_loss_is_the_cross_entropy_of_each_position_in_bounded_memory(pretrainin
 
     plain_total, plain_gradients = loss_and_gradients(head, hidden, plain)
     monkeypatch.setattr("ernie_m.model.lm_head.LOGITS_BYTES", rows * 40 * 8)  # 40 words, 8 bytes each
-    monkeypatch.setattr(kernel_selection, "on_cpu", lambda x: on_cpu)
+    monkeypatch.setattr(kernel_selection, "is_on_cpu", lambda x: on_cpu)
     result = head.loss(hidden, labels)
     assert np.abs(result.losses.numpy() - expected).max() < 1e-9
     assert np.array_equal(result.correct.numpy(), is_correct)

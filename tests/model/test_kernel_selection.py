@@ -21,7 +21,7 @@ def warnings(monkeypatch, caplog):
     """warnings(): the warnings in the log. Nothing has been tried yet in this process."""
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("WARNING")
-    caches = (device.flash_works, mkl.works, mkl._functions)
+    caches = (device.is_flash_supported, mkl.is_supported, mkl._functions)
     for function in caches:
         function.cache_clear()
     yield lambda: [record.message for record in caplog.records]
@@ -58,7 +58,7 @@ def test_version_2_of_flashmask_is_used(monkeypatch, warnings, flags):
     for options in ({"dropout": 0.1}, {"training": False}):
         with pytest.raises(AssertionError, match="flashmask_attention_v2 does not support"):
             attention(query, query, query, bounds, **options)
-    assert device.flash_works() and warnings() == []
+    assert device.is_flash_supported() and warnings() == []
     for options in ({"dropout": 0.1}, {"training": False}):
         attention(query, query, query, bounds, **options)
 
@@ -79,7 +79,7 @@ def off_by_one_row(query, key, value, bounds, *options):
 def test_a_kernel_that_does_not_work_is_not_used(monkeypatch, warnings, flags, kernel, reason):
     monkeypatch.setattr(paddle._C_ops, "flashmask_attention", kernel)
     with paddle.no_grad():  # as in an evaluation
-        assert not device.flash_works() and not device.flash_works()
+        assert not device.is_flash_supported() and not device.is_flash_supported()
     (line,) = warnings()
     assert "FlashMask is unavailable; attention uses padded groups" in line and reason in line
 

@@ -123,7 +123,7 @@ def test_a_training_step_without_mkl_has_the_gradients_of_one_with_it(monkeypatc
         return type(batch.mask), value.item(), gradients_of(model, value)
 
     kind, value, gradients = step()
-    monkeypatch.setattr(mkl, "works", lambda: False)
+    monkeypatch.setattr(mkl, "is_supported", lambda: False)
     kind_without, value_without, gradients_without = step()
     assert (kind, kind_without) == (CpuMask, PaddedMask)
     assert value_without == pytest.approx(value, rel=1e-12)
@@ -229,12 +229,12 @@ def test_the_mask_of_a_device(monkeypatch, on_gpu, capability, autocast, expecte
 
     Plain kernels have padded groups on every device.
     """
-    monkeypatch.setattr(kernel_selection, "on_gpu", lambda: on_gpu)
+    monkeypatch.setattr(kernel_selection, "is_on_gpu", lambda: on_gpu)
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(paddle.amp, "is_autocast_enabled", lambda: autocast)
-    monkeypatch.setattr(device, "flash_works", lambda: True)
+    monkeypatch.setattr(device, "is_flash_supported", lambda: True)
     assert mask_class() is expected
-    monkeypatch.setattr(device, "flash_works", lambda: False)
+    monkeypatch.setattr(device, "is_flash_supported", lambda: False)
     assert mask_class() is (PaddedMask if on_gpu else CpuMask)
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
     assert mask_class() is PaddedMask

@@ -115,7 +115,7 @@ def test_a_thread_of_somebody_else_becomes_a_worker():
 
 
 def test_without_the_libraries_items_are_computed_in_turn(monkeypatch):
-    monkeypatch.setattr(mkl, "works", lambda: False)
+    monkeypatch.setattr(mkl, "is_supported", lambda: False)
     here = threading.get_ident()
     assert list(in_workers(lambda number: threading.get_ident(), range(4))) == [here] * 4
 

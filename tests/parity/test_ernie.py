@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from ernie_m.inference.export_paddle import absolute_positions
+from ernie_m.inference.export_paddle import make_position_ids
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.heads import SequenceClassifier
 from tests.helpers.batches import padded_batch
@@ -185,7 +185,7 @@ def test_position_ids_of_the_peers_start_at_0(our_model, our_results, batch):
     """Ours begin at 2. transformers adds 2 to those that it is given, in the caller's own tensor."""
     input_ids, _ = batch
     states, *_ = our_results
-    positions = absolute_positions(paddle.to_tensor(input_ids), PAD_ID).numpy()
+    positions = make_position_ids(paddle.to_tensor(input_ids), PAD_ID).numpy()
     reference_positions = torch.from_numpy(np.maximum(positions - 2, 0))
     reference = transformers.ErnieMModel(transformers.ErnieMConfig(**SHAPE))
     mapped = to_torch(our_model.ernie_m, HUGGING_FACE)

@@ -85,7 +85,7 @@ def of_two(tiny_corpus, tmp_path_factory):
         pretraining(tiny_corpus, folder / "exact", **EXACT),
         pretraining(tiny_corpus, folder / "own", **OWN),
     ]
-    if onednn_check.missing() is None:
+    if onednn_check.find_missing_requirement() is None:
         lines.append(pretraining(tiny_corpus, folder / "bfloat16", **BFLOAT16))
     completed = launch(["-c", SCRIPT, json.dumps(lines)], folder)
     assert completed.returncode == 0, completed.stderr
@@ -114,7 +114,10 @@ def test_two_processes_go_on_from_one(straight, of_two):
         assert scores["btmlm"][pair] == values | near
 
 
-@pytest.mark.skipif(onednn_check.missing() is not None, reason=f"needs {onednn_check.missing()}")
+@pytest.mark.skipif(
+    onednn_check.find_missing_requirement() is not None,
+    reason=f"needs {onednn_check.find_missing_requirement()}",
+)
 def test_two_processes_in_bfloat16_compute_what_one_computes(of_two, tiny_corpus, tmp_path):
     single = pretrain(tiny_corpus, tmp_path / "one", **BFLOAT16)
     assert losses(of_two / "bfloat16") == pytest.approx(losses(single), rel=1e-3)

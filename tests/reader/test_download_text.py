@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.data import download_text
-from ernie_m.data.download_text import read_messages, sentence_pairs
+from ernie_m.data.download_text import extract_sentence_pairs, read_messages
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import sha256_of
@@ -229,7 +229,7 @@ GOOD = "The file could not be saved."
     ],
 )
 def test_no_translations(language, english, translation):
-    assert sentence_pairs(language, english, translation) == []
+    assert extract_sentence_pairs(language, english, translation) == []
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_no_translations(language, english, translation):
     ],
 )
 def test_translations(language, english, translation, pairs):
-    assert sentence_pairs(language, english, translation) == pairs
+    assert extract_sentence_pairs(language, english, translation) == pairs
 
 
 def test_pip_is_that_of_this_python(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ WAYS = {
         (file.name, "held out" * file.is_evaluation, file.paths) for file in find(["my"], OUT).pairs
     ],
     "own text": lambda: find(["my"], OUT).text.items(),
-    "unread": lambda: zip(find(["my"], OUT).unread),
+    "unread": lambda: zip(find(["my"], OUT).skipped),
     "bitexts": lambda: [(language, *paths) for language, paths in find_bitexts(Path("my")).items()],
     "folder": lambda: zip(find_texts("my")),
     "glob": lambda: zip(find_texts("my/**/*.t*")),

@@ -39,7 +39,7 @@ def fp16(monkeypatch):
         A list of the options of each call of `paddle.amp.auto_cast`.
     """
     calls: list[dict] = []
-    monkeypatch.setattr(precision, "on_gpu", lambda: True)
+    monkeypatch.setattr(precision, "is_on_gpu", lambda: True)
     monkeypatch.setattr(precision, "has_bf16", lambda: True)
     # Paddle's scaler asks the tracer whether there is a GPU, and the state which type is the half one.
     tracer = SimpleNamespace(_expected_place=SimpleNamespace(is_gpu_place=lambda: True))

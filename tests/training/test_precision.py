@@ -64,7 +64,7 @@ def pretend_gpu(monkeypatch, major: int, minor: int) -> None:
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda device=None: (major, minor))
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda device=None: "Card")
-    monkeypatch.setattr(device, "flash_works", lambda: True)
+    monkeypatch.setattr(device, "is_flash_supported", lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def messages(monkeypatch, caplog):
 
 
 def test_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
-    monkeypatch.setattr(onednn_check, "missing", lambda: None)
+    monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda: None)
     model = layers.Linear(3, 2)
     engine = Engine(model, build_optimizer(model, 0.1), precision=Precision("bf16"))
     assert model.in_bfloat16
@@ -116,7 +116,7 @@ def test_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
 
 def test_bfloat16_is_named_where_a_cpu_has_it(monkeypatch, messages):
     for missing, dtype, count in (("a CPU", "float32", 0), (None, "float64", 0), (None, "float32", 1)):
-        monkeypatch.setattr(onednn_check, "missing", lambda missing=missing: missing)
+        monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda missing=missing: missing)
         monkeypatch.setattr(paddle, "get_default_dtype", lambda dtype=dtype: dtype)
         precision._recommend_bfloat16.cache_clear()
         Precision()
@@ -130,7 +130,7 @@ def test_what_a_cpu_lacks_is_said_and_computed_in_full_precision(monkeypatch, me
         ("bf16", None, "float64", False),
         ("bf16", None, "float32", True),
     ):
-        monkeypatch.setattr(onednn_check, "missing", lambda missing=missing: missing)
+        monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda missing=missing: missing)
         monkeypatch.setattr(paddle, "get_default_dtype", lambda dtype=dtype: dtype)
         monkeypatch.setattr(precision, "has_plain_kernels", lambda is_plain=is_plain: is_plain)
         assert not Precision(amp).cpu_bf16
@@ -143,7 +143,7 @@ def test_what_a_cpu_lacks_is_said_and_computed_in_full_precision(monkeypatch, me
 
 
 def test_the_option_for_bf16_is_that_of_the_command(monkeypatch, messages):
-    monkeypatch.setattr(onednn_check, "missing", lambda: None)
+    monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda: None)
     Precision()
     Precision(option="--run.amp")
     assert [line for line in messages() if "bf16" in line] == [
@@ -154,7 +154,7 @@ def test_the_option_for_bf16_is_that_of_the_command(monkeypatch, messages):
 
 def test_a_gpu_does_not_need_the_bf16_of_a_cpu(fp16, monkeypatch, messages):
     pretend_gpu(monkeypatch, 8, 0)
-    monkeypatch.setattr(onednn_check, "missing", lambda: "a CPU with bfloat16")
+    monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda: "a CPU with bfloat16")
     assert not Precision("bf16").cpu_bf16
     assert "precision bf16 O1" in messages()[0]
 

@@ -76,7 +76,7 @@ def test_an_error_of_the_main_process_is_raised_on_the_others(monkeypatch):
     monkeypatch.setattr(distributed, "is_main", lambda: False)
     monkeypatch.setattr(distributed, "gather", lambda item: [(None, UserError("x.tsv: missing")), item])
     calls = []
-    assert "x.tsv: missing" in error_of(distributed.on_main, lambda: calls.append(1))
+    assert "x.tsv: missing" in error_of(distributed.run_on_main, lambda: calls.append(1))
     assert calls == []
 
 

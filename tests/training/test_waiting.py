@@ -41,7 +41,7 @@ class Events(list):
 
     def begin(self) -> None:
         """From now on the project takes the tensors, which are on a CPU, for those of a GPU in float32."""
-        self.monkeypatch.setattr(kernel_selection, "on_gpu", lambda: True)
+        self.monkeypatch.setattr(kernel_selection, "is_on_gpu", lambda: True)
         self.clear()
 
 
@@ -74,7 +74,7 @@ def events(monkeypatch) -> Events:
     record(paddle.Tensor, "backward", "backward")
     record(Engine, "_squared_norm", "norm")
     record(AdamW, "step", "update")
-    monkeypatch.setattr(kernel_selection, "on_cpu", lambda x: False)
+    monkeypatch.setattr(kernel_selection, "is_on_cpu", lambda x: False)
     return events
 
 

@@ -12,7 +12,7 @@ import pytest
 from ernie_m import __main__ as programs
 from ernie_m.utils import errors
 from ernie_m.utils.errors import LONGEST_MESSAGE, UserError, install_command
-from ernie_m.utils.files import atomic_dir, atomic_file, lock_writer
+from ernie_m.utils.files import atomic_dir, atomic_file, lock_for_writing
 from tests.launching import ROOT, call_main, clean_environment, one_error
 
 
@@ -59,7 +59,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, path):
     for write in (atomic_file, atomic_dir):
         with pytest.raises(UserError, match="Choose another path"), write(tmp_path / path):
             pass
-    with pytest.raises(UserError, match="^/proc/x: "), lock_writer("/proc/x"):
+    with pytest.raises(UserError, match="^/proc/x: "), lock_for_writing("/proc/x"):
         pass
     with pytest.raises(UserError, match=f"^{tmp_path}: Is a directory"), atomic_file(tmp_path):
         pass

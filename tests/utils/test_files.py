@@ -68,17 +68,17 @@ def test_one_writer_of_an_output(tmp_path):
     """A second one is refused, whichever way it names the output; afterwards the next one may write."""
     output = tmp_path / "new" / "out"
     (tmp_path / "link").symlink_to(output)
-    with files.lock_writer(output):
+    with files.lock_for_writing(output):
         for name in (output, tmp_path / "link"):
-            with pytest.raises(UserError, match=f"^{output}: "), files.lock_writer(name):
+            with pytest.raises(UserError, match=f"^{output}: "), files.lock_for_writing(name):
                 pytest.fail("two writers")
         output.mkdir()
     assert names_in(output.parent) == ["out"]
-    with pytest.raises(KeyError), files.lock_writer(output):
+    with pytest.raises(KeyError), files.lock_for_writing(output):
         raise KeyError
     assert names_in(output.parent) == ["out"]
     (output.parent / ".out.lock").touch()  # a killed writer left it
-    with files.lock_writer(output):
+    with files.lock_for_writing(output):
         pass
     with another_process_writes(f"writer:{output}") as process:
         process.terminate()

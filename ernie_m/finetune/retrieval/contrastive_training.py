@@ -24,7 +24,7 @@ from ernie_m.finetune.run_setup import (
     open_step,
     resumed_step,
 )
-from ernie_m.model.checkpoint.check_weights import HEADS, unread
+from ernie_m.model.checkpoint.check_weights import HEADS, list_unused_parts
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
@@ -124,7 +124,7 @@ class Retrieval(MultiSeedTraining):
         else:
             self.rows = None
             corpus = Corpus(flags.train_set, self.tokenizer)
-            distributed.on_main(lambda: verify_corpus(flags.train_set))
+            distributed.run_on_main(lambda: verify_corpus(flags.train_set))
             self.languages = corpus.languages
             digests["train_set"] = digest_files([corpus.path / MANIFEST])
         # The prompts of queries and of positives and negatives, which are stored for retrieval.
@@ -351,7 +351,7 @@ class Retrieval(MultiSeedTraining):
         sides = [self.tokenizer.sentences(ids, self.flags.max_seq_len) for ids in ids_of_sides]
         return sides, np.stack([hash_ids(side) for side in sides])
 
-    def line(self, interval: Interval) -> str:
+    def log_line(self, interval: Interval) -> str:
         """Return the log line of an interval, with the in-batch accuracy."""
         per_cent = compute_accuracy(interval.sums)  # `loss` counts each correct pair as 100
         line = official_line(interval, self.total_steps, f"in-batch accuracy: {per_cent:.1f} %")
@@ -372,7 +372,7 @@ class Retrieval(MultiSeedTraining):
             "languages": self.languages,
             "initialized_from": flags.initial_checkpoint(self.seed),
         }
-        left_out = unread(self.start_of_seed[self.seed], flags.pooling == "pooler")
+        left_out = list_unused_parts(self.start_of_seed[self.seed], flags.pooling == "pooler")
         return self.files_with(engine, masters, evaluation, settings, facts, left_out)
 
 
@@ -397,7 +397,7 @@ def make_encoder(
     if checkpoint is None:
         logger.warning("no --init_pretraining_params: initializing all weights randomly")
     else:
-        ignored = (*HEADS, *unread(checkpoint, pooling == "pooler"))
+        ignored = (*HEADS, *list_unused_parts(checkpoint, pooling == "pooler"))
         load_from(model, checkpoint, optional=("pooler.",) if is_trained else (), ignore=ignored)
     return model
 

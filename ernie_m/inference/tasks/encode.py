@@ -10,7 +10,7 @@ from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.prediction_options import in_parts
 from ernie_m.inference.tasks import Fields, PredictionOptions, get_caveats, read_text_key
 from ernie_m.model.checkpoint.key_mapping import WORDS
-from ernie_m.model.checkpoint.weights import finite
+from ernie_m.model.checkpoint.weights import check_finite
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
 from ernie_m.model.tasks import EMBEDDING
@@ -82,7 +82,7 @@ class EncodeTexts:
 
             return PaddleEncoder(model.part(EMBEDDING), self.pooling, self.layer, model.autocast)
         if model.weights is not None and averages_tokens(model.config, self.pooling):
-            return StaticEncoder(model.config, finite(WORDS, model.weights[WORDS], model.folder))
+            return StaticEncoder(model.config, check_finite(WORDS, model.weights[WORDS], model.folder))
         engine = model.engine(EMBEDDING, self.layer)
         return GraphEncoder(engine, model.config, self.pooling, self.layer, model.workers)
 

@@ -357,7 +357,7 @@ class ClassifyByLabels(HeadPredictor):
             )
         multi_label = get_flag(request, "multi_label", self.options.multi_label)
         parsed = LabelRequest(read_text_key(request, "text"), parse_labels(labels), template, multi_label)
-        if _is_by_contradiction(parsed) and self.inference_labels.contradiction is None:
+        if _scores_contradiction(parsed) and self.inference_labels.contradiction is None:
             raise UserError(
                 "'labels': multi_label or a single label requires a model with a label named contradiction"
             )
@@ -393,7 +393,7 @@ class ClassifyByLabels(HeadPredictor):
 
     def _answer(self, request: LabelRequest, logits: np.ndarray) -> dict[str, Any]:
         """Compute the prediction for a request from the NLI logits of each label, [labels, C]."""
-        if _is_by_contradiction(request):
+        if _scores_contradiction(request):
             columns = [self.inference_labels.contradiction, self.inference_labels.entailment]
             probabilities = softmax(logits[:, columns])[:, 1]  # [labels], of entailment
         else:
@@ -407,7 +407,7 @@ class ClassifyByLabels(HeadPredictor):
         }
 
 
-def _is_by_contradiction(request: LabelRequest) -> bool:
+def _scores_contradiction(request: LabelRequest) -> bool:
     """Return whether each label is scored by entailment against contradiction: with multi_label or one label.
 
     A softmax over the entailment of a single label would always be 1.

@@ -33,7 +33,7 @@ from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.find_files import check_languages, named_files
 from ernie_m.utils.checksums import MANIFEST, AnotherRevision, check_manifest, write_manifest
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_dir, is_blank, is_whole_text, lock_writer, read_json
+from ernie_m.utils.files import atomic_dir, is_blank, is_whole_text, lock_for_writing, read_json
 from ernie_m.utils.logging import progress
 from ernie_m.vectors.language_centering import FEWEST_SENTENCES, MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import load_faiss, nearest
@@ -161,7 +161,7 @@ class SearchCorpus:
         if self.center_by_language is None:
             self.center_by_language = self.has_means_of_model or has_own_means
         makes_index = options.index is not None and embeddings is None
-        with lock_writer(options.index) if makes_index else nullcontext():
+        with lock_for_writing(options.index) if makes_index else nullcontext():
             if embeddings is None:
                 embeddings = self._encode_corpus()
             if makes_index:

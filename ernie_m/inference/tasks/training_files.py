@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Self
 
-from ernie_m.finetune.eval_mlqa import answer_scores
+from ernie_m.finetune.eval_mlqa import score_answers
 from ernie_m.finetune.metrics import entity_scores
 from ernie_m.inference.tasks import InputFile, Predictor
 from ernie_m.inference.tasks.finetuned import TagWords
@@ -157,5 +157,5 @@ class QuestionsFile(InputFile):
         count = f"{len(self._file.questions):,} questions"
         if not self._rows:
             return [count]
-        scores = answer_scores(self._rows, self._file.path.name)
+        scores = score_answers(self._rows, self._file.path.name)
         return [f"{count}: F1 {scores['f1']:.1f} %, exact match {scores['em']:.1f} %"]

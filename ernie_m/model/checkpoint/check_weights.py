@@ -44,7 +44,7 @@ def check(
         raise UserError(f"{tensors.source}: {format_count(missing)} missing: {', '.join(missing)}")
 
 
-def unread(start: Checkpoint | None, reads_pooler: bool) -> tuple[str, ...]:
+def list_unused_parts(start: Checkpoint | None, reads_pooler: bool) -> tuple[str, ...]:
     """Return the name prefixes of weights that are neither loaded nor saved: an untrained, random pooler.
 
     Args:

@@ -179,7 +179,7 @@ class Translated(NamedTuple):
     absent: list[str]
 
 
-def floats(file: Weights, name: str) -> np.ndarray:
+def read_float_tensor(file: Weights, name: str) -> np.ndarray:
     """Read a floating-point tensor of a file. uint16, Paddle's bits of bfloat16, is converted to float32.
 
     Raises:
@@ -195,7 +195,7 @@ def floats(file: Weights, name: str) -> np.ndarray:
 
 def rename_only(file: Weights, name: str, transposed: bool = False) -> TensorMapping:
     """Return the mapping of a tensor that is only renamed, and possibly transposed."""
-    return TensorMapping((name,), file.shape(name), lambda: floats(file, name), transposed)
+    return TensorMapping((name,), file.shape(name), lambda: read_float_tensor(file, name), transposed)
 
 
 class Names:

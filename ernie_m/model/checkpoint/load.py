@@ -5,7 +5,7 @@ import paddle
 
 from ernie_m.model.checkpoint.check_weights import check, format_count
 from ernie_m.model.checkpoint.open import Checkpoint
-from ernie_m.model.checkpoint.weights import finite
+from ernie_m.model.checkpoint.weights import check_finite
 from ernie_m.utils.logging import logger
 
 STORED_DTYPES = (paddle.float32, paddle.float64)  # dtypes of weights in a checkpoint
@@ -52,7 +52,7 @@ def load_from(
         logger.warning("%s: no %s; initializing %s randomly", tensors.source, label, part)
     filled = [name for name in to_fill if name in tensors]
     for name in filled:
-        _set(to_fill[name], finite(name, tensors[name], tensors.source))
+        _set(to_fill[name], check_finite(name, tensors[name], tensors.source))
     unused = [name for name in tensors if name not in to_fill and not name.startswith(ignore)]
     if unused:
         logger.info("%s: %s not used: %s", tensors.source, format_count(unused), ", ".join(unused))

@@ -170,13 +170,15 @@ def read_numbers(file: IO[bytes], dtype: np.dtype, count: int, offset: int) -> n
     return numbers
 
 
-def finite(name: str, array: np.ndarray, source: object, way: str = "Use other weights") -> np.ndarray:
+def check_finite(
+    name: str, array: np.ndarray, source: object, advice: str = "Use other weights"
+) -> np.ndarray:
     """Return the array of a tensor unchanged if all values are finite.
 
     Args:
         name: name of the tensor, for the message.
         source: file or folder of the tensor, for the message.
-        way: what the user can do, for the message.
+        advice: what the user can do, for the message.
 
     Raises:
         UserError: the array contains NaN or infinity, as after a diverged training.
@@ -185,7 +187,7 @@ def finite(name: str, array: np.ndarray, source: object, way: str = "Use other w
         return array
     # NaN makes minimum and maximum NaN. Neither needs a copy, unlike `np.isfinite(array)`.
     if not np.isfinite([array.min(), array.max()]).all():
-        raise UserError(f"{source}: {name} contains NaN or infinity. {way}")
+        raise UserError(f"{source}: {name} contains NaN or infinity. {advice}")
     return array
 
 

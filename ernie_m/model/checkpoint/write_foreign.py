@@ -18,7 +18,7 @@ from ernie_m.model.checkpoint.key_mapping import CHOICE, Translated
 from ernie_m.model.checkpoint.model_card import model_card
 from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.official import Official
-from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS, Weights, finite
+from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS, Weights, check_finite
 from ernie_m.model.preprocessing import (
     ERNIE_M_RULES,
     MEAN_OF_TOKENS,
@@ -288,7 +288,9 @@ def write(
         UserError: the format does not support a value of the config, or a weight is not finite.
     """
     tensors = checkpoint.tensors
-    sound = Weights(tensors.source, tensors.shapes, lambda name: finite(name, tensors[name], tensors.source))
+    sound = Weights(
+        tensors.source, tensors.shapes, lambda name: check_finite(name, tensors[name], tensors.source)
+    )
     kind = format.kind(task, tensors)
     translated = format.from_native(sound, kind)
     pooling_files = format.write(folder, checkpoint, translated.weights, kind)

@@ -21,7 +21,7 @@ LARGEST_SHARE = 0.4  # fraction of rows with moments above which all rows are up
 
 
 @cache
-def works() -> bool:
+def is_supported() -> bool:
     """Return whether `LazyAdamW` agrees with Paddle's AdamW; log a warning once if it does not.
 
     `LazyAdamW` calls a private function of Paddle, which may change.

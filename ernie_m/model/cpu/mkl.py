@@ -43,7 +43,7 @@ class Shapes(NamedTuple):
 
 
 @cache
-def works() -> bool:
+def is_supported() -> bool:
     """Return whether MKL in Paddle's wheel computes correct products; log a warning once if it does not.
 
     Without MKL, attention is computed on padded groups of sequences.
@@ -71,7 +71,7 @@ def _errors() -> Iterator[tuple[str, float]]:
 def multiply(x: Matrices, y: Matrices, out: Matrices, shapes: Shapes, factor: float = 1.0) -> None:
     """Write `factor` times the product of each matrix of x and the corresponding matrix of y to `out`.
 
-    All arrays are float32, or all are float64. Requires `works()`.
+    All arrays are float32, or all are float64. Requires `is_supported()`.
     """
     multiply_batch = _functions()[out.array.dtype.name]
     groups = len(shapes.counts)

@@ -14,7 +14,7 @@ from paddle import Tensor
 
 from ernie_m.model.threads import STOP
 from ernie_m.utils.child_processes import cache_until_fork
-from ernie_m.utils.paddle_settings import number_in
+from ernie_m.utils.paddle_settings import read_int_variable
 
 BLOCK = 1 << 18  # elements per slice of rows, so that it stays in the cache
 
@@ -87,7 +87,7 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
 
 def thread_count() -> int:
     """Return the number of threads that the current thread may use: OMP_NUM_THREADS, or 1 in a worker."""
-    return 1 if STOP.get() else number_in("OMP_NUM_THREADS")
+    return 1 if STOP.get() else read_int_variable("OMP_NUM_THREADS")
 
 
 def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:

@@ -60,15 +60,15 @@ _IN_BFLOAT16 = {
 
 
 @cache
-def works() -> bool:
+def is_supported() -> bool:
     """Return whether oneDNN's GELU and layer norm agree with Paddle's; log a warning once if they do not."""
     return _agree(_IN_FLOAT32, tolerance=1e-5)
 
 
 @cache
-def missing() -> str | None:
+def find_missing_requirement() -> str | None:
     """Return what is missing on this machine for bfloat16 products, for an error message; None: nothing."""
-    if not works():
+    if not is_supported():
         return f"a oneDNN {_MAJOR} in the installed Paddle that agrees with Paddle's kernels"
     if not onednn.has_bfloat16():
         return "a CPU with bfloat16 instructions (avx512_bf16 or AMX)"

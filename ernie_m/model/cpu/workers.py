@@ -31,7 +31,7 @@ def worker_count() -> int:
 
     1 in a worker, on a GPU, with plain kernels, and without MKL.
     """
-    if kernel_selection.on_gpu() or kernel_selection.has_plain_kernels() or not mkl.works():
+    if kernel_selection.is_on_gpu() or kernel_selection.has_plain_kernels() or not mkl.is_supported():
         return 1
     return thread_count()
 

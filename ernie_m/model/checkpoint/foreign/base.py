@@ -125,7 +125,7 @@ class ThirdPartyFormat(Format):
 
     def raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
         """Read the config of a folder; empty without a config file."""
-        return flat(folder.json(next((name for name in _CONFIGS if name in folder), CONFIG)))
+        return flatten(folder.json(next((name for name in _CONFIGS if name in folder), CONFIG)))
 
     def _tasks(self, weights: Weights, raw_config: Mapping[str, Any], config_path: Path | None) -> list[str]:
         """Return the tasks that the head of a model may be for; warn of an unknown class name."""
@@ -290,7 +290,7 @@ class ThirdPartyFormat(Format):
         (folder / CONFIG).write_text(as_json(written), encoding="utf-8")
 
 
-def flat(contents: dict[str, Any]) -> dict[str, Any]:
+def flatten(contents: dict[str, Any]) -> dict[str, Any]:
     """Flatten the nested config of old PaddleNLP versions; other configs are returned unchanged."""
     if "init_class" not in contents:
         return contents

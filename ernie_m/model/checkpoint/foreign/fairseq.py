@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.checkpoint.foreign.base import ThirdPartyFormat
-from ernie_m.model.checkpoint.key_mapping import LM_HEAD, ModelClass, TensorMapping, floats, rename_only
+from ernie_m.model.checkpoint.key_mapping import (
+    LM_HEAD,
+    ModelClass,
+    TensorMapping,
+    read_float_tensor,
+    rename_only,
+)
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import Folder
@@ -81,4 +87,6 @@ def _third(file: Weights, name: str, part: int) -> TensorMapping:
     shape = file.shape(name)
     if not shape or shape[0] % 3:
         raise UserError(f"{file.source}: {name} has shape {list(shape)} (expected stacked q, k and v)")
-    return TensorMapping((name,), (shape[0] // 3, *shape[1:]), lambda: np.split(floats(file, name), 3)[part])
+    return TensorMapping(
+        (name,), (shape[0] // 3, *shape[1:]), lambda: np.split(read_float_tensor(file, name), 3)[part]
+    )

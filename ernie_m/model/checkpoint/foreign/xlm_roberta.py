@@ -24,7 +24,7 @@ from ernie_m.model.checkpoint.key_mapping import (
     WORDS,
     ModelClass,
     TensorMapping,
-    floats,
+    read_float_tensor,
 )
 from ernie_m.model.checkpoint.weights import PIECE_MODELS, TOKENIZER_JSON, Weights
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
@@ -129,7 +129,7 @@ class XlmR(ThirdPartyFormat):
 
         def read() -> np.ndarray:
             array = mapping.read()
-            row = floats(file, token_types)[0] if token_types else np.zeros(0)
+            row = read_float_tensor(file, token_types)[0] if token_types else np.zeros(0)
             if row.any():  # adding zeros would turn -0.0 into 0.0
                 array = array + row
             return np.concatenate([np.zeros((self.rows_before, width), array.dtype), array])
