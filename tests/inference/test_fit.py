@@ -242,7 +242,7 @@ def test_answers_are_scored_by_the_rules_of_their_language(words, monkeypatch):
     names = []
     monkeypatch.setattr(
         mrc,
-        "answer_scores",
+        "score_answers",
         lambda rows, name, rules: names.append(name) or {"f1": 1, "em": 0},
     )
     call_main(fit, ["train.de.json", "--test", "test.de.json", *as_flags(words)])
