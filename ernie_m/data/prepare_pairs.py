@@ -108,12 +108,12 @@ class FoundFiles:
     Args:
         pairs: the files of pairs, sorted by name.
         text: language -> paths of monolingual text.
-        unread: paths whose names match neither.
+        skipped: paths whose names match neither.
     """
 
     pairs: list[PairFile]
     text: dict[str, list[str]]
-    unread: list[str]
+    skipped: list[str]
 
 
 def find(sources: Iterable[str], output: Path) -> FoundFiles:

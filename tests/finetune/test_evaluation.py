@@ -108,6 +108,14 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
     assert [*results["tables"][0]["seeds"]] == ["1"]
     selected = json.loads((trained / "selected.json").read_text())
     assert f"epoch: {selected['epoch']}, steps: {selected['step']}\n" in read_log(tmp_path)
+    predicted = {path: path.read_bytes() for path in tmp_path.glob("predicted.*")}
+    assert predicted
+    for path in predicted:
+        path.unlink()
+    tests = {"do_test": "true", "test_set": f"{toy_folder}/heldout.%s.tsv", "test_save": "predicted.%s"}
+    best = trained / "best"
+    classify(**command_lines.FOLDER_ALONE | {"do_val": "false"}, out="alone", init_checkpoint=best, **tests)
+    assert {path: path.read_bytes() for path in tmp_path.glob("predicted.*")} == predicted
     for i, language in enumerate(toys.LANGUAGES):
         rows = toys.labeled_texts(35, seed=40 + i)  # those of heldout.<language>.tsv
         labels = [toys.KINDS[row.label] for row in rows]

@@ -4,9 +4,11 @@ import json
 import math
 
 import numpy as np
+import paddle
 import pytest
 
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.cpu.layers import DropoutStream, draw_dropout_mask
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.utils.errors import UserError
@@ -74,6 +76,25 @@ def test_a_position_past_the_table(monkeypatch, position, on_gpu):
     assert f"position {position} " in line and "10 tokens" in line and "max_seq_len" in line
     eleven_tokens = padded_batch(np.full([1, 11], 5))
     assert "position 12 " in error_of(model.encode, eleven_tokens)
+
+
+def test_streams_of_dropout_masks():
+    """The masks of a stream follow from its key; behind it those of the stream around it go on."""
+
+    def draw():
+        return draw_dropout_mask([8, 8], 0.5).stays.tobytes()
+
+    with DropoutStream((1,)):
+        first, second = draw(), draw()
+    paddle.seed(3)
+    outside = draw()
+    with DropoutStream((1,)):
+        assert draw() == first
+        with DropoutStream((2,)):
+            assert draw() not in (first, second)
+        assert draw() == second
+    paddle.seed(3)
+    assert draw() == outside
 
 
 def test_where_dropout_is(monkeypatch):

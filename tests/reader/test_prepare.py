@@ -230,9 +230,9 @@ PANX = {
     ),
     # A word without the prefix stays as it is, and is counted; the other words lose theirs, once.
     "a word without the prefix": (
-        {"en/dev": "en:Rome\tB-LOC\nis\tO\nen:old\tO\n\nen:en:a\tO\n"},
+        {"en/dev": "de:Rome\tB-LOC\nen:is\tO\nen:old\tO\n\nen:en:a\tO\n"},
         "en",
-        ["Rome/B-LOC is/O old/O", "en:a/O"],
+        ["de:Rome/B-LOC is/O old/O", "en:a/O"],
     ),
     "tags as conlleval reads them, and a line without a word": (
         {"dev-en.txt": "A B-PER\nb O\nc B-LOC\n\nd O\ne I-PER\nf I-LOC\n\ng\tO\n\tB-PER\nÑ\tI-PER\n"},

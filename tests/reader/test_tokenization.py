@@ -21,7 +21,7 @@ from ernie_m.reader.tokenization import (
 )
 from ernie_m.reader.tokenizer_config import check_kind, longest_input
 from ernie_m.reader.tokenizer_rules import split_subwords
-from ernie_m.reader.vocabulary import write_vocab
+from ernie_m.reader.vocabulary import read_vocab, write_vocab
 from ernie_m.reader.write_tokenizer import write_ernie_m
 from ernie_m.utils.files import Folder
 from tests.launching import error_of
@@ -228,6 +228,9 @@ def test_both_forms_of_vocab_txt(tokenizer, piece_model, tmp_path):
         assert read.build("The fox 😀", "20,") == tokenizer.build("The fox 😀", "20,")
         read.write_vocab(tmp_path / "again.txt")
         assert (tmp_path / "again.txt").read_bytes() == (tmp_path / "tab.txt").read_bytes()
+    spaces = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]", "\u3000", "b "]
+    (tmp_path / "spaces.txt").write_text("\n".join(spaces), encoding="utf-8")
+    assert list(read_vocab(tmp_path / "spaces.txt")) == spaces
 
 
 @pytest.mark.parametrize("form", ["bare", "tab"])

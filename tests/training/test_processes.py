@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,6 +79,12 @@ def test_an_error_of_the_main_process_is_raised_on_the_others(monkeypatch):
     calls = []
     assert "x.tsv: missing" in error_of(distributed.run_on_main, lambda: calls.append(1))
     assert calls == []
+
+
+def test_owners_have_equally_many_elements(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    parameters = [SimpleNamespace(name=f"p{size}", size=size) for size in (1, 2, 3, 6, 4)]
+    assert distributed.assign_owners(parameters) == {"p6": 0, "p4": 1, "p3": 1, "p2": 0, "p1": 1}
 
 
 def test_nccl_without_gpus_is_one_line(monkeypatch):
