@@ -329,6 +329,8 @@ def test_equal_compute_divides_the_steps(source, monkeypatch):
         "ernie_m.pretrain.run_length._PROBE_SEQUENCES", 400
     )  # the same sample for both numbers of steps
     assert source.steps(optimizer__steps=1000, run__compute_ratio=1.075) == 930  # 1000 / 1.075
+    head = source.config(optimizer__steps=100, run__compute_ratio=2.0, init__lm_head_warmup_steps=20)
+    assert plan_run(head, source.text(head)).head_steps == 20
     steps = source.steps(optimizer__tokens=200_000)
     steps_at_twice_the_cost = source.steps(optimizer__tokens=200_000, run__compute_ratio=2.0)
     assert steps_at_twice_the_cost == pytest.approx(steps / 2, abs=1)

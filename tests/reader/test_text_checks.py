@@ -117,6 +117,8 @@ def test_odd_text_is_refused_for_corpora_and_said_elsewhere(tmp_path, caplog, na
     path = write(tmp_path / "a.txt", lines)
     message = error_of(look_at, {"en": str(path)})
     assert message.startswith(f"{path}, line {number}: ") and "--skip_text_checks true" in message
+    indented = write(tmp_path / "indented.txt", [f" {line} " for line in lines])
+    assert error_of(look_at, {"en": str(indented)}).startswith(f"{indented}, line {number}: ")
     look_at({"en": str(path)}, skip_text_checks=True)
     caplog.clear()
     assert len(Sentences(path)) == path.read_text().count("\n")
