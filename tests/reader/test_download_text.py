@@ -136,8 +136,8 @@ def test_languages_by_name(packages, tmp_path, monkeypatch):
     folder = tmp_path / "t"
     error = error_of(get, folder, "de", "fr")
     assert "fr" in error and "de" not in error.split()
-    for name in ("deu", "de"):  # the second finds the first
-        get(folder, name)
+    for names in (["deu"], ["de"], ["de", "deu"]):  # each is the same request
+        get(folder, *names)
     assert len(packages) == 3  # of the first try
     assert {path.name for path in (folder / "train").iterdir()} == {"en-de.tsv", "en.txt", "de.txt"}
     for word in ("en", "eng", "../x", "how"):

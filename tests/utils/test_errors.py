@@ -52,12 +52,14 @@ run(lambda: sys.exit([stream.fileno() for stream in (sys.stdin, sys.stdout, sys.
     assert subprocess.call(command, cwd=ROOT, preexec_fn=lambda: os.closerange(0, 3)) == 0
 
 
-@pytest.mark.parametrize("path", ["/proc/none/x", "/proc/x", "file/x"])
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path, path):
+@pytest.mark.parametrize(
+    ("path", "location"), [("/proc/none/x", "/proc/none: "), ("/proc/x", "/proc/x: "), ("file/x", ".*/file")]
+)
+def test_a_location_that_cannot_be_written_is_one_line(tmp_path, path, location):
     """No folder and no file can be made under /proc or below a file; nor a file in the place of a folder."""
     (tmp_path / "file").write_text("")
     for write in (atomic_file, atomic_dir):
-        with pytest.raises(UserError, match="Choose another path"), write(tmp_path / path):
+        with pytest.raises(UserError, match=f"^{location}.*Choose another path"), write(tmp_path / path):
             pass
     with pytest.raises(UserError, match="^/proc/x: "), lock_for_writing("/proc/x"):
         pass
