@@ -57,11 +57,11 @@ HOLDER = """
 import sys
 from contextlib import ExitStack
 from ernie_m.utils.output_lock import lock_output
-from ernie_m.utils.files import lock_writer
+from ernie_m.utils.files import lock_for_writing
 with ExitStack() as locks:
     for argument in sys.argv[1:]:
         kind, path = argument.split(":", 1)
-        locks.enter_context({"run": lock_output, "writer": lock_writer}[kind](path))
+        locks.enter_context({"run": lock_output, "writer": lock_for_writing}[kind](path))
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -162,15 +162,15 @@ def test_every_program_and_recipe_is_in_it(run_in):
     """Each program prints its help, which begins with the words that start it."""
     program = """
 import contextlib, io
-from ernie_m.__main__ import ALL_COMMANDS, main, recipe_usage, recipes
+from ernie_m.__main__ import ALL_COMMANDS, main, format_recipe_usage, list_recipes
 for name in ALL_COMMANDS:
     sys.argv = ["ernie-m", name, "--help"]
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         main()
     print(name, text.getvalue().startswith(f"usage: ernie-m {name} "), "paddle" in sys.modules)
-print(all(name in recipe_usage() for name in recipes()))
-print(*recipes())
+print(all(name in format_recipe_usage() for name in list_recipes()))
+print(*list_recipes())
 """
     *lines, all_shown, names = run_in(program).splitlines()
     assert all_shown == "True"

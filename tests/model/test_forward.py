@@ -109,7 +109,7 @@ def test_a_traced_graph_is_refused():
         ([[0, 7, 2]], [[1, 1]], "attention_mask [1, 2]"),
         ([[0, 7, 2]], [[0.0, 0.0, -1e4]], "attention_mask [1, 3]"),
         ([0, 7, 2], None, "input_ids [3]"),
-        ([[5] * 513], None, "position 514"),
+        ([[5] * 513], None, "513 tokens"),
     ],
 )
 def test_what_is_refused(ids, mask, location):

@@ -106,7 +106,7 @@ def test_an_error_below_the_tolerance_is_none(error, is_equal):
 
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
-    monkeypatch.setattr("ernie_m.model.cpu.onednn_check.missing", lambda: None)
+    monkeypatch.setattr("ernie_m.model.cpu.onednn_check.find_missing_requirement", lambda: None)
     assert not Precision("bf16").cpu_bf16
     assert "amp bf16 requires optimized kernels" in error_of(
         prepare_for_prediction, ErnieMModel(CONFIG), "bf16"

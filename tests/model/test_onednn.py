@@ -253,7 +253,7 @@ def threads() -> int:
 square = paddle.ones([512, 512])
 paddle.matmul(square, square)
 before = threads()
-print(onednn_check.works(), threads() - before, onednn_check.missing())
+print(onednn_check.is_supported(), threads() - before, onednn_check.find_missing_requirement())
 """
 
 
