@@ -378,8 +378,9 @@ def _log_engine(engine: str) -> None:
 @cache  # once in a process
 def _recommend_openvino() -> None:
     """Log a warning that OpenVINO is faster."""
-    command = install_command("openvino")
-    logger.warning("OpenVINO is faster on a CPU but is not installed. To install it: %s", command)
+    logger.warning(
+        "OpenVINO is faster on a CPU but is not installed. To install it: %s", install_command("openvino")
+    )
 
 
 def run_onnx(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> GraphRunner:
