@@ -43,8 +43,8 @@ from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
 # `test_a_command_runs` runs the command as it is written, with the flags of SMALLEST.
 HERE = "here"
-# `test_the_flags_of_a_recipe` reads the flags that the script gives to launch.py. Tests in tests/finetune
-# train with such flags.
+# `test_command_accepts_recipe_flags` parses the flags that the script gives to launch.py. Tests in
+# tests/finetune train with such flags.
 RECIPE = "its flags here"
 # Why no test runs the command. The rest of the row names a test of the code that it runs.
 ITSELF = "installs, or runs these tests"
@@ -79,14 +79,14 @@ COMMANDS = {
     r"pip install -e .*": "test_package.py::test_an_editable_installation_is_the_checkout",
     r"\.venv/bin/pip (uninstall|install) .*onnxruntime.*":
         "needs a GPU; inference/test_export.py::test_onnx_on_another_device_than_the_gpu_is_said_once",
-    r"docker build .*": "needs Docker; test_package.py::test_its_dependencies_are_those_of_a_checkout",
+    r"docker build .*": "needs Docker; test_package.py::test_package_dependencies_match_a_checkout",
     r".*ernie-m prepare mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
     r".*ernie-m prepare conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
     r".*build_corpus --output .*": HERE,
     r".*python run_pretrain\.py (?!.*word_embeddings)--config configs/pretrain/(small|own|continue|e5-small)"
     r"\.yaml.*": HERE,
     r".*python run_pretrain\.py .* --init\.word_embeddings .*":
-        "pretrain/test_initialize.py::test_word_vectors_of_a_table",
+        "pretrain/test_initialize.py::test_initialize_word_embeddings_from_static_model",
     r".*bin/fleetrun .*|.*launch\.py --node_ips .*":
         "pretrain/test_two_nodes.py::test_a_node_dies_and_the_same_commands_go_on",
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
@@ -100,7 +100,7 @@ COMMANDS = {
     r".*ernie-m (convert|export) (?!.*model\.pt).*": HERE,
     r".*ernie-m predict --task classification --model exported.*": HERE,
     r".*ernie-m predict --task (?!classification --model exported).*":
-        "inference/test_python_api.py::test_the_command_lines_of_the_pages",
+        "inference/test_python_api.py::test_run_command_lines_from_docs",
     r".*ernie-m serve .*": "inference/test_serve.py::test_what_is_served",
     r".*ernie-m fit .*--finetune.*": "finetune/test_fit_whole.py::test_the_command_and_the_next_ones",
     r".*ernie-m (fit|predict --input) (?!.*--finetune).*":
@@ -165,7 +165,7 @@ def test_every_command_has_a_row_and_every_row_a_command():
     assert set(COMMANDS) == used
 
 
-def test_the_tests_of_the_rows_exist():
+def test_named_tests_exist():
     for row in COMMANDS.values():
         for file, test in re.findall(r"([\w/]+\.py)::(\w+)", row):
             tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
@@ -324,7 +324,7 @@ def launched(scripts: Path, line: str) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize("line", commands_run(by=RECIPE))
-def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
+def test_command_accepts_recipe_flags(scripts, monkeypatch, line):
     """The program takes the flags that the script gives to launch.py."""
     monkeypatch.chdir(scripts)
     program, flags = launched(scripts, line)
@@ -336,7 +336,7 @@ def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
         parse_options(FinetuneFlags, flags)
 
 
-def test_the_list_of_commands():
+def test_list_commands():
     """Those of the paper have a heading of their own."""
     adopters, paper = programs.format_usage().split("The paper, with the official flags:")
     assert len(programs.COMMANDS) <= 12

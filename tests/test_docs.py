@@ -45,7 +45,7 @@ def test_the_tree_has_each_folder_once():
     assert sorted(listed) == sorted({path.parent for path in (ROOT / "ernie_m").rglob("*.py")})
 
 
-def test_figures_of_results_are_in_their_files():
+def test_page_results_are_in_their_files():
     """Each file begins with what proves it, is a table, and is on a page; a page shows no other decimals."""
     text = "".join(
         (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") for page in ("results", "performance")

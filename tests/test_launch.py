@@ -69,17 +69,17 @@ def test_gpus_without_paddle(tmp_path, monkeypatch):
         (["run_nothing.py"], "run_nothing.py: "),
     ],
 )
-def test_mistakes_in_a_command_line_of_the_launcher(monkeypatch, line, message):
+def test_reject_invalid_launcher_flags(monkeypatch, line, message):
     monkeypatch.setattr("sys.argv", ["launch.py", *line])
     assert message in error_of(launch.main)
 
 
-def test_a_folder_of_logs_that_cannot_be_made(tmp_path):
+def test_reject_log_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     assert f"{tmp_path}/file" in error_of(launch.run_processes, [], [], tmp_path / "file" / "workers")
 
 
-def test_a_single_process_takes_the_place_of_the_launcher(tmp_path, monkeypatch, capsys):
+def test_single_process_replaces_the_launcher(tmp_path, monkeypatch, capsys):
     """The flags of the launcher end at the script, which is found by its name from every folder.
 
     One with a folder of this name, too.
@@ -122,7 +122,7 @@ def test_each_process_knows_its_place():
     assert first[0]["PADDLE_TRAINER_ENDPOINTS"] == endpoints
 
 
-def test_the_port_of_one_machine_may_be_chosen():
+def test_choose_port_on_one_machine():
     (process,) = launch.make_environments(parse(["--master_port", "7000"]), [], 1, gpus=[])
     assert process["PADDLE_MASTER"] == "127.0.0.1:7000"
 

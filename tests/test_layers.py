@@ -157,7 +157,7 @@ FOREIGN = re.compile(
 KNOWS_THE_DATA = ".ci/run"
 
 
-def test_tracked_files_speak_of_this_project_only():
+def test_tracked_files_mention_only_this_project():
     lines = []
     for path in tracked_files():
         name = str(path.relative_to(ROOT))

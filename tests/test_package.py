@@ -134,7 +134,7 @@ def test_the_sdist_makes_the_same_wheel(wheel, tmp_path):
     assert built("wheel", source, tmp_path / "wheel").read_bytes() == wheel.read_bytes()
 
 
-def test_the_launcher_fine_tunes_to_the_weights_of_a_checkout(run_in, users_folder):
+def test_package_launcher_equals_a_checkout(run_in, users_folder):
     """It starts a program of the package."""
     (users_folder / "toy").mkdir()
     toys.make_classification(users_folder / "toy")
@@ -149,7 +149,7 @@ def test_the_launcher_fine_tunes_to_the_weights_of_a_checkout(run_in, users_fold
     ).read_bytes()
 
 
-def test_a_recipe_has_the_files_of_the_current_folder(run_in, users_folder):
+def test_recipe_uses_the_current_folder(run_in, users_folder):
     """And its own configuration. A value may have a space in it."""
     words = ["recipe", "small/pretrain", "--data.corpus", "a corpus"]
     program = f"from ernie_m.__main__ import main; sys.argv = ['ernie-m', *{words}]; main()"
@@ -226,7 +226,7 @@ def test_an_editable_installation_is_the_checkout(tmp_path):
     assert not list(tmp_path.glob("ernie_m/**/*.py"))
 
 
-def test_its_dependencies_are_those_of_a_checkout():
+def test_package_dependencies_match_a_checkout():
     """The versions that the tests run with are among its own; the next ones of numpy and Paddle are not."""
     extras = PROJECT["optional-dependencies"]
     ranges = {}  # package -> its versions

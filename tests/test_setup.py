@@ -141,7 +141,7 @@ def test_an_addition_that_is_broken_off_leaves_the_environment(checkout):
     assert installed(checkout)[-1][0] == "requirements-gpu.txt"
 
 
-def test_the_environments_of_peers_are_others(checkout):
+def test_reference_environments_are_separate(checkout):
     python = python_of(checkout, "3.12")
     for peers in ("parity", "latest", "optimum", "clients"):
         assert setup(checkout, python, peers).returncode == 0

@@ -68,7 +68,7 @@ def test_a_contender_without_its_environment_is_left_out(monkeypatch, tmp_path, 
     assert "skipping peer: missing " in capsys.readouterr().out
 
 
-def test_grouped_batches_have_the_pairs_of_the_others(folder):
+def test_grouped_batches_have_the_same_pairs(folder):
     flags = finetune.FinetuneBenchmark(str(folder / "weights"), str(folder / "pairs.tsv"), 16, 2, 64)
     given = finetune.draw(flags)
     pairs = sorted(itertools.chain(*given["batches"]))
@@ -84,7 +84,7 @@ def test_joined_pairs_fill_their_inputs(folder):
     assert [[len(ids) for ids, _ in batch] for batch in batches] == [[64] * 4] * 2
 
 
-def test_the_peers_of_masked_lm_get_our_labels(folder):
+def test_reference_implementations_get_our_masked_lm_labels(folder):
     """19 of a row of 128: 15 % of 126 tokens."""
     flags = masked_lm.MaskedLMBenchmark(str(folder / "weights"), str(folder / "texts.txt"), 2, 128, 1)
     given = masked_lm.draw(flags)

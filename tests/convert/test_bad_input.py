@@ -86,7 +86,7 @@ def test_token_types_that_cannot_be_added(tmp_path, refused, shape):
 
 
 @pytest.mark.parametrize("shape", [(50, 16), ()])
-def test_a_fused_tensor_of_no_thirds(tmp_path, refused, shape):
+def test_reject_fused_qkv_not_divisible_by_three(tmp_path, refused, shape):
     """q, k and v of 16 rows each would be 48 rows."""
     state = fairseq_state(weights(lm_head=True, pooler=False), fused=True)
     name = "decoder.sentence_encoder.layers.1.self_attn.in_proj_weight"
@@ -172,7 +172,7 @@ def test_a_size_that_a_format_has_no_key_for(tmp_path, refused, key, value, targ
     assert f"{key} {value}" in refused(tmp_path / "in", to=target)
 
 
-def test_a_classifier_of_unknown_task(tmp_path, refused):
+def test_ask_for_head_if_task_is_unknown(tmp_path, refused):
     make_ours(tmp_path / "in", head="classification")
     (tmp_path / "in/config.json").write_text(json.dumps(CONFIG))
     advice = "--head classification|token-classification|question-answering|choice"
@@ -194,7 +194,7 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
     assert open_checkpoint(tmp_path / "hf").task == "token-classification"
 
 
-def test_paddlenlp_has_one_name_for_the_heads_of_four_tasks(tmp_path, refused):
+def test_paddlenlp_head_name_needs_the_task(tmp_path, refused):
     make_paddlenlp(tmp_path / "pn", "token-classification")
     change_config(tmp_path / "pn", architectures=None)
     assert "--head" in refused(tmp_path / "pn")

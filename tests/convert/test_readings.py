@@ -122,7 +122,7 @@ def test_a_file_that_was_changed_later_is_refused(tmp_path, piece_model, field, 
 
 
 @pytest.mark.parametrize("is_in_key", [True, False])
-def test_a_module_of_length_1_that_was_added_or_taken_away(tmp_path, piece_model, is_in_key):
+def test_normalize_module_added_or_removed(tmp_path, piece_model, is_in_key):
     made = make_model(tmp_path / "made", piece_model, replace(XLM_R, normalize=is_in_key))
     run(made, tmp_path / "there", "xlm-roberta")
     path = tmp_path / "there/modules.json"
@@ -186,9 +186,7 @@ STAYS = [
 
 
 @pytest.mark.parametrize(("head", "preprocessing", "forms", "flags"), STAYS)
-def test_what_the_files_of_a_library_cannot_say_stays(
-    tmp_path, piece_model, head, preprocessing, forms, flags
-):
+def test_preserve_settings_without_a_library_key(tmp_path, piece_model, head, preprocessing, forms, flags):
     made = make_model(tmp_path / "made", piece_model, preprocessing, head)
     for to in forms:
         assert run(made, tmp_path / to, to, *flags).preprocessing == preprocessing
@@ -207,7 +205,7 @@ def test_a_prompt_for_documents_is_written_too(tmp_path, piece_model):
     assert open_checkpoint(tmp_path / "there").preprocessing.prompts == prompts
 
 
-def test_files_of_vectors_do_not_count_for_a_classifier(tmp_path, piece_model):
+def test_ignore_embedding_files_for_a_classifier(tmp_path, piece_model):
     there = tmp_path / "there"
     run(make_model(tmp_path / "made", piece_model, XLM_R, "classification"), there, "xlm-roberta")
     run(make_model(tmp_path / "encoder", piece_model, XLM_R), tmp_path / "vectors", "xlm-roberta")
@@ -275,7 +273,7 @@ def test_added_tokens_with_a_gap_before_them(tmp_path, piece_model):
     assert run(made, tmp_path / "ours", "ernie-m").preprocessing == preprocessing
 
 
-def test_rule_5_in_the_form_of_xlm_r(tmp_path):
+def test_text_rule_5_in_xlm_r_format(tmp_path):
     piece_model = train_piece_model(tmp_path / "piece.model", ["in 10, 20, 30, and 10,5"] * 50, vocab_size=24)
     assert Tokenizer(None, piece_model).digit_comma
     made = make_model(tmp_path / "made", piece_model, PreprocessingConfig())
@@ -301,7 +299,7 @@ def test_modules_that_are_not_known(tmp_path, piece_model, module):
         assert f"the module {module} is dropped" in (tmp_path / to / CARD).read_text()
 
 
-def test_the_form_of_a_pair(tmp_path, piece_model):
+def test_pair_separators(tmp_path, piece_model):
     """One separator for a question answering model of ours, two for two texts."""
     counts = {}
     for head, preprocessing in (

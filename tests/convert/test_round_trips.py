@@ -179,7 +179,7 @@ def test_a_safetensors_is_what_the_library_writes(tmp_path):
         assert array.dtype == safe.read(tmp_path / "kinds")[kind].dtype == kinds[kind].dtype
 
 
-def test_the_license_and_the_base_model_of_a_card(tmp_path, capsys):
+def test_write_license_and_base_model_to_card(tmp_path, capsys):
     """A flag wins over the card of the source. Where there is neither, the last line says so."""
     make_ours(tmp_path / "ours")
     converted("huggingface", tmp_path / "ours", tmp_path / "bare")

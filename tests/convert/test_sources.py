@@ -35,7 +35,7 @@ from tests.toys import CONFIG, train_piece_model, weights, write_piece_model
     "task", [None, "classification", "token-classification", "question-answering", "choice"]
 )
 @pytest.mark.parametrize("old_names", [False, True])
-def test_a_folder_of_paddlenlp(tmp_path, task, old_names, caplog):
+def test_open_paddlenlp_checkpoint(tmp_path, task, old_names, caplog):
     expected = make_paddlenlp(tmp_path / "pn", task, old_names=old_names)
     checkpoint = open_checkpoint(tmp_path / "pn")
     assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == ("paddlenlp", task, [])
@@ -106,7 +106,7 @@ def test_bfloat16_of_paddle(tmp_path, form, task):
     ],
 )
 @pytest.mark.parametrize("task", ["lm", "classification"])
-def test_xlm_r_of_paddlenlp(tmp_path, form, wrapper, task):
+def test_open_xlm_r_saved_by_paddlenlp(tmp_path, form, wrapper, task):
     """It has the names and the config of transformers', and matrices [in, out].
 
     `wrapper`: what is before all names, as of a model within another module.
@@ -178,7 +178,7 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
     assert left_out in capsys.readouterr().out
 
 
-def test_the_dict_of_fairseq_is_the_vocabulary_wherever_the_model_goes(tmp_path):
+def test_convert_keeps_fairseq_dict_as_vocabulary(tmp_path):
     folder = tmp_path / "xlmr"
     folder.mkdir()
     piece_model = train_piece_model(folder / "sentencepiece.bpe.model")
@@ -217,7 +217,7 @@ def test_the_report_counts_tensors_and_names_the_others(tmp_path, capsys):
     assert f"not in {tmp_path / 'x'}: pooler.dense.weight (" in "\n".join(lines)
 
 
-def test_the_pooler_of_xlm_r(tmp_path):
+def test_convert_xlm_r_pooler(tmp_path):
     """Beside a masked-LM head it was never trained, and is dropped.
 
     Without that head it is part of the model.

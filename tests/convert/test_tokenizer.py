@@ -38,7 +38,7 @@ def make_model(folder, **options):
         ("xlm-roberta", ["sentencepiece.bpe.model", "tokenizer.json", "tokenizer_config.json"]),
     ],
 )
-def test_files_of_each_format(tmp_path, target, files):
+def test_convert_writes_tokenizer_files_in_each_format(tmp_path, target, files):
     """A SentencePiece model alone gives the same files as one beside a model."""
     model = make_model(tmp_path / "in")
     convert.main([str(model), str(tmp_path / "out"), "--to", target])
@@ -143,7 +143,7 @@ def as_transformers_4_first(contents):
 
 
 @pytest.mark.parametrize("change", [lambda contents: None, as_transformers_4, as_transformers_4_first])
-def test_tokenizer_json_alone_gives_the_ids_of_the_piece_model(tmp_path, saved, change, caplog):
+def test_tokenizer_json_alone_gives_the_sentencepiece_ids(tmp_path, saved, change, caplog):
     """Here, and after a conversion in each of our two forms; a conversion to XLM-R can be read again, too."""
     change(saved)
     (tmp_path / "saved/tokenizer.json").write_text(json.dumps(saved))
@@ -200,7 +200,7 @@ def metaspace(contents: dict) -> dict:
     ],
 )
 @pytest.mark.parametrize("has_pieces", [True, False])
-def test_a_tokenizer_json_that_is_not_of_xlm_r_is_refused(tmp_path, saved, key, change, has_pieces):
+def test_reject_tokenizer_json_from_other_models(tmp_path, saved, key, change, has_pieces):
     """Whether or not the SentencePiece model lies beside it."""
     if has_pieces:
         shutil.copy(tmp_path / "own.model", tmp_path / "saved/sentencepiece.bpe.model")
@@ -276,7 +276,7 @@ def test_tokens_without_a_subword_and_the_mask(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [{}, {"lm_head": True}, {"head": "classification"}])
-def test_pooling_files_of_sentence_transformers(tmp_path, capsys, kind):
+def test_write_pooling_files_only_for_encoders(tmp_path, capsys, kind):
     """They belong to an encoder; a task's model gives labels and no vectors."""
     make_ours(tmp_path / "in", **kind)
     convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "xlm-roberta"])

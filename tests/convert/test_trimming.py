@@ -154,7 +154,7 @@ def test_toy_text_gives_the_same(toy, tmp_path, capsys):
         assert float(megabytes) == pytest.approx(size / 1e6, abs=0.06)
 
 
-def test_500_sentences_of_ten_languages_give_the_same(real, tmp_path):
+def test_trimmed_model_gives_the_same_for_500_sentences(real, tmp_path):
     assert_trimmed_model_computes_the_same(real, tmp_path)
 
 
@@ -271,7 +271,7 @@ def test_rare_subwords_go_and_their_characters_stay(tmp_path):
     assert set(whole.ordinary_subwords()) - set(trimmed.ordinary_subwords()) == {"▁cd", "▁xx", "e"}
 
 
-def test_two_files_and_another_order_of_the_vocabulary(toy, tmp_path):
+def test_trim_by_two_files_with_a_reordered_vocabulary(toy, tmp_path):
     """The subwords of all files stay; vocab.txt keeps its own order, and [PAD] its role."""
     texts = [sentences(10, seed=1), sentences(10, seed=2)]
     files = [Path(write_lines(tmp_path / f"{number}.txt", lines)) for number, lines in enumerate(texts)]
@@ -318,7 +318,7 @@ def test_bad_input(toy, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
-def test_the_card_of_a_trimmed_model_has_no_scores_of_the_whole_one(toy, tmp_path):
+def test_trimmed_model_card_drops_scores(toy, tmp_path):
     """Its license stays. A conversion without trimming keeps both."""
     make_models(tmp_path, toy.piece_model)
     facts = {"metadata": {"license": "mit"}, "scores": {"dev.%s.tsv": {"en": {"acc": 84.13}}}}

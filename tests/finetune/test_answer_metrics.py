@@ -30,7 +30,7 @@ from ernie_m.reader.labels import parse_language
         ("fr", "le chat d'un", "le chat dun"),  # no rules of its own: no articles
     ],
 )
-def test_the_words_of_an_answer_by_mlqas_rules(language, text, words):
+def test_normalize_answer_by_mlqa_rules(language, text, words):
     assert normalize(text, language) == words.split()
 
 
@@ -43,7 +43,7 @@ def test_the_words_of_an_answer_by_mlqas_rules(language, text, words):
         ("1946 年，3G网络 the", "1946 年，3g网络"),  # Han characters are no words of their own
     ],
 )
-def test_squads_rules_are_those_of_english_in_every_language(text, words):
+def test_squad_rules_are_english_in_every_language(text, words):
     for language in ("en", "de", "es", "zh"):
         assert normalize(text, language, rules="squad") == words.split()
 

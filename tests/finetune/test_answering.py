@@ -160,7 +160,7 @@ def test_the_loss_by_hand(folder, model):
     assert (int(sums["correct"]), sums["count"]) == (correct, len(lengths))
 
 
-def test_an_answer_is_correct_if_both_of_its_ends_are(folder, model):
+def test_answer_is_correct_if_start_and_end_are(folder, model):
     """Of three windows the first one has its start right, the second one its end, and the third one both."""
     task = make_task(folder)
     batch = one_batch(task, folder / "dev.en.json", "train")
@@ -211,7 +211,7 @@ def test_official_compat_trains_windows_without_the_answer(folder):
     assert not any(len(spans.first) for _, spans in one_best.decode(official_batch, outputs))
 
 
-def test_pairs_of_languages(answer, trained, folder, tmp_path):
+def test_context_and_question_in_two_languages(answer, trained, folder, tmp_path):
     """Contexts and questions in two languages (G-XLT): lang_map.json has both as one key, "en-de".
 
     The model knows the questions of en-en and de-de, and not those of en-de.
@@ -228,7 +228,7 @@ def test_pairs_of_languages(answer, trained, folder, tmp_path):
         assert table["mean"]["en-de"] < 50
 
 
-def test_without_a_language_map_the_name_of_the_file_says_the_language(answer, folder, tmp_path):
+def test_infer_language_from_file_name(answer, folder, tmp_path):
     rules_language.cache_clear()
     shutil.copy(folder / "dev.en.json", tmp_path / "dev.json")
     for path in (folder / "dev.en.json", tmp_path / "dev.json"):
@@ -238,9 +238,7 @@ def test_without_a_language_map_the_name_of_the_file_says_the_language(answer, f
 
 
 @pytest.mark.parametrize(("separators", "length", "expected"), [(1, 21, 9), (2, 21, 8), (1, 512, 64)])
-def test_a_prediction_has_the_windows_of_the_recipe_if_the_model_names_none(
-    folder, separators, length, expected
-):
+def test_prediction_windows_default_to_the_recipe(folder, separators, length, expected):
     """A question has at most half of the tokens of a window that are not special."""
     tokenizer = Tokenizer(None, folder / "piece.model")
     preprocessing = PreprocessingConfig(separators=separators)

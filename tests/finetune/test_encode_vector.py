@@ -124,7 +124,7 @@ ALL_TOKENS = slice(None)
         ({"vectors": "mean_without_special", "dtype": "float16"}, 2, WITHOUT_SPECIAL),
     ],
 )
-def test_means_of_any_layer_of_plain_text(run_encode, random_encoder, tmp_path, flags, layer, tokens):
+def test_encode_plain_text_by_mean_at_any_layer(run_encode, random_encoder, tmp_path, flags, layer, tokens):
     """The vector of a text without tokens is the mean over the special ones."""
     lines = ["the old cat is here", "a dog", "now the red hen was there then is here and there"] * 3
     lines.append("\u200b")
@@ -177,9 +177,7 @@ def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_p
     assert line.startswith("--max_seq_len 9: ") and f"{weights} is 8 tokens" in line
 
 
-def test_a_model_trained_for_retrieval_is_read_at_the_layer_of_its_training(
-    run_encode, random_encoder, tmp_path
-):
+def test_retrieval_model_is_encoded_at_its_trained_layer(run_encode, random_encoder, tmp_path):
     """The official files stay those of the last layer."""
     weights = changed_copy(random_encoder, tmp_path / "trained")
     change_config(weights, task="retrieval", reading=stored(layer=1, pooling="mean"))

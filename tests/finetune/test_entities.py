@@ -37,7 +37,7 @@ def scores(gold: str, predicted: str) -> MatchCounts:
         ("O O", "O O", (0, 0, 0)),
     ],
 )
-def test_counts_of_entities(gold, predicted, counts):
+def test_count_entities(gold, predicted, counts):
     assert scores(gold, predicted) == counts
 
 
@@ -52,7 +52,7 @@ def test_counts_of_entities(gold, predicted, counts):
         ("X NOUN X", {("_", 0, 0), ("OUN", 1, 1)}),  # the end of a sentence does not end an X
     ],
 )
-def test_chunks_of_parts_of_speech(tags, chunks):
+def test_part_of_speech_chunks(tags, chunks):
     """Sets of (type, first place, last place), worked by hand; tests/parity compares with seqeval itself.
 
     seqeval takes the first letter of a tag for its prefix, as B is that of B-PER, and the rest for the type.
@@ -84,7 +84,7 @@ def test_training_records_whether_marks_are_apart(tmp_path, words, apart):
     assert task.preprocessing()["marks_apart"] is apart
 
 
-def test_the_form_of_predictions(tmp_path):
+def test_prediction_file_format(tmp_path):
     """A word, its gold tag if there is one, and its predicted tag in a line; no white space within a word.
 
     In the text U+0002 separates the words.

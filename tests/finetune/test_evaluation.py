@@ -40,7 +40,7 @@ def cells_of(path) -> list[list[str]]:
     return [line.split("\t") for line in path.read_text().splitlines()]
 
 
-def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
+def test_predict_with_the_selected_step(classify, toy_folder, tmp_path):
     """They are not of the last step: at a rate of 0 all evaluations are equal, so the first one selects."""
     results = classify(
         do_test="true",
@@ -77,7 +77,7 @@ def test_each_pattern_has_its_own_name():
     assert f"--test_save {flags.test_save}: " in error_of(flags.check)
 
 
-def test_predictions_of_rows_that_were_cut(toy_folder, tmp_path, caplog):
+def test_predict_truncated_rows(toy_folder, tmp_path, caplog):
     """A warning counts them where the file is read, as of a regression."""
     tokenizer = Tokenizer(None, toy_folder / "piece.model")
     path = tmp_path / "test.tsv"
@@ -123,7 +123,7 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
         assert accuracy(predictions, labels) == results["tables"][0]["mean"][language]
 
 
-def test_without_a_label_map_the_labels_are_those_of_the_checkpoint(classify, trained, toy_folder, tmp_path):
+def test_labels_default_to_the_checkpoint(classify, trained, toy_folder, tmp_path):
     options = {
         **command_lines.FOLDER_ALONE,
         "do_test": "true",
@@ -152,13 +152,13 @@ SINGLE = {"do_val": "false", "do_test": "true", "test_set": "single.tsv", "test_
         ),
     ],
 )
-def test_what_is_not_of_the_checkpoint_is_refused(refused, trained, tmp_path, flags, location):
+def test_reject_flags_that_contradict_the_checkpoint(refused, trained, tmp_path, flags, location):
     (tmp_path / "labels.json").write_text('{"tool": 0, "drink": 1, "animal": 2}')
     (tmp_path / "single.tsv").write_text("text_a\nthe cat\n")
     assert location in refused(do_train="false", init_checkpoint=trained / "best", **flags)
 
 
-def test_a_checkpoint_of_a_training_without_a_label_map_has_ids(trained):
+def test_checkpoint_trained_without_a_label_map_has_ids(trained):
     flags = FinetuneFlags(init_checkpoint=str(trained / "best"))
     tokenizer = Tokenizer(None, trained / "best" / "piece.model")
     trained_on_ids = replace(open_checkpoint(trained / "best"), labels=["0", "1", "2"])
@@ -166,9 +166,7 @@ def test_a_checkpoint_of_a_training_without_a_label_map_has_ids(trained):
     assert task.labels == ["0", "1", "2"] and not task.named
 
 
-def test_labels_without_names_are_taken_in_the_order_of_the_label_map_and_this_is_said(
-    classify, trained, toy_folder, tmp_path
-):
+def test_map_unnamed_labels_by_position_with_a_warning(classify, trained, toy_folder, tmp_path):
     """As a model of transformers has LABEL_0, LABEL_1 and LABEL_2. Alone it gives their numbers."""
     best = changed_copy(trained / "best", tmp_path / "unnamed", labels=None)
     classify(out="out", init_checkpoint=best, **command_lines.FOLDER_ALONE)
@@ -226,7 +224,7 @@ STARTS = {
 
 
 @pytest.mark.parametrize("case", STARTS)
-def test_the_head_of_pretrained_weights(classify, trained, tmp_path, case):
+def test_load_head_from_pretrained_weights(classify, trained, tmp_path, case):
     """A rate of 0: what is saved is what was loaded, in the order of the labels, but for a fresh head."""
     changes, is_read = STARTS[case]
     start = changed_copy(trained / "best", tmp_path / "start", **changes)
@@ -245,7 +243,7 @@ def test_the_head_of_pretrained_weights(classify, trained, tmp_path, case):
     assert f"{start}: {said}" in log and ("by index" in log) == (case == "no names of labels")
 
 
-def test_a_head_of_another_number_of_labels_is_not_read(trained, toy_folder, tmp_path, caplog):
+def test_skip_head_if_num_labels_differs(trained, toy_folder, tmp_path, caplog):
     """It has no names of labels, which would tell, too."""
     start = open_checkpoint(changed_copy(trained / "best", tmp_path / "start", labels=None))
     task = Classification(Tokenizer(None, toy_folder / "piece.model"), ["animal", "drink"], 16)

@@ -103,7 +103,7 @@ def test_the_whole_official_command_line_is_taken(program, monkeypatch, tmp_path
     assert sorted(names) == sorted(WITHOUT_MEANING | of_others)
 
 
-def test_the_official_command_line_of_encode_vector_is_taken(monkeypatch, tmp_path):
+def test_encode_vector_accepts_the_official_command_line(monkeypatch, tmp_path):
     taken = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ernie_m.inference.encode_vector.write_vectors", taken.append)
@@ -139,7 +139,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("line", "name", "expected"), VALUES)
-def test_values_of_some_flags(line, name, expected):
+def test_parse_flag_values(line, name, expected):
     value = getattr(parse(line.split(" ")), name)
     assert (type(value), value) == (type(expected), expected)
 

@@ -155,7 +155,7 @@ def test_run_classifier_evaluates_a_head_and_trains_it_further(random_encoder, c
     assert ernie_m.load("further/best").classify("the cat")[0]["label"] in toys.NOUNS
 
 
-def test_numbers_of_pairs(random_encoder, tmp_path):
+def test_fit_regression_on_pairs(random_encoder, tmp_path):
     """Decimals are numbers; the model reranks, also when it is loaded again."""
     pairs = [(row.text_a, row.text_b) for row in ROWS]
     numbers = [len(label) / 2 for label in LABELS]

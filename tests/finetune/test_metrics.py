@@ -3,7 +3,7 @@
 from ernie_m.finetune.metrics import accuracy
 
 
-def test_the_last_digit_is_that_of_xtreme():
+def test_accuracy_equals_xtreme_to_the_last_digit():
     """XTREME multiplies last: 1 / 3 * 100 is 33.33333333333333, but 100 * 1 / 3 is 33.333333333333336."""
     as_in_xtreme = 1 / 3 * 100
     assert as_in_xtreme != 100 * 1 / 3

@@ -133,7 +133,7 @@ def by_brute_force(
         {"range_min": 57, "range_max": 60, "relative_margin": 0},  # the smallest range for three negatives
     ],
 )
-def test_the_negatives_of_a_brute_force_search(mine_rows, encoded, rows, lines, flags):
+def test_mined_negatives_equal_brute_force(mine_rows, encoded, rows, lines, flags):
     expected = by_brute_force(rows, lines, **flags)
     counts = {len(with_negatives) - len(row) for with_negatives, row in zip(expected, rows)}
     assert len(counts) > 1  # the rows differ in what they find

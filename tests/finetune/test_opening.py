@@ -25,7 +25,7 @@ def opened(random_encoder):
     return open_model(open_checkpoint(random_encoder))
 
 
-def test_a_config_with_another_number_of_heads(random_encoder, tmp_path):
+def test_reject_config_with_other_num_attention_heads(random_encoder, tmp_path):
     """The weights have the same shapes for any number of heads."""
     config = json.loads((random_encoder / "config.json").read_text())
     heads = config["num_attention_heads"]
@@ -48,7 +48,7 @@ def test_positions_that_were_never_trained(opened, caplog):
 
 
 @pytest.mark.parametrize(("given", "expected"), [((), 32), (("max_seq_len",), 100)])
-def test_the_length_of_the_training_is_taken_unless_one_is_given(opened, given, expected):
+def test_max_seq_len_defaults_to_the_trained_one(opened, given, expected):
     trained = replace(
         opened, checkpoint=replace(opened.checkpoint, preprocessing=PreprocessingConfig(max_seq_len=32))
     )
@@ -57,7 +57,7 @@ def test_the_length_of_the_training_is_taken_unless_one_is_given(opened, given, 
 
 
 @pytest.mark.parametrize(("task", "expected"), [(None, 32), (SEARCH, 32), (CLASSIFICATION, 40)])
-def test_vectors_take_the_length_of_their_own_training(opened, task, expected):
+def test_retrieval_length_defaults_to_the_retrieval_training(opened, task, expected):
     """That of a classifier is the length of other inputs."""
     checkpoint = replace(opened.checkpoint, task=task, preprocessing=PreprocessingConfig(max_seq_len=32))
     flags = RetrievalFlags(pairs="pairs", max_seq_len=40, on_command_line=())
@@ -75,7 +75,7 @@ def test_vectors_that_are_not_made_here_are_refused_unless_a_pooling_is_given(op
     assert apply_embedding_defaults(flags, unknown).pooling == "mean"
 
 
-def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path):
+def test_run_fingerprint_covers_the_labels(opened, toy_folder, tmp_path):
     """A run resumes only with the labels in the same order."""
     flags = parse_options(FinetuneFlags, command_lines.classification(toy_folder, tmp_path / "out"))
     identities = []
@@ -86,7 +86,7 @@ def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path
     assert {key for key in first if first[key] != second[key]} == {"labels"}
 
 
-def test_rows_that_are_trained_on_or_have_two_labels_are_warned_of(opened, toy_folder, tmp_path, caplog):
+def test_warn_about_leaked_rows_and_contradicting_labels(opened, toy_folder, tmp_path, caplog):
     """The first dev file is the training file. Two others are equal, and have a text twice."""
     first, *rows = toys.labeled_texts(9, seed=7)
     paths = [f"{toy_folder}/train.tsv"]
@@ -114,7 +114,7 @@ def test_a_new_head_takes_other_texts_than_its_start(opened, flag, pairs):
         assert (task.labels == labels) is bool(pairs or task_class is Regression)
 
 
-def test_only_a_classifier_has_the_pooling_of_a_static_model(opened):
+def test_only_a_classifier_pools_a_static_model(opened):
     static = replace(opened, config=replace(opened.config, num_hidden_layers=0, num_attention_heads=1))
     tasks = Classification(opened.tokenizer, ["a", "b"], 16), Tagging(opened.tokenizer, toys.TAGS, 16)
     assert [FinetuningRun(task, FinetuneFlags(), static, []).pooling for task in tasks] == ["mean", None]

@@ -110,7 +110,7 @@ def test_a_test_must_have_what_was_learned(read, lines, options, location):
     assert line.count("unknown label") == 6 * ("unknown label" in location)
 
 
-def test_every_file_has_the_columns_of_all_labels(read, tmp_path):
+def test_each_file_needs_all_label_columns(read, tmp_path):
     """The first file has one column with the labels, the second a column for each."""
     (tmp_path / "first.jsonl").write_text('{"text": "x", "a,b": ["a"]}\n{"text": "y", "a,b": ["b"]}\n')
     read(*table(("text", "a", "b"), (1, 0), (0, 1)), name="second.csv", label="a,b")
@@ -164,11 +164,11 @@ def test_splits_and_languages(read, tmp_path):
         ([("a", "b"), ("a", "c"), ("a", "b"), ("c", "b")], [""] * 4, [0, 1, 0, 2]),
     ],
 )
-def test_rows_of_one_group(texts, groups, expected):
+def test_find_groups(texts, groups, expected):
     assert rows(["x", "y", "x", "y"], texts=texts, groups=groups).groups.tolist() == expected
 
 
-def test_translations_are_of_one_group_and_others_are_not():
+def test_group_translations():
     """The vectors of 40 sentences and of their translations differ by the means of the languages.
 
     Ten of the translations are free: their cosine is low.
@@ -303,7 +303,7 @@ def test_scores_by_language(languages):
     assert ["de", "2", "100.0"] in lines and ["en", "2", "0.0"] in lines
 
 
-def test_languages_that_are_not_known_are_groups_of_their_own():
+def test_unknown_languages_are_separate_groups():
     languages = ["zho_Hant", "zh-TW", "elvish", "Elvish", ""]
     found = rows(["a", "b", "a", "b", "a"], languages=languages)
     assert found.languages.tolist() == ["zh-hant", "zh-hant", "elvish", "Elvish", ""]
@@ -332,7 +332,7 @@ def test_the_standard_error():
     assert np.isnan(EvaluationResult(one, outcomes[:2]).standard_error())
 
 
-def test_the_standard_error_of_a_correlation():
+def test_correlation_standard_error():
     """That of 2,000 draws of 100 pairs with a correlation of 0.6, within a tenth."""
     random = np.random.default_rng(1)
 

@@ -127,7 +127,7 @@ def test_a_step_has_no_text_twice_and_all_negatives(corpus, pairs):
     assert numbers_read == set(range(20, ROWS))
 
 
-def test_a_given_negative_is_no_text_of_another_row_of_a_step(corpus, tmp_path):
+def test_a_step_has_no_negative_that_is_a_text_in_it(corpus, tmp_path):
     """Each row has the positive of the next row as its negative, so neighbors are never in one step."""
     texts = list(dict.fromkeys(sentences(60, seed=4)))[:40]
     rows = [[texts[i], texts[20 + i], texts[20 + (i + 1) % 20]] for i in range(20)]

@@ -63,7 +63,7 @@ def test_train_score_and_predict(folder, tmp_path, monkeypatch, capsys):
     assert set(answer["tags"]) <= set(PARTS_OF_SPEECH.values()) and answer["entities"] == []
 
 
-def test_no_part_of_speech_is_the_inside_of_another(tmp_path):
+def test_parts_of_speech_have_no_inside_label(tmp_path):
     tokenizer = Tokenizer(None, toys.train_piece_model(tmp_path / "p.model"))
     task = Tagging.from_preprocessing(
         PreprocessingConfig(chunk_scheme="NONE"), tokenizer, ["N-SG", "I-SG"], 9

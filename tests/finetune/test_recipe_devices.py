@@ -21,7 +21,7 @@ from ernie_m.utils.args import parse_options
         ("--batch_size 4000 --recipe_devices 2 --in_tokens true", 3, 8000),
     ],
 )
-def test_the_batch_of_a_step(line, processes, total, caplog):
+def test_effective_batch_size(line, processes, total, caplog):
     assert effective_batch_size(parse_options(FinetuneFlags, line.split()), processes) == total
     assert caplog.messages == []
 

@@ -99,7 +99,7 @@ def arguments(folder):
 
 
 @pytest.mark.parametrize("recipe", [*PAPER, *OTHERS])
-def test_the_flags_of_every_recipe(arguments, recipe):
+def test_recipe_flags(arguments, recipe):
     """The name of a recipe is <size>/<task>_<what it is trained on>."""
     line = arguments(recipe)
     assert line == PRINTED[recipe][0].split()
@@ -174,7 +174,7 @@ def test_encode_vector_has_the_official_values(folder, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_recipes_of_tatoeba(arguments, size):
+def test_tatoeba_recipes(arguments, size):
     """Search, and fine-tuning with the values of Table 14."""
     for name, do_train in ((f"{size}/tatoeba_{TRANSFER}", False), (f"{size}/tatoeba_fine-tuning", True)):
         line = arguments(name)

@@ -104,7 +104,7 @@ def test_the_average_is_as_printed_where_all_languages_are_there():
 
 
 @pytest.mark.parametrize("recipe", recipes())
-def test_a_row_of_the_paper_is_marked_unless_size_and_data_are_the_same(recipe):
+def test_mark_paper_scores_if_size_or_data_differ(recipe):
     in_paper = recipes()[recipe]
     metric, rows = next(iter(in_paper["scores"].items()))
     languages = in_paper["columns"].split()[:-1]
@@ -119,7 +119,7 @@ def test_a_row_of_the_paper_is_marked_unless_size_and_data_are_the_same(recipe):
             assert len(rows_of_run) == len(rows)
 
 
-def test_the_tables_of_a_run():
+def test_report_tables():
     """The paper's figures stand beside the last of three patterns."""
     patterns = ("a.%s.tsv", "b.%s.tsv", "c.%s.tsv")
     scores = {pattern: {"en": {"acc": 90.0, "em": 80.0}} for pattern in patterns}

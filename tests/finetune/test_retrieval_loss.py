@@ -130,7 +130,7 @@ def test_softmax_over_all_negatives(symmetric):
     assert beating.item() == expected_beating > 0
 
 
-def test_the_gradient_of_unit_length():
+def test_normalize_gradient():
     sources, factors = vectors(4)
     gradients = []
     for normalize in (retrieval._Unit.apply, F.normalize):

@@ -45,7 +45,7 @@ def without_special(ids):
     return tuple(ids[1:-1].tolist())
 
 
-def test_a_step_has_pairs_of_the_corpus_in_both_directions(corpus):
+def test_a_step_draws_corpus_pairs_in_both_directions(corpus):
     tokenizer = Tokenizer.from_folder(corpus)
     forward = set()  # the pairs of the corpus, in its order of the languages
     for pairs in Corpus(corpus).parallel.values():
@@ -64,7 +64,7 @@ def test_a_step_has_pairs_of_the_corpus_in_both_directions(corpus):
 
 
 @pytest.mark.parametrize(("alpha", "only"), [(40.0, "most"), (-40.0, "fewest")])
-def test_a_pair_of_languages_is_drawn_by_the_power_of_its_sentences(corpus, alpha, only):
+def test_draw_language_pairs_by_exponent(corpus, alpha, only):
     """To a great power the largest alone is drawn, to a negative one the smallest."""
     counts = {"-".join(languages): len(pairs) for languages, pairs in Corpus(corpus).parallel.items()}
     assert len(set(counts.values())) == len(counts) > 1
@@ -74,7 +74,7 @@ def test_a_pair_of_languages_is_drawn_by_the_power_of_its_sentences(corpus, alph
 
 
 @pytest.mark.parametrize("pooling", get_args(Pooling))
-def test_the_embeddings_of_a_step_are_those_of_an_evaluation(corpus, monkeypatch, pooling):
+def test_training_embeddings_equal_evaluation_embeddings(corpus, monkeypatch, pooling):
     """In the order of its sentences, though it groups them by length."""
     monkeypatch.setattr(contrastive_training, "GROUP_TOKENS", 64)
     paddle.seed(3)
@@ -126,7 +126,7 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     assert "ave loss" not in train_on_pairs("out", **flags)
 
 
-def test_the_identity_of_a_run_has_the_weights_of_every_seed(corpus):
+def test_run_fingerprint_covers_the_weights_for_each_seed(corpus):
     """Seed 2 starts from other weights: that is another run."""
     tokenizer = Tokenizer.from_folder(corpus)
     config = ErnieMConfig.from_json(corpus.parent / "config.json")

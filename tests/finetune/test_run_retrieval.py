@@ -292,7 +292,7 @@ def test_a_fine_tuned_model_is_searched_as_it_was_trained(retrieve, folder, tmp_
     ("task", "fact"),
     [(None, "were not fine-tuned"), ("token-classification", "were fine-tuned for token-classification")],
 )
-def test_weights_of_another_task_are_refused(retrieve, folder, tmp_path, task, fact):
+def test_reject_weights_for_another_task(retrieve, folder, tmp_path, task, fact):
     settings = {"task": task} if task else {}
     weights = changed_copy(folder / "weights", tmp_path / "weights", **settings)
     line = error_of(retrieve, init_pretraining_params=weights, init_task="classification")
@@ -319,7 +319,7 @@ def centered_by_hand(folder, language, english_mean, foreign_mean, score="cosine
     return sum(matches.accuracies(line_keys(len(english)))) / 2
 
 
-def test_the_predictions_are_those_of_the_score(retrieve, folder, tmp_path):
+def test_predictions_follow_the_score(retrieve, folder, tmp_path):
     """They are in the alphabetical order of the English sentences."""
     english, foreign = (side[MIDDLE] for side in all_layers(folder, "de"))
     order = order_of_english(folder, "de")
@@ -384,7 +384,7 @@ def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("processes", "location"), [(9, "--batch_size 8 "), (8, "no faiss")])
-def test_every_process_has_a_pair_of_a_step(retrieve, monkeypatch, processes, location):
+def test_each_process_needs_a_pair_per_step(retrieve, monkeypatch, processes, location):
     """The look for faiss comes next."""
     monkeypatch.setattr(distributed, "world_size", lambda: processes)
     monkeypatch.setattr(run, "set_up", lambda flags: None)

@@ -63,7 +63,7 @@ def interrupt(monkeypatch, owner, method: str, number: int) -> None:
     monkeypatch.setattr(owner, method, signalled)
 
 
-def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, monkeypatch, tmp_path):
+def test_resume_after_ctrl_c_while_evaluating_the_second_seed(classify, monkeypatch, tmp_path):
     """The next command repeats the evaluation, and then everything is as without the interruption."""
     flags = {"random_seed": "1,2", **FAST}
     straight = classify(**flags)

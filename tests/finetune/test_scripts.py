@@ -62,12 +62,12 @@ def test_a_mistake_ends_a_recipe_with_2(tmp_path):
 
 
 @pytest.mark.parametrize("number", ["x", "0", "2.5"])
-def test_a_number_of_processes_that_is_none(number, tmp_path):
+def test_reject_invalid_nproc(number, tmp_path):
     completed = sh(f"base/{XNLI}", tmp_path, NPROC=number)
     assert refusal_of(completed).startswith(f"error: NPROC={number}: ")
 
 
-def test_tatoeba_searches_with_the_best_model_of_xnli(random_encoder, tmp_path):
+def test_tatoeba_recipe_uses_the_best_xnli_model(random_encoder, tmp_path):
     """It is where XNLI's recipe leaves it. The toy's has another size than the recipe's."""
     folder = tmp_path / "repository"
     shutil.copytree(ROOT / "scripts", folder / "scripts")

@@ -63,7 +63,7 @@ def by_hand(rows):
     return np.stack(means)
 
 
-def test_a_text_is_the_mean_of_its_subwords_alone_and_in_any_batch():
+def test_static_embedding_is_the_subword_mean_in_any_batch():
     rows = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
     batch = FlatTokens.of(SENTENCES)
     vectors = compute_row_means(rows, batch.ids, batch.lengths)
@@ -74,7 +74,7 @@ def test_a_text_is_the_mean_of_its_subwords_alone_and_in_any_batch():
 
 
 @pytest.mark.parametrize("chosen", [kernel_selection.FAST, kernel_selection.PLAIN])
-def test_the_gradient_of_the_means(chosen, monkeypatch):
+def test_mean_gradient(chosen, monkeypatch):
     monkeypatch.setattr(kernel_selection, "_kernels", chosen)
     paddle.set_default_dtype("float64")
     model = ErnieMModel(ErnieMConfig(vocab_size=12, **SHAPE))
@@ -92,7 +92,7 @@ def test_the_gradient_of_the_means(chosen, monkeypatch):
     np.testing.assert_allclose(weight.grad.numpy(), expected, rtol=0, atol=1e-12)
 
 
-def test_other_poolings_are_those_of_any_model():
+def test_other_poolings_equal_those_in_other_models():
     model = ErnieMModel(ErnieMConfig(vocab_size=12, **SHAPE))
     rows = model.embeddings.word_embeddings.weight.numpy()
     vectors = PaddleEncoder(model, "mean", 0).vectors(SENTENCES)

@@ -67,7 +67,7 @@ def test_it_learns_the_toy_task(trained):
     assert (config["task"], config["labels"]) == ("tagging", toys.TAGS)
 
 
-def test_every_word_of_a_long_sentence_has_a_tag(trained):
+def test_tag_each_word_in_long_sentences(trained):
     """Sentences of 40 words and more, in windows of 22 subwords."""
     for i, language in enumerate(toys.LANGUAGES[:2]):
         (path,) = trained.glob(f"test.{language}.tsv.*")
@@ -158,7 +158,7 @@ def test_the_papers_figures_do_not_stand_beside_other_scores(tag, capsys):
     assert "official_compat False: " in log and "--paper conll_cross_lingual_transfer ignored" in log
 
 
-def test_evaluation_follows_the_procedure_of_the_training(tag, trained, folder, tmp_path, capsys):
+def test_evaluate_as_trained(tag, trained, folder, tmp_path, capsys):
     flags = {**command_lines.FOLDER_ALONE, "dev_set": f"{folder}/dev.%s.tsv", "official_compat": None}
     for official, metric in ((False, "f1"), (True, "f1 over subwords")):
         preprocessing = stored(

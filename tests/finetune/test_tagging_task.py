@@ -75,7 +75,7 @@ def random_model(batch):
     return ModelOfLogits(np.random.default_rng(0).normal(size=shape))
 
 
-def test_tags_that_are_shifted_by_a_word_are_warned_of(make, tmp_path, caplog):
+def test_warn_about_shifted_tags(make, tmp_path, caplog):
     words = ["Rome", ",", "said", "Ann", "."]
     tags = ["B-A", "O", "O", "B-B", "O"]
     for shift in (0, 1):
@@ -117,7 +117,7 @@ def model_for(batch, *entries):
     return ModelOfLogits(logits)
 
 
-def test_a_word_has_the_tag_of_its_first_subword(make):
+def test_first_subword_decides_the_tag(make):
     task = make()
     batch = batch_of(task, *SENTENCES)
     model = model_for(
@@ -154,7 +154,7 @@ def test_a_word_has_the_tag_that_all_its_subwords_find_likeliest(make):
     assert [task.tags(tags) for tags in predictions] == [["B-A", "O"], ["O", "B-B", "I-B"]]
 
 
-def test_words_of_a_split_sentence_are_predicted_where_they_belong(make):
+def test_predict_words_in_a_split_sentence(make):
     """10 tokens hold 8 words: the windows are a-h, g-n and m-p. z is a sentence of its own, in window 3.
 
     Of the words in two windows g has its tag from the first one, and h from the second.
@@ -171,7 +171,7 @@ def test_words_of_a_split_sentence_are_predicted_where_they_belong(make):
     assert task.tags(predictions[1]) == ["I-B"]
 
 
-def test_official_loss_is_a_mean_over_all_of_the_batch(make):
+def test_official_loss_is_the_mean_over_the_padded_batch(make):
     """Pads add nothing to the sum but count in the divisor; [CLS] and [SEP] are learned as O."""
     task = make(OfficialTagging)
     batch = batch_of(task, *SENTENCES)
@@ -185,7 +185,7 @@ def test_official_loss_is_a_mean_over_all_of_the_batch(make):
     assert loss.item() == pytest.approx((losses * is_token).mean(), abs=1e-12)
 
 
-def test_official_scores_are_those_of_subwords_of_cut_text(make, tmp_path, caplog):
+def test_official_scores_count_subwords_after_truncation(make, tmp_path, caplog):
     """There is room for 6 subwords: "ij" and "kl" are cut off, and their tags count neither way."""
     task = make(OfficialTagging, max_seq_len=8)
     data = [sentence("ab - cdef ij kl", "B-A", "O", "B-B", "I-B", "B-A")]

@@ -177,7 +177,7 @@ def planned(monkeypatch, width, trained, tokens=50):
 
 
 @pytest.mark.parametrize(("width", "nearest"), [(200, 128), (256, 384), (500, 384), (600, 768)])
-def test_the_rate_is_that_of_the_nearest_width_by_ratio(monkeypatch, width, nearest):
+def test_plan_learning_rate_for_the_nearest_width(monkeypatch, width, nearest):
     assert planned(monkeypatch, width, 10**6) == planned(monkeypatch, nearest, 10**6)
 
 
@@ -185,7 +185,7 @@ def test_the_rate_is_that_of_the_nearest_width_by_ratio(monkeypatch, width, near
     ("trained", "tokens", "batch_size", "steps"),
     [(10**6, 50, 64, 9000), (10**6, 1024, 8, 9000), (100, 50, 10, 130), (30, 9000, 2, 195), (3, 50, 2, 20)],
 )
-def test_the_steps_of_a_training(monkeypatch, trained, tokens, batch_size, steps):
+def test_plan_steps(monkeypatch, trained, tokens, batch_size, steps):
     """At most 64 pairs and 8,192 tokens, and a tenth of the pairs; 20 steps to 13 epochs."""
     flags = planned(monkeypatch, 128, trained, tokens)
     assert (flags["--batch_size"], flags["--max_steps"]) == (str(batch_size), str(steps))
@@ -202,7 +202,7 @@ def test_the_steps_of_a_training(monkeypatch, trained, tokens, batch_size, steps
         (10**6, 512, 5860, 15.5),
     ],
 )
-def test_the_steps_of_a_static_model(trained, batch_size, steps, scale):
+def test_plan_steps_for_a_static_model(trained, batch_size, steps, scale):
     """16 epochs of up to 4,000 pairs, and down to 3 of more."""
     counts = {"x": {"files": "x.tsv", "trained": trained, "held_out": 9}}
     flags = flags_of(training_plan.plan_steps(Path("pairs"), Path("out"), counts)[1])
@@ -228,7 +228,7 @@ def test_a_file_without_training_or_held_out_pairs(tmp_path):
     assert (header.split(), row.split()) == (["y", "cosine"], ["a", "75.0"])
 
 
-def test_pairs_of_unknown_languages(folder, capsys):
+def test_train_on_pairs_in_unknown_languages(folder, capsys):
     """They need no name of languages; of such files a table is trained, too. No side is called English."""
     path = folder / "question-answer.tsv"
     write_lines(path, ["query\tpositive", *(f"{line}?\t{line} is the answer" for line in LINES)])

@@ -45,7 +45,7 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
     assert optimizer.lr_scheduler.lr_lambda(7) == 0.5  # sqrt(2 / 8): the warm-up has 2 of 4 steps
 
 
-def test_flags_of_other_tasks_are_not_taken_from_the_start(classify, random_encoder, tmp_path):
+def test_ignore_settings_stored_for_other_tasks(classify, random_encoder, tmp_path):
     start = changed_copy(
         random_encoder, tmp_path / "start", reading=stored(label_pieces="all", split_han=False)
     )
@@ -59,7 +59,7 @@ def test_plain_kernels_are_chosen_by_the_flag(classify, monkeypatch):
     assert kernel_selection.has_plain_kernels()
 
 
-def test_a_label_without_training_rows_is_warned_of(classify, toy_folder, tmp_path):
+def test_warn_about_labels_without_training_rows(classify, toy_folder, tmp_path):
     lines = (toy_folder / "train.tsv").read_text().splitlines(keepends=True)
     path = tmp_path / "two.tsv"
     path.write_text("".join(line for line in lines if not line.endswith("\ttool\n")))
@@ -215,7 +215,7 @@ def test_max_steps_ends_the_run_and_its_schedule(classify, toy_folder, tmp_path)
     assert (tmp_path / "out" / "step_6").is_dir()
 
 
-def test_accumulation_is_one_step_of_the_whole_batch(classify, toy_folder, tmp_path):
+def test_gradient_accumulation_equals_one_large_batch(classify, toy_folder, tmp_path):
     """In float64 without dropout, a batch of 8 gives the same weights as 4 micro-batches of 2."""
     config = json.loads((toy_folder / "ernie_config.json").read_text())
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -101,7 +101,7 @@ IN_NO_REPOSITORY = ("torch_pickle", "zip", "tar", "messages")
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if name not in IN_NO_REPOSITORY])
-def test_a_pointer_of_git_lfs_is_known(name, tmp_path):
+def test_name_git_lfs_pointers(name, tmp_path):
     """The command that fetches the file stands in the error of each way to read it."""
     path, _ = prepare(name, tmp_path)
     path.write_bytes(POINTER)

@@ -56,7 +56,7 @@ def test_a_cpu_does_not_pass_as_a_card(tmp_path):
     assert len(in_half) == 4 and all(": skipped on the CPU (" in line for line in in_half)
 
 
-def test_the_lines_of_checks(tmp_path):
+def test_check_log_lines(tmp_path):
     """A failed check ends the command with 1, and the others run."""
     checks = ROOT / "tests" / "gpu" / "conftest.py"  # their fixtures
     (tmp_path / "conftest.py").write_text(checks.read_text(encoding="utf-8"))

@@ -86,7 +86,7 @@ def test_attention(location, bound, check, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES[1:])
-def test_dropout_of_flash_mask(bound, check, dtype):
+def test_flash_mask_dropout(bound, check, dtype):
     """It keeps values of 1 in the mean, and the backward pass drops what the forward pass dropped."""
     limit = bound(dtype)
     if model_device.attention_kind(half=True) != "FlashMask":

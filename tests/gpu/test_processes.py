@@ -20,7 +20,7 @@ TIME_LIMIT = 600  # seconds
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1])
-def test_two_processes_of_stage(check, tmp_path, stage):
+def test_two_processes_with_sharding_stage(check, tmp_path, stage):
     if has_card() and paddle.device.cuda.device_count() < 2:
         pytest.skip("one GPU; NCCL needs two")
     exact = worker.losses_of(stage=0)

@@ -57,12 +57,12 @@ def check_vectors(client, model, asked, prompt):
         ({"prompt_name": ""}, ""),
     ],
 )
-def test_the_prompt_of_a_request(client, model, asked, prompt):
+def test_request_prompt(client, model, asked, prompt):
     check_vectors(client, model, asked, prompt)
 
 
 @pytest.mark.parametrize(("name", "default"), [("query", "da "), ("", "")])
-def test_the_prompt_of_the_server(model, name, default):
+def test_server_prompt(model, name, default):
     """A request can have another one, and /v1/models names all of them."""
     with TestClient(make_app([model], PredictionOptions(prompt=name))) as client:
         (entry,) = client.get("/v1/models").json()["data"]
@@ -190,7 +190,7 @@ def test_wrong_requests_for_scores(ranking, body, param):
         assert ranking.post("/v1/rerank", json=asked).status_code == 200
 
 
-def test_a_list_of_texts_for_a_task(models):
+def test_task_requests_with_several_texts(models):
     model = load(models / "classify")
     predictor = make_predictor("classification", model)
     assert predictor.parse({"text": "mo", "text_b": None}) == Example("mo", None)
@@ -208,7 +208,7 @@ def test_a_list_of_texts_for_a_task(models):
         )
 
 
-def test_two_models_of_a_task(models):
+def test_reject_two_models_for_one_task(models):
     """One would never be asked."""
     model = load(models / "classify")
     assert "two models have the same task" in error_of(make_app, [model, model], PredictionOptions())

@@ -49,7 +49,7 @@ def nearest(vectors, means):
     return (unit(vectors) @ unit(means).T).argmax(axis=1)
 
 
-def test_encode_takes_off_the_means_of_the_languages(folder, means):
+def test_encode_centers_by_language(folder, means):
     """One language for all texts, one for each, the nearest mean (True), and the means of another layer."""
     model = ernie_m.load(folder)
     plain = model.encode(TEXTS)
@@ -71,7 +71,7 @@ def test_encode_takes_off_the_means_of_the_languages(folder, means):
         np.testing.assert_allclose(centered, expected, atol=1e-5)
 
 
-def test_languages_of_many_texts(folder, monkeypatch):
+def test_encode_keeps_each_language_across_batches(folder, monkeypatch):
     """Each text keeps its own language where texts are encoded five at a time, and behind a skipped one."""
     model = ernie_m.load(folder)
     languages = [LANGUAGES[number % 3] for number in range(len(TEXTS))]
@@ -111,7 +111,7 @@ def test_search_is_plain_with_a_pooling_that_the_means_do_not_fit(folder, models
 
 
 @pytest.mark.parametrize("kind", ["query", "passage"])
-def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_path, kind):
+def test_search_centers_by_the_corpus_if_the_model_has_no_means(models, tmp_path, kind):
     """By hand: each line loses the mean of its language, and a query that of its line, or the one it names.
 
     The queries, or the lines, have a prompt of their own, so the means of queries are those of the lines read

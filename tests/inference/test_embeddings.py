@@ -65,7 +65,7 @@ def test_the_vectors(server, models, expected, encoding_format):
 
 
 @pytest.mark.parametrize("normalize", [False, True])  # whether the model's own vectors have length 1
-def test_the_bits_of_encode_alone_and_under_load(models, tmp_path, normalize):
+def test_embeddings_are_bitwise_equal_under_load(models, tmp_path, normalize):
     """Whoever shares a batch; texts of all lengths, one or many in a request."""
     folder = changed_copy(models / "encode", tmp_path / "model", reading=stored(normalize=normalize))
     texts = [text for line in sentences(40, seed=7) for text in (line, f"{line} {line} {line}"[:90])]
@@ -163,7 +163,7 @@ def test_where_the_token_is(models, tmp_path, monkeypatch, refused):
 
 
 @pytest.mark.parametrize("names", [("encode", "classify"), ("classify", "encode")])
-def test_the_first_of_two_models_makes_the_embeddings(models, exported, names):
+def test_first_model_serves_embeddings(models, exported, names):
     """An exported head has none, and so no search."""
     loaded = [load(models / name) for name in names]
     assert make_predictors(loaded, PredictionOptions())["embedding"].model is loaded[0]

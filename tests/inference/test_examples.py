@@ -49,7 +49,7 @@ def test_the_estimator(models):
 
 
 @pytest.mark.parametrize("names", [[10, 9], [True, False], ["no label\u200b", "1.0 "]])
-def test_estimators_with_labels_of_any_type(model, models, names):
+def test_estimators_accept_labels_in_any_type(model, models, names):
     """The labels are those of the first word of a text, so each score is far above chance."""
     texts = [f"{'bado' if row % 2 else 'lera'} {text}" for row, text in enumerate(sentences(24, seed=4))]
     table = np.array([[text, row] for row, text in enumerate(texts)], object)

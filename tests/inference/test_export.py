@@ -125,7 +125,7 @@ def test_encode_vector_writes_the_same_files(models, folder_of, encode_texts, en
 
 @pytest.mark.parametrize("form", FILES)
 @pytest.mark.parametrize("kind", TASK_OF)
-def test_the_files_and_the_report_of_an_export(folder_of, form, kind):
+def test_export_files_and_report(folder_of, form, kind):
     """Files have other words for a task than --task."""
     folder = folder_of(kind, form)
     task = TASK_OF[kind]
@@ -236,7 +236,7 @@ def test_a_home_that_cannot_be_written(models, tmp_path, monkeypatch, refused):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_something_else_is_not_replaced(models, tmp_path, refused):
+def test_export_does_not_replace_other_folders(models, tmp_path, refused):
     shutil.copytree(models / "tag", tmp_path / "with_graph")
     (tmp_path / "with_graph/model.onnx").write_bytes(b"")
     line = refused(lambda: run_export(models / "tag", tmp_path / "with_graph"))
@@ -244,7 +244,7 @@ def test_a_folder_of_something_else_is_not_replaced(models, tmp_path, refused):
     assert (tmp_path / "with_graph/model.safetensors").is_file()
 
 
-def test_a_file_of_someone_else_is_not_deleted(models, tmp_path, refused):
+def test_export_does_not_delete_other_files(models, tmp_path, refused):
     """An export replaces the earlier one, of either form."""
     run_export(models / "classify", tmp_path / "out")
     (tmp_path / "out/inference.json").touch()
@@ -308,7 +308,7 @@ def test_a_config_that_was_not_exported(exported, tmp_path, change):
     assert f"{folder / 'config.json'}: " in error_of(lambda: make_predictor("classification", load(folder)))
 
 
-def test_a_config_of_another_width(exported):
+def test_reject_config_with_another_width(exported):
     loaded = load(exported / "encode")
     wider = dataclasses.replace(loaded.config, hidden_size=2 * loaded.config.hidden_size)
     encoder = GraphEncoder(loaded.engine("embedding"), wider, "mean_without_special", toys.LAYERS)
@@ -423,7 +423,7 @@ def test_encode_vector_needs_the_pooler_for_its_vectors(exported, encode_texts, 
     assert len(encode_texts(["mo"], folder, "mean", vectors="mean")["vectors"]) == 1
 
 
-def test_encode_vector_takes_the_layer_of_the_export(exported, encode_texts, tmp_path, refused):
+def test_encode_vector_uses_the_exported_layer(exported, encode_texts, tmp_path, refused):
     """It is not asked for another layer unless --layer names one."""
     settings = json.loads((exported / "encode/config.json").read_text(encoding="utf-8"))
     folder = changed_copy(exported / "encode", tmp_path / "copy", export=settings["export"] | {"layer": 1})
@@ -432,7 +432,7 @@ def test_encode_vector_takes_the_layer_of_the_export(exported, encode_texts, tmp
     assert f"{folder}" in refused(lambda: encode_texts(["mo"], folder, layer=2))
 
 
-def test_the_default_length_is_the_room_of_the_export(exported, encode_texts):
+def test_max_seq_len_defaults_to_the_exported_one(exported, encode_texts):
     """encode_vector.py cuts a text of more tokens to those that the model has room for."""
     long_text = ["bado kani " * 99]
     by_default = encode_texts(long_text, exported / "encode", "default", max_seq_len="")

@@ -65,7 +65,7 @@ def test_labels_that_all_rows_have_or_none():
     ("kind", "labels"),
     [(CLASSIFICATION, [*"ab"]), (MULTI_LABEL, [["a"], ["b"]]), (REGRESSION, [0.5, 1.5])],
 )
-def test_some_rows_of_a_dataset(models, kind, labels):
+def test_select_dataset_rows(models, kind, labels):
     """Rows keep what is theirs, and a model that is trained on pairs takes pairs."""
     texts = [[f"text {number}", "b"] for number in range(4)]
     languages = ["en", "de", "fr", "en"]
@@ -83,7 +83,7 @@ def test_without_scikit_learn(models, monkeypatch):
     assert "scikit-learn" in line and "fit" in line
 
 
-def test_unknown_words_and_nearly_equal_labels_are_warned_of(models, caplog):
+def test_warn_about_unknown_words_and_nearly_equal_labels(models, caplog):
     """All texts are the same for a vocabulary that knows none of their words."""
     model = ernie_m.load(models / "encode")
     model.fit(TEXTS[:4], ["a", "b"] * 2)
@@ -116,7 +116,7 @@ def test_what_it_predicts(models, fitted):
     check_classifiers([ernie_m.load(folder), classifier], [3, "news", "question"], vectors)
 
 
-def test_a_classifier_of_a_model_of_search_without_a_pooler(models, tmp_path):
+def test_fit_classifier_on_embedding_model_without_pooler(models, tmp_path):
     """Its vectors are not those of the start, and no random pooler is saved with it."""
     preprocessing = stored(layer=1, pooling="cls", normalize=True, prompts={"query": "mo "})
     start = changed_copy(models / "encode", tmp_path / "start", reading=preprocessing)
@@ -272,7 +272,7 @@ def test_what_is_refused(models, texts, labels, options, location):
     assert location in error_of(ernie_m.load(models / "encode").fit, texts, labels, **options)
 
 
-def test_a_head_of_setfit(models, tmp_path):
+def test_reject_setfit_head(models, tmp_path):
     model = changed_copy(models / "encode", tmp_path / "setfit")
     (model / "model_head.pkl").touch()
     assert "SetFit" in error_of(ernie_m.load(model).classify, "a")
@@ -293,7 +293,7 @@ def test_an_exported_model_is_not_fitted(exported):
 
 
 @pytest.mark.parametrize(("languages", "is_warned_of"), [(None, True), (["en", "de"] * 12, False)])
-def test_near_texts_without_a_language_are_warned_of(models, caplog, languages, is_warned_of):
+def test_warn_about_near_duplicates_without_language(models, caplog, languages, is_warned_of):
     """Each text stands beside one that differs in its end alone."""
     texts = [f"{text}{end}" for text in TEXTS[:12] for end in (" ka", " ka lo")]
     ernie_m.load(models / "encode").fit(texts, ["x", "y"] * 12, languages=languages)

@@ -98,7 +98,7 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
     assert output.read_bytes() == written
 
 
-def test_a_row_is_scored_by_a_classifier_of_other_texts(models, tmp_path, monkeypatch):
+def test_cross_validate_without_leakage(models, tmp_path, monkeypatch):
     """Vectors that only name their text teach nothing about another one: no answer of a group is right."""
     numbers = {text: number for number, text in enumerate(dict.fromkeys(TEXTS[:20]))}
     as_chosen = lambda self, texts: 9 * np.eye(HIDDEN_SIZE, dtype="f")[[numbers[text] for text in texts]]  # noqa: E731
@@ -238,7 +238,7 @@ def test_without_a_test_there_is_no_score(words, capsys):
     assert not Path("out/training_state").exists()
 
 
-def test_answers_are_scored_by_the_rules_of_their_language(words, monkeypatch):
+def test_score_answers_by_language_rules(words, monkeypatch):
     names = []
     monkeypatch.setattr(
         mrc,

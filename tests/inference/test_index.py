@@ -101,7 +101,7 @@ def test_from_python(models, tmp_path, encoded):
         assert error_of(index.search, ["mo", ""]).startswith("text 2 of 2 (index 1): ")
 
 
-def test_the_server_takes_an_index_in_the_place_of_a_corpus(models, tmp_path):
+def test_serve_an_index(models, tmp_path):
     model = ernie_m.load(models / "encode")
     hits = model.index(TEXTS, tmp_path / "index").search(TEXTS[4])
     assert "search" not in make_predictors([model.loaded], PredictionOptions())
@@ -110,7 +110,7 @@ def test_the_server_takes_an_index_in_the_place_of_a_corpus(models, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ["onnx", "paddle-inference"])
-def test_of_an_exported_folder(folder_of, tmp_path, engine):
+def test_index_with_an_exported_model(folder_of, tmp_path, engine):
     model = ernie_m.load(folder_of("encode", engine))
     hits = model.index(TEXTS, tmp_path / "index").search(TEXTS[4])
     assert model.index(folder=tmp_path / "index").search(TEXTS[4]) == hits
@@ -214,7 +214,7 @@ def change_index(folder, name, change):
 
 
 @pytest.mark.parametrize(("name", "change"), CHANGES)
-def test_an_index_of_a_stranger(models, tmp_path, name, change):
+def test_reject_tampered_index(models, tmp_path, name, change):
     """Its checksums fit."""
     folder = tmp_path / "index"
     model = ernie_m.load(models / "encode")
@@ -241,7 +241,7 @@ def test_a_file_that_is_damaged_or_missing(models, tmp_path, name):
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-def test_the_vectors_of_a_corpus_are_in_memory_once(models, tmp_path, monkeypatch, indexed):
+def test_corpus_embeddings_are_in_memory_once(models, tmp_path, monkeypatch, indexed):
     texts = [str(number) for number in range(600)]
     monkeypatch.setattr(EncodeTexts, "vectors", lambda self, part: np.ones((len(part), 8192), np.float32))
     model = ernie_m.load(models / "encode")

@@ -171,7 +171,7 @@ def written(output, rows):
     return file.getvalue()
 
 
-def test_what_is_written_of_a_table(caplog):
+def test_write_labeled_table(caplog):
     """A row without a prediction comes first; a column without a name of its own is its number in JSON."""
     assert list(csv.reader(io.StringIO(written("out.csv", TABLE), newline=""))) == IN_CSV
     assert [json.loads(line) for line in written("out.jsonl", TABLE).splitlines()] == IN_JSON
@@ -216,7 +216,7 @@ PAIR = {"text": "Frage", "text_b": "Absatz"}
 
 @pytest.mark.parametrize("columns", [PAIR, {**PAIR, "label": "Wertung"}])
 @pytest.mark.parametrize("pairs", [True, None])
-def test_a_model_of_pairs_reads_two_columns(models, pair_table, tmp_path, capsys, columns, pairs):
+def test_pair_model_reads_two_columns(models, pair_table, tmp_path, capsys, columns, pairs):
     """As those do whose files do not say what they read."""
     model = reads(models, tmp_path / "model", pairs=pairs)
     rows = label(model, task="regression", **columns)
@@ -226,21 +226,21 @@ def test_a_model_of_pairs_reads_two_columns(models, pair_table, tmp_path, capsys
 
 
 @pytest.mark.parametrize("columns", [{}, {"text": "Frage"}])
-def test_a_model_of_pairs_refuses_a_single_text(models, pair_table, tmp_path, refused, columns):
+def test_pair_model_rejects_single_texts(models, pair_table, tmp_path, refused, columns):
     model = reads(models, tmp_path / "model", pairs=True)
     assert "pairs.csv, line 1: " in refused(lambda: label(model, **columns))
     with pytest.raises(UserError, match="text_b"):
         ernie_m.load(model).classify(["Wie?"])
 
 
-def test_the_columns_of_a_question_and_its_text_are_named(models, pair_table):
+def test_label_with_question_and_context_columns(models, pair_table):
     rows = label(models / "answer", columns="Frage,Absatz", task="question-answering")
     model = ernie_m.load(models / "answer")
     predictions = [model.answer(row["Frage"], row["Absatz"])["answer"] for row in rows]
     assert [row["predicted_answer"] for row in rows] == predictions
 
 
-def test_a_model_of_single_texts_reads_one_column(models, pair_table, tmp_path, refused):
+def test_single_text_model_reads_one_column(models, pair_table, tmp_path, refused):
     model = reads(models, tmp_path / "model", pairs=False)
     rows = label(model, text="Absatz")
     predictions = ernie_m.load(model).classify([row["Absatz"] for row in rows])

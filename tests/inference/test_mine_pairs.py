@@ -109,7 +109,7 @@ def mined_from(source, target):
     return mine(forward, backward, margins(forward, backward))
 
 
-def test_the_pairs_are_those_of_the_vectors(run_mining, texts, vectors):
+def test_mined_pairs_equal_brute_force(run_mining, texts, vectors):
     rows = run_mining()
     expected = mined_from(*vectors)
     # Of the 104 lines of de.txt, from 0, line 100 is blank, and 101 and 102 are equal to earlier ones. They
@@ -140,7 +140,7 @@ def test_ratios_that_say_nothing_are_differences(run_mining, texts, capsys):
     assert error_of(run_mining, threshold=0, **centered).startswith("--threshold 0.0: ")
 
 
-def test_pairs_of_the_same_text_are_counted(run_mining, texts, tmp_path, capsys):
+def test_count_pairs_with_equal_texts(run_mining, texts, tmp_path, capsys):
     """White space at the ends of a line is no difference."""
     copied = [f" {line}" for line in lines_of(texts / "de.txt")[:7]]
     rows = run_mining(target=write_lines(tmp_path / "en.txt", lines_of(texts / "en.txt") + copied))

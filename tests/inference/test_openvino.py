@@ -146,7 +146,7 @@ def test_heads_and_vectors_share_an_encoder(models):
     assert encoders[0] is encoders[1] is base.loaded.engine("embedding")
 
 
-def test_an_index_of_one_engine_is_searched_with_the_other(models, tmp_path):
+def test_search_an_index_with_another_engine(models, tmp_path):
     found = []
     for engine in ("openvino", "paddle-eager"):
         model = ernie_m.load(models / "encode", engine=engine)
@@ -170,7 +170,7 @@ def test_without_it_paddle_predicts(models, monkeypatch, caplog):
     assert line.startswith("engine openvino: ") and "setup.sh openvino" in line
 
 
-def test_a_masked_word_is_a_task_of_paddle(models):
+def test_fill_mask_needs_paddle(models):
     assert "engine openvino does not support fill-mask" in error_of(
         load, models / "full", engine="openvino", task="fill-mask"
     )

@@ -83,7 +83,7 @@ def test_every_example_is_answered(page, task):
     assert count >= 2
 
 
-def test_the_page_opens_with_an_answered_example_of_the_corpus(page):
+def test_demo_opens_with_an_example_search(page):
     answered(page, "search")
     examples = page.value(
         "[...document.querySelectorAll('#panel-search .examples button')].map(element => element.title)"
@@ -101,7 +101,7 @@ def test_the_page_opens_with_an_answered_example_of_the_corpus(page):
     assert "not for real text" in texts_of(page, "#model")[0]
 
 
-def test_the_language_of_a_query(page, tmp_path):
+def test_demo_shows_the_query_language(page, tmp_path):
     """That of its line, or of the nearest mean, is shown; another can be chosen, and an example ends that."""
     corpus = write_languages(tmp_path, ar=[*TEXTS[:15], ARABIC], fr=TEXTS[15:])
     with serving("--model", page.encoder, "--corpus", corpus) as (address, _):
@@ -170,7 +170,7 @@ def test_text_from_right_to_left(page, width):
     assert directions("#panel-token-classification p.result") == ["rtl"]
 
 
-def test_the_request_with_curl_is_that_of_the_open_tab(page):
+def test_demo_shows_curl_for_the_open_tab(page):
     for task in ("fill-mask", "classification", "search"):
         page.click(f"#tab-{task}")
         assert f"/api/{task} " in texts_of(page, "footer code")[0]
@@ -197,7 +197,7 @@ def test_unknown_words_are_told(page):
     assert texts_of(page, "#panel-classification .unknown") == []
 
 
-def test_the_fields_of_a_classifier_are_what_it_reads(page, models, tmp_path):
+def test_demo_shows_the_fields_a_classifier_expects(page, models, tmp_path):
     for pairs in (False, True):
         model = changed_copy(
             models / "classify", tmp_path / str(pairs), labels=["a", "b", "c"], reading=stored(pairs=pairs)

@@ -38,7 +38,7 @@ def folders(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_form_of_a_path(folders, monkeypatch, name):
+def test_load_by_each_path_notation(folders, monkeypatch, name):
     vectors = []
     for folder, path in FORMS.values():
         monkeypatch.chdir(folders / name / folder)

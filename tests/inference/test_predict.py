@@ -194,7 +194,7 @@ def test_an_answer_says_that_a_text_was_cut(models, ask, tmp_path, task, request
     assert [prediction.get("truncated") for prediction in predictions] == [None, True]
 
 
-def test_a_context_of_nothing_and_unknown_words(models):
+def test_answer_with_empty_context_and_unknown_words(models):
     """A context of characters that the tokenizer leaves out has no answer; other requests are answered.
 
     Unknown words of a question and of its context are counted.
@@ -249,7 +249,7 @@ def test_entities(models, request_, ids, entities):
         assert [entity | wanted for entity, wanted in found] == prediction["entities"]
 
 
-def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
+def test_split_words_as_in_training(models, tmp_path):
     """By default marks are words. A no-break space that is given as a word is one, as in training."""
     task = make_predictor("token-classification", load(models / "tag"))
     text = "Anna lives in Rome."
@@ -309,7 +309,7 @@ def test_encode(models, ask, layer, pooling):
     np.testing.assert_allclose([prediction["embedding"] for prediction in predictions], expected, atol=1e-5)
 
 
-def test_vectors_of_a_classifier_are_of_longer_texts_than_it_was_trained_on(models, tmp_path):
+def test_classifier_embeddings_use_the_full_length(models, tmp_path):
     """Its settings are those of the head's inputs; an encoder's are those of its vectors."""
     longest = {}
     for kind in ("classify", "encode"):
@@ -320,7 +320,7 @@ def test_vectors_of_a_classifier_are_of_longer_texts_than_it_was_trained_on(mode
     assert make_predictor("embedding", load(folder)).layer == 0
 
 
-def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
+def test_mark_truncated_texts(models, ask, caplog):
     """ernie-m predict marks them, and in Python warnings count them."""
     texts = [*TEXTS, "bado " * 90]
     predictions = ask([{"text": text} for text in texts], task="embedding", model=models / "encode")
@@ -451,7 +451,7 @@ def test_files_and_order(models, tmp_path, ask):
 
 
 @pytest.mark.parametrize("ending", ["tsv", "tsv.gz", "tsv.bz2", "tsv.xz"])
-def test_a_table_of_tabs_is_answered_as_one(models, tmp_path, ask, ending):
+def test_predict_tsv_as_tsv(models, tmp_path, ask, ending):
     """A quotation mark is a character there. The name of the output says how it is packed."""
     opened = {"tsv": open, "gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}[ending.split(".")[-1]]
     with opened(tmp_path / f"in.{ending}", "wt", encoding="utf-8") as file:
@@ -463,7 +463,7 @@ def test_a_table_of_tabs_is_answered_as_one(models, tmp_path, ask, ending):
     assert header.startswith("text\tNr\tpredicted_label\t") and row.startswith(f'{TEXTS[0]}\tsay "1"\t')
 
 
-def test_the_name_of_the_output_says_its_form(models, tmp_path, ask):
+def test_output_name_selects_the_format(models, tmp_path, ask):
     """As does that of the input; a blank line is no text, and said."""
     write_lines(tmp_path / "in.txt", [f'{TEXTS[0]}, "so"', "", TEXTS[1]])
     flags = {"input": tmp_path / "in.txt", "output": tmp_path / "out.jsonl"}
@@ -474,7 +474,7 @@ def test_the_name_of_the_output_says_its_form(models, tmp_path, ask):
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
-def test_the_columns_of_answers_do_not_depend_on_the_rows(models, tmp_path, ask, first):
+def test_prediction_columns_do_not_depend_on_rows(models, tmp_path, ask, first):
     """Texts without issue, with unknown words, and cut with unknown words, each once in the first row."""
     texts = [TEXTS[0], "bado qqß", "bado xyx " * 90]
     for kind, task, added in (
@@ -674,7 +674,7 @@ def test_models_and_requests_that_do_not_fit(models, exported, ask, refused, tas
     assert message in refused(lambda: ask([request_], task=task, model=folder))
 
 
-def test_a_table_of_tagged_words_has_its_way_on(models, ask):
+def test_name_the_flag_for_tagged_tables(models, ask):
     flags = {"task": "token-classification", "model": models / "tag"}
     assert "--columns WORD,TAG" in error_of(ask, [{"Word": "a", "Tag": "O"}], **flags)
 
@@ -751,7 +751,7 @@ def test_a_model_is_asked_for_what_its_head_is_for(models, ask, refused):
 
 
 @pytest.mark.parametrize("languages", [False, True])
-def test_a_run_file_has_the_hits_of_each_query(models, ask, tmp_path, languages):
+def test_write_run_file(models, ask, tmp_path, languages):
     corpus = str(write_lines(tmp_path / "a.txt", TEXTS))
     if languages:
         corpus = f"de<={corpus},fr<={corpus}"

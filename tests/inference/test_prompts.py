@@ -152,7 +152,7 @@ def test_a_classifier_reads_texts_as_fit_did(models, tmp_path, seen, ask):
         assert seen() == with_prompt("bin: ", TEXTS[:1])
 
 
-def test_run_classifier_goes_on_with_the_prompt_of_fit(models, tmp_path, seen):
+def test_run_classifier_keeps_the_prompt_from_fit(models, tmp_path, seen):
     folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="plain")
     ernie_m.load(folder).fit(TEXTS, LABELS, tmp_path / "fitted")
     rows = [f"{text}\t{label}" for text, label in zip(TEXTS, LABELS)]

@@ -68,7 +68,7 @@ def locations(models, exported, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_python_of_the_pages(locations, capsys):
+def test_run_python_blocks_from_docs(locations, capsys):
     assert len(PYTHON) == 5  # blocks on the pages
     names: dict = {}
     for block in PYTHON:
@@ -103,7 +103,7 @@ def test_similarity(models, options):
 
 
 @pytest.mark.slow
-def test_the_command_lines_of_the_pages(locations, ask):
+def test_run_command_lines_from_docs(locations, ask):
     assert len(LINES) == 4  # on the pages
     for text, flags in LINES:
         words = shlex.split(flags)
@@ -292,7 +292,7 @@ def test_what_was_opened_is_not_read_from_another_file(models, exported, tmp_pat
 
 
 @pytest.mark.parametrize("empty", ["", " \n", "\u200b\ufeff", None, float("nan"), NAType(), NaTType()])
-def test_one_empty_text_of_many(models, empty):
+def test_name_the_index_with_an_empty_text(models, empty):
     """It is named by its place; if it is skipped, the others have their rows."""
     model = ernie_m.load(models / "classify")
     texts = ["bado kani", "lera mo", empty, "tan ga lo"]
@@ -306,7 +306,7 @@ def test_one_empty_text_of_many(models, empty):
     assert "index 0" in error_of(model.encode, [3, "bado"], on_empty="skip")
 
 
-def test_batch_size_and_length_of_vectors(models, monkeypatch):
+def test_encode_batch_size_and_length(models, monkeypatch):
     model = ernie_m.load(models / "encode")
     texts = ["ba " * 40, "lera mo", "da " * 40, ""]
     vectors = model.encode(texts, on_empty="skip")
@@ -321,7 +321,7 @@ def test_batch_size_and_length_of_vectors(models, monkeypatch):
         assert np.isnan(same[3]).all() and max(counts) == batch_size
 
 
-def test_forms_of_texts(models, monkeypatch):
+def test_encode_accepted_text_types(models, monkeypatch):
     """A string, a pair, a list of words, a generator; many are answered some at a time, in their order."""
     model = ernie_m.load(models / "classify")
     texts = ["bado kani", "lera mo", "tan ga lo"]

@@ -56,7 +56,7 @@ def test_vectors_as_the_files_say(models, tmp_path):
     np.testing.assert_array_equal(vectors, ernie_m.load(models / "encode").encode(TEXTS))
 
 
-def test_encode_vector_makes_the_vectors_of_the_model(models, tmp_path, encode_texts):
+def test_encode_vector_equals_encode(models, tmp_path, encode_texts):
     folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
     run_export(folder, tmp_path / "exported")
     for prompt in (None, "passage"):

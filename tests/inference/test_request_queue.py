@@ -71,7 +71,7 @@ async def held_up(**options):
 
 
 @in_loop
-async def test_results_come_in_the_order_of_their_request():
+async def test_results_keep_request_order():
     model = Model(held=False)
     client = Client()
     queue = WorkQueue(100, 10, 60)

@@ -139,7 +139,7 @@ def test_with_fewer_instructions(monkeypatch, instructions, amp):
 @pytest.mark.parametrize(
     ("kind", "task"), [("classify", "classification"), ("tag", "token-classification"), ("full", "fill-mask")]
 )
-def test_answers_of_a_model(models, monkeypatch, kind, task):
+def test_predictions_are_bitwise_equal_in_any_batch(models, monkeypatch, kind, task):
     """Alone, among others, and in another order with three workers, as `label` and `predict` give them."""
     model = ernie_m.load(models / kind)
     requests = [{"text": f"{line} [MASK]"} for line in sentences(40, seed=3)]
@@ -158,7 +158,7 @@ HEADS = {
 
 @pytest.mark.parametrize(("engine", "amp"), ENGINES)
 @pytest.mark.parametrize("name", HEADS)
-def test_outputs_of_heads(texts, name, engine, amp):
+def test_head_outputs_are_bitwise_equal_in_any_batch(texts, name, engine, amp):
     head, task, options = HEADS[name]
     config = config_of(128)
     model = head(config, 3, **options).eval()

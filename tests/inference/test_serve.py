@@ -59,7 +59,7 @@ def test_what_is_served(server):
     assert info["languages"] == {"fill-mask": toys.MODEL_LANGUAGES, "search": ["de", "fr"]}
 
 
-def test_answers_are_those_of_the_model(server, models):
+def test_responses_equal_model_predictions(server, models):
     requests = {
         "classification": {"text_a": TEXTS[0], "text_b": TEXTS[1]},
         "fill-mask": {"text": f"{TEXTS[0]} [MASK]", "language": "fr"},
@@ -133,7 +133,7 @@ def server_with_options(models):
         yield address
 
 
-def test_words_and_the_options_of_the_command_line(models, server_with_options):
+def test_requests_with_words_and_command_line_options(models, server_with_options):
     """They count as on the command line: `words` to tag; --labels and --multi_label if a request has none."""
     words = TEXTS[0].split()
     status, response = ask(f"{server_with_options}/api/token-classification", {"words": words})

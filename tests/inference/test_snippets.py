@@ -43,7 +43,7 @@ def read_otherwise(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", READINGS)
-def test_the_block_of_the_export_page(read_otherwise, tmp_path, monkeypatch, name):
+def test_run_export_block_from_docs(read_otherwise, tmp_path, monkeypatch, name):
     run_export(read_otherwise / name, tmp_path / "exported")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -58,7 +58,7 @@ def test_the_block_of_the_export_page(read_otherwise, tmp_path, monkeypatch, nam
 
 
 @pytest.mark.parametrize("name", READINGS)
-def test_the_block_of_the_tokenizer(read_otherwise, tmp_path, monkeypatch, name):
+def test_run_tokenizer_block_from_docs(read_otherwise, tmp_path, monkeypatch, name):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/best").symlink_to(read_otherwise / name)
     (tmp_path / "configs").mkdir()
@@ -74,7 +74,7 @@ def test_the_block_of_the_tokenizer(read_otherwise, tmp_path, monkeypatch, name)
     assert open_checkpoint("checkpoints/best").preprocessing.text_rules == names["tokenizer"].text_rules
 
 
-def test_the_block_of_the_layer(models, tmp_path, monkeypatch):
+def test_run_layer_block_from_docs(models, tmp_path, monkeypatch):
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "pretrained/full").symlink_to(models / "full")
     monkeypatch.chdir(tmp_path)

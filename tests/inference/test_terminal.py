@@ -27,7 +27,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_control_characters_of_files_are_escaped(models, tmp_path, monkeypatch, capsys, name):
+def test_escape_control_characters_from_files(models, tmp_path, monkeypatch, capsys, name):
     """Of texts and labels, a tensor's name, a file's, a model's labels."""
     changed_copy(models / "classify", tmp_path / "classify", labels=[f"{i}{HOSTILE}" for i in range(3)])
     changed_copy(models / "encode", tmp_path / "encode")

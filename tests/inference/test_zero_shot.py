@@ -119,7 +119,7 @@ def test_wrong_requests(models, ask, refused, kind, request_, message):
     ("labels", "entailment"),
     [(["not_entailment", "entailment"], 1), (["Entailment", "contradiction"], 0), (["ENTAIL", "x"], 0)],
 )
-def test_of_two_classes_the_other_one_contradicts(labels, entailment):
+def test_infer_contradiction_label_from_two_classes(labels, entailment):
     """Of two labels of one meaning the first one counts."""
     assert InferenceLabels.of(labels) == (entailment, 1 - entailment)
     assert InferenceLabels.of([*labels, "entailed"]).entailment == entailment

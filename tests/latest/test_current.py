@@ -57,7 +57,7 @@ def piece_model(tmp_path_factory):
     return train_piece_model(path, TEXTS * 20, vocab_size=170, normalization_rule_name="nmt_nfkc")
 
 
-def test_what_it_saves_of_xlm_r_has_the_ids_of_the_piece_model(tmp_path, piece_model):
+def test_saved_xlm_r_tokenizer_has_sentencepiece_ids(tmp_path, piece_model):
     """It saves tokenizer.json alone."""
     shutil.copy(piece_model, tmp_path / "sentencepiece.bpe.model")
     transformers.XLMRobertaTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "saved")

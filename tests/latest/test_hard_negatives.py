@@ -95,7 +95,7 @@ def corpus_of(rows):
         {"relative_margin": 0.0, "range_max": 1000, "num_negatives": 90},  # more than there are
     ],
 )
-def test_the_negatives_of_sentence_transformers(mine, rows, flags):
+def test_mined_negatives_equal_sentence_transformers(mine, rows, flags):
     dataset = Dataset.from_dict({"query": [row[0] for row in rows], "positive": [row[1] for row in rows]})
     defaults = {"range_max": 100, "relative_margin": 0.05, "output_format": "triplet", "verbose": False}
     mined = mine_hard_negatives(dataset, Peer(), corpus=corpus_of(rows), **{**defaults, **flags})

@@ -9,7 +9,7 @@ from tests import toys
 from tests.toys import sentences
 
 
-def test_a_task_of_sentence_similarity(tmp_path, monkeypatch):
+def test_mteb_sts_task(tmp_path, monkeypatch):
     import mteb
     from datasets import Dataset, DatasetDict
     from mteb.abstasks.sts import AbsTaskSTS

@@ -76,7 +76,7 @@ def make_sentence_transformer(folder, piece_model, pooling, normalize, prompts=N
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_vectors_are_those_of_sentence_transformers(tmp_path, piece_model, pooling, normalize):
+def test_embeddings_equal_sentence_transformers(tmp_path, piece_model, pooling, normalize):
     """From its folder, after a conversion to our form, and as it reads what we write of that."""
     prompts = {"query": "plain: ", "passage": "words: "}
     saved = make_sentence_transformer(tmp_path, piece_model, pooling, normalize, prompts, "query")
@@ -252,7 +252,7 @@ def test_added_tokens(tmp_path, piece_model):
         ({"treat_whitespace_as_suffix": True}, False),
     ],
 )
-def test_the_settings_of_a_piece_model(tmp_path, options, is_written):
+def test_sentencepiece_model_settings(tmp_path, options, is_written):
     options = {"vocab_size": 240, "normalization_rule_name": "nmt_nfkc", **options}
     piece_model = train_piece_model(tmp_path / "piece.model", TEXTS[:4] * 20, **options)
     tokenizer = Tokenizer(None, piece_model, "none")
@@ -266,7 +266,7 @@ def test_the_settings_of_a_piece_model(tmp_path, options, is_written):
         assert reference(text)["input_ids"] == tokenizer.build(text), text
 
 
-def test_the_table_of_calls_of_sentence_transformers(piece_model, tmp_path, monkeypatch):
+def test_run_sentence_transformers_table_from_docs(piece_model, tmp_path, monkeypatch):
     """The assignments of both columns, in the folder of one model: equal embeddings, cosines and hits."""
     prompts = {"query": "plain: ", "passage": "words: "}
     make_sentence_transformer(tmp_path, piece_model, "mean", normalize=False, prompts=prompts)

@@ -13,7 +13,7 @@ from tests.launching import as_flags, call_main
 from tests.toys import sentences, write_lines
 
 
-def test_ndcg_and_mrr_are_those_of_the_ranks(tmp_path, monkeypatch):
+def test_ndcg_and_mrr_follow_from_ranks(tmp_path, monkeypatch):
     """By their definitions, of queries with two right passages each."""
     texts = sentences(40, seed=1)
     toys.make_models(tmp_path)

@@ -67,7 +67,7 @@ def test_outputs_that_are_not_understood(tmp_path, problem_type, rows):
     assert open_checkpoint(tmp_path, drop_unknown=True).task == "classification"
 
 
-def test_a_regression_of_transformers(tmp_path, caplog):
+def test_open_transformers_regression(tmp_path, caplog):
     settings = {"architectures": ["BertForSequenceClassification"], "problem_type": "regression"}
     make_bert(tmp_path, head("classifier", rows=1) | head("pooler.dense", rows=16), **settings)
     (tmp_path / "tokenizer_config.json").write_text('{"truncation_side": "left"}')
@@ -75,7 +75,7 @@ def test_a_regression_of_transformers(tmp_path, caplog):
     assert "tokenizer_config.json: truncation_side left" in caplog.text
 
 
-def test_tags_of_no_scheme_are_refused(tmp_path):
+def test_reject_tags_without_a_scheme(tmp_path):
     labels = {"0": "O", "1": "B-PER", **{str(number): f"X{number}" for number in range(2, 11)}}
     settings = {"architectures": ["BertForTokenClassification"], "id2label": dict(reversed(labels.items()))}
     make_bert(tmp_path, head("classifier", rows=11), **settings)

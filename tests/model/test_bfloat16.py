@@ -48,7 +48,7 @@ def seed():
 
 
 @pytest.mark.parametrize(("tokens", "inputs", "outputs"), [(1, 24, 40), (37, 3072, 768), (77, 384, 3072)])
-def test_linear_layers_of_one_input(tokens, inputs, outputs):
+def test_linear_layers_with_shared_input(tokens, inputs, outputs):
     """Each product has rounded factors, that for the gradient of a bias, too; sums are float32.
 
     Those of many terms, in the products or in the gradient of x, are made of parts.
@@ -176,7 +176,7 @@ class Pretraining:
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_gradients_of_a_model_against_float32(batch, recompute):
+def test_model_gradients_against_float32(batch, recompute):
     """All together differ by less than 1 %, each by less than 3 %. They differ, or nothing was rounded."""
     training = Pretraining(batch)
     exact = training.gradients()

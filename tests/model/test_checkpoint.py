@@ -105,7 +105,7 @@ def test_one_rule_says_what_a_model_is_for(tmp_path, caplog, settings, task):
 
 
 @pytest.mark.parametrize("labels", [{"a": 0, "b": 1}, ["a", None], "a,b"])
-def test_labels_that_are_no_list_of_names_are_refused(tmp_path, labels):
+def test_reject_invalid_labels(tmp_path, labels):
     save_model(tmp_path / "saved", classifier(), SHAPE, settings={"labels": labels})
     assert f"config.json: invalid labels {labels}" in error_of(open_checkpoint, tmp_path / "saved")
 
@@ -197,7 +197,7 @@ def test_config_is_found_beside_params(tmp_path, monkeypatch, current, folder):
     assert open_checkpoint(folder).config is None
 
 
-def test_models_of_two_sizes_share_the_tokenizer_above_them(tmp_path):
+def test_two_sizes_share_the_tokenizer_in_the_parent_folder(tmp_path):
     """As configs/base and configs/large do, if both of its files are there."""
     for size in ("base", "large"):
         make_official(tmp_path / size, CONFIG, seed=0)
@@ -296,7 +296,7 @@ def test_a_file_that_is_not_as_it_was_written_is_named(saved, name, damage, mess
     assert open_checkpoint(saved).tensors
 
 
-def test_a_pointer_of_git_lfs_is_not_called_damaged(saved):
+def test_git_lfs_pointer_is_not_called_corrupt(saved):
     """It has another size than the manifest says, and weights without a manifest another form."""
     file = saved / "model.safetensors"
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
@@ -340,7 +340,7 @@ def test_a_damaged_file_without_a_manifest_is_named(saved):
 
 
 @pytest.mark.parametrize("model_type", ["deberta-v2", None])
-def test_a_model_of_another_family(tmp_path, model_type):
+def test_reject_unknown_model_families(tmp_path, model_type):
     """The line names the families that can be read."""
     file = tmp_path / "model.safetensors"
     safe.write(file, {"deberta.encoder.rel_embeddings.weight": np.zeros(3, np.float32)})

@@ -23,7 +23,7 @@ CONFIG = ErnieMConfig(**SIZES, **NO_DROPOUT, max_position_embeddings=12, initial
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def test_base_has_the_official_number_of_parameters():
+def test_base_has_the_official_parameter_count():
     """By a formula, which is compared with the parameters of a smaller model that can be made quickly."""
     hidden = 768
     attention = 4 * (hidden * hidden + hidden)
@@ -78,7 +78,7 @@ def test_a_position_past_the_table(monkeypatch, position, on_gpu):
     assert " 11 tokens" in error_of(model.encode, eleven_tokens)
 
 
-def test_streams_of_dropout_masks():
+def test_dropout_streams():
     """The masks of a stream follow from its key; behind it those of the stream around it go on."""
 
     def draw():

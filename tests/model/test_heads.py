@@ -46,7 +46,7 @@ def test_dropout_before_the_classifier(classifier):
     assert np.array_equal(logits_of(model), logits_of(model))
 
 
-def test_a_static_model_has_the_mean_of_its_rows():
+def test_static_model_pools_by_mean():
     """Also where nobody says so."""
     model = SequenceClassifier(small_config(num_hidden_layers=0), 3)
     table = model.ernie_m.embeddings.word_embeddings.weight.numpy()
@@ -103,7 +103,7 @@ def loss_and_gradients(head: LMHead, hidden, loss_of):
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 1 << 20])
 @pytest.mark.parametrize("on_cpu", [True, False])  # the second is what a GPU takes
-def test_loss_is_the_cross_entropy_of_each_position_in_bounded_memory(pretraining, rows, on_cpu, monkeypatch):
+def test_loss_is_cross_entropy_in_bounded_memory(pretraining, rows, on_cpu, monkeypatch):
     """Memory allows the logits of so many `rows` at a time. Two of the labels are the best words."""
     head = pretraining.lm_head
     hidden = paddle.randn([7, 12])
@@ -136,7 +136,7 @@ def test_loss_is_the_cross_entropy_of_each_position_in_bounded_memory(pretrainin
         assert abs(float(head.loss(hidden, labels, weights).total) - total) < 1e-9
 
 
-def test_loss_of_no_positions_is_empty_and_has_a_gradient(pretraining):
+def test_loss_without_positions_is_empty_and_has_a_gradient(pretraining):
     hidden = pretraining.encode(packed_batch(TOKENS, LAYOUT))[:0]
     result = pretraining.lm_head.loss(hidden, paddle.zeros([0], "int64"))
     assert result.losses.shape == result.correct.shape == [0] and float(result.total) == 0

@@ -146,7 +146,7 @@ def test_what_a_model_needs_is_fetched_and_no_more(hub):
     assert found == {*needed, "config.json", "model.safetensors"}
 
 
-def test_weights_of_another_form_are_fetched_if_there_is_no_first(hub):
+def test_fetch_weights_in_the_next_format(hub):
     (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
     assert (local_folder(NAME) / "pytorch_model.bin").is_file()
 

@@ -29,7 +29,7 @@ def official_checkpoint(folder, **options):
     return open_checkpoint(make_official(folder, CONFIG, seed=0, **options))
 
 
-def test_absent_pooler_is_warned_of(tmp_path, caplog):
+def test_warn_about_missing_pooler(tmp_path, caplog):
     checkpoint = official_checkpoint(tmp_path, head="classification", pooler=False)
     model = classifier()
     pooler_before = model.ernie_m.pooler.dense.weight.numpy().copy()
@@ -95,7 +95,7 @@ def test_sizes_that_differ_are_named(tmp_path, changes, message):
     assert message in error_of(load_from, model, checkpoint)
 
 
-def test_the_number_of_attention_heads_does_not_matter_to_a_masked_lm_head(tmp_path):
+def test_masked_lm_head_loads_for_any_num_attention_heads(tmp_path):
     checkpoint = official_checkpoint(tmp_path, lm_head=True)
     model = PreTrainingModel(ErnieMConfig.from_dict(CONFIG | {"num_attention_heads": 4}), ["en"])
     encoder = ("embeddings.", "encoder.", "pooler.", "language_embeddings.")
@@ -104,14 +104,14 @@ def test_the_number_of_attention_heads_does_not_matter_to_a_masked_lm_head(tmp_p
     assert np.array_equal(bias, checkpoint.tensors["lm_head.bias"])
 
 
-def test_a_tokenizer_of_another_size_is_refused(tmp_path):
+def test_reject_tokenizer_with_another_vocab_size(tmp_path):
     make_ours(tmp_path / "in")
     train_piece_model(tmp_path / "in/piece.model")
     checkpoint = open_checkpoint(tmp_path / "in")
     assert f"{tmp_path / 'in'}: vocab_size 60 " in error_of(open_model, checkpoint)
 
 
-def test_another_number_of_labels_is_named(tmp_path):
+def test_reject_another_num_labels(tmp_path):
     checkpoint = official_checkpoint(tmp_path, head="classification")
     assert "num_labels is 2" in error_of(load_from, classifier(2), checkpoint)
 

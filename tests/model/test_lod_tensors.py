@@ -45,7 +45,7 @@ def test_same_bytes_as_paddle(tmp_path, dtype, shape):
     assert np.array_equal(paddle.load(str(tmp_path / "by_us")).numpy(), array)
 
 
-def test_other_orders_in_memory_are_written_in_that_of_the_format(tmp_path):
+def test_write_other_memory_orders(tmp_path):
     array = np.arange(21, dtype=np.float32).reshape(3, 7)
     for same_values in (np.asfortranarray(array), array.astype(">f4")):
         lod_tensors.write(tmp_path / "v", same_values)

@@ -80,7 +80,7 @@ def test_a_card_is_read_again(tmp_path):
 
 
 @pytest.mark.parametrize("text", [None, "", "# Title", "---\n- a list\n---\n", "---\n{\n---\n"])
-def test_a_card_of_another_form_is_none(tmp_path, text):
+def test_ignore_other_model_cards(tmp_path, text):
     if text is not None:
         (tmp_path / CARD).write_text(text, encoding="utf-8")
     assert read_card(tmp_path) == ({}, None)

@@ -54,7 +54,7 @@ def test_a_linear_layer_and_its_gradients(rows):
         assert distance(product(left, right), exact_product(left, right)) < 1e-6
 
 
-def test_blocks_of_larger_arrays():
+def test_multiply_views_into_larger_arrays():
     """Factors and results may be parts of arrays; what lies beside a result stays as it was."""
     x = onednn.to_bfloat16(numbers(32, 64))
     table = onednn.to_bfloat16(numbers(300, 64))
@@ -87,7 +87,7 @@ def test_empty_arrays(rows, inner, columns):
     assert np.array_equal(product(x, y), np.zeros([rows, columns]))
 
 
-def test_rounding_is_to_the_nearest_and_of_ties_to_even():
+def test_round_to_nearest_even():
     random = np.random.default_rng(0).integers(0, 1 << 32, 1 << 16, np.uint32).view(np.float32)
     random = random[np.isfinite(random) & (np.abs(random) > 1e-37)]  # a CPU may round what is smaller to 0
     special = np.array([0.0, 1.0, np.inf, -np.inf, 3.4e38], np.float32)
@@ -158,7 +158,7 @@ def test_shapes_that_do_not_fit_are_refused(x, y, out, what):
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(7, "float32"), (8, "float64")])
-def test_weights_of_a_layer_norm_that_do_not_fit_are_refused(size, dtype):
+def test_reject_mismatched_layer_norm_weights(size, dtype):
     """oneDNN would read beyond their end, or their bits in another type."""
     norm = layers.LayerNorm(8, 1e-5)
     norm.weight = paddle.create_parameter([size], dtype)
@@ -180,7 +180,7 @@ def resident() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-def test_memory_is_bounded_over_thousands_of_shapes():
+def test_memory_is_bounded_over_many_shapes():
     """The last 1,000 numbers of tokens take less than 8 MiB more than the first."""
     x = numbers(2001, 32)
     weight = onednn.to_bfloat16(numbers(32, 16))

@@ -155,7 +155,7 @@ def test_dropout_adds_the_residual():
     assert_same(expected, arrays)
 
 
-def test_each_part_of_a_large_tensor_has_its_own_dropout(monkeypatch):
+def test_large_tensor_parts_have_independent_dropout(monkeypatch):
     """A part has 100 numbers, as many as a row."""
     monkeypatch.setattr("ernie_m.model.cpu.layers.PART_SIZE", 100)
     first_row, second_row = draw_dropout_mask([2, 100], 0.5).stays
@@ -237,7 +237,7 @@ def test_attention(dropout_rate):
 
 @needs_mkl
 @pytest.mark.usefixtures("small_pieces")
-def test_scores_of_any_size():
+def test_softmax_handles_extreme_scores():
     """A query whose greatest score is far below another's, and scores that exp() would make infinite."""
     x = paddle.randn([LAYOUT.tokens, 36])
     x[:, :24] *= 100.0
@@ -251,7 +251,7 @@ def test_scores_of_any_size():
 
 @needs_mkl
 @pytest.mark.usefixtures("small_pieces")
-def test_weighted_sums_of_sequences():
+def test_sum_sequences_by_weight():
     x = paddle.randn([LAYOUT.tokens, 12])
     weights = np.random.default_rng(0).random(LAYOUT.tokens)
     weight = paddle.randn([5, 12])

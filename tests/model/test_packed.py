@@ -89,7 +89,7 @@ def test_all_hidden_states_and_gradients(mask, name):
     assert_equal_gradients(gradients, gradients_of(plain, value))
 
 
-def test_attentions_are_the_weights_of_the_values():
+def test_attentions_weight_the_values():
     """Attention adds up the values of each head by them; pads weigh nothing."""
     model = ErnieMModel(CONFIG)
     batch = padded_batch([[0, 5, 6, 7, 2], [0, 8, 2, 1, 1]])
@@ -106,7 +106,7 @@ def test_attentions_are_the_weights_of_the_values():
 
 @needs_mkl
 @pytest.mark.parametrize("name", ["1 to 512", "placeholders in some"])
-def test_a_training_step_without_mkl_has_the_gradients_of_one_with_it(monkeypatch, name):
+def test_gradients_are_equal_with_and_without_mkl(monkeypatch, name):
     """Padded groups beside the other kernels of a CPU: of the layers, of the masked-LM loss, and of sums."""
     model = PreTrainingModel(CONFIG, ["en"])
     layout, ids = layout_and_ids(name)
@@ -148,7 +148,7 @@ def test_the_last_layer_at_some_positions_only_is_the_same_there(mask, layers, r
 
 @pytest.mark.parametrize("head", [SequenceClassifier, TokenClassifier, SpanClassifier])
 @pytest.mark.parametrize("name", ["alone", "1 to 512"])
-def test_the_heads_of_the_tasks(head, name):
+def test_task_heads(head, name):
     """Logits and gradients on arrays with pads. For a head, the state of a pad is 0."""
     model = head(CONFIG) if head is SpanClassifier else head(CONFIG, 5)
     plain = PlainErnieM(CONFIG)
@@ -188,7 +188,7 @@ def test_nothing_crosses_between_sequences(mask):
         assert np.array_equal(sizes > bound, is_seen), token
 
 
-def test_the_mask_means_the_drawing_of_its_docstring():
+def test_mask_equals_the_docstring_diagram():
     """Its rows begin with a token, such as M2; "1" is visible, "." is not."""
     drawing = []
     for row in re.findall(r"^ +[xMy]\d  +((?:[1.|] *)+)$", PackedLayout.__doc__, re.M):
@@ -224,7 +224,7 @@ def test_the_stand_in_takes_what_flashmask_takes():
         (True, (9, 0), True, FlashMask),
     ],
 )
-def test_the_mask_of_a_device(monkeypatch, on_gpu, capability, autocast, expected):
+def test_mask_type_per_device(monkeypatch, on_gpu, capability, autocast, expected):
     """FlashMask needs half precision and a GPU of capability 8.0 or higher on which it works.
 
     Plain kernels have padded groups on every device.

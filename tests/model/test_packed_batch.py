@@ -10,7 +10,7 @@ from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
 
 
-def test_an_array_with_pads_becomes_a_row_of_tokens():
+def test_pack_padded_batch():
     """[CLS] is 0, [SEP] 2, and the pad 1. Positions count from 2."""
     batch = padded_batch([[0, 7, 8, 2], [0, 2, 1, 1], [0, 9, 2, 1]])
     assert batch.input_ids.tolist() == [0, 7, 8, 2, 0, 2, 0, 9, 2]
@@ -25,7 +25,7 @@ def test_an_array_with_pads_becomes_a_row_of_tokens():
     assert padded[1].tolist() == [[8, 9], [10, 11], [0, 0], [0, 0]]
 
 
-def test_flash_mask_gets_a_multiple_of_128_tokens(monkeypatch):
+def test_flash_mask_pads_to_128_tokens(monkeypatch):
     """Three tokens are filled up to the rows of a block."""
     multiple = 128
     compute_as_on_a_gpu(monkeypatch, FlashMask)

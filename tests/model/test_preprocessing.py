@@ -58,7 +58,7 @@ def reading_of(folder):
     return open_checkpoint(folder).preprocessing
 
 
-def test_the_names_of_text_rules_are_those_of_the_tokenizer():
+def test_text_rules_names_match_the_tokenizer():
     assert get_args(TextRules) == TEXT_RULES
 
 
@@ -106,7 +106,7 @@ def test_a_reading_that_is_damaged(tmp_path, values):
 
 @pytest.mark.parametrize("number", [None, VERSION - 1])
 @pytest.mark.parametrize("make", [make_ours, make_xlm_r])
-def test_a_reading_of_another_revision(tmp_path, make, number):
+def test_reject_preprocessing_from_another_revision(tmp_path, make, number):
     """Its "mean" may be another one. Nothing else says so: the forms of libraries have no manifest."""
     make(tmp_path / "made")
     change_config(tmp_path / "made", reading=stored(format=number, pooling="mean"))
@@ -196,7 +196,7 @@ def test_sentence_transformers(tmp_path, pooling, expected):
     )
 
 
-def test_the_encoder_may_lie_in_a_folder_of_its_own(tmp_path):
+def test_encoder_in_a_subfolder(tmp_path):
     """As old versions of the library wrote it."""
     make_xlm_r(tmp_path / "0_Transformer")
     kinds = {"0_Transformer": "Transformer", "1_Pooling": "Pooling"}
@@ -309,7 +309,7 @@ def test_keys_that_change_no_vector(tmp_path):
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_a_dot_product_is_the_cosine_of_vectors_of_length_1(tmp_path, normalize):
+def test_dot_product_requires_normalized_embeddings(tmp_path, normalize):
     make_sentence_transformer(tmp_path, modules=MODULES[: 3 if normalize else 2])
     path = tmp_path / "config_sentence_transformers.json"
     write(path, {"similarity_fn_name": "dot"})
@@ -320,7 +320,7 @@ def test_a_dot_product_is_the_cosine_of_vectors_of_length_1(tmp_path, normalize)
 # Added tokens
 
 
-def test_added_tokens_of_each_file(tmp_path):
+def test_read_added_tokens_from_each_file(tmp_path):
     """A special token may be what it likes; its id is that of a piece."""
     make_xlm_r(tmp_path)
     entry = {"content": "<e>", "single_word": False}
@@ -369,7 +369,7 @@ def test_two_files_disagree_about_a_token(tmp_path, token, change):
 
 
 @pytest.mark.parametrize("key, id_", [("bos_token_id", 0), ("eos_token_id", 2)])
-def test_the_ids_of_config_json(tmp_path, key, id_):
+def test_check_config_json_ids(tmp_path, key, id_):
     piece_model = train_piece_model(tmp_path / "p.model")
     make_xlm_r(tmp_path / "in", piece_model, **{key: id_})
     open_checkpoint(tmp_path / "in").tokenizer()
@@ -493,7 +493,7 @@ WORD_PIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n"
         ("config.json", {"tokenizer_class": "BertTokenizer"}),
     ],
 )
-def test_a_tokenizer_of_another_kind_is_refused(tmp_path, model_type, has_pieces, name, contents):
+def test_reject_other_tokenizer_types(tmp_path, model_type, has_pieces, name, contents):
     """Also if XLM-R's subwords lie beside it, which would give its texts other ids in silence."""
     if model_type == "bert":
         make_bert(tmp_path)

@@ -124,7 +124,7 @@ def test_pickles_written_by_hand_are_refused(refused, case):
     assert "only arrays and plain containers" in message or "corrupt, truncated or not a file of" in message
 
 
-def test_nothing_of_torch_or_paddle_is_imported():
+def test_convert_imports_no_torch_or_paddle():
     code = (
         "import sys\nfrom ernie_m.model.checkpoint.open import open_checkpoint\n"
         "from ernie_m.commands import convert\n"
@@ -166,7 +166,7 @@ def test_arrays_come_back(protocol, tmp_path):
             np.testing.assert_array_equal(array, expected)
 
 
-def test_what_is_beside_the_arrays_of_pdparams_is_listed(tmp_path):
+def test_list_pdparams_entries_that_are_not_arrays(tmp_path):
     """A tensor within containers is a pair of its name and its array."""
     state = {"step": 3, "w": np.arange(3.0), "pair": ("name", np.arange(2.0)), "lr": ("a", "b")}
     (tmp_path / "x").write_bytes(pickle.dumps(state, 4))

@@ -93,7 +93,7 @@ def test_in_a_worker_items_have_its_core():
     assert list(in_workers(compute, range(2))) == [[0] * 5] * 2
 
 
-def test_a_thread_of_somebody_else_becomes_a_worker():
+def test_foreign_thread_becomes_a_worker():
     """As those of the server."""
     libraries = Path(paddle.__file__).parent / "libs"
     openmp = ctypes.CDLL(str(libraries / "libiomp5.so"))
@@ -177,7 +177,7 @@ def test_ctrl_c_waits_for_the_workers(count):
     assert 0 in ended
 
 
-def test_vectors_of_a_model_in_training():
+def test_encode_during_training():
     """All workers compute without dropout, and the model is in training again when the last one is ready."""
     paddle.seed(1)
     config = ErnieMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)

@@ -46,7 +46,7 @@ def test_a_tensor_that_ends_behind_its_storage(tmp_path):
 
 
 @pytest.mark.parametrize(("part", "is_read"), [(b"", True), (b"N", True), (b"K\x01", False)])
-def test_a_part_of_a_storage_is_refused(tmp_path, part, is_read):
+def test_reject_storage_views(tmp_path, part, is_read):
     """As very old files have it, behind the number of elements; None is the whole storage."""
     small = ONE_NUMBER_AS_A_LARGE_TENSOR.replace(b"J\x00\x00\x10\x00", b"K\x01")
     content = zip_bytes(small.replace(b"K\x01tQ", b"K\x01" + part + b"tQ"), ONE_NUMBER)
@@ -58,14 +58,14 @@ def test_a_part_of_a_storage_is_refused(tmp_path, part, is_read):
 
 
 @pytest.mark.parametrize("layout", [zip_bytes, legacy_bytes])
-def test_one_number_as_a_tensor_of_any_size(tmp_path, layout):
+def test_reject_shape_beyond_its_storage(tmp_path, layout):
     (tmp_path / "x.bin").write_bytes(layout(ONE_NUMBER_AS_A_LARGE_TENSOR, ONE_NUMBER))
     assert "shape [1048576, 1048576] does not fit into its storage of 1" in error_of(
         torch_files.read, tmp_path / "x.bin"
     )
 
 
-def test_a_storage_of_another_size_than_the_pickle_says(tmp_path):
+def test_reject_storage_size_mismatch(tmp_path):
     """In the old layout the number of elements is also before them."""
     write_torch_file(tmp_path / "x.bin", {"tensor": np.ones(4, np.float32)}, legacy=True)
     content = (tmp_path / "x.bin").read_bytes()

@@ -26,7 +26,7 @@ def model():
     return model
 
 
-def test_the_states_are_those_of_a_plain_model(model):
+def test_states_equal_the_plain_model(model):
     """Positions 2, 3 and 4, and every token sees all, also the pad (1)."""
     ids = [0, 1, 7]
     plain_model = PlainErnieM(model.config)

@@ -174,7 +174,7 @@ def test_far_apart_logits(form):
     assert np.isfinite(table).all()
 
 
-def test_a_chunk_of_base_has_536_positions(monkeypatch):
+def test_base_chunk_has_536_positions(monkeypatch):
     """Their logits take 512 MB in float32, and are fewer than 2^31."""
     monkeypatch.undo()  # the fixture's small chunks
     first, *_, last = lm_head.logit_chunks(10_000, 250_002, paddle.float32)

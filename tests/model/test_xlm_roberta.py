@@ -56,7 +56,7 @@ def test_the_heads_bias_under_its_other_name_and_unknown_tensors(tmp_path):
 @pytest.mark.parametrize(
     "name", ["roberta.encoder.layer_norm.bias", "embeddings.scale", "roberta.gate.weight"]
 )
-def test_no_part_of_the_encoder_may_be_dropped(tmp_path, name):
+def test_encoder_tensors_cannot_be_dropped(tmp_path, name):
     save_file(make_xlm_r(tmp_path) | {name: np.ones(3, np.float32)}, tmp_path / "model.safetensors")
     line = error_of(open_checkpoint, tmp_path, True)
     assert name in line and "--drop_unknown" not in line

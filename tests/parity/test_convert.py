@@ -56,7 +56,7 @@ BERT = {
 
 
 @pytest.mark.parametrize(("class_name", "head"), BERT.items())
-def test_bert_of_transformers_has_its_numbers_here(tmp_path, class_name, head):
+def test_bert_equals_transformers(tmp_path, class_name, head):
     """With XLM-R's vocabulary."""
     torch.manual_seed(0)
     config = transformers.BertConfig(**CONFIG | {"initializer_range": 0.3}, num_labels=OUTPUTS.get(head, 2))
@@ -115,7 +115,7 @@ def test_paddlenlp_computes_our_numbers(tmp_path, head):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_of_paddlenlp(tmp_path, dtype):
+def test_convert_half_precision_from_paddlenlp(tmp_path, dtype):
     reference = paddlenlp.ErnieMModel(paddlenlp.ErnieMConfig(**CONFIG))
     reference.to(dtype=dtype)
     reference.save_pretrained(str(tmp_path / "half"))
@@ -126,7 +126,7 @@ def test_half_precision_of_paddlenlp(tmp_path, dtype):
         np.testing.assert_array_equal(tensors[name], tensor.astype("float32").numpy())
 
 
-def test_a_file_of_paddle_save(tmp_path):
+def test_convert_paddle_save_file(tmp_path):
     reference = paddlenlp.ErnieMModel(paddlenlp.ErnieMConfig(**CONFIG))
     paddle.save(reference.state_dict(), str(tmp_path / "model_state.pdparams"))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "ernie_m", **CONFIG}))
@@ -139,7 +139,7 @@ def test_a_file_of_paddle_save(tmp_path):
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("fused", [True, False])
-def test_a_file_of_fairseq_that_torch_saved(tmp_path, zipped, fused):
+def test_convert_fairseq_file_saved_by_torch(tmp_path, zipped, fused):
     expected = weights(lm_head=True, pooler=False)
     state = {name: torch.tensor(array) for name, array in fairseq_state(expected, fused=fused).items()}
     contents = {
@@ -156,7 +156,7 @@ def test_a_file_of_fairseq_that_torch_saved(tmp_path, zipped, fused):
         assert checkpoint.tensors[name].tobytes() == array.tobytes()
 
 
-def test_views_and_shared_storages_of_torch(tmp_path):
+def test_read_torch_views_and_shared_storages(tmp_path):
     """Each tensor is read with its own shape and numbers, though all share one storage in the file."""
     base = torch.arange(24.0).reshape(4, 6)
     views = {
@@ -177,7 +177,7 @@ def test_views_and_shared_storages_of_torch(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_of_torch(tmp_path, dtype):
+def test_read_other_torch_dtypes(tmp_path, dtype):
     numbers = torch.randn(7, 5).to(dtype)
     torch.save({"x": numbers}, tmp_path / "x.bin")
     np.testing.assert_array_equal(torch_files.read(tmp_path / "x.bin")["x"], numbers.double().numpy())

@@ -149,7 +149,7 @@ def test_paddlenlp_computes_the_same(our_model, our_results, batch):
     assert_gradients_agree(gradients, {name: p.grad.numpy() for name, p in reference.named_parameters()})
 
 
-def test_xlm_r_of_transformers_computes_the_same(our_model, our_results, batch):
+def test_xlm_r_equals_transformers(our_model, our_results, batch):
     states, pooled, gradients, attentions = our_results
     shape = SHAPE | {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": PAD_ID}
     reference = transformers.XLMRobertaForSequenceClassification(
@@ -181,7 +181,7 @@ def test_xlm_r_of_transformers_computes_the_same(our_model, our_results, batch):
     assert_gradients_agree(gradients, torch_gradients(reference, mapped))
 
 
-def test_position_ids_of_the_peers_start_at_0(our_model, our_results, batch):
+def test_reference_position_ids_start_at_0(our_model, our_results, batch):
     """Ours begin at 2. transformers adds 2 to those that it is given, in the caller's own tensor."""
     input_ids, _ = batch
     states, *_ = our_results

@@ -126,7 +126,7 @@ def questions(data_dir):
 
 
 @pytest.mark.parametrize("library", ["xlm-r", "huggingface", "paddlenlp"])
-def test_the_best_spans_of_a_library(tmp_path, piece_model, questions, library):
+def test_best_spans_equal_the_library(tmp_path, piece_model, questions, library):
     reference = Peer(library, "question-answering", piece_model, tmp_path / "reference")
     loaded = load(reference.folder)
     predictor = make_predictor("question-answering", loaded, PredictionOptions(max_seq_len=512))
@@ -153,7 +153,7 @@ def test_the_best_spans_of_a_library(tmp_path, piece_model, questions, library):
 
 
 @pytest.mark.parametrize("library", ["xlm-r", "huggingface", "paddlenlp"])
-def test_the_tags_of_a_library(tmp_path, piece_model, data_dir, library):
+def test_tags_equal_the_library(tmp_path, piece_model, data_dir, library):
     """The tag of a word is that of its first sub-word, also where that is a "▁" alone."""
     sentences = []
     for language in ("en", "zh"):

@@ -10,7 +10,7 @@ from scripts.benchmarks.masked_lm import IGNORED, gathered_loss
 @pytest.mark.parametrize(
     ("kind", "config_class"), [(XLMRobertaForMaskedLM, XLMRobertaConfig), (BertForMaskedLM, BertConfig)]
 )
-def test_the_loss_of_gathered_positions_is_that_of_all(kind, config_class):
+def test_loss_on_gathered_positions_equals_full_loss(kind, config_class):
     """The same loss and gradient of the embedding matrix, within 1e-12."""
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}

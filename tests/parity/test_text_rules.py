@@ -39,7 +39,7 @@ def piece_model(data_dir):
     return data_dir / "vocab/xnli15-32k.model"
 
 
-def test_none_is_the_slow_tokenizer_of_xlm_r(piece_model, lines):
+def test_text_rules_none_equals_the_slow_xlm_r_tokenizer(piece_model, lines):
     reference = transformers.XLMRobertaTokenizer(str(piece_model))
     tokenizer = Tokenizer(None, piece_model, "none")
     rows = tokenizer.encode_batch(lines)
@@ -48,7 +48,7 @@ def test_none_is_the_slow_tokenizer_of_xlm_r(piece_model, lines):
     assert Tokenizer(None, piece_model).encode_batch(lines) != rows
 
 
-def test_added_tokens_are_those_of_the_slow_tokenizer(piece_model):
+def test_added_tokens_equal_the_slow_tokenizer(piece_model):
     reference = transformers.XLMRobertaTokenizer(str(piece_model))
     reference.add_tokens(["<e1>", "</e1>", "<e1>x"])
     added = {token: id_ for token, id_ in reference.get_added_vocab().items() if "e1" in token}
@@ -65,7 +65,7 @@ def test_added_tokens_are_those_of_the_slow_tokenizer(piece_model):
 
 
 @pytest.mark.parametrize("library", ["paddlenlp", "transformers"])
-def test_ernie_m_of_a_library(piece_model, lines, tmp_path, library):
+def test_ernie_m_tokenizer_equals_the_library(piece_model, lines, tmp_path, library):
     write_ernie_m(tmp_path, Tokenizer(None, piece_model))
     peer_class = paddlenlp.ErnieMTokenizer if library == "paddlenlp" else ErnieMTokenizer
     reference = peer_class.from_pretrained(str(tmp_path))

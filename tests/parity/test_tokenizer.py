@@ -42,7 +42,7 @@ def test_special_ids(tokenizers):
     assert tokenizer.vocab_size == len(reference)
 
 
-def test_ids_of_fifteen_languages(tokenizers, lines):
+def test_ids_in_fifteen_languages(tokenizers, lines):
     """They are equal, but where XLM-R has a subword that ends in digit and comma: ours cuts the comma off."""
     tokenizer, reference = tokenizers
     assert len(lines) == LINES
@@ -59,7 +59,7 @@ def test_ids_of_fifteen_languages(tokenizers, lines):
     assert lines_with_such_pieces < LINES // 20
 
 
-def test_the_inputs_of_a_text_and_of_a_pair(tokenizers, lines):
+def test_build_inputs_from_text_and_pair(tokenizers, lines):
     tokenizer, reference = tokenizers
     for text_a, text_b in zip(lines[::50], lines[25::50]):
         ids_a = tokenizer.encode(text_a)

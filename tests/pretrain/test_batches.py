@@ -129,7 +129,7 @@ def test_languages_and_pairs_have_their_own_exponents(source, language_alpha, pa
 
 
 @pytest.mark.parametrize(("processes", "budget"), [(1, 2048), (8, 2048), (8, 4096), (3, 700)])
-def test_micro_batches_are_of_equal_size(processes, budget):
+def test_micro_batches_have_equal_size(processes, budget):
     """A step of 2048 sequences, with lengths spread as in real text: 30 tokens is the median."""
     rng = np.random.default_rng(1)
     tokens = np.clip(rng.lognormal(3.4, 0.6, 2048).astype(int), 5, 256).tolist()
@@ -183,7 +183,7 @@ def test_a_pass_counts_what_is_read(source, caplog):
     ] * 2
 
 
-def test_the_phases_of_a_run():
+def test_make_phases():
     """Together they are the run, and every step has the ratios of its phase, also where one has no step."""
     config = ObjectiveConfig(
         mixing_ratios={"tlm": 7, "mmlm": 3},
@@ -205,7 +205,7 @@ def test_the_phases_of_a_run():
             assert mixing_ratios_at(phases, step) == ratios
 
 
-def test_phases_of_equal_shares_are_one_line(caplog):
+def test_log_phases_with_equal_ratios_once(caplog):
     config = ObjectiveConfig(
         mixing_ratios={"mmlm": 2},
         later_mixing_ratios={"mmlm": 1, "btmlm": 1},
@@ -220,7 +220,7 @@ def test_phases_of_equal_shares_are_one_line(caplog):
 @pytest.mark.parametrize(
     "start, without_steps", [(0, ["mmlm", "tlm"]), (0.5, []), (1, ["camlm"])]
 )  # of the later mixing ratios
-def test_an_objective_that_is_never_trained_is_warned_of(source, caplog, start, without_steps):
+def test_warn_about_untrained_objective(source, caplog, start, without_steps):
     mixing_ratios = {
         "objectives__mixing_ratios": {"mmlm": 1, "tlm": 1},
         "objectives__later_mixing_ratios": {"camlm": 1},
@@ -285,7 +285,7 @@ def test_a_batch_too_small_for_an_objective(source):
     )
 
 
-def test_the_languages_of_a_run_decide_its_objectives(source):
+def test_languages_decide_the_objectives(source):
     """The corpus has pairs of English, but none of English with itself."""
     config = source.config(objectives__skip_unsupported=True, data__languages=["en"])
     assert drop_unsupported(config, source.corpus).objectives.names == ["mmlm"]
@@ -293,7 +293,7 @@ def test_the_languages_of_a_run_decide_its_objectives(source):
     assert "data.languages: unknown xx " in error_of(drop_unsupported, config, source.corpus)
 
 
-def test_btmlm_without_camlm_is_warned_of(source, caplog):
+def test_warn_about_btmlm_without_camlm(source, caplog):
     for names, warnings in ((["mmlm", "btmlm"], 1), (["mmlm", "btmlm", "camlm"], 0)):
         caplog.clear()
         config = source.config(objectives__active=names)
@@ -312,7 +312,7 @@ def test_btmlm_without_camlm_is_warned_of(source, caplog):
         },
     ],
 )
-def test_a_run_of_so_many_tokens(source, changes, monkeypatch):
+def test_steps_from_tokens(source, changes, monkeypatch):
     """The steps that are computed for optimizer.tokens train about as many tokens."""
     monkeypatch.setattr("ernie_m.pretrain.run_length._PROBE_SEQUENCES", 2048)  # instead of 8192, to be quick
     changes = {"optimizer__batch_size": 64, **changes}
@@ -336,7 +336,7 @@ def test_equal_compute_divides_the_steps(source, monkeypatch):
     assert steps_at_twice_the_cost == pytest.approx(steps / 2, abs=1)
 
 
-def test_a_run_that_ends_in_its_warm_up_is_warned_of(source, caplog):
+def test_warn_if_warm_up_does_not_end(source, caplog):
     with caplog.at_level("WARNING", logger="ernie_m"):
         source.steps(optimizer__steps=10, optimizer__warmup_steps=10)
         source.steps(optimizer__steps=10, optimizer__warmup_steps=6, init__lm_head_warmup_steps=4)
@@ -348,7 +348,7 @@ def test_a_run_that_ends_in_its_warm_up_is_warned_of(source, caplog):
     ]
 
 
-def test_a_warm_up_of_the_head_leaves_steps_for_the_rest(source):
+def test_head_warm_up_must_leave_steps(source):
     assert "init.lm_head_warmup_steps 12 leaves no step of 12" in error_of(
         source.steps, init__lm_head_warmup_steps=12
     )

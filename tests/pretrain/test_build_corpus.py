@@ -43,7 +43,7 @@ def run_command(words: list[str]) -> subprocess.CompletedProcess:
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_the_files_and_the_manifest_of_a_build(inputs, reference):
+def test_corpus_files_and_manifest(inputs, reference):
     """Several shards, no traces of the work; every file of every source, with its size."""
     assert sum(name.startswith("mono/en/train") and ".ids" in name for name in reference) > 1
     assert not [name for name in reference if ".build" in name or ".tmp" in name]
@@ -241,7 +241,7 @@ def kept_rows(texts, tokenizer, held_out=0, deduplicate=False, max_ratio=0.0, **
     ],
     ids=str,
 )
-def test_what_becomes_of_each_line(tmp_path, monkeypatch, caplog, piece_model, rows, options):
+def test_deduplicate_and_split_lines(tmp_path, monkeypatch, caplog, piece_model, rows, options):
     """Of equal lines the first stays; documents are held out whole; held-out text is in no training text."""
     monkeypatch.setattr(encode_units, "KEYS_IN_MEMORY", 100)  # so that there are many ranges
     monkeypatch.setattr(encode_units, "_BATCH", 50)  # and several calls of sentencepiece for a unit
@@ -301,7 +301,7 @@ def test_the_table_and_the_warning(tmp_path, piece_model):
     assert warning.startswith("warning: ka: ")
 
 
-def test_the_rows_of_a_pair_count_pairs(reference):
+def test_summary_counts_pairs(reference):
     manifest = json.loads(reference[MANIFEST])
     counts = manifest["parallel"]["de-en"]
     rows = [row.split() for row in summary(manifest) if row.startswith("de-en: ")]
@@ -429,7 +429,7 @@ def test_a_finished_corpus_is_checked_not_built_again(tmp_path, piece_model, inp
 
 
 @pytest.mark.parametrize("key", ["options", "sha256"])
-def test_a_damaged_manifest_of_a_finished_corpus(tmp_path, piece_model, inputs, key):
+def test_reject_corrupt_corpus_manifest(tmp_path, piece_model, inputs, key):
     mono = {"fr": inputs["mono"]["fr"]}
     make_corpus(tmp_path / "corpus", piece_model, mono=mono)
     manifest = tmp_path / "corpus" / MANIFEST
@@ -461,7 +461,7 @@ def test_foreign_folders_are_left_alone(tmp_path, piece_model, inputs, overwrite
         (["bado 56"], "en: no training text left (all of it is held out)"),
     ],
 )
-def test_a_language_of_which_nothing_is_left(tmp_path, piece_model, lines, message):
+def test_reject_language_without_text(tmp_path, piece_model, lines, message):
     """A file without text is refused beside others, too."""
     files = [write_lines(tmp_path / "x", lines), write_lines(tmp_path / "y", ["baba"])]
     mono = {"en": files[: 1 + message.startswith("x")]}

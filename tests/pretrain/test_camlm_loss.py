@@ -117,7 +117,7 @@ def model():
 
 @pytest.mark.parametrize("device", ["cpu", "padded", "flash"])
 @pytest.mark.parametrize("camlm_context", READINGS)
-def test_the_losses_are_those_of_the_oracle(model, monkeypatch, camlm_context, device):
+def test_losses_equal_the_oracle(model, monkeypatch, camlm_context, device):
     """Pairs of several lengths in one packed batch; also with the operations of a GPU."""
     if device != "cpu":
         compute_as_on_a_gpu(monkeypatch, PaddedMask if device == "padded" else FlashMask)

@@ -108,7 +108,7 @@ def load(path: Path) -> PretrainConfig:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_file_is_a_run_and_says_what_of(path):
+def test_shipped_configurations_load(path):
     """Each value of the file is that of the configuration."""
     assert path.read_text().startswith("# ")
     loaded = load(path)
@@ -136,7 +136,7 @@ OWN = ROOT / "configs/pretrain/own.yaml"  # has mixing ratios and later mixing r
         ("--config SAVED --optimizer.tokens 9", ""),
     ],
 )
-def test_of_two_keys_none_wins_silently(tmp_path, flags, at_fault):
+def test_reject_conflicting_keys(tmp_path, flags, at_fault):
     """The later mixing ratios would end others, and tokens the run, before the value that is given counts."""
     saved = tmp_path / "config.yaml"
     saved.write_text("optimizer: {steps: 150000, tokens: 8}\n")

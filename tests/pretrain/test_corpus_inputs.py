@@ -68,7 +68,7 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         assert [source.paths[0] for source in stream.sources] == [str(tmp_path / name) for name in names]
 
 
-def test_a_file_of_dev_or_test_is_read_only_if_it_is_named_itself(tmp_path, caplog):
+def test_dev_and_test_files_must_be_named(tmp_path, caplog):
     names = ["a.txt", "attest.txt", "dev.en", "dev.de", "newstest2020.txt", "test/c.txt"]
     for split in ("devel", "devset", "hold-out", "validate", "tune", "tuning_1", "blind", "gold"):
         names.append(f"x.{split}.txt")
@@ -135,7 +135,7 @@ def test_what_the_notation_refuses(tmp_path, monkeypatch, mono, parallel, messag
         resolve(mono, parallel)
 
 
-def test_scripts_and_regions_are_languages_of_their_own(tmp_path, caplog):
+def test_scripts_and_regions_are_separate_languages(tmp_path, caplog):
     """Codes of countries are no languages, and stay what they are."""
     known = ("pt", "pt_BR", "zh", "zh_Hant", "pes", "prs", "aka", "twi", "sr_Cyrl", "sr_Latn", "ja", "nn")
     names = (*known, "cz", "jp")
@@ -163,7 +163,7 @@ def test_units_tile_a_file_whatever_its_packing(tmp_path, unit_bytes, end):
 
 
 @pytest.mark.parametrize("end", ARCHIVES)
-def test_members_of_an_archive(tmp_path, end):
+def test_read_archive_members(tmp_path, end):
     """A file may be several archives, one after the other; a line goes on from one to the next."""
     path = tmp_path / f"text{end}"
     pack = PACKERS[end]
@@ -267,7 +267,7 @@ def in_form(form: str) -> str:
 
 @pytest.mark.parametrize("form", ["Tatoeba", "manythings", "WikiMatrix", "named.csv", "memory.tmx"])
 @pytest.mark.parametrize("end", ["", ".gz"])
-def test_columns_of_public_files(tmp_path, form, end):
+def test_read_public_dataset_columns(tmp_path, form, end):
     """Columns are named, or a header has the languages, which say the order; in any unit.
 
     Named columns are not those of a file of translation units.
@@ -372,6 +372,6 @@ def test_pairs_without_a_side_are_counted(tmp_path):
     assert lines_of(parallel={"en-de": path}, columns="2,3", on_error="skip").rows == text.rows
 
 
-def test_the_encoding_of_text(tmp_path):
+def test_text_encoding(tmp_path):
     (tmp_path / "text").write_bytes(ACCENT)
     assert lines_of({"en": str(tmp_path / "text")}, encoding="latin-1").rows == [("café",)]

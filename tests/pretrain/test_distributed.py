@@ -92,7 +92,7 @@ def of_two(tiny_corpus, tmp_path_factory):
     return folder
 
 
-def test_two_processes_go_on_with_an_objective_of_a_file(tiny_corpus, tmp_path, of_two):
+def test_two_processes_train_a_custom_objective(tiny_corpus, tmp_path, of_two):
     expected = losses(pretrain(tiny_corpus, tmp_path / "out", **OWN))
     assert losses(of_two / "own") == pytest.approx(expected, abs=1e-9, rel=0)
 

@@ -57,7 +57,7 @@ def held_out(tiny_corpus):
     return HeldOutRun(tiny_corpus, run__eval_sequences=100)
 
 
-def test_perplexity_and_accuracy_of_a_constant_model(held_out, monkeypatch):
+def test_constant_model_perplexity_and_accuracy(held_out, monkeypatch):
     """It always predicts the most frequent masked token, so its perplexity follows from its accuracy."""
     masked_ids = []
 
@@ -82,7 +82,7 @@ def test_perplexity_and_accuracy_of_a_constant_model(held_out, monkeypatch):
     assert any(accuracies)
 
 
-def test_the_perplexity_of_the_frequencies(held_out, monkeypatch):
+def test_unigram_perplexity(held_out, monkeypatch):
     """By hand: every held-out token of German but [UNK], packed into blocks, with the counts of the training
     text."""
     counts = np.array(held_out.corpus.subword_counts("de"))
@@ -103,7 +103,7 @@ def test_the_perplexity_of_the_frequencies(held_out, monkeypatch):
     assert of_frequencies == pytest.approx(math.exp(sum(losses) / len(losses)))
 
 
-def test_the_masks_are_those_of_a_step_that_no_training_reaches(tiny_corpus, monkeypatch):
+def test_evaluation_masks_are_never_trained_on(tiny_corpus, monkeypatch):
     """They are the same in runs of different seeds, so that these can be compared."""
     draws: dict[int, list[tuple[int, int, int]]] = {1: [], 2: []}  # seed of the run -> those of the masks
     monkeypatch.setattr(
@@ -136,7 +136,7 @@ def sentences_of(held_out, pair) -> tuple[list, list]:
     return list(first_side), list(second_side)
 
 
-def test_retrieval_is_of_the_mean_vectors(tmp_path):
+def test_retrieve_by_mean_embeddings(tmp_path):
     """Each French text is a part of the English one, so that random vectors find some of them."""
     lines = [line for line in sentences(800, seed=3) if 10 < len(line) < 40]
     pairs = write_lines(tmp_path / "en-fr.tsv", [f"{line}\t{line[: len(line) // 2]}" for line in lines])

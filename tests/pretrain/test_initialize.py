@@ -131,7 +131,7 @@ def test_language_embeddings_that_fit_no_language(tokenizer, trained, tmp_path, 
         started(tokenizer, encoder=folder)
 
 
-def test_the_shape_is_that_of_the_start_without_rows_that_no_token_reads(tiny_corpus, tokenizer, tmp_path):
+def test_initialize_drops_unused_embedding_rows(tiny_corpus, tokenizer, tmp_path):
     """Of a model whose table is longer than its vocabulary; and a stopped run goes on with the same bits."""
     rows = tokenizer.vocab_size + 35
     shape = {**SHAPE, "intermediate_size": 40, "layer_norm_eps": 5e-4, "max_position_embeddings": 130}
@@ -151,7 +151,7 @@ def test_the_shape_is_that_of_the_start_without_rows_that_no_token_reads(tiny_co
     assert_equal_runs(straight, resumed, 8)
 
 
-def test_the_text_rules_of_the_corpus_are_those_of_the_start(tmp_path, tiny_corpus, refused):
+def test_corpus_and_initial_checkpoint_share_text_rules(tmp_path, tiny_corpus, refused):
     """A run from XLM-R reads as XLM-R, unless it asks for ERNIE-M's rules; from scratch as its corpus."""
     piece_model = tiny_corpus / "piece.model"
     text = write_lines(tmp_path / "en.txt", [*sentences(60, seed=3), "ka\u200bni"])
@@ -201,7 +201,7 @@ def test_weights_that_no_run_can_start_from(refused, trained, tmp_path, tokenize
         assert line.startswith(f"error: {location.format(folder)}")
 
 
-def test_a_vocabulary_of_the_same_size(refused, trained, tmp_path, tokenizer):
+def test_reject_permuted_vocabulary(refused, trained, tmp_path, tokenizer):
     """Two tokens have changed places: no shape tells."""
     folder = tmp_path / "swapped"
     folder.mkdir()
@@ -279,7 +279,7 @@ def test_a_new_head_begins_with_the_frequencies(tokenizer):
     assert entropy < losses.mean() < entropy + 0.1
 
 
-def test_word_vectors_of_a_table(tokenizer, tmp_path):
+def test_initialize_word_embeddings_from_static_model(tokenizer, tmp_path):
     """Their principal components in another direction, each as long as the random vector in its place."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(tokenizer.vocab_size, 16)) @ rng.normal(size=(16, 24))  # 16 components

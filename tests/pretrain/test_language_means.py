@@ -26,7 +26,7 @@ def corpus(tiny_corpus):
     return Corpus(tiny_corpus)
 
 
-def test_the_means_of_an_export(pretrained, corpus, tmp_path):
+def test_exported_language_means(pretrained, corpus, tmp_path):
     """de, en and fr have the held-out sides of their pairs; en has those of both language pairs."""
     out = pretrained
     for folder in ("full", "encoder"):

@@ -173,7 +173,7 @@ def words_of(model, batch):
         ("all", {"camlm_context": "with_masks"}),
     ],
 )
-def test_the_loss_is_that_of_the_definitions(model, objective, choices):
+def test_loss_follows_the_definitions(model, objective, choices):
     """Each objective alone and all four in one pass: values, hits and gradients, weighted as in a step."""
     batch = batch_of(model, objective, **choices)
     weights = dict(zip(OF_THE_PAPER, [0.1, 0.2, 0.3, 0.4]))
@@ -202,7 +202,7 @@ def test_the_loss_is_that_of_the_definitions(model, objective, choices):
             assert np.abs(gradient).max() > 1e-6, name
 
 
-def test_a_batch_without_masked_tokens_has_a_loss_of_zero(model):
+def test_batch_without_masked_tokens_has_zero_loss(model):
     """All of its tokens are [UNK], which is never predicted."""
     unknown = Text(np.full(5, VOCABULARY.unk_id), 0)
     batch = objectives()["mmlm"].batch([unknown], rngs(1))
@@ -214,7 +214,7 @@ def test_a_batch_without_masked_tokens_has_a_loss_of_zero(model):
     assert not any(gradient.any() for gradient in take_gradients(model).values())
 
 
-def test_the_first_stage_of_btmlm_is_that_of_the_definition(model):
+def test_btmlm_first_stage_follows_the_definition(model):
     """The hidden states of the placeholders are those of the oracle."""
     batch = objectives(pseudo_proportion=0.3)["btmlm"].batch(texts([13, 5, 8, 30]), rngs(4))
     hidden = first_pass(model, batch)

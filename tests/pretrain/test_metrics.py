@@ -44,7 +44,7 @@ STEPS = [
 ]
 
 
-def test_the_speed_is_that_of_the_interval():
+def test_speed_counts_the_interval():
     """A run that goes on counts the tokens of the run before it, but not in its speed.
 
     It trains 100 tokens in 2 seconds, then 60 in 4.

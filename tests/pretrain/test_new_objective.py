@@ -53,7 +53,7 @@ def results(tiny_corpus, tmp_path_factory):
     return json.loads((folder / "out" / "results.json").read_text()), process.stdout + process.stderr
 
 
-def test_any_number_of_processes_computes_the_same(results):
+def test_custom_objective_is_equal_in_any_world_size(results):
     """40 pairs of a step are groups of 16, 16 and 8, all in one micro-batch, or each in its own."""
     steps, _ = results
     expected = steps["steps"].pop("1 processes, 4096 tokens")
@@ -83,7 +83,7 @@ def test_it_is_trained_logged_evaluated_and_drawn(results):
     assert mask.count("1 1 1 1 1 | . . . . ") == 5 and mask.count(". . . . . | 1 1 1 1 ") == 4
 
 
-def test_kinds_of_other_objectives_are_trained_evaluated_and_resumed(results):
+def test_custom_objective_kinds_train_evaluate_and_resume(results):
     """The script has compared the run with one that was stopped in between."""
     values, log = results
     *_, last = values["of_kinds"]
@@ -128,9 +128,7 @@ def test_names_that_no_file_can_have(tmp_path, monkeypatch, path):
         (None, "own.py: "),  # no file
     ],
 )
-def test_a_fault_of_the_file_is_one_line_before_the_first_step(
-    refused, tmp_path, monkeypatch, code, location
-):
+def test_objective_file_errors_come_before_training(refused, tmp_path, monkeypatch, code, location):
     monkeypatch.chdir(tmp_path)
     if code is not None:
         (tmp_path / "own.py").write_text(code.format(name="mmlm", base="Mmlm"))

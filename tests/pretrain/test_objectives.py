@@ -190,7 +190,7 @@ def smallest_micro_batch(**changes) -> int:
     return int(least)
 
 
-def test_the_longer_side_of_a_pair_is_cut_first():
+def test_truncate_the_longer_side_first():
     batch = objectives(max_seq_len=32)["tlm"].batch(pairs([(500, 300), (10, 300), (300, 9)]), rngs(3))
     source_lengths = [ids.index(SEP) - 1 for ids in split(batch, restored(batch))]
     assert source_lengths == [14, 10, 19]  # of 28 tokens without the special ones

@@ -58,7 +58,7 @@ def test_the_corpus_decides_the_objectives(texts, tmp_path, kinds, objectives):
     pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, optimizer__steps=4)
 
 
-def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, caplog):
+def test_warn_about_longer_inputs_than_trained(texts, tmp_path, caplog):
     """The warning comes from fine-tuning, and only for models that were trained from random weights."""
     make_corpus(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
     scratch = pretrain(tmp_path / "corpus", tmp_path / "scratch", config=OWN, optimizer__steps=2)
@@ -119,7 +119,7 @@ ALL_FOUR = {"mmlm": 1, "btmlm": 1, "tlm": 2, "camlm": 4}
         ),
     ],
 )
-def test_what_is_left_of_the_objectives(options, kinds, expected):
+def test_drop_objectives_without_data(options, kinds, expected):
     fitted = with_text(ObjectiveConfig(**options), monolingual="text" in kinds, parallel="pairs" in kinds)
     expected = ObjectiveConfig(**expected)
     assert (fitted.names, fitted.mixing_ratios) == (expected.names, expected.mixing_ratios)

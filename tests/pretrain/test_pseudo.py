@@ -37,7 +37,7 @@ def batch_of_six():
     return btmlm_batch(objectives()["btmlm"], sentences, SECOND_LANGUAGES)
 
 
-def test_only_the_target_languages_subwords_and_the_best_of_them(model):
+def test_pseudo_tokens_are_the_best_in_the_target_language(model):
     batch = batch_of_six()
     after, pseudo_ids, _ = filled(model, batch, PseudoTokenGenerator(ALLOWED))
     model.eval()

@@ -72,7 +72,7 @@ def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
     assert_equal_runs(straight, out)
 
 
-def test_masks_in_the_context_of_camlm(straight, pretrain):
+def test_camlm_context_with_masks(straight, pretrain):
     """The model says how it was trained, and has other scores of the same pairs."""
     out = pretrain(objectives__camlm_context="with_masks", **USUAL)
     assert open_checkpoint(out / "full").preprocessing.camlm_context == "with_masks"

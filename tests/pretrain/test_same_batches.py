@@ -125,7 +125,7 @@ DIGESTS = {
 
 
 @pytest.mark.parametrize("name", DIGESTS)
-def test_the_batches_of_a_shipped_configuration(corpus, name):
+def test_shipped_configuration_batches(corpus, name):
     assert digest_of_run(corpus, name) == DIGESTS[name]
 
 

@@ -75,7 +75,7 @@ def small_windows(monkeypatch):
     monkeypatch.setattr(batching, "WINDOW_EXAMPLES", 32)
 
 
-def test_the_arrays_of_micro_batches():
+def test_micro_batch_arrays():
     """Types and shapes; every row has the ids, the label and the length of its own item."""
     examples = items(203)
     for step in batches(micro_batch_size=4).stream():
@@ -101,7 +101,7 @@ def test_every_example_once_in_each_epoch(small_windows, in_tokens, shuffle):
         assert [step.progress for step in steps] == list(accumulate(step.count for step in steps))
 
 
-def test_order_is_a_function_of_seed_and_epoch(small_windows):
+def test_seed_and_epoch_decide_the_order(small_windows):
     def order(seed, epoch):
         return [numbers(step) for step in batches(seed=seed).stream(epochs=epoch + 1, epoch=epoch)]
 
@@ -115,7 +115,7 @@ def test_order_is_a_function_of_seed_and_epoch(small_windows):
 
 
 @pytest.mark.parametrize("in_tokens", [False, True])
-def test_the_number_of_processes_changes_nothing(small_windows, in_tokens):
+def test_batches_do_not_depend_on_world_size(small_windows, in_tokens):
     """The parts of 2, 3 or 5 processes make up the global batches of one process.
 
     The last batch has 3 examples, too few for 5 processes.

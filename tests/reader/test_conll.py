@@ -147,7 +147,7 @@ def test_conll_u(tmp_path):
 NNP = "Anna\tNNP\nlives\tVBZ\n"
 
 
-def test_parts_of_speech_are_said(tmp_path):
+def test_detect_part_of_speech_tags(tmp_path):
     """By the name of their column, or by the caller; otherwise tags mark entities."""
     for content, labels in ((NNP, None), (f"Token\tPOS\n{NNP}", ())):
         (sentence,) = read_words(write(tmp_path / "a.conll", content), labels)
@@ -273,7 +273,7 @@ def test_what_other_tools_write_by_the_example(tmp_path, name):
         assert f"{len(export) - 1} left out" in process.stderr
 
 
-def test_tags_are_not_added_to_the_lines_of_a_list(tmp_path):
+def test_reject_tag_output_for_json_lists(tmp_path):
     """One line may have several of its objects."""
     path = write(tmp_path / "list.json", FORMS["list.json"][0])
     assert error_of(TaggedFile, path, [], {}, TableOptions()).startswith(f"{path}, line 1: ")
@@ -290,7 +290,7 @@ def test_tags_are_not_added_to_the_lines_of_a_list(tmp_path):
         "I-Per I-Per I-O I-Loc I-O I-Loc",
     ],
 )
-def test_predictions_are_written_in_the_scheme_of_the_file(tmp_path, gold):
+def test_write_predictions_in_the_input_scheme(tmp_path, gold):
     """And in its case, with a score of 80 %. A type that the file does not have stays as the model has it."""
     rows = [f"w {tag}" for tag in gold.split()]
     predicted = TaggedFile(write(tmp_path / "a.conll", "\n".join(rows)), [*IOB2], IOB2, TableOptions())
@@ -328,7 +328,7 @@ def test_a_comment_stands_before_a_sentence(tmp_path):
     assert sentence.words == ["a\u2028b\x0c", "#id", "#a=b"]
 
 
-def test_a_file_without_ends_of_sentences(tmp_path, caplog):
+def test_warn_about_missing_sentence_ends(tmp_path, caplog):
     path = write(tmp_path / "a.txt", "Das O\nWort O\n" * 300 + "\nBonn B-LOC\n")
     read(path)
     assert f"{path}, line 1: a sentence of 600 words" in caplog.text

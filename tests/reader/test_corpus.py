@@ -79,7 +79,7 @@ def test_documents_and_lines_in_order(path, tokenizer):
     assert text.num_tokens == sum(map(len, tokenizer.encode_batch(lines)))
 
 
-def test_pairs_stand_in_alphabetical_order_of_their_languages(path, tokenizer):
+def test_pairs_are_sorted_by_language(path, tokenizer):
     pairs = Corpus(path).parallel["de", "en"]  # given as en-de
     assert len(pairs.shards) > 1 and len(pairs) == len(PAIRS)
     for number, (english, german) in enumerate(PAIRS):
@@ -106,7 +106,7 @@ def test_pairs_that_are_too_long(path, longest):
     assert line.endswith(f" {longest}; {share} of all tokens are truncated{named}")
 
 
-def test_subword_counts_are_those_of_all_text_in_the_language(path, tokenizer):
+def test_subword_counts_cover_all_text_in_the_language(path, tokenizer):
     corpus = Corpus(path)
     english = [line for document in DOCUMENTS for line in document] + [source for source, _ in PAIRS]
     for language, lines in {"en": english, "de": [target for _, target in PAIRS]}.items():
@@ -181,7 +181,7 @@ def rename(manifest):
         lambda manifest: manifest.pop("vocabulary"),
     ],
 )
-def test_a_manifest_of_a_stranger(copy, change):
+def test_reject_tampered_manifest(copy, change):
     """Its checksum fits. No file elsewhere is read, and each that is read has a checksum."""
     rewrite_manifest(copy, change)
     assert error_of(Corpus, copy).startswith(f"{copy / MANIFEST}: ")
@@ -317,7 +317,7 @@ def test_blocks_tile_the_text(path):
         blocks[len(blocks)]
 
 
-def test_a_corpus_of_other_text_rules(tmp_path):
+def test_corpus_with_other_text_rules(tmp_path):
     """Its manifest names them, unless they are ERNIE-M's; other ones are refused."""
     piece_model = train_piece_model(tmp_path / "piece.model")
     text = write_lines(tmp_path / "en.txt", sentences(50, seed=1))

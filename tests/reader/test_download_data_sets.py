@@ -206,7 +206,7 @@ def test_a_damaged_file_in_an_archive_is_named_and_nothing_stays_unpacked(small,
     assert not list(tmp_path.rglob("*.unpacked"))
 
 
-def test_files_of_tatoeba_with_other_numbers_of_lines_are_refused(small, tmp_path):
+def test_reject_misaligned_tatoeba_files(small, tmp_path):
     small.files["/facebookresearch/LASER/main/data/tatoeba/v1/tatoeba.deu-eng.deu"] = b"eins\n"
     assert "expected aligned lines" in error_of(get, tmp_path, "tatoeba")
 

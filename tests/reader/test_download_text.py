@@ -178,7 +178,7 @@ def test_what_others_have_made_is_not_touched(packages, tmp_path):
     assert files_of(tmp_path / "mine") == {"train/notes.txt": b"mine"}
 
 
-def test_the_messages_of_a_file(tmp_path):
+def test_read_message_file(tmp_path):
     """Without plurals, the header and the contexts."""
     messages = {"": HEADER, "a sentence": "ein schöner Satz", "menu\4an entry": "ein Eintrag"}
     data = mo_file(messages | {"one file\0files": "eine Datei\0Dateien"})
@@ -189,7 +189,7 @@ def test_the_messages_of_a_file(tmp_path):
     ]
 
 
-def test_the_names_of_a_language(tmp_path):
+def test_merge_language_names(tmp_path):
     """Of one folder the first name counts; English and translation are those of the same keys."""
     texts = {"en": "one", "zh-Hans": "first", "zh": "second"}
     files = {
@@ -264,7 +264,7 @@ def test_translations(language, english, translation, pairs):
     assert extract_sentence_pairs(language, english, translation) == pairs
 
 
-def test_pip_is_that_of_this_python(tmp_path, monkeypatch):
+def test_pip_runs_in_this_python(tmp_path, monkeypatch):
     """Whatever is on the PATH."""
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -88,7 +88,7 @@ def test_all_are_laid_out(small, tokenizer, tmp_path, capsys):
     assert "already exists" in capsys.readouterr().out
 
 
-def test_the_released_sizes_are_those_of_the_configurations():
+def test_released_sizes_match_the_configurations():
     for size, hidden in download_weights.HIDDEN_SIZE.items():
         config = ErnieMConfig.from_json(ROOT / f"configs/{size}/ernie_config.json")
         assert (config.hidden_size, config.vocab_size) == (hidden, download_weights.VOCAB_SIZE)
@@ -165,7 +165,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     assert f"{tmp_path / 'file'}" in error_of(download, "http://127.0.0.1:9/x", tmp_path / "file" / "x")
 
 
-def test_a_vocabulary_of_another_size_is_refused(tokenizer, tmp_path):
+def test_reject_another_vocab_size(tokenizer, tmp_path):
     """The released vocabulary has 250,002 ids, and this one is smaller."""
     tokenizer.write_vocab(tmp_path / "vocab.txt")
     (tmp_path / "piece.model").write_bytes(tokenizer.piece_model_path.read_bytes())

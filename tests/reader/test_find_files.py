@@ -216,7 +216,7 @@ def test_tables_that_are_not_read_have_a_reason(tmp_path, monkeypatch, caplog):
     assert "my/train.en.tsv: train en is " in caplog.text
 
 
-def test_a_table_of_any_name(tmp_path, monkeypatch):
+def test_find_table_by_any_name(tmp_path, monkeypatch):
     """It is the training file; a folder that is not there is no table."""
     monkeypatch.chdir(tmp_path)
     make(["mine.csv", "test.de.tsv"])
@@ -228,7 +228,7 @@ def test_a_table_of_any_name(tmp_path, monkeypatch):
     assert error_of(find_tables, Path("none"), OUT).startswith("none: ")
 
 
-def test_labels_of_languages(tmp_path, monkeypatch, caplog):
+def test_parse_language_labels(tmp_path, monkeypatch, caplog):
     """Two languages; unknown ones are two as well. A file may have = in its name."""
     monkeypatch.chdir(tmp_path)
     for label in ("en-en", "en", "en-de-fr", "en-zh-Hans"):

@@ -35,7 +35,7 @@ def test_line_ends_take_no_memory(tmp_path, reader):
     assert peak < 8 * BLANK
 
 
-def test_a_list_of_many_objects(tmp_path):
+def test_read_large_json_list_in_linear_time(tmp_path):
     """If the rest of the list were copied for each object, this would take minutes."""
     path = tmp_path / "a.json"
     count = 30_000

@@ -71,7 +71,7 @@ def write(tmp_path):
     return write
 
 
-def test_contexts_and_questions_of_a_file(write, caplog):
+def test_read_contexts_and_questions(write, caplog):
     """The first of question 2's answers is not at its offset; question 4 has only a blank answer."""
     articles = [
         article(qa("1"), qa("2", [answer("Oslo", 49), answer("Oslo", 50), answer("Oslo.", 50)])),
@@ -132,7 +132,7 @@ def test_questions_without_an_answer_are_left_out(write, caplog, purpose):
     assert len(read_squad(path, "test").questions) == 3
 
 
-def test_answers_of_hugging_face(write):
+def test_read_hugging_face_answers(write):
     """An object of lists for each question; rows in "data"; and a row on each line, of which one has none."""
     answers = {"text": ["Rome", "Rome."], "answer_start": [14, 14]}
     row = {"id": "7", "context": TEXT, "question": "Where?", "answers": answers}
@@ -289,7 +289,7 @@ def test_a_question_that_just_fits_is_not_cut(write, tokenizer):
 
 
 @pytest.mark.parametrize("separators", [1, 2])
-def test_the_rows_of_a_batch(write, tokenizer, separators):
+def test_window_batch_rows(write, tokenizer, separators):
     """A batch of all windows in reverse order: each row has its own ids and positions."""
     context = SENTENCES[0]
     cut = replace(SMALL, separators=separators)
@@ -334,7 +334,7 @@ def test_the_official_order_and_targets(write, tokenizer):
     assert any(0 in batch.answers for batch in found)
 
 
-def test_the_official_tokens_of_a_context(write, tokenizer):
+def test_official_context_tokens(write, tokenizer):
     """Those of its words, in which Han characters are not split."""
     path = write({text: [(str(n), "Who?", text.split()[0])] for n, text in enumerate(SENTENCES)})
     windows = make_official_windows(read_squad(path, "dev"), tokenizer, WHOLE)

@@ -129,7 +129,7 @@ def test_a_cell_with_a_line_that_is_not_utf_8_is_dropped_as_a_whole(tmp_path):
     assert f"{path}, line 5: " in error_of(load_dataset, [file], LabelOptions())
 
 
-def test_label_columns_are_named_as_the_labels_of_rows(tmp_path):
+def test_label_columns_are_normalized(tmp_path):
     """In one normal form: a second file may be in another."""
     path = tmp_path / "a.csv"
     path.write_text("text,cafe\u0301,\u00a0b \nx,1,0\ny,0,1\n", encoding="utf-8")
@@ -334,7 +334,7 @@ def test_what_a_model_is_asked_about(tmp_path, caplog, name):
 
 
 @pytest.mark.parametrize("header", ["Nr;Body;Team", "text;sentence;label", "7;Hello;x"])
-def test_the_command_line_of_the_question_works_when_it_is_filled_in(read, monkeypatch, header):
+def test_suggested_command_line_works(read, monkeypatch, header):
     monkeypatch.setattr(sys, "argv", ["fit", "--on_error", "skip", "--text", "no such"])
     content = f"{header}\n1;Hello;x\n2;Bye;y\n"
     lines = error_of(read, "table.csv", content).splitlines()
@@ -357,7 +357,7 @@ def test_a_list_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypat
     assert error_of(read_labeled, Path(path), LabelOptions()).startswith(f"{path}: ")
 
 
-def test_html_in_more_than_a_tenth_of_the_rows_is_said(read, caplog):
+def test_warn_about_html(read, caplog):
     rows = [f"Nice<br>{n},a" if n % 5 == 0 else f"Good {n},b" for n in range(40)]
     read("html.csv", "\n".join(["text,label", *rows]))
     assert [line for line in caplog.messages if "html.csv, line" in line and "HTML" in line]

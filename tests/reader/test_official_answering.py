@@ -65,7 +65,7 @@ def test_an_answer_has_whole_words_or_its_own_subwords(tokenizer, text, answer, 
     assert text[spans[first, 0] : spans[last, 1]] == expected
 
 
-def test_a_question_whose_answer_is_not_found_is_left_out_of_training(tokenizer):
+def test_skip_training_question_without_answer_span(tokenizer):
     """A vertical tab is no white space to the words, but it is to the answer."""
     text = "old\x0brome in 1985."
     file = QuestionFile(None, [text], [Question("1", "where", 0, ("old\x0brome",), (0, 8))])

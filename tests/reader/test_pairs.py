@@ -70,7 +70,7 @@ def test_texts_are_read_and_nothing_else(tmp_path, caplog, form):
         assert message.startswith(f"{path}, line 1: ") and "--columns" in message
 
 
-def test_the_notation_gives_the_order_of_the_languages(tmp_path):
+def test_notation_decides_the_language_order(tmp_path):
     path = write(tmp_path / "a.tsv", [["EN", "de"], *PAIRS])
     assert list(PairRows(f"en-de<={path}")) == PAIRS
     assert list(PairRows(f"de-en<={path}")) == [pair[::-1] for pair in PAIRS]
@@ -90,7 +90,7 @@ def test_negatives(tmp_path):
     assert read.header() == ["query", "positive", "negative", "negative"]
 
 
-def test_lists_of_positives_and_negatives(tmp_path):
+def test_read_positives_and_negatives(tmp_path):
     """A pair for each positive, with its negatives, as in the training files of FlagEmbedding."""
     forms = {"id": 7, "type": "normal", "prompt": "Find it: ", "pos_scores": [0.9, 0.8], "neg_scores": [0.1]}
     objects = [
@@ -155,7 +155,7 @@ def test_pairs_that_another_column_judges_are_asked_about(tmp_path):
         assert list(PairRows(write(path, [[*HEADER, name], *others]))) == PAIRS
 
 
-def test_rows_of_another_split_are_left_out(tmp_path, caplog):
+def test_skip_rows_in_other_splits(tmp_path, caplog):
     rows = [[*HEADER, "split"], *numbered(lambda n, a, b: [a, b, (" Train", "dev", "")[n % 3]])]
     path = write(tmp_path / "a.tsv", rows)
     assert list(PairRows(path)) == [pair for n, pair in enumerate(PAIRS) if n % 3 != 1]

@@ -60,7 +60,7 @@ def test_languages_and_files_that_are_named(folder, tmp_path):
     }
 
 
-def test_held_out_pairs_are_translations_of_the_same_sentences(folder, tmp_path):
+def test_held_out_pairs_share_sentences_across_languages(folder, tmp_path):
     """So three files lose as few rows as one; and no held-out text is trained on."""
     output = tmp_path / "output"
     prepare_pairs([str(folder)], output)
@@ -131,7 +131,7 @@ def test_files_that_are_held_out_by_their_names(tmp_path, names, in_table):
     assert trained < {*english[:80], *german[:80]} and len(trained) == 140
 
 
-def test_many_queries_of_one_answer(tmp_path):
+def test_split_queries_with_a_shared_answer(tmp_path):
     """One of them may be held out, and then none of the others is trained on."""
     rows = [f"what is {line}\tanswer {number % 4}" for number, line in enumerate(LINES)]
     rows += [f"who is {line}\tanswer of {line}" for line in LINES]
@@ -176,7 +176,7 @@ def test_what_is_refused(tmp_path, files, location):
     assert not (tmp_path / "output").exists()
 
 
-def test_the_mean_number_of_tokens_of_a_pair(tmp_path, tokenizer):
+def test_mean_tokens_per_pair(tmp_path, tokenizer):
     """Over files and sides. A side that the vocabulary does not cover is refused by its language."""
     files = {}
     for name, right in (("en-de", "fox"), ("en-fr", "the lazy dog"), ("en-ja", "☃☃☃")):

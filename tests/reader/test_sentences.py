@@ -59,7 +59,7 @@ def test_xtreme_names_and_public_names(tmp_path):
     assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
 
 
-def test_files_of_other_languages(tmp_path):
+def test_read_files_in_other_languages(tmp_path):
     """The columns of a header are found by the languages of the name, of which English is the default."""
     write(
         tmp_path,
@@ -74,7 +74,7 @@ def test_files_of_other_languages(tmp_path):
     assert [bitext.name for bitext in bitexts] == ["sw-en", "fr-de", "qa"]
 
 
-def test_the_alphabetical_order_is_that_of_the_bytes():
+def test_sort_by_bytes():
     """Capitals come before small letters, and those before others; blanks around a line do not count."""
     english = ["b", "a", " ä", "B", "A b", "A"]
     bitext = Bitext("de", ["eins", "zwei", "drei", "vier", "fünf", "sechs"], english)

@@ -63,7 +63,7 @@ def test_a_compressed_file_that_would_fill_the_memory(tmp_path):
         ("می\u200cخواهم", "می\u200cخواهم"),
     ],
 )
-def test_the_normal_form_of_a_label(label, normal):
+def test_normalize_label(label, normal):
     assert normal_label(label) == normal
 
 
@@ -138,9 +138,7 @@ def test_which_labels_stand_for_none(counts, none):
         ("utf-16-le", "utf-16-le", False),
     ],
 )
-def test_utf_8_that_is_read_with_another_encoding_is_warned_of(
-    tmp_path, caplog, written, asked, is_warned_of
-):
+def test_warn_about_wrong_encoding(tmp_path, caplog, written, asked, is_warned_of):
     """Wherever the first letter stands that differs; and once."""
     rows = [f"a plain text {n},{n % 2}" for n in range(600)]
     for name, lines in (("plain.csv", rows), ("long.csv", [*rows, "Ärger im März,1"])):
@@ -150,7 +148,7 @@ def test_utf_8_that_is_read_with_another_encoding_is_warned_of(
     assert [line.startswith(f"{tmp_path / 'long.csv'}: ") for line in warnings] == [True] * is_warned_of
 
 
-def test_a_number_of_any_length_is_read(write):
+def test_read_numbers_with_many_digits(write):
     path = write("my.csv", f"text,score\na,{'9' * 5000}\nb,0.5\n")
     file = NamedFile(path, "train", ALL_LANGUAGES)
     assert "my.csv, line 2: " in error_of(load_dataset, [file], LabelOptions())
@@ -174,7 +172,7 @@ def test_rows_that_are_evaluated_on():
     assert error.startswith("2 of 3 rows have a text of the training data")
 
 
-def test_answers_in_the_cells_of_a_table(caplog):
+def test_format_prediction_cells(caplog):
     """Several labels have commas between them, other lists of texts spaces; the rest is JSON."""
     scores = {"so so": 0.9, "bad": 0.8}
     answers = [

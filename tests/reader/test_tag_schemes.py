@@ -36,6 +36,6 @@ def test_labels_that_mark_no_entities(labels):
         (["O", "B-PER", "I-O"], {"I-O"}),
     ],
 )
-def test_labels_of_no_scheme_are_named(labels, others):
+def test_name_labels_without_a_scheme(labels, others):
     """By those who ask: they are left out."""
     assert {*labels} - entity_tags(labels).keys() == others

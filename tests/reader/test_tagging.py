@@ -26,7 +26,7 @@ O = 4  # noqa: E741
 X = IGNORED
 
 
-def test_the_share_of_entities_that_begin_at_a_mark():
+def test_share_with_entities_at_punctuation():
     """A word with a letter or a digit is none, whatever marks are in it."""
     begins = {0, 2}
     first = Sentence(JOINT.join(["(", "U.S.", "-", "3%", "so"]), (0, 2, 1, 0, 4))
@@ -48,7 +48,7 @@ def test_the_share_of_entities_that_begin_at_a_mark():
         ("IOBES", "B-PER I-PER E-PER S-PER O S-LOC", "B-PER I-PER I-PER B-PER O B-LOC"),
     ],
 )
-def test_tags_of_every_scheme_become_iob2(write, scheme, tags, iob2):
+def test_convert_tag_schemes_to_iob2(write, scheme, tags, iob2):
     assert to_iob2(tags.split()) == iob2.split()
     assert to_iob2(iob2.split()) == iob2.split()
     words = ["word"] * len(tags.split())
@@ -83,7 +83,7 @@ def write(tmp_path):
     return write
 
 
-def test_rows_of_a_file(write):
+def test_read_rows(write):
     path = write("text_a\tlabel\nEkeus+heads+for+Baghdad\tB-PER+O+O+B-LOC\n前\tO\n")
     sentences = read_tagged(path, LABELS)
     assert sentences == [Sentence("Ekeus\x02heads\x02for\x02Baghdad", (0, 4, 4, 2)), Sentence("前", (4,))]
@@ -110,7 +110,7 @@ def test_rows_of_a_file(write):
         ),
     ],
 )
-def test_faults_of_a_file(write, content, message):
+def test_reject_invalid_rows(write, content, message):
     assert message in error_of(read_tagged, write(content), LABELS)
 
 
@@ -190,7 +190,7 @@ def test_windows():
     assert sum(label != X for label in feature.labels) == 16  # each word once
 
 
-def test_the_word_in_the_middle_of_an_overlap_belongs_to_the_window_before():
+def test_middle_overlap_word_is_tagged_in_the_earlier_window():
     """There is room for 12 subwords, so the overlap has 3: words 9, 10 and 11. Every word has one subword."""
     first, second = cut_windows([1] * 20, budget=12)
     assert (first.end, second.start) == (12, 9)
@@ -206,7 +206,7 @@ def test_a_word_longer_than_a_window_is_cut_and_has_a_label():
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_windows_of_random_sentences(seed):
+def test_windows_over_random_sentences(seed):
     """Each word is tagged in one window, where it has the most context; windows are full and overlap."""
     rng = np.random.default_rng(seed)
     budget = int(rng.integers(6, 40))
@@ -232,7 +232,7 @@ def test_windows_of_random_sentences(seed):
                 assert before >= after
 
 
-def test_the_arrays_of_a_batch():
+def test_tagging_batch_arrays():
     """Three sentences, the second in two windows; every subword is labeled."""
     task = EncodeTagged(Letters(), 10, INSIDE, "all")
     sentences = [sentence("ab c", 0, O), sentence("a b c d e f g h i", *[O] * 9), sentence("d", 2)]
@@ -278,7 +278,7 @@ def test_official_labels():
         ("", ""),
     ],
 )
-def test_words_of_a_raw_text(text, words):
+def test_split_raw_text_into_words(text, words):
     """Marks are apart as in CoNLL; a no-break space is white space."""
     found = [text[start:end] for start, end in split_words(text, marks_apart=True)]
     assert "|".join(found) == words

@@ -62,7 +62,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("content, expected", ROWS.values(), ids=ROWS.keys())
-def test_rows_of_a_file(write, content, expected):
+def test_read_rows(write, content, expected):
     examples = read_classification(write(content), LABELS)
     assert list(examples) == expected and examples.location(1) == "line 3"
     assert examples.inputs.tolist() == [input_hash(*row[:2]) for row in expected]
@@ -98,7 +98,7 @@ def test_ids_as_labels_and_no_labels(write):
         (b"text_a\ttext_b\tlabel\na\tb\tneutral\nab\xffc\tb\tneutral\n", "x.tsv, line 3: not UTF-8 (byte 3"),
     ],
 )
-def test_faults_of_a_file(write, content, message):
+def test_reject_invalid_rows(write, content, message):
     assert message in error_of(read_classification, write(content), LABELS)
 
 
@@ -123,7 +123,7 @@ def test_any_other_table_is_for_fit(write, tmp_path, content):
     assert line.startswith(str(path)) and "ernie-m fit" in line
 
 
-def test_labels_of_ones_own_are_for_fit_or_a_label_map(write):
+def test_unknown_labels_need_fit_or_a_label_map(write):
     line = error_of(read_classification, write("text_a\tlabel\na\tneutral\n"), num_labels=3)
     assert "x.tsv, line 2: " in line and "--label_map_config" in line and "ernie-m fit" in line
 
@@ -140,7 +140,7 @@ def test_the_example_writes_the_official_form(tmp_path):
 
 
 @pytest.mark.parametrize("regression", [False, True])
-def test_all_faults_of_a_file_are_said_at_once(write, regression):
+def test_report_all_row_errors_at_once(write, regression):
     """Ten of a kind, and the number of the others."""
     rows = ["a\t2.5" if regression else "a\tneutral", "a", *(f"a\tx{i}" for i in range(12)), "\t\t"]
     path = write("\n".join(["text_a\tlabel", *rows, ""]))
@@ -212,7 +212,7 @@ def test_bad_patterns():
     assert "duplicate a.%s" in error_of(expand, "a.%s,b.%s, a.%s", ["en"], "--dev_set")
 
 
-def test_features_of_rows(write, tokenizer):
+def test_encode_rows(write, tokenizer):
     """Many rows at once have the ids of `Tokenizer.build`; an empty text_b is as none."""
     path = write("text_a\ttext_b\tlabel\nthe fox\tthe dog\tneutral\nthe\t\tneutral\n")
     pairs = read_classification(path, LABELS)

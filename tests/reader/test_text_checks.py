@@ -164,7 +164,7 @@ def test_few_odd_lines_behind_the_beginning(tmp_path):
 
 
 @pytest.mark.data
-def test_no_part_of_real_text_is_odd(data_dir):
+def test_real_text_passes_text_checks(data_dir):
     """Thirty lines of each 900 in fifteen languages, news, talk and captions among them."""
     packed = data_dir.glob("pretrain/*/*.gz")
     texts = {path: gzip.decompress(path.read_bytes()).decode() for path in packed}
@@ -219,7 +219,7 @@ def test_json_lines_and_tables_are_refused(tmp_path, name, line, location, said)
         assert message.startswith(f"{path}{location}: ") and said in message
 
 
-def test_the_sides_of_pairs(tmp_path, caplog):
+def test_check_both_sides(tmp_path, caplog):
     """Of a table and of two files, for corpora and for training. The line is that among the rows."""
     caplog.set_level("INFO")
     tags = [f"<2de> {text}" for text in OTHERS]

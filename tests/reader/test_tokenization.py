@@ -73,7 +73,7 @@ def test_normalize_by_hand(text, expected):
     assert normalize(text) == expected
 
 
-def test_of_a_text_without_rules_a_lone_surrogate_alone_changes():
+def test_text_rules_none_replace_only_lone_surrogates():
     assert without_surrogates("“\ud800x”") == "“\ufffdx”"
 
 
@@ -89,7 +89,7 @@ def test_normalize_by_category():
         assert normalize(character) == expected, hex(code)
 
 
-def test_derived_ids_are_those_of_xlm_r(piece_model, tokenizer):
+def test_derived_ids_equal_xlm_r(piece_model, tokenizer):
     """[CLS] [PAD] [SEP] [UNK] stand for the model's first three subwords, so subword n has the id n + 1."""
     model = sentencepiece.SentencePieceProcessor(model_file=str(piece_model))
     size = model.GetPieceSize()
@@ -144,7 +144,7 @@ def test_a_model_that_spells_in_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("character", ["½", "\ufdfa"])
-def test_a_span_ends_before_a_character_of_the_next_tokens(tokenizer, character):
+def test_span_ends_before_the_next_tokens_character(tokenizer, character):
     """½ becomes 1⁄2, which is all in tokens of its own: that of the x before it has the x alone.
 
     The other character becomes several words.
@@ -156,7 +156,7 @@ def test_a_span_ends_before_a_character_of_the_next_tokens(tokenizer, character)
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
-def test_spans_of_tokens(tokenizer, text):
+def test_token_spans(tokenizer, text):
     """Spans ascend, cover all that is visible, and hold the characters of their tokens."""
     _, spans = encode_with_offsets(tokenizer, text)
     for bounds in zip(*spans):
@@ -182,7 +182,7 @@ def test_spans_of_tokens(tokenizer, text):
         (["", ""], "<>"),
     ],
 )
-def test_the_inputs_of_a_text_and_of_a_pair(tokenizer, texts, parts):
+def test_build_inputs_from_text_and_pair(tokenizer, texts, parts):
     """The parts are [CLS], [SEP] and the two texts."""
     encoded = dict(zip("AB", map(tokenizer.encode, texts)))
     encoded |= {"<": [tokenizer.cls_id], ">": [tokenizer.sep_id]}
@@ -214,7 +214,7 @@ def test_truncation_takes_from_the_longer():
         assert truncate_longest_first(length_a, length_b, budget) == expected, (length_a, length_b, budget)
 
 
-def test_both_forms_of_vocab_txt(tokenizer, piece_model, tmp_path):
+def test_read_both_vocab_txt_formats(tokenizer, piece_model, tmp_path):
     """White space is a token; a byte order mark may stand before the first."""
     tokenizer.write_vocab(tmp_path / "tab.txt")
     tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
@@ -284,7 +284,7 @@ def test_bad_vocabularies_are_refused(piece_model, tmp_path, content, message):
     assert message in error_of(Tokenizer, path, piece_model)
 
 
-def test_the_dict_of_fairseq(tokenizer, piece_model, tmp_path, caplog):
+def test_read_fairseq_dict(tokenizer, piece_model, tmp_path, caplog):
     """Its lines have the ids from 4 on, fillers among them; a subword without a line is unknown."""
     path = tmp_path / "dict.txt"
 
@@ -309,7 +309,7 @@ def test_the_dict_of_fairseq(tokenizer, piece_model, tmp_path, caplog):
     assert ascii("☃")[1:-1] in caplog.text or "☃" in caplog.text
 
 
-def test_of_a_token_or_an_id_that_occurs_twice_the_last_one_wins(tmp_path, piece_model, tokenizer, caplog):
+def test_last_duplicate_token_or_id_wins(tmp_path, piece_model, tokenizer, caplog):
     """As in the official code, vocab[token] = id and then token_of[id] = token. A warning names the lines."""
     size = len(tokenizer.vocab)
     tokenizer.write_vocab(tmp_path / "vocab.txt")
@@ -488,7 +488,7 @@ def test_a_folder_says_its_text_rules_and_added_tokens_or_is_refused(piece_model
         ({"tokenizer_class": ""}, None),
     ],
 )
-def test_settings_of_other_libraries(tmp_path, settings, length):
+def test_read_other_library_settings(tmp_path, settings, length):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     folder = Folder(tmp_path)
     check_kind(folder, {}, None)
@@ -503,4 +503,4 @@ def test_real_text_in_fifteen_languages(data_dir):
         lines = path.read_text(encoding="utf-8").split("\n")[:30]
         for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
             assert tokenizer.encode(line) == ids == encode_with_offsets(tokenizer, line)[0]
-            test_spans_of_tokens(tokenizer, line)
+            test_token_spans(tokenizer, line)

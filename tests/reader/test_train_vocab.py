@@ -57,7 +57,7 @@ def test_lines_are_sampled_as_the_tokenizer_normalizes_them(tmp_path):
     assert sampled == [normalize(line)] and sampled != [line]
 
 
-def test_each_side_of_text_has_random_numbers_of_its_own(tmp_path, texts):
+def test_each_side_has_its_own_random_numbers(tmp_path, texts):
     keys = [side.key for side in script.read_sides(options(tmp_path, texts), "counting")]
     assert len({*keys}) == len(keys) == 4  # two languages, and two sides of pairs
 

@@ -22,7 +22,7 @@ from tests.toys import sentences, train_piece_model
     ],
     ids=["suited", "unknown", "letters", "han", "empty"],
 )
-def test_only_unsuited_text_is_warned_of(tmp_path, caplog, text, is_warned):
+def test_warn_only_about_uncovered_text(tmp_path, caplog, text, is_warned):
     """The vocabulary is trained on made-up words, which have no q, w or v, and on some Chinese.
 
     In "unknown" all letters are unknown, and in "letters" each word is a single letter.

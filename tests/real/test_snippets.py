@@ -22,7 +22,7 @@ MODEL = Path(os.environ["REAL_MODEL"])
 COUNT = 2_400
 
 
-def test_the_blocks_of_both_pages(tmp_path, data_dir, monkeypatch):
+def test_run_blocks_from_both_pages(tmp_path, data_dir, monkeypatch):
     lines = raw_lines(data_dir, COUNT)
     call_main(export, as_flags({"model": MODEL, "output": tmp_path / "exported", "format": "onnx"}))
     (tmp_path / "configs").mkdir()

@@ -36,7 +36,7 @@ def expected(lines):
 
 
 @pytest.mark.parametrize("target", [None, "ernie-m", "xlm-roberta"])
-def test_the_ids_of_all_lines(tmp_path, lines, expected, target):
+def test_ids_on_all_lines(tmp_path, lines, expected, target):
     """Of the model as its makers have it, and of what ernie-m convert makes of it."""
     folder = MODEL
     if target is not None:

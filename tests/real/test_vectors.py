@@ -61,7 +61,7 @@ def lines(data_dir):
     "pooling, normalize",
     [("mean_tokens", True), ("mean_tokens", False), ("cls_token", True), ("cls_token", False)],
 )
-def test_the_vectors_of_all_lines(tmp_path, lines, pooling, normalize):
+def test_embeddings_on_all_lines(tmp_path, lines, pooling, normalize):
     """In its own form, and after a conversion to each form that can hold the model, and back."""
     folder = variant(tmp_path / "variant", pooling, normalize)
     reference = SentenceTransformer(str(folder), device="cpu")

@@ -114,7 +114,7 @@ def test_every_part_is_compared(two_parts, name, damage):
     assert f"{path.parent}/" in error_of(read_state, two_parts)
 
 
-def test_a_state_or_a_model_of_another_step(tmp_path):
+def test_reject_state_or_model_from_another_step(tmp_path):
     """Each is whole, but they are of two steps."""
     first = make_step(tmp_path, 1)
     second = make_step(tmp_path, 2)
@@ -123,7 +123,7 @@ def test_a_state_or_a_model_of_another_step(tmp_path):
     assert read_state(first)[1] == {"step": 1}
 
 
-def test_an_error_of_another_process_ends_this_one(tmp_path, monkeypatch):
+def test_error_in_another_process_ends_this_one(tmp_path, monkeypatch):
     """The other of two processes, a stand-in, cannot write its part.
 
     The processes exchange (result, fault) after each of three pieces of work: making the folder, writing the

@@ -234,7 +234,7 @@ def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
     assert step.skipped and engine.bad_in_a_row == 1
 
 
-def test_the_scaler_is_part_of_the_state(fp16, tmp_path):
+def test_state_includes_the_loss_scaler(fp16, tmp_path):
     """The scale doubles after 3 finite steps, and 2 of the next 3 are done."""
     scaling = {"init_loss_scaling": 8.0, "incr_every_n_steps": 3}
     first = make("float32", precision=Precision("fp16", loss_scaling=scaling))
@@ -247,7 +247,7 @@ def test_the_scaler_is_part_of_the_state(fp16, tmp_path):
     assert first.scaler.state_dict()["incr_count"] == 2
 
 
-def test_state_of_another_model_is_one_line(straight_run):
+def test_reject_state_from_another_model(straight_run):
     engine = make()
     unknown = {"other.weight/moment1": np.zeros(3)}
     assert "other.weight" in error_of(engine.load_state_dict, {**straight_run.state, "optimizer": unknown})

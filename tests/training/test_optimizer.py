@@ -115,7 +115,7 @@ def test_only_weights_decay(model):
         assert is_decayed(name) == is_weight, name
 
 
-def test_ratios_of_other_names():
+def test_learning_rate_ratio_by_other_names():
     """Heads have the full rate, also their layer norm; layer 11 of 12 is the top one."""
     ratios = {
         "language_embeddings.weight": 1.0,

@@ -9,7 +9,7 @@ from tests.training.own_loop import LOOPS, OPTIMIZERS, assert_same_gradients, gr
 
 
 @pytest.mark.parametrize("uses", LOOPS, ids="-".join)
-def test_the_table_has_the_gradient_of_plain_kernels(monkeypatch, uses):
+def test_embedding_gradient_equals_plain_kernels(monkeypatch, uses):
     """With each optimizer, cleared to zeros or to None, in a model and in a copy of one that is trained."""
     cases = list(itertools.product(OPTIMIZERS, (True, False), (False, True)))
     found = {case: gradients(uses, *case) for case in cases}

@@ -21,7 +21,7 @@ FAST = (
 
 
 @pytest.mark.parametrize("name", toys.NAMES)
-def test_float64_is_that_of_the_fast_kernels(monkeypatch, name):
+def test_plain_float64_equals_fast_kernels(monkeypatch, name):
     paddle.set_default_dtype("float64")
     try:
         fast = toys.results_of(name, "float64", Precision(), LARGE)

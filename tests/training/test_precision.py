@@ -36,7 +36,7 @@ def test_o2_needs_a_gpu():
 
 @pytest.mark.parametrize(("amp", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
 @pytest.mark.parametrize("level", ["O1", "O2"])
-def test_calls_of_paddle(fp16, monkeypatch, amp, dtype, level):
+def test_call_paddle_amp(fp16, monkeypatch, amp, dtype, level):
     """auto_cast is called around each forward pass; in O2 decorate is called once, at the first step.
 
     There are four forward passes: two micro-batches in each of two steps.
@@ -142,7 +142,7 @@ def test_what_a_cpu_lacks_is_said_and_computed_in_full_precision(monkeypatch, me
     assert warnings == [f"amp {need}" for need in needs]
 
 
-def test_the_option_for_bf16_is_that_of_the_command(monkeypatch, messages):
+def test_suggest_bf16_option_by_command(monkeypatch, messages):
     monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda: None)
     Precision()
     Precision(option="--run.amp")
@@ -159,7 +159,7 @@ def test_a_gpu_does_not_need_the_bf16_of_a_cpu(fp16, monkeypatch, messages):
     assert "precision bf16 O1" in messages()[0]
 
 
-def test_signatures_of_paddle():
+def test_paddle_signatures():
     """The stand-ins of these tests take what Paddle's functions take."""
     for function, names in (
         (paddle.device.cuda.get_device_capability, ["device"]),
@@ -194,7 +194,7 @@ def test_masters_begin_from_the_loaded_weights(fp16, monkeypatch):
     assert (rounded != exported).all()
 
 
-def test_master_weights_are_part_of_the_state(monkeypatch):
+def test_state_includes_master_weights(monkeypatch):
     """A second optimizer loads what the first one has loaded.
 
     Paddle then keeps the moments under the names of the master weights, not under those of the parameters.

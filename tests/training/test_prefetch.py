@@ -56,7 +56,7 @@ def test_it_runs_ahead_and_then_waits(tmp_path):
         ("truncate", UserError, "killed by signal 7 .a file was truncated"),
     ],
 )
-def test_the_end_of_a_worker_is_raised_after_its_items(tmp_path, event, error, message):
+def test_raise_worker_end_after_its_items(tmp_path, event, error, message):
     with prefetch(partial(one_then, event, str(tmp_path / "a.npy"))) as items:
         assert next(items) == 1
         with pytest.raises(error, match=message):

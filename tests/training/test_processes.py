@@ -71,7 +71,7 @@ def proofs(tmp_path_factory):
     return folder
 
 
-def test_an_error_of_the_main_process_is_raised_on_the_others(monkeypatch):
+def test_raise_main_process_error_on_the_others(monkeypatch):
     """They would go on otherwise, and wait for it for ever."""
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "is_main", lambda: False)
@@ -126,7 +126,7 @@ print("sum", distributed.all_sum([distributed.rank() + 1]))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["launch.py", "paddle.distributed.launch", "fleetrun"])
-def test_the_processes_of_each_launcher_are_joined(tmp_path, launcher):
+def test_join_processes_from_each_launcher(tmp_path, launcher):
     (tmp_path / "join.py").write_text(JOIN)
     of_paddle = ["-m", launcher, "--devices=-1,-1"]
     command, environment = {
@@ -153,7 +153,7 @@ def test_sums_are_sums_and_equal_on_every_process(proofs):
     assert results[0]["weight"] == [7.0] * 3
 
 
-def test_own_loops_of_two_processes_have_the_gradients_of_one(proofs, monkeypatch):
+def test_custom_loop_gradients_are_equal_in_two_processes(proofs, monkeypatch):
     """With each optimizer, whose gradients are cleared to zeros or to None."""
     found = dict(np.load(proofs / "own_loops.npz"))
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
@@ -190,7 +190,7 @@ def test_two_processes_equal_one(straight_run, proofs, stage):
         assert trained["accumulators"] == [len(moments), len(moments)]
 
 
-def test_o2_exports_the_master_weights_of_all_processes(proofs):
+def test_o2_exports_all_master_weights(proofs):
     """They are as exact as those of one process: the weights themselves are rounded to bfloat16."""
     start = weights(make("float32"))
     with np.load(proofs / "masters.npz") as exported:
@@ -199,7 +199,7 @@ def test_o2_exports_the_master_weights_of_all_processes(proofs):
             np.testing.assert_array_equal(exported[name], value + np.float32(1e-4), err_msg=name)
 
 
-def test_the_parts_of_three_are_read_by_two_and_by_one(proofs):
+def test_two_and_one_processes_load_state_from_three(proofs):
     """Two processes have written what they read of three as two parts, each with some arrays."""
     saved, _ = parts_of_three()
     parts = [safe.read(path) for path in (proofs / "1/three.loaded").rglob("arrays*")]

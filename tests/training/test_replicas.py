@@ -84,7 +84,7 @@ def test_fine_tuning(threads, recompute):
         assert fine_tuned(recompute) == alone
 
 
-def test_a_gradient_of_all_words(threads):
+def test_dense_embedding_gradient(threads):
     threads(1)
     alone, _ = fine_tuned(loss_of=with_all_words)
     threads(2)
@@ -142,7 +142,7 @@ def test_pre_training(threads, objective):
     assert trained() == alone
 
 
-def test_each_micro_batch_has_a_dropout_of_its_own(threads):
+def test_each_micro_batch_has_its_own_dropout(threads):
     """That of a step depends on nothing but its number."""
     threads(2)
     (batch,) = micro_batches(0, count=1)

@@ -125,7 +125,7 @@ def test_words_that_another_process_has_looked_up_are_updated(monkeypatch):
     assert_same_bits(*states)
 
 
-def test_rows_have_the_bits_of_paddles_adamw():
+def test_lazy_adamw_is_bitwise_equal_to_paddle():
     """In each step some rows get a gradient, and others only have moments."""
     table = word_embeddings.WordEmbeddings(WORDS, 8)
     parameter = paddle.create_parameter(table.weight.shape, "float32")

@@ -68,7 +68,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("number", [2, None])
-def test_a_state_of_another_revision_is_refused(folder, save, model, number):
+def test_reject_state_from_another_revision(folder, save, model, number):
     """It is no damage: the folder keeps its name, and the one before it is not taken instead."""
     save(folder, 2)
     folder.save_step(4, files_of(model, 4), {}, {"format": number})
@@ -77,7 +77,7 @@ def test_a_state_of_another_revision_is_refused(folder, save, model, number):
     assert names_in(folder.path) == ["step_2", "step_4"]
 
 
-def test_a_step_of_another_folder_serves_until_there_is_one(folder, save, tmp_path):
+def test_resume_from_another_folder(folder, save, tmp_path):
     """`resume_from` names it. A run goes on from it only if its own folder has no step."""
     save(folder, 2)
     save(folder, 4)
@@ -110,7 +110,7 @@ def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp
     assert open_checkpoint(second.path / "best").settings["step"] == 2
 
 
-def test_a_best_model_of_another_step(folder, save, model):
+def test_best_model_from_another_step(folder, save, model):
     """The step folder knows step 2 as the best one, and the evaluation of step 4 as the last one.
 
     After a kill best/ may be of a later step, which the run will select again.
@@ -181,7 +181,7 @@ def test_overwriting_does_not_remove_what_the_run_reads(folder, save, source):
     assert names_in(folder.path) == ["best", "step_2", "step_4"]
 
 
-def test_seeds_have_folders_of_their_own(folder, save, model):
+def test_seeds_have_separate_folders(folder, save, model):
     folder.resume_from = folder.path.parent / "step_9"
     folder.keep_checkpoints = 3
     seed = folder.for_seed(3)
@@ -207,7 +207,7 @@ def test_seeds_have_folders_of_their_own(folder, save, model):
     assert error_of(seed.selected).startswith(f"{path}: ")
 
 
-def test_what_killed_processes_left_in_the_folders_of_seeds_is_cleared(folder):
+def test_clear_leftovers_in_seed_folders(folder):
     """It is cleared when the lock is taken."""
     leftover = folder.path / "seed_3" / ".step_2.tmp-1-elsewhere-0123abcd"
     leftover.mkdir(parents=True)

@@ -41,7 +41,7 @@ def test_200_writers_with_one_process_id(tmp_path, monkeypatch, kind):
     assert len(list(tmp_path.iterdir())) == len(written)  # nothing is left behind
 
 
-def test_the_ends_of_a_json_file(tmp_path):
+def test_read_json_with_bom_or_without_end(tmp_path):
     """A byte order mark is skipped, and a file without end is not read whole."""
     (tmp_path / "a.json").write_text("\ufeff[1]")
     assert files.read_json(tmp_path / "a.json") == [1]
@@ -64,7 +64,7 @@ def test_a_file_that_was_renamed_before_it_is_locked(tmp_path, monkeypatch):
         assert not files.take_lock(file)
 
 
-def test_one_writer_of_an_output(tmp_path):
+def test_lock_output_for_one_writer(tmp_path):
     """A second one is refused, whichever way it names the output; afterwards the next one may write."""
     output = tmp_path / "new" / "out"
     (tmp_path / "link").symlink_to(output)
@@ -209,7 +209,7 @@ def test_a_folder_lost_between_two_renames_is_put_back(tmp_path, ended):
     assert (tmp_path / "best/model").read_text() == "the older one"
 
 
-def test_leftovers_of_a_killed_process_are_cleared(tmp_path, ended, running):
+def test_clear_leftovers_from_killed_processes(tmp_path, ended, running):
     """What a running process writes stays, and so does every name that is not exactly ours."""
     cleared = [f".best.tmp-{ended}", f".best.old-{ended}", f".step_3.gone-{ended}"]
     cleared.append(".x.tmp-1-elsewhere-0123abcd")  # its process ran on another machine
@@ -224,7 +224,7 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path, ended, running):
     assert (tmp_path / "best" / "new").exists()
 
 
-def test_a_process_of_another_user_runs(tmp_path, monkeypatch):
+def test_detect_process_run_by_another_user(tmp_path, monkeypatch):
     """It may not be sent a signal, which says that it is there."""
 
     def refuse(process, number):

@@ -17,7 +17,7 @@ FLORES = (
 )
 
 
-def test_no_two_languages_of_flores_are_one():
+def test_flores_languages_are_distinct():
     names = FLORES.split()
     assert len({language_tag(name) for name in names} - {""}) == len(names)
 

@@ -44,7 +44,7 @@ def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, ca
     assert run_log.setup(rank=3) == tmp_path / "logs" / "xnli_job.log.3"
 
 
-def test_a_copy_has_the_lines_of_its_own_run_from_the_first_on(tmp_path):
+def test_log_copy_has_all_lines_from_its_run(tmp_path):
     for name in ("one", "two", "two"):  # the third run goes on with the second
         path = run_log.setup(str(tmp_path), is_copied=True)
         run_log.logger.info("%s begins", name)
@@ -109,7 +109,7 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
     assert "cannot write the log" in error_of(run_log.copy_log, tmp_path / "log" / "job.log.0")
 
 
-def test_eta_is_the_rest_at_the_mean_speed_of_this_process(now):
+def test_eta_uses_the_mean_speed_since_start(now):
     bar = run_log.Progress(100, "work", initial=40)
     assert bar.eta() == "?"
     now[0] += 10

@@ -73,7 +73,7 @@ def test_cores_are_physical_and_those_this_process_may_use(proc, monkeypatch):
         ("600000 100000", "max", 4, 16 << 30),  # of a larger machine: this process may use 4
     ],
 )
-def test_limits_of_a_container(proc, monkeypatch, cpu_max, memory_max, cores, memory):
+def test_container_limits(proc, monkeypatch, cpu_max, memory_max, cores, memory):
     """On a machine of 4 cores and 16 GiB.
 
     `cpu_max` is a quota of processor time and its period: 300000 of 100000 are 3 cores. `memory_max` is in
@@ -184,7 +184,7 @@ for _ in range(3): print(prepare())
 """
 
 
-def test_prepare_knows_the_processes_of_a_job_and_says_once_that_it_comes_too_late():
+def test_prepare_counts_local_processes_and_warns_once_if_late():
     """The threads of this machine are for its 2 processes, not for the 16 of the whole run."""
     process = python(LATE, PADDLE_LOCAL_SIZE="2", PADDLE_TRAINERS_NUM="16", PADDLE_TRAINER_ID="1")
     (line,) = {*process.stdout.splitlines()}

@@ -16,7 +16,7 @@ def test_the_mean_by_hand():
     assert means.subtract(vectors, "en").tolist() == [[[-1, -2], [1, 2]], [[0, -1], [0, 1]]]
 
 
-def test_the_nearest_mean_names_the_language_of_each_layer():
+def test_nearest_mean_decides_the_language_per_layer():
     """The two languages have exchanged means at the two layers. The longer mean is not preferred."""
     x_axis = [9, 0]
     y_axis = [0, 1]
@@ -39,7 +39,7 @@ def test_the_nearest_mean_says_a_language_if_it_is_clearly_the_nearest():
 
 
 @pytest.mark.parametrize("wrong", ["de", "en"])
-def test_means_of_another_shape_are_refused(tmp_path, wrong):
+def test_reject_means_with_another_shape(tmp_path, wrong):
     """Also if it is only one of the languages."""
     path = tmp_path / "language_means.safetensors"
     shapes = {"de": (3, 4), "en": (3, 4)} | {wrong: (3, 5)}

@@ -100,7 +100,7 @@ def test_pairs_and_scores_are_lasers(source_count, target_count):
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_one_mean_of_one_direction_decides(side):
+def test_margin_uses_the_mean_in_each_direction(side):
     """Of source 1, or of target 1, with itself: (0.5 - 0.7) / 2. The other means are above 0."""
     one, other = (
         Neighbors(np.float32([[0.8], [0.5]]), np.array([[0], [0]])),

@@ -55,7 +55,7 @@ def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd():
     assert select_layer_on_half(np.stack([src]), np.stack([src]), line_keys(60)) == (0, 1.0)
 
 
-def test_the_layer_of_the_margin_is_chosen_by_margin():
+def test_choose_margin_layer_by_margin():
     """With this seed the cosine would choose another layer."""
     rng = np.random.default_rng(5)
     src = rng.normal(size=(3, 60, 6))  # [L + 1, N, H]
@@ -85,7 +85,7 @@ def test_repeats_are_counted(caplog):
 
 
 @pytest.mark.parametrize(("name", "number"), [("middle", 1), ("last", 3), (0, 0), ("3", 3)])
-def test_names_of_layers(name, number):
+def test_parse_layer_names(name, number):
     assert layer_number(name, num_layers=3) == number
     assert "layer 4 " in error_of(layer_number, 4, 3)
 
@@ -105,7 +105,7 @@ def tiny_model():
     return ErnieMModel(config)
 
 
-def test_vectors_are_means_of_the_real_tokens_in_the_order_given(monkeypatch):
+def test_embeddings_are_token_means_in_input_order(monkeypatch):
     """Sentences of different lengths share batches, and are compared with each sentence alone."""
     model = tiny_model()
     model.train()
