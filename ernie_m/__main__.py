@@ -77,9 +77,9 @@ def reject_unknown_name(kind: str, name: str, known: list[str]) -> NoReturn:
     Raises:
         UserError: always.
     """
-    from ernie_m.utils.args import advice_on
+    from ernie_m.utils.args import suggest_name
 
-    raise UserError(f"unknown {kind} '{name}'; {advice_on(name, known)}")
+    raise UserError(f"unknown {kind} '{name}'; {suggest_name(name, known)}")
 
 
 def format_usage() -> str:

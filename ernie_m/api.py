@@ -36,7 +36,7 @@ from ernie_m.model.tasks import (
     TOKEN_CLASSIFICATION,
     ZERO_SHOT,
 )
-from ernie_m.utils.args import PositiveInt, accepts, in_words
+from ernie_m.utils.args import PositiveInt, describe_type, is_valid
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import FileVersion
 from ernie_m.utils.paddle_settings import configure_as_library, prepare
@@ -107,7 +107,7 @@ def load(
     if not isinstance(folder, str | os.PathLike):
         raise UserError(f"load: folder must be a path, got {folder!r}")
     if task is not None and task not in SUPERVISED_TASKS:
-        raise UserError(f"invalid task {task!r} (expected {in_words(Literal[SUPERVISED_TASKS])})")
+        raise UserError(f"invalid task {task!r} (expected {describe_type(Literal[SUPERVISED_TASKS])})")
     configure_as_library()
     loaded = load_model(Path(folder), engine=engine, task=task, amp=amp)
     if task is not None and loaded.task != task:
@@ -283,7 +283,7 @@ class Model:
 
         if on_empty not in ("error", "skip"):
             raise UserError(f"invalid on_empty {on_empty!r} (choose from error, skip)")
-        if not accepts(PositiveInt | None, batch_size):
+        if not is_valid(PositiveInt | None, batch_size):
             raise UserError(f"invalid batch_size {batch_size!r} (expected an integer, at least 1)")
         sentences = as_list(texts, "texts")
         languages = parse_text_languages(center_by_language, len(sentences))
@@ -439,7 +439,7 @@ class Model:
         if folder is not None and os.path.exists(folder):
             raise UserError(f"{folder} already exists. Choose another folder")
         if task not in (None, *KINDS):
-            raise UserError(f"invalid task {task!r} (expected {in_words(Literal[KINDS])})")
+            raise UserError(f"invalid task {task!r} (expected {describe_type(Literal[KINDS])})")
         rows = [as_row(text, number) for number, text in enumerate(as_list(texts, "texts"))]
         # A row of a NumPy array is also a list.
         given = [label.tolist() if hasattr(label, "tolist") else label for label in as_list(labels, "labels")]

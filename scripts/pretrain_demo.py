@@ -24,7 +24,7 @@ from ernie_m.utils.args import PositiveInt, option, parse_options
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import say
 from ernie_m.utils.files import read_json
-from ernie_m.utils.logging import in_columns
+from ernie_m.utils.logging import format_columns
 from scripts.quick import average_without_english, read_sentences, score_topics
 
 OUTPUT = Path("output/demo")
@@ -187,7 +187,7 @@ def show(scores: Mapping[str, Mapping[str, float]]) -> None:
     lines = [["", *measures]]
     for label, row in scores.items():
         lines.append([label, *(f"{row[measure]:.1f}" if measure in row else "-" for measure in measures)])
-    print(f"\n{in_columns(lines)}\n")
+    print(f"\n{format_columns(lines)}\n")
     alone, together = (scores[label] for label in MIXES)
     for measure in measures:
         print(f"{measure}: {together[measure] - alone[measure]:+.1f} with all four objectives vs. MMLM")

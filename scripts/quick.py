@@ -18,7 +18,7 @@ import ernie_m
 from ernie_m.api import Model, load
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.files import atomic_dir
-from ernie_m.utils.logging import in_columns
+from ernie_m.utils.logging import format_columns
 from ernie_m.vectors.retrieval_accuracy import nearest
 
 SENTENCES = Path(ernie_m.__file__).parent / "data" / "sentences.tsv"
@@ -48,7 +48,7 @@ def main() -> None:
         print(f"{code}  {hit['score']:.2f}  {hit['text']}")
     found = score_translations({code: model.encode(sentences) for code, sentences in texts.items()})
     print("\naccuracy@1 among the 50 English sentences, %")
-    print(in_columns([list(found), [f"{percent:.0f}" for percent in found.values()]]))
+    print(format_columns([list(found), [f"{percent:.0f}" for percent in found.values()]]))
 
     print(f"\ntraining a classifier of {len(set(topics))} topics on 30 English sentences", flush=True)
     with atomic_dir(FOLDER) as folder:
@@ -58,7 +58,7 @@ def main() -> None:
             (folder / "texts" / f"{code}.txt").write_text(lines, encoding="utf-8")
         accuracy = score_topics(model, topics, texts, folder / "topics")
     print("topic accuracy on the other 20 of each language, % (chance 20)")
-    print(in_columns([list(accuracy), [f"{percent:.0f}" for percent in accuracy.values()]]))
+    print(format_columns([list(accuracy), [f"{percent:.0f}" for percent in accuracy.values()]]))
 
     print("\nNext: sh scripts/demo.sh --page (the same with your sentences, in the browser)")
     result = {

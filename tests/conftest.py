@@ -38,7 +38,7 @@ def data_dir() -> Path:
 def nothing_logs_for_the_next_test() -> Iterator[None]:
     """The handlers that a command has added are removed, so that tests pass in any order."""
     yield
-    run_log._attach([])
+    run_log._replace_handlers([])
 
 
 @pytest.fixture(scope="session", autouse=True)

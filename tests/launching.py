@@ -99,7 +99,7 @@ def call_main(script: ModuleType, line: list[str]) -> None:
             script.main()
     finally:
         paddle.set_default_dtype("float32")
-        run_log._attach([])  # removes the handlers that the script has added
+        run_log._replace_handlers([])  # removes the handlers that the script has added
 
 
 def give_input(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:

@@ -51,7 +51,7 @@ def locations(tmp_path_factory):
 def test_what_another_command_finishes_before_the_lock_stays(tmp_path, monkeypatch, name):
     command, flags = COMMANDS[name]
     output = tmp_path / "output"
-    monkeypatch.setattr(files, "take_lock", lambda file: output.write_text("of the first"))
+    monkeypatch.setattr(files, "try_lock", lambda file: output.write_text("of the first"))
     with pytest.raises(UserError, match=f"^--(output|target|output_dir) {output} already"):
         call_main(command, flags.format(output).split())
     assert output.read_text() == "of the first"

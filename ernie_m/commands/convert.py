@@ -29,7 +29,7 @@ from ernie_m.utils.args import Names, PositiveInt, option, parse_options
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_dir, lock_for_writing
-from ernie_m.utils.logging import in_columns
+from ernie_m.utils.logging import format_columns
 
 LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone does not define a limit
 
@@ -122,7 +122,7 @@ def convert(flags: ConvertFlags) -> None:
     for name, model in (("before", checkpoint), ("after", smaller)):
         parameters = write_foreign.count_parameters(model.tensors)
         rows.append([name, f"{model.shape.vocab_size:,}", f"{parameters:,}", f"{4 * parameters / 1e6:,.1f}"])
-    say(in_columns(rows))
+    say(format_columns(rows))
 
 
 def convert_vocabulary(flags: ConvertFlags) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ernie_m.finetune.finetune_args import log_ineffective_flags
 from ernie_m.utils.args import NonNegativeInt, PositiveInt, list_options, option, parse_options
-from ernie_m.utils.child_processes import end_with_parent, handle_stop_signals
+from ernie_m.utils.child_processes import end_with_parent, handle_shutdown_signals
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import translate_write_errors
 from ernie_m.utils.logging import LOG_DIR, LOG_PREFIX, setup_console
@@ -178,7 +178,7 @@ def run_processes(
         for process in processes:  # those started so far
             process.send_signal(signum)
 
-    with handle_stop_signals(hand_on), contextlib.ExitStack() as files:
+    with handle_shutdown_signals(hand_on), contextlib.ExitStack() as files:
         for number, (command, environment) in enumerate(zip(commands, rank_environments)):
             # The first process inherits the streams of the launcher.
             output = files.enter_context(open(logs / f"workerlog.{number}", "wb")) if number > 0 else None

@@ -30,7 +30,7 @@ from ernie_m.reader.files.plain_text import split_name
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.utils.args import option, parse_options
-from ernie_m.utils.errors import UserError, printable, say
+from ernie_m.utils.errors import UserError, escape_control_characters, say
 from ernie_m.utils.files import read_json, reject_overwrite
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def main() -> None:
     write_answers(predictor, requests, file, flags.output)
     if requests and split_name(flags.output)[0] != ".trec":
         for line in file.summary():
-            say(printable(line), file=sys.stderr)
+            say(escape_control_characters(line), file=sys.stderr)
 
 
 def choose_task(flags: PredictFlags, model: "LoadedModel") -> str:

@@ -22,8 +22,8 @@ from ernie_m.reader.files.pairs import pair_files
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
-from ernie_m.utils.files import atomic_file, read_json, sha256_of
-from ernie_m.utils.logging import only_warnings
+from ernie_m.utils.files import atomic_file, compute_sha256, read_json
+from ernie_m.utils.logging import show_only_warnings
 from ernie_m.utils.output_lock import write_fingerprint
 from ernie_m.utils.paddle_settings import read_cpu
 
@@ -78,7 +78,7 @@ def main() -> None:
         run_step(split)
     # Resume only with the same model, files and options.
     paths = chain.from_iterable(pair_files(file.files)[0] for file in found)
-    digests = {path: sha256_of(path) for path in paths}
+    digests = {path: compute_sha256(path) for path in paths}
     fingerprint = {"model": flags.model, "files": digests, "options": options}
     write_fingerprint(output / _PLAN, fingerprint, "choose a new folder")
 
@@ -97,7 +97,7 @@ def main() -> None:
         file.writelines(f"{step}\n" for step in [split, *steps])
     say(f"commands: {commands}\n")
     for number, step in enumerate(steps, 1):
-        with only_warnings():
+        with show_only_warnings():
             run_step(step, f"[{number}/{len(steps)}] ")
     folders = {"static baseline": table}
     if flags.model:

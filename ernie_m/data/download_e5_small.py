@@ -28,7 +28,7 @@ from ernie_m.reader.tokenizer_json import BPE_MODEL, add_subwords
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.checksums import CARD
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.files import as_json, atomic_dir, lock_for_writing
+from ernie_m.utils.files import atomic_dir, format_json, lock_for_writing
 
 # The package contains intfloat/multilingual-e5-small (both MIT) with 4-bit weights. They are converted to
 # float32 and written in the hub's layout: a BERT of 12 layers of 384 with XLM-R's 250,002 subwords, and the
@@ -192,8 +192,8 @@ def write(folder: Path, data: bytes) -> None:
         **{f"{role}_token": "</s>" for role in ("eos", "sep")},
         **{f"{role}_token": f"<{role}>" for role in ("pad", "unk", "mask")},
     }
-    (folder / CONFIG).write_text(as_json(config), encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(as_json(tokenizer_config), encoding="utf-8")
+    (folder / CONFIG).write_text(format_json(config), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(format_json(tokenizer_config), encoding="utf-8")
     (folder / BPE_MODEL).write_bytes(_build_sentencepiece_model(subwords, scores))
     # As on the hub: mean over all tokens, unit length.
     preprocessing = replace(

@@ -27,9 +27,9 @@ from ernie_m.data.download import pip_download
 from ernie_m.reader.files.pairs import make_header
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
-from ernie_m.utils.files import atomic_dir, atomic_file, sha256_of, write_json
-from ernie_m.utils.languages import common_language, expected_script
-from ernie_m.utils.logging import in_columns
+from ernie_m.utils.files import atomic_dir, atomic_file, compute_sha256, write_json
+from ernie_m.utils.languages import base_language, expected_script
+from ernie_m.utils.logging import format_columns
 from ernie_m.utils.output_lock import lock_output, write_fingerprint
 
 ASKED = "public_text.json"  # the requested languages
@@ -66,7 +66,7 @@ class PublicTextFlags:
 
     def __post_init__(self) -> None:
         for language in self.languages:
-            if common_language(language) in ("", ENGLISH):
+            if base_language(language) in ("", ENGLISH):
                 raise UserError(
                     f"LANGUAGES: invalid {language} (expected a language code other than English, such as de)"
                 )
@@ -111,7 +111,7 @@ def main() -> None:
     downloads = folder / "downloads"
     if folder.is_dir() and any(folder.iterdir()) and not downloads.is_dir():
         raise UserError(f"{folder}: already exists, but was not made by this command. Choose another folder")
-    languages = sorted({*map(common_language, flags.languages)})
+    languages = sorted({*map(base_language, flags.languages)})
     asked = {"languages": languages}
     with lock_output(folder):
         if (folder / TABLE).exists():
@@ -150,7 +150,7 @@ def fetch(downloads: Path) -> dict[Package, Path]:
             say(f"{package.package}, {package.megabytes} MB")
             with atomic_dir(folder) as new_folder:
                 pip_download(f"{package.package}=={package.version}", new_folder)
-        files = {sha256_of(path): path for path in folder.glob("*.whl")}
+        files = {compute_sha256(path): path for path in folder.glob("*.whl")}
         if package.sha256 not in files:
             raise UserError(
                 f"{folder}: wrong SHA-256 of {package.package} {package.version} (expected {package.sha256}, "
@@ -218,7 +218,7 @@ def write(folder: Path, sources: Iterable[Package], collected: dict[str, Collect
     with atomic_file(folder / TABLE, "w") as file:
         file.writelines("\t".join(line) + "\n" for line in lines)
     shown = [[package, use, *counts] for package, _, _, _, use, *counts in lines]
-    say("", in_columns(shown), "")
+    say("", format_columns(shown), "")
 
 
 def _write_lines(path: Path, rows: Iterable[Sequence[str]]) -> None:

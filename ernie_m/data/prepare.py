@@ -19,9 +19,9 @@ from ernie_m.reader.files.find_files import NamedFile, find_files, recognize
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import write_indices
 from ernie_m.utils.args import option, parse_options
-from ernie_m.utils.errors import UserError, listed, say
+from ernie_m.utils.errors import UserError, join_items, say
 from ernie_m.utils.files import atomic_file, lock_for_writing
-from ernie_m.utils.logging import in_columns, setup_console
+from ernie_m.utils.logging import format_columns, setup_console
 
 # (split, language) -> column of the printed table, such as "rows" -> its value.
 Counts = dict[tuple[str, str], Mapping[str, int]]
@@ -82,7 +82,7 @@ def format_counts(counts: Counts) -> str:
     """Format the counts of the output as a table, with a row per split and language."""
     columns = dict.fromkeys(chain.from_iterable(counts.values()))  # in order of occurrence
     rows = [[*key, *(f"{of_file.get(column, 0):,}" for column in columns)] for key, of_file in counts.items()]
-    return in_columns([["split", "language", *columns], *rows])
+    return format_columns([["split", "language", *columns], *rows])
 
 
 def find_releases(data_set: DataSet, sources: Iterable[Path], output: Path) -> list[NamedFile]:
@@ -103,7 +103,7 @@ def find_releases(data_set: DataSet, sources: Iterable[Path], output: Path) -> l
         files_of_source = [file for file in known.values() if file is not None]
         unread = [path for path, file in known.items() if file is None]
         if unread:
-            say(f"skipped files with unknown names: {listed(unread, 10)}")
+            say(f"skipped files with unknown names: {join_items(unread, 10)}")
         if not files_of_source:
             raise UserError(f"{source}: no file with a known name (see docs/data.md and docs/tasks.md)")
         files += files_of_source

@@ -42,10 +42,10 @@ from ernie_m.reader.files.plain_text import LINES, format_from_name, split_name
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import UNK
-from ernie_m.utils.errors import UserError, listed, say
+from ernie_m.utils.errors import UserError, join_items, say
 from ernie_m.utils.files import atomic_dir, write_json
-from ernie_m.utils.languages import common_language
-from ernie_m.utils.logging import in_columns
+from ernie_m.utils.languages import base_language
+from ernie_m.utils.logging import format_columns
 
 FOUND = "pairs.json"
 _HELD_OUT = 500  # held-out rows per file, but at most a tenth
@@ -145,9 +145,9 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
             side = ending.removeprefix(".")  # "de" of news.de-en.de, one of two aligned files
             if format_from_name(path) in WITH_BOTH_SIDES:
                 pairs.append(PairFile.of(str(path), languages_in_name(path), stem, folder))
-            elif format_from_name(path) == LINES and common_language(last_word):
+            elif format_from_name(path) == LINES and base_language(last_word):
                 text.setdefault(last_word, []).append(str(path))
-            elif (side != "bak" and common_language(side)) or side in last_word.split("-"):  # not a backup
+            elif (side != "bak" and base_language(side)) or side in last_word.split("-"):  # not a backup
                 aligned.setdefault((path.with_name(stem), folder), {})[side] = path
             else:
                 unread.append(str(path))
@@ -174,7 +174,7 @@ def _check_files(
         UserError: there is no training file, or two files have the same languages or name.
     """
     if all(file.is_evaluation for file in pairs):
-        by_name = f"; held out by name: {listed([file.paths for file in pairs], 10)}" if pairs else ""
+        by_name = f"; held out by name: {join_items([file.paths for file in pairs], 10)}" if pairs else ""
         only_text = f"; monolingual text: {', '.join(chain.from_iterable(text.values()))}" if text else ""
         raise UserError(
             f"{', '.join(sources)}: no file of pairs to train on (expected en-de.tsv, en-de.tmx, or train.en "
@@ -257,11 +257,11 @@ def prepare_pairs(
             cells = [f"{count:,}" for count in (*counts.values(), neither)]
             lines.append([file.name, *cells, file.paths])
         write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
-    say("", in_columns(lines), "")
+    say("", format_columns(lines), "")
     for language, files in found.text.items():
-        say(f"text of {language}, used only by pretraining: {listed(files, 10)}")
+        say(f"text of {language}, used only by pretraining: {join_items(files, 10)}")
     if found.skipped:
-        say(f"skipped: {listed(found.skipped, 10)}")
+        say(f"skipped: {join_items(found.skipped, 10)}")
 
 
 def mean_pair_tokens(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:
@@ -291,7 +291,7 @@ def mean_pair_tokens(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer,
 
 def _is_english(language: str) -> bool:
     """Return whether a language code, such as en or en_GB, is English."""
-    return common_language(language) == "en"
+    return base_language(language) == "en"
 
 
 def _write(path: Path, pairs: Iterable[Sequence[str]], are_translations: bool) -> None:

@@ -5,9 +5,9 @@ from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
-from ernie_m.utils.args import accepts
-from ernie_m.utils.errors import UserError, shown
-from ernie_m.utils.user_code import errors_in, run_file
+from ernie_m.utils.args import is_valid
+from ernie_m.utils.errors import UserError, format_value
+from ernie_m.utils.user_code import run_file, translate_user_errors
 
 # Predictions, targets -> name -> percent.
 CustomMetric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
@@ -28,11 +28,12 @@ def load_metric(metric: str) -> tuple[str, CustomMetric]:
         raise UserError(f"--metric {metric}: no function {name} in {path}")
 
     def checked(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
-        with errors_in([path]):
+        with translate_user_errors([path]):
             scores = function(predictions, targets)
-        if not accepts(dict[str, float], scores) or name not in scores:
+        if not is_valid(dict[str, float], scores) or name not in scores:
             raise UserError(
-                f"{path}, line {function.__code__.co_firstlineno}: {name} returned {shown(scores)} (expected "
+                f"{path}, line {function.__code__.co_firstlineno}: {name} returned {format_value(scores)} "
+                "(expected "
                 f"a dict of finite numbers, including '{name}', which selects the best checkpoint)"
             )
         return scores

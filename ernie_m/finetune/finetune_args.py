@@ -15,7 +15,7 @@ from ernie_m.utils.args import (
     PositiveShare,
     Range,
     UnitInterval,
-    is_read,
+    is_used_by_command,
     list_options,
     option,
 )
@@ -394,6 +394,6 @@ def log_ineffective_flags(options: Any) -> None:
     options_by_name = list_options(type(options))
     for name in options.on_command_line:
         marks = options_by_name[name].metadata
-        if not is_read(options_by_name[name]):
+        if not is_used_by_command(options_by_name[name]):
             why = marks.get("no_effect") or f"only {', '.join(marks['only'])} uses it"
             logger.info("--%s has no effect: %s", name, why)

@@ -54,8 +54,8 @@ from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, Interval
 from ernie_m.training.precision import LOSS_SCALING
 from ernie_m.training.stop_requests import ShutdownHandler
-from ernie_m.utils.errors import UserError, listed
-from ernie_m.utils.files import sha256_of
+from ernie_m.utils.errors import UserError, join_items
+from ernie_m.utils.files import compute_sha256
 from ernie_m.utils.logging import logger
 
 # The flags that `preprocessing` of the tasks records in config.json.
@@ -172,14 +172,14 @@ def load_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
     if not error and (
         len(labels) != tensors.shape("classifier.weight")[-1] or sorted(names) != sorted(labels)
     ):
-        error = f"its labels are not {listed(labels)}"
+        error = f"its labels are not {join_items(labels)}"
     if not error and start.preprocessing.prompt(NEITHER) != task.prompt:
         error = "it requires a prompt, which only --init_checkpoint keeps"
     if error:
         logger.warning("%s: ignoring its classifier and training a new one: %s", start.path, error)
         return None
     by_number = " (by index: it has no label names)" if task.labels and not _are_named(start.labels) else ""
-    logger.info("%s: loading its classifier%s: %s", start.path, by_number, listed(labels))
+    logger.info("%s: loading its classifier%s: %s", start.path, by_number, join_items(labels))
     order = [names.index(label) for label in labels]
     head = {name: tensors[name][..., order] for name in tensors if name.startswith("classifier.")}
 
@@ -324,7 +324,7 @@ class FinetuningRun(MultiSeedTraining):
             dev_set=digest_files(file.path for file in self.dev_files),
             # Of --metric the name and the file, which may move.
             metric=self.task.custom_metric
-            and {self.task.metric: sha256_of(self.flags.metric.partition(":")[0])},
+            and {self.task.metric: compute_sha256(self.flags.metric.partition(":")[0])},
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:

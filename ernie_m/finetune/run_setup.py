@@ -30,9 +30,9 @@ from ernie_m.training.log import CURVES, METRICS, Evaluation, Interval
 from ernie_m.training.precision import Precision
 from ernie_m.training.trainer import LoopConfig, Trainable
 from ernie_m.utils import logging
-from ernie_m.utils.args import deciding_options
-from ernie_m.utils.errors import UserError, command_words
-from ernie_m.utils.files import sha256_of
+from ernie_m.utils.args import get_result_options
+from ernie_m.utils.errors import UserError, get_command_line
+from ernie_m.utils.files import compute_sha256
 from ernie_m.utils.logging import IN_FILE, copy_log, logger
 from ernie_m.utils.paddle_settings import prepare
 
@@ -55,8 +55,8 @@ def set_up(flags: TrainingFlags) -> None:
     """Set up a fine-tuning command: join the other processes, open the log, and log the command line."""
     device = distributed.init(flags.use_cuda)
     use_kernels(flags.kernels)
-    logging.setup(rank=distributed.rank(), is_copied=True)  # `output_dir` copies the log
-    command = f"command: {shlex.join(command_words())} (paddle {paddle.__version__})"
+    logging.setup_logging(rank=distributed.rank(), is_copied=True)  # `output_dir` copies the log
+    command = f"command: {shlex.join(get_command_line())} (paddle {paddle.__version__})"
     for line in (prepare(), command):
         logger.info("%s", line, extra=IN_FILE)
     if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
@@ -121,7 +121,7 @@ def make_fingerprint(
         starts: the initial checkpoint of each seed; None: random weights.
         more: additional values, such as digests of data files.
     """
-    flags_that_decide = deciding_options(flags)
+    flags_that_decide = get_result_options(flags)
     del flags_that_decide["random_seed"]  # a checkpoint is of one seed
     return {
         "task": task,
@@ -164,7 +164,7 @@ def _digest_weights(checkpoint: Checkpoint) -> str:
 
 def digest_files(paths: Iterable[str | Path]) -> str | None:
     """Return the SHA-256 of the concatenated digests of files; None without files."""
-    digests = "".join(sha256_of(path) for path in paths)
+    digests = "".join(compute_sha256(path) for path in paths)
     return hashlib.sha256(digests.encode()).hexdigest() if digests else None
 
 
@@ -283,7 +283,7 @@ class MultiSeedTraining(Trainable):
             **facts,
             "steps": engine.steps,
             "seed": self.seed,
-            "command": shlex.join(command_words()),
+            "command": shlex.join(get_command_line()),
         }
         if evaluation is not None:
             facts["scores"] = evaluation.scores

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.training.log import Evaluation
-from ernie_m.utils.errors import command_words
+from ernie_m.utils.errors import get_command_line
 from ernie_m.utils.files import atomic_file
-from ernie_m.utils.logging import in_columns, in_markdown, logger
+from ernie_m.utils.logging import format_columns, format_markdown_table, logger
 
 SOURCE = "en"  # the source language of cross-lingual transfer
 GAP = "gap"  # the last column
@@ -206,7 +206,7 @@ def make_seed_tables(
 
 def to_text(tables: Sequence[Table]) -> str:
     """Format tables as text with aligned columns."""
-    return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}" for table in tables)
+    return "\n\n".join(f"{table.title}\n{format_columns(table.cells())}" for table in tables)
 
 
 def write_report(
@@ -221,11 +221,11 @@ def write_report(
         facts: additional values for the JSON file.
     """
     tables_as_json = [table.to_json() for table in tables]
-    values = {**facts, "tables": tables_as_json, "command": shlex.join(command_words())}
+    values = {**facts, "tables": tables_as_json, "command": shlex.join(get_command_line())}
     contents = {
         "txt": to_text(tables),
         "md": "\n\n".join(
-            [*(f"**{table.title}**\n\n{in_markdown(table.cells())}" for table in tables), _LEGEND]
+            [*(f"**{table.title}**\n\n{format_markdown_table(table.cells())}" for table in tables), _LEGEND]
         ),
         "json": json.dumps(values, indent=2, ensure_ascii=False),
     }

@@ -31,7 +31,7 @@ from ernie_m.reader.labels import (
     parse_number,
 )
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.utils.errors import UserError, listed, shown
+from ernie_m.utils.errors import UserError, format_value, join_items
 from ernie_m.utils.languages import language_group, language_tag
 from ernie_m.utils.logging import logger
 
@@ -140,13 +140,13 @@ class LabeledDataset(NamedTuple):
         yield from check_labels(self.inputs, labels, self.locations.__getitem__, trained)
         languages = np.unique(self.languages).tolist()
         if unknown := [name for name in languages if name and not language_tag(name)]:
-            yield f"unknown languages, each treated as a separate one: {listed(unknown)}"
+            yield f"unknown languages, each treated as a separate one: {join_items(unknown)}"
         same: dict[str, list[str]] = {}
         for name in self.names if training is None else ():
             same.setdefault(_fold(name), []).append(f"'{name}'")
         for names in same.values():
             if len(names) > 1:
-                yield f"the labels {listed(names)} differ only in case or white space"
+                yield f"the labels {join_items(names)} differ only in case or white space"
 
 
 def _fold(label: str) -> str:
@@ -185,7 +185,8 @@ def load_dataset(
     for file, table in zip(files, tables):
         if missing := {*expected}.difference(table.label_columns):
             raise UserError(
-                f"{file.path}, line 1: missing label column {listed(sorted(missing))}. Add it, with 1 for "
+                f"{file.path}, line 1: missing label column {join_items(sorted(missing))}. Add it, with 1 "
+                "for "
                 "texts that have the label and 0 for the others"
             )
         language = "" if file.language == ALL_LANGUAGES else file.language
@@ -200,7 +201,7 @@ def load_dataset(
     unused = () if like else label_columns.difference(rows.names)
     if unused:
         raise UserError(
-            f"{files[0].path}, line 1: no row has the label {listed(sorted(unused))}. Add such rows, or "
+            f"{files[0].path}, line 1: no row has the label {join_items(sorted(unused))}. Add such rows, or "
             "remove it from --label"
         )
     if (kind, found, like) == (None, CLASSIFICATION, None):
@@ -339,7 +340,7 @@ def _numbers(labels: Sequence[Any]) -> tuple[list[float | None], _NumberedErrors
     """Parse the label of each row as a number, None if it is not one, and return the errors of such rows."""
     values = [parse_number(str(label)) for label in labels]
     return values, [
-        (number, f"invalid label {shown(repr(label))} (expected a number). {_NUMBER}")
+        (number, f"invalid label {format_value(repr(label))} (expected a number). {_NUMBER}")
         for number, (label, value) in enumerate(zip(labels, values))
         if value is None
     ]
@@ -354,7 +355,7 @@ def _type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
             errors.append((number, f"invalid label '{some}' (other labels are decimals). {_NUMBER}"))
         if kind == MULTI_LABEL and is_mixed(some):
             what = "mixes names with numbers or true and false. Give a list of names"
-            errors.append((number, f"{shown(some)} {what}"))
+            errors.append((number, f"{format_value(some)} {what}"))
     return errors
 
 
@@ -387,7 +388,7 @@ def _ids(
                 what = f"invalid label {label!r} (expected a string that does not mean 'none'). {fix}"
                 errors.append((number, what))
             elif name not in ids:
-                errors.append((number, f"unknown label '{name}' (trained on: {listed(names)})"))
+                errors.append((number, f"unknown label '{name}' (trained on: {join_items(names)})"))
     has = [{ids.get(name) for name, _ in some} for some in of_rows]
     if kind == CLASSIFICATION:
         return [row.pop() for row in has], errors

@@ -7,7 +7,7 @@ import numpy as np
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.fit.labeled_rows import LabeledDataset
 from ernie_m.model.tasks import CLASSIFICATION, REGRESSION
-from ernie_m.utils.logging import in_columns
+from ernie_m.utils.logging import format_columns
 
 _NAMES = {"accuracy": "accuracy", "macro_f1": "macro F1", "pearson": "Pearson", "spearman": "Spearman"}
 
@@ -131,7 +131,7 @@ class EvaluationResult(NamedTuple):
             of_all.append(["majority baseline", *self.most_frequent()._cells()])
             for label, (rows, *scores) in ((label, row.values()) for label, row in self.by_label().items()):
                 of_labels.append([str(label), f"{rows:,}", *(f"{score:.1f}" for score in scores)])
-        tables = [in_columns(lines) for lines in (of_all, of_languages, of_labels) if lines[1:]]
+        tables = [format_columns(lines) for lines in (of_all, of_languages, of_labels) if lines[1:]]
         return f"{self.title}\n" + "\n\n".join(tables)
 
     def _cells(self) -> list[str]:

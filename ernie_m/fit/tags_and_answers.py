@@ -17,7 +17,7 @@ from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import write_indices
 from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, tag_names, to_iob2
 from ernie_m.training.stop_requests import ShutdownHandler
-from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.errors import UserError, join_items
 from ernie_m.utils.files import atomic_dir, atomic_file, remove
 
 
@@ -112,7 +112,7 @@ def write_official_tags(
                 if unknown := sorted({*written} - {*names}):
                     location = f"{file.path}, line {sentence.lines[0]}"
                     raise UserError(
-                        f"{location}: unknown tags {listed(unknown)} (trained on: {listed(names)})"
+                        f"{location}: unknown tags {join_items(unknown)} (trained on: {join_items(names)})"
                     )
                 new.write(f"{JOINT.join(sentence.words)}\t{JOINT.join(written)}\n")
     label_map = str(folder / "label_map.json")

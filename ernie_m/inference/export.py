@@ -34,7 +34,7 @@ from ernie_m.reader.batching import padded_batches
 from ernie_m.reader.write_tokenizer import write_native
 from ernie_m.utils.checksums import CARD, MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, install_command
-from ernie_m.utils.files import as_json, atomic_dir, parse_json
+from ernie_m.utils.files import atomic_dir, format_json, parse_json
 from ernie_m.utils.logging import logger
 
 TOLERANCE = 1e-4  # maximum difference between a graph and the checkpoint
@@ -169,7 +169,7 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> No
     if loaded.columns:
         settings[COLUMNS] = loaded.columns
     settings["export"] = report
-    (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
+    (folder / CONFIG).write_text(format_json(settings), encoding="utf-8")
     write_manifest(folder / MANIFEST)
     facts = {
         "name": f"ERNIE-M, exported: {report['task']}",

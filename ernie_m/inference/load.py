@@ -52,7 +52,7 @@ from ernie_m.model.tasks import (
 from ernie_m.model.threads import STOP, Workers, core_count
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import CARD, check_folder
-from ernie_m.utils.errors import UserError, install_command, listed
+from ernie_m.utils.errors import UserError, install_command, join_items
 from ernie_m.utils.files import FileVersion, get_file_version, read_object, reject_changed
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare
@@ -523,7 +523,7 @@ def load_opened(
                 "%s: no label names in config.json, using %s. Add them under id2label (or labels, in a "
                 "checkpoint of this project)",
                 checkpoint.path,
-                listed(labels),
+                join_items(labels),
             )
         if len(labels) != count:
             raise UserError(

@@ -29,9 +29,9 @@ from ernie_m.reader.files.plain_text import (
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import Dialect
 from ernie_m.reader.labels import is_missing_label, normal_label, parse_boolean, parse_number, split_labels
-from ernie_m.utils.errors import UserError, ignore_broken_pipe, listed, printable, say
+from ernie_m.utils.errors import UserError, escape_control_characters, ignore_broken_pipe, join_items, say
 from ernie_m.utils.files import lock_for_writing, translate_write_errors
-from ernie_m.utils.logging import logger, progress
+from ernie_m.utils.logging import logger, show_progress
 
 # Keys of some predictions only. Each always has a column, so that the columns do not depend on the rows.
 _OF_SOME_ROWS = ("truncated", "unknown_words")
@@ -120,13 +120,13 @@ class LabeledRows(InputFile):
 
     def summary(self) -> list[str]:
         """Return the numbers of rows and labels, and the metrics if the table has gold labels."""
-        names = listed([f"'{self._table.table.names[index]}'" for index in self._table.labels])
+        names = join_items([f"'{self._table.table.names[index]}'" for index in self._table.labels])
         both = [pair for pair in self._numbers if pair[0] is not None]
         counts = Counter(chain.from_iterable(predicted for _, predicted in self._labels))
         parts = [f"{label} {count:,}" for label, count in counts.most_common()]
         if without := sum(not predicted for _, predicted in self._labels):
             parts.append(f"no label {without:,}")
-        lines = [f"{self._count:,} rows" + (f": {listed(parts)}" if parts else "")]
+        lines = [f"{self._count:,} rows" + (f": {join_items(parts)}" if parts else "")]
         labeled = [(given, predicted) for given, predicted in self._labels if given is not None]
         if len(both) > 1:
             given, predicted = zip(*both)
@@ -135,7 +135,7 @@ class LabeledRows(InputFile):
         elif others := set().union(*(given for given, _ in labeled)) - self._known:  # as in `rows_of`
             lines.append(
                 f"no accuracy: unknown label '{min(others)}' in {names} (trained on: "
-                f"{listed(sorted(self._known))})"
+                f"{join_items(sorted(self._known))})"
             )
         elif labeled:
             right = sum(given == set(predicted) for given, predicted in labeled)
@@ -282,7 +282,7 @@ def write_answers(predictor: Predictor, requests: list[Request], file: InputFile
     """
     ending, packing = split_name(output)
     if format_from_name(output) not in ("", LINES, *file.formats) or ending == ".json":
-        formats = listed([*dict.fromkeys((*file.formats, LINES))])
+        formats = join_items([*dict.fromkeys((*file.formats, LINES))])
         raise UserError(
             f"--output {output}: unsupported format {ending} for these predictions (choose from {formats})"
         )
@@ -292,7 +292,7 @@ def write_answers(predictor: Predictor, requests: list[Request], file: InputFile
         _write_to_stdout(lambda text: write(_predict_parts(predictor, parts, text), text))
         return
     path = Path(output).resolve()  # resolved, to replace the target of a symbolic link
-    parts = progress(parts, "predicting", "requests", size=len)
+    parts = show_progress(parts, "predicting", "requests", count_units=len)
     with lock_for_writing(path, "--output"), translate_write_errors(unfinished(path)):
         with PACKINGS[packing](unfinished(path), "wt", encoding="utf-8") as text:
             write(_predict_parts(predictor, parts, text), text)
@@ -301,7 +301,8 @@ def write_answers(predictor: Predictor, requests: list[Request], file: InputFile
 
 # Standard output on a terminal: control characters of labels and cells are escaped.
 _TERMINAL: Any = SimpleNamespace(
-    write=lambda text: sys.stdout.write(printable(text, keep="\n\t")), flush=lambda: sys.stdout.flush()
+    write=lambda text: sys.stdout.write(escape_control_characters(text, keep="\n\t")),
+    flush=lambda: sys.stdout.flush(),
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from ernie_m.model.preprocessing import NEITHER, Pooling, TextKind
-from ernie_m.utils.args import Names, PositiveInt, accepts, in_words
+from ernie_m.utils.args import Names, PositiveInt, describe_type, is_valid
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_blank
 
@@ -96,8 +96,8 @@ class PredictionOptions(AskOptions):
     def __post_init__(self) -> None:
         for field in fields(AskOptions):
             value = getattr(self, field.name)
-            if field.name not in ("corpus", "index", "labels") and not accepts(field.type, value):
-                raise UserError(f"invalid {field.name} {value!r} (expected {in_words(field.type)})")
+            if field.name not in ("corpus", "index", "labels") and not is_valid(field.type, value):
+                raise UserError(f"invalid {field.name} {value!r} (expected {describe_type(field.type)})")
 
 
 @dataclass(kw_only=True)
@@ -232,10 +232,10 @@ def in_parts(inputs: Sequence[Any], description: str, size: int | None = None) -
         description: the label of the progress bar.
         size: the size of a part; None: `_AT_ONCE`.
     """
-    from ernie_m.utils.logging import progress
+    from ernie_m.utils.logging import show_progress
 
     size = size or _AT_ONCE
     parts = [inputs[first : first + size] for first in range(0, len(inputs), size)]
     if len(parts) <= 1:
         return parts
-    return progress(parts, description, "texts", size=len)
+    return show_progress(parts, description, "texts", count_units=len)

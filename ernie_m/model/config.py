@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Literal
 
-from ernie_m.utils.args import NonNegativeInt, PositiveFloat, Range, UnitInterval, accepts, in_words
+from ernie_m.utils.args import NonNegativeInt, PositiveFloat, Range, UnitInterval, describe_type, is_valid
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, resolve_shipped_path
 
@@ -47,8 +47,8 @@ class ErnieMConfig:
         """
         for field in fields(self):
             value = getattr(self, field.name)
-            if not accepts(field.type, value):
-                raise UserError(f"invalid {field.name} {value!r} (expected {in_words(field.type)})")
+            if not is_valid(field.type, value):
+                raise UserError(f"invalid {field.name} {value!r} (expected {describe_type(field.type)})")
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         most_rows = max(self.vocab_size, self.intermediate_size, self.max_position_embeddings)

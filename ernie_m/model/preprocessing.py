@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from ernie_m.utils.args import NonNegativeInt, Range, accepts, in_words
-from ernie_m.utils.checksums import VERSION, check_format
-from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.args import NonNegativeInt, Range, describe_type, is_valid
+from ernie_m.utils.checksums import VERSION, check_format_version
+from ernie_m.utils.errors import UserError, format_value
 
 READING = "reading"  # key of the native config.json; other libraries ignore it
 _FORMAT = "format"  # key of its format number, for folders in other formats, which have no manifest
@@ -116,15 +116,17 @@ class PreprocessingConfig:
         type_of = {field.name: field.type for field in fields(cls)}
         for name, value in values.items():
             if name not in type_of:
-                raise UserError(f"unknown key '{shown(name)}'")
-            if not accepts(type_of[name], value):
-                raise UserError(f"invalid '{name}' {shown(value)} (expected {in_words(type_of[name])})")
+                raise UserError(f"unknown key '{format_value(name)}'")
+            if not is_valid(type_of[name], value):
+                raise UserError(
+                    f"invalid '{name}' {format_value(value)} (expected {describe_type(type_of[name])})"
+                )
         preprocessing = cls(**values)
         if (
             preprocessing.default_prompt is not None
             and preprocessing.default_prompt not in preprocessing.prompts
         ):
-            name = shown(preprocessing.default_prompt)
+            name = format_value(preprocessing.default_prompt)
             raise UserError(f"'default_prompt' {name} missing from 'prompts'")
         return preprocessing
 
@@ -204,7 +206,7 @@ def read_preprocessing(raw_config: Mapping[str, Any], path: Path | None) -> Prep
     values = raw_config.get(READING)
     if isinstance(values, dict):
         values = dict(values)
-        check_format(f"{path}: '{READING}'", values.pop(_FORMAT, None), VERSION)
+        check_format_version(f"{path}: '{READING}'", values.pop(_FORMAT, None), VERSION)
     try:
         return PreprocessingConfig() if values is None else PreprocessingConfig.from_json(values)
     except UserError as error:

@@ -21,7 +21,7 @@ from ernie_m.pretrain.objectives import use_files
 from ernie_m.pretrain.packing import HostBatch, pack
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.sampling import Sampler
-from ernie_m.utils.user_code import errors_in
+from ernie_m.utils.user_code import translate_user_errors
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def read_steps(
     """
     use_files(config.objectives.path)
     text = TrainingData.of(Corpus(config.data.corpus), vocabulary, config)
-    with errors_in(config.objectives.path):
+    with translate_user_errors(config.objectives.path):
         yield from StepReader(
             text,
             phases,

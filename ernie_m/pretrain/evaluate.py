@@ -26,7 +26,7 @@ from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.logging import progress
+from ernie_m.utils.logging import show_progress
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.language_centering import LanguageCentering
 from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, log_repeats
@@ -121,7 +121,9 @@ class Evaluator:
         with paddle.no_grad(), engine.autocast():
             # The processes evaluate `world_size` parts at a time, one each. In between, all check whether to
             # stop.
-            for first in progress(range(0, len(parts), world_size), "held-out evaluation", unit="streams"):
+            for first in show_progress(
+                range(0, len(parts), world_size), "held-out evaluation", unit="streams"
+            ):
                 if first + rank < len(parts):  # the last round may have fewer parts than processes
                     kind, languages = parts[first + rank]
                     name = languages if isinstance(languages, str) else "-".join(languages)

@@ -42,11 +42,11 @@ from ernie_m.training.log import Evaluation, Interval
 from ernie_m.training.precision import Precision
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import Trainable
-from ernie_m.utils.args import deciding_options
-from ernie_m.utils.errors import command_words
-from ernie_m.utils.files import sha256_of
+from ernie_m.utils.args import get_result_options
+from ernie_m.utils.errors import get_command_line
+from ernie_m.utils.files import compute_sha256
 from ernie_m.utils.logging import logger
-from ernie_m.utils.user_code import errors_in
+from ernie_m.utils.user_code import translate_user_errors
 
 _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
 # Advice if MMLM has learned little after the head warm-up.
@@ -101,9 +101,9 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         self.evaluation_steps = self.evaluator.steps(self.plan.steps, self.plan.head_steps)
 
         # The fingerprint of the run.
-        digests = {Path(path).name: sha256_of(path) for path in self.config.objectives.path}
+        digests = {Path(path).name: compute_sha256(path) for path in self.config.objectives.path}
         digests |= {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
-        self.fingerprint = deciding_options(self.config) | {"digests": digests}
+        self.fingerprint = get_result_options(self.config) | {"digests": digests}
         # Runs with equal values sample the same examples in the same order; `initialize` warns of that.
         self.corpus_and_seed = {"corpus": corpus.digest, "seed": self.config.run.seed}
 
@@ -201,7 +201,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
     def loss(
         self, model: PreTrainingModel, micro_batch: DeviceBatch
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        with errors_in(self.config.objectives.path):
+        with translate_user_errors(self.config.objectives.path):
             return objectives_loss(model, self.pseudo_token_generator, micro_batch)
 
     def evaluate(self, engine: Engine[PreTrainingModel], stop: ShutdownHandler) -> Evaluation | None:
@@ -284,7 +284,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             "initialized_from": self.config.init.encoder,
             "steps": engine.steps,
             "seed": self.config.run.seed,
-            "command": shlex.join(command_words()),
+            "command": shlex.join(get_command_line()),
         }
         return model_files(
             engine.model,

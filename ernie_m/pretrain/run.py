@@ -44,7 +44,7 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
     with open_output_dir(config).locked() as folder:
         # The log is in the output directory, unless a launcher sets another one.
         log_dir = None if logging.LOG_DIR in os.environ else str(folder.path / "log")
-        logging.setup(log_dir, distributed.rank())
+        logging.setup_logging(log_dir, distributed.rank())
         logger.info("%s", prepare(), extra=IN_FILE)
         check_checkpoints(folder)
         task = Pretraining(config)

@@ -1,3 +1,3 @@
-from ernie_m.utils import be_one_module
+from ernie_m.utils import replace_linked_module
 
-be_one_module(__name__)
+replace_linked_module(__name__)

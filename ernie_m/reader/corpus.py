@@ -24,7 +24,7 @@ import numpy as np
 
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_rules import ERNIE_M
-from ernie_m.utils.checksums import MANIFEST, check_file, check_format, read_entries
+from ernie_m.utils.checksums import MANIFEST, check_file, check_format_version, read_entries
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, write_json
 from ernie_m.utils.logging import logger
@@ -455,7 +455,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
             "it was interrupted"
         )
     manifest = read_object(file, "build the corpus again")
-    check_format(file, manifest.get("format"), FORMAT, "build the corpus again")
+    check_format_version(file, manifest.get("format"), FORMAT, "build the corpus again")
     if manifest.get("sha256") != compute_checksum(manifest):
         raise UserError(f"{file}: corrupt (its checksum does not match). {_REPAIR}")
     return manifest

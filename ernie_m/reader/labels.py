@@ -14,7 +14,7 @@ import numpy as np
 from ernie_m.reader.equal_texts import normal_form
 from ernie_m.utils.errors import JOINERS, UserError
 from ernie_m.utils.files import read_object, write_json
-from ernie_m.utils.languages import common_language
+from ernie_m.utils.languages import base_language
 
 # The language key of `expand` for a pattern without %s and without a language map.
 ALL_LANGUAGES = "all"
@@ -66,7 +66,7 @@ def parse_language(name: str) -> str:
     names of MLQA, the first language is that of the contexts.
     """
     matches = map(_LANGUAGE.fullmatch, name.lower().replace("_", "-").split("."))
-    codes = [code for match in matches if match and (code := common_language(match["code"]))]
+    codes = [code for match in matches if match and (code := base_language(match["code"]))]
     return codes[-1] if codes else ""
 
 

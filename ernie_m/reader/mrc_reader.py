@@ -22,7 +22,7 @@ from ernie_m.reader.files.squad import QuestionFile, read_squad
 from ernie_m.reader.token_offsets import Span, encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.logging import logger, progress
+from ernie_m.utils.logging import logger, show_progress
 
 NO_ANSWER = -1
 # Han characters: extension A, basic block, compatibility characters, and planes 2 and 3.
@@ -319,7 +319,7 @@ def encode_all(
         encode: tokenizes a text with spans, as `encode_for_answers`.
     """
     # Requests of ernie-m predict have no file.
-    shown = texts if file.path is None else progress(texts, f"tokenizing {file.path}", unit="texts")
+    shown = texts if file.path is None else show_progress(texts, f"tokenizing {file.path}", unit="texts")
     return [
         (np.asarray(ids, np.int32), np.asarray(spans, np.int32).reshape(-1, 2))  # [0, 2] without tokens
         for ids, spans in map(encode, shown)

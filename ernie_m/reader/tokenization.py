@@ -45,7 +45,7 @@ from ernie_m.reader.vocabulary import (
     write_vocab,
 )
 from ernie_m.utils.checksums import MANIFEST
-from ernie_m.utils.errors import UserError, command_name, listed, shown
+from ernie_m.utils.errors import UserError, command_name, format_value, join_items
 from ernie_m.utils.files import Folder, read_bytes
 from ernie_m.utils.logging import logger
 
@@ -434,10 +434,10 @@ class Tokenizer:
         if len(odd) > _MAX_ODD_SUBWORDS:
             raise UserError(
                 f"{self.piece_model_path} does not match {self.vocab_path}: {len(odd)} subwords are in "
-                f"only one of them ('{shown(odd[0])}', ...). Use the files of one model"
+                f"only one of them ('{format_value(odd[0])}', ...). Use the files of one model"
             )
         if odd:
-            names = listed(list(map(shown, odd)))
+            names = join_items(list(map(format_value, odd)))
             self._lacks = f", and lacks '{names}'"
             line = "%s does not match its SentencePiece model; these subwords become [UNK]: %s"
             logger.warning(line, self.vocab_path, names)
@@ -543,13 +543,13 @@ def read_tokenizer_rules(path: Path) -> tuple[str, Mapping[str, int]]:
         settings = {} if config.get("reading") is None else config["reading"]
     if not isinstance(settings, dict):
         raise UserError(
-            f"{location}: invalid tokenizer settings {shown(settings)}. Restore or download it again"
+            f"{location}: invalid tokenizer settings {format_value(settings)}. Restore or download it again"
         )
     rules = settings.get("text_rules", ERNIE_M)
     added_tokens = settings.get("added_tokens", {})
     if rules not in TEXT_RULES:
         raise UserError(
-            f"{location}: invalid 'text_rules' {shown(rules)} (choose from {', '.join(TEXT_RULES)})"
+            f"{location}: invalid 'text_rules' {format_value(rules)} (choose from {', '.join(TEXT_RULES)})"
         )
     if not isinstance(added_tokens, dict) or not all(type(id_) is int for id_ in added_tokens.values()):
         raise UserError(f"{location}: invalid 'added_tokens' (expected an object of token: id)")

@@ -24,7 +24,7 @@ from ernie_m.reader.tokenizer_json import (
     rules_1_to_3,
 )
 from ernie_m.reader.vocabulary import CONFIG, VOCAB
-from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.errors import UserError, format_value
 from ernie_m.utils.files import Folder, read_bytes
 from ernie_m.utils.logging import logger
 
@@ -68,7 +68,7 @@ def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_pat
     ):
         class_name = settings.get("tokenizer_class")
         if class_name not in (None, "", *_CLASSES):
-            raise UserError(f"{path}: unsupported tokenizer_class {shown(class_name)}: {OTHER_KIND}")
+            raise UserError(f"{path}: unsupported tokenizer_class {format_value(class_name)}: {OTHER_KIND}")
     # In every SentencePiece vocabulary some tokens begin with "▁".
     if VOCAB in folder and "▁".encode() not in folder.read(VOCAB, read_bytes):
         raise UserError(f"{folder.path / VOCAB}: not a SentencePiece vocabulary: {OTHER_KIND}")
@@ -108,7 +108,7 @@ def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
                 text = token.get("content") if isinstance(token, dict) else token
                 if text not in (*ids, *_SPECIAL):
                     raise UserError(
-                        f"{folder.path / name}: missing id of the added token {shown(text)}. Add "
+                        f"{folder.path / name}: missing id of the added token {format_value(text)}. Add "
                         "added_tokens.json or tokenizer.json of the model"
                     )
     in_order = dict(sorted(ids.items(), key=itemgetter(1)))
@@ -143,7 +143,8 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
         if theirs != ours and not (what == "score" and math.isclose(theirs, ours, rel_tol=_ROUNDING)):
             other = tokenizer.vocab_path or tokenizer.piece_model_path
             raise UserError(
-                f"{path}: conflicting {what} of token '{shown(token)}' ({theirs}, but {ours} in {other}). "
+                f"{path}: conflicting {what} of token '{format_value(token)}' ({theirs}, but {ours} in "
+                f"{other}). "
                 "Keep the file of these weights, and fix or remove the other one (transformers uses "
                 "tokenizer.json)"
             )
@@ -169,21 +170,22 @@ def _entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:
             for entry in entries:
                 token, id_ = entry["content"], entry["id"]
                 if not isinstance(token, str) or not token or type(id_) is not int or id_ < 0:
-                    raise ValueError(f"the token {shown(token)}")
+                    raise ValueError(f"the token {format_value(token)}")
                 if entry.get("single_word") and token not in _SPECIAL:
                     raise UserError(
-                        f"{path}: unsupported setting single_word of the added token {shown(token)}. Train "
+                        f"{path}: unsupported setting single_word of the added token "
+                        f"{format_value(token)}. Train "
                         "with single_word false"
                     )
                 is_normalized = bool(entry.get("normalized"))
                 if name == TOKENIZER_JSON and token not in _SPECIAL and keeps_space(contents, is_normalized):
                     raise UserError(
-                        f"{path}: unsupported settings of the added token {shown(token)}: the fast "
+                        f"{path}: unsupported settings of the added token {format_value(token)}: the fast "
                         "tokenizer keeps the space before it as a token. Set its normalized to false, and "
                         "add Strip to the normalizer, as in the slow tokenizer"
                     )
                 yield path, token, id_
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise UserError(
-                f"{path}: corrupt added_tokens ({shown(repr(error))}). Restore or download it again"
+                f"{path}: corrupt added_tokens ({format_value(repr(error))}). Restore or download it again"
             ) from error

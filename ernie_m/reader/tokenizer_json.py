@@ -12,7 +12,7 @@ from typing import Any
 
 from ernie_m.reader.tokenizer_rules import QUOTES
 from ernie_m.reader.vocabulary import CLS, MASK, PAD, SEP, UNK
-from ernie_m.utils.errors import UserError, command_name, shown
+from ernie_m.utils.errors import UserError, command_name, format_value
 from ernie_m.utils.files import read_json
 
 TOKENIZER_JSON = "tokenizer.json"
@@ -51,7 +51,7 @@ def piece_model_from_json(path: str | os.PathLike) -> bytes:
     try:
         *subwords, (last, _score) = contents["model"]["vocab"][len(_FIRST_TOKENS) :]
         if last != XLM_R_NAMES[MASK]:
-            raise ValueError(f"its vocab ends with {shown(last)}")
+            raise ValueError(f"its vocab ends with {format_value(last)}")
         model.trainer_spec.model_type = UNIGRAM
         model.normalizer_spec.precompiled_charsmap = _charsmap(contents)
         # In the JSON four special tokens are first and <mask> is last.
@@ -111,7 +111,10 @@ def _other_parts(
     vocab = model["vocab"] if model.get("type") == "Unigram" else []
     first_tokens = [subword for subword, score in vocab if math.isfinite(score)][: len(_FIRST_TOKENS)]
     if first_tokens != _FIRST_TOKENS or model["unk_id"] != _FIRST_TOKENS.index("<unk>"):
-        yield f"model {shown(model.get('type'))} with a vocab that begins with {shown(first_tokens)}"
+        yield (
+            f"model {format_value(model.get('type'))} with a vocab that begins with "
+            f"{format_value(first_tokens)}"
+        )
 
     steps = list_steps(contents["normalizer"], "normalizers")
     about_spaces = (one_space(" "), one_space("▁"))  # as Strip
@@ -119,7 +122,7 @@ def _other_parts(
     tables = [step for step in rules if step["type"] == "Precompiled"]
     endings: tuple[list[Any], ...] = ([], tables[:1], [{"type": "NFC"}, *tables[:1]] if tables else [])
     if rules not in [[*first, *ending] for first in ([], rules_1_to_3()) for ending in endings]:
-        yield f"normalizer {shown([step['type'] for step in steps])}"
+        yield f"normalizer {format_value([step['type'] for step in steps])}"
 
     *splits, metaspace = list_steps(contents["pre_tokenizer"], "pretokenizers")
     scheme = metaspace.get("prepend_scheme", "always")  # whether to prepend "▁" to a text
@@ -129,7 +132,7 @@ def _other_parts(
         or metaspace.get("add_prefix_space", scheme == "always") != (scheme == "always")  # in older files
         or (splits and (splits, scheme) != ([{"type": "WhitespaceSplit"}], "always"))
     ):
-        yield f"pre_tokenizer {shown(contents['pre_tokenizer'])}"
+        yield f"pre_tokenizer {format_value(contents['pre_tokenizer'])}"
 
     inputs = contents["post_processor"] or {}
     templates = (inputs.get("single", []), inputs.get("pair", []))
@@ -137,7 +140,7 @@ def _other_parts(
     pairs = [f"<s> A{' </s>' * count} B </s>" for count in separators]
     ids = {name: inputs.get("special_tokens", {}).get(name, {}).get("ids") for name in ("<s>", "</s>")}
     if forms[0] != "<s> A </s>" or forms[1] not in pairs or ids != {"<s>": [0], "</s>": [2]}:
-        yield f"post_processor {shown(forms)}, with {ids}"
+        yield f"post_processor {format_value(forms)}, with {ids}"
 
     if piece_model is None:
         return

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.errors import UserError, format_value
 from ernie_m.utils.files import atomic_file, read_bytes, read_text
 from ernie_m.utils.logging import logger
 
@@ -35,7 +35,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     """
     if Path(path).name == DICT:
         return _read_dict(path)
-    content = read_bytes(path, ending=". Set --vocab_path")
+    content = read_bytes(path, advice=". Set --vocab_path")
     vocab: dict[str, int] = {}
     ids: set[int] = set()
     repeated: list[str] = []  # lines with a duplicate token or id
@@ -96,7 +96,7 @@ def _read_dict(path: str | os.PathLike) -> dict[str, int]:
         token, _, count = line.rstrip().rpartition(" ")
         if not (token and count.isdecimal()) or token in vocab:
             raise UserError(
-                f"{path}, line {number}: invalid or duplicate {shown(line)} (expected a token and its "
+                f"{path}, line {number}: invalid or duplicate {format_value(line)} (expected a token and its "
                 "count). Restore the dict.txt of the training, as fairseq-preprocess wrote it"
             )
         vocab[token] = number + 3

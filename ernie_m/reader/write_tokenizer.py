@@ -24,7 +24,7 @@ from ernie_m.reader.tokenizer_json import (
 from ernie_m.reader.tokenizer_rules import ERNIE_M
 from ernie_m.reader.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, tokens_by_id
 from ernie_m.utils.errors import UserError, command_name
-from ernie_m.utils.files import as_json
+from ernie_m.utils.files import format_json
 
 
 def write_native(folder: Path, tokenizer: Tokenizer) -> list[str]:
@@ -50,7 +50,7 @@ def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
         "unk_token": UNK,
         "mask_token": MASK,
     }
-    (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(format_json(settings), encoding="utf-8")
     return ["vocab.txt", BPE_MODEL, "tokenizer_config.json"]
 
 
@@ -72,13 +72,13 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
     if tokenizer.vocab == tokenizer.derived_vocab() | tokenizer.added_tokens:
         (folder / BPE_MODEL).write_bytes(tokenizer.piece_model)
         names.append(BPE_MODEL)
-    (folder / TOKENIZER_JSON).write_text(as_json(contents), encoding="utf-8")
+    (folder / TOKENIZER_JSON).write_text(format_json(contents), encoding="utf-8")
     # The generic class uses tokenizer.json unchanged; XLM-R's class would replace the normalization.
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
     # In XLM-R, [CLS] is also bos, and [SEP] is also eos.
     roles = {"bos": CLS, "cls": CLS, "eos": SEP, "sep": SEP, "pad": PAD, "unk": UNK, "mask": MASK}
     settings |= {f"{role}_token": XLM_R_NAMES[token] for role, token in roles.items()}
-    (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(format_json(settings), encoding="utf-8")
     return names
 
 
@@ -93,7 +93,7 @@ def write_static(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[st
     """
     contents = _xlm_r_json(tokenizer, separators=2)
     limit = {"direction": "Right", "max_length": max_length - 2, "strategy": "LongestFirst", "stride": 0}
-    (folder / TOKENIZER_JSON).write_text(as_json(contents | {"truncation": limit}), encoding="utf-8")
+    (folder / TOKENIZER_JSON).write_text(format_json(contents | {"truncation": limit}), encoding="utf-8")
     return [TOKENIZER_JSON]
 
 

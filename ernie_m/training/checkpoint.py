@@ -40,22 +40,22 @@ from ernie_m.training.log import Evaluation
 from ernie_m.utils.checksums import (
     MANIFEST,
     VERSION,
-    AnotherRevision,
-    check_format,
+    UnsupportedFormatError,
+    check_format_version,
     check_manifest,
-    describe,
+    make_entry,
     matches_digest,
     write_digest,
 )
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import (
     atomic_dir,
-    clear_leftovers,
+    make_temporary_path,
     read_json,
     read_object,
     remove,
+    remove_leftovers,
     sync_file,
-    temporary_name,
     translate_write_errors,
     write_json,
 )
@@ -115,7 +115,7 @@ def write_checkpoint(
                 )
             safetensors.write(path, {key: as_numpy(array) for key, array in arrays.items()})
             sync_file(path)
-            return {path.name: describe(path)}
+            return {path.name: make_entry(path)}
 
         @translate_write_errors(folder)
         def finish() -> None:
@@ -123,7 +123,7 @@ def write_checkpoint(
             if values is not None:
                 state = location / STATE
                 (state / _VALUES).write_text(json.dumps({"format": _FORMAT, **values}), encoding="utf-8")
-                described = {name: describe(state / name) for name in (_VALUES, _MODEL_MANIFEST)}
+                described = {name: make_entry(state / name) for name in (_VALUES, _MODEL_MANIFEST)}
                 for part in parts:
                     described |= part
                 manifest = {"version": VERSION, "files": described}
@@ -156,7 +156,9 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     check_manifest(folder / MANIFEST)
     parts = [safetensors.read(state / name) for name in files if name.startswith(_ARRAYS)]
     values = read_object(state / _VALUES)
-    check_format(state / _VALUES, values.pop("format", None), _FORMAT, "start a new run from its weights")
+    check_format_version(
+        state / _VALUES, values.pop("format", None), _FORMAT, "start a new run from its weights"
+    )
     return {name: part[name] for part in reversed(parts) for name in part}, values
 
 
@@ -195,7 +197,7 @@ def newest_step(folder: Path) -> SavedRun | None:
         try:
             newest = SavedRun(path, *read_state(path))
             break
-        except AnotherRevision:
+        except UnsupportedFormatError:
             raise
         except UserError as error:
             logger.warning("%s; skipping %s", error, path.name)
@@ -233,7 +235,7 @@ def keep_last(folder: Path, count: int, always: Path | None = None) -> None:
     for _, path in step_folders(folder)[:-count]:
         if always is None or path.resolve() != always.resolve():
             # Rename first, because a partly removed folder must not look like a checkpoint.
-            removed = temporary_name(path, "gone")
+            removed = make_temporary_path(path, "gone")
             os.replace(path, removed)
             shutil.rmtree(removed)
 
@@ -313,7 +315,7 @@ class OutputDir:
             def take() -> None:
                 lock.enter_context(lock_output(self.path))
                 for folder in {self.path, self.steps_folder, *self.path.glob("seed_*")}:
-                    clear_leftovers(folder)
+                    remove_leftovers(folder)
 
             distributed.run_on_main(translate_write_errors(self.path)(take))
             yield self
@@ -476,7 +478,9 @@ class OutputDir:
         if not matches_digest(path):
             raise UserError(f"{path}: corrupt file or checksum. Remove it and run the same command again")
         values = read_json(path)
-        check_format(path, values.pop("format", None), _FORMAT, "start a new run from the weights in best/")
+        check_format_version(
+            path, values.pop("format", None), _FORMAT, "start a new run from the weights in best/"
+        )
         selected = Evaluation(**values)
         best = self.path / BEST
         step = distributed.run_on_main(lambda: _parse_step(best))

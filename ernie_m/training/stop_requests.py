@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from ernie_m.utils.child_processes import stop_signals
+from ernie_m.utils.child_processes import get_shutdown_signals
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import world_size
 
@@ -49,7 +49,7 @@ class ShutdownHandler:
         """Install the signal handlers, and start the listening thread."""
         if not self.active:
             return self
-        self._signals = stop_signals()
+        self._signals = get_shutdown_signals()
         self._reading_end, self._writing_end = os.pipe()
         os.set_blocking(self._writing_end, False)  # required by `set_wakeup_fd`
         self._listener = threading.Thread(target=self._listen, name="stop-signal", daemon=True)

@@ -15,7 +15,7 @@ from types import ModuleType
 __version__ = "1.0.0"
 
 
-def be_one_module(name: str) -> None:
+def replace_linked_module(name: str) -> None:
     """Replace a module that was imported through a symbolic link by the package's module.
 
     Called by the `__init__.py` of a package, which Python runs under the name of the link. After that, Python

@@ -58,13 +58,13 @@ OTHER_WORDS = {
 }
 
 
-def advice_on(name: str, known: Collection[str], dashes: str = "") -> str:
+def suggest_name(name: str, known_names: Collection[str], prefix: str = "") -> str:
     """Return a suggestion for an unknown name, for a message: the most similar known name.
 
     Args:
         name: the unknown name, which may be "section.key".
-        known: the known names.
-        dashes: prefix of the suggested name, such as "--".
+        known_names: the known names.
+        prefix: prefix of the suggested name, such as "--".
     """
     section, dot, part = name.rpartition(".")
     meant = OTHER_WORDS.get(part, part)
@@ -73,14 +73,14 @@ def advice_on(name: str, known: Collection[str], dashes: str = "") -> str:
         short = key.rpartition(".")[2]
         return difflib.SequenceMatcher(None, section + dot + meant, key if section else short).ratio()
 
-    keys = [key for key in known if key.startswith(f"{name}.")]
+    keys = [key for key in known_names if key.startswith(f"{name}.")]
     if keys:
         return f"it is a section. Set its keys, such as {keys[0]}, and in YAML put a space after each colon"
     # For example seed for random_seed, a section for one of its keys, max_limit for limit, and typos.
-    near = [key for key in known if meant in key or key in meant.split("_") or likeness(key) >= 0.75]
+    near = [key for key in known_names if meant in key or key in meant.split("_") or likeness(key) >= 0.75]
     if not near:
         return "see --help for all names"
-    return f"did you mean {dashes}{max(near, key=lambda key: (meant in key, likeness(key)))}?"
+    return f"did you mean {prefix}{max(near, key=lambda key: (meant in key, likeness(key)))}?"
 
 
 T = TypeVar("T")
@@ -113,14 +113,14 @@ class Range:
         return " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in self.bounds.items())
 
 
-class _Listed:
+class _NonEmptyNames:
     """Constraint of comma-separated names: none is empty, which would be the path of the current folder."""
 
     def __contains__(self, names: str) -> bool:
         return not names or all(map(str.strip, names.split(",")))
 
 
-Names = Annotated[str, _Listed()]
+Names = Annotated[str, _NonEmptyNames()]
 PositiveInt = Annotated[int, Range(at_least=1)]
 NonNegativeInt = Annotated[int, Range(at_least=0)]
 PositiveFloat = Annotated[float, Range(above=0)]
@@ -142,19 +142,19 @@ IN_WORDS = {
 }
 
 
-def option(default: Any = MISSING, *, default_factory: Any = MISSING, **marks: Any) -> Any:
+def option(default: Any = MISSING, *, default_factory: Any = MISSING, **metadata: Any) -> Any:
     """Make a dataclass field of an option with metadata; an option without metadata needs only its default.
 
     Args:
         default, default_factory: as for `dataclasses.field`.
-        marks: `free`: the option does not affect the result, so it may change when work is resumed.
+        metadata: `free`: the option does not affect the result, so it may change when work is resumed.
             `no_effect`: reason why an official flag has no effect; `--help` omits the flag.
             `only`: the commands that use the option, if several share the dataclass; the `--help` of other
             commands omits it.
             `positional`: the option is a positional argument; a list takes all remaining arguments.
             `needed`: the option is listed at the beginning of `--help`.
     """
-    return dataclasses.field(default=default, default_factory=default_factory, metadata=marks)
+    return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)
 
 
 CONFIG = option()  # --config is a flag, but not a dataclass field
@@ -179,7 +179,7 @@ def list_options(cls: type) -> dict[str, Field]:
     }
 
 
-def deciding_options(options: Any) -> dict[str, Any]:
+def get_result_options(options: Any) -> dict[str, Any]:
     """Return option key -> value, of the options that affect the result."""
     return {
         key: attrgetter(key)(options)
@@ -188,41 +188,45 @@ def deciding_options(options: Any) -> dict[str, Any]:
     }
 
 
-def in_words(kind: Any) -> str:
+def describe_type(value_type: Any) -> str:
     """Describe the accepted values of a type, such as "an integer >= 1"."""
-    one_of = "one of " if get_origin(kind) is Literal else ""
-    parts = {Annotated: " ", Literal: ", "}.get(get_origin(kind), " or ").join(
-        in_words(part) for part in get_args(kind) if part is not NoneType
+    one_of = "one of " if get_origin(value_type) is Literal else ""
+    parts = {Annotated: " ", Literal: ", "}.get(get_origin(value_type), " or ").join(
+        describe_type(part) for part in get_args(value_type) if part is not NoneType
     )
-    return IN_WORDS.get(kind) or one_of + parts or str(kind)  # `str(kind)`: a Range, or a value of a Literal
+    return (
+        IN_WORDS.get(value_type) or one_of + parts or str(value_type)
+    )  # `str(kind)`: a Range, or a value of a Literal
 
 
-def accepts(kind: Any, value: Any) -> bool:
+def is_valid(value_type: Any, value: Any) -> bool:
     """Return whether a value is valid for a type.
 
     True and False are not numbers, nor are NaN, infinity and integers beyond float64.
     """
-    kinds = get_args(kind)
-    match get_origin(kind) or kind:
+    item_types = get_args(value_type)
+    match get_origin(value_type) or value_type:
         case types.UnionType | typing.Union:
-            return any(accepts(one, value) for one in kinds)
+            return any(is_valid(one, value) for one in item_types)
         case typing.Annotated:
-            return accepts(kinds[0], value) and value in kinds[1]
+            return is_valid(item_types[0], value) and value in item_types[1]
         case typing.Literal:
-            return value in kinds
+            return value in item_types
         case builtins.list | builtins.tuple as sequence:
-            return isinstance(value, sequence) and all(accepts(kinds[0], item) for item in value)
+            return isinstance(value, sequence) and all(is_valid(item_types[0], item) for item in value)
         case origin if origin in (dict, Mapping):
             return isinstance(value, dict) and all(
-                accepts(kinds[0], key) and accepts(kinds[1], value[key]) for key in value
+                is_valid(item_types[0], key) and is_valid(item_types[1], value[key]) for key in value
             )
         case builtins.int | builtins.float:
-            is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+            is_number = isinstance(value, Integral if value_type is int else Real) and not isinstance(
+                value, bool
+            )
             return is_number and abs(value) <= sys.float_info.max  # False for NaN
-    return kind is Any or isinstance(value, kind)
+    return value_type is Any or isinstance(value, value_type)
 
 
-def convert(kind: Any, value: Any) -> Any:
+def convert_value(value_type: Any, value: Any) -> Any:
     """Convert text from a command line or YAML file, or a list or dict of texts, to a type.
 
     A list is written a,b or [a, b], and a dict {a: 1}.
@@ -230,23 +234,23 @@ def convert(kind: Any, value: Any) -> Any:
     Raises:
         AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError: the value is invalid.
     """
-    kinds = get_args(kind)  # of the items; for a Literal its values
-    if isinstance(value, str) and get_origin(kind) in (list, tuple, dict):
-        value = parse_yaml(value if get_origin(kind) is dict or value.startswith("[") else f"[{value}]")
-    match get_origin(kind) or kind:
+    item_types = get_args(value_type)  # of the items; for a Literal its values
+    if isinstance(value, str) and get_origin(value_type) in (list, tuple, dict):
+        value = parse_yaml(value if get_origin(value_type) is dict or value.startswith("[") else f"[{value}]")
+    match get_origin(value_type) or value_type:
         case types.UnionType | typing.Union:
-            value = None if value in NULLS else convert(kinds[0], value)
+            value = None if value in NULLS else convert_value(item_types[0], value)
         case typing.Annotated:
-            value = convert(kinds[0], value)
+            value = convert_value(item_types[0], value)
         case builtins.list | builtins.tuple if isinstance(value, list):
-            value = get_origin(kind)(convert(kinds[0], item) for item in value)
+            value = get_origin(value_type)(convert_value(item_types[0], item) for item in value)
         case builtins.dict:
-            value = {key: convert(kinds[1], item) for key, item in value.items()}
+            value = {key: convert_value(item_types[1], item) for key, item in value.items()}
         case builtins.bool:
             value = BOOLEANS[value.lower()]
         case builtins.int | builtins.float:
-            value = kind(value)
-    if not accepts(kind, value):
+            value = value_type(value)
+    if not is_valid(value_type, value):
         raise ValueError(value)
     return value
 
@@ -277,18 +281,18 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
+def read_yaml(path: str, known_keys: Collection[str]) -> dict[str, Any]:
     """Read a YAML file of options: key -> value, with keys such as "section.key".
 
     Args:
-        known: known option keys. A mapping under another key is a section.
+        known_keys: known option keys. A mapping under another key is a section.
 
     Raises:
         UserError: the file cannot be read, is larger than 256 KiB, has duplicate keys, or is not a mapping.
     """
     try:
         tree = (
-            parse_yaml(read_text(resolve_shipped_path(path), largest=256 << 10)) or {}
+            parse_yaml(read_text(resolve_shipped_path(path), max_bytes=256 << 10)) or {}
         )  # None: an empty file
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
@@ -299,8 +303,8 @@ def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
         # An empty section has no unknown key, so its own name must be known.
         is_section = (
             isinstance(value, dict)
-            and name not in known
-            and (value or any(key.startswith(f"{name}.") for key in known))
+            and name not in known_keys
+            and (value or any(key.startswith(f"{name}.") for key in known_keys))
         )
         items = {f"{name}.{key}": item for key, item in value.items()} if is_section else {name: value}
         if twice := values.keys() & items:  # such as "a.b: 1" and "a: {b: 1}"
@@ -309,16 +313,16 @@ def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
     return values
 
 
-def _accepts_many_words(field: Field) -> bool:
+def _is_list_option(field: Field) -> bool:
     """Return whether an option collects several arguments in a list: --config and positional lists."""
     return field is CONFIG or (field.metadata.get("positional", False) and get_origin(field.type) is list)
 
 
-def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]:
+def _parse_command_line(arguments: list[str], options: Mapping[str, Field]) -> dict[str, Any]:
     """Parse a command line: key -> text, or list of texts. Keys may be unknown.
 
     Args:
-        words: the arguments; consumed.
+        arguments: the arguments; consumed.
         options: known options by key.
 
     Raises:
@@ -327,8 +331,8 @@ def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]
     texts: dict[str, Any] = {}
     # The positional options that can take a word, in order.
     positional = [key for key, field in options.items() if field.metadata.get("positional")]
-    while words:
-        word = words.pop(0)
+    while arguments:
+        word = arguments.pop(0)
         key, equals_sign, text = word.removeprefix("--").partition("=")
         if not word.startswith("--"):
             if not positional:
@@ -337,13 +341,13 @@ def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]
         elif not equals_sign:
             is_bool = key in options and options[key].type is bool
             # After a boolean, a word that is not one may be the value of a positional option.
-            is_alone = (not words or words[0].startswith("--")) or (
-                is_bool and positional and words[0].lower() not in BOOLEANS
+            is_alone = (not arguments or arguments[0].startswith("--")) or (
+                is_bool and positional and arguments[0].lower() not in BOOLEANS
             )
             if is_alone and not is_bool and key in options:
                 raise UserError(f"missing value of --{key}; options are written --name value")
-            text = "true" if is_alone else words.pop(0)
-        takes_many = key in options and _accepts_many_words(options[key])
+            text = "true" if is_alone else arguments.pop(0)
+        takes_many = key in options and _is_list_option(options[key])
         texts[key] = [*texts.get(key, []), text] if takes_many else text
         positional = [one for one in positional if one != key or takes_many]
     return texts
@@ -368,9 +372,9 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, module_n
     is_official = hasattr(cls, "on_command_line")
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     if {"-h", "--help", "--version"} & {*words}:
-        say(f"ERNIE-M {__version__}" if "--version" in words else help_text(cls, module_name))
+        say(f"ERNIE-M {__version__}" if "--version" in words else format_help(cls, module_name))
         sys.exit(0)
-    texts = _read_line(words, options if is_official else {"config": CONFIG, **options})
+    texts = _parse_command_line(words, options if is_official else {"config": CONFIG, **options})
 
     # In an official command an empty text unsets a flag.
     texts = {key: text for key, text in texts.items() if text or not is_official or key not in options}
@@ -382,13 +386,14 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, module_n
         for key, value in given.items():
             if key in options:
                 try:
-                    later[key] = convert(options[key].type, value)
+                    later[key] = convert_value(options[key].type, value)
                 except (AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError):
                     errors.append(
-                        f"{location}{key} {value}: invalid value (expected {in_words(options[key].type)})"
+                        f"{location}{key} {value}: invalid value (expected "
+                        f"{describe_type(options[key].type)})"
                     )
             else:
-                errors.append(f"{location}{key}: unknown option; {advice_on(key, options, '--')}")
+                errors.append(f"{location}{key}: unknown option; {suggest_name(key, options, '--')}")
         check_override = getattr(cls, "check_override", None)
         if check_override is not None:
             check_override(location, later, values)
@@ -425,7 +430,7 @@ def _build(cls: type[T], values: Mapping[str, Any]) -> T:
     return made
 
 
-def explanations(cls: type) -> dict[str, str]:
+def read_option_docs(cls: type) -> dict[str, str]:
     """Return option key -> documentation, the string below the field, of a dataclass and its sections.
 
     The strings are read from the source code, as Python does not keep them.
@@ -444,7 +449,7 @@ def explanations(cls: type) -> dict[str, str]:
     return texts
 
 
-def help_text(cls: type, module_name: str) -> str:
+def format_help(cls: type, module_name: str) -> str:
     """Return the text of --help: usage, description, and every option with type, default and documentation.
 
     Positional options come first, then required and important ones, then the others, with sections last.
@@ -455,7 +460,7 @@ def help_text(cls: type, module_name: str) -> str:
     """
     path = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
     options = sorted(
-        ((key, field) for key, field in list_options(cls).items() if is_read(field)),
+        ((key, field) for key, field in list_options(cls).items() if is_used_by_command(field)),
         key=lambda item: (
             _format_flag(*item)[0] == "-",
             not (_is_required(item[1]) or item[1].metadata.get("needed")),
@@ -470,9 +475,9 @@ def help_text(cls: type, module_name: str) -> str:
     # Not its __doc__, which `python -OO` removes.
     module = ast.parse(inspect.getsource(sys.modules[module_name]))
     lines = [f"usage: {' '.join(usage)}", "", ast.get_docstring(module) or "", ""]
-    meanings = explanations(cls)
+    meanings = read_option_docs(cls)
     for key, field in options:
-        kind = "space-separated list" if _accepts_many_words(field) else in_words(field.type)
+        kind = "space-separated list" if _is_list_option(field) else describe_type(field.type)
         default = field.default if field.default_factory is MISSING else field.default_factory()
         if default not in (MISSING, None, "", [], {}):
             kind += f"; default: {json.dumps(default)}"
@@ -482,7 +487,7 @@ def help_text(cls: type, module_name: str) -> str:
     return "\n".join(lines)
 
 
-def is_read(field: Field) -> bool:
+def is_used_by_command(field: Field) -> bool:
     """Return whether the current command uses an option; several commands may share a dataclass."""
     command = Path(sys.argv[0]).stem
     return "no_effect" not in field.metadata and command in field.metadata.get("only", [command])

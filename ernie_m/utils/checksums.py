@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ernie_m.utils.errors import UserError, shown
-from ernie_m.utils.files import read_json, read_object, reject_pointer, sha256_of, write_json
+from ernie_m.utils.errors import UserError, format_value
+from ernie_m.utils.files import compute_sha256, read_json, read_object, reject_lfs_pointer, write_json
 
 MANIFEST = "manifest.json"
 # The format number of every manifest, and of "reading" in config.json (`ernie_m.model.preprocessing`).
@@ -21,39 +21,42 @@ VERSION = 2
 CARD = "README.md"  # people edit it
 
 
-class AnotherRevision(UserError):
+class UnsupportedFormatError(UserError):
     """A file was written by another revision of this project, in an unsupported format."""
 
 
-def check_format(file: Path | str, number: Any, known: int, way_out: str = "recreate it") -> None:
+def check_format_version(
+    file: Path | str, version: Any, supported_version: int, advice: str = "recreate it"
+) -> None:
     """Check the format number of a stored file.
 
     Args:
         file: path of the file, or a key in it, for the message.
-        number: format number in the file; None: missing.
-        known: the supported format number.
-        way_out: what the user can do, for the message.
+        version: format number in the file; None: missing.
+        supported_version: the supported format number.
+        advice: what the user can do, for the message.
 
     Raises:
-        AnotherRevision: the numbers differ.
+        UnsupportedFormatError: the numbers differ.
     """
-    if number != known:
-        raise AnotherRevision(
-            f"{file}: unsupported format {shown(number)} (expected {known}) of another revision; {way_out}"
+    if version != supported_version:
+        raise UnsupportedFormatError(
+            f"{file}: unsupported format {format_value(version)} (expected {supported_version}) of another "
+            f"revision; {advice}"
         )
 
 
-def describe(file: Path) -> dict[str, Any]:
+def make_entry(file: Path) -> dict[str, Any]:
     """Return the manifest entry of a file: {"bytes": size, "sha256": hexadecimal digest}."""
-    return {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    return {"bytes": file.stat().st_size, "sha256": compute_sha256(file)}
 
 
-def check_file(file: Path, entry: Mapping[str, Any], checksum: bool = True) -> None:
+def check_file(file: Path, entry: Mapping[str, Any], verify_checksum: bool = True) -> None:
     """Verify a file.
 
     Args:
-        entry: manifest entry of the file, from `describe`.
-        checksum: whether to verify the checksum; otherwise only the size.
+        entry: manifest entry of the file, from `make_entry`.
+        verify_checksum: whether to verify the checksum; otherwise only the size.
 
     Raises:
         UserError: the file is missing or corrupt.
@@ -62,16 +65,16 @@ def check_file(file: Path, entry: Mapping[str, Any], checksum: bool = True) -> N
         raise UserError(f"{file}: missing")
     size = file.stat().st_size
     if size != entry["bytes"]:
-        reject_pointer(file)
+        reject_lfs_pointer(file)
         raise UserError(f"{file}: corrupt (expected {entry['bytes']} bytes, got {size})")
-    if checksum and sha256_of(file) != entry["sha256"]:
+    if verify_checksum and compute_sha256(file) != entry["sha256"]:
         raise UserError(f"{file}: corrupt (its checksum does not match the manifest)")
 
 
 def write_manifest(path: Path) -> None:
     """Write the manifest of a folder, at `path` in the folder, for all files except the model card."""
     files = sorted(file for file in path.parent.iterdir() if file.is_file() and file.name != CARD)
-    write_json(path, {"version": VERSION, "files": {file.name: describe(file) for file in files}})
+    write_json(path, {"version": VERSION, "files": {file.name: make_entry(file) for file in files}})
 
 
 def check_manifest(path: Path) -> dict[str, Any]:
@@ -81,19 +84,21 @@ def check_manifest(path: Path) -> dict[str, Any]:
         UserError: the manifest is missing, corrupt or of another format, or a file is missing or corrupt.
     """
     manifest = read_object(path)
-    check_format(path, manifest.get("version"), VERSION)
+    check_format_version(path, manifest.get("version"), VERSION)
     # A training state names the model's manifest in the folder above; nothing refers to files further up.
-    for name, entry in read_entries(manifest, path, above="../..").items():
+    for name, entry in read_entries(manifest, path, forbidden_prefix="../..").items():
         check_file(Path(os.path.normpath(path.parent / name)), entry)
     return manifest
 
 
-def read_entries(manifest: Mapping[str, Any], path: Path, above: str = "..") -> dict[str, dict[str, Any]]:
+def read_entries(
+    manifest: Mapping[str, Any], path: Path, forbidden_prefix: str = ".."
+) -> dict[str, dict[str, Any]]:
     """Return the file entries of a manifest: file name -> entry.
 
     Args:
         path: path of the manifest, for the message.
-        above: prefix that file names must not have.
+        forbidden_prefix: prefix that file names must not have.
 
     Raises:
         UserError: an entry has no size or checksum, or a file is outside of the allowed folder.
@@ -103,7 +108,9 @@ def read_entries(manifest: Mapping[str, Any], path: Path, above: str = "..") -> 
         is_corrupt = any(not {"bytes", "sha256"} <= entry.keys() for entry in files.values())
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: corrupt") from error
-    if is_corrupt or any(os.path.isabs(name) or os.path.normpath(name).startswith(above) for name in files):
+    if is_corrupt or any(
+        os.path.isabs(name) or os.path.normpath(name).startswith(forbidden_prefix) for name in files
+    ):
         raise UserError(f"{path}: corrupt")
     return files
 
@@ -124,7 +131,7 @@ def check_folder(folder: Path) -> None:
         content = path.read_bytes()
         if not contents or (b'"sha256"' in content and b'"pieces"' not in content):
             check_manifest(path)
-    except AnotherRevision:
+    except UnsupportedFormatError:
         raise
     except UserError as error:
         raise UserError(
@@ -134,13 +141,13 @@ def check_folder(folder: Path) -> None:
 
 def write_digest(file: Path) -> None:
     """Write the digest of a file next to the file, for `matches_digest`."""
-    write_json(_digest_file(file), describe(file))
+    write_json(_digest_file(file), make_entry(file))
 
 
 def matches_digest(file: Path) -> bool:
     """Return whether a file is unchanged since `write_digest`."""
     try:
-        return read_json(_digest_file(file)) == describe(file)
+        return read_json(_digest_file(file)) == make_entry(file)
     except (UserError, OSError):  # one of the two is missing, or the digest is corrupt
         return False
 

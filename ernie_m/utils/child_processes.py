@@ -17,7 +17,7 @@ T = TypeVar("T")
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
-def stop_signals() -> list[signal.Signals]:
+def get_shutdown_signals() -> list[signal.Signals]:
     """Return the signals that request a shutdown: SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a closed terminal).
 
     SIGHUP is left out under `nohup`, which ignores it. A signal whose handler was not set from Python, as in
@@ -33,9 +33,9 @@ def stop_signals() -> list[signal.Signals]:
 
 
 @contextmanager
-def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def handle_shutdown_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Handle shutdown signals with `handler` within a `with` block."""
-    before = {number: signal.signal(number, handler) for number in stop_signals()}
+    before = {number: signal.signal(number, handler) for number in get_shutdown_signals()}
     try:
         yield
     finally:
@@ -77,17 +77,17 @@ def block_signals_in_children(signals: Iterable[signal.Signals]) -> Iterator[Non
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_with_parent(signal_number: int) -> None:
+def end_with_parent(signum: int) -> None:
     """Make the current process receive a signal when its parent dies, on Linux.
 
     Called between fork and exec: `Popen(..., preexec_fn=partial(end_with_parent, signal.SIGTERM))`.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal_number)
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signum)
 
 
-def cache_until_fork(make: Callable[P, T]) -> Callable[P, T]:
+def cache_until_fork(function: Callable[P, T]) -> Callable[P, T]:
     """Cache like `functools.cache`, but drop the cache in a forked process, such as for thread pools."""
-    cached = cache(make)
+    cached = cache(function)
     os.register_at_fork(after_in_child=cached.cache_clear)
     return cached  # type: ignore[return-value]  # `cache` loses the parameters

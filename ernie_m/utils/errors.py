@@ -31,23 +31,23 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, *more: str):
-        super().__init__("\n  ".join(map(_shortened, (message, *more))))
+        super().__init__("\n  ".join(map(_shorten, (message, *more))))
 
     def _render_traceback_(self) -> list[str]:
         """Return the lines that IPython and Jupyter show instead of a traceback."""
         return f"{type(self).__name__}: {self}".splitlines()
 
 
-def _shortened(message: str) -> str:
+def _shorten(message: str) -> str:
     """Escape control characters in a message, and omit its middle beyond LONGEST_MESSAGE characters."""
-    message = printable(message)
+    message = escape_control_characters(message)
     if len(message) <= LONGEST_MESSAGE:
         return message
     half = LONGEST_MESSAGE // 2
     return f"{message[:half]} [...] {message[-half:]}"
 
 
-def printable(text: str, keep: str = "") -> str:
+def escape_control_characters(text: str, keep: str = "") -> str:
     """Escape control characters and line breaks, which could affect a terminal.
 
     Args:
@@ -66,20 +66,25 @@ def say(*texts: object, sep: str = "\n", file: TextIO | None = None) -> None:
     """
     stream = file or sys.stdout
     with ignore_broken_pipe(stream):
-        print(*(printable(str(text), keep="\n\t") for text in texts), sep=sep, file=stream, flush=True)
+        print(
+            *(escape_control_characters(str(text), keep="\n\t") for text in texts),
+            sep=sep,
+            file=stream,
+            flush=True,
+        )
 
 
-def listed(items: Sequence[str], most: int = 20) -> str:
-    """Join items for a message: the first `most`, and the number of remaining ones."""
-    text = ", ".join(items[:most])
-    if len(items) > most:
-        text += f" and {len(items) - most} more"
+def join_items(items: Sequence[str], limit: int = 20) -> str:
+    """Join items for a message: the first `limit`, and the number of remaining ones."""
+    text = ", ".join(items[:limit])
+    if len(items) > limit:
+        text += f" and {len(items) - limit} more"
     return text
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """Format a value from a file for a message, in one line of at most 80 characters."""
-    return printable(value if isinstance(value, str) else ascii(value))[:80]
+    return escape_control_characters(value if isinstance(value, str) else ascii(value))[:80]
 
 
 def install_command(extra: str) -> str:
@@ -102,7 +107,7 @@ def command_name() -> str:
     return min(os.path.relpath(executable), executable, key=len)  # the shorter one
 
 
-def command_words() -> list[str]:
+def get_command_line() -> list[str]:
     """Return the command line of this process: python run_mrc.py ..., or ernie-m run_mrc ..."""
     return ["python" if sys.argv[0].endswith(".py") else "ernie-m", *sys.argv]
 
@@ -136,7 +141,7 @@ def run(main: Callable[[], None]) -> None:
         try:
             sys.stdout.flush()
         except OSError:  # must not change the exit code
-            discard(sys.stdout)
+            redirect_to_null(sys.stdout)
         sys.exit(2)
     except KeyboardInterrupt:
         say("interrupted", file=sys.stderr)
@@ -147,7 +152,7 @@ def run(main: Callable[[], None]) -> None:
         raise
 
 
-def discard(stream: TextIO) -> None:
+def redirect_to_null(stream: TextIO) -> None:
     """Redirect a stream to /dev/null, so that flushing buffered output at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -158,7 +163,7 @@ def ignore_broken_pipe(stream: TextIO) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        discard(stream)
+        redirect_to_null(stream)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def is_blank(text: str) -> bool:
     return re.search(r"[^\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]", text) is None
 
 
-def is_whole_text(text: str) -> bool:
+def is_valid_unicode(text: str) -> bool:
     """Return whether a text can be encoded as UTF-8: it has no lone surrogates, as JSON may have."""
     return text.encode(errors="ignore").decode() == text
 
@@ -100,55 +100,55 @@ def read_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
     return value
 
 
-def read_text(path: str | os.PathLike, largest: int, ending: str = "") -> str:
+def read_text(path: str | os.PathLike, max_bytes: int, advice: str = "") -> str:
     """Read a UTF-8 text file, which may begin with a byte order mark.
 
     Args:
-        largest: maximum size in bytes.
-        ending: end of the error message.
+        max_bytes: maximum size in bytes.
+        advice: end of the error message.
 
     Raises:
-        UserError: the file cannot be read, is larger than `largest`, or is not UTF-8.
+        UserError: the file cannot be read, is larger than `max_bytes`, or is not UTF-8.
     """
-    data = read_bytes(path, ending, largest)
-    if len(data) > largest:
-        raise UserError(f"{path}: larger than {largest:,} bytes{ending}")
+    data = read_bytes(path, advice, max_bytes)
+    if len(data) > max_bytes:
+        raise UserError(f"{path}: larger than {max_bytes:,} bytes{advice}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}){ending}") from error
+        raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}){advice}") from error
 
 
-def read_bytes(path: str | os.PathLike, ending: str = "", largest: float = math.inf) -> bytes:
+def read_bytes(path: str | os.PathLike, advice: str = "", max_bytes: float = math.inf) -> bytes:
     """Read the bytes of a file.
 
     Args:
-        ending: end of the error message, such as "; see --vocab_path".
-        largest: read little more than this number of bytes, because a device such as /dev/zero has no end.
+        advice: end of the error message, such as "; see --vocab_path".
+        max_bytes: read little more than this number of bytes, because a device such as /dev/zero has no end.
 
     Raises:
         UserError: the file cannot be read, or is a Git LFS pointer.
     """
     data = bytearray()
-    with translate_read_errors(path, ending), open(path, "rb") as file:
+    with translate_read_errors(path, advice), open(path, "rb") as file:
         # file.read(largest) would allocate that much memory at once.
-        while len(data) <= largest and (block := file.read(1 << 20)):
+        while len(data) <= max_bytes and (block := file.read(1 << 20)):
             data += block
-    _reject_pointer(data, path)
+    _reject_lfs_pointer(data, path)
     return bytes(data)
 
 
 @contextmanager
-def translate_read_errors(path: str | os.PathLike | int, ending: str = "") -> Iterator[None]:
+def translate_read_errors(path: str | os.PathLike | int, advice: str = "") -> Iterator[None]:
     """Translate errors of an unreadable file within a `with` block to `UserError`.
 
     Args:
-        ending: end of the error message.
+        advice: end of the error message.
     """
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}){ending}") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}){advice}") from error
 
 
 def get_file_version(file: str | os.PathLike | int) -> FileVersion:
@@ -162,21 +162,23 @@ def get_file_version(file: str | os.PathLike | int) -> FileVersion:
     return status.st_size, status.st_mtime_ns
 
 
-def reject_changed(path: str | os.PathLike, now: FileVersion | None, version: FileVersion | None) -> None:
+def reject_changed(
+    path: str | os.PathLike, current_version: FileVersion | None, opened_version: FileVersion | None
+) -> None:
     """Check that a file has not changed since it was opened.
 
     Args:
-        now: current version of the file, from `get_file_version`; None: missing.
-        version: version of the file when it was opened.
+        current_version: current version of the file, from `get_file_version`; None: missing.
+        opened_version: version of the file when it was opened.
 
     Raises:
         UserError: the versions differ.
     """
-    if now != version:
+    if current_version != opened_version:
         raise UserError(f"{path}: changed since it was opened. Restart to load the new version")
 
 
-def reject_pointer(path: str | os.PathLike) -> None:
+def reject_lfs_pointer(path: str | os.PathLike) -> None:
     """Check that a file is not a Git LFS pointer, the placeholder of a file that was not fetched.
 
     Raises:
@@ -184,10 +186,10 @@ def reject_pointer(path: str | os.PathLike) -> None:
     """
     if os.path.isfile(path):  # a pipe can be read only once
         with suppress(OSError), open(path, "rb") as file:  # the reader reports why it cannot be read
-            _reject_pointer(file.read(len(_POINTER)), path)
+            _reject_lfs_pointer(file.read(len(_POINTER)), path)
 
 
-def _reject_pointer(content: bytes | bytearray, path: str | os.PathLike) -> None:
+def _reject_lfs_pointer(content: bytes | bytearray, path: str | os.PathLike) -> None:
     """Check that a file is not a Git LFS pointer, given its first bytes.
 
     Raises:
@@ -199,7 +201,7 @@ def _reject_pointer(content: bytes | bytearray, path: str | os.PathLike) -> None
         )
 
 
-def sha256_of(path: str | os.PathLike) -> str:
+def compute_sha256(path: str | os.PathLike) -> str:
     """Compute the SHA-256 of a file, as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -229,7 +231,7 @@ def translate_write_errors(path: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
-def take_lock(file: IO) -> bool:
+def try_lock(file: IO) -> bool:
     """Lock a file that is open for writing, by flock, without waiting.
 
     The kernel releases the lock when the file is closed or the process ends, even if it is killed.
@@ -267,7 +269,7 @@ def reject_overwrite(
 
 
 @contextmanager
-def lock(path: Path, location: Path) -> Iterator[None]:
+def hold_lock(path: Path, location: Path) -> Iterator[None]:
     """Hold a lock file within a `with` block. The lock ends with the process, even if it is killed.
 
     Args:
@@ -281,7 +283,7 @@ def lock(path: Path, location: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+b", buffering=0)  # noqa: SIM115 - not inherited by the reader process
     with file:
-        if not take_lock(file):
+        if not try_lock(file):
             file.seek(0)
             raise UserError(
                 f"{location}: locked by another command ({file.read(1000).decode()}). Wait until it has "
@@ -294,7 +296,7 @@ def lock(path: Path, location: Path) -> Iterator[None]:
 
 
 @contextmanager
-def lock_for_writing(path: str | os.PathLike, new: str = "") -> Iterator[None]:
+def lock_for_writing(path: str | os.PathLike, new_path_flag: str = "") -> Iterator[None]:
     """Prevent other commands from writing a file or folder within a `with` block.
 
     The lock file `.NAME.lock` next to `path` is removed at the end and by SIGTERM; a killed command leaves
@@ -302,7 +304,7 @@ def lock_for_writing(path: str | os.PathLike, new: str = "") -> Iterator[None]:
 
     Args:
         path: the file or folder to write.
-        new: flag of the path, if the path must not exist yet; "": it may exist.
+        new_path_flag: flag of the path, if the path must not exist yet; "": it may exist.
 
     Raises:
         UserError: another command holds the lock, the folder cannot be written, or `path` must not exist but
@@ -310,10 +312,10 @@ def lock_for_writing(path: str | os.PathLike, new: str = "") -> Iterator[None]:
     """
     target = Path(os.path.realpath(path))
     lock_file = target.with_name(f".{target.name}.lock")
-    with lock(lock_file, target), exit_on_sigterm():
+    with hold_lock(lock_file, target), exit_on_sigterm():
         try:
-            if new and target.exists():
-                raise UserError(f"{new} {path} already exists. Choose another one")
+            if new_path_flag and target.exists():
+                raise UserError(f"{new_path_flag} {path} already exists. Choose another one")
             yield
         finally:
             lock_file.unlink(missing_ok=True)
@@ -324,13 +326,13 @@ def host_name() -> str:
     return re.sub(r"\W", "_", socket.gethostname())
 
 
-# Names from `temporary_name`.
+# Names from `make_temporary_path`.
 _TEMPORARY = re.compile(
     r"\.(?P<name>.+)\.(?P<kind>tmp|old|gone)-(?P<process>\d+)-(?P<host>\w+)-[0-9a-f]{8}", re.DOTALL
 )
 
 
-def temporary_name(path: Path, kind: str = "tmp") -> Path:
+def make_temporary_path(path: Path, kind: str = "tmp") -> Path:
     """Return a hidden name next to `path`, unique among processes and machines.
 
     Process ids alone are not unique on machines or containers that share a disk.
@@ -342,7 +344,7 @@ def temporary_name(path: Path, kind: str = "tmp") -> Path:
     return path.with_name(f".{path.name}.{kind}-{os.getpid()}-{host_name()}-{secrets.token_hex(4)}")
 
 
-def clear_leftovers(folder: Path, name: str | None = None) -> None:
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Remove temporary files of killed processes from a folder.
 
     A file that was being replaced is restored if its replacement was not finished. Files of processes that
@@ -363,14 +365,14 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
         is_written = _is_running(process) if can_be_asked else name is not None
         if not is_written:
             with suppress(PermissionError):  # files of other users in a shared folder stay
-                _clear(path, path.with_name(leftover["name"]), leftover["kind"])
+                _remove_or_restore(path, path.with_name(leftover["name"]), leftover["kind"])
 
 
-def _clear(path: Path, original: Path, kind: str) -> None:
+def _remove_or_restore(path: Path, original: Path, kind: str) -> None:
     """Remove a temporary file, or restore the original from it.
 
     Args:
-        kind: as in `temporary_name`; "old" is restored if `original` does not exist.
+        kind: as in `make_temporary_path`; "old" is restored if `original` does not exist.
     """
     if kind == "old" and path.exists() and not original.exists():
         os.replace(path, original)
@@ -381,10 +383,10 @@ def _clear(path: Path, original: Path, kind: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_running(process: int) -> bool:
+def _is_running(process_id: int) -> bool:
     """Return whether a process with this id is running on this machine."""
     try:
-        os.kill(process, 0)  # signal 0 only checks
+        os.kill(process_id, 0)  # signal 0 only checks
     except (OSError, OverflowError) as error:  # the latter: not a process id
         return isinstance(error, PermissionError)  # a process of another user
     return True
@@ -397,11 +399,11 @@ def _replace_atomically(path: Path) -> Iterator[Path]:
     An existing file or folder is replaced, and restored if this fails. The parent folder is created, and
     temporary files of killed processes are removed first.
     """
-    temporary = temporary_name(path)
-    old = temporary_name(path, "old")
+    temporary = make_temporary_path(path)
+    old = make_temporary_path(path, "old")
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(path.parent, path.name)
+        remove_leftovers(path.parent, path.name)
         try:
             yield temporary
             for file in (temporary, *temporary.rglob("*")):
@@ -412,8 +414,8 @@ def _replace_atomically(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
             sync_file(path.parent)
         finally:
-            _clear(old, path, "old")
-            _clear(temporary, path, "tmp")
+            _remove_or_restore(old, path, "old")
+            _remove_or_restore(temporary, path, "tmp")
 
 
 @contextmanager
@@ -451,7 +453,7 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
 
 
-def as_json(value: Any) -> str:
+def format_json(value: Any) -> str:
     """Format a value as indented JSON with a final newline."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
@@ -463,7 +465,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
         UserError: the file cannot be written.
     """
     with atomic_file(path, "w", newline="\n") as file:
-        file.write(as_json(value))
+        file.write(format_json(value))
 
 
 def remove(path: Path) -> None:

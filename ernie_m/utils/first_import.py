@@ -21,13 +21,13 @@ if missing := [name for name in ("numpy", "yaml", "sentencepiece") if not find_s
     sys.exit(2)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _handle_interrupt(signum: int, frame: FrameType | None) -> None:
     """Signal handler of Ctrl-C: raise KeyboardInterrupt, and report any uncaught exception in one line.
 
     A C library that is being imported may turn KeyboardInterrupt into another exception.
     """
     sys.excepthook = _report_interrupt
-    signal.default_int_handler(number, frame)
+    signal.default_int_handler(signum, frame)
 
 
 def _report_interrupt(*_exception: object) -> None:
@@ -37,4 +37,4 @@ def _report_interrupt(*_exception: object) -> None:
 
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as under nohup
-    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGINT, _handle_interrupt)

@@ -39,7 +39,7 @@ def language_tag(name: str) -> str:
     return _SCRIPT_BY_REGION.get(tag, tag)
 
 
-def common_language(name: str) -> str:
+def base_language(name: str) -> str:
     """Return the canonical language code of a name, without script and region; "" if unknown."""
     return language_tag(name).partition("-")[0]
 
@@ -58,6 +58,6 @@ def expected_script(name: str) -> str:
 
     "" if the language is unknown, or is written in several scripts.
     """
-    tag = common_language(name)
+    tag = base_language(name)
     script = (re.findall(r"[-_]([A-Za-z]{4})\b", name) or [_SCRIPTS.get(tag, "")])[0]
     return "" if tag in SEVERAL and script == _SCRIPTS[tag] else _LETTERS.get(script.title(), "")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from ernie_m.utils.errors import UserError, ignore_write_errors, printable, say
+from ernie_m.utils.errors import UserError, escape_control_characters, ignore_write_errors, say
 from ernie_m.utils.paddle_settings import is_main
 
 T = TypeVar("T")
@@ -27,24 +27,24 @@ SECONDS_BETWEEN_LINES = 10.0
 logger = logging.getLogger("ernie_m")  # for all modules; Paddle uses the root logger
 
 
-def _escape(record: logging.LogRecord) -> bool:
+def _escape_record(record: logging.LogRecord) -> bool:
     """Log filter: escape control characters, except newlines and tabs in the message itself, as in tables."""
-    record.msg = printable(str(record.msg), keep="\n\t")
+    record.msg = escape_control_characters(str(record.msg), keep="\n\t")
     if isinstance(record.args, tuple):
         record.args = tuple(
-            printable(str(arg)) if isinstance(arg, str | Path) else arg for arg in record.args
+            escape_control_characters(str(arg)) if isinstance(arg, str | Path) else arg for arg in record.args
         )
     return True
 
 
-logger.addFilter(_escape)
+logger.addFilter(_escape_record)
 
 
-# `extra` of a log line: always print it, regardless of `only_warnings`, or only write it to the file.
+# `extra` of a log line: always print it, regardless of `show_only_warnings`, or only write it to the file.
 ON_CONSOLE, IN_FILE = {"console": True}, {"console": False}
 
 
-class _Console(logging.Handler):
+class _ConsoleHandler(logging.Handler):
     """Console handler that prints above a progress bar.
 
     Attributes:
@@ -60,7 +60,7 @@ class _Console(logging.Handler):
                 sys.stdout.flush()
 
 
-class _LogFile(logging.FileHandler):
+class _LogFileHandler(logging.FileHandler):
     """Log file handler. After a write error, such as a full disk, it prints once that lines were lost."""
 
     complained = False
@@ -69,12 +69,12 @@ class _LogFile(logging.FileHandler):
         try:
             super().close()
         except OSError:  # while writing buffered lines
-            self._complain()
+            self._report_lost_lines()
 
     def handleError(self, record: logging.LogRecord) -> None:
-        self._complain()
+        self._report_lost_lines()
 
-    def _complain(self) -> None:
+    def _report_lost_lines(self) -> None:
         """Print once that log lines were lost, with the exception that is being handled."""
         if not self.complained:
             self.complained = True
@@ -82,7 +82,7 @@ class _LogFile(logging.FileHandler):
                 say(f"{self.baseFilename}: log lines were lost: {sys.exc_info()[1]}", file=sys.stderr)
 
 
-def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) -> Path:
+def setup_logging(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) -> Path:
     """Log to a file, and on rank 0 also to the console; return the path of the file.
 
     Args:
@@ -97,13 +97,13 @@ def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) ->
     path = Path(
         log_dir or os.environ.get(LOG_DIR) or "log", f"{os.environ.get(LOG_PREFIX, '')}job.log.{rank}"
     )
-    handlers: list[logging.Handler] = [_log_file(path)]
+    handlers: list[logging.Handler] = [_make_log_file_handler(path)]
     if rank == 0:
-        handlers.append(_Console())
+        handlers.append(_ConsoleHandler())
         if is_copied:
             # It buffers all lines until it has a target, and then writes each immediately.
             handlers.append(MemoryHandler(capacity=0, flushOnClose=False))
-    _attach(handlers)
+    _replace_handlers(handlers)
     return path
 
 
@@ -116,13 +116,15 @@ def copy_log(path: Path) -> None:
         UserError: the file cannot be written.
     """
     is_there = os.path.abspath(path) in [getattr(handler, "baseFilename", "") for handler in logger.handlers]
-    file = logging.NullHandler() if is_there else _log_file(path)  # `NullHandler` drops the lines
+    file = (
+        logging.NullHandler() if is_there else _make_log_file_handler(path)
+    )  # `NullHandler` drops the lines
     for handler in logger.handlers:
         if isinstance(handler, MemoryHandler):
             handler.setTarget(file)
 
 
-def _log_file(path: Path) -> _LogFile:
+def _make_log_file_handler(path: Path) -> _LogFileHandler:
     """Make a log handler that appends to a file.
 
     Raises:
@@ -130,7 +132,7 @@ def _log_file(path: Path) -> _LogFile:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _LogFile(path, encoding="utf-8")
+        file = _LogFileHandler(path, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot write the log: {error.strerror}") from error
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
@@ -138,21 +140,21 @@ def _log_file(path: Path) -> _LogFile:
 
 
 @contextmanager
-def only_warnings() -> Iterator[None]:
+def show_only_warnings() -> Iterator[None]:
     """Within a `with` block, print only warnings, errors and lines with `ON_CONSOLE` on the console."""
-    _Console.shown = logging.WARNING
+    _ConsoleHandler.shown = logging.WARNING
     try:
         yield
     finally:
-        _Console.shown = logging.INFO
+        _ConsoleHandler.shown = logging.INFO
 
 
 def setup_console() -> None:
     """Log to the console only, for commands without a log file."""
-    _attach([_Console()])
+    _replace_handlers([_ConsoleHandler()])
 
 
-def _attach(handlers: list[logging.Handler]) -> None:
+def _replace_handlers(handlers: list[logging.Handler]) -> None:
     """Replace the handlers of the project's logger."""
     for old in list(logger.handlers):
         logger.removeHandler(old)
@@ -193,7 +195,7 @@ class Progress:
         # tqdm.auto includes the notebook's bar; its import is slower.
         self.bar = import_module("tqdm.auto" if is_notebook else "tqdm").tqdm(
             total=total,
-            desc=printable(description),
+            desc=escape_control_characters(description),
             initial=initial,
             unit=f" {unit}",
             unit_scale=unit == "bytes",
@@ -249,43 +251,43 @@ class Progress:
         if self.past_evaluations:
             seconds += evaluations * self.evaluation_seconds / self.past_evaluations
         elif evaluations:
-            return f"{as_time(seconds)} + {evaluations} evaluation{'s' if evaluations > 1 else ''}"
-        return as_time(seconds)
+            return f"{format_duration(seconds)} + {evaluations} evaluation{'s' if evaluations > 1 else ''}"
+        return format_duration(seconds)
 
     def close(self) -> None:
         """Close the progress bar."""
         self.bar.close()
 
 
-def as_time(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format a duration in seconds as h:mm:ss, with days if needed."""
     return str(timedelta(seconds=round(seconds)))
 
 
-def progress(
-    items: Sequence[T], description: str, unit: str = "it", size: Callable[[T], int] = lambda item: 1
+def show_progress(
+    items: Sequence[T], description: str, unit: str = "it", count_units: Callable[[T], int] = lambda item: 1
 ) -> Iterator[T]:
     """Iterate over items, and show the progress.
 
     Args:
-        size: item -> number of units.
+        count_units: item -> number of units.
     """
-    bar = Progress(sum(size(item) for item in items), description, unit=unit)
+    bar = Progress(sum(count_units(item) for item in items), description, unit=unit)
     for item in items:
         yield item
-        bar.update(size(item))
+        bar.update(count_units(item))
     bar.close()
 
 
-def in_columns(lines: Sequence[Sequence[str]]) -> str:
+def format_columns(rows: Sequence[Sequence[str]]) -> str:
     """Format rows of one-line cells as a table with aligned columns, for the console."""
-    lines = [[printable(cell) for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines)
+    rows = [[escape_control_characters(cell) for cell in line] for line in rows]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in rows)
 
 
-def in_markdown(lines: Sequence[Sequence[str]]) -> str:
+def format_markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """Format rows of cells as a Markdown table; the first row is the header."""
-    head, *body = [f"| {' | '.join(line)} |" for line in lines]
-    right_aligned = "---:|" * (len(lines[0]) - 1)  # all columns except the first, the names
+    head, *body = [f"| {' | '.join(line)} |" for line in rows]
+    right_aligned = "---:|" * (len(rows[0]) - 1)  # all columns except the first, the names
     return "\n".join([head, f"|---|{right_aligned}", *body])

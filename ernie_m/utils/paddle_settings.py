@@ -18,7 +18,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from ernie_m.utils.child_processes import handle_stop_signals
+from ernie_m.utils.child_processes import handle_shutdown_signals
 from ernie_m.utils.errors import UserError, say
 
 # Since 3.4, adamw takes the learning rate in float64, not as in ernie_m/model/cpu/lazy_adamw.py.
@@ -87,7 +87,7 @@ class Cpu:
 def read_cpu() -> Cpu:
     """Read CPU and memory of the machine, within the limits of affinity and container."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    blocks = map(read_fields, _text(_PROC / "cpuinfo").split("\n\n"))
+    blocks = map(read_fields, _read_text(_PROC / "cpuinfo").split("\n\n"))
     processors = [block for block in blocks if "vendor_id" in block and block.get("processor", "").isdigit()]
     last = processors[-1] if processors else {}
     # Two threads of a core share its arithmetic units, so they count once.
@@ -98,12 +98,14 @@ def read_cpu() -> Cpu:
     }
     # If cpuinfo does not describe the cores, as on ARM, count the logical ones.
     cores = len(physical_cores) or len(allowed or ()) or os.cpu_count() or 1
-    quota, _, period = _text(_CGROUP / "cpu.max").partition(" ")  # "max 100000", or "200000 100000": 2 cores
+    quota, _, period = _read_text(_CGROUP / "cpu.max").partition(
+        " "
+    )  # "max 100000", or "200000 100000": 2 cores
     if quota.isdigit():
         cores = min(cores, max(1, int(quota) // int(period)))
-    total = read_fields(_text(_PROC / "meminfo")).get("MemTotal") or "0 kB"
+    total = read_fields(_read_text(_PROC / "meminfo")).get("MemTotal") or "0 kB"
     memory = 1024 * int(total.split()[0])  # the unit is always kB
-    limit = _text(_CGROUP / "memory.max").strip()  # bytes, or "max"
+    limit = _read_text(_CGROUP / "memory.max").strip()  # bytes, or "max"
     if limit.isdigit():
         memory = min(memory, int(limit))
     return Cpu(last.get("vendor_id", ""), frozenset(last.get("flags", "").split()), cores, memory)
@@ -118,14 +120,14 @@ def read_fields(text: str) -> dict[str, str]:
     return fields
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """Read a text file; "" if it cannot be read."""
     with contextlib.suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace")
     return ""
 
 
-def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> dict[str, str]:
+def choose_settings(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> dict[str, str]:
     """Return the environment variables for fast computation on a CPU.
 
     Args:
@@ -210,7 +212,7 @@ def _apply_settings() -> str:
     processes = read_int_variable(
         "PADDLE_LOCAL_SIZE" if "PADDLE_LOCAL_SIZE" in os.environ else "PADDLE_TRAINERS_NUM"
     )
-    settings = settings_for(cpu, processes, has_gpu())
+    settings = choose_settings(cpu, processes, has_gpu())
     added_settings = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added_settings)
     notes = {name: "" if name in added_settings else " (as set)" for name in settings}
@@ -269,7 +271,7 @@ def _import_paddle() -> None:
     # reach one of numpy's threads, and Python would raise in this one.
     may_catch = threading.current_thread() is threading.main_thread()  # only that one may set handlers
     catching = (
-        handle_stop_signals(lambda number, frame: received.append(number))
+        handle_shutdown_signals(lambda number, frame: received.append(number))
         if may_catch
         else contextlib.nullcontext()
     )

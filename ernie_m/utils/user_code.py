@@ -25,13 +25,13 @@ def run_file(path: str, name: str) -> ModuleType:
     sys.modules[name] = module
     # Not by importlib, which may use an older compiled version.
     content = read_bytes(path)
-    with errors_in([path]):
+    with translate_user_errors([path]):
         exec(compile(content, path, "exec"), vars(module))
     return module
 
 
 @contextmanager
-def errors_in(paths: list[str]) -> Iterator[None]:
+def translate_user_errors(paths: list[str]) -> Iterator[None]:
     """Translate exceptions within a `with` block that were raised in these files to `UserError`.
 
     The message has the file and line number.

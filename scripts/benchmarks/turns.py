@@ -20,8 +20,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.logging import in_markdown
-from ernie_m.utils.paddle_settings import read_cpu, settings_for
+from ernie_m.utils.logging import format_markdown_table
+from ernie_m.utils.paddle_settings import choose_settings, read_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ".venv"
@@ -103,7 +103,7 @@ def compare(
     for name, row in rows.items():
         comparison = ["", ""] if name == OURS else [f"{row['ours']:,g}", f"{row['times']:.2f} times"]
         lines.append([name, f"{row['speed']:,g}", *comparison, f"{row['peak_gb']:.2f}"])
-    print(in_markdown(lines))
+    print(format_markdown_table(lines))
     results = {"benchmark": module, "unit": unit, "batches": count, "threads": threads, "contenders": rows}
     print(json.dumps(results))
 
@@ -146,7 +146,7 @@ def start_worker(
     module: str, name: str, contender: Contender, folder: str, threads: int | None = None
 ) -> Iterator[subprocess.Popen]:
     """Start the worker process of a contender, and kill it at the end of a `with` block."""
-    settings = settings_for(read_cpu())
+    settings = choose_settings(read_cpu())
     environment = {key: value for key, value in os.environ.items() if key not in settings}
     environment["CUDA_VISIBLE_DEVICES"] = ""  # CPU only
     if contender.environment != VENV:  # this project sets them itself

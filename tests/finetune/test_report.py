@@ -17,7 +17,7 @@ from ernie_m.finetune.score_tables import (
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import Example
 from ernie_m.training.log import Evaluation
-from ernie_m.utils.logging import in_markdown
+from ernie_m.utils.logging import format_markdown_table
 from tests.launching import ROOT
 
 CONLL = "conll_cross_lingual_transfer"
@@ -38,7 +38,7 @@ def test_the_table_that_is_printed():
 
 
 def test_one_seed_has_no_deviation_and_without_english_there_is_no_gap():
-    assert in_markdown(ONE_SEED.cells()).splitlines() == [
+    assert format_markdown_table(ONE_SEED.cells()).splitlines() == [
         "|  | de | fr | avg |",
         "|---|---:|---:|---:|",
         "| seed 7 | 61.23 | 60.00 | 60.62 |",
@@ -64,7 +64,7 @@ def test_the_papers_rows_stand_below():
     """The gap is English less the mean of the others: 90 - (60 + 1) / 2. The paper has no language xx."""
     scores = {1: {"en": 90.0, "de": 60.0, "xx": 1.0}}
     table = Table("f1", scores, get_rows_of_conll(list(scores[1])))
-    assert in_markdown(table.cells()).splitlines()[2:] == [
+    assert format_markdown_table(table.cells()).splitlines()[2:] == [
         "| seed 1 | 90.00 | 60.00 | 1.00 | 50.33 | 59.50 |",
         "| paper, base (Table 2; avg of 2) | 92.78 | 68.08 |  | 80.43 | 24.70 |",
         "| paper, large (Table 2; avg of 2; other model or data) | 93.28 | 72.99 |  | 83.13 | 20.29 |",

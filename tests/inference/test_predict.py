@@ -555,7 +555,7 @@ def test_two_commands_with_one_output(models, tmp_path, ask):
 def test_two_commands_that_found_no_output(models, tmp_path, ask, monkeypatch):
     """The one that begins to write after the other has finished is refused, and changes nothing."""
     out = tmp_path / "out.jsonl"
-    monkeypatch.setattr(files, "take_lock", lambda file: out.write_text("of the other\n"))
+    monkeypatch.setattr(files, "try_lock", lambda file: out.write_text("of the other\n"))
     message = error_of(
         ask, [{"text": TEXTS[0]}], task="classification", model=models / "classify", output=out
     )

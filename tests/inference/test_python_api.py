@@ -13,7 +13,7 @@ import pytest
 import ernie_m
 from ernie_m.inference import prediction_options as arguments
 from ernie_m.inference.engines import OpenVinoEngine
-from ernie_m.utils.paddle_settings import read_cpu, settings_for
+from ernie_m.utils.paddle_settings import choose_settings, read_cpu
 from tests import toys
 from tests.helpers.checkpoints import stored
 from tests.inference.conftest import write_means
@@ -341,7 +341,7 @@ def test_encode_accepted_text_types(models, monkeypatch):
 
 def test_a_program_stays_as_it_is(models, tmp_path, monkeypatch):
     """In a process of its own, because pytest has handlers on the root logger; without its settings."""
-    for name in settings_for(read_cpu()):
+    for name in choose_settings(read_cpu()):
         monkeypatch.delenv(name, raising=False)
     process = run_script(["-c", GUEST, models / "encode"], tmp_path, GLIBC_TUNABLES="")  # the suite sets it
     same_environment, errors = process.stdout.splitlines()

@@ -17,7 +17,7 @@ from ernie_m.model.preprocessing import (
 )
 from ernie_m.reader.tokenization import TEXT_RULES, Tokenizer
 from ernie_m.reader.tokenizer_json import rules_1_to_3
-from ernie_m.utils.checksums import VERSION, AnotherRevision
+from ernie_m.utils.checksums import VERSION, UnsupportedFormatError
 from tests.foreign import make_bert, make_paddlenlp, make_xlm_r, tokenizer_json, xlm_r_json
 from tests.helpers.checkpoints import change_config, stored
 from tests.launching import error_of
@@ -110,7 +110,7 @@ def test_reject_preprocessing_from_another_revision(tmp_path, make, number):
     """Its "mean" may be another one. Nothing else says so: the forms of libraries have no manifest."""
     make(tmp_path / "made")
     change_config(tmp_path / "made", reading=stored(format=number, pooling="mean"))
-    with pytest.raises(AnotherRevision) as error:
+    with pytest.raises(UnsupportedFormatError) as error:
         open_checkpoint(tmp_path / "made")
     assert str(error.value).startswith(f"{tmp_path}/made/config.json: 'reading'")
 

@@ -12,7 +12,7 @@ import yaml
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.pretraining import Pretraining, learning_rate
 from ernie_m.pretrain.run_length import RunPlan
-from ernie_m.utils.args import deciding_options, parse_options
+from ernie_m.utils.args import get_result_options, parse_options
 from tests.launching import ROOT, error_of
 from tests.pretrain.tiny_run import config
 from tests.toys import make_small_corpus
@@ -269,7 +269,7 @@ def results(corpus: Path, changes: dict) -> list[float]:
 
 
 def test_every_option_that_decides_a_run_does(tiny_corpus):
-    assert ANOTHER.keys() == deciding_options(config(tiny_corpus)).keys()
+    assert ANOTHER.keys() == get_result_options(config(tiny_corpus)).keys()
     usual = results(tiny_corpus, {})
     assert results(tiny_corpus, {}) == usual
     changes = {key: value for key, value in ANOTHER.items() if value is not None}

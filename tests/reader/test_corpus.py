@@ -213,11 +213,11 @@ def test_every_byte_is_compared_once(copy, monkeypatch):
     """Then sizes and times are, until a file is written or copied, whatever its time says."""
     read = []
 
-    def sha256_of(path):
+    def compute_sha256(path):
         read.append(path.name)
-        return files.sha256_of(path)
+        return files.compute_sha256(path)
 
-    monkeypatch.setattr(checksums, "sha256_of", sha256_of)
+    monkeypatch.setattr(checksums, "compute_sha256", compute_sha256)
     verify_corpus(copy)
     assert len(read) == len(read_manifest(copy)["files"])
     read.clear()

@@ -11,7 +11,7 @@ from ernie_m.data import download_text
 from ernie_m.data.download_text import extract_sentence_pairs, read_messages
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import sha256_of
+from ernie_m.utils.files import compute_sha256
 from tests.helpers.files import files_of
 from tests.helpers.message_files import HEADER, mo_file, wheel
 from tests.launching import call_main, error_of
@@ -65,7 +65,7 @@ def packages(tmp_path, monkeypatch):
     for package, files in contents.items():
         path = wheel(tmp_path / f"{package}-1.0-py3-none-any.whl", files)
         use = "held-out" if package == "third" else "train"
-        lines.append(f"{package} 1.0 1 MIT {use} {sha256_of(path)}\n")
+        lines.append(f"{package} 1.0 1 MIT {use} {compute_sha256(path)}\n")
     fetched = []
 
     def download(requirement: str, folder: Path) -> None:
@@ -150,7 +150,7 @@ def test_another_file_is_refused(packages, tmp_path, monkeypatch):
     monkeypatch.setattr(download_text, "PACKAGES", other)
     error = error_of(get, tmp_path / "t")
     folder = tmp_path / "t/downloads/second"
-    assert str(folder) in error and sha256_of(folder / "second-1.0-py3-none-any.whl") in error
+    assert str(folder) in error and compute_sha256(folder / "second-1.0-py3-none-any.whl") in error
 
 
 def test_a_download_that_broke_off(packages, tmp_path, monkeypatch):

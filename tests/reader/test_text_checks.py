@@ -14,7 +14,7 @@ from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.text_checks import check_part
-from ernie_m.utils.args import deciding_options
+from ernie_m.utils.args import get_result_options
 from tests.launching import error_of
 from tests.toys import sentences
 
@@ -290,4 +290,4 @@ def test_files_to_mine(tmp_path, caplog, target, error):
 def test_the_option_decides_no_bytes():
     """So a corpus that was built without it is the same with it."""
     given = {"mono": {}, "parallel": {}, "output": "x"}
-    assert "skip_text_checks" not in deciding_options(VocabOptions(**given))
+    assert "skip_text_checks" not in get_result_options(VocabOptions(**given))

@@ -20,7 +20,7 @@ from ernie_m.training import checkpoint, distributed
 from ernie_m.training.checkpoint import keep_last, newest_step, read_state, step_folders, write_checkpoint
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import clear_leftovers
+from ernie_m.utils.files import remove_leftovers
 from tests.helpers.files import flip_last_bit, names_in
 from tests.launching import error_of
 from tests.training.toy_training import FILES, add_part
@@ -250,7 +250,7 @@ def test_a_save_killed_at_any_file_is_never_taken_as_complete(tmp_path):
     assert {(-9, "step_1"), (0, "step_2")} <= outcomes
     killed_after_the_rename = (-9, "step_2")
     assert outcomes <= {(-9, "step_1"), killed_after_the_rename, (0, "step_2")}
-    clear_leftovers(tmp_path)
+    remove_leftovers(tmp_path)
     keep_last(tmp_path, 1)
     assert names_in(tmp_path) == ["step_2"]
 

@@ -95,7 +95,7 @@ import fcntl, pathlib, termios, time
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils import logging
-logging.setup()
+logging.setup_logging()
 with ShutdownHandler() as stop:
     logging.logger.info("ready")
     while not stop:

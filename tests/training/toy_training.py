@@ -15,7 +15,7 @@ from ernie_m.model.optimization import build_optimizer, linear_warmup_decay
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import read_state, write_checkpoint
 from ernie_m.training.engine import Engine, Step
-from ernie_m.utils.checksums import MANIFEST, describe
+from ernie_m.utils.checksums import MANIFEST, make_entry
 
 STEPS = 20
 FILES = ModelFiles({"weight": np.ones(3, np.float32)}, {"hidden_size": 3}, "a card", {})
@@ -133,5 +133,5 @@ def add_part(step: Path, rank: int, arrays: dict[str, np.ndarray]) -> None:
     path = step / "training_state" / f"arrays-{rank}.safetensors"
     safetensors.write(path, arrays)
     manifest = json.loads((path.parent / MANIFEST).read_text())
-    manifest["files"][path.name] = describe(path)
+    manifest["files"][path.name] = make_entry(path)
     (path.parent / MANIFEST).write_text(json.dumps(manifest))

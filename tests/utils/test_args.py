@@ -8,9 +8,9 @@ from ernie_m.utils.args import (
     PositiveInt,
     Range,
     UnitInterval,
-    deciding_options,
-    explanations,
+    get_result_options,
     option,
+    read_option_docs,
 )
 
 
@@ -56,10 +56,10 @@ def test_a_range(range_, inside, outside, words):
 
 
 def test_what_decides_the_result():
-    assert deciding_options(Options(seeds=(1, 2))) == {"section.rate": 0.5, "seeds": (1, 2)}
+    assert get_result_options(Options(seeds=(1, 2))) == {"section.rate": 0.5, "seeds": (1, 2)}
 
 
 def test_the_string_below_a_field_explains_it():
-    assert explanations(Options) == {"seeds": "Of everything random."}
-    assert explanations(Inherited) == {"seeds": "Of the order.", "verbose": "Whether to say more."}
+    assert read_option_docs(Options) == {"seeds": "Of everything random."}
+    assert read_option_docs(Inherited) == {"seeds": "Of the order.", "verbose": "Whether to say more."}
     assert [f.name for f in fields(Inherited)] == ["section", "seeds", "verbose"]

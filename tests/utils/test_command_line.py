@@ -9,7 +9,7 @@ import yaml
 
 from ernie_m.finetune.finetune_args import log_ineffective_flags
 from ernie_m.utils import __version__
-from ernie_m.utils.args import Names, PositiveInt, Range, help_text, option, parse_options
+from ernie_m.utils.args import Names, PositiveInt, Range, format_help, option, parse_options
 from tests.launching import error_of
 
 
@@ -269,7 +269,7 @@ def test_version(capsys):
 @pytest.mark.parametrize("program, shows", [("run_mrc.py", True), ("run_classifier.py", False)])
 def test_help_omits_what_only_other_commands_read(monkeypatch, program, shows):
     monkeypatch.setattr("sys.argv", [program])
-    assert ("--doc_stride" in help_text(Flags, __name__)) is shows
+    assert ("--doc_stride" in format_help(Flags, __name__)) is shows
 
 
 @dataclass
@@ -311,5 +311,5 @@ def test_mistakes_beside_words_without_a_flag(line, location):
 
 def test_help_begins_with_the_words(monkeypatch):
     monkeypatch.setattr("sys.argv", ["prepare.py"])
-    words = help_text(WithWords, __name__).split()
+    words = format_help(WithWords, __name__).split()
     assert words.index("TASK") < words.index("SOURCES") < words.index("--overwrite")

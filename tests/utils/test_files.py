@@ -58,10 +58,10 @@ def test_a_file_that_was_renamed_before_it_is_locked(tmp_path, monkeypatch):
         flock(file, operation)
 
     with open(path, "a") as file:
-        assert files.take_lock(file)
+        assert files.try_lock(file)
     with open(path, "a") as file:
         monkeypatch.setattr(fcntl, "flock", rename_and_lock)
-        assert not files.take_lock(file)
+        assert not files.try_lock(file)
 
 
 def test_lock_output_for_one_writer(tmp_path):
@@ -204,7 +204,7 @@ def test_a_folder_lost_between_two_renames_is_put_back(tmp_path, ended):
     (tmp_path / f".best.old-{ended}").mkdir()
     (tmp_path / f".best.old-{ended}" / "model").write_text("the older one")
     (tmp_path / f".best.tmp-{ended}").mkdir()
-    files.clear_leftovers(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert names_in(tmp_path) == ["best"]
     assert (tmp_path / "best/model").read_text() == "the older one"
 
@@ -219,7 +219,7 @@ def test_clear_leftovers_from_killed_processes(tmp_path, ended, running):
         (tmp_path / name).mkdir()
     (tmp_path / "best" / "new").touch()
     (tmp_path / f".metrics.jsonl.tmp-{ended}").write_text("half")
-    files.clear_leftovers(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert names_in(tmp_path) == sorted(stays)
     assert (tmp_path / "best" / "new").exists()
 
@@ -233,12 +233,12 @@ def test_detect_process_run_by_another_user(tmp_path, monkeypatch):
     name = f".best.tmp-1-{files.host_name()}-0123abcd"
     (tmp_path / name).mkdir()
     monkeypatch.setattr(os, "kill", refuse)
-    files.clear_leftovers(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert names_in(tmp_path) == [name]
 
 
 def test_a_folder_that_does_not_exist_has_no_leftovers(tmp_path):
-    files.clear_leftovers(tmp_path / "absent")
+    files.remove_leftovers(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

@@ -28,10 +28,10 @@ def now(monkeypatch) -> list[float]:
 
 
 def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, capsys, monkeypatch):
-    assert run_log.setup(str(tmp_path), rank=0) == tmp_path / "job.log.0"
+    assert run_log.setup_logging(str(tmp_path), rank=0) == tmp_path / "job.log.0"
     run_log.logger.info("from %d", 0)
     for text in ("first", "second"):  # a second run appends
-        run_log.setup(str(tmp_path), rank=1)
+        run_log.setup_logging(str(tmp_path), rank=1)
         run_log.logger.info(text)
         logging.getLogger("some.library").warning("not ours")
     assert (tmp_path / "job.log.0").read_text().endswith("from 0\n")
@@ -41,12 +41,12 @@ def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, ca
     assert capsys.readouterr().out == "from 0\n"
     monkeypatch.setenv(run_log.LOG_DIR, str(tmp_path / "logs"))
     monkeypatch.setenv(run_log.LOG_PREFIX, "xnli_")
-    assert run_log.setup(rank=3) == tmp_path / "logs" / "xnli_job.log.3"
+    assert run_log.setup_logging(rank=3) == tmp_path / "logs" / "xnli_job.log.3"
 
 
 def test_log_copy_has_all_lines_from_its_run(tmp_path):
     for name in ("one", "two", "two"):  # the third run goes on with the second
-        path = run_log.setup(str(tmp_path), is_copied=True)
+        path = run_log.setup_logging(str(tmp_path), is_copied=True)
         run_log.logger.info("%s begins", name)
         run_log.copy_log(tmp_path / name / "job.log.0")
         run_log.logger.info("%s goes on", name)
@@ -57,7 +57,7 @@ def test_log_copy_has_all_lines_from_its_run(tmp_path):
 
 
 def test_a_log_that_is_in_its_place_is_not_copied(tmp_path):
-    path = run_log.setup(str(tmp_path), is_copied=True)
+    path = run_log.setup_logging(str(tmp_path), is_copied=True)
     run_log.logger.info("one")
     run_log.copy_log(tmp_path / "folder" / ".." / path.name)
     run_log.logger.info("two")
@@ -67,12 +67,12 @@ def test_a_log_that_is_in_its_place_is_not_copied(tmp_path):
 
 
 def test_a_log_on_a_full_disk_does_not_end_a_run(tmp_path, capsys):
-    path = run_log.setup(str(tmp_path))
+    path = run_log.setup_logging(str(tmp_path))
     with disk_full_after(0):
         for _ in range(3):
             run_log.logger.info("lost")
-        run_log._attach([])  # closes it
-    run_log.setup(str(tmp_path))
+        run_log._replace_handlers([])  # closes it
+    run_log.setup_logging(str(tmp_path))
     run_log.logger.info("there is room again")
     printed = capsys.readouterr()
     assert printed.out.splitlines() == ["lost", "lost", "lost", "there is room again"]
@@ -83,7 +83,7 @@ def test_a_log_on_a_full_disk_does_not_end_a_run(tmp_path, capsys):
 
 def test_why_a_run_ended_is_in_its_log_and_once_on_the_console(tmp_path, capsys):
     def mistake():
-        run_log.setup(str(tmp_path))
+        run_log.setup_logging(str(tmp_path))
         raise UserError("train.tsv, line 2: unknown label 'x'")
 
     def bug():
@@ -104,8 +104,8 @@ def test_why_a_run_ended_is_in_its_log_and_once_on_the_console(tmp_path, capsys)
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "log").write_text("a file where the folder should be")
-    assert "cannot write the log" in error_of(run_log.setup, str(tmp_path / "log"))
-    run_log.setup(str(tmp_path), is_copied=True)
+    assert "cannot write the log" in error_of(run_log.setup_logging, str(tmp_path / "log"))
+    run_log.setup_logging(str(tmp_path), is_copied=True)
     assert "cannot write the log" in error_of(run_log.copy_log, tmp_path / "log" / "job.log.0")
 
 
@@ -137,10 +137,10 @@ def test_eta_with_evaluations(now):
 
 
 def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path, now):
-    run_log.setup(str(tmp_path))
-    for _ in run_log.progress(range(100), "reading", unit="lines"):
+    run_log.setup_logging(str(tmp_path))
+    for _ in run_log.show_progress(range(100), "reading", unit="lines"):
         now[0] += 1.0
-    for _ in run_log.progress(["a" * 300, "b" * 900], "predicting", unit="requests", size=len):
+    for _ in run_log.show_progress(["a" * 300, "b" * 900], "predicting", unit="requests", count_units=len):
         now[0] += 30.0
     lines = (tmp_path / "job.log.0").read_text().splitlines()
     assert len(lines) == 10 + 2  # every 10 s of 100 s, and after each of two parts of 30 s
@@ -157,7 +157,7 @@ def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_tear_it(tmp_path, mon
 
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    run_log.setup(str(tmp_path))
+    run_log.setup_logging(str(tmp_path))
     bar = run_log.Progress(10, "training\x1b[2J", unit="steps")
     time.sleep(0.15)  # tqdm draws ten times a second at most
     bar.update(3, loss="0.5")
@@ -174,7 +174,7 @@ def test_a_program_without_a_log_has_the_lines_on_stderr(monkeypatch, now, capsy
     """As a user's own, unless it has said that its log shall have no such lines."""
     monkeypatch.setattr(run_log, "logger", logging.Logger("of a guest", level))
     run_log.logger.parent = logging.Logger("root", logging.WARNING)
-    for _ in run_log.progress(range(100), "encoding", unit="texts"):
+    for _ in run_log.show_progress(range(100), "encoding", unit="texts"):
         now[0] += 1.0
     output = capsys.readouterr()
     assert len(output.err.splitlines()) == count and output.out == ""
@@ -185,7 +185,7 @@ def test_in_a_notebook_there_is_its_bar(monkeypatch):
     made = []
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     monkeypatch.setattr("tqdm.auto.tqdm", lambda **options: made.append(options) or tqdm(disable=True))
-    for _ in run_log.progress(range(3), "encoding"):
+    for _ in run_log.show_progress(range(3), "encoding"):
         pass
     assert [(options["desc"], options["disable"]) for options in made] == [("encoding", False)]
 
@@ -202,7 +202,7 @@ def test_output_that_is_lost_changes_no_exit_code(tmp_path, full, is_pipe):
 from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError, run
 def main():
-    logging.setup({str(tmp_path)!r})
+    logging.setup_logging({str(tmp_path)!r})
     for _ in range(2):
         logging.logger.info("a line")
     raise UserError("the end")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.utils import paddle_settings
-from ernie_m.utils.paddle_settings import Cpu, _apply_settings, rank, read_cpu, settings_for
+from ernie_m.utils.paddle_settings import Cpu, _apply_settings, choose_settings, rank, read_cpu
 from tests.launching import error_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +102,7 @@ def test_mkl(vendor, flags, cpu_type, branch):
 
     On every CPU it is told to compute the same bits for any number of rows.
     """
-    settings = settings_for(Cpu(vendor, flags, cores=4, memory=0))
+    settings = choose_settings(Cpu(vendor, flags, cores=4, memory=0))
     assert settings.get("MKL_DEBUG_CPU_TYPE") == cpu_type
     assert settings.get("MKL_CBWR") == branch
 
@@ -161,7 +161,7 @@ KEEPS_MEMORY = sys.platform.startswith("linux") and read_cpu().memory >= 6 << 30
 
 
 def test_prepare_sets_threads_and_malloc_and_says_so_in_one_line():
-    threads = settings_for(read_cpu())["OMP_NUM_THREADS"]
+    threads = choose_settings(read_cpu())["OMP_NUM_THREADS"]
     process = python(SHOW + FAULTS)
     line, threads_set, faults = process.stdout.splitlines()
     assert line.startswith(f"cpu: OMP_NUM_THREADS={threads}, ") and threads_set == threads

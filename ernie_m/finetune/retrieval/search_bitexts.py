@@ -18,7 +18,7 @@ from ernie_m.model.tasks import SEARCH, stored_name
 from ernie_m.reader.files.aligned_lines import Bitext
 from ernie_m.training import distributed
 from ernie_m.utils.files import atomic_file, write_json
-from ernie_m.utils.logging import Progress, in_columns, logger
+from ernie_m.utils.logging import Progress, format_columns, logger
 from ernie_m.vectors.language_centering import LanguageCentering
 from ernie_m.vectors.nearest import Matches, search_both
 from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, found_by_margin, select_layer_on_half
@@ -170,11 +170,11 @@ def write_sweep(folder: Path, title: str, sweep: Sweep) -> None:
     for name, row in sweep.rows.items():
         percents = [*row.values(), average(row)]
         lines.append([name, *(f"{percent:.2f}" for percent in percents)])
-    logger.info(f"{title}\n{in_columns(lines)}")
+    logger.info(f"{title}\n{format_columns(lines)}")
     layer_lines = [["", *first_row]]
     for name, layer_of_language in sweep.layers.items():
         layer_lines.append([name, *map(str, layer_of_language.values())])
-    logger.info(f"layers selected on the even pairs\n{in_columns(layer_lines)}")
+    logger.info(f"layers selected on the even pairs\n{format_columns(layer_lines)}")
     path = folder / "sweep.json"
     write_json(path, {"title": title, "rows": sweep.rows, "layers": sweep.layers})
     logger.info("%s; scores of odd pairs are higher because they search half of the pairs", path)

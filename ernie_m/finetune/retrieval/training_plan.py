@@ -15,7 +15,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.find_files import split_label
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.files import read_json
-from ernie_m.utils.logging import in_columns
+from ernie_m.utils.logging import format_columns
 
 _BATCH = 64  # pairs per step, or fewer long ones
 _STEP_TOKENS = 8192
@@ -191,4 +191,4 @@ def scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str:
     held_out = {name: count["held_out"] for name, count in counts.items()}
     few = [f"; one pair of {name} is {100 / n:.1f}" for name, n in held_out.items() if 0 < n < _FEW_PAIRS]
     title = f"accuracy@1 on {sum(held_out.values()):,} held-out pairs, in per cent, mean of both directions"
-    return f"{title}{''.join(few)}\n{in_columns([['', *cells], *rows])}"
+    return f"{title}{''.join(few)}\n{format_columns([['', *cells], *rows])}"

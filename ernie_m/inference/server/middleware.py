@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ernie_m.inference.server.request_queue import LEFT
-from ernie_m.utils.errors import printable
+from ernie_m.utils.errors import escape_control_characters
 from ernie_m.utils.logging import logger
 
 HEALTH = "/health"
@@ -29,7 +29,7 @@ LONGEST_MESSAGE = 600  # characters of an error message, which may quote the req
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Build an OpenAI-compatible error response. A message about a key begins with the quoted key."""
-    message = printable(message)[:LONGEST_MESSAGE]
+    message = escape_control_characters(message)[:LONGEST_MESSAGE]
     key = re.match(r"'(\w+)", message)
     kind = "invalid_request_error" if status < 500 else "server_error"
     error = {"message": message, "type": kind, "param": key and key[1], "code": None}
@@ -87,7 +87,9 @@ class RequestMiddleware:
         finally:
             seconds = time.perf_counter() - start
             if path != HEALTH:  # health checks are frequent
-                line = printable(f"{(scope['client'] or '-')[0]} {scope['method']} {path}"[:150])
+                line = escape_control_characters(
+                    f"{(scope['client'] or '-')[0]} {scope['method']} {path}"[:150]
+                )
                 # Set by the queue.
                 now = time.strftime("%Y-%m-%d %H:%M:%S")
                 logger.info("%s %s %d, %.3f s%s", now, line, status, seconds, scope.get("work", ""))

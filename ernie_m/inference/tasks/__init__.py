@@ -19,7 +19,7 @@ from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary_coverage import count_unknown_words
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import is_blank, is_whole_text
+from ernie_m.utils.files import is_blank, is_valid_unicode
 
 # Key of a request to the server -> (type, default), as in pydantic.
 Fields = dict[str, tuple[Any, Any]]
@@ -125,7 +125,7 @@ def _class_named(location: str) -> Any:
 
 def is_text(value: Any) -> bool:
     """Return whether a value is a non-blank string without lone surrogates."""
-    return isinstance(value, str) and not is_blank(value) and is_whole_text(value)
+    return isinstance(value, str) and not is_blank(value) and is_valid_unicode(value)
 
 
 def read_text_key(request: dict, key: str, optional: bool = False, choices: Sequence[str] = ()) -> str | None:

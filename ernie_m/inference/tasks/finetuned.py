@@ -31,7 +31,7 @@ from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.mrc_reader import make_windows
 from ernie_m.reader.tag_schemes import NO_ENTITIES, entity_tags, find_entities
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import is_whole_text
+from ernie_m.utils.files import is_valid_unicode
 from ernie_m.vectors.pooling import batches_for
 
 ANSWER_WINDOW = 384  # tokens
@@ -207,7 +207,7 @@ def _check_words(words: Any, key: str) -> None:
     if not isinstance(words, list) or not words:
         raise UserError(f"'{key}': expected a non-empty list of strings")
     for number, word in enumerate(words, 1):
-        if not isinstance(word, str) or not word or JOINT in word or not is_whole_text(word):
+        if not isinstance(word, str) or not word or JOINT in word or not is_valid_unicode(word):
             raise UserError(
                 f"'{key}': invalid word {number} of {len(words)} (expected a non-empty string, without "
                 "U+0002 and lone surrogates)"

@@ -31,10 +31,10 @@ from ernie_m.model.preprocessing import DOCUMENT, QUERY
 from ernie_m.reader.batching import Example, log_truncated, warn_truncated
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.find_files import check_languages, named_files
-from ernie_m.utils.checksums import MANIFEST, AnotherRevision, check_manifest, write_manifest
+from ernie_m.utils.checksums import MANIFEST, UnsupportedFormatError, check_manifest, write_manifest
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_dir, is_blank, is_whole_text, lock_for_writing, read_json
-from ernie_m.utils.logging import progress
+from ernie_m.utils.files import atomic_dir, is_blank, is_valid_unicode, lock_for_writing, read_json
+from ernie_m.utils.logging import show_progress
 from ernie_m.vectors.language_centering import FEWEST_SENTENCES, MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import load_faiss, nearest
 from ernie_m.vectors.pooling import compute_norms, unit
@@ -239,7 +239,9 @@ class SearchCorpus:
             return self.means
         embeddings = {}
         numbers_of_languages = list(self.numbers_of_language.items())
-        for language, numbers in progress(numbers_of_languages, "encoding lines as queries", "languages"):
+        for language, numbers in show_progress(
+            numbers_of_languages, "encoding lines as queries", "languages"
+        ):
             texts = [self.sentences[number].text for number in numbers[:_AS_QUERIES]]
             embeddings[language] = self.encode_query.vectors(texts)
         return LanguageCentering.of(embeddings)
@@ -408,7 +410,7 @@ def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[Cor
         first_vector = np.array(facts["first_vector"], np.float32)
         embeddings = np.load(folder / _VECTORS)
         _check_index(sentences, embeddings)
-    except AnotherRevision:
+    except UnsupportedFormatError:
         raise
     except (UserError, OSError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise UserError(
@@ -439,7 +441,7 @@ def _check_index(sentences: list[CorpusSentence], vectors: np.ndarray) -> None:
     """
     kinds = [str, int, str]
     if not sentences or any(
-        list(map(type, line)) != kinds or not line.text.strip() or not is_whole_text("".join(line[::2]))
+        list(map(type, line)) != kinds or not line.text.strip() or not is_valid_unicode("".join(line[::2]))
         for line in sentences
     ):
         raise UserError(f"{_SENTENCES}: invalid line (expected a text, its line number and its language)")

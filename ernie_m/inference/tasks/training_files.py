@@ -21,7 +21,7 @@ from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, find_entities
-from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.errors import UserError, join_items
 from ernie_m.utils.files import read_bytes
 
 _TAGS = "predicted_tags"  # the key or column added to a line of tagged words
@@ -106,8 +106,8 @@ class TaggedFile(InputFile):
         trained = {tag[start:] for tag in [*self._iobes.values()] or self._labels}
         given = {tag[start:] for tag in chain.from_iterable(self._gold)} - {""}
         unknown = sorted(given - trained)
-        names = listed(sorted(trained - {""}))
-        end = f"; unknown: {listed(unknown)} (trained on: {names})" * bool(unknown)
+        names = join_items(sorted(trained - {""}))
+        end = f"; unknown: {join_items(unknown)} (trained on: {names})" * bool(unknown)
         if unknown and given.isdisjoint(trained):
             return [f"{count}: no score{end}"]
         if self._iobes:

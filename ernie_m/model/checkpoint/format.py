@@ -17,7 +17,7 @@ from ernie_m.model.preprocessing import PreprocessingConfig, TextRules, read_pre
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_config import check_ids
 from ernie_m.reader.tokenizer_json import missing_sentencepiece_model
-from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.errors import UserError, format_value
 from ernie_m.utils.files import Folder
 from ernie_m.utils.logging import logger
 
@@ -310,15 +310,15 @@ def read_labels(raw_config: Mapping[str, Any], key: str, path: Path | None, outp
         for id_, name in names.items():
             if isinstance(id_of, dict) and str(id_of.get(str(name), int(id_))) != str(int(id_)):
                 raise UserError(
-                    f"{path}: {key} maps {id_} to '{shown(name)}', but label2id maps that name to "
-                    f"{shown(id_of[str(name)])}. Correct the one that differs from the training"
+                    f"{path}: {key} maps {id_} to '{format_value(name)}', but label2id maps that name to "
+                    f"{format_value(id_of[str(name)])}. Correct the one that differs from the training"
                 )
         names = [str(names[id_]) for id_ in sorted(names, key=int)]
         if names == numbered(len(names)) and (outputs < 2 or len(names) == outputs):
             names = []
     if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
         raise UserError(
-            f"{path}: invalid {key} {shown(names)} (expected a list of names, or a name for each id)"
+            f"{path}: invalid {key} {format_value(names)} (expected a list of names, or a name for each id)"
         )
     labels = [str(name) for name in names]
     same = [label for label, count in Counter(labels).items() if count > 1]

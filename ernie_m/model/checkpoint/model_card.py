@@ -14,10 +14,10 @@ import yaml
 from ernie_m.model.tasks import EMBEDDING, TASKS, task_named
 from ernie_m.utils.args import NULLS, parse_yaml
 from ernie_m.utils.checksums import CARD
-from ernie_m.utils.errors import UserError, printable
+from ernie_m.utils.errors import UserError, escape_control_characters
 from ernie_m.utils.files import read_text
-from ernie_m.utils.languages import common_language
-from ernie_m.utils.logging import in_markdown
+from ernie_m.utils.languages import base_language
+from ernie_m.utils.logging import format_markdown_table
 
 KEPT = ("license", "base_model", "language")  # keys that a conversion copies from its source
 _TEMPLATE = """---
@@ -51,7 +51,7 @@ def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: 
     # `task_named` also knows model classes. The class of an encoder is not a task.
     task = task_named(facts.get("task") or config.get("task") or config.get("architecture", EMBEDDING))
     # "zh-Hans" and "bn_rom" are the languages zh and bn; "all" is not a language.
-    codes = map(common_language, facts.get("languages") or config.get("languages") or ())
+    codes = map(base_language, facts.get("languages") or config.get("languages") or ())
     languages = list(dict.fromkeys(filter(None, codes)))
     metadata = {
         "license": "unknown",
@@ -110,7 +110,9 @@ def _table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     languages = list(dict.fromkeys(itertools.chain(*rows.values())))  # unique, in order
     lines: list[list[Any]] = [["", *languages]]
     lines += [[name, *map(row.get, languages)] for name, row in rows.items()]
-    return in_markdown([[_plain(cell).replace("|", "\\|") for cell in line] for line in lines]) + "\n"
+    return (
+        format_markdown_table([[_plain(cell).replace("|", "\\|") for cell in line] for line in lines]) + "\n"
+    )
 
 
 def _plain(value: Any) -> str:
@@ -121,4 +123,4 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple, set)):
         return ", ".join(_plain(item) for item in value)
-    return "" if value is None else printable(str(value))
+    return "" if value is None else escape_control_characters(str(value))

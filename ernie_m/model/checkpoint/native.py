@@ -18,8 +18,8 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import READING, stored_preprocessing
 from ernie_m.model.tasks import CLASSIFICATION, stored_name, task_named
 from ernie_m.model.tasks import TASKS as DESCRIPTIONS
-from ernie_m.utils.errors import shown
-from ernie_m.utils.files import Folder, as_json
+from ernie_m.utils.errors import format_value
+from ernie_m.utils.files import Folder, format_json
 from ernie_m.utils.logging import logger
 
 MODEL_TYPE = "ernie_m"
@@ -85,7 +85,7 @@ class NativeFormat(Format):
         contents |= {key: value for key, value in (checkpoint.settings | told).items() if value is not None}
         if task:
             contents["head"] = stored_name(task)
-        (folder / CONFIG).write_text(as_json(contents), encoding="utf-8")
+        (folder / CONFIG).write_text(format_json(contents), encoding="utf-8")
         return []
 
 
@@ -97,5 +97,5 @@ def _read_tasks(raw_config: dict[str, Any], config_path: Path | None) -> list[st
         if task in TASKS:
             return [task]
         if task == raw_config.get(key) != "ErnieMModel":
-            logger.warning("%s: ignoring unknown %s %s", config_path, key, shown(task))
+            logger.warning("%s: ignoring unknown %s %s", config_path, key, format_value(task))
     return []

@@ -28,7 +28,7 @@ from ernie_m.model.checkpoint.weights import (
     open_weights,
 )
 from ernie_m.utils.checksums import MANIFEST, check_folder
-from ernie_m.utils.errors import UserError, command_name, listed
+from ernie_m.utils.errors import UserError, command_name, join_items
 from ernie_m.utils.files import Folder
 
 _FAMILIES = (
@@ -135,12 +135,13 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
     inner = [name for name in unknown if format.is_encoder_weight(name)]
     if inner:
         raise UserError(
-            f"{path}: {len(inner)} unknown tensors inside the encoder: {listed(inner)}. Without them every "
+            f"{path}: {len(inner)} unknown tensors inside the encoder: {join_items(inner)}. Without them "
+            "every "
             "output would be different. Load it with the library that wrote it"
         )
     if unknown and not drop_unknown:
         raise UserError(
-            f"{path}: {len(unknown)} unknown tensors: {listed(unknown)}; they may be part of the model. "
+            f"{path}: {len(unknown)} unknown tensors: {join_items(unknown)}; they may be part of the model. "
             f"{WITHOUT_UNKNOWN}"
         )
     has_config = source.raw_config or format.needs_config

@@ -22,7 +22,7 @@ from ernie_m.utils.files import (
     get_file_version,
     read_json,
     reject_changed,
-    reject_pointer,
+    reject_lfs_pointer,
     translate_read_errors,
 )
 
@@ -122,7 +122,7 @@ def translate_corruption_errors(path: str | os.PathLike, file_format: str) -> It
         with translate_read_errors(path):
             yield
     except BROKEN as error:
-        reject_pointer(path)
+        reject_lfs_pointer(path)
         raise UserError(
             f"{path}: corrupt, truncated or not {file_format} ({type(error).__name__}: {error}). Copy or "
             "download the file again"

@@ -35,7 +35,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.vocabulary import DICT
 from ernie_m.utils.checksums import CARD, MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import as_json
+from ernie_m.utils.files import format_json
 
 if TYPE_CHECKING:
     import paddle
@@ -68,7 +68,7 @@ class ModelFiles:
             UserError: a tokenizer file is missing.
         """
         safetensors.write(folder / WEIGHTS, self.weights)
-        (folder / CONFIG).write_text(as_json(self.config_json), encoding="utf-8")
+        (folder / CONFIG).write_text(format_json(self.config_json), encoding="utf-8")
         for name, source in self.copies.items():
             if not source.is_file():
                 raise UserError(f"{source}: no such file to copy into the checkpoint")

@@ -37,7 +37,7 @@ from ernie_m.model.tasks import (
 )
 from ernie_m.reader import write_tokenizer
 from ernie_m.utils.checksums import CARD
-from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.errors import UserError, join_items
 
 # Value of --to -> format; static models have another one.
 ENCODER_TARGETS = {
@@ -83,7 +83,7 @@ def check_tensors(checkpoint: Checkpoint) -> None:
     needed_prefixes = ("embeddings.", "encoder.", *parts)
     missing = [name for name in row_of if name.startswith(needed_prefixes) and name not in tensors]
     if missing:
-        raise UserError(f"{checkpoint.path}: {len(missing)} tensors missing: {listed(missing)}")
+        raise UserError(f"{checkpoint.path}: {len(missing)} tensors missing: {join_items(missing)}")
     sizes = config.to_dict()  # axis -> size; most axes are config keys
     if "classifier.bias" in tensors:
         # Its shape should be [labels]. `math.prod` accepts a corrupt shape with no axis or several, which is

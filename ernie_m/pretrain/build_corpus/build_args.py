@@ -8,7 +8,7 @@ from ernie_m.pretrain.build_corpus.source_files import Stream
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_rules import ERNIE_M
-from ernie_m.utils.args import NonNegativeFloat, NonNegativeInt, Range, deciding_options, option
+from ernie_m.utils.args import NonNegativeFloat, NonNegativeInt, Range, get_result_options, option
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.files import get_file_version
 
@@ -91,7 +91,7 @@ def make_plan(options: BuildOptions, streams: list[Stream], tokenizer: Tokenizer
         vocabulary["text_rules"] = tokenizer.text_rules
     # Stream -> source -> size in bytes.
     inputs = {stream.folder: {source.label: source.size for source in stream.sources} for stream in streams}
-    return {"vocabulary": vocabulary, "options": deciding_options(options), "inputs": inputs}
+    return {"vocabulary": vocabulary, "options": get_result_options(options), "inputs": inputs}
 
 
 def modification_times(streams: list[Stream]) -> dict[str, int]:

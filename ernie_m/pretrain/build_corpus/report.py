@@ -9,7 +9,7 @@ import numpy as np
 from ernie_m.pretrain.build_corpus.build import left_out
 from ernie_m.reader.corpus import SPLITS, Corpus, CorpusPairs, describe_long_pairs
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.utils.logging import in_columns
+from ernie_m.utils.logging import format_columns
 
 _MANY_UNKNOWN = 0.05  # a higher fraction of unknown tokens in a language causes a warning
 _EXAMPLES = 3  # sample pairs per language pair
@@ -46,7 +46,7 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
                 )
             )
     width = max(len(title) for title, *_ in rows)
-    table = in_columns([[title.ljust(width), *cells] for title, *cells in rows]).split("\n")
+    table = format_columns([[title.ljust(width), *cells] for title, *cells in rows]).split("\n")
     for language, counts in sums.items():
         share = counts["unknown"] / counts["tokens"]
         if share > _MANY_UNKNOWN:

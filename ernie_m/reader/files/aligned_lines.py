@@ -32,7 +32,7 @@ from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import format_from_name, reject_other_formats, reject_tables
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.text_checks import check_text
-from ernie_m.utils.errors import UserError, command_name, listed
+from ernie_m.utils.errors import UserError, command_name, join_items
 from ernie_m.utils.languages import language_tag
 from ernie_m.utils.logging import logger
 
@@ -241,6 +241,6 @@ def find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
                 f"{wrong[1]} and {wrong[1]}-en.en"
             )
     if unread:
-        logger.warning("ignored files: %s", listed(list(map(str, unread)), 10))
+        logger.warning("ignored files: %s", join_items(list(map(str, unread)), 10))
     in_order = [*TATOEBA, *sorted(files.keys() - TATOEBA.keys())]
     return {language: files[language] for language in in_order if language in files}

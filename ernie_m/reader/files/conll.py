@@ -20,7 +20,7 @@ from ernie_m.reader.files.table_options import OF_TABLES, TableOptions
 from ernie_m.reader.files.tables import WORDS, Dialect, Table, open_table
 from ernie_m.reader.labels import normal_label
 from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, PARTS_OF_SPEECH, entity_tags, is_entity_tag
-from ernie_m.utils.errors import UserError, listed, shown
+from ernie_m.utils.errors import UserError, format_value, join_items
 from ernie_m.utils.logging import logger
 
 # Comment line before a sentence in MultiCoNER, CoNLL-U, CoNLL-2012 or GermEval.
@@ -128,9 +128,9 @@ def _text(path: Path, options: TableOptions, say: Callable[[str], None]) -> str:
     except UnicodeDecodeError as error:
         text = content.decode("iso-8859-1")
         line = content.count(b"\n", 0, error.start) + 1
-        words = [shown(word) for word in dict.fromkeys(text.split()) if not word.isascii()]
+        words = [format_value(word) for word in dict.fromkeys(text.split()) if not word.isascii()]
         say(
-            f"{path}, line {line}: not UTF-8, decoded as ISO-8859-1: {listed(words, 5)}. If a word is "
+            f"{path}, line {line}: not UTF-8, decoded as ISO-8859-1: {join_items(words, 5)}. If a word is "
             "wrong, save the file as UTF-8, or set --encoding, as in --encoding cp1254"
         )
         return text

@@ -29,7 +29,7 @@ from ernie_m.reader.files.plain_text import (
     split_name,
 )
 from ernie_m.reader.labels import ALL_LANGUAGES
-from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.errors import UserError, join_items
 from ernie_m.utils.languages import language_tag
 from ernie_m.utils.logging import logger
 
@@ -111,7 +111,7 @@ def find_texts(path: Any) -> list[str]:
         if file != path and is_evaluation_path(os.path.relpath(file, folder or os.curdir))
     }
     if skipped:
-        logger.warning("skipped validation and test files: %s", listed(sorted(skipped), 10))
+        logger.warning("skipped validation and test files: %s", join_items(sorted(skipped), 10))
     if len(skipped) == len(files):
         raise UserError(
             f"{path}: only validation and test files, by their names. To use one for training, "
@@ -176,7 +176,7 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
         elif (used := files.setdefault(file[1:], file)) != file:  # the first of duplicates is used
             logger.warning("ignored %s: %s %s is %s", *file, used.path)
     for error, paths in unread.items():
-        logger.warning("ignored files: %s (%s)", listed(paths, 10), error)
+        logger.warning("ignored files: %s (%s)", join_items(paths, 10), error)
     if not any(file.split == "train" for file in files.values()):
         raise UserError(
             f"{source}: missing training file, such as train.en.tsv (see Directories in docs/data.md)"

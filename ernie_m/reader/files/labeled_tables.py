@@ -38,7 +38,7 @@ from ernie_m.reader.labels import (
     split_labels,
 )
 from ernie_m.reader.tag_schemes import JOINT
-from ernie_m.utils.errors import UserError, listed, printable, shown
+from ernie_m.utils.errors import UserError, escape_control_characters, format_value, join_items
 from ernie_m.utils.files import is_blank
 from ernie_m.utils.logging import logger
 
@@ -240,7 +240,8 @@ def _labeled_row(table: Table, found: Columns, line: int, cells: Sequence[Any], 
         split = words["split"]
         if split.lower() not in SPLIT_OF:
             raise UserError(
-                f"invalid split '{shown(split)}' (choose from train, dev, test). Fix it, or rename the column"
+                f"invalid split '{format_value(split)}' (choose from train, dev, test). Fix it, or rename "
+                "the column"
             )
         words["split"] = SPLIT_OF[split.lower()]
     return LabeledRow(texts, label, **words, line=line)
@@ -267,7 +268,8 @@ def _labels_in(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> st
     cell = cells[indices[0]]
     if isinstance(cell, list) and is_mixed(cell):
         raise UserError(
-            f"invalid '{table.names[indices[0]]}' {shown(cell)[:50]} (expected a list of label names, got "
+            f"invalid '{table.names[indices[0]]}' {format_value(cell)[:50]} (expected a list of label "
+            "names, got "
             "mixed types). Write a list of the labels of the text"
         )
     if isinstance(cell, list):
@@ -283,7 +285,8 @@ def _label_text(table: Table, indices: Sequence[int], cell: Any) -> str:
     """
     if not isinstance(cell, str) or is_printed_collection(cell):
         raise UserError(
-            f"invalid label {shown(cell)[:50]} in '{table.names[indices[0]]}' (expected a single label). "
+            f"invalid label {format_value(cell)[:50]} in '{table.names[indices[0]]}' (expected a single "
+            "label). "
             "For --task multi-label use JSON lines with lists of labels, or a 0/1 column per label (for "
             "spans see examples/spans_to_words.py)"
         )
@@ -299,7 +302,8 @@ def _marked(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> list[
     for column in indices:
         if parse_boolean(cells[column]) is None:
             raise UserError(
-                f"invalid '{shown(cells[column])}' in label column '{table.names[column]}' (expected 1 for "
+                f"invalid '{format_value(cells[column])}' in label column '{table.names[column]}' "
+                "(expected 1 for "
                 "texts with this label, otherwise 0)"
             )
     return [normal_label(table.names[column]) for column in indices if parse_boolean(cells[column])]
@@ -315,7 +319,8 @@ def _with_lists(path: Path, rows: Sequence[LabeledRow], separator: str | None) -
     if undivided and not separator:
         row = next((row for row in undivided if re.search(r"[^\w\s]", row.label)), undivided[0])
         raise UserError(
-            f"{path}, line {row.line}: ambiguous labels '{shown(row.label)}'. Set --label_separator, as in "
+            f"{path}, line {row.line}: ambiguous labels '{format_value(row.label)}'. Set "
+            "--label_separator, as in "
             "--label_separator ';' (for one label per cell, a character that does not occur)"
         )
     some = (split_labels(row.label, separator) if isinstance(row.label, str) else row.label for row in rows)
@@ -325,13 +330,17 @@ def _with_lists(path: Path, rows: Sequence[LabeledRow], separator: str | None) -
 def _log_columns(table: Table, found: Columns, rows: Sequence[LabeledRow]) -> None:
     """Log the number of rows, the columns in use and the ignored ones, and warnings about the texts."""
     parts = [
-        f"{part}: {printable(' + '.join(table.names[column] for column in columns))}"
+        f"{part}: {escape_control_characters(' + '.join(table.names[column] for column in columns))}"
         for part, columns in found.items()
         if columns
     ]
     read = {column for columns in found.values() for column in columns}
-    others = [printable(name) for column, name in enumerate(table.names) if column not in read and name]
-    ignored = f"; ignored: {listed(others)}" if others else ""
+    others = [
+        escape_control_characters(name)
+        for column, name in enumerate(table.names)
+        if column not in read and name
+    ]
+    ignored = f"; ignored: {join_items(others)}" if others else ""
     logger.info("%s: %s rows (%s%s)", table.path, f"{len(rows):,}", ", ".join(parts), ignored)
     check_text(table.path, [text for row in rows[:1000] for text in row.texts], "", None)
     if not table.dialect.quoted:

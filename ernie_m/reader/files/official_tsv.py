@@ -15,7 +15,7 @@ from ernie_m.utils.files import (
     FileVersion,
     get_file_version,
     reject_changed,
-    reject_pointer,
+    reject_lfs_pointer,
     translate_read_errors,
 )
 
@@ -89,7 +89,7 @@ def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
     Raises:
         UserError: the file cannot be read, or is empty.
     """
-    reject_pointer(path)
+    reject_lfs_pointer(path)
     with _open(path) as file:
         version = get_file_version(file.fileno())
         if not version[0]:

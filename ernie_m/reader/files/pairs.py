@@ -48,7 +48,7 @@ from ernie_m.reader.files.tables import (
 )
 from ernie_m.reader.files.text_checks import check_part, check_text
 from ernie_m.reader.labels import parse_boolean, parse_number
-from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.errors import UserError, join_items
 from ernie_m.utils.files import translate_write_errors
 from ernie_m.utils.logging import logger
 
@@ -190,7 +190,9 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
     names = [table.names[column] for column in texts]
     others = [name for column, name in enumerate(table.names) if column not in texts]
     if others:
-        logger.info("%s: pairs: %s; ignored columns: %s", table.path, " and ".join(names[:2]), listed(others))
+        logger.info(
+            "%s: pairs: %s; ignored columns: %s", table.path, " and ".join(names[:2]), join_items(others)
+        )
     return Columns(names, texts, [column for column in table.named(["split"]) if column not in texts])
 
 

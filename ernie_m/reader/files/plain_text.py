@@ -18,8 +18,8 @@ from xml.etree.ElementTree import Element, ParseError, iterparse
 
 from ernie_m.reader.files.official_tsv import reject_compressed
 from ernie_m.reader.files.row_errors import RowErrors
-from ernie_m.utils.errors import UserError, shown
-from ernie_m.utils.files import parse_json, reject_pointer
+from ernie_m.utils.errors import UserError, format_value
+from ernie_m.utils.files import parse_json, reject_lfs_pointer
 from ernie_m.utils.logging import logger
 
 # Extension of a compressed text file -> the function that opens it.
@@ -72,7 +72,8 @@ def reject_tables(path: str | os.PathLike, head: bytes) -> None:
     if format_name not in ("", LINES):
         first = head.partition(b"\n")[0].decode("utf-8-sig", errors="replace").strip()
         raise UserError(
-            f"{path}: expected one text per line, got {format_name} (first line: {shown(first)}). Write "
+            f"{path}: expected one text per line, got {format_name} (first line: {format_value(first)}). "
+            "Write "
             "its texts to a .txt file, one per line"
         )
 
@@ -109,7 +110,7 @@ class TextFile:
         is_input = path == "-"
         self.path = path = "standard input" if is_input else path
         self.line = 1
-        reject_pointer(path)
+        reject_lfs_pointer(path)
         with _translate_file_errors(path):
             # Closed by `close`.
             self.raw = io.BytesIO(sys.stdin.buffer.read()) if is_input else open(path, "rb", buffering=0)  # noqa: SIM115

@@ -13,8 +13,8 @@ from ernie_m.reader.files.plain_text import split_name
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import parse_json_lines
 from ernie_m.reader.token_offsets import Span
-from ernie_m.utils.errors import UserError, listed
-from ernie_m.utils.files import is_whole_text, parse_json, read_bytes, read_json
+from ernie_m.utils.errors import UserError, join_items
+from ernie_m.utils.files import is_valid_unicode, parse_json, read_bytes, read_json
 from ernie_m.utils.logging import logger
 
 _FORM = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"id", "question", "answers"}]}]}]}'
@@ -81,7 +81,7 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     if unclear:
         raise UserError(
             f"{path}: ambiguous answers without answer_start, whose text occurs more than once in the "
-            f"context: {listed([*dict.fromkeys(unclear)])}. Add answer_start, in characters from 0"
+            f"context: {join_items([*dict.fromkeys(unclear)])}. Add answer_start, in characters from 0"
         )
     if found:
         logger.info("%s: answers without answer_start, located by their text: %d", path, len(found))
@@ -205,7 +205,7 @@ class _JsonValue:
             UserError: as `required`, or the string has a lone surrogate, which cannot be written.
         """
         text = self.required(key, str)
-        if not is_whole_text(text):
+        if not is_valid_unicode(text):
             raise UserError(
                 f"{self.path}: {self._locate(key)}: lone surrogate (half of a UTF-16 pair). Remove it"
             )

@@ -45,7 +45,7 @@ from ernie_m.reader.files.plain_text import (
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import normal_label
-from ernie_m.utils.errors import UserError, command_words, install_command, listed, shown
+from ernie_m.utils.errors import UserError, format_value, get_command_line, install_command, join_items
 from ernie_m.utils.files import is_blank
 from ernie_m.utils.logging import logger
 
@@ -184,10 +184,11 @@ class Table(NamedTuple):
             more: lines with alternatives.
         """
         lines = [
-            f"{name or '(no name)'}: {' | '.join(shown(cells[column])[:40] for cells in self.sample[:3])}"
+            f"{name or '(no name)'}: "
+            f"{' | '.join(format_value(cells[column])[:40] for cells in self.sample[:3])}"
             for column, name in enumerate(self.names)
         ]
-        words = command_words()
+        words = get_command_line()
         for flag in {flag.partition(" ")[0] for flag in flags}.intersection(words):
             index = words.index(flag)
             del words[index : index + 2]
@@ -318,7 +319,7 @@ def _reject_names(path: Path, line: int, cells: Sequence[str], by_number: bool) 
     if by_number and len(names) > 1:
         raise UserError(
             f"{path}, line {line}: expected no header, because columns are given by number, but found "
-            f"{listed(names)}. Set columns by name, or remove the line"
+            f"{join_items(names)}. Set columns by name, or remove the line"
         )
 
 
@@ -369,7 +370,9 @@ def wanted(table: Table, only: str | None, errors: RowErrors) -> Iterator[Row]:
             if _COMPARED[sign](key_of(str(as_cell(cells[column]))), key):
                 yield line, cells
         except ValueError:
-            errors.add(line, f"invalid '{name}' '{shown(cells[column])}' (--filter requires a number)", "")
+            errors.add(
+                line, f"invalid '{name}' '{format_value(cells[column])}' (--filter requires a number)", ""
+            )
 
 
 def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
@@ -511,14 +514,15 @@ def _read_object_rows(file: TextFile, errors: RowErrors, cell_of: Callable[[Any]
     rows = head[0][1][names[0]] if (len(head), len(names)) == (1, 1) else None
     if rows and isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
         raise UserError(
-            f"{file.path}, line {head[0][0]}: all rows are in the key '{shown(names[0])}'. Write only the "
+            f"{file.path}, line {head[0][0]}: all rows are in the key '{format_value(names[0])}'. Write "
+            "only the "
             "list, or one object per line (jq -c '.KEY[]')"
         )
     if head:
         yield head[0][0], names
     for line, value in chain(head, objects):
         if new := value.keys() - {*names}:
-            what = f"unknown key '{shown(min(new))}'"
+            what = f"unknown key '{format_value(min(new))}'"
             errors.add(line, what, f"Each key must occur in the first {_HEAD_OBJECTS:,} objects")
         else:
             yield line, [cell_of(value.get(name)) for name in names]
@@ -526,7 +530,7 @@ def _read_object_rows(file: TextFile, errors: RowErrors, cell_of: Callable[[Any]
 
 def is_object(value: Any, line: int, errors: RowErrors) -> bool:
     """Return whether a JSON value is an object without lone surrogates; otherwise add an error."""
-    reason = "" if isinstance(value, dict) else f"got {shown(json.dumps(value))[:40]}"
+    reason = "" if isinstance(value, dict) else f"got {format_value(json.dumps(value))[:40]}"
     try:
         json.dumps(value, ensure_ascii=False).encode()  # fails for lone surrogates
     except ValueError as error:
@@ -615,7 +619,7 @@ def _read_sheet_rows(path: Path) -> Iterator[Row]:
         raise UserError(f"{path}: cannot be read ({error}). Save it as .csv") from error
     names = [name for name, rows in rows_by_sheet.items() if rows]
     if names[1:]:
-        logger.warning("%s: reading only sheet '%s', ignoring %s", path, names[0], listed(names[1:]))
+        logger.warning("%s: reading only sheet '%s', ignoring %s", path, names[0], join_items(names[1:]))
     for line, values in enumerate(rows_by_sheet[names[0]] if names else [], 1):
         if any(cells := list(map(as_cell, values))):
             yield line, cells

@@ -13,7 +13,7 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
-from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.errors import UserError, format_value
 from ernie_m.utils.languages import expected_script
 from ernie_m.utils.logging import logger
 
@@ -64,7 +64,7 @@ def check_text(
     name = f"{path}: {language}" if language else path
     if as_it_stands is not None:
         for _, line in texts[:_SHOWN]:
-            logger.info("%s: %s", name, shown(line.strip()))
+            logger.info("%s: %s", name, format_value(line.strip()))
     odd = _find_issue(texts)
     if odd:
         number, what, is_asked = odd
@@ -137,7 +137,8 @@ def _find_issue(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, s
         if feature.endswith(" "):
             return (
                 number,
-                f"{share:.0%} of the lines begin with a number, tag or id, such as {shown(line.split()[0])}",
+                f"{share:.0%} of the lines begin with a number, tag or id, such as "
+                f"{format_value(line.split()[0])}",
                 True,
             )
         off = " (cut -f removes columns)" if feature == "\t" else ""

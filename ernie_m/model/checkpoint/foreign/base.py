@@ -36,8 +36,8 @@ from ernie_m.reader.tokenizer_config import (
     longest_input,
 )
 from ernie_m.reader.tokenizer_json import TOKENIZER_JSON
-from ernie_m.utils.errors import UserError, listed, shown
-from ernie_m.utils.files import Folder, as_json
+from ernie_m.utils.errors import UserError, format_value, join_items
+from ernie_m.utils.files import Folder, format_json
 from ernie_m.utils.logging import logger
 
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
@@ -137,7 +137,7 @@ class ThirdPartyFormat(Format):
             logger.warning(
                 "%s: unknown architectures %s. Inferred from the tensors: %s",
                 config_path,
-                shown(class_name),
+                format_value(class_name),
                 " or ".join(tasks) or "embeddings",
             )
         return tasks
@@ -198,7 +198,8 @@ class ThirdPartyFormat(Format):
         others = [label for label in labels if tags and label not in tags]
         if others and not drop_unknown:
             raise UserError(
-                f"{source.config_path}: id2label: unknown tag scheme (labels {listed(others)} next to tags "
+                f"{source.config_path}: id2label: unknown tag scheme (labels {join_items(others)} next to "
+                "tags "
                 "with B- or I-). Run ernie-m convert FOLDER NEW --drop_unknown for a model whose tags mark "
                 "no entities"
             )
@@ -253,8 +254,8 @@ class ThirdPartyFormat(Format):
             in_key = getattr(preprocessing, name)
             if in_key is not None or name == "default_prompt":
                 raise UserError(
-                    f"{config_path}: '{READING}' has {name} {shown(in_key)}, but {path} has "
-                    f"{shown(value)}. Correct the wrong one (without '{READING}' the other files "
+                    f"{config_path}: '{READING}' has {name} {format_value(in_key)}, but {path} has "
+                    f"{format_value(value)}. Correct the wrong one (without '{READING}' the other files "
                     "count)"
                 )
             added[name] = (value, path)
@@ -287,7 +288,7 @@ class ThirdPartyFormat(Format):
         written[READING] = stored_preprocessing(checkpoint.preprocessing)
         if checkpoint.preprocessing.multi_label:
             written["problem_type"] = MULTI_LABEL
-        (folder / CONFIG).write_text(as_json(written), encoding="utf-8")
+        (folder / CONFIG).write_text(format_json(written), encoding="utf-8")
 
 
 def flatten(contents: dict[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from ernie_m.model.checkpoint.key_mapping import ModelClass
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import DOCUMENT, MEAN_OF_TOKENS, PreprocessingConfig
-from ernie_m.utils.errors import UserError, shown
-from ernie_m.utils.files import Folder, as_json, read_json, read_object
+from ernie_m.utils.errors import UserError, format_value
+from ernie_m.utils.files import Folder, format_json, read_json, read_object
 
 MODULES = "modules.json"
 # All names of this file, in the library's order of precedence.
@@ -130,7 +130,7 @@ def read_embedding_fields(
             if normalize_path.is_file():  # since version 6
                 _settings(_NORMALIZE, normalize_path, errors)
         else:
-            errors.append(f"{path}: the module {shown(kind)}")
+            errors.append(f"{path}: the module {format_value(kind)}")
     if _PROMPTS in folder:
         has_length_1, _ = fields["normalize"]
         fields |= _prompts(folder.path / _PROMPTS, has_length_1, errors)
@@ -162,7 +162,7 @@ def _modules(folder: Folder) -> list[tuple[str, Path]]:
             raise ValueError("no module")
     except (TypeError, KeyError, AttributeError, ValueError, OSError) as error:
         raise UserError(
-            f"{path}: not a list of modules ({shown(repr(error))}). Restore or download it again"
+            f"{path}: not a list of modules ({format_value(repr(error))}). Restore or download it again"
         ) from error
     return modules
 
@@ -181,7 +181,7 @@ def _settings(kind: str, path: Path, errors: list[str]) -> dict[str, Any]:
     for key, value in settings.items():
         is_set = value not in (None, False, "", [], {})
         if is_set and _KEYS[kind].get(key) not in (_READ, _ANY, value):
-            errors.append(f"{path}: {shown(key)} {shown(value)}")
+            errors.append(f"{path}: {format_value(key)} {format_value(value)}")
     return settings
 
 
@@ -198,7 +198,7 @@ def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
     for key in ("word_embedding_dimension", "embedding_dimension"):
         if settings.get(key) not in (None, hidden_size):
             raise UserError(
-                f"{path}: {key} {shown(settings[key])} does not match the encoder's hidden_size "
+                f"{path}: {key} {format_value(settings[key])} does not match the encoder's hidden_size "
                 f"{hidden_size} in config.json. Restore the files of one model"
             )
     by_flags = [name for flag, name in _FLAGS.items() if settings.get(flag)]
@@ -208,10 +208,11 @@ def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
     elif isinstance(names, str):
         names = [names]
     if not isinstance(names, list):
-        raise UserError(f"{path}: invalid pooling_mode {shown(names)} (expected a string)")
+        raise UserError(f"{path}: invalid pooling_mode {format_value(names)} (expected a string)")
     if by_flags and sorted(map(str, names)) != sorted(by_flags):
         raise UserError(
-            f"{path}: pooling_mode {shown(settings['pooling_mode'])} contradicts {' and '.join(by_flags)} in "
+            f"{path}: pooling_mode {format_value(settings['pooling_mode'])} contradicts "
+            f"{' and '.join(by_flags)} in "
             "the keys pooling_mode_... Remove the wrong one"
         )
     if not settings.get("include_prompt", True):
@@ -238,7 +239,9 @@ def _length(path: Path | None, errors: list[str]) -> dict[str, tuple[Any, Path]]
     if length is None:
         return {}
     if type(length) is not int or length < 1:
-        raise UserError(f"{path}: invalid max_seq_length {shown(length)} (expected a number of tokens)")
+        raise UserError(
+            f"{path}: invalid max_seq_length {format_value(length)} (expected a number of tokens)"
+        )
     return {"max_seq_len": (length, path)}
 
 
@@ -255,7 +258,7 @@ def _prompts(path: Path, has_length_1: bool, errors: list[str]) -> dict[str, tup
     similarity = settings.get("similarity_fn_name") or "cosine"
     is_cosine = similarity == "cosine" or (similarity == "dot" and has_length_1)
     if not is_cosine:
-        errors.append(f"{path}: similarity_fn_name {shown(similarity)}")
+        errors.append(f"{path}: similarity_fn_name {format_value(similarity)}")
     text_of = settings.get("prompts") or {}
     if not isinstance(text_of, dict) or not all(isinstance(text, str | None) for text in text_of.values()):
         raise UserError(f"{path}: invalid 'prompts' (expected an object of name: text)")
@@ -263,8 +266,8 @@ def _prompts(path: Path, has_length_1: bool, errors: list[str]) -> dict[str, tup
     default = settings.get("default_prompt_name")
     is_there = isinstance(default, str) and default in text_of
     if default is not None and not is_there:
-        there = ", ".join(map(shown, list(prompts)[:9])) or "none"
-        raise UserError(f"{path}: default_prompt_name is {shown(default)}, but 'prompts' has {there}")
+        there = ", ".join(map(format_value, list(prompts)[:9])) or "none"
+        raise UserError(f"{path}: default_prompt_name is {format_value(default)}, but 'prompts' has {there}")
     if default not in prompts:  # empty or null
         default = None
     return {"prompts": (prompts, path), "default_prompt": (default, path)}
@@ -334,7 +337,7 @@ def _write_modules(
         }
     for name, contents in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(as_json(contents), encoding="utf-8")
+        (folder / name).write_text(format_json(contents), encoding="utf-8")
     if preprocessing.normalize:
         (folder / _NORMALIZE).mkdir()  # the module has no file
     return list(files)
