@@ -219,7 +219,7 @@ def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
         names = [*names, "without the prompt"]
     if len(names) == 1 and names[0] in _POOLINGS:
         return names[0]
-    errors.append(f"{path}: the pooling {' and '.join(map(shown, names[:9]))}")
+    errors.append(f"{path}: the pooling {' and '.join(map(format_value, names[:9]))}")
     return None
 
 
