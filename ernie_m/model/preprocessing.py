@@ -44,8 +44,8 @@ def pair_text_kinds(are_translations: bool) -> tuple[TextKind, TextKind]:
 
 
 @dataclass(frozen=True)
-class PreprocessingConfig:
-    """Preprocessing settings of a model, as in its training. None: not stored in the model's files.
+class TextConfig:
+    """How texts become token IDs.
 
     Attributes:
         text_rules: processing of text besides SentencePiece.
@@ -53,21 +53,6 @@ class PreprocessingConfig:
         max_seq_len: maximum length of an input or window in tokens.
         separators: number of [SEP] between a question and its context. Two texts always have two in between.
         split_han: whether each Han character of a question and its context is a token.
-        max_query_length, doc_stride, max_answer_length: options of question answering, in tokens.
-        label_pieces: the labeled subwords of a word.
-        chunk_scheme: tag scheme; NONE: tags without prefixes.
-        official_compat: whether words were tagged as in the official code.
-        marks_apart: whether "(here)," is four words in tagging.
-        multi_label: whether a text may have several labels or none.
-        regression: whether a classifier predicts a number.
-        pairs: whether the inputs of a classifier are pairs of texts.
-        layer: layer of the embeddings, from 0.
-        pooling: pooling of token states into an embedding, or into the input of a classifier.
-        normalize: whether embeddings have unit length.
-        prompts: name -> prefix of a text.
-        default_prompt: name of the prompt of texts that are neither queries nor documents.
-        language_embedding, camlm_context, pseudo_proportion, pseudo_positions: pretraining options, as in its
-            configuration.
     """
 
     text_rules: TextRules = ERNIE_M_RULES
@@ -75,25 +60,86 @@ class PreprocessingConfig:
     max_seq_len: int | None = None
     separators: Annotated[int, Range(at_least=1, at_most=2)] = 1
     split_han: bool = True
+
+
+@dataclass(frozen=True)
+class QuestionAnsweringConfig:
+    """Windows and answers of extractive question answering, in tokens."""
+
     max_query_length: int | None = None
     doc_stride: int | None = None
     max_answer_length: int | None = None
+
+
+@dataclass(frozen=True)
+class TaggingConfig:
+    """Words and labels of sequence labeling.
+
+    Attributes:
+        label_pieces: the labeled subwords of a word.
+        chunk_scheme: tag scheme; NONE: tags without prefixes.
+        official_compat: whether words were tagged as in the official code.
+        marks_apart: whether "(here)," is four words.
+    """
+
     label_pieces: LabelPieces = "first"
     chunk_scheme: Literal["IO", "IOB", "IOE", "IOBES", "NONE"] | None = None
     official_compat: bool = False
     marks_apart: bool = True
+
+
+@dataclass(frozen=True)
+class ClassificationConfig:
+    """Inputs and outputs of a classifier.
+
+    Attributes:
+        multi_label: whether a text may have several labels or none.
+        regression: whether it predicts a number.
+        pairs: whether its inputs are pairs of texts.
+    """
+
     multi_label: bool = False
     regression: bool = False
     pairs: bool | None = None
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """How hidden states become embeddings, and the prompts of texts.
+
+    Attributes:
+        layer: layer of the embeddings, from 0.
+        pooling: pooling of token states into an embedding, or into the input of a classifier.
+        normalize: whether embeddings have unit length.
+        prompts: name -> prefix of a text.
+        default_prompt: name of the prompt of texts that are neither queries nor documents.
+    """
+
     layer: int | None = None
     pooling: Pooling | None = None
     normalize: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """Options of pre-training, as in its configuration."""
+
     language_embedding: Literal["masks", "none", "all"] | None = None
     camlm_context: Literal["unmasked", "with_masks"] = "unmasked"
     pseudo_proportion: float | None = None
     pseudo_positions: Literal["first", "spread"] | None = None
+
+
+@dataclass(frozen=True)
+class PreprocessingConfig(
+    MaskingConfig, EmbeddingConfig, ClassificationConfig, TaggingConfig, QuestionAnsweringConfig, TextConfig
+):
+    """Preprocessing settings of a model, as in its training. None: not stored in the model's files.
+
+    They are stored as one flat JSON object, with the fields of `TextConfig` first.
+    """
 
     @classmethod
     def of_xlm_r(cls) -> Self:
