@@ -69,7 +69,7 @@ def nothing_waits_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture
-def signals_of_a_terminal() -> Iterator[None]:
+def default_signals() -> Iterator[None]:
     """Ctrl-C and SIGHUP have their usual effect, here and in new processes, also in a suite under nohup."""
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}

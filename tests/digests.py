@@ -225,11 +225,11 @@ def digest(value: object) -> str:
     return sha256(value if isinstance(value, bytes) else repr(value).encode()).hexdigest()
 
 
-def digest_of_values(json_text: str) -> str:
+def digest_values(json_text: str) -> str:
     return digest(KEYS.sub("", json.dumps(json.loads(json_text))))
 
 
-def digest_of_tensors(path: Path) -> str:
+def digest_tensors(path: Path) -> str:
     tensors = sorted(load_file(path).items())
     return digest([(name, str(array.dtype), array.shape, digest(array.tobytes())) for name, array in tensors])
 
@@ -247,13 +247,13 @@ def outcome(*words: str, facts: str = "", printed: bool = False, **flags: object
         if path.name == "metrics.jsonl":
             for line in path.read_text().splitlines():
                 name = f"step {next(iter(json.loads(line).values()))}"
-                parts[name + ", evaluation" * (name in parts)] = digest_of_values(line)
+                parts[name + ", evaluation" * (name in parts)] = digest_values(line)
         elif path.suffix == ".safetensors" and path.parent.name != "training_state":
-            parts[str(path)] = digest_of_tensors(path)
+            parts[str(path)] = digest_tensors(path)
         elif BYTES.fullmatch(path.name):
             parts[str(path)] = digest(path.read_bytes())
         elif path.name == facts:
-            parts[str(path)] = digest_of_values(path.read_text())
+            parts[str(path)] = digest_values(path.read_text())
     return parts
 
 

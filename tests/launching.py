@@ -127,7 +127,7 @@ def error_of(call: Callable[..., object], /, *arguments, **options) -> str:
     return line
 
 
-def refusal_of(process: subprocess.CompletedProcess) -> str:
+def check_refusal(process: subprocess.CompletedProcess) -> str:
     """The one line with which a program has ended, with exit code 2."""
     assert process.returncode == 2, process.stderr
     (line,) = process.stderr.splitlines()

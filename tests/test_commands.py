@@ -140,7 +140,7 @@ def all_commands() -> list[str]:
     return list(commands)
 
 
-def rows_of(command: str) -> list[str]:
+def matching_patterns(command: str) -> list[str]:
     """The patterns in `COMMANDS` that match a command."""
     return [pattern for pattern in COMMANDS if re.fullmatch(pattern, command)]
 
@@ -150,7 +150,7 @@ def commands_run(by: str) -> list[Any]:
     commands = []
     of_readme = commands_on(ROOT / "README.md")
     for command in all_commands():
-        if by in [COMMANDS[pattern] for pattern in rows_of(command)]:
+        if by in [COMMANDS[pattern] for pattern in matching_patterns(command)]:
             marks = [] if command in of_readme else [pytest.mark.slow]
             commands.append(pytest.param(command, marks=marks))
     return commands
@@ -159,7 +159,7 @@ def commands_run(by: str) -> list[Any]:
 def test_every_command_has_a_row_and_every_row_a_command():
     used = set()
     for command in all_commands():
-        rows = rows_of(command)
+        rows = matching_patterns(command)
         assert len(rows) == 1, command
         used.update(rows)
     assert set(COMMANDS) == used
@@ -261,7 +261,7 @@ def put_texts(folder: Path) -> None:
 
 
 @pytest.fixture
-def copy_of_clone(clone, tmp_path, monkeypatch) -> Path:
+def clone_copy(clone, tmp_path, monkeypatch) -> Path:
     """The current folder: a copy of `clone`."""
     folder = tmp_path / "clone"
     shutil.copytree(clone, folder, symlinks=True)
@@ -270,7 +270,7 @@ def copy_of_clone(clone, tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("line", commands_run(by=HERE))
-def test_a_command_runs(copy_of_clone, monkeypatch, line):
+def test_a_command_runs(clone_copy, monkeypatch, line):
     """It runs in this process. If the line has a |, the shell runs what is before it and makes the input."""
     before_pipe, pipe, after_pipe = line.partition(" | ")
     command = line
@@ -283,11 +283,11 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
     name = program.removesuffix(".py")
     # Folders that the command must make itself are in `clone` for other commands.
     if name == "build_corpus":
-        shutil.rmtree(value_of("--output", flags), ignore_errors=True)
+        shutil.rmtree(get_value("--output", flags), ignore_errors=True)
     if name == "convert":
         shutil.rmtree(flags[1], ignore_errors=True)
     if "--do_train true" in command or (name == "run_classifier" and "--train_set" in flags):
-        shutil.rmtree(value_of("--checkpoints", flags), ignore_errors=True)
+        shutil.rmtree(get_value("--checkpoints", flags), ignore_errors=True)
     if name == "run_pretrain":
         shutil.rmtree(parse_options(PretrainConfig, flags).run.output, ignore_errors=True)
     flags += shlex.split(SMALLEST.get(name, ""))
@@ -299,7 +299,7 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
         call_main(module, flags)
 
 
-def value_of(flag: str, words: list[str]) -> str:
+def get_value(flag: str, words: list[str]) -> str:
     """The value of a flag in the words of a command line."""
     return words[words.index(flag) + 1]
 

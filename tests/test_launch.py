@@ -15,7 +15,7 @@ from ernie_m.utils.args import parse_options
 from tests.helpers.processes import is_running, wait_until
 from tests.launching import ROOT, clean_environment, error_of, run_script
 
-pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
+pytestmark = pytest.mark.usefixtures("default_signals")
 parse = partial(parse_options, launch.LaunchFlags)
 
 

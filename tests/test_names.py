@@ -23,7 +23,7 @@ PATH = re.compile(
 MODULE = re.compile(r"(?<![\w./<>@-])ernie_m(?:\.(?!py\b)\w+)+")
 
 
-def texts_of(path: Path) -> Iterator[str]:
+def read_prose(path: Path) -> Iterator[str]:
     """What a file says to people: a whole page; comments; docstrings and, of a program, messages."""
     if path.suffix not in (".md", ".py", ".sh", ".yaml", ".toml", ".txt"):
         return
@@ -70,7 +70,7 @@ def test_what_the_texts_name_is_there():
     names = 0
     faults = []
     for path in tracked_files():
-        for text in texts_of(path):
+        for text in read_prose(path):
             paths, modules = PATH.findall(text), MODULE.findall(text)
             missing = [name for name in paths if not path_is_there(name, path)]
             missing += [name for name in modules if not module_is_there(name)]

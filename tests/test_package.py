@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from ernie_m.commands import run_classifier
 from ernie_m.utils import paddle_settings
 from tests import command_lines, toys
-from tests.launching import ROOT, call_main, clean_environment, error_of, refusal_of, run_script
+from tests.launching import ROOT, call_main, check_refusal, clean_environment, error_of, run_script
 from tests.test_layers import BELOW
 
 # The names of the package's folders, which a user's own files may have.
@@ -213,7 +213,7 @@ def test_a_command_without_paddle(users_folder, packages):
     """`python -m ernie_m` says it in one line."""
     (users_folder / "paddle.py").touch()
     completed = run_script(["-m", "ernie_m", "run_classifier"], users_folder, PYTHONPATH=str(packages))
-    assert refusal_of(completed).startswith("error: Paddle is not installed")
+    assert check_refusal(completed).startswith("error: Paddle is not installed")
 
 
 def test_an_editable_installation_is_the_checkout(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import ROOT, clean_environment, refusal_of
+from tests.launching import ROOT, check_refusal, clean_environment
 
 # In place of a Python: it has a version, makes an environment with itself in it, writes down what its pip is
 # to install, and does nothing else.
@@ -38,7 +38,7 @@ def checkout(tmp_path):
     return folder
 
 
-def python_of(folder: Path, version: str) -> Path:
+def write_python(folder: Path, version: str) -> Path:
     """Write a stand-in for a Python of this version."""
     path = folder / "python"
     path.write_text(STAND_IN.format(version=version))
@@ -58,16 +58,16 @@ def setup(folder: Path, python: Path, *words: str, **options) -> subprocess.Comp
 @pytest.mark.parametrize("version", [None, "3.9"])
 def test_another_python_is_refused(checkout, version):
     """`version` is what the Python that PYTHON names prints; None: there is no such file."""
-    python = python_of(checkout, version) if version else checkout / "python"
+    python = write_python(checkout, version) if version else checkout / "python"
     process = setup(checkout, python)
-    line = refusal_of(process)
+    line = check_refusal(process)
     assert line.startswith(f"error: PYTHON={python}") and (version or "") in line
     assert not (checkout / ".venv").exists()
 
 
 def test_a_checkout_that_was_moved_is_installed_again(checkout, tmp_path):
     """The environment names the folder; the second time setup has nothing to do."""
-    python = python_of(checkout, "3.12")
+    python = write_python(checkout, "3.12")
     path_file = ".venv/lib/python3.12/site-packages/_ernie_m.pth"
     assert setup(checkout, python).returncode == 0
     assert (checkout / path_file).read_text() == f"{checkout}\n"
@@ -89,7 +89,7 @@ def installed(folder: Path) -> list[list[str]]:
 
 def test_what_is_added_stays(checkout):
     """Each kind only adds, in any order, and is silent the second time."""
-    python = python_of(checkout, "3.12")
+    python = write_python(checkout, "3.12")
     for words in ([], ["serve"], ["test"]):
         assert setup(checkout, python, *words).returncode == 0
     everything = [
@@ -123,7 +123,7 @@ def test_what_is_added_stays(checkout):
 
 def test_an_addition_that_is_broken_off_leaves_the_environment(checkout):
     """One that was never whole is made again; so is one for another device, with what was added to it."""
-    python = python_of(checkout, "3.12")
+    python = write_python(checkout, "3.12")
     state = checkout / ".venv/setup-state"
     setup(checkout, python, "serve")
     whole = state.read_text()
@@ -142,7 +142,7 @@ def test_an_addition_that_is_broken_off_leaves_the_environment(checkout):
 
 
 def test_reference_environments_are_separate(checkout):
-    python = python_of(checkout, "3.12")
+    python = write_python(checkout, "3.12")
     for peers in ("parity", "latest", "optimum", "clients"):
         assert setup(checkout, python, peers).returncode == 0
         assert (checkout / f".venv-{peers}/setup-state").is_file()
@@ -156,7 +156,7 @@ def test_reference_environments_are_separate(checkout):
 
 
 def test_an_unknown_word_is_refused(checkout):
-    process = setup(checkout, python_of(checkout, "3.12"), "gpus")
+    process = setup(checkout, write_python(checkout, "3.12"), "gpus")
     assert process.returncode == 2 and "'gpus'" in process.stderr
 
 
@@ -168,4 +168,4 @@ def test_a_checkout_that_cannot_be_written(checkout):
         os.chmod(folder, 0o555)
         process = setup(Path(folder), Path(folder) / "python", user=user, timeout=60)
         os.chmod(folder, 0o755)
-    assert refusal_of(process).startswith(f"error: {folder}: ")
+    assert check_refusal(process).startswith(f"error: {folder}: ")

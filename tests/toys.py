@@ -461,7 +461,7 @@ def tagged_words(count: int, seed: int, parts: tuple[int, int] = (2, 7)) -> list
     return [_tagged_sentence(rng, int(rng.integers(*parts))) for _ in range(count)]
 
 
-def tagged_words_of_test(language_number: int) -> list[TaggedWords]:
+def draw_test_words(language_number: int) -> list[TaggedWords]:
     """The rows of the test file of LANGUAGES[language_number]: 15, then 3 long ones."""
     long_rows = tagged_words(3, seed=40 + language_number, parts=(30, 40))
     return tagged_words(15, seed=30 + language_number) + long_rows
@@ -481,7 +481,7 @@ def make_tagging(folder: Path) -> Path:
     write_tagged_words(folder / "train.tsv", tagged_words(128, seed=1))
     for i, language in enumerate(LANGUAGES[:2]):
         write_tagged_words(folder / f"dev.{language}.tsv", tagged_words(21, seed=20 + i))
-        write_tagged_words(folder / f"test.{language}.tsv", tagged_words_of_test(i))
+        write_tagged_words(folder / f"test.{language}.tsv", draw_test_words(i))
     return folder
 
 

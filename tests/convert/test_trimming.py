@@ -85,12 +85,12 @@ def tokenizer_in(folder) -> Tokenizer:
     return Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path)
 
 
-def rows_of(tokenizer: Tokenizer, text: list[str]) -> list[list[int]]:
+def encode_lines(tokenizer: Tokenizer, text: list[str]) -> list[list[int]]:
     """The ids of each line, with [CLS] and [SEP]."""
     return [tokenizer.build(line, max_seq_len=LONGEST) for line in text]
 
 
-def batches_of(rows: list[list[int]]):
+def make_batches(rows: list[list[int]]):
     """Yield the batches of 50 rows of ids each."""
     for start in range(0, len(rows), 50):
         yield padded_batch(pad(rows[start : start + 50], 1))
@@ -115,15 +115,15 @@ def assert_same_outputs(whole, trimmed, text: list[str]) -> None:
     vocabularies differ by at most 1e-5 of the largest: products with a smaller table may be summed in another
     order.
     """
-    rows = rows_of(tokenizer_in(whole / "classify"), text)
-    trimmed_rows = rows_of(tokenizer_in(trimmed / "classify"), text)
+    rows = encode_lines(tokenizer_in(whole / "classify"), text)
+    trimmed_rows = encode_lines(tokenizer_in(trimmed / "classify"), text)
     classifiers = [filled("classify", folder / "classify") for folder in (whole, trimmed)]
     word_models = [filled("full", folder / "full") for folder in (whole, trimmed)]
     whole_vocab = tokenizer_in(whole / "full").vocab
     # The id of each token of the trimmed model in the vocabulary of the whole one.
     old_ids = [whole_vocab[token] for token in tokenizer_in(trimmed / "full").vocab]
     # Each pair of batches has the same lines, as ids of the whole and of the trimmed model.
-    for batches in zip(batches_of(rows), batches_of(trimmed_rows)):
+    for batches in zip(make_batches(rows), make_batches(trimmed_rows)):
         logits, trimmed_logits = [model(batch).numpy() for model, batch in zip(classifiers, batches)]
         assert logits.tobytes() == trimmed_logits.tobytes()
         states = [model.encode(batch) for model, batch in zip(word_models, batches)]
@@ -180,10 +180,10 @@ def test_every_format_is_trimmed(toy, tmp_path, target):
         flags += ["--trim_vocab_to", str(toy.path)]
         convert.main([str(tmp_path / "whole" / kind), str(tmp_path / "trimmed" / kind), *flags])
     assert_same_tokens(Tokenizer(None, toy.piece_model), tokenizer_in(tmp_path / "trimmed/full"), toy.text)
-    rows = rows_of(tokenizer_in(tmp_path / "whole/classify"), toy.text)
-    trimmed_rows = rows_of(tokenizer_in(tmp_path / "trimmed/classify"), toy.text)
+    rows = encode_lines(tokenizer_in(tmp_path / "whole/classify"), toy.text)
+    trimmed_rows = encode_lines(tokenizer_in(tmp_path / "trimmed/classify"), toy.text)
     models = [filled("classify", tmp_path / name / "classify") for name in ("whole", "trimmed")]
-    for batches in zip(batches_of(rows), batches_of(trimmed_rows)):
+    for batches in zip(make_batches(rows), make_batches(trimmed_rows)):
         logits, trimmed_logits = [model(batch).numpy() for model, batch in zip(models, batches)]
         assert logits.tobytes() == trimmed_logits.tobytes()
     whole = open_checkpoint(tmp_path / "whole/full").tensors

@@ -35,7 +35,7 @@ def trained(toy_folder, tmp_path_factory):
     return folder
 
 
-def cells_of(path) -> list[list[str]]:
+def read_cells(path) -> list[list[str]]:
     """The cells of each line of a file of predictions: perhaps a qid, the label's id, the probabilities."""
     return [line.split("\t") for line in path.read_text().splitlines()]
 
@@ -51,7 +51,7 @@ def test_predict_with_the_selected_step(classify, toy_folder, tmp_path):
     )
     assert results["selected"]["1"]["step"] == 7
     for language in toys.LANGUAGES:
-        rows = cells_of(tmp_path / "predicted" / f"test.{language}.tsv.0.7")  # epoch 0, step 7
+        rows = read_cells(tmp_path / "predicted" / f"test.{language}.tsv.0.7")  # epoch 0, step 7
         # All 33 rows of a test file, in its order.
         assert [qid for qid, *_ in rows] == [str(100 + i) for i in range(33)]
         for _, label, *cells in rows:
@@ -119,7 +119,7 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
     for i, language in enumerate(toys.LANGUAGES):
         rows = toys.labeled_texts(35, seed=40 + i)  # those of heldout.<language>.tsv
         labels = [toys.KINDS[row.label] for row in rows]
-        predictions = [int(label) for _, label, *_ in cells_of(tmp_path / f"predicted.{language}.0.0")]
+        predictions = [int(label) for _, label, *_ in read_cells(tmp_path / f"predicted.{language}.0.0")]
         assert accuracy(predictions, labels) == results["tables"][0]["mean"][language]
 
 

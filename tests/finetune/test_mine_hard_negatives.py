@@ -85,7 +85,7 @@ def encoded(monkeypatch):
 
     def encode(texts, kind):
         texts_encoded.extend(texts)
-        return vectors_of(texts)
+        return embed(texts)
 
     monkeypatch.setattr(
         mine_hard_negatives, "make_encode_function", lambda flags, model, tokenizer, preprocessing: encode
@@ -93,7 +93,7 @@ def encoded(monkeypatch):
     return texts_encoded
 
 
-def vectors_of(texts):
+def embed(texts):
     """A random vector of each text, float32 [N, 6]; its length is not 1."""
     vectors = []
     for text in texts:
@@ -103,15 +103,15 @@ def vectors_of(texts):
 
 
 def by_brute_force(
-    rows, lines, num_negatives=3, range_min=0, range_max=100, relative_margin=0.05, vectors_of=vectors_of
+    rows, lines, num_negatives=3, range_min=0, range_max=100, relative_margin=0.05, embed=embed
 ):
     """The rows with their negatives, by the rule of the manual, from all cosines in float64."""
-    line_vectors = unit(vectors_of(lines)).astype(np.float64)
+    line_vectors = unit(embed(lines)).astype(np.float64)
     positives_of = {query: [row[1] for row in rows if row[0] == query] for query, *_ in rows}
     most = max(map(len, positives_of.values()))
     written = []
     for row in rows:
-        query, *positives = unit(vectors_of([row[0], *positives_of[row[0]]])).astype(np.float64)
+        query, *positives = unit(embed([row[0], *positives_of[row[0]]])).astype(np.float64)
         lowest = min(query @ positive for positive in positives)
         cosines = line_vectors @ query
         candidates = []
@@ -163,11 +163,11 @@ def test_the_rows_train(mine_rows, rows, lines, random_encoder, tmp_path):
     checkpoint = open_checkpoint(random_encoder)
     encoder = PaddleEncoder(make_encoder(checkpoint.config, checkpoint), "mean", layer=2)
 
-    def vectors_of(texts):
+    def embed(texts):
         return encoder.vectors(tokenizer.sentences(tokenizer.encode_batch(texts), 32))
 
     flags = {"num_negatives": 1, "relative_margin": 0}
-    assert written == by_brute_force(rows, lines, **flags, vectors_of=vectors_of)
+    assert written == by_brute_force(rows, lines, **flags, embed=embed)
     assert {len(row) for row in written} == {2, 3, 4}
     training = {
         "do_train": "true",

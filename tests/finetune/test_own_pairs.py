@@ -67,7 +67,7 @@ def train(train_on_pairs, flags):
     return lambda out, **changes: train_on_pairs(out, **(flags | changes))
 
 
-def steps_of(corpus, pairs, first_row=0, held_out=()):
+def make_steps(corpus, pairs, first_row=0, held_out=()):
     """The steps of the rows from `first_row` on.
 
     What is returned is a function without arguments; it returns an endless iterator.
@@ -112,7 +112,7 @@ def test_a_step_has_no_text_twice_and_all_negatives(corpus, pairs):
     rows = rows_as_ids(corpus, pairs)
     number_of_pair = {(query, positive): number for number, (query, positive, *_) in enumerate(rows)}
     numbers_read = set()
-    for step in islice(steps_of(corpus, pairs, first_row=20)(), 20):  # those before are held out
+    for step in islice(make_steps(corpus, pairs, first_row=20)(), 20):  # those before are held out
         inputs = as_tuples(step.sentences)  # 8 queries, 8 positives, then the negatives of all 8 rows
         assert len(set(inputs)) == len(inputs)
         negatives = []
@@ -132,14 +132,14 @@ def test_a_step_has_no_negative_that_is_a_text_in_it(corpus, tmp_path):
     texts = list(dict.fromkeys(sentences(60, seed=4)))[:40]
     rows = [[texts[i], texts[20 + i], texts[20 + (i + 1) % 20]] for i in range(20)]
     path = write_pairs(tmp_path / "pairs.tsv", rows)
-    for step in islice(steps_of(corpus, path)(), 20):
+    for step in islice(make_steps(corpus, path)(), 20):
         inputs = as_tuples(step.sentences)
         assert len(inputs) == 3 * BATCH and len(set(inputs)) == len(inputs)
 
 
 def test_processes_share_a_step(corpus, pairs):
     """Of 8 rows or pairs of a corpus the three processes encode 2, 3 and 3: queries, positives, negatives."""
-    of_rows = steps_of(corpus, pairs)
+    of_rows = make_steps(corpus, pairs)
     shared = {"tokenizer": of_rows.tokenizer, "batch_size": BATCH, "max_seq_len": MAX_SEQ_LEN, "seed": 1}
     for steps in (of_rows, StepPairs(path=str(corpus), alpha=0.7, **shared)):
         steps_of_processes = [replace(steps, rank=rank, world_size=3)() for rank in range(3)]
@@ -209,7 +209,7 @@ def test_texts_that_differ_in_bytes_alone(corpus, tmp_path):
     path = write_pairs(tmp_path / "pairs.tsv", rows)
     held_out, _, trained = divided(path, 6, seed=1)
     assert len(held_out) == 6 and not {number % 30 for number in held_out} & set(trained % 30)
-    for step in islice(steps_of(corpus, path)(), 20):
+    for step in islice(make_steps(corpus, path)(), 20):
         assert len(set(as_tuples(step.sentences))) == 2 * BATCH
 
 
@@ -236,7 +236,7 @@ def test_a_right_answer_that_the_file_names_is_no_negative(corpus, tmp_path, for
     right = {}  # the ids of a query -> those of its positives
     for query, positive, _ in rows_as_ids(corpus, path):
         right.setdefault(query, {query}).add(positive)
-    steps = steps_of(corpus, path)
+    steps = make_steps(corpus, path)
     assert steps.rows.false_negatives == 9 * left_out
     masked = 0
     for step in islice(steps(), 20):
@@ -253,7 +253,7 @@ def test_a_held_out_text_is_no_negative(corpus, pairs):
     (_, _, left_out), (_, _, removed, _) = [row.split("\t") for row in pairs.read_text().splitlines()[2:4]]
     ids = rows_as_ids(corpus, pairs)
     read = set()
-    for step in islice(steps_of(corpus, pairs, held_out=[left_out, removed])(), 20):
+    for step in islice(make_steps(corpus, pairs, held_out=[left_out, removed])(), 20):
         read.update(as_tuples(step.sentences))
     assert {text for row in ids for text in row} - read == {ids[1][2], ids[2][2]}
 
@@ -389,8 +389,8 @@ def test_a_training_keeps_how_its_start_makes_vectors(train, corpus, pairs, tmp_
 
 def test_the_prompts_stand_before_every_text(corpus, pairs):
     """One before a query, another before positives and negatives."""
-    plain = next(steps_of(corpus, pairs)())
-    steps = replace(steps_of(corpus, pairs), prompts=("kani bado ", "kofo "))
+    plain = next(make_steps(corpus, pairs)())
+    steps = replace(make_steps(corpus, pairs), prompts=("kani bado ", "kofo "))
     tokenizer = Tokenizer.from_folder(corpus)
     beginnings = [tokenizer.build(prompt)[:-1] for prompt in ("kani bado", "kofo")]
     for number, (ids, without) in enumerate(zip(next(steps()).sentences, plain.sentences, strict=True)):

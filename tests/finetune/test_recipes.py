@@ -59,16 +59,16 @@ OTHERS = {f"{size}/panx_{TRANSFER}": (8, 4e-4, 0.8, 0.01, 10) for size in SIZES}
 OTHERS |= {f"large/{CONLL}": (8, 2e-4, 0.9, 0.01, 10)}
 
 
-def lines_of(name: str) -> dict[str, list[str]]:
+def read_columns(name: str) -> dict[str, list[str]]:
     """What stands in the columns behind the first of a file beside this one, by the first."""
     rows = (Path(__file__).parent / name).read_text(encoding="utf-8").splitlines()
     return {recipe: cells for recipe, *cells in (row.split("\t") for row in rows)}
 
 
 # What the script of a recipe gives launch.py.
-PRINTED = lines_of("recipe_lines.tsv")
+PRINTED = read_columns("recipe_lines.tsv")
 # The command lines of the official repository's twelve scripts: the launcher's flags, the script, its flags.
-OFFICIAL = lines_of("official_lines.tsv")
+OFFICIAL = read_columns("official_lines.tsv")
 
 
 @pytest.fixture(scope="module")

@@ -51,19 +51,19 @@ def test_always_saying_the_most_frequent_label():
     assert Regression(None, 16).baseline(data) == {}
 
 
-def config_of(size):
+def load_config(size):
     return ErnieMConfig.from_json(ROOT / f"configs/{size}/ernie_config.json")
 
 
-def get_rows_of_conll(languages, metric="f1 over subwords", recipe=CONLL):
+def get_conll_rows(languages, metric="f1 over subwords", recipe=CONLL):
     """The rows of the paper beside a run of base on CoNLL's data."""
-    return get_paper_rows(recipe, config_of("base"), 14_041, metric, languages)
+    return get_paper_rows(recipe, load_config("base"), 14_041, metric, languages)
 
 
 def test_the_papers_rows_stand_below():
     """The gap is English less the mean of the others: 90 - (60 + 1) / 2. The paper has no language xx."""
     scores = {1: {"en": 90.0, "de": 60.0, "xx": 1.0}}
-    table = Table("f1", scores, get_rows_of_conll(list(scores[1])))
+    table = Table("f1", scores, get_conll_rows(list(scores[1])))
     assert format_markdown_table(table.cells()).splitlines()[2:] == [
         "| seed 1 | 90.00 | 60.00 | 1.00 | 50.33 | 59.50 |",
         "| paper, base (Table 2; avg of 2) | 92.78 | 68.08 |  | 80.43 | 24.70 |",
@@ -85,7 +85,7 @@ def test_when_a_run_agrees_with_the_paper(averages, last_cells, verdict):
     """CoNLL's four languages and data, in the shape of base: by the average alone."""
     languages = ("en", "nl", "es", "de")
     rows = {seed: dict.fromkeys(languages, score) for seed, score in enumerate(averages)}
-    table = Table("f1", rows, get_rows_of_conll(languages))
+    table = Table("f1", rows, get_conll_rows(languages))
     lines = [line for line in table.cells() if line[0].startswith("difference")]
     assert [(name, cells[4]) for name, *cells in lines] == [(verdict, last_cells)]
     ((points, _),) = [row["avg"] for row in table.to_json()["difference"].values()]
@@ -93,14 +93,14 @@ def test_when_a_run_agrees_with_the_paper(averages, last_cells, verdict):
 
 
 def test_the_average_is_as_printed_where_all_languages_are_there():
-    all_languages = get_rows_of_conll(["de", "es", "nl", "en"])
+    all_languages = get_conll_rows(["de", "es", "nl", "en"])
     assert all_languages["paper, base (Table 2)"].scores["avg"] == 79.56
     # The paper has no more of small.
     assert all_languages["paper, small (Table 8; other model or data)"] == PaperRow({"avg": 69.8}, False)
     # There are no rows without a language, a metric or a recipe of the paper.
-    assert get_rows_of_conll(["xx"]) == {}
-    assert get_rows_of_conll(["en"], metric="f1 over words") == {}
-    assert get_rows_of_conll(["en"], recipe=None) == {}
+    assert get_conll_rows(["xx"]) == {}
+    assert get_conll_rows(["en"], metric="f1 over words") == {}
+    assert get_conll_rows(["en"], recipe=None) == {}
 
 
 @pytest.mark.parametrize("recipe", recipes())
@@ -111,7 +111,7 @@ def test_mark_paper_scores_if_size_or_data_differ(recipe):
     count = in_paper["examples"]
     for examples in (0, round(0.98 * count), count - 3, count):
         for size in ("small", "base", "large"):
-            rows_of_run = get_paper_rows(recipe, config_of(size), examples, metric, languages)
+            rows_of_run = get_paper_rows(recipe, load_config(size), examples, metric, languages)
             comparable = [name for name, row in rows_of_run.items() if row.is_comparable]
             assert comparable == [name for name in rows_of_run if "other model or data" not in name]
             expected = size != "small" and size in rows and examples > 0.99 * count

@@ -28,7 +28,7 @@ from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
 
 
-def steps_of(corpus, alpha=0.7):
+def make_steps(corpus, alpha=0.7):
     """The steps of 8 pairs: a function that returns an iterator."""
     return StepPairs(
         tokenizer=Tokenizer.from_folder(corpus),
@@ -54,7 +54,7 @@ def test_a_step_draws_corpus_pairs_in_both_directions(corpus):
             forward.add((tuple(source.tolist()), tuple(target.tolist())))
     backward = {(target, source) for source, target in forward}
     directions = set()
-    for step in islice(steps_of(corpus)(), 4):
+    for step in islice(make_steps(corpus)(), 4):
         for source, translation in zip(step.sentences[:8], step.sentences[8:], strict=True):
             assert (source[0], source[-1]) == (tokenizer.cls_id, tokenizer.sep_id)
             pair = (without_special(source), without_special(translation))
@@ -69,7 +69,7 @@ def test_draw_language_pairs_by_exponent(corpus, alpha, only):
     counts = {"-".join(languages): len(pairs) for languages, pairs in Corpus(corpus).parallel.items()}
     assert len(set(counts.values())) == len(counts) > 1
     name = (max if only == "most" else min)(counts, key=counts.get)
-    positions = next(steps_of(corpus, alpha=alpha)()).position["positions"]
+    positions = next(make_steps(corpus, alpha=alpha)()).position["positions"]
     assert positions == {**dict.fromkeys(counts, 0), name: 8}
 
 
@@ -80,7 +80,7 @@ def test_training_embeddings_equal_evaluation_embeddings(corpus, monkeypatch, po
     paddle.seed(3)
     model = ErnieMModel(ErnieMConfig.from_json(corpus.parent / "config.json"))
     model.eval()
-    step = next(steps_of(corpus)())
+    step = next(make_steps(corpus)())
     task = SimpleNamespace(flags=RetrievalFlags(pairs="pairs", pooling=pooling))
     (batch,) = Retrieval.send(task, model, step)
     assert len(batch.groups) > 1
@@ -182,7 +182,7 @@ def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
     start = {"init_pretraining_params": tmp_path / "out" / "best"}
     train_on_pairs("further", max_steps=1, pair_alpha=0, **start)
     state = json.loads((tmp_path / "further/step_1/training_state/state.json").read_text())["trainer"]
-    drawn = [next(steps_of(corpus, alpha=alpha)()).position for alpha in (0.0, 0.7)]
+    drawn = [next(make_steps(corpus, alpha=alpha)()).position for alpha in (0.0, 0.7)]
     assert state["position"] == drawn[0] != drawn[1]
     assert "best: missing training_state" in error_of(
         train_on_pairs, "out", init_checkpoint=tmp_path / "out" / "best"

@@ -103,7 +103,7 @@ def chosen_on_half(folder, language):
     return select_layer_on_half(english, foreign, line_keys(english.shape[1]))
 
 
-def order_of_english(folder, language):
+def sort_english(folder, language):
     """The line numbers of a bitext's English sentences, from 0, in the order that sorts their texts."""
     lines = (folder / "pairs" / f"{language}-en.en").read_text().splitlines()
     return sorted(range(len(lines)), key=lambda number: lines[number])
@@ -141,7 +141,7 @@ def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, monkeypatc
         assert accuracies[language] == pytest.approx(accuracy)
         assert by_direction(report)["xx -> en"][language] == pytest.approx(percent_found(foreign, english))
         # XTREME's own scoring sorts the English sentences by text. The label of each is its line in the file.
-        labels = order_of_english(folder, language)
+        labels = sort_english(folder, language)
         path = tmp_path / "out" / "predictions" / "tatoeba" / f"test-{language}.tsv"
         predictions = [int(row) for row in path.read_text().splitlines()]
         is_correct = [prediction == label for prediction, label in zip(predictions, labels, strict=True)]
@@ -322,7 +322,7 @@ def centered_by_hand(folder, language, english_mean, foreign_mean, score="cosine
 def test_predictions_follow_the_score(retrieve, folder, tmp_path):
     """They are in the alphabetical order of the English sentences."""
     english, foreign = (side[MIDDLE] for side in all_layers(folder, "de"))
-    order = order_of_english(folder, "de")
+    order = sort_english(folder, "de")
     retrieve(score="margin")
     rows = (tmp_path / "out/predictions/tatoeba/test-de.tsv").read_text().splitlines()
     expected = search_both(english, foreign, "margin").forward[order].tolist()

@@ -10,7 +10,7 @@ import pytest
 
 from tests import command_lines, toys
 from tests.helpers.checkpoints import changed_copy
-from tests.launching import ROOT, as_flags, clean_environment, read_log, refusal_of
+from tests.launching import ROOT, as_flags, check_refusal, clean_environment, read_log
 from tests.toys import write_lines
 
 XNLI = "xnli_cross_lingual_transfer.sh"
@@ -64,7 +64,7 @@ def test_a_mistake_ends_a_recipe_with_2(tmp_path):
 @pytest.mark.parametrize("number", ["x", "0", "2.5"])
 def test_reject_invalid_nproc(number, tmp_path):
     completed = sh(f"base/{XNLI}", tmp_path, NPROC=number)
-    assert refusal_of(completed).startswith(f"error: NPROC={number}: ")
+    assert check_refusal(completed).startswith(f"error: NPROC={number}: ")
 
 
 def test_tatoeba_recipe_uses_the_best_xnli_model(random_encoder, tmp_path):

@@ -53,7 +53,7 @@ def toy_data(answering_folder):
     return task, task.read(answering_folder / "dev.de.json", "dev")
 
 
-def sizes_of(window: ContextWindow) -> tuple[int, int, int]:
+def get_window_sizes(window: ContextWindow) -> tuple[int, int, int]:
     """The `first_token` of a window's `SpanScores`, the number of start logits, the number of end logits."""
     first_start, behind_starts = window.start_range
     behind_context = window.start + len(window.context_ids)
@@ -73,9 +73,9 @@ def test_the_best_different_texts_are_kept(toy_data, monkeypatch, n_best, charac
     rng = np.random.default_rng(1)
     predictions = []
     for number, window in enumerate(data):
-        first_start, start_count, end_count = sizes_of(window)
+        first_start, start_count, end_count = get_window_sizes(window)
         scores = random_scores(rng, start_count, end_count, first_start)
-        context = data.file.questions[question_of(data, number)].context
+        context = data.file.questions[find_question(data, number)].context
         for offset in range(start_count):  # both logits begin at the token `first_start`
             start, end = data.spans[context][first_start + offset]
             if start == end:  # a lone space
@@ -102,7 +102,7 @@ def test_the_best_different_texts_are_kept(toy_data, monkeypatch, n_best, charac
     assert task.rank(data, predictions) == [[]] * len(data.file.questions)
 
 
-def question_of(data: AnswerWindows, window: int) -> int:
+def find_question(data: AnswerWindows, window: int) -> int:
     """The number of the question of window number `window`."""
     (question,) = [n for n in range(len(data.file.questions)) if window in data.question_windows(n)]
     return question
@@ -112,7 +112,7 @@ def oracle(task: QuestionAnswering, data: AnswerWindows) -> list[str]:
     """The answers of a model that is sure of the gold tokens in every window that holds them."""
     predictions = []
     for window in data:
-        first_start, start_count, end_count = sizes_of(window)
+        first_start, start_count, end_count = get_window_sizes(window)
         start_logits = np.zeros(start_count, np.float32)
         end_logits = np.zeros(end_count, np.float32)
         first, last = window.answer

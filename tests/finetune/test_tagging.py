@@ -73,7 +73,7 @@ def test_tag_each_word_in_long_sentences(trained):
         (path,) = trained.glob(f"test.{language}.tsv.*")
         assert re.fullmatch(rf"test\.{language}\.tsv\.\d+\.\d+", path.name)
         sentences = read_conll(path)
-        expected = toys.tagged_words_of_test(i)
+        expected = toys.draw_test_words(i)
         assert [list(sentence.words) for sentence in sentences] == [row.words for row in expected]
         assert [list(sentence.gold) for sentence in sentences] == [row.tags for row in expected]
         assert max(len(sentence.words) for sentence in sentences) > 40

@@ -59,7 +59,7 @@ def sentence(text: str, *tags: str) -> Sentence:
     return Sentence(text.replace(" ", JOINT), tuple(map(TAGS.index, tags)) or None)
 
 
-def batch_of(task, *sentences):
+def make_batch(task, *sentences):
     """The windows of sentences as one batch, which is the whole step."""
     features = task.encode(sentences)
     return task.encode.collate(features, np.arange(len(features)), task.encode.count(features))
@@ -95,7 +95,7 @@ def test_only_words_have_a_loss(make, subwords, labeled):
         labeled: the number of labeled subwords of the 5 words, which have 3 + 1 and 4 + 3 + 2 subwords.
     """
     task = make(label_pieces=subwords)
-    batch = batch_of(task, *SENTENCES)
+    batch = make_batch(task, *SENTENCES)
     assert batch.count == labeled
     model = random_model(batch)
     loss, sums = task.loss(model, *task.send_batches(model, [batch]))
@@ -119,7 +119,7 @@ def model_for(batch, *entries):
 
 def test_first_subword_decides_the_tag(make):
     task = make()
-    batch = batch_of(task, *SENTENCES)
+    batch = make_batch(task, *SENTENCES)
     model = model_for(
         batch,
         (0, 1, "B-A", 5),
@@ -146,7 +146,7 @@ def test_a_word_has_the_tag_that_all_its_subwords_find_likeliest(make):
     So abc is B-A.
     """
     task = make(label_pieces="all")
-    batch = batch_of(task, *SENTENCES)
+    batch = make_batch(task, *SENTENCES)
     logits_of_abc = [(0, 1, "B-B", 1.5), (0, 1, "B-A", 1), (0, 2, "I-A", 2), (0, 3, "I-A", 2)]
     logits_of_others = [(0, 4, "O", 1), (1, 1, "O", 9), (1, 5, "B-B", 9), (1, 8, "I-B", 9)]
     model = model_for(batch, *logits_of_abc, *logits_of_others)
@@ -160,7 +160,7 @@ def test_predict_words_in_a_split_sentence(make):
     Of the words in two windows g has its tag from the first one, and h from the second.
     """
     task = make(max_seq_len=10)
-    batch = batch_of(task, sentence("a b c d e f g h i j k l m n o p"), sentence("z"))
+    batch = make_batch(task, sentence("a b c d e f g h i j k l m n o p"), sentence("z"))
     # g is in column 7 of the first window and column 1 of the second, h in columns 8 and 2.
     tags_of_g_and_h = [(0, 7, "B-A", 5), (0, 8, "B-B", 5), (1, 1, "I-B", 5), (1, 2, "I-A", 5)]
     tag_of_z = (3, 1, "I-B", 5)
@@ -174,7 +174,7 @@ def test_predict_words_in_a_split_sentence(make):
 def test_official_loss_is_the_mean_over_the_padded_batch(make):
     """Pads add nothing to the sum but count in the divisor; [CLS] and [SEP] are learned as O."""
     task = make(OfficialTagging)
-    batch = batch_of(task, *SENTENCES)
+    batch = make_batch(task, *SENTENCES)
     labels_of_first = [TAGS[label] for label in batch.labels[0, :6]]
     assert labels_of_first == ["O", "B-A", "I-A", "I-A", "O", "O"]  # [CLS] a b c d [SEP]
     model = random_model(batch)
@@ -189,7 +189,7 @@ def test_official_scores_count_subwords_after_truncation(make, tmp_path, caplog)
     """There is room for 6 subwords: "ij" and "kl" are cut off, and their tags count neither way."""
     task = make(OfficialTagging, max_seq_len=8)
     data = [sentence("ab - cdef ij kl", "B-A", "O", "B-B", "I-B", "B-A")]
-    batch = batch_of(task, *data)
+    batch = make_batch(task, *data)
     # [CLS] a b c d e f [SEP]; "-" has no subword.
     gold_tags = ["O", "B-A", "I-A", "B-B", "I-B", "I-B", "I-B", "O"]
     knows_all = model_for(batch, *((0, column, tag, 9) for column, tag in enumerate(gold_tags)))

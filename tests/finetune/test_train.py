@@ -74,12 +74,12 @@ def run_train(output, start=None):
     call_main(train, ["my", *as_flags({"output": output, "model": start})])
 
 
-def commands_of(output):
+def read_commands(output):
     """The commands of the steps."""
     return [shlex.split(line)[1:] for line in Path(output, "log/commands.sh").read_text().splitlines()]
 
 
-def report_of(output, part=""):
+def read_scores(output, part=""):
     tables = json.loads(Path(output, part, "retrieval.json").read_text())["tables"]
     return [table["seeds"] for table in tables]
 
@@ -92,7 +92,7 @@ def test_from_a_start(folder, random_encoder, capsys):
     """The scores beside a static model, on pairs that are not trained on."""
     run_train("model", random_encoder)
     text = capsys.readouterr().out
-    commands = commands_of("model")
+    commands = read_commands("model")
     assert [words[0] for words in commands] == ["prepare", "train_vocab", *["run_retrieval"] * 3]
     assert "4/4, about 1 min: " in text and "--model model/best" in text.splitlines()[-1]
     header, *lines = text.partition("accuracy@1 on ")[2].splitlines()[1:5]
@@ -106,14 +106,14 @@ def test_from_a_start(folder, random_encoder, capsys):
     ]
     for line, part in zip(lines, ("table", "before", "")):
         cells = chain.from_iterable(
-            next(iter(seeds.values())).values() for seeds in report_of("model", part)[2:]
+            next(iter(seeds.values())).values() for seeds in read_scores("model", part)[2:]
         )
         assert line.split()[-6:] == [f"{value:.1f}" for value in cells]
     trained = texts_below_the_header(Path("model/pairs/train.tsv"))
     for words in commands[2:]:
         searched = list(Path(words[words.index("--pairs") + 1]).iterdir())
         assert len(searched) == 2 and not any(trained & texts_below_the_header(path) for path in searched)
-    assert report_of("model") != report_of("model", "before")
+    assert read_scores("model") != read_scores("model", "before")
 
 
 def ctrl_c_at(step, loss):
@@ -152,17 +152,17 @@ def test_without_a_start(folder, monkeypatch, capsys):
     assert capsys.readouterr().err.count("run the same command") == 5
     assert open_checkpoint("model/best").config.is_static
     assert_same_weights(Path("model/best"), Path("whole/best"))
-    for words in commands_of("model"):
+    for words in read_commands("model"):
         assert in_process([re.sub("(^|<=)model(?=/|$)", r"\1alone", word) for word in words]) == 0
     assert_same_weights(Path("alone/best"), Path("model/best"))
-    assert report_of("alone") == report_of("model") == report_of("whole")
+    assert read_scores("alone") == read_scores("model") == read_scores("whole")
     # It is finished: only the scores are printed again.
     run_train("model")
     assert capsys.readouterr().out.count(": done\n") == 2
     assert error_of(run_train, "further", "model/best").startswith("--model model/best: ")
 
 
-def flags_of(command):
+def command_flags(command):
     """The flags of a command as text."""
     words = [*map(str, command.words[1:])]
     return dict(zip(words[::2], words[1::2]))
@@ -173,7 +173,7 @@ def planned(monkeypatch, width, trained, tokens=50):
     config = ErnieMConfig(9, width, 12, num_attention_heads=1)
     monkeypatch.setattr(training_plan, "open_checkpoint", lambda _: SimpleNamespace(config=config))
     facts = {"pairs": {"x": {"trained": trained, "held_out": 9}}, "tokens_of_a_pair": tokens}
-    return flags_of(training_plan.plan_finetuning(Path("pairs"), Path("out"), "start", facts)[1])
+    return command_flags(training_plan.plan_finetuning(Path("pairs"), Path("out"), "start", facts)[1])
 
 
 @pytest.mark.parametrize(("width", "nearest"), [(200, 128), (256, 384), (500, 384), (600, 768)])
@@ -205,7 +205,7 @@ def test_plan_steps(monkeypatch, trained, tokens, batch_size, steps):
 def test_plan_steps_for_a_static_model(trained, batch_size, steps, scale):
     """16 epochs of up to 4,000 pairs, and down to 3 of more."""
     counts = {"x": {"files": "x.tsv", "trained": trained, "held_out": 9}}
-    flags = flags_of(training_plan.plan_steps(Path("pairs"), Path("out"), counts)[1])
+    flags = command_flags(training_plan.plan_steps(Path("pairs"), Path("out"), counts)[1])
     assert (flags["--batch_size"], flags["--max_steps"], flags["--scale"]) == (
         str(batch_size),
         str(steps),

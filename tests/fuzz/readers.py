@@ -282,7 +282,7 @@ def write_vectors(folder: Path) -> None:
         (folder / name).write_text(json.dumps(contents), encoding="utf-8")
 
 
-def of_vectors(file: str) -> Reader:
+def pooling_reader(file: str) -> Reader:
     """The reader of a file of sentence-transformers, with the others beside it."""
 
     def files(folder: Path) -> list[bytes]:
@@ -296,7 +296,7 @@ def of_vectors(file: str) -> Reader:
     return Reader(file, files, (read,), edit=edit_json)
 
 
-def of_added_tokens(file: str, contents: Any) -> Reader:
+def added_tokens_reader(file: str, contents: Any) -> Reader:
     """The reader of a file of the tokenizer that adds tokens."""
 
     def read(path: Path) -> Any:
@@ -308,25 +308,27 @@ def of_added_tokens(file: str, contents: Any) -> Reader:
     return Reader(file, [json.dumps(contents)], (read,), edit=edit_json)
 
 
-def of_archive(form: str) -> Reader:
+def archive_reader(form: str) -> Reader:
     """What unpacks a downloaded archive."""
     files = functools.partial(archives, form)
     unpack_here = (lambda path: unpack(path, path.with_name("out")),)
     return Reader(f"x.{form}", files, unpack_here, words=(b"././@LongLink", b"L", b"x"))
 
 
-def of_text(file: str, files: list[str | bytes], *languages: str) -> Reader:
+def text_reader(file: str, files: list[str | bytes], *languages: str) -> Reader:
     """The reader of a source of a corpus, with blank lines as boundaries of documents and without."""
     reads = [functools.partial(read_text, documents, languages) for documents in ("line", "blank")]
     return Reader(file, files, tuple(reads))
 
 
-def of_tensors(file: str, files: Callable, read: Callable, edit: Edit | None = None, words=NAMES) -> Reader:
+def tensor_reader(
+    file: str, files: Callable, read: Callable, edit: Edit | None = None, words=NAMES
+) -> Reader:
     """The reader of a file of tensors, all of which it reads."""
     return Reader(file, files, (functools.partial(read_all_tensors, read),), edit, words)
 
 
-def of_training_state(file: str) -> Reader:
+def training_state_reader(file: str) -> Reader:
     """The reader of a file of a run's state."""
     files = functools.partial(state_files, file)
     return Reader(f"training_state/{file}", files, reads=(read_training_state,), edit=edit_json)
@@ -371,8 +373,8 @@ READERS = {
         files=[gzip.compress(b"A\tyes\n")],
         reads=(lambda path: read_labeled(path, LabelOptions(text="1", label="2")),),
     ),
-    "zip": of_archive("zip"),
-    "tar": of_archive("tar"),
+    "zip": archive_reader("zip"),
+    "tar": archive_reader("tar"),
     "pairs": Reader(
         "x.tsv",
         files=[NAMED_PAIRS, "negative\tpositive\tquery\r\na\tb\tc\r\n"],
@@ -498,11 +500,11 @@ READERS = {
         edit=edit_json,
         words=(b'"init_class"',),
     ),
-    "pdparams": of_tensors(
+    "pdparams": tensor_reader(
         "x.pdparams", paddle_files, restricted_pickle.read_pdparams, edit_pickle, WORDS["pickle"]
     ),
-    "torch_zip": of_tensors("x.bin", functools.partial(torch_files, False), torch_save.read),
-    "torch_legacy": of_tensors("x.pt", functools.partial(torch_files, True), torch_save.read),
+    "torch_zip": tensor_reader("x.bin", functools.partial(torch_files, False), torch_save.read),
+    "torch_legacy": tensor_reader("x.pt", functools.partial(torch_files, True), torch_save.read),
     "torch_pickle": Reader(
         "data.pkl",
         files=torch_pickles,
@@ -513,7 +515,7 @@ READERS = {
         edit=edit_pickle,
         words=NAMES,
     ),
-    "safetensors": of_tensors("x.safetensors", safetensors_files, safe.read, edit_safetensors),
+    "safetensors": tensor_reader("x.safetensors", safetensors_files, safe.read, edit_safetensors),
     "language_means": Reader(
         "language_means.safetensors",
         files=means_files,
@@ -521,16 +523,16 @@ READERS = {
         edit=edit_safetensors,
         words=NAMES,
     ),
-    "modules": of_vectors("modules.json"),
-    "pooling": of_vectors("1_Pooling/config.json"),
-    "normalize": of_vectors("2_Normalize/config.json"),
-    "length": of_vectors("sentence_bert_config.json"),
-    "prompts": of_vectors("config_sentence_transformers.json"),
-    "added_tokens": of_added_tokens("added_tokens.json", {"<e1>": 9, "<mask>": 8}),
-    "added_tokens_decoder": of_added_tokens(
+    "modules": pooling_reader("modules.json"),
+    "pooling": pooling_reader("1_Pooling/config.json"),
+    "normalize": pooling_reader("2_Normalize/config.json"),
+    "length": pooling_reader("sentence_bert_config.json"),
+    "prompts": pooling_reader("config_sentence_transformers.json"),
+    "added_tokens": added_tokens_reader("added_tokens.json", {"<e1>": 9, "<mask>": 8}),
+    "added_tokens_decoder": added_tokens_reader(
         "tokenizer_config.json", {"added_tokens_decoder": {"9": {"content": "<e1>", "single_word": False}}}
     ),
-    "added_tokens_json": of_added_tokens(
+    "added_tokens_json": added_tokens_reader(
         "tokenizer.json",
         {
             "added_tokens": [{"content": "<e1>", "id": 9}],
@@ -558,9 +560,9 @@ READERS = {
     "index": Reader(
         "model.safetensors.index.json", files=split_weights, reads=(read_folder,), edit=edit_json
     ),
-    "state_index": of_training_state("manifest.json"),
-    "state": of_training_state("state.json"),
-    "text": of_text("en.txt", [TEXT, "one line"], "en"),
-    "text_gz": of_text("en.gz", [gzip.compress(TEXT.encode()), gzip.compress(b"x\n" * 9000)], "en"),
-    "text_tsv": of_text("x.tsv", [PAIRS, "a\tb\r\n\n"], "de", "en"),
+    "state_index": training_state_reader("manifest.json"),
+    "state": training_state_reader("state.json"),
+    "text": text_reader("en.txt", [TEXT, "one line"], "en"),
+    "text_gz": text_reader("en.gz", [gzip.compress(TEXT.encode()), gzip.compress(b"x\n" * 9000)], "en"),
+    "text_tsv": text_reader("x.tsv", [PAIRS, "a\tb\r\n\n"], "de", "en"),
 }

@@ -24,12 +24,12 @@ def has_card() -> bool:
 
 @pytest.fixture(scope="session")
 def exact() -> dict[str, list[float]]:
-    """What `toys.results_of` returns for each of its names, by plain kernels in float64 on a CPU."""
+    """What `toys.train_and_evaluate` returns for each of its names, by plain kernels in float64 on a CPU."""
     device_before = paddle.device.get_device()
     paddle.set_device("cpu")
     paddle.set_default_dtype("float64")
     kernel_selection.use_kernels(kernel_selection.PLAIN)
-    results = {name: toys.results_of(name, "float64", Precision()) for name in toys.NAMES}
+    results = {name: toys.train_and_evaluate(name, "float64", Precision()) for name in toys.NAMES}
     kernel_selection.use_kernels(kernel_selection.FAST)
     paddle.set_default_dtype("float32")
     paddle.set_device(device_before)

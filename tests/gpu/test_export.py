@@ -13,7 +13,7 @@ from tests.gpu.conftest import BOUNDS, difference, has_card
 
 def test_export(check, tmp_path):
     paddle.seed(1)
-    model = SequenceClassifier(toys.config_of(), num_labels=3).eval()
+    model = SequenceClassifier(toys.make_config(), num_labels=3).eval()
     layers = toys.SHAPE["num_hidden_layers"]  # a classifier reads the last layer
     ids = toys.padded_ids(toys.ROWS, seed=1)
     exact = PaddleEagerEngine(model, CLASSIFICATION, layers)(ids)

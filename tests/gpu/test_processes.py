@@ -23,7 +23,7 @@ TIME_LIMIT = 600  # seconds
 def test_two_processes_with_sharding_stage(check, tmp_path, stage):
     if has_card() and paddle.device.cuda.device_count() < 2:
         pytest.skip("one GPU; NCCL needs two")
-    exact = worker.losses_of(stage=0)
+    exact = worker.compute_losses(stage=0)
     results = run_two(tmp_path, stage)
     assert results["skipped"] == [False, True, False], "an overflow on process 1 alone"
     check(max(difference([results["losses"][name]], [losses]) for name, losses in exact.items()), BOUND)

@@ -17,6 +17,6 @@ def test_step(exact, location, bound, check, amp, level):
     differences = []
     for name in toys.NAMES:
         precision = Precision(amp, level, loss_scaling=toys.SCALING)
-        results = toys.results_of(name, "float32", precision)
+        results = toys.train_and_evaluate(name, "float32", precision)
         differences.append(difference([[value] for value in results], [[value] for value in exact[name]]))
     check(max(differences), max(limit, FLOAT32_BOUND) if amp == "none" else HALF_BOUND)

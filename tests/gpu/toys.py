@@ -79,7 +79,7 @@ def _numbers(rng: np.random.Generator, ids: np.ndarray) -> np.ndarray:
     return rng.random(len(ids)).astype(np.float32)
 
 
-def _sets_of_labels(rng: np.random.Generator, ids: np.ndarray) -> np.ndarray:
+def _draw_label_sets(rng: np.random.Generator, ids: np.ndarray) -> np.ndarray:
     return rng.integers(0, 2, [len(ids), 3]).astype(np.float32)
 
 
@@ -95,7 +95,7 @@ def toy_tasks() -> dict[str, ToyTask]:
     cut = WindowConfig(LONGEST, max_query_length=8, doc_stride=4)
     return {
         "classification": ToyTask(Classification(tokenizer, "abc", LONGEST), _classes),
-        "several labels": ToyTask(MultiLabelClassification(tokenizer, "abc", LONGEST), _sets_of_labels),
+        "several labels": ToyTask(MultiLabelClassification(tokenizer, "abc", LONGEST), _draw_label_sets),
         "regression": ToyTask(Regression(tokenizer, LONGEST), _numbers),
         "tagging": ToyTask(Tagging(tokenizer, ["B-A", "I-A", "B-B", "I-B", "O"], LONGEST), _tags),
         "answering": ToyTask(QuestionAnswering(tokenizer, cut, 10, 1), _answers),
@@ -106,7 +106,7 @@ SEARCH = ("bce", "softmax")  # the losses of sentence vectors, as the flag of ru
 NAMES = (*OF_THE_PAPER, *toy_tasks(), *(f"retrieval by {loss}" for loss in SEARCH))
 
 
-def results_of(
+def train_and_evaluate(
     name: str, dtype: str, precision: Precision, initializer_range: float = 0.02, steps: int = 2
 ) -> list[float]:
     """Train on one of NAMES, then evaluate.
@@ -123,26 +123,26 @@ def results_of(
     if name in OF_THE_PAPER:
         engine = engine_for(make_model(dtype, initializer_range=initializer_range), precision)
         results = train(engine, name, last=steps)
-        loss_of = loss_of_objectives()
+        compute_loss = make_objectives_loss()
         held_out = partial(send_micro_batches, engine, name)
     elif name in toy_tasks():
         toy = toy_tasks()[name]
         engine = engine_for(make_task_model(toy, dtype, initializer_range), precision)
-        loss_of = toy.task.loss
+        compute_loss = toy.task.loss
         held_out = partial(send_task_batches, engine, toy)
-        results = losses_and_norms([engine.step(held_out(), loss_of) for _ in range(steps)])
+        results = losses_and_norms([engine.step(held_out(), compute_loss) for _ in range(steps)])
     else:
         paddle.seed(SEED)
-        model = ErnieMModel(config_of(initializer_range=max(0.1, initializer_range))).to(dtype=dtype)
+        model = ErnieMModel(make_config(initializer_range=max(0.1, initializer_range))).to(dtype=dtype)
         engine = engine_for(model, precision)
-        loss_of = partial(retrieval_loss, loss=name.removeprefix("retrieval by "))
+        compute_loss = partial(retrieval_loss, loss=name.removeprefix("retrieval by "))
         held_out = partial(send_pairs, engine)
-        results = losses_and_norms([engine.step(held_out(), loss_of) for _ in range(steps)])
+        results = losses_and_norms([engine.step(held_out(), compute_loss) for _ in range(steps)])
     weights = np.concatenate([array.ravel() for array in model_weights(engine.model).values()])
     results.append(float(np.linalg.norm(weights)))
     engine.model.eval()
     with paddle.no_grad(), engine.autocast():
-        evaluated = [float(to_array(loss_of(engine.model, batch)[0])) for batch in held_out()]
+        evaluated = [float(to_array(compute_loss(engine.model, batch)[0])) for batch in held_out()]
     return [*results[:steps], *evaluated, *results[steps:]]
 
 
@@ -162,11 +162,11 @@ def train_task(name: str, stage: int, steps: int) -> list[float]:
 def make_task_model(toy: ToyTask, dtype: str, initializer_range: float = 0.02) -> nn.Layer:
     """A model of a task; its weights are the same in every type."""
     paddle.seed(SEED)
-    config = config_of(initializer_range=initializer_range)
+    config = make_config(initializer_range=initializer_range)
     return model_with_head(toy.task.name, config, len(toy.task.labels or "")).to(dtype=dtype)
 
 
-def config_of(dropout: float = 0.0, initializer_range: float = 0.02) -> ErnieMConfig:
+def make_config(dropout: float = 0.0, initializer_range: float = 0.02) -> ErnieMConfig:
     """The configuration of a toy."""
     return ErnieMConfig(
         **SHAPE,
@@ -180,10 +180,10 @@ def make_model(dtype: str, **options: Any) -> PreTrainingModel:
     """A pre-training model; its weights are the same in every type.
 
     Args:
-        options: for `config_of`.
+        options: for `make_config`.
     """
     paddle.seed(SEED)
-    return PreTrainingModel(config_of(**options), LANGUAGES).to(dtype=dtype)
+    return PreTrainingModel(make_config(**options), LANGUAGES).to(dtype=dtype)
 
 
 def engine_for(model: nn.Layer, precision: Precision | None = None, stage: int = 0) -> Engine:
@@ -198,7 +198,7 @@ def pseudo_tokens() -> PseudoTokenGenerator:
     return PseudoTokenGenerator([VOCABULARY.ordinary_ids] * len(LANGUAGES))
 
 
-def loss_of_objectives():
+def make_objectives_loss():
     """The loss of a micro-batch of pre-training, for `Engine.step`."""
     generator = pseudo_tokens()
     return lambda model, batch: objectives_loss(model, generator, batch)
@@ -210,10 +210,10 @@ def train(engine: Engine, objective: str, last: int) -> list[float]:
     Returns:
         The losses of all steps, then the norms of their gradients.
     """
-    loss_of = loss_of_objectives()
+    compute_loss = make_objectives_loss()
     steps = []
     while engine.steps < last:
-        steps.append(engine.step(send_micro_batches(engine, objective), loss_of))
+        steps.append(engine.step(send_micro_batches(engine, objective), compute_loss))
     return losses_and_norms(steps)
 
 
@@ -222,7 +222,7 @@ def losses_and_norms(steps: Sequence[Step]) -> list[float]:
     return [step.loss for step in steps] + [step.grad_norm for step in steps]
 
 
-def batch_of(objective: str, step: int, count: int = 4, length_limit: int = 20) -> MicroBatch:
+def make_batch(objective: str, step: int, count: int = 4, length_limit: int = 20) -> MicroBatch:
     """Random texts or pairs of a step, masked. Their lengths are below the limit."""
     rng = np.random.default_rng([SEED, OF_THE_PAPER.index(objective), step])
 
@@ -240,7 +240,7 @@ def batch_of(objective: str, step: int, count: int = 4, length_limit: int = 20) 
 def send_micro_batches(engine: Engine, objective: str) -> list[MicroBatch]:
     """This process's micro-batches of the engine's next step, on the device; all processes have two."""
     first = 2 * engine.steps  # the number of the step's first micro-batch, counted over all steps
-    batches = [batch_of(objective, step=number) for number in (first, first + 1)]
+    batches = [make_batch(objective, step=number) for number in (first, first + 1)]
     count = sum(len(batch.targets) for batch in batches)  # masked tokens, over all processes
     # The processes take the micro-batches in turn.
     own_batches = batches[distributed.rank() :: distributed.world_size()]

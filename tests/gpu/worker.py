@@ -23,7 +23,7 @@ RESULTS = "results.json"
 STEPS = 4
 
 
-def losses_of(stage: int) -> dict[str, list[float]]:
+def compute_losses(stage: int) -> dict[str, list[float]]:
     """Losses and gradient norms of each objective and of a task in float64, with this stage of sharding."""
     losses = {}
     for name in OF_THE_PAPER:
@@ -56,7 +56,7 @@ def main() -> None:
     """Process 0 writes the results; then process 1 dies."""
     folder, stage = Path(sys.argv[1]), int(sys.argv[2])
     distributed.init()
-    results = {"losses": losses_of(stage), "skipped": overflow_on_process_1(stage)}
+    results = {"losses": compute_losses(stage), "skipped": overflow_on_process_1(stage)}
     engine = toys.engine_for(toys.make_model("float64"), stage=stage)  # the processes exchange its weights
     if distributed.is_main():
         (folder / RESULTS).write_text(json.dumps(results))

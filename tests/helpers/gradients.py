@@ -14,7 +14,7 @@ def take_gradients(model: nn.Layer) -> dict[str, np.ndarray]:
     return gradients
 
 
-def gradients_of(model: nn.Layer, value: Tensor) -> dict[str, np.ndarray]:
+def compute_gradients(model: nn.Layer, value: Tensor) -> dict[str, np.ndarray]:
     """The gradients of a value by the parameters of a model, by name. The model keeps none."""
     value.backward()
     return take_gradients(model)

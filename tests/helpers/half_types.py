@@ -156,7 +156,7 @@ class Card:
         types = {x.dtype for x in inputs if x.dtype in (*CAST, paddle.float64)}
         half = next((x.dtype for x in inputs if x.dtype in HALF), None)
         if half is not None and name == "adamw_":
-            return adamw_of_master(original, *args)
+            return update_master_by_adamw(original, *args)
         if half is None and name == "flashmask_attention":
             raise TypeError(f"{name} of {' and '.join(sorted(map(str, types)))}")
         if half is None or name in MOVES or name in MIXED - {"layer_norm"}:
@@ -192,7 +192,7 @@ class Card:
                 parameter.grad_ = gradient
 
 
-def adamw_of_master(original: Callable, weight: Tensor, gradient: Tensor, *args: Any) -> Any:
+def update_master_by_adamw(original: Callable, weight: Tensor, gradient: Tensor, *args: Any) -> Any:
     """AdamW of a weight in a half type: its float32 master is updated, and the weight is rounded from it."""
     *moments, master, is_infinite = args[:8]  # the rate is among the moments
     *options, _multi_precision, use_global_beta_pow, amsgrad = args[8:]

@@ -22,7 +22,7 @@ def manuals() -> list[Path]:
     return [ROOT / "README.md", ROOT / "README_zh.md", *sorted(ROOT.glob("docs/*.md"))]
 
 
-def python_of(name: str, heading: str | None = None) -> CodeType:
+def compile_python(name: str, heading: str | None = None) -> CodeType:
     """The compiled first block of Python on a page of docs/, or below one of its headings."""
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     if heading:
@@ -30,7 +30,7 @@ def python_of(name: str, heading: str | None = None) -> CodeType:
     return compile(PYTHON.search(text)[1], f"docs/{name}", "exec")
 
 
-def commands_of(text: str) -> list[str]:
+def find_commands(text: str) -> list[str]:
     """The command lines of a page, without comments. One over several lines, with backslashes, is joined."""
     blocks = CONTINUED.sub(" ", "".join(BLOCK.findall(text)))
     lines = [COMMENT.sub("", line).strip() for line in blocks.splitlines()]
@@ -38,5 +38,5 @@ def commands_of(text: str) -> list[str]:
 
 
 def commands_on(page: Path) -> list[str]:
-    """`commands_of` the file of a page."""
-    return commands_of(page.read_text(encoding="utf-8"))
+    """`find_commands` the file of a page."""
+    return find_commands(page.read_text(encoding="utf-8"))

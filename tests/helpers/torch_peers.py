@@ -36,7 +36,7 @@ def make(folder, head: str | None):
     return make_ours(folder, head=head)
 
 
-def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
+def run_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
     """The outputs of our model in `folder`. An encoder has no class, and is computed here."""
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
@@ -83,7 +83,7 @@ def load_torch(target: str, head: str | None, folder):
     return model
 
 
-def of_torch(model, head: str | None, ids: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
+def run_torch(model, head: str | None, ids: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
     """The outputs of the model of transformers. For "choice" the batch is one question with three choices."""
     arguments = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
     if head == "choice":

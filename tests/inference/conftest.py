@@ -37,8 +37,8 @@ def exported(models, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def folder_of(models, exported, tmp_path_factory):
-    """folder_of(kind, engine): the folder of a kind of model that an engine runs."""
+def model_folder(models, exported, tmp_path_factory):
+    """model_folder(kind, engine): the folder of a kind of model that an engine runs."""
     paddle = _export_all(models, tmp_path_factory.mktemp("paddle-inference"), "paddle-inference")
     folders = {"openvino": models, "paddle-eager": models, "onnx": exported, "paddle-inference": paddle}
     return lambda kind, engine: folders[engine] / kind

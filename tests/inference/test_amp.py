@@ -29,7 +29,7 @@ def test_bfloat16_from_python(models, cpu_with_bf16):
         assert rounded["probabilities"] == pytest.approx(exact["probabilities"], abs=0.01)
 
 
-def test_precisions_that_are_refused(models, exported, folder_of, refused, monkeypatch, tmp_path):
+def test_precisions_that_are_refused(models, exported, model_folder, refused, monkeypatch, tmp_path):
     flags = {"task": "embedding", "amp": "bf16", "input": tmp_path / "texts.txt"}
     flags["input"].write_text("a\n")
 
@@ -39,7 +39,7 @@ def test_precisions_that_are_refused(models, exported, folder_of, refused, monke
 
     assert "encode: amp bf16" in refused(predicting(exported / "encode"))
     assert "encode: amp fp16" in error_of(
-        PaddleEngine, folder_of("encode", "paddle-inference"), ["sequence"], "fp16"
+        PaddleEngine, model_folder("encode", "paddle-inference"), ["sequence"], "fp16"
     )
     monkeypatch.setattr(engines, "read_cpu", lambda: Cpu("", frozenset({"avx2"}), 1, 0))
     assert "amp bf16 requires a CPU with bfloat16" in refused(predicting(models / "encode"))

@@ -139,7 +139,7 @@ def ranking(ranker):
         yield opened
 
 
-def scores_of(ranker, query, texts):
+def predict_scores(ranker, query, texts):
     predictor = make_predictor("regression", ranker)
     return np.array(predictor.predictions(predictor.task.encode([Example(query, text) for text in texts])))
 
@@ -153,7 +153,7 @@ def test_equal_documents_stay_in_their_order(ranking):
 
 def test_reranking(ranking, ranker):
     """The best first, with scores between 0 and 1."""
-    scores = scores_of(ranker, TEXTS[0], TEXTS[1:])
+    scores = predict_scores(ranker, TEXTS[0], TEXTS[1:])
     order = np.argsort(-scores).tolist()
     asked = {"query": TEXTS[0], "documents": TEXTS[1:], "top_n": 3, "model": "any", "return_documents": True}
     response = ranking.post("/v1/rerank", json=asked).json()

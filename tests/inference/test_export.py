@@ -45,7 +45,7 @@ TASK_OF = {
 NAMES_IN_FILES = dict(zip(TASK_OF, ["encoding", "classification", "tagging", "question_answering"]))
 
 
-def rows_of(model):
+def draw_rows(model):
     """Rows of random ids, of 3 tokens to as many as the model has room for."""
     tokenizer = model.tokenizer
     ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
@@ -73,10 +73,10 @@ def directly(models, kind, rows):
 
 @pytest.mark.parametrize("engine", ["openvino", "paddle-eager", "paddle-inference", "onnx"])
 @pytest.mark.parametrize("kind", TASK_OF)
-def test_every_engine_equals_the_model(models, folder_of, kind, engine):
-    model = load(folder_of(kind, engine), engine=engine)
+def test_every_engine_equals_the_model(models, model_folder, kind, engine):
+    model = load(model_folder(kind, engine), engine=engine)
     assert model.engine_name == engine
-    rows = rows_of(model)
+    rows = draw_rows(model)
     expected = list(directly(models, kind, rows))
     batches = 0
     task = TASK_OF[kind]
@@ -95,7 +95,7 @@ def test_every_engine_equals_the_model(models, folder_of, kind, engine):
 def test_a_graph_with_another_pad_id(models, tmp_path):
     model = load(models / "encode")
     weights = open_checkpoint(models / "encode").tensors
-    rows = rows_of(model)[:9]
+    rows = draw_rows(model)[:9]
     outputs = []
     for pad_id in (PAD, model.tokenizer.mask_id):
         config = dataclasses.replace(model.config, pad_token_id=pad_id)
@@ -114,10 +114,10 @@ def test_a_graph_with_another_pad_id(models, tmp_path):
 
 @pytest.mark.parametrize("engine", ["paddle-inference", "onnx"])
 @pytest.mark.parametrize("kind", ["official", "mean", "pooler"])
-def test_encode_vector_writes_the_same_files(models, folder_of, encode_texts, engine, kind):
+def test_encode_vector_writes_the_same_files(models, model_folder, encode_texts, engine, kind):
     texts = sentences(40, seed=2)
     expected = encode_texts(texts, models / "encode", "model", vectors=kind)
-    arrays = encode_texts(texts, folder_of("encode", engine), "export", vectors=kind)
+    arrays = encode_texts(texts, model_folder("encode", engine), "export", vectors=kind)
     assert arrays.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_allclose(arrays[name], array, atol=1e-4, err_msg=name)
@@ -125,9 +125,9 @@ def test_encode_vector_writes_the_same_files(models, folder_of, encode_texts, en
 
 @pytest.mark.parametrize("form", FILES)
 @pytest.mark.parametrize("kind", TASK_OF)
-def test_export_files_and_report(folder_of, form, kind):
+def test_export_files_and_report(model_folder, form, kind):
     """Files have other words for a task than --task."""
-    folder = folder_of(kind, form)
+    folder = model_folder(kind, form)
     task = TASK_OF[kind]
     names = {"README.md", "config.json", "manifest.json", "piece.model", "vocab.txt"}
     assert {path.name for path in folder.iterdir()} == names | {FILES[form], WEIGHTS_FILES[form]}
@@ -164,7 +164,7 @@ def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
     graph = onnx.load(str(tmp_path / "onnx/model.onnx"), load_external_data=False).graph
     assert not any("layers.1" in tensor.name for tensor in graph.initializer)
     checkpoint = load(models / "classify", engine="paddle-eager")
-    ids = pad(rows_of(checkpoint)[:5], PAD)
+    ids = pad(draw_rows(checkpoint)[:5], PAD)
     with paddle.no_grad():
         output = checkpoint.model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
     for form in FILES:
@@ -260,10 +260,10 @@ GRAPH_FILES = ["model.onnx", "model.onnx.data", "inference.pdiparams", "inferenc
 
 
 @pytest.mark.parametrize("name", [*GRAPH_FILES, "vocab.txt", "piece.model"])
-def test_a_damaged_file_is_named(folder_of, tmp_path, refused, name):
+def test_a_damaged_file_is_named(model_folder, tmp_path, refused, name):
     """One bit is changed. Without the checksums it could go unnoticed, and change the predictions."""
     engine = "paddle-inference" if name.startswith("inference") else "onnx"
-    folder = shutil.copytree(folder_of("classify", engine), tmp_path / "copy")
+    folder = shutil.copytree(model_folder("classify", engine), tmp_path / "copy")
     contents = bytearray((folder / name).read_bytes())
     contents[len(contents) // 2] ^= 1
     (folder / name).write_bytes(contents)
@@ -273,10 +273,10 @@ def test_a_damaged_file_is_named(folder_of, tmp_path, refused, name):
 
 
 @pytest.mark.parametrize("name", GRAPH_FILES)
-def test_damaged_files_without_a_manifest(folder_of, tmp_path, name):
+def test_damaged_files_without_a_manifest(model_folder, tmp_path, name):
     """Only the engine can notice it."""
     engine = "onnx" if "onnx" in name else "paddle-inference"
-    folder = changed_copy(folder_of("classify", engine), tmp_path / "copy")
+    folder = changed_copy(model_folder("classify", engine), tmp_path / "copy")
     data = (folder / name).read_bytes()
     for content in (data[: len(data) // 3], b"{}"):
         (folder / name).write_bytes(content)
@@ -324,8 +324,8 @@ def test_what_files_call_a_task(models, exported, tmp_path, kind):
     assert head == (None if kind == "encode" else NAMES_IN_FILES[kind])
 
 
-def test_engines_that_are_not_there(models, folder_of):
-    folder = folder_of("tag", "paddle-inference")
+def test_engines_that_are_not_there(models, model_folder):
+    folder = model_folder("tag", "paddle-inference")
     for engine in ("onnx", "paddle-eager"):
         assert f"{folder}: engine {engine} is not available (exported for: paddle-inference)" in error_of(
             load, folder, engine=engine

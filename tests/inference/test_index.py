@@ -110,8 +110,8 @@ def test_serve_an_index(models, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ["onnx", "paddle-inference"])
-def test_index_with_an_exported_model(folder_of, tmp_path, engine):
-    model = ernie_m.load(folder_of("encode", engine))
+def test_index_with_an_exported_model(model_folder, tmp_path, engine):
+    model = ernie_m.load(model_folder("encode", engine))
     hits = model.index(TEXTS, tmp_path / "index").search(TEXTS[4])
     assert model.index(folder=tmp_path / "index").search(TEXTS[4]) == hits
 

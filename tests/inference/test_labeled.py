@@ -19,16 +19,16 @@ from tests.helpers.checkpoints import stored
 from tests.launching import as_flags, call_main
 
 
-def one_of(*labels):
+def single_label(*labels):
     return [{"label": label, "probabilities": dict.fromkeys(["a", "b", "1"], 0.3)} for label in labels]
 
 
-def several_of(*label_lists):
+def several_labels(*label_lists):
     probabilities = dict.fromkeys(["a", "b", "1"], 0.3)
     return [{"labels": labels, "probabilities": probabilities} for labels in label_lists]
 
 
-def numbers_of(*scores):
+def regression(*scores):
     return [{"score": score} for score in scores]
 
 
@@ -42,14 +42,14 @@ SUMMARIES = {
     "rows without a label do not count": (
         ("id", "Art"),
         [("1", label) for label in ("a", " a\u200b", "1.0", "", "nan", "b", "a")],
-        one_of("a", "a", "1", "b", "b", "a", "b"),
+        single_label("a", "a", "1", "b", "b", "a", "b"),
         ["Art"],
         ["7 rows: a 3, b 3, 1 1", "accuracy 60.0 %: 3 of 5 rows with a label in 'Art'"],
     ),
     "several labels, all of which must be right, also none; no prediction does not count": (
         ("tags",),
         [("a, b",), ("b",), ("b,a",), ("",), ("",), ("a",)],
-        [*several_of(*SEVERAL), {}],
+        [*several_labels(*SEVERAL), {}],
         ["tags"],
         [
             "5 rows: b 3, a 3, 1 1, no label 1",
@@ -59,7 +59,7 @@ SUMMARIES = {
     "several labels in a column that is not divided": (
         ("tags",),
         [("a, b",), ("b",)],
-        several_of(["a", "b"], ["b"]),
+        several_labels(["a", "b"], ["b"]),
         ["tags"],
         ["2 rows: b 2, a 1", "no accuracy: unknown label 'a, b' in 'tags' (trained on: 1, a, b)"],
         None,
@@ -67,28 +67,28 @@ SUMMARIES = {
     "a column for each label": (
         ("a", "b", "1", "c"),
         [("1", "0", "0", "1"), ("0", "True", "1", "0")],
-        several_of(["a"], ["b"]),
+        several_labels(["a"], ["b"]),
         ["a", "b", "1"],
         ["2 rows: a 1, b 1", "accuracy 50.0 %: 1 of 2 rows, by the labels in 'a', 'b', '1'"],
     ),
     "a cell that says neither yes nor no leaves its row out": (
         ("a", "b", "1"),
         [(mark, "0", "0") for mark in MARKS],
-        several_of(*[["a"]] * 4),
+        several_labels(*[["a"]] * 4),
         ["a", "b", "1"],
         ["4 rows: a 4", "accuracy 100.0 %: 2 of 2 rows, by the labels in 'a', 'b', '1'"],
     ),
     "no label of the model": (
         ("label",),
         [("x",), ("y",)],
-        one_of("a", "b"),
+        single_label("a", "b"),
         ["label"],
         ["2 rows: a 1, b 1", "no accuracy: unknown label 'x' in 'label' (trained on: 1, a, b)"],
     ),
     "one label of the model, in the wrong case": (
         ("label",),
         [("a",), ("B",)],
-        one_of("a", "b"),
+        single_label("a", "b"),
         ["label"],
         ["2 rows: a 1, b 1", "no accuracy: unknown label 'B' in 'label' (trained on: 1, a, b)"],
     ),
@@ -99,21 +99,33 @@ SUMMARIES = {
         ["label"],
         ["2 rows: none 2", "accuracy 50.0 %: 1 of 2 rows with a label in 'label'"],
     ),
-    "no column with labels": (("topic",), [("x",), ("a",)], one_of("a", "b"), [], ["2 rows: a 1, b 1"]),
-    "numbers": (("id", "score"), NUMBERS, numbers_of(0.1, 0.2, 0.4, 0.3), ["score"], ["4 rows", CORRELATION]),
+    "no column with labels": (("topic",), [("x",), ("a",)], single_label("a", "b"), [], ["2 rows: a 1, b 1"]),
+    "numbers": (
+        ("id", "score"),
+        NUMBERS,
+        regression(0.1, 0.2, 0.4, 0.3),
+        ["score"],
+        ["4 rows", CORRELATION],
+    ),
     "numbers, one of which is missing": (
         ("id", "score"),
         [*NUMBERS, ("8", "")],
-        numbers_of(0.1, 0.2, 0.4, 0.3, 0.9),
+        regression(0.1, 0.2, 0.4, 0.3, 0.9),
         ["score"],
         ["5 rows", CORRELATION],
     ),
-    "numbers without a column": (("a",), [("",)] * 2, numbers_of(0.5, 0.1), [], ["2 rows"]),
-    "numbers beside words": (("score",), [("good",)] * 4, numbers_of(*[0.5] * 4), ["score"], ["4 rows"]),
+    "numbers without a column": (("a",), [("",)] * 2, regression(0.5, 0.1), [], ["2 rows"]),
+    "numbers beside words": (
+        ("score",),
+        [("good",)] * 4,
+        regression(*[0.5] * 4),
+        ["score"],
+        ["4 rows"],
+    ),
     "one number, of which there is no correlation": (
         ("score",),
         [("0",), ("good",)],
-        numbers_of(0.5, 0.1),
+        regression(0.5, 0.1),
         ["score"],
         ["2 rows"],
     ),

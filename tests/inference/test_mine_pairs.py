@@ -69,8 +69,8 @@ def run_mining(texts, models, tmp_path, monkeypatch):
         } | flags
         call_main(mine_pairs, as_flags(flags))
         rows = []
-        pairs = lines_of(tmp_path / output / "pairs.tsv")
-        scores = lines_of(tmp_path / output / "scores.tsv")
+        pairs = read_lines(tmp_path / output / "pairs.tsv")
+        scores = read_lines(tmp_path / output / "scores.tsv")
         for pair, score_line in zip(pairs, scores, strict=True):
             source, translation = pair.split("\t")
             score, source_line, target_line = score_line.split("\t")
@@ -89,14 +89,14 @@ def vectors(texts, models, tmp_path):
     encoder = ernie_m.load(models / "encode")
     sides = []
     for name in ("de.txt", "en.txt"):
-        lines = dict.fromkeys(line.strip().replace("\t", " ") for line in lines_of(texts / name))
+        lines = dict.fromkeys(line.strip().replace("\t", " ") for line in read_lines(texts / name))
         distinct = [line for line in lines if line]
         write_lines(tmp_path / name, distinct)
         sides.append(encoder.encode(distinct, normalize=False))
     return sides
 
 
-def lines_of(path):
+def read_lines(path):
     return path.read_text(encoding="utf-8").splitlines()
 
 
@@ -118,8 +118,8 @@ def test_mined_pairs_equal_brute_force(run_mining, texts, vectors):
     assert [row.source_line - 1 for row in rows] == [distinct[number] for number in expected.sources]
     assert [row.target_line - 2 for row in rows] == expected.targets.tolist()
     np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
-    source_lines = lines_of(texts / "de.txt")
-    target_lines = lines_of(texts / "en.txt")
+    source_lines = read_lines(texts / "de.txt")
+    target_lines = read_lines(texts / "en.txt")
     for row in rows:
         assert row.source == source_lines[row.source_line - 1].replace("\t", " ")
         assert row.translation == target_lines[row.target_line - 1]
@@ -142,8 +142,8 @@ def test_ratios_that_say_nothing_are_differences(run_mining, texts, capsys):
 
 def test_count_pairs_with_equal_texts(run_mining, texts, tmp_path, capsys):
     """White space at the ends of a line is no difference."""
-    copied = [f" {line}" for line in lines_of(texts / "de.txt")[:7]]
-    rows = run_mining(target=write_lines(tmp_path / "en.txt", lines_of(texts / "en.txt") + copied))
+    copied = [f" {line}" for line in read_lines(texts / "de.txt")[:7]]
+    rows = run_mining(target=write_lines(tmp_path / "en.txt", read_lines(texts / "en.txt") + copied))
     same = sum(row.source == row.translation for row in rows)
     assert same >= 5
     printed = capsys.readouterr().out

@@ -64,7 +64,7 @@ def answered(page, task: str) -> None:
     page.wait_for(f"document.querySelector('#panel-{task} .answer').dataset.done === {task!r}")
 
 
-def texts_of(page, selector: str) -> list[str]:
+def get_texts(page, selector: str) -> list[str]:
     """The texts of the elements that a selector chooses."""
     return page.value(f"[...document.querySelectorAll({selector!r})].map(element => element.textContent)")
 
@@ -79,7 +79,7 @@ def test_every_example_is_answered(page, task):
         answered(page, task)
         answer = page.value(f"document.querySelector('#panel-{task} .answer').textContent")
         # An example may be too long for so small a model.
-        assert answer and ("shorten" in answer or not texts_of(page, f"#panel-{task} .error")), answer
+        assert answer and ("shorten" in answer or not get_texts(page, f"#panel-{task} .error")), answer
     assert count >= 2
 
 
@@ -92,13 +92,13 @@ def test_demo_opens_with_an_example_search(page):
     french = min(TEXTS[15:], key=len)
     assert examples == [arabic, french]
     assert page.value("document.querySelector('#search-text').value") == arabic
-    assert texts_of(page, "#panel-search .sentence")[0] == arabic
-    command = texts_of(page, "footer code")[0]
+    assert get_texts(page, "#panel-search .sentence")[0] == arabic
+    command = get_texts(page, "footer code")[0]
     assert (
         command.startswith(f"curl {page.address}/api/search ")
         and json.dumps(arabic, ensure_ascii=False) in command
     )
-    assert "not for real text" in texts_of(page, "#model")[0]
+    assert "not for real text" in get_texts(page, "#model")[0]
 
 
 def test_demo_shows_the_query_language(page, tmp_path):
@@ -118,7 +118,7 @@ def test_demo_shows_the_query_language(page, tmp_path):
         assert page.value(chosen) == "Arabic"
         request = {"text": TEXTS[17], "each": True, "language": "ar"}
         found = ask(f"{address}/api/search", request)[1]["hits"]
-        assert texts_of(page, "#panel-search .number") == [f"{hit['score']:.3f}" for hit in found]
+        assert get_texts(page, "#panel-search .number") == [f"{hit['score']:.3f}" for hit in found]
         page.value("void delete document.querySelector('#panel-search .answer').dataset.done")
         page.click("#panel-search .examples button:nth-of-type(1)")
         answered(page, "search")
@@ -132,13 +132,13 @@ def test_marks_in_the_text(page):
     entities = ask(f"{page.address}/api/token-classification", {"text": TEXTS[0]})[1]["entities"]
     marks = [entity["text"] + entity["type"] for entity in entities]
     assert marks
-    assert texts_of(page, "#panel-token-classification mark") == marks
+    assert get_texts(page, "#panel-token-classification mark") == marks
     # 😀 is one character of Python, but two units of JavaScript's strings.
     question = {"question": TEXTS[1], "context": f"😀 {TEXTS[0]}"}
     ask_page(page, "question-answering", **question)
     answer = ask(f"{page.address}/api/question-answering", question)[1]
     assert answer["answer"]
-    assert texts_of(page, "#panel-question-answering mark") == [answer["answer"]]
+    assert get_texts(page, "#panel-question-answering mark") == [answer["answer"]]
 
 
 def test_masks_are_filled_in_the_sentence(page):
@@ -146,8 +146,8 @@ def test_masks_are_filled_in_the_sentence(page):
     # English is the language of the first example, so the page begins with it.
     _, answer = ask(f"{page.address}/api/fill-mask", {"text": f"{TEXTS[0]} [MASK] [MASK]", "language": "en"})
     best = [candidates[0]["token"].removeprefix("▁") for candidates in answer["masks"]]
-    assert texts_of(page, "#panel-fill-mask .filled mark") == best
-    assert texts_of(page, "#panel-fill-mask .filled")[0] == f"{TEXTS[0]} {best[0]} {best[1]}"
+    assert get_texts(page, "#panel-fill-mask .filled mark") == best
+    assert get_texts(page, "#panel-fill-mask .filled")[0] == f"{TEXTS[0]} {best[0]} {best[1]}"
     assert "▁" not in page.value("document.querySelector('main').textContent")
 
 
@@ -162,7 +162,7 @@ def test_text_from_right_to_left(page, width):
 
     page.look(width)
     ask_page(page, "search", text=ARABIC)
-    assert ARABIC in texts_of(page, "#panel-search .sentence")
+    assert ARABIC in get_texts(page, "#panel-search .sentence")
     assert directions("#search-text") == directions("#panel-search .sentence") == ["rtl"]
     ask_page(page, "fill-mask", text=f"{ARABIC} [MASK]")
     assert directions("#panel-fill-mask .filled") == ["rtl"]
@@ -173,12 +173,12 @@ def test_text_from_right_to_left(page, width):
 def test_demo_shows_curl_for_the_open_tab(page):
     for task in ("fill-mask", "classification", "search"):
         page.click(f"#tab-{task}")
-        assert f"/api/{task} " in texts_of(page, "footer code")[0]
+        assert f"/api/{task} " in get_texts(page, "footer code")[0]
     page.value("void (TASKS['fill-mask'].examples = [{text: \"It's [MASK].\"}], show('fill-mask'))")
-    *_, body = shlex.split(texts_of(page, "footer code")[0])  # as a shell reads it
+    *_, body = shlex.split(get_texts(page, "footer code")[0])  # as a shell reads it
     assert json.loads(body) == {"text": "It's [MASK]."}
     ask_page(page, "classification", text_a=TEXTS[3], text_b="")
-    *_, body = shlex.split(texts_of(page, "footer code")[0])
+    *_, body = shlex.split(get_texts(page, "footer code")[0])
     assert json.loads(body) == {"text_a": TEXTS[3]}  # the request that was sent
 
 
@@ -192,9 +192,9 @@ def test_unknown_words_are_told(page):
         "fill-mask": {"text": f"{unknown} [MASK]"},
     }.items():  # fmt: skip
         ask_page(page, task, **fields)
-        assert texts_of(page, f"#panel-{task} .unknown")[0].startswith("2 words are unknown"), task
+        assert get_texts(page, f"#panel-{task} .unknown")[0].startswith("2 words are unknown"), task
     ask_page(page, "classification", text_a="bado kani", text_b="")
-    assert texts_of(page, "#panel-classification .unknown") == []
+    assert get_texts(page, "#panel-classification .unknown") == []
 
 
 def test_demo_shows_the_fields_a_classifier_expects(page, models, tmp_path):
@@ -223,9 +223,9 @@ def test_a_request_that_is_refused(page):
     page.value(f"void (document.querySelector('#search-text').value = 'x'.repeat({LONGEST_BODY}))")
     page.click("#panel-search .go")
     answered(page, "search")
-    assert f"the request is too long (maximum: {LONGEST_BODY}" in texts_of(page, "#panel-search .error")[0]
+    assert f"the request is too long (maximum: {LONGEST_BODY}" in get_texts(page, "#panel-search .error")[0]
     ask_page(page, "fill-mask", text="no mask")
-    assert "“Text with [MASK]” has no [MASK]" in texts_of(page, "#panel-fill-mask .error")[0]
+    assert "“Text with [MASK]” has no [MASK]" in get_texts(page, "#panel-fill-mask .error")[0]
 
 
 def test_the_keyboard_chooses_tabs_and_sends(page):
@@ -245,4 +245,4 @@ def test_the_keyboard_chooses_tabs_and_sends(page):
         page.value("void delete document.querySelector('#panel-search .answer').dataset.done")
         page.press("Enter", modifiers)
         answered(page, "search")
-        assert texts_of(page, "#panel-search .sentence")[0] == text
+        assert get_texts(page, "#panel-search .sentence")[0] == text

@@ -43,7 +43,7 @@ from tests import toys
 from tests.helpers.batches import packed_batch, padded_batch
 from tests.helpers.checkpoints import change_config, changed_copy, stored
 from tests.inference.conftest import run_export
-from tests.launching import ROOT, as_flags, call_main, error_of, give_input, refusal_of
+from tests.launching import ROOT, as_flags, call_main, check_refusal, error_of, give_input
 from tests.toys import sentences, write_lines
 
 ENGINES = ("openvino", "paddle-eager", "paddle-inference", "onnx")
@@ -53,13 +53,13 @@ CLASSIFY = [sys.executable, "-m", "ernie_m", "predict", "--task", "classificatio
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_classify(models, folder_of, ask, engine):
+def test_classify(models, model_folder, ask, engine):
     requests = [
         {"id": 7, "text_a": TEXTS[0], "text_b": TEXTS[1]},
         {"text_a": TEXTS[2]},
         {"text_a": "bado " * 90},  # too long, so it is cut
     ]
-    folder = folder_of("classify", engine)
+    folder = model_folder("classify", engine)
     predictions = ask(requests, task="classification", model=folder, engine=engine)
     model = load(models / "classify", engine="paddle-eager")
     tokenizer = model.tokenizer
@@ -122,15 +122,16 @@ def test_tags_as_in_training(models, tmp_path, preprocessing):
     run_export(tmp_path / "tag", tmp_path / "exported")
     for folder in ("tag", "exported"):
         assert (
-            tags_of(make_predictor("token-classification", load(tmp_path / folder)), word_lists) == expected
+            predict_tags(make_predictor("token-classification", load(tmp_path / folder)), word_lists)
+            == expected
         )
     # The same weights without a "reading" in config.json decide by the default, "first".
-    tags_by_default = tags_of(make_predictor("token-classification", load(models / "tag")), word_lists)
+    tags_by_default = predict_tags(make_predictor("token-classification", load(models / "tag")), word_lists)
     is_default = preprocessing == {"label_pieces": "first"}
     assert (tags_by_default == expected) is is_default
 
 
-def tags_of(task, word_lists):
+def predict_tags(task, word_lists):
     """The tags of sentences, each a list of words."""
     predictions = task.predict([task.parse({"words": words}) for words in word_lists])
     return [prediction["tags"] for prediction in predictions]
@@ -261,10 +262,10 @@ def test_split_words_as_in_training(models, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_answer(models, folder_of, ask, engine):
+def test_answer(models, model_folder, ask, engine):
     context = "  ".join(TEXTS)  # several windows
     requests = [{"question": TEXTS[3], "context": context}, {"question": TEXTS[4], "context": TEXTS[5]}]
-    folder = folder_of("answer", engine)
+    folder = model_folder("answer", engine)
     predictions = ask(requests, task="question-answering", model=folder, engine=engine, top_k=3)
     for prediction, request in zip(predictions, requests, strict=True):
         for candidate in prediction["candidates"]:
@@ -351,10 +352,10 @@ def test_weights_without_a_pooler_have_no_pooled_vectors(models, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_search(models, folder_of, ask, tmp_path, engine):
+def test_search(models, model_folder, ask, tmp_path, engine):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join([" ", *sentences(40, seed=5), *TEXTS]) + "\n")
-    folder = folder_of("encode", engine)
+    folder = model_folder("encode", engine)
     flags = {"task": "search", "model": folder, "corpus": corpus}
     assert [sentence.line for sentence in read_corpus(str(corpus))] == list(range(2, 51))  # line 1 is blank
     hits = ask([{"text": TEXTS[2]}], top_k=4, **flags)[0]["hits"]
@@ -850,7 +851,7 @@ def test_standard_output_on_a_full_disk(exported):
             text=True,
             check=False,
         )
-    assert refusal_of(process).startswith("error: standard output: no space left")
+    assert check_refusal(process).startswith("error: standard output: no space left")
 
 
 def test_an_error_that_is_no_full_disk_is_not_said_to_be_one():

@@ -27,7 +27,7 @@ def with_reading(models, kind, folder, **preprocessing):
     return folder
 
 
-def states_of_cls(models, texts):
+def compute_cls_states(models, texts):
     """The states of [CLS] at layer 1, from the outputs of the encoder itself."""
     loaded = load(models / "encode")
     engine = loaded.engine("embedding", 1)
@@ -38,15 +38,15 @@ def states_of_cls(models, texts):
 def test_vectors_as_the_files_say(models, tmp_path):
     """The state of [CLS] at layer 1, of length 1, after the default prompt; also from each export."""
     folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
-    expected = unit(states_of_cls(models, [f"kofo: {text}" for text in TEXTS]))
+    expected = unit(compute_cls_states(models, [f"kofo: {text}" for text in TEXTS]))
     for form in ("onnx", "paddle-inference"):
         assert run_export(folder, tmp_path / form, format=form)["export"]["layer"] == 1
     for path in (folder, tmp_path / "onnx", tmp_path / "paddle-inference"):
         model = ernie_m.load(path)
         np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5)
-        other = unit(states_of_cls(models, [f"tan: {text}" for text in TEXTS]))
+        other = unit(compute_cls_states(models, [f"tan: {text}" for text in TEXTS]))
         np.testing.assert_allclose(model.encode(TEXTS, prompt="passage"), other, atol=1e-5)
-        plain = states_of_cls(models, TEXTS)
+        plain = compute_cls_states(models, TEXTS)
         vectors = model.encode(TEXTS, prompt="", normalize=False)
         np.testing.assert_allclose(vectors, plain, atol=1e-4)
         line = error_of(model.encode, TEXTS, prompt="document")

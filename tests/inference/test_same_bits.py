@@ -32,7 +32,7 @@ LONGEST = 510  # tokens
 PAD = 1
 
 
-def config_of(width: int) -> ErnieMConfig:
+def small_config(width: int) -> ErnieMConfig:
     """A small model with the heads of the models that have this width: 32 numbers each, or 64."""
     return ErnieMConfig(
         vocab_size=2000,
@@ -92,7 +92,7 @@ def openvino_encoder(model: nn.Layer, amp: str) -> OpenVinoEngine:
 
 def make_encode_function(width: int, engine: str, amp: str) -> SentenceEncoder:
     """An encoder with random weights."""
-    config = config_of(width)
+    config = small_config(width)
     paddle.seed(0)
     model = ErnieMModel(config).eval()
     if engine == "paddle-eager":
@@ -160,7 +160,7 @@ HEADS = {
 @pytest.mark.parametrize("name", HEADS)
 def test_head_outputs_are_bitwise_equal_in_any_batch(texts, name, engine, amp):
     head, task, options = HEADS[name]
-    config = config_of(128)
+    config = small_config(128)
     model = head(config, 3, **options).eval()
     if engine == "paddle-eager":
         run = PaddleEagerEngine(model, task, config.num_hidden_layers)

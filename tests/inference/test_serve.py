@@ -32,7 +32,7 @@ TEXTS = sentences(30, seed=6)
 TASKS = ["classification", "zero-shot", "search", "fill-mask"]
 
 
-def port_of(address: str) -> int:
+def parse_port(address: str) -> int:
     """The port of an address such as http://127.0.0.1:8000."""
     return int(address.rsplit(":", 1)[1])
 
@@ -165,7 +165,7 @@ def test_a_body_in_chunks(server, length, status):
     """Its length is not in the headers, so it is counted."""
     body = json.dumps({"text_a": TEXTS[0]}).encode().ljust(length)
     parts = [body[first : first + 10_000] for first in range(0, len(body), 10_000)]
-    connection = http.client.HTTPConnection("127.0.0.1", port_of(server))
+    connection = http.client.HTTPConnection("127.0.0.1", parse_port(server))
     headers = {"Content-Type": "application/json"}
     connection.request("POST", "/api/classification", iter(parts), headers, encode_chunked=True)
     response = connection.getresponse()
@@ -176,7 +176,7 @@ def test_a_body_in_chunks(server, length, status):
 def test_ctrl_c_is_no_traceback(models):
     """It ends the server while a browser is connected."""
     with serving("--model", str(models / "classify")) as (address, process):
-        with socket.create_connection(("127.0.0.1", port_of(address))) as browser:
+        with socket.create_connection(("127.0.0.1", parse_port(address))) as browser:
             browser.sendall(b"GET /api/info HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert browser.recv(4096)
             process.send_signal(signal.SIGINT)

@@ -9,7 +9,7 @@ import ernie_m
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.tokenization import Tokenizer
 from tests.helpers.checkpoints import changed_copy, stored
-from tests.helpers.pages import python_of
+from tests.helpers.pages import compile_python
 from tests.inference.conftest import run_export
 from tests.toys import make_model, sentences, train_piece_model
 
@@ -47,7 +47,7 @@ def test_run_export_block_from_docs(read_otherwise, tmp_path, monkeypatch, name)
     run_export(read_otherwise / name, tmp_path / "exported")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(python_of("models.md", "ONNX Runtime alone"), names)
+    exec(compile_python("models.md", "ONNX Runtime alone"), names)
     model = ernie_m.load("exported")
     ids = [names["tokenizer"].encode(text) for text in TEXTS]
     assert ids == [model.tokenizer.encode(text) for text in TEXTS]
@@ -67,7 +67,7 @@ def test_run_tokenizer_block_from_docs(read_otherwise, tmp_path, monkeypatch, na
     Tokenizer(None, read_otherwise / "piece.model").write_vocab(tmp_path / "configs/vocab.txt")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(python_of("architecture.md", "Tokenizer"), names)
+    exec(compile_python("architecture.md", "Tokenizer"), names)
     expected = ernie_m.load("checkpoints/best").tokenizer
     assert names["tokenizer"].encode_batch(TEXTS) == expected.encode_batch(TEXTS)
     assert names["tokenizer"].digest == expected.digest
@@ -79,6 +79,6 @@ def test_run_layer_block_from_docs(models, tmp_path, monkeypatch):
     (tmp_path / "pretrained/full").symlink_to(models / "full")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(python_of("architecture.md", "The model in your own Paddle code"), names)
+    exec(compile_python("architecture.md", "The model in your own Paddle code"), names)
     states = names["states"].numpy()
     assert states.shape[:2] == (2, 4) and states[0].all() and not states[1, 3].any()

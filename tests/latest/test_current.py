@@ -16,7 +16,7 @@ from ernie_m.finetune.retrieval.contrastive_training import in_batch_softmax
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
-from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
+from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, run_ours, run_torch
 from tests.toys import CONFIG, make_ours, train_piece_model
 
 TEXTS = [
@@ -41,13 +41,13 @@ def test_every_class_computes_our_numbers(tmp_path, head):
     flags = ["--to", "xlm-roberta", "--allow_lossy"]
     convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), *flags])
     model = load_torch("xlm-roberta", head, tmp_path / "converted")
-    expected = of_torch(model, head, ids, mask)
-    assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
+    expected = run_torch(model, head, ids, mask)
+    assert_close(run_ours(tmp_path / "ours", head, ids), expected, mask)
     model.save_pretrained(tmp_path / "again")
     checkpoint = open_checkpoint(tmp_path / "again")
     assert checkpoint.task == (None if head == "lm" else head)
     assert checkpoint.unknown == []
-    assert_close(of_ours(tmp_path / "again", head, ids), expected, mask)
+    assert_close(run_ours(tmp_path / "again", head, ids), expected, mask)
 
 
 @pytest.fixture(scope="module")

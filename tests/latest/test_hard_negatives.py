@@ -19,7 +19,7 @@ from tests.toys import write_lines
 COUNT = 120  # distinct texts
 
 
-def vectors_of(texts):
+def random_vectors(texts):
     """A random vector of each text, float32 [N, 6], of length 1. Texts n, n + 25, ... are neighbors."""
     vectors = []
     for text in texts:
@@ -35,7 +35,7 @@ class Peer:
     device = torch.device("cpu")
 
     def encode_query(self, texts, **options):
-        return vectors_of(texts)
+        return random_vectors(texts)
 
     encode_document = encode_query
 
@@ -58,7 +58,7 @@ def mine(rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("negatives")
     model = toys.make_models(folder) / "encode"
     write_lines(folder / "pairs.tsv", ["query\tpositive", *map("\t".join, rows)])
-    write_lines(folder / "corpus.txt", corpus_of(rows))
+    write_lines(folder / "corpus.txt", make_corpus(rows))
 
     def call(**flags):
         files = {"train_set": folder / "pairs.tsv", "mine_hard_negatives": folder / "corpus.txt"}
@@ -68,7 +68,7 @@ def mine(rows, tmp_path_factory):
             patch.setattr(
                 hard_negatives,
                 "make_encode_function",
-                lambda *arguments: lambda texts, kind: vectors_of(texts),
+                lambda *arguments: lambda texts, kind: random_vectors(texts),
             )
             patch.setattr(hard_negatives, "make_text_keys", lambda *arguments: text_ids)  # it knows no digits
             call_main(run_retrieval, as_flags({**files, **more, **flags}))
@@ -80,7 +80,7 @@ def mine(rows, tmp_path_factory):
     return call
 
 
-def corpus_of(rows):
+def make_corpus(rows):
     return [f"text {number}" for number in range(COUNT)] + [query for query, _ in rows[:5]]
 
 
@@ -98,7 +98,7 @@ def corpus_of(rows):
 def test_mined_negatives_equal_sentence_transformers(mine, rows, flags):
     dataset = Dataset.from_dict({"query": [row[0] for row in rows], "positive": [row[1] for row in rows]})
     defaults = {"range_max": 100, "relative_margin": 0.05, "output_format": "triplet", "verbose": False}
-    mined = mine_hard_negatives(dataset, Peer(), corpus=corpus_of(rows), **{**defaults, **flags})
+    mined = mine_hard_negatives(dataset, Peer(), corpus=make_corpus(rows), **{**defaults, **flags})
     expected = defaultdict(list)
     for row in mined:
         expected[row["query"], row["positive"]].append(row["negative"])

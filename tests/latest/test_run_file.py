@@ -8,7 +8,7 @@ import pytest
 import ernie_m
 from ernie_m.commands import predict
 from tests import toys
-from tests.helpers.pages import python_of
+from tests.helpers.pages import compile_python
 from tests.launching import as_flags, call_main
 from tests.toys import sentences, write_lines
 
@@ -36,6 +36,6 @@ def test_ndcg_and_mrr_follow_from_ranks(tmp_path, monkeypatch):
         mrr.append(1 / first)
     write_lines(tmp_path / "qrels.txt", lines)
     names: dict = {}
-    exec(python_of("retrieval.md"), names)
+    exec(compile_python("retrieval.md"), names)
     found = {str(measure): value for measure, value in names["scores"].items()}
     assert found == pytest.approx({"nDCG@10": np.mean(ndcg), "RR@10": np.mean(mrr)}, abs=1e-6)

@@ -29,7 +29,7 @@ TEMPLATES = {
 INFERENCE_LABELS = ["contradiction", "neutral", "entailment"]
 
 
-def texts_of(language: str) -> list[str]:
+def draw_texts(language: str) -> list[str]:
     """Texts of 3 to 19 words of a language."""
     random = np.random.default_rng(sorted(WORDS).index(language))
     words = WORDS[language].split()
@@ -59,7 +59,7 @@ def models(tmp_path_factory):
 def test_the_same_probabilities(models, language, multi_label):
     """`multi_label`: whether more than one label may be right, so that each has a probability of its own."""
     model, reference = models
-    texts = texts_of(language)
+    texts = draw_texts(language)
     template = TEMPLATES[language]
     answers = model.zero_shot(texts, LABELS, template, multi_label=multi_label)
     expected = reference(

@@ -13,7 +13,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
-from tests.helpers.gradients import gradients_of
+from tests.helpers.gradients import compute_gradients
 
 CONFIG = ErnieMConfig(
     vocab_size=300,
@@ -172,7 +172,7 @@ class Pretraining:
     def gradients(self) -> dict[str, np.ndarray]:
         """The gradients of the masked-LM loss."""
         hidden = self.model.encode(self.batch, self.positions)
-        return gradients_of(self.model, self.model.lm_head.loss(hidden, self.labels).total)
+        return compute_gradients(self.model, self.model.lm_head.loss(hidden, self.labels).total)
 
 
 @pytest.mark.parametrize("recompute", [False, True])

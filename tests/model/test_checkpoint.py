@@ -42,7 +42,7 @@ def same_weights(model, loaded_model):
     )
 
 
-def bytes_of_files(folder):
+def read_files(folder):
     """The content of each file of a folder, by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -154,8 +154,8 @@ def test_official_directory_there_and_back(tmp_path, head, labels, build):
     assert load_from(model, checkpoint, optional=()) == []
     assert write_as_official(tmp_path / "second", model_weights(model), SHAPE, head) == []
     assert json.loads((tmp_path / "second/ernie_config.json").read_text()) == CONFIG
-    files = bytes_of_files(tmp_path / "second/params")
-    assert files == bytes_of_files(params)
+    files = read_files(tmp_path / "second/params")
+    assert files == read_files(params)
     tables_and_norm = 2 + 2
     layers = 2 * 16  # of each, weight and bias of six linear layers and two norms
     pooler = head_of_task = 2

@@ -8,7 +8,7 @@ from ernie_m.model.ernie import ErnieMModel
 from ernie_m.utils.errors import UserError
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import save_model
-from tests.helpers.gradients import gradients_of
+from tests.helpers.gradients import compute_gradients
 from tests.launching import error_of
 from tests.toys import small_config
 
@@ -44,13 +44,13 @@ def test_it_is_the_packed_form():
     weights = paddle.to_tensor(np.random.default_rng(2).normal(size=[*ids.shape, 12]).astype("float32"))
     batch = padded_batch(ids)
     expected = batch.padded(model.encode(batch).sequence)
-    expected_gradients = gradients_of(model, (expected * weights).mean())
+    expected_gradients = compute_gradients(model, (expected * weights).mean())
     mask = paddle.to_tensor((ids != 1).astype("int64"))
     for arguments in ([paddle.to_tensor(ids)], [paddle.to_tensor(ids), mask]):
         states = model(*arguments)
         assert states.shape == [4, 70, 12] and not states[0, 1:].numpy().any()
         np.testing.assert_allclose(states.numpy(), expected.numpy(), atol=1e-6)
-        gradients = gradients_of(model, (states * weights).mean())
+        gradients = compute_gradients(model, (states * weights).mean())
         assert gradients.keys() == expected_gradients.keys() and len(gradients) > 30
         for name, gradient in gradients.items():
             np.testing.assert_allclose(gradient, expected_gradients[name], atol=1e-6, err_msg=name)
@@ -83,13 +83,13 @@ def test_to_static_calls_it_as_it_is():
     classifier = Classifier(ErnieMModel(CONFIG))
     ids = paddle.to_tensor(ids_with_pads())
     expected = classifier(ids)
-    expected_gradients = gradients_of(classifier, expected.square().sum())
+    expected_gradients = compute_gradients(classifier, expected.square().sum())
     model = classifier.encoder
     states = model(ids)
     compiled = paddle.jit.to_static(classifier)
     np.testing.assert_allclose(compiled(ids).numpy(), expected.numpy(), atol=1e-6)
     assert compiled(ids[:2, :9]).shape == [2, 2]
-    gradients = gradients_of(classifier, compiled(ids).square().sum())
+    gradients = compute_gradients(classifier, compiled(ids).square().sum())
     for name, gradient in gradients.items():
         np.testing.assert_allclose(gradient, expected_gradients[name], atol=1e-5, err_msg=name)
     np.testing.assert_allclose(paddle.jit.to_static(model)(ids).numpy(), states.numpy(), atol=1e-6)

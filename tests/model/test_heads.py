@@ -12,7 +12,7 @@ from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassif
 from ernie_m.model.lm_head import LMHead, PreTrainingModel
 from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.batches import packed_batch, padded_batch
-from tests.helpers.gradients import gradients_of
+from tests.helpers.gradients import compute_gradients
 from tests.toys import small_config
 
 CONFIG = small_config(max_position_embeddings=12)
@@ -26,7 +26,7 @@ LAYOUT = PackedLayout([8, 3])
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def logits_of(model) -> np.ndarray:
+def compute_logits(model) -> np.ndarray:
     """The logits for IDS; of a span, those of its start and those of its end."""
     outputs = model(padded_batch(IDS))
     if isinstance(outputs, tuple):
@@ -41,9 +41,9 @@ def test_dropout_before_the_classifier(classifier):
     model = classifier(config) if classifier is SpanClassifier else classifier(config, 3)
     model.ernie_m.eval()
     has_no_dropout = classifier is TokenClassifier
-    assert np.array_equal(logits_of(model), logits_of(model)) == has_no_dropout
+    assert np.array_equal(compute_logits(model), compute_logits(model)) == has_no_dropout
     model.eval()
-    assert np.array_equal(logits_of(model), logits_of(model))
+    assert np.array_equal(compute_logits(model), compute_logits(model))
 
 
 def test_static_model_pools_by_mean():
@@ -52,7 +52,7 @@ def test_static_model_pools_by_mean():
     table = model.ernie_m.embeddings.word_embeddings.weight.numpy()
     means = np.stack([table[row[row != 1]].mean(0) for row in IDS])
     expected = means @ model.classifier.weight.numpy() + model.classifier.bias.numpy()
-    assert np.abs(logits_of(model) - expected).max() < 1e-9
+    assert np.abs(compute_logits(model) - expected).max() < 1e-9
 
 
 @pytest.fixture
@@ -85,14 +85,14 @@ def test_lm_head_is_tied_and_named_once(pretraining):
     assert np.abs((products - 2 * (expected - head.bias)).numpy()).max() < 1e-9
 
 
-def loss_and_gradients(head: LMHead, hidden, loss_of):
+def loss_and_gradients(head: LMHead, hidden, compute_loss):
     """The loss, and the gradients of 3 x the loss by hidden states, embedding matrix and weights of the head.
 
     With the factor, the gradient that comes from above is not 1.
     """
     hidden = hidden.clone().detach()
     hidden.stop_gradient = False
-    total = loss_of(hidden)
+    total = compute_loss(hidden)
     (3.0 * total).backward()
     tensors = {"hidden": hidden, "table": head.word_embeddings.weight, **dict(head.named_parameters())}
     gradients = {name: tensor.grad.numpy().copy() for name, tensor in tensors.items()}
@@ -140,4 +140,4 @@ def test_loss_without_positions_is_empty_and_has_a_gradient(pretraining):
     hidden = pretraining.encode(packed_batch(TOKENS, LAYOUT))[:0]
     result = pretraining.lm_head.loss(hidden, paddle.zeros([0], "int64"))
     assert result.losses.shape == result.correct.shape == [0] and float(result.total) == 0
-    assert gradients_of(pretraining, result.total)
+    assert compute_gradients(pretraining, result.total)

@@ -22,7 +22,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
 from tests.helpers.flash import flashmask, visible
-from tests.helpers.gradients import gradients_of
+from tests.helpers.gradients import compute_gradients
 from tests.helpers.kernels import needs_mkl
 from tests.helpers.plain_model import PlainErnieM, in_plain_paddle, padded
 from tests.toys import small_config
@@ -83,10 +83,10 @@ def test_all_hidden_states_and_gradients(mask, name):
     pooled = model.pooler(paddle.gather(output.sequence, batch.first_tokens))
     assert np.abs((pooled - expected.pooled).numpy()).max() < 1e-9
     weights = random(layout.tokens, 12)
-    gradients = gradients_of(model, (output.sequence * weights).mean() + pooled.mean())
+    gradients = compute_gradients(model, (output.sequence * weights).mean() + pooled.mean())
     assert len(gradients) == 4 + 16 * 2 + 2  # two tables and a norm, two layers, the pooler
     value = (expected.sequence * weights).mean() + expected.pooled.mean()
-    assert_equal_gradients(gradients, gradients_of(plain, value))
+    assert_equal_gradients(gradients, compute_gradients(plain, value))
 
 
 def test_attentions_weight_the_values():
@@ -120,7 +120,7 @@ def test_gradients_are_equal_with_and_without_mkl(monkeypatch, name):
         loss = model.lm_head.loss(paddle.gather(states, positions), labels).total
         sums = batch.sums(states, (~batch.is_pad()).astype("float64"))
         value = loss + (sums * random(*sums.shape)).sum()
-        return type(batch.mask), value.item(), gradients_of(model, value)
+        return type(batch.mask), value.item(), compute_gradients(model, value)
 
     kind, value, gradients = step()
     monkeypatch.setattr(mkl, "is_supported", lambda: False)
@@ -140,10 +140,10 @@ def test_the_last_layer_at_some_positions_only_is_the_same_there(mask, layers, r
     positions = paddle.to_tensor([1, 4, 5, 80, 324])  # of 325 tokens
     weights = random(5, 12)
     everywhere = paddle.gather(model.encode(batch, layers=layers).sequence, positions)
-    expected = gradients_of(model, (everywhere * weights).sum())
+    expected = compute_gradients(model, (everywhere * weights).sum())
     some = model.encode(batch, positions, layers=layers).sequence
     assert np.abs((some - everywhere).numpy()).max() < 1e-9
-    assert_equal_gradients(gradients_of(model, (some * weights).sum()), expected)
+    assert_equal_gradients(compute_gradients(model, (some * weights).sum()), expected)
 
 
 @pytest.mark.parametrize("head", [SequenceClassifier, TokenClassifier, SpanClassifier])
@@ -164,8 +164,8 @@ def test_task_heads(head, name):
     expected = paddle.matmul(states, model.classifier.weight.detach()) + model.classifier.bias.detach()
     assert logits.shape == expected.shape and np.abs((logits - expected).numpy()).max() < 1e-9
     weights = random(*logits.shape)
-    gradients = gradients_of(model.ernie_m, (logits * weights).mean())
-    expected_gradients = gradients_of(plain, (expected * weights).mean())
+    gradients = compute_gradients(model.ernie_m, (logits * weights).mean())
+    expected_gradients = compute_gradients(plain, (expected * weights).mean())
     assert gradients
     assert_equal_gradients(gradients, {name: expected_gradients[name] for name in gradients})
 

@@ -54,7 +54,7 @@ def make_sentence_transformer(folder, modules=MODULES, pooling=None, length=20, 
     return folder
 
 
-def reading_of(folder):
+def open_preprocessing(folder):
     return open_checkpoint(folder).preprocessing
 
 
@@ -167,7 +167,7 @@ def test_how_a_folder_reads(tmp_path, make, files, preprocessing):
     make(tmp_path / "made")
     for name, contents in files.items():
         write(tmp_path / "made" / name, contents)
-    assert reading_of(tmp_path / "made") == preprocessing
+    assert open_preprocessing(tmp_path / "made") == preprocessing
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_encoder_in_a_subfolder(tmp_path):
     write(tmp_path / "0_Transformer/sentence_xlm-roberta_config.json", length)
     (error,) = open_checkpoint(tmp_path).preprocessing_errors
     assert error.startswith(f"{tmp_path}/0_Transformer/sentence_xlm-roberta_config.json: do_lower_case")
-    preprocessing = reading_of(tmp_path)
+    preprocessing = open_preprocessing(tmp_path)
     assert (preprocessing.pooling, preprocessing.max_seq_len, preprocessing.normalize) == ("cls", 12, False)
     write(tmp_path / "0_Transformer/adapter_config.json", {})
     assert error_of(open_checkpoint, tmp_path).startswith(f"{tmp_path}/0_Transformer/adapter_config.json: ")
@@ -269,7 +269,7 @@ def test_a_key_that_is_not_handled_is_said(tmp_path, file, key, value):
 @pytest.mark.parametrize("empty", [None, False, "", [], {}])
 def test_a_key_that_is_not_handled_but_empty_says_nothing(tmp_path, empty):
     make_sentence_transformer(tmp_path, prompts={})
-    preprocessing = reading_of(tmp_path)
+    preprocessing = open_preprocessing(tmp_path)
     for file, key, _ in OTHER_KEYS:
         path = tmp_path / file
         contents = json.loads(path.read_text()) if path.is_file() else {}
@@ -281,7 +281,7 @@ def test_a_key_that_is_not_handled_but_empty_says_nothing(tmp_path, empty):
 def test_keys_that_change_no_vector(tmp_path):
     """As version 6.2 writes them for a model of text."""
     make_sentence_transformer(tmp_path, pooling={"pooling_mode": "mean", "include_prompt": True})
-    preprocessing = reading_of(tmp_path)
+    preprocessing = open_preprocessing(tmp_path)
     write(
         tmp_path / "config_sentence_transformers.json",
         {
@@ -331,9 +331,9 @@ def test_read_added_tokens_from_each_file(tmp_path):
     }
     for name, contents in files.items():
         write(tmp_path / name, contents)
-        assert reading_of(tmp_path).added_tokens == {"<e>": 60}, name
+        assert open_preprocessing(tmp_path).added_tokens == {"<e>": 60}, name
         (tmp_path / name).unlink()
-    assert reading_of(tmp_path).added_tokens == {}
+    assert open_preprocessing(tmp_path).added_tokens == {}
 
 
 @pytest.mark.parametrize(

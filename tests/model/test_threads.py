@@ -158,7 +158,7 @@ def test_workers_end_when_nobody_waits():
     assert list(again) == [None] * 9  # the workers are free again
 
 
-@pytest.mark.usefixtures("signals_of_a_terminal")
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("count", [1, 50])
 def test_ctrl_c_waits_for_the_workers(count):
     ended = []

@@ -15,7 +15,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write_foreign import TARGETS
 from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import fairseq_args, fairseq_state
-from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
+from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, run_ours, run_torch
 from tests.toys import CONFIG, OUTPUTS, weights, write_piece_model
 
 HEADS = [None, "classification", "token-classification", "question-answering", "choice"]
@@ -30,8 +30,8 @@ def test_transformers_computes_our_numbers(tmp_path, target, head):
     make(tmp_path / "ours", head)
     convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), "--to", target, "--allow_lossy"])
     reference = load_torch(target, head, tmp_path / "converted")
-    expected = of_torch(reference, head, ids, mask)
-    assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
+    expected = run_torch(reference, head, ids, mask)
+    assert_close(run_ours(tmp_path / "ours", head, ids), expected, mask)
     forms = {
         "safe": {"safe_serialization": True},
         "bin": {"safe_serialization": False},
@@ -43,7 +43,7 @@ def test_transformers_computes_our_numbers(tmp_path, target, head):
         checkpoint = open_checkpoint(tmp_path / name)
         task = None if head == "lm" else head
         assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == (TARGETS[target].name, task, [])
-        assert_close(of_ours(tmp_path / name, head, ids), expected, mask)
+        assert_close(run_ours(tmp_path / name, head, ids), expected, mask)
 
 
 BERT = {
@@ -71,10 +71,10 @@ def test_bert_equals_transformers(tmp_path, class_name, head):
     task = None if head == "lm" else head
     assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == ("bert", task, [])
     ids, mask = batch()
-    assert_close(of_ours(tmp_path, head, ids), of_torch(reference, head, ids, mask), mask)
+    assert_close(run_ours(tmp_path, head, ids), run_torch(reference, head, ids, mask), mask)
 
 
-def of_paddle(model, head: str | None, ids, mask) -> list[np.ndarray]:
+def run_paddlenlp(model, head: str | None, ids, mask) -> list[np.ndarray]:
     """The outputs of a model of PaddleNLP. For "choice" the batch is one question with three choices."""
     arguments = {"input_ids": paddle.to_tensor(ids), "attention_mask": paddle.to_tensor(mask)}
     if head == "choice":
@@ -99,10 +99,10 @@ def test_paddlenlp_computes_our_numbers(tmp_path, head):
     assert set(reference.state_dict()) == set(written)  # nothing missing, nothing left over
     for name, tensor in reference.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), np.asarray(written[name]))
-    expected = of_paddle(reference, head, ids, mask)
+    expected = run_paddlenlp(reference, head, ids, mask)
     if head == "choice":
         expected = [expected[0].reshape(1, -1)]
-    assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
+    assert_close(run_ours(tmp_path / "ours", head, ids), expected, mask)
     forms = {"whole": {}, "parts": {"max_shard_size": "20KB"}, "safe": {"safe_serialization": True}}
     for name, options in forms.items():
         reference.save_pretrained(str(tmp_path / name), **options)
@@ -111,7 +111,7 @@ def test_paddlenlp_computes_our_numbers(tmp_path, head):
         has_our_names = name == "safe" and head is None
         assert checkpoint.format == "paddlenlp" or has_our_names
         assert checkpoint.unknown == []
-        assert_close(of_ours(tmp_path / name, head, ids), expected, mask)
+        assert_close(run_ours(tmp_path / name, head, ids), expected, mask)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

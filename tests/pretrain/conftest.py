@@ -3,7 +3,7 @@
 import pytest
 
 from tests import toys
-from tests.helpers.files import files_of
+from tests.helpers.files import read_files
 from tests.launching import one_error
 from tests.pretrain import tiny_run
 from tests.pretrain.builds import OPTIONS, make_inputs
@@ -27,7 +27,7 @@ def reference(tmp_path_factory, piece_model, inputs):
     """The files of an uninterrupted build in one process."""
     folder = tmp_path_factory.mktemp("reference") / "corpus"
     make_corpus(folder, piece_model, **inputs, **OPTIONS)
-    return files_of(folder)
+    return read_files(folder)
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def rngs(count: int, seed: int = 1, step: int = 0) -> list[np.random.Generator]:
     return [make_rng(seed, step, index) for index in range(count)]
 
 
-def of_all_four(maker: dict[str, Objective], seed: int = 1) -> MicroBatch:
+def make_batch_with_all(maker: dict[str, Objective], seed: int = 1) -> MicroBatch:
     """All objectives in one batch; lengths from a few tokens to more than fit into 64, which are cut."""
     examples = {
         "mmlm": texts([20, 9, 70], language=2),

@@ -23,7 +23,7 @@ from ernie_m.pretrain.show_masks import draw_masks
 from ernie_m.training.stop_requests import ShutdownHandler
 from tests.helpers.gradients import take_gradients
 from tests.launching import error_of
-from tests.pretrain.tiny_run import assert_equal_runs, config, pretrain, reader_of, records
+from tests.pretrain.tiny_run import assert_equal_runs, config, make_reader, pretrain, records
 
 SHARES = {"mmlm": 1, "contrastive": 2}
 PATH = {"objectives__path": sorted(path.name for path in Path().glob("*.py"))}
@@ -41,7 +41,7 @@ def main() -> None:
     steps = {}
     for processes, budget in ((1, 4096), (1, 512), (2, 512), (3, 512)):
         settings = config(corpus, **CHANGES | {"run__micro_batch_tokens": budget})
-        steps[f"{processes} processes, {budget} tokens"] = step_of(settings, processes)
+        steps[f"{processes} processes, {budget} tokens"] = train_one_step(settings, processes)
     pretrain(corpus, output, **CHANGES, optimizer__steps=20, run__save_steps=20)
     too_small = config(corpus, **CHANGES | {"run__micro_batch_tokens": 511})
     kinds = {**OF_KINDS, "optimizer__steps": 4, "model__num_hidden_layers": 1}
@@ -81,7 +81,7 @@ def masked_words(settings: PretrainConfig) -> list[tuple[list[list[bool]], int]]
     return texts
 
 
-def step_of(settings: PretrainConfig, processes: int) -> list[float]:
+def train_one_step(settings: PretrainConfig, processes: int) -> list[float]:
     """The loss of a step and the norm of its gradient, in float64, added up over all processes."""
     corpus, tokenizer = open_corpus(settings.data)
     text = TrainingData.of(corpus, Vocabulary.of(tokenizer), settings)
@@ -92,7 +92,7 @@ def step_of(settings: PretrainConfig, processes: int) -> list[float]:
     model.eval()
     loss = 0.0
     for rank in range(processes):
-        step = reader_of(settings, text, make_phases(settings.objectives, 10), rank, processes).next()
+        step = make_reader(settings, text, make_phases(settings.objectives, 10), rank, processes).next()
         for batch in send_step(step):
             of_batch, _ = objectives_loss(model, PseudoTokenGenerator([]), batch)
             of_batch.backward()

@@ -20,7 +20,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
 from tests.pretrain.examples import masked_counts, target_objectives
-from tests.pretrain.tiny_run import config, reader_of
+from tests.pretrain.tiny_run import config, make_reader
 
 
 class Source:
@@ -41,7 +41,7 @@ class Source:
     def reader(self, rank=0, world_size=1, position=None, **changes):
         settings = self.config(**changes)
         phases = make_phases(settings.objectives, settings.optimizer.steps)
-        return reader_of(settings, self.text(settings), phases, rank, world_size, position)
+        return make_reader(settings, self.text(settings), phases, rank, world_size, position)
 
     def text(self, settings):
         return TrainingData.of(self.corpus, self.vocabulary, settings)
@@ -57,7 +57,7 @@ def source(tiny_corpus):
     return Source(tiny_corpus)
 
 
-def sequences_of(*parts: StepBatches) -> Counter:
+def count_sequences(*parts: StepBatches) -> Counter:
     """What the parts of a step train on: (objective, tokens, what is to be predicted) -> how often."""
     sequences: Counter = Counter()
     for part in parts:
@@ -80,7 +80,7 @@ def test_processes_tile_a_step(source, world_size, camlm_context):
     for _ in range(6):
         step = single.next()
         parts = [reader.next() for reader in readers]
-        assert sequences_of(*parts) == sequences_of(step)
+        assert count_sequences(*parts) == count_sequences(step)
         counts: Counter = Counter()
         for part in parts:
             for batch in part.micro_batches:
@@ -104,7 +104,7 @@ def test_micro_batches_hold_no_more_tokens_than_asked(source, budget, camlm_cont
         divided_step = reader.next()
         step = undivided.next()
         assert max(batch.inputs.tokens for batch in divided_step.micro_batches) <= budget
-        assert sequences_of(divided_step) == sequences_of(step)
+        assert count_sequences(divided_step) == count_sequences(step)
         (whole_step,) = step.micro_batches
     assert {*masked_counts(whole_step)} == {*OF_THE_PAPER}  # after BTMLM has begun, all share a pass
 

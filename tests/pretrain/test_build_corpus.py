@@ -29,8 +29,8 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST, write_manifest
-from tests.helpers.files import files_of, flip_last_bit, flip_middle_bit
-from tests.launching import ROOT, error_of, refusal_of
+from tests.helpers.files import flip_last_bit, flip_middle_bit, read_files
+from tests.launching import ROOT, check_refusal, error_of
 from tests.pretrain.builds import OPTIONS, Stopped, command, stop_at
 from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
@@ -67,7 +67,7 @@ def test_a_build_stopped_again_and_again_gives_the_same_bytes(
                 break
             except Stopped:
                 assert not (tmp_path / "corpus" / MANIFEST).exists()
-    assert files_of(tmp_path / "corpus") == reference
+    assert read_files(tmp_path / "corpus") == reference
 
 
 # A build that kills itself, or one of its workers, in a stage, when five parts of it are done.
@@ -103,7 +103,7 @@ def test_killed_and_run_again(tmp_path, piece_model, inputs, reference, stage, w
     assert whom == "command" or process.stderr.startswith("error: a worker process died")
     process = run_command(words)
     assert process.returncode == 0, process.stderr
-    assert files_of(tmp_path / "corpus") == reference
+    assert read_files(tmp_path / "corpus") == reference
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_text_is_not_tokenized_again(tmp_path, monkeypatch, unfinished, piece_mo
     shutil.copytree(unfinished, tmp_path / "corpus")
     monkeypatch.setattr(encode_units, "read_lines", lambda *_: pytest.fail("tokenized again"))
     make_corpus(tmp_path / "corpus", piece_model, **inputs, **OPTIONS)
-    assert files_of(tmp_path / "corpus") == reference
+    assert read_files(tmp_path / "corpus") == reference
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_damaged_unit_is_named_and_made_again(
     for path in (tmp_path / "corpus").rglob("*.npy"):
         os.truncate(path, path.stat().st_size // 2)
     make_corpus(tmp_path / "corpus", piece_model, **inputs, **OPTIONS)
-    assert files_of(tmp_path / "corpus") == reference
+    assert read_files(tmp_path / "corpus") == reference
 
 
 def test_another_vocabulary_in_the_same_folder(tmp_path, piece_model, inputs, reference):
@@ -160,7 +160,7 @@ def test_another_vocabulary_in_the_same_folder(tmp_path, piece_model, inputs, re
     others = train_piece_model(tmp_path / "others.model", vocab_size=90)
     for vocabulary in (others, piece_model):
         make_corpus(tmp_path / "corpus", vocabulary, **inputs, **OPTIONS, workers=1, overwrite=True)
-    assert files_of(tmp_path / "corpus") == reference
+    assert read_files(tmp_path / "corpus") == reference
 
 
 def other_bytes(lines):
@@ -369,7 +369,7 @@ def test_an_unfinished_build_does_what_changed_anew(tmp_path, unfinished, piece_
     shutil.copytree(unfinished, tmp_path / "corpus")
     for folder in ("corpus", "anew"):
         make_corpus(tmp_path / folder, piece_model, **(inputs | OPTIONS | change(**inputs)))
-    assert files_of(tmp_path / "corpus") == files_of(tmp_path / "anew")
+    assert read_files(tmp_path / "corpus") == read_files(tmp_path / "anew")
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_text_that_changes(tmp_path, monkeypatch, piece_model, inputs, before, a
     write_lines(Path("text"), after)
     for folder in (Path("corpus"), Path("anew")):
         make_corpus(folder, piece_model, **inputs)
-    assert files_of(Path("corpus")) == files_of(Path("anew"))
+    assert read_files(Path("corpus")) == read_files(Path("anew"))
 
 
 def test_overwriting_leaves_other_files(tmp_path, piece_model, inputs):
@@ -492,7 +492,7 @@ def test_command_line(tmp_path, piece_model, monkeypatch):
     program = [sys.executable, "-m", "pretrain.build_corpus"]
     process = run_command([*program, *words, "--parallel", f"en-de<={english},{german}"])
     location = f"error: {english} and {german}: {german} has 1 lines, "
-    assert refusal_of(process).startswith(location)
+    assert check_refusal(process).startswith(location)
     process = run_command([sys.executable, "-m", "ernie_m", "build_corpus", *words, "--overwrite", "true"])
     assert process.returncode == 0, process.stderr
     language, lines, *_ = process.stdout.splitlines()[-1].split()  # the last row of the table

@@ -30,7 +30,7 @@ class Row(NamedTuple):
     is_predicted: bool  # the others are context
 
 
-def rows_of(sides: list[int], masked: set[int], camlm_context: str) -> list[Row]:
+def make_rows(sides: list[int], masked: set[int], camlm_context: str) -> list[Row]:
     """The context of both sides, and a row for each masked place.
 
     Args:
@@ -70,11 +70,11 @@ def log_softmax(x):
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def losses_of(weights: dict[str, np.ndarray], pair: Pair, masked: set[int], camlm_context: str) -> dict:
+def compute_losses(weights: dict[str, np.ndarray], pair: Pair, masked: set[int], camlm_context: str) -> dict:
     """The loss at each masked place of a pair, place -> loss."""
     ids = [CLS, *pair.source.ids.tolist(), SEP, SEP, *pair.target.ids.tolist(), SEP]
     sides = [0] * (len(pair.source.ids) + 2) + [1] * (len(pair.target.ids) + 2)
-    rows = rows_of(sides, masked, camlm_context)
+    rows = make_rows(sides, masked, camlm_context)
     visible = np.array([[sees(row, column) for column in rows] for row in rows])  # [T, T]
 
     x = np.zeros([len(rows), CONFIG.hidden_size])  # [T, H]
@@ -135,7 +135,7 @@ def test_losses_equal_the_oracle(model, monkeypatch, camlm_context, device):
     for number, pair in enumerate(examples):
         of_pair = np.flatnonzero(pair_of_token[batch.targets] == number)
         positions = batch.inputs.position_ids[batch.targets[of_pair]] - 2
-        expected = losses_of(weights, pair, set(positions.tolist()), camlm_context)
+        expected = compute_losses(weights, pair, set(positions.tolist()), camlm_context)
         assert len(of_pair) == len(expected) == maker.count(pair)
         for position, loss in zip(positions.tolist(), losses[of_pair]):
             assert abs(loss - expected[position]) < 1e-9

@@ -22,13 +22,13 @@ PACKERS = {"": lambda data: data, ".gz": gzip.compress, ".bz2": bz2.compress, ".
 ARCHIVES = [end for end in PACKERS if end]
 
 
-def units_of(path, unit_bytes=1000, **options):
+def all_units(path, unit_bytes=1000, **options):
     """The units of a file."""
     (stream,) = resolve({"en": str(path)}, {})
     return list(read_units(stream.sources[0], unit_bytes, TextOptions(**options)))
 
 
-def lines_of(mono=None, parallel=None, unit_bytes=1000, **options) -> Lines:
+def read_only_stream(mono=None, parallel=None, unit_bytes=1000, **options) -> Lines:
     """All lines of the only stream. The options are those of `TextOptions`."""
     (stream,) = resolve(mono or {}, parallel or {})
     options = TextOptions(**options)
@@ -149,7 +149,7 @@ def test_units_tile_a_file_whatever_its_packing(tmp_path, unit_bytes, end):
     """Together the units are the text. Each ends with a line. A packed file has those of the plain one."""
     path = tmp_path / f"text{end}"
     path.write_bytes(PACKERS[end](TEXT))
-    units = units_of(path, unit_bytes)
+    units = all_units(path, unit_bytes)
     texts = [unit.texts[0] for unit in units]
     assert b"".join(texts) == TEXT
     longest = max(len(line.encode()) + 1 for line in LINES)  # bytes of a line with its line end
@@ -159,7 +159,7 @@ def test_units_tile_a_file_whatever_its_packing(tmp_path, unit_bytes, end):
     # The whole file was read, and the progress adds up to it.
     assert sum(unit.bytes_read for unit in units) == path.stat().st_size
     (tmp_path / "plain").write_bytes(TEXT)
-    assert [unit.texts[0] for unit in units_of(tmp_path / "plain", unit_bytes)] == texts
+    assert [unit.texts[0] for unit in all_units(tmp_path / "plain", unit_bytes)] == texts
 
 
 @pytest.mark.parametrize("end", ARCHIVES)
@@ -168,7 +168,7 @@ def test_read_archive_members(tmp_path, end):
     path = tmp_path / f"text{end}"
     pack = PACKERS[end]
     path.write_bytes(pack(b"one\ntw") + pack(b"o\nthree\n"))
-    assert lines_of({"en": str(path)}).rows == [("one",), ("two",), ("three",)]
+    assert read_only_stream({"en": str(path)}).rows == [("one",), ("two",), ("three",)]
 
 
 @pytest.mark.parametrize("blank", ["", " \t"])
@@ -178,9 +178,9 @@ def test_units_end_with_documents(tmp_path, unit_bytes, blank):
     for start in range(0, 300, 3):  # of a document
         lines += [*LINES[start : start + 3], blank, blank]
     path = write_lines(tmp_path / "text", lines)
-    text = lines_of({"en": path}, unit_bytes=unit_bytes, documents="blank")
+    text = read_only_stream({"en": path}, unit_bytes=unit_bytes, documents="blank")
     assert text.rows == list(zip(LINES[:300])) and text.documents == [3] * 100
-    assert all(len(unit.texts[0]) <= unit_bytes for unit in units_of(path, unit_bytes, documents="blank"))
+    assert all(len(unit.texts[0]) <= unit_bytes for unit in all_units(path, unit_bytes, documents="blank"))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_units_end_with_documents(tmp_path, unit_bytes, blank):
 def test_lines_are_lines(tmp_path, data, documents, lines, lengths, empty):
     """`lengths`: the lines of each document; `empty`: the blank lines that are counted as left out."""
     (tmp_path / "text").write_bytes(data)
-    text = lines_of({"en": str(tmp_path / "text")}, documents=documents)
+    text = read_only_stream({"en": str(tmp_path / "text")}, documents=documents)
     assert text == Lines(list(zip(lines)), lengths, empty)
 
 
@@ -221,9 +221,9 @@ def test_archives_cut_short_or_damaged(tmp_path, end):
     for data, message in messages.items():
         path.write_bytes(data)
         with pytest.raises(UserError, match=message):
-            units_of(path)
+            all_units(path)
     path.write_bytes(TEXT)  # plain text with the name of another is read as what it is
-    assert b"".join(unit.texts[0] for unit in units_of(path)) == TEXT
+    assert b"".join(unit.texts[0] for unit in all_units(path)) == TEXT
 
 
 def test_two_aligned_files_and_moses(tmp_path):
@@ -240,7 +240,7 @@ def test_two_aligned_files_and_moses(tmp_path):
     files = [f"{tmp_path}/x.en", f"{tmp_path}/x.de.gz"]
     for path in (",".join(files), f"{tmp_path}/x", [files]):
         for unit_bytes in (500, 1 << 20):
-            text = lines_of(parallel={"en-de": path}, unit_bytes=unit_bytes)
+            text = read_only_stream(parallel={"en-de": path}, unit_bytes=unit_bytes)
             assert (text.rows, text.empty_count) == (full, 2)
 
 
@@ -277,7 +277,7 @@ def test_read_public_dataset_columns(tmp_path, form, end):
     (tmp_path / f"{name}{end}").write_bytes(PACKERS[end](in_form(form).encode()))
     for unit_bytes in (300, 1 << 20):
         parallel = {"en-de": f"{tmp_path}/{name}{end}"}
-        text = lines_of(parallel=parallel, unit_bytes=unit_bytes, columns=columns)
+        text = read_only_stream(parallel=parallel, unit_bytes=unit_bytes, columns=columns)
         assert [pair[::-1] for pair in text.rows] == ENGLISH_GERMAN
 
 
@@ -285,7 +285,7 @@ def test_scores(tmp_path):
     """As in WikiMatrix: the score comes first. Pairs below the limit or with NaN are left out."""
     rows = ["1.2\tgood\tgut", "1.03\tbad\tschlecht", "1.04\tnew\tneu", "nan\ta\tb"]
     parallel = {"en-de": write_lines(tmp_path / "x.tsv", rows)}
-    text = lines_of(parallel=parallel, columns="3,2", filter="1>=1.04")
+    text = read_only_stream(parallel=parallel, columns="3,2", filter="1>=1.04")
     # Named columns are taken as they are.
     assert text == Lines([("good", "gut"), ("new", "neu")], [1, 1], not_wanted_count=2)
 
@@ -295,9 +295,9 @@ def test_quotation_marks_between_tabs(tmp_path):
     rows = ["1.2\tgood\tgut", '1.1\t"new" ones\tneue', "1.0\t\t"]
     path = write_lines(tmp_path / "x.tsv", rows)
     expected = [("gut", "good"), ("neue", '"new" ones')]
-    assert lines_of(parallel={"en-de": path}, columns="2,3").rows == expected
+    assert read_only_stream(parallel={"en-de": path}, columns="2,3").rows == expected
     path = write_lines(tmp_path / "y.tsv", [row.partition("\t")[2] for row in rows])
-    assert lines_of(parallel={"en-de": path}).rows == expected
+    assert read_only_stream(parallel={"en-de": path}).rows == expected
 
 
 def rows_as_bytes(*rows: str) -> bytes:
@@ -360,18 +360,18 @@ def test_files_that_are_refused(tmp_path, monkeypatch, languages, files, options
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     kind = "parallel" if "-" in languages else "mono"
-    assert error_of(lines_of, **{kind: {languages: ",".join(files)}}, **options).startswith(location)
+    assert error_of(read_only_stream, **{kind: {languages: ",".join(files)}}, **options).startswith(location)
 
 
 def test_pairs_without_a_side_are_counted(tmp_path):
     path = write_lines(tmp_path / "x.tsv", SCORED)
-    text = lines_of(parallel={"en-de": path}, columns="2,3")
+    text = read_only_stream(parallel={"en-de": path}, columns="2,3")
     assert (text.rows, text.empty_count) == ([("gut", "good"), ("schlecht", "bad")], 1)
     # A line with more columns is left out.
     path = write_lines(tmp_path / "z.tsv", [*SCORED, "0.6\tbad\tschlecht\tmore"])
-    assert lines_of(parallel={"en-de": path}, columns="2,3", on_error="skip").rows == text.rows
+    assert read_only_stream(parallel={"en-de": path}, columns="2,3", on_error="skip").rows == text.rows
 
 
 def test_text_encoding(tmp_path):
     (tmp_path / "text").write_bytes(ACCENT)
-    assert lines_of({"en": str(tmp_path / "text")}, encoding="latin-1").rows == [("café",)]
+    assert read_only_stream({"en": str(tmp_path / "text")}, encoding="latin-1").rows == [("café",)]

@@ -13,7 +13,7 @@ from ernie_m.pretrain.build_corpus import workers as workers_module
 from ernie_m.pretrain.build_corpus.workers import RayWorkers
 from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.files import get_file_version
-from tests.helpers.files import files_of
+from tests.helpers.files import read_files
 from tests.launching import ROOT, error_of
 from tests.pretrain.builds import OPTIONS, command
 
@@ -50,7 +50,7 @@ def test_the_same_bytes(tmp_path, piece_model, inputs, reference):
         if "no cluster at local" not in process.stderr:
             break
     assert process.returncode == 0, process.stderr
-    assert files_of(tmp_path / "ray") == reference
+    assert read_files(tmp_path / "ray") == reference
     assert "ray" not in process.stdout + process.stderr  # it keeps quiet where all is well
 
 

@@ -76,9 +76,9 @@ def assert_same_state(output, expected_output) -> None:
 
 
 @pytest.fixture(scope="module")
-def of_two(tiny_corpus, tmp_path_factory):
+def two_process_runs(tiny_corpus, tmp_path_factory):
     """A folder of runs of two processes: "exact" and "own", which one began; "bfloat16" where it can be."""
-    folder = tmp_path_factory.mktemp("of_two")
+    folder = tmp_path_factory.mktemp("two_process_runs")
     pretrain(tiny_corpus, folder / "exact", **EXACT, run__stop_after_steps=6)
     pretrain(tiny_corpus, folder / "own", **OWN, run__stop_after_steps=2)
     lines = [
@@ -92,14 +92,14 @@ def of_two(tiny_corpus, tmp_path_factory):
     return folder
 
 
-def test_two_processes_train_a_custom_objective(tiny_corpus, tmp_path, of_two):
+def test_two_processes_train_a_custom_objective(tiny_corpus, tmp_path, two_process_runs):
     expected = losses(pretrain(tiny_corpus, tmp_path / "out", **OWN))
-    assert losses(of_two / "own") == pytest.approx(expected, abs=1e-9, rel=0)
+    assert losses(two_process_runs / "own") == pytest.approx(expected, abs=1e-9, rel=0)
 
 
-def test_two_processes_go_on_from_one(straight, of_two):
+def test_two_processes_go_on_from_one(straight, two_process_runs):
     """They go on after 6 of 24 steps, and end with the run of one process, and with its scores."""
-    out = of_two / "exact"
+    out = two_process_runs / "exact"
     assert_same_run(out, straight)
     assert_same_state(out, straight)
     # The processes share the work of the evaluation at the end.
@@ -118,9 +118,9 @@ def test_two_processes_go_on_from_one(straight, of_two):
     onednn_check.find_missing_requirement() is not None,
     reason=f"needs {onednn_check.find_missing_requirement()}",
 )
-def test_two_processes_in_bfloat16_compute_what_one_computes(of_two, tiny_corpus, tmp_path):
+def test_two_processes_in_bfloat16_compute_what_one_computes(two_process_runs, tiny_corpus, tmp_path):
     single = pretrain(tiny_corpus, tmp_path / "one", **BFLOAT16)
-    assert losses(of_two / "bfloat16") == pytest.approx(losses(single), rel=1e-3)
+    assert losses(two_process_runs / "bfloat16") == pytest.approx(losses(single), rel=1e-3)
 
 
 # Like run_pretrain.py; but process 0 does not begin step 11 before it is asked to stop.

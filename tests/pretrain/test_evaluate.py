@@ -129,7 +129,7 @@ def test_every_stream_has_its_numbers(held_out):
     assert result["candidates"] == searched
 
 
-def sentences_of(held_out, pair) -> tuple[list, list]:
+def get_sentences(held_out, pair) -> tuple[list, list]:
     """The ids of the held-out sentences of each side of a pair."""
     stream = held_out.corpus.held_out_parallel[pair]
     first_side, second_side = zip(*(stream[i] for i in range(len(stream))))
@@ -148,7 +148,7 @@ def test_retrieve_by_mean_embeddings(tmp_path):
     cls_id = held_out.tokenizer.cls_id
     sep_id = held_out.tokenizer.sep_id
     vectors = []
-    for side in sentences_of(held_out, ("en", "fr")):
+    for side in get_sentences(held_out, ("en", "fr")):
         inputs = [np.array([cls_id, *ids, sep_id]) for ids in side]
         vectors.append(PaddleEncoder(held_out.model.ernie_m).vectors(inputs))
     english, french = vectors  # [L + 1, N, H] each
@@ -163,7 +163,7 @@ def test_every_second_pair_has_its_sides_exchanged(held_out, monkeypatch):
     seen = []
     monkeypatch.setattr(Objective, "evaluate", lambda self, examples, *_: seen.extend(examples))
     held_out.evaluator._result("tlm", held_out.model, ("de", "en"))
-    pairs = [[*pair] for pair in zip(*sentences_of(held_out, ("de", "en")))]
+    pairs = [[*pair] for pair in zip(*get_sentences(held_out, ("de", "en")))]
     assert len(pairs) > 1
     for number, (example, pair) in enumerate(zip(seen, pairs, strict=True)):
         languages = [0, 1]  # of de, en, fr

@@ -17,7 +17,7 @@ from ernie_m.pretrain.loss import batch_loss, compute_word_loss, to_device
 from ernie_m.pretrain.masking import Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.packing import MicroBatch, Stage1
-from tests.helpers.gradients import gradients_of, take_gradients
+from tests.helpers.gradients import compute_gradients, take_gradients
 from tests.helpers.plain_model import PlainPretraining
 from tests.pretrain.examples import (
     CONFIG,
@@ -30,9 +30,9 @@ from tests.pretrain.examples import (
     compact,
     filled,
     first_pass,
+    make_batch_with_all,
     masked_counts,
     objectives,
-    of_all_four,
     pairs,
     pretraining_model,
     rngs,
@@ -144,10 +144,10 @@ class Oracle(PlainPretraining):
         return paddle.gather(states.reshape([-1, CONFIG.hidden_size]), paddle.to_tensor(padded.cells))
 
 
-def batch_of(model, objective: str, **choices) -> MicroBatch:
+def make_batch(model, objective: str, **choices) -> MicroBatch:
     """A batch of one objective or of "all", with its pseudo-tokens."""
     if objective == "all":
-        batch = of_all_four(objectives(**choices))
+        batch = make_batch_with_all(objectives(**choices))
         assert {*masked_counts(batch)} == {*OF_THE_PAPER}
         lengths = batch.inputs.lengths
         assert lengths.min() < 10 and lengths.max() == 64  # short ones, and the longest
@@ -160,7 +160,7 @@ def batch_of(model, objective: str, **choices) -> MicroBatch:
     return batch if batch.stage1 is None else filled(model, batch).batch
 
 
-def words_of(model, batch):
+def compute_word_losses(model, batch):
     """The loss of each masked word of a batch."""
     return compute_word_loss(model, batch, model.encode(batch.inputs, batch.targets))
 
@@ -175,19 +175,19 @@ def words_of(model, batch):
 )
 def test_loss_follows_the_definitions(model, objective, choices):
     """Each objective alone and all four in one pass: values, hits and gradients, weighted as in a step."""
-    batch = batch_of(model, objective, **choices)
+    batch = make_batch(model, objective, **choices)
     weights = dict(zip(OF_THE_PAPER, [0.1, 0.2, 0.3, 0.4]))
     (on_device,) = to_device([batch], weights)
     summed, _ = batch_loss(model, on_device)
-    gradients = gradients_of(model, summed)
-    result = words_of(model, on_device)
+    gradients = compute_gradients(model, summed)
+    result = compute_word_losses(model, on_device)
 
     oracle = Oracle(model)
     logits = oracle.logits(paddle.gather(oracle.hidden(batch), paddle.to_tensor(batch.targets)))
     losses = F.cross_entropy(logits, paddle.to_tensor(batch.target_ids), reduction="none").squeeze(-1)
     weights_of_targets = np.array(list(weights.values()))[target_objectives(batch)]  # [M]
     total = (losses * paddle.to_tensor(weights_of_targets)).sum()
-    expected = gradients_of(oracle, total)
+    expected = compute_gradients(oracle, total)
 
     assert np.abs((result.losses - losses).numpy()).max() < 1e-9
     assert abs(float(result.total) - float(total)) < 1e-9
@@ -210,7 +210,7 @@ def test_batch_without_masked_tokens_has_zero_loss(model):
     (on_device,) = to_device([batch], {"mmlm": 1.0})
     summed, _ = batch_loss(model, on_device)
     summed.backward()
-    assert float(summed) == 0 and words_of(model, on_device).losses.shape == [0]
+    assert float(summed) == 0 and compute_word_losses(model, on_device).losses.shape == [0]
     assert not any(gradient.any() for gradient in take_gradients(model).values())
 
 

@@ -15,9 +15,9 @@ from tests.pretrain.examples import (
     SEP,
     VOCABULARY,
     btmlm_batch,
+    make_batch_with_all,
     masked_counts,
     objectives,
-    of_all_four,
     pairs,
     rngs,
     texts,
@@ -91,7 +91,7 @@ def test_unk_is_special_and_never_predicted(rate):
 @pytest.mark.parametrize("choice", ["masks", "none", "all"])
 def test_language_embedding(choice):
     """Which tokens carry a language, and that it is the one of their side."""
-    batch = of_all_four(objectives(language_embedding=choice))
+    batch = make_batch_with_all(objectives(language_embedding=choice))
     stage1 = batch.stage1
     is_slot = np.isin(np.arange(batch.inputs.tokens), stage1.slots)  # pseudo-tokens will be there, not [MASK]
     masks = {"batch": (batch.inputs.input_ids == MASK) & ~is_slot, "stage 1": stage1.inputs.input_ids == MASK}

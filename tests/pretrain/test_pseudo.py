@@ -21,7 +21,7 @@ from tests.pretrain.examples import (
 
 # The subwords that may be produced, for each of the three languages.
 ALLOWED = [np.arange(4, 30), np.arange(30, 60), np.array([5, 61, 70, 98])]
-SECOND_LANGUAGES = [2, 1, 1, 0, 2, 1]  # of the six sentences of `batch_of_six`
+SECOND_LANGUAGES = [2, 1, 1, 0, 2, 1]  # of the six sentences of `make_btmlm_batch`
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def model():
     return pretraining_model(seed=2, initializer_range=0.5, **dropout)
 
 
-def batch_of_six():
+def make_btmlm_batch():
     """Six sentences, each with pseudo-tokens of one of the three languages."""
     sentences = texts([20, 13, 31, 7, 25, 16])
     return btmlm_batch(objectives()["btmlm"], sentences, SECOND_LANGUAGES)
 
 
 def test_pseudo_tokens_are_the_best_in_the_target_language(model):
-    batch = batch_of_six()
+    batch = make_btmlm_batch()
     after, pseudo_ids, _ = filled(model, batch, PseudoTokenGenerator(ALLOWED))
     model.eval()
     logits = model.lm_head(first_pass(model, batch)).numpy()  # [P, V]
@@ -60,7 +60,7 @@ def test_pseudo_tokens_are_the_best_in_the_target_language(model):
 
 def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
     """A dropout of 0.5 would give other pseudo-tokens each time."""
-    batch = batch_of_six()
+    batch = make_btmlm_batch()
     generator = PseudoTokenGenerator(ALLOWED)
     for training in (True, False):
         if training:
@@ -77,7 +77,7 @@ def test_sampling_follows_the_softmax(model):
     """With draws at evenly spaced quantiles, each subword comes as often as its probability says."""
     temperature = 1.5
     times = 3000
-    batch = batch_of_six()
+    batch = make_btmlm_batch()
     generator = PseudoTokenGenerator(ALLOWED, temperature)
     first, second = (filled(model, batch, generator).pseudo_ids for _ in range(2))
     assert np.array_equal(first, second)  # the draws are the batch's

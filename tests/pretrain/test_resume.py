@@ -45,7 +45,7 @@ def out(straight, tmp_path) -> Path:
     return shutil.copytree(straight, tmp_path / "out")
 
 
-def log_of(output: Path) -> str:
+def read_log(output: Path) -> str:
     return (output / "log/job.log.0").read_text()
 
 
@@ -65,7 +65,9 @@ def test_what_a_run_writes(straight):
 def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
     """The same command goes on after that step. The corpus may move in the meantime."""
     out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=step, **USUAL)
-    assert f"interrupted at step {step}/12; run the same command without run.stop_after_steps" in log_of(out)
+    assert f"interrupted at step {step}/12; run the same command without run.stop_after_steps" in read_log(
+        out
+    )
     assert (out / "checkpoints" / f"step_{step}").is_dir()
     assert not (out / "full").exists()
     pretrain(shutil.copytree(tiny_corpus, tmp_path / "moved"), out, **USUAL)
@@ -178,7 +180,7 @@ def test_a_run_that_ends_early(
             sys.exit(run(lambda: pretrain(tiny_corpus, out, **USUAL)))
     assert (getattr(ended.value, "code", type(ended.value)) or 0) == ending
     assert max([0, *(step for step, _ in step_folders(out / "checkpoints"))]) == saved_step
-    assert (f"interrupted at step {saved_step}/12" in log_of(out)) == (ending in (0, 130))
+    assert (f"interrupted at step {saved_step}/12" in read_log(out)) == (ending in (0, 130))
     errors = [
         line for line in capsys.readouterr().err.splitlines() if line.startswith(("error: ", "Traceback"))
     ]
@@ -201,7 +203,7 @@ def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, message):
     for name in lost:
         shutil.rmtree(out / name)
     pretrain(tiny_corpus, out, **USUAL)
-    assert message in log_of(out)
+    assert message in read_log(out)
     assert_equal_runs(straight, out)
 
 
@@ -213,8 +215,8 @@ def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
     assert not (out / "full/old").exists()  # what was trained again is exported again
-    assert f"step_12/{file}: corrupt" in log_of(out)
-    assert f"resuming from {out}/checkpoints/step_8" in log_of(out)
+    assert f"step_12/{file}: corrupt" in read_log(out)
+    assert f"resuming from {out}/checkpoints/step_8" in read_log(out)
     checkpoints = sorted(path.name for path in (out / "checkpoints").iterdir())
     assert checkpoints == ["step_12", "step_12.corrupt", "step_8"]
 
@@ -224,7 +226,7 @@ def test_a_checkpoint_that_was_being_replaced_is_put_back(straight, tiny_corpus,
     shutil.rmtree(out / "checkpoints/step_8")
     (out / "checkpoints/step_12").rename(out / "checkpoints/.step_12.old-1-elsewhere-0123abcd")
     pretrain(tiny_corpus, out, **USUAL)
-    assert f"resuming from {out}/checkpoints/step_12" in log_of(out)
+    assert f"resuming from {out}/checkpoints/step_12" in read_log(out)
     assert records(out) == records(straight)
 
 
@@ -239,7 +241,7 @@ def test_a_flipped_bit_in_a_shard(tiny_corpus, tmp_path, refused):
 # A folder that holds a run
 
 
-def change_times_of(folder: Path) -> dict[str, int]:
+def read_mtimes(folder: Path) -> dict[str, int]:
     """The time of the last change of every file but the lock and the log, by name."""
     times = {}
     for path in folder.rglob("*"):
@@ -250,12 +252,12 @@ def change_times_of(folder: Path) -> dict[str, int]:
 
 def test_a_finished_run_says_so(straight, tiny_corpus, out):
     """It trains and exports nothing."""
-    before = change_times_of(out)
+    before = read_mtimes(out)
     pretrain(tiny_corpus, out, **USUAL)
-    changed = {name for name, changed_at in change_times_of(out).items() if changed_at != before.get(name)}
+    changed = {name for name, changed_at in read_mtimes(out).items() if changed_at != before.get(name)}
     assert changed <= {"config.yaml", "metrics.jsonl"}  # these two are written again
     assert records(out) == records(straight)
-    assert "already finished: 12 steps" in log_of(out)
+    assert "already finished: 12 steps" in read_log(out)
 
 
 def test_another_configuration_is_named(straight, out, refused):
@@ -273,7 +275,7 @@ def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pret
     assert f"--init.encoder {out / 'full'} --init.lm_head same, and another run.seed" in line
     start = {"init__encoder": str(out / "full"), "init__lm_head": "same", "optimizer__steps": 1, **SHAPE}
     for seed in (1, 2):
-        log = log_of(pretrain(f"further-{seed}", run__seed=seed, **start))
+        log = read_log(pretrain(f"further-{seed}", run__seed=seed, **start))
         is_seed_of_first_run = seed == 1
         assert ("samples the same examples again. Change run.seed" in log) == is_seed_of_first_run
         assert "ignored" not in log  # the head and the language embeddings are used, too
@@ -304,7 +306,7 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
     """Only the old run's files are removed, and only if the new run can begin. The flag is not saved."""
     (out / "mine.txt").write_text("a note")
     (out / "tensorboard").mkdir()
-    before = change_times_of(out)
+    before = read_mtimes(out)
     for key, value, message in (
         ("corpus", "nowhere", "nowhere: not a complete corpus (missing manifest.json)"),
         ("init__encoder", "nowhere", "nowhere: no such folder"),
@@ -312,10 +314,10 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
         ("init__lm_head", out / "full", f"overwrite would remove {out}/full, "),
     ):
         assert message in refused(**{key: str(value)}, run__overwrite=True, **SHAPE)
-    assert change_times_of(out) == before
+    assert read_mtimes(out) == before
     pretrain(tiny_corpus, out, **USUAL, run__overwrite=True, run__stop_after_steps=5)
     assert not (out / "full").exists() and (out / "mine.txt").exists()
-    (notice,) = (line for line in log_of(out).splitlines() if "overwrite: " in line)
+    (notice,) = (line for line in read_log(out).splitlines() if "overwrite: " in line)
     assert f"removed the run in {out} (checkpoints, metrics.jsonl, tensorboard, full, encoder)" in notice
     assert "overwrite: false" in (out / "config.yaml").read_text()
     pretrain(tiny_corpus, out, **USUAL)

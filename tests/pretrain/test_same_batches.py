@@ -20,7 +20,7 @@ from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST
 from tests.launching import ROOT
 from tests.pretrain.examples import target_objectives
-from tests.pretrain.tiny_run import reader_of
+from tests.pretrain.tiny_run import make_reader
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
@@ -88,13 +88,13 @@ def small_sample(monkeypatch):
     monkeypatch.setattr("ernie_m.pretrain.run_length._PROBE_SEQUENCES", 400)
 
 
-def digest_of_run(corpus, name, *flags):
+def digest_run(corpus, name, *flags):
     """A digest of the batches and positions of a run's first steps, and of its steps if they are computed."""
     path = ROOT / "configs" / "pretrain" / f"{name}.yaml"
     config = parse_options(PretrainConfig, ["--config", str(path), *flags])
     config.optimizer.batch_size = min(config.optimizer.batch_size, 96)
     text = TrainingData.of(corpus, VOCABULARY, config)
-    reader = reader_of(config, text, make_phases(config.objectives, TOTAL_STEPS))
+    reader = make_reader(config, text, make_phases(config.objectives, TOTAL_STEPS))
     digest = hashlib.sha256()
     for _ in range(STEPS):
         step = reader.next()
@@ -126,10 +126,10 @@ DIGESTS = {
 
 @pytest.mark.parametrize("name", DIGESTS)
 def test_shipped_configuration_batches(corpus, name):
-    assert digest_of_run(corpus, name) == DIGESTS[name]
+    assert digest_run(corpus, name) == DIGESTS[name]
 
 
 def test_the_default_mixing_ratios(corpus):
     without_mixing_ratios = ["--objectives.mixing_ratios", "{}"]
-    assert digest_of_run(corpus, "continue", *without_mixing_ratios) == "1135992f0781b8bc"
-    assert digest_of_run(corpus, "exp1", "--data.pack_lines", "false") != DIGESTS["exp1"]
+    assert digest_run(corpus, "continue", *without_mixing_ratios) == "1135992f0781b8bc"
+    assert digest_run(corpus, "exp1", "--data.pack_lines", "false") != DIGESTS["exp1"]

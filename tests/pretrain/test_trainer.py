@@ -17,7 +17,7 @@ from ernie_m.training.engine import Engine
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
 
 
-def encoder_of(weights: dict) -> dict:
+def select_encoder(weights: dict) -> dict:
     """The tensors of the encoder."""
     prefixes = ("embeddings.", "encoder.", "pooler.")
     return {name: value for name, value in weights.items() if name.startswith(prefixes)}
@@ -32,15 +32,15 @@ def test_a_fresh_head_is_trained_alone_first(pretrain):
     after_6 = checkpoint(out, 6)
 
     # Until step 4 only the head and the language embeddings change, and Adam has no state of the encoder.
-    for name, value in encoder_of(after_2).items():
+    for name, value in select_encoder(after_2).items():
         assert (value == after_4[name]).all(), name
     for name in ("lm_head.dense.weight", "lm_head.bias", "language_embeddings.weight"):
         assert (after_2[name] != after_4[name]).any(), name
     assert not any(name.startswith("state/ernie_m") for name in after_4)
 
     # Then all of the encoder changes, but not the pooler's weight and bias: no objective uses them.
-    changed = {name for name, value in encoder_of(after_6).items() if (value != after_4[name]).any()}
-    assert len(changed) == len(encoder_of(after_4)) - 2
+    changed = {name for name, value in select_encoder(after_6).items() if (value != after_4[name]).any()}
+    assert len(changed) == len(select_encoder(after_4)) - 2
     # Steps 5 and 6 have updated the encoder. Before its first update, beta1_pow_acc is beta1, 0.98; each
     # update multiplies it with beta1.
     encoder_state = {name: value for name, value in after_6.items() if name.startswith("state/ernie_m.")}

@@ -43,7 +43,7 @@ def start_nodes(launcher: str, script: list, folder: Path) -> list[subprocess.Po
     return nodes
 
 
-def output_of_nodes(folder: Path) -> str:
+def read_node_output(folder: Path) -> str:
     return "".join((folder / f"node-{node}.txt").read_text() for node in range(2))
 
 
@@ -58,7 +58,7 @@ def wait(nodes: list[subprocess.Popen], seconds: float) -> list[int]:
                 os.killpg(node.pid, signal.SIGKILL)
 
 
-def worker_of(folder: Path, rank: int) -> int:
+def find_worker(folder: Path, rank: int) -> int:
     """The id of the process that trains as this rank. The launchers on the way to it have no rank."""
     for pid, environment, words in marked(folder):
         if environment.get("PADDLE_TRAINER_ID") == str(rank) and "run_pretrain.py" in words:
@@ -78,10 +78,10 @@ def test_a_node_dies_and_the_same_commands_go_on(tiny_corpus, tmp_path, launcher
     try:
         deadline = time.monotonic() + 200
         while not (out / "metrics.jsonl").exists() or len(losses_so_far(out)) < 12:
-            assert all(node.poll() is None for node in nodes), output_of_nodes(tmp_path)
-            assert time.monotonic() < deadline, output_of_nodes(tmp_path)
+            assert all(node.poll() is None for node in nodes), read_node_output(tmp_path)
+            assert time.monotonic() < deadline, read_node_output(tmp_path)
             time.sleep(0.02)
-        os.kill(worker_of(tmp_path, 1), signal.SIGKILL)
+        os.kill(find_worker(tmp_path, 1), signal.SIGKILL)
     except BaseException:
         wait(nodes, 0)
         raise
@@ -92,7 +92,7 @@ def test_a_node_dies_and_the_same_commands_go_on(tiny_corpus, tmp_path, launcher
     assert max(saved_steps) < EXACT["optimizer__steps"], "the run was over before the signal"
 
     codes = wait(start_nodes(launcher, script, tmp_path), 300)
-    assert codes == [0, 0], output_of_nodes(tmp_path)
+    assert codes == [0, 0], read_node_output(tmp_path)
     straight = pretrain(tiny_corpus, tmp_path / "whole", **EXACT)
     assert_same_run(out, straight)
     if launcher == "launch.py":  # both logs are there, in one folder

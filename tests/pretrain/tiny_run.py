@@ -22,7 +22,7 @@ def config(corpus: Path, output: Path = Path("unused"), **changes) -> PretrainCo
     return parse_options(PretrainConfig, command_lines.pretraining(corpus, output, **changes))
 
 
-def reader_of(settings: PretrainConfig, text: TrainingData, phases, *of_process) -> StepReader:
+def make_reader(settings: PretrainConfig, text: TrainingData, phases, *of_process) -> StepReader:
     """A reader of batches with this configuration. `of_process`: rank, world_size, position."""
     run = settings.run
     batch_size = settings.optimizer.batch_size

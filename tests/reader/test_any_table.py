@@ -43,14 +43,14 @@ KINDS = {  # what a row has -> the flag of each part; without one the columns ar
 NAMES = ["Nr", "Größe", "v1", "c d", "Satz"]
 
 
-def rows_of(path, kind, several=False, **flags):
+def read_parts(path, kind, several=False, **flags):
     """The rows that the package reads."""
     if KINDS[kind] is TableOptions:
         return [tuple(row) for row in PairRows(path, TableOptions(**flags), all_splits=True)]
     return [(*row.texts, row.label) for row in read_labeled(path, LabelOptions(**flags), several).rows]
 
 
-def flags_of(kind, names):
+def make_flags(kind, names):
     """The flags that name the columns of the parts of a row."""
     return {"columns": ",".join(names), "filter": "all"} if "query" in kind else dict(zip(kind, names))
 
@@ -95,9 +95,9 @@ def tables(draw):
     header = [names[part] for part in order]
     has_names = form != "cells" or draw(st.booleans())
     if has_names:
-        flags = flags_of(kind, names[: len(kind)])
+        flags = make_flags(kind, names[: len(kind)])
     else:
-        flags = flags_of(kind, [str(order.index(part) + 1) for part in range(len(kind))])
+        flags = make_flags(kind, [str(order.index(part) + 1) for part in range(len(kind))])
     if form == "cells":
         flags |= {"delimiter": "tab" if mark == "\t" else mark, "quoting": quoting is not None}
         flags["encoding"] = "cp1252" if encoding == "cp1252" else None
@@ -126,10 +126,10 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
         kind, ending, data, flags, rows, is_known = table
         path = tmp_path / f"a{ending}"
         path.write_bytes(data)
-        assert spaced(rows_of(path, kind, **flags)) == spaced(rows)
+        assert spaced(read_parts(path, kind, **flags)) == spaced(rows)
         read = None
         with suppress(UserError):
-            read = rows_of(path, kind)
+            read = read_parts(path, kind)
         assert read is None or (is_known and spaced(read) == spaced(rows))
 
     check()
@@ -178,7 +178,7 @@ def damaged(path, shape, *damages):
         lines[index] = DAMAGES[damage](rows[index - bool(mark)], lines[index], write)
     path.write_bytes("\n".join(lines).encode(errors="surrogateescape"))
     flags = {"delimiter": "tab" if mark == "\t" else mark, "quoting": quoting is not None} if mark else {}
-    return kind, flags | flags_of(kind, kind), rows, [index + 1 for index in indices]
+    return kind, flags | make_flags(kind, kind), rows, [index + 1 for index in indices]
 
 
 @pytest.mark.parametrize("damages", [*((damage,) for damage in DAMAGES), AT_ONCE], ids=" ".join)
@@ -188,9 +188,9 @@ def test_damage_is_never_passed_over_and_its_lines_are_named(tmp_path, shape, da
     path = tmp_path / f"a{SHAPES[shape][-1]}"
     kind, flags, rows, lines = damaged(path, shape, *damages)
     if "tabs" in shape and damages == ("lone quote",):
-        read = rows_of(path, kind, **flags)
+        read = read_parts(path, kind, **flags)
         rows[lines[0] - 2][0] = '"' + rows[lines[0] - 2][0]
         assert [*map(list, read)] == rows
     else:
-        message = error_of(rows_of, path, kind, **flags)
+        message = error_of(read_parts, path, kind, **flags)
         assert sorted(map(int, re.findall(r"(?<!to )line (\d+): ", message))) == lines, message

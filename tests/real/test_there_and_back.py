@@ -64,7 +64,7 @@ def asked_here(model, task, requests, folder):
     return [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
 
 
-def questions_of(data_dir, language, tokenizer):
+def read_questions(data_dir, language, tokenizer):
     """(question, context) of XQuAD, of contexts that fit into one window."""
     content = json.loads((data_dir / f"qa/xquad.{language}.json").read_text(encoding="utf-8"))
     for article in content["data"]:
@@ -80,7 +80,7 @@ def test_answers(answering, data_dir, tmp_path):
     reference = transformers.pipeline("question-answering", model=str(there), device="cpu")
     longest = open_checkpoint(ours).preprocessing.max_answer_length
     for language in ("en", "zh"):
-        pairs = list(questions_of(data_dir, language, reference.tokenizer))[: QUESTIONS // 2]
+        pairs = list(read_questions(data_dir, language, reference.tokenizer))[: QUESTIONS // 2]
         assert len(pairs) == QUESTIONS // 2
         differ = []
         requests = [{"question": question, "context": context} for question, context in pairs]
@@ -99,7 +99,7 @@ def test_answers(answering, data_dir, tmp_path):
         assert not differ
 
 
-def sentences_of(data_dir, language):
+def read_sentences(data_dir, language):
     """The words of each sentence of PAN-X."""
     text = (data_dir / f"ner/panx/dev-{language}.tsv").read_text(encoding="utf-8")
     for block in text.strip("\n").split("\n\n"):
@@ -114,7 +114,7 @@ def test_tags(tagging, data_dir, tmp_path):
         compared = 0
         differ = []
         sentences = []
-        for words in sentences_of(data_dir, language):
+        for words in read_sentences(data_dir, language):
             if len(tokenizer(words, is_split_into_words=True)["input_ids"]) <= 128:
                 sentences.append(words)
         sentences = sentences[: WORDS // 4]  # more than enough

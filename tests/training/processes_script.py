@@ -73,7 +73,7 @@ def lost() -> None:
         (FOLDER / "lost.txt").write_text(str(error))
 
 
-def seed_of_process() -> int:
+def choose_seed() -> int:
     """The first process has another seed than the others: the engine must make their weights equal."""
     return 3 if distributed.is_main() else 4
 
@@ -85,7 +85,7 @@ def masters() -> None:
         model.to(dtype="bfloat16")
 
     with mock.patch.object(paddle.amp, "decorate", decorate):
-        engine = make("float32", sharding_stage=1, seed=seed_of_process())
+        engine = make("float32", sharding_stage=1, seed=choose_seed())
         engine.precision.amp = "bf16"  # `Precision` would refuse this without a GPU
         engine.precision.level = "O2"
         engine._decorate()
@@ -105,7 +105,7 @@ def train(name: str, steps: int) -> None:
     their parts of the state to <name>.loaded before the first step, and to <name>.parts after the last one.
     """
     stage = int(name.split("/")[0])
-    engine = make(sharding_stage=stage, seed=seed_of_process())
+    engine = make(sharding_stage=stage, seed=choose_seed())
     start_folder = FOLDER / f"{name}.start"
     if start_folder.exists():
         engine.load_state_dict(read_step(start_folder))

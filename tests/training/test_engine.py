@@ -15,9 +15,9 @@ from tests.training.toy_training import (
     BATCH,
     STEPS,
     get_state,
-    loss_of,
     make,
-    micro_batches_of,
+    make_loss,
+    make_micro_batches,
     read_step,
     run,
     weights,
@@ -65,8 +65,8 @@ def test_a_parameter_without_a_gradient_does_not_change(straight_run):
     engine = make()
     run(engine, 5)
     before = weights(engine)
-    even, _ = micro_batches_of(5, 2)
-    engine.step([even], loss_of())
+    even, _ = make_micro_batches(5, 2)
+    engine.step([even], make_loss())
     after = weights(engine)
     assert (after["even.weight"] != before["even.weight"]).any()
     np.testing.assert_array_equal(after["odd.weight"], before["odd.weight"])
@@ -79,28 +79,28 @@ def test_each_seed_step_and_process_draws_its_own_dropout(monkeypatch):
         engine = make(dropout=0.5)
         engine.seed = seed
         engine.steps = step
-        losses.append(engine.step(micro_batches_of(0, 2), loss_of()).loss)
+        losses.append(engine.step(make_micro_batches(0, 2), make_loss()).loss)
     assert len(set(losses)) == 4 and losses[0] == losses[-1]
 
 
 def test_a_loss_that_is_not_finite_is_a_bad_step_though_its_gradient_is_finite():
     engine = make()
-    engine.step(micro_batches_of(0, 2), loss_of())
+    engine.step(make_micro_batches(0, 2), make_loss())
     before = weights(engine)
-    usual_loss = loss_of()
+    usual_loss = make_loss()
 
     def loss(model, micro_batch):
         value, sums = usual_loss(model, micro_batch)
         return value + float("nan"), sums
 
-    step = engine.step(micro_batches_of(1, 2), loss)
+    step = engine.step(make_micro_batches(1, 2), loss)
     assert math.isfinite(step.grad_norm) and step.skipped
     assert all((value == before[name]).all() for name, value in weights(engine).items())
 
 
 def loss_that_fails(engine: Engine, bad_steps: set[int]):
     """The loss of the toy, which is not a number in some steps."""
-    usual_loss = loss_of()
+    usual_loss = make_loss()
 
     def loss(model, micro_batch):
         value, sums = usual_loss(model, micro_batch)
@@ -117,14 +117,14 @@ def test_bad_steps_are_skipped_and_end_the_run():
     loss = loss_that_fails(engine, {1, 3, 4, 5})
     for step in range(5):
         before = weights(engine)
-        result = engine.step(micro_batches_of(step, 2), loss)
+        result = engine.step(make_micro_batches(step, 2), loss)
         changed = any((value != before[name]).any() for name, value in weights(engine).items())
         assert result.skipped == (step in (1, 3, 4))
         assert changed == (step == 2)  # step 0 is not skipped, but its rate is 0
     assert engine.steps == 5
     assert engine.bad_in_a_row == 2
     assert engine.optimizer.lr_scheduler.last_epoch == 5
-    assert "step 6: " in error_of(engine.step, micro_batches_of(5, 2), loss)
+    assert "step 6: " in error_of(engine.step, make_micro_batches(5, 2), loss)
     assert engine.steps == 6
 
 
@@ -132,13 +132,13 @@ def test_a_resumed_run_counts_bad_steps_on():
     """Steps 3 and 4 are bad before the run stops, and step 5 after it has gone on: three in a row."""
     first = make()
     for step in range(5):
-        first.step(micro_batches_of(step, 2), loss_that_fails(first, {1, 3, 4}))
+        first.step(make_micro_batches(step, 2), loss_that_fails(first, {1, 3, 4}))
     second = make(max_bad_steps=3)
     toy_training.load(second, weights(first), get_state(first))
     assert second.steps == 5
     assert second.bad_in_a_row == 2
     assert "3 consecutive steps" in error_of(
-        second.step, micro_batches_of(5, 2), loss_that_fails(second, {5})
+        second.step, make_micro_batches(5, 2), loss_that_fails(second, {5})
     )
 
 
@@ -155,7 +155,7 @@ def test_a_stop_request_abandons_the_step(after, threads, monkeypatch):
     run(engine, 3)
     run(straight, 4)
     before = weights(engine)
-    usual_loss = loss_of()
+    usual_loss = make_loss()
     stop = []  # true once it is not empty
     if after == 0:
         stop.append("now")
@@ -167,7 +167,7 @@ def test_a_stop_request_abandons_the_step(after, threads, monkeypatch):
             stop.append("now")
         return usual_loss(model, micro_batch)
 
-    without_end = itertools.cycle(micro_batches_of(3, 3))
+    without_end = itertools.cycle(make_micro_batches(3, 3))
     assert engine.step(without_end, loss_with_a_request, stop) is None
     most = after + 2 * threads if threads > 1 else after
     assert after <= len(micro_batches) <= most
@@ -182,15 +182,15 @@ def test_a_step_that_no_process_may_leave_ends_before_it_is_abandoned():
     engine = make(clip_norm=None)
     before = weights(engine)
     stop = []
-    assert engine.step(micro_batches_of(0, 3), loss_that_asks(stop), stop, divisible=False) is None
+    assert engine.step(make_micro_batches(0, 3), loss_that_asks(stop), stop, divisible=False) is None
     assert len(stop) == 3
     assert_close(weights(engine), before, 0.0)
-    assert not engine.step(micro_batches_of(0, 3), loss_of()).skipped
+    assert not engine.step(make_micro_batches(0, 3), make_loss()).skipped
 
 
 def loss_that_asks(stop: list):
     """The loss of the toy, which asks to stop in each micro-batch."""
-    return lambda *arguments: (stop.append("now"), loss_of()(*arguments))[1]
+    return lambda *arguments: (stop.append("now"), make_loss()(*arguments))[1]
 
 
 def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
@@ -205,7 +205,7 @@ def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
     assert_equal_steps(run(engine, 15), run(make("float32"), 15), 1e-6)
     assert engine.scaler.state_dict()["scale"] == 2.0**13  # 2^10, doubled three times in 15 steps
     before = weights(engine)
-    usual_loss = loss_of()
+    usual_loss = make_loss()
 
     def overflowing(model, micro_batch):
         """A finite loss with an infinite gradient: of 0 x 1e30 x 1e30, in float32."""
@@ -214,7 +214,7 @@ def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
         return loss + zero * 1e30 * 1e30, {}
 
     for _ in range(3):
-        step = engine.step(micro_batches_of(0, 2), overflowing)
+        step = engine.step(make_micro_batches(0, 2), overflowing)
         assert step.skipped
         assert math.isfinite(step.loss)
         assert not math.isfinite(step.grad_norm)
@@ -223,13 +223,13 @@ def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
     assert_close(weights(engine), before, 0.0)
     # With float16 only the gradient decides whether a step is skipped, not the loss.
     step = engine.step(
-        micro_batches_of(1, 2), lambda model, part: (usual_loss(model, part)[0] + math.inf, {})
+        make_micro_batches(1, 2), lambda model, part: (usual_loss(model, part)[0] + math.inf, {})
     )
     assert not step.skipped and math.isinf(step.loss)
     assert (weights(engine)["even.weight"] != before["even.weight"]).any()
     # A smaller scale does not mend a loss that is not finite itself, so that counts.
     step = engine.step(
-        micro_batches_of(2, 2), lambda model, part: (usual_loss(model, part)[0] * math.nan, {})
+        make_micro_batches(2, 2), lambda model, part: (usual_loss(model, part)[0] * math.nan, {})
     )
     assert step.skipped and engine.bad_in_a_row == 1
 

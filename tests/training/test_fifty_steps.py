@@ -61,8 +61,8 @@ class Plain(PlainPretraining):
         return F.cross_entropy(self.logits(states), labels)
 
 
-def train_plainly(model: nn.Layer, loss_of, batches: list) -> list[float]:
-    """The losses of a training with Paddle's optimizer. `loss_of` takes the arrays of a batch as tensors."""
+def train_plainly(model: nn.Layer, compute_loss, batches: list) -> list[float]:
+    """The losses of a training with Paddle's optimizer. `compute_loss` takes a batch as tensors."""
     decayed = {parameter.name for name, parameter in model.named_parameters() if is_decayed(name)}
     optimizer = paddle.optimizer.AdamW(
         RATE,
@@ -74,7 +74,7 @@ def train_plainly(model: nn.Layer, loss_of, batches: list) -> list[float]:
     )
     losses = []
     for batch in batches:
-        loss = loss_of(*(paddle.to_tensor(array) for array in batch))
+        loss = compute_loss(*(paddle.to_tensor(array) for array in batch))
         loss.backward()
         optimizer.step()
         for parameter in model.parameters():
@@ -83,11 +83,11 @@ def train_plainly(model: nn.Layer, loss_of, batches: list) -> list[float]:
     return losses
 
 
-def train(model: nn.Layer, loss_of, batches: list) -> list[float]:
-    """The losses of a training with our optimizer and engine. `loss_of` takes a batch."""
+def train(model: nn.Layer, compute_loss, batches: list) -> list[float]:
+    """The losses of a training with our optimizer and engine. `compute_loss` takes a batch."""
     optimizer = build_optimizer(model, RATE, weight_decay=DECAY, eps=1e-6)
     engine = Engine(model, optimizer, clip_norm=NORM)
-    steps = [engine.step([batch], lambda _, batch: (loss_of(batch), {})) for batch in batches]
+    steps = [engine.step([batch], lambda _, batch: (compute_loss(batch), {})) for batch in batches]
     assert any(step.grad_norm > NORM for step in steps)  # something is clipped
     return [step.loss for step in steps]
 
@@ -113,11 +113,11 @@ def test_fine_tuning():
         batches.append((ids, labels))
     batches *= STEPS // DIFFERENT
 
-    def loss_of(batch):
+    def compute_loss(batch):
         ids, labels = batch
         return F.cross_entropy(model(padded_batch(ids)), paddle.to_tensor(labels))
 
-    assert_same_losses(train_plainly(plain, plain.classify, batches), train(model, loss_of, batches))
+    assert_same_losses(train_plainly(plain, plain.classify, batches), train(model, compute_loss, batches))
 
 
 def test_masked_language_modeling():
@@ -135,10 +135,10 @@ def test_masked_language_modeling():
         cells = real_cells(batch.inputs.lengths)[batch.targets]
         arrays.append((padded(batch.inputs.input_ids, batch.inputs.lengths, 1), cells, batch.target_ids))
 
-    def loss_of(batch):
+    def compute_loss(batch):
         (on_device,) = to_device([batch])
         total, _ = batch_loss(model, on_device)
         return total / len(batch.targets)
 
-    losses = train(model, loss_of, batches)
+    losses = train(model, compute_loss, batches)
     assert_same_losses(train_plainly(plain, plain.predict_masked, arrays), losses)

@@ -14,7 +14,7 @@ from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.utils.logging import logger
 from tests.launching import clean_environment, start_python
 
-pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
+pytestmark = pytest.mark.usefixtures("default_signals")
 
 
 def send(number: signal.Signals) -> None:

@@ -24,11 +24,11 @@ FAST = (
 def test_plain_float64_equals_fast_kernels(monkeypatch, name):
     paddle.set_default_dtype("float64")
     try:
-        fast = toys.results_of(name, "float64", Precision(), LARGE)
+        fast = toys.train_and_evaluate(name, "float64", Precision(), LARGE)
         monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
         for kernel in FAST:  # whoever takes one now fails
             monkeypatch.setattr(kernel, None)
-        plain = toys.results_of(name, "float64", Precision(), LARGE)
+        plain = toys.train_and_evaluate(name, "float64", Precision(), LARGE)
     finally:
         paddle.set_default_dtype("float32")
     np.testing.assert_allclose(plain, fast, rtol=1e-12, atol=1e-12)

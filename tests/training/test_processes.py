@@ -41,7 +41,7 @@ def end(folder: Path, name: str) -> dict:
     return np.load(folder / f"{name}.npy", allow_pickle=True).item()
 
 
-def parts_of_three() -> tuple[dict, list[dict]]:
+def split_state_in_three() -> tuple[dict, list[dict]]:
     """The state after step 8 of one process, and its arrays as three processes divide them."""
     engine = make()
     run(engine, 8)
@@ -60,7 +60,7 @@ def proofs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("proofs")
     for stage in ("0", "1"):
         (folder / stage).mkdir()
-    values, (arrays, *parts) = parts_of_three()
+    values, (arrays, *parts) = split_state_in_three()
     del values["optimizer"]
     write_checkpoint(folder / "1/three.start", FILES, arrays, values)
     for rank, part in enumerate(parts, 1):
@@ -201,7 +201,7 @@ def test_o2_exports_all_master_weights(proofs):
 
 def test_two_and_one_processes_load_state_from_three(proofs):
     """Two processes have written what they read of three as two parts, each with some arrays."""
-    saved, _ = parts_of_three()
+    saved, _ = split_state_in_three()
     parts = [safe.read(path) for path in (proofs / "1/three.loaded").rglob("arrays*")]
     assert len(parts) == 2 and all(parts) and sum(map(len, parts)) == len(saved["optimizer"])
     for folder in ("three.start", "three.loaded"):

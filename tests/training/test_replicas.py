@@ -29,7 +29,7 @@ def threads(monkeypatch):
     return lambda count: monkeypatch.setenv("OMP_NUM_THREADS", str(count))
 
 
-def bits_of(engine: Engine) -> dict[str, bytes]:
+def read_bits(engine: Engine) -> dict[str, bytes]:
     """Those of weights and moments."""
     tensors = engine.parameters | engine.state_dict()["optimizer"]
     return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
@@ -37,7 +37,7 @@ def bits_of(engine: Engine) -> dict[str, bytes]:
 
 def classifier(precision: Precision | None = None) -> Engine:
     paddle.seed(1)
-    return toys.engine_for(SequenceClassifier(toys.config_of(dropout=DROPOUT), 3), precision)
+    return toys.engine_for(SequenceClassifier(toys.make_config(dropout=DROPOUT), 3), precision)
 
 
 def micro_batches(step: int, count: int = 5) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -49,20 +49,20 @@ def micro_batches(step: int, count: int = 5) -> list[tuple[np.ndarray, np.ndarra
     return batches
 
 
-def loss_of(model, batch):
+def compute_loss(model, batch):
     ids, labels = batch
     return F.cross_entropy(model(padded_batch(ids)), paddle.to_tensor(labels)), {}
 
 
 def with_all_words(model, batch):
-    """`loss_of`; in some micro-batches with a term whose gradient is of the whole embedding matrix."""
-    loss, values = loss_of(model, batch)
+    """`compute_loss`; in some micro-batches with a term whose gradient is of the whole embedding matrix."""
+    loss, values = compute_loss(model, batch)
     words = model.ernie_m.embeddings.word_embeddings
     return (loss + words.weight.square().sum() if batch[1][0] == 1 else loss), values
 
 
 def fine_tuned(
-    recompute: bool = False, precision: Precision | None = None, loss_of: Callable = loss_of
+    recompute: bool = False, precision: Precision | None = None, compute_loss: Callable = compute_loss
 ) -> tuple[list[tuple], dict]:
     """The losses and norms of a classifier with dropout, and its bits. A layer is frozen in step 0."""
     engine = classifier(precision)
@@ -71,8 +71,8 @@ def fine_tuned(
     for number in range(STEPS):
         for parameter in engine.model.ernie_m.encoder.layers[0].parameters():
             parameter.stop_gradient = number == 0
-        steps.append(engine.step(micro_batches(number), loss_of))
-    return [(step.loss, step.grad_norm) for step in steps], bits_of(engine)
+        steps.append(engine.step(micro_batches(number), compute_loss))
+    return [(step.loss, step.grad_norm) for step in steps], read_bits(engine)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -86,9 +86,9 @@ def test_fine_tuning(threads, recompute):
 
 def test_dense_embedding_gradient(threads):
     threads(1)
-    alone, _ = fine_tuned(loss_of=with_all_words)
+    alone, _ = fine_tuned(compute_loss=with_all_words)
     threads(2)
-    assert np.allclose(fine_tuned(loss_of=with_all_words)[0], alone, rtol=1e-5)
+    assert np.allclose(fine_tuned(compute_loss=with_all_words)[0], alone, rtol=1e-5)
 
 
 def test_an_only_micro_batch_has_all_cores(threads):
@@ -109,12 +109,12 @@ def test_copies_follow_their_model(threads):
     def trained(count: int) -> tuple[float, dict]:
         threads(count)
         engine = classifier()
-        engine.step(micro_batches(0), loss_of)
+        engine.step(micro_batches(0), compute_loss)
         weight = engine.model.classifier.weight
         paddle.full_like(weight, 0.1)._share_buffer_to(weight)
-        loss = engine.step(micro_batches(1), loss_of).loss
+        loss = engine.step(micro_batches(1), compute_loss).loss
         assert (count > 1) <= len(engine.replicas._idle) <= count  # each copy is used again
-        return loss, bits_of(engine)
+        return loss, read_bits(engine)
 
     assert trained(3) == trained(1)
 
@@ -134,7 +134,7 @@ def test_pre_training(threads, objective):
 
     def trained() -> tuple[list[float], dict]:
         engine = toys.engine_for(toys.make_model("float32", dropout=DROPOUT))
-        return toys.train(engine, objective, STEPS), bits_of(engine)
+        return toys.train(engine, objective, STEPS), read_bits(engine)
 
     threads(1)
     alone = trained()
@@ -149,7 +149,7 @@ def test_each_micro_batch_has_its_own_dropout(threads):
     seen = []
 
     def loss(model, micro_batch):
-        total, sums = loss_of(model, micro_batch)
+        total, sums = compute_loss(model, micro_batch)
         seen.append(total.item())
         return total, sums
 
@@ -171,7 +171,7 @@ def test_what_a_worker_raises(threads):
 
     def fails_at_the_third(model, numbered):
         number, batch = numbered
-        loss, _ = loss_of(model, batch)
+        loss, _ = compute_loss(model, batch)
         loss.backward()
         if number == 2:
             raise ZeroDivisionError
@@ -180,8 +180,8 @@ def test_what_a_worker_raises(threads):
         list(engine.replicas.each(fails_at_the_third, enumerate(batches)))
     engine._drop_gradients()
     straight = classifier()
-    assert engine.step(batches, loss_of) == straight.step(batches, loss_of)
-    assert bits_of(engine) == bits_of(straight)
+    assert engine.step(batches, compute_loss) == straight.step(batches, compute_loss)
+    assert read_bits(engine) == read_bits(straight)
 
 
 def test_after_workers_that_nobody_waited_for(threads):
@@ -190,4 +190,4 @@ def test_after_workers_that_nobody_waited_for(threads):
     results = in_workers(lambda number: number, range(50))
     next(results)
     results.close()
-    assert math.isfinite(classifier().step(micro_batches(0), loss_of).loss)
+    assert math.isfinite(classifier().step(micro_batches(0), compute_loss).loss)

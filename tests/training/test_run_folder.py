@@ -51,12 +51,12 @@ def save(model):
             evaluation = {"step": best, "epoch": 0, "selected_by": 1.0, "scores": {}}
         trainer = {"position": [0, step], "evaluated": evaluated, "best": evaluation}
         values = {"engine": {"steps": step}, "identity": fingerprint, "seed": 1, "trainer": trainer}
-        folder.save_step(step, files_of(model, step), {"moment": np.full(2, step)}, values)
+        folder.save_step(step, make_model_files(model, step), {"moment": np.full(2, step)}, values)
 
     return write
 
 
-def files_of(model: ErnieMModel, step: int) -> ModelFiles:
+def make_model_files(model: ErnieMModel, step: int) -> ModelFiles:
     """The files of a model after a step."""
     return model_files(model, model.config, settings={"step": step})
 
@@ -71,7 +71,7 @@ def folder(tmp_path):
 def test_reject_state_from_another_revision(folder, save, model, number):
     """It is no damage: the folder keeps its name, and the one before it is not taken instead."""
     save(folder, 2)
-    folder.save_step(4, files_of(model, 4), {}, {"format": number})
+    folder.save_step(4, make_model_files(model, 4), {}, {"format": number})
     line = error_of(folder.resume, IDENTITY)
     assert line.startswith(f"{folder.path}/step_4/training_state/state.json: ") and "revision" in line
     assert names_in(folder.path) == ["step_2", "step_4"]
@@ -94,7 +94,7 @@ def test_resume_from_another_folder(folder, save, tmp_path):
 def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp_path, monkeypatch):
     """A run that goes on from a step of another folder copies that folder's best/."""
     save(folder, 4, best=2, evaluated=4)
-    folder.save_best(files_of(model, 2))
+    folder.save_best(make_model_files(model, 2))
     second = OutputDir(tmp_path / "second", RULES, keep_checkpoints=2, resume_from=folder.path / "step_4")
     copytree = shutil.copytree
 
@@ -122,15 +122,15 @@ def test_best_model_from_another_step(folder, save, model):
         assert f"/best: {error}, but the run selected step 2 before step_4. " in line
 
     assert_refused("missing")
-    folder.save_best(files_of(model, 3))
+    folder.save_best(make_model_files(model, 3))
     assert_refused("contains step 3")
-    folder.save_best(files_of(model, 4))
+    folder.save_best(make_model_files(model, 4))
     assert_refused("contains step 4")
-    folder.save_best(files_of(model, 5))
+    folder.save_best(make_model_files(model, 5))
     state = folder.resume(IDENTITY).values["trainer"]
     assert state["best"] is None
     assert state["evaluated"] == -1
-    folder.save_best(files_of(model, 2))
+    folder.save_best(make_model_files(model, 2))
     state = folder.resume(IDENTITY).values["trainer"]
     assert state["best"]["step"] == 2
     assert state["evaluated"] == 4
@@ -195,9 +195,9 @@ def test_seeds_have_separate_folders(folder, save, model):
     seed.finish(best)
     assert seed.is_finished()
     assert error_of(seed.selected).startswith(f"{seed.path / 'best'}: missing")
-    seed.save_best(files_of(model, 4))
+    seed.save_best(make_model_files(model, 4))
     assert error_of(seed.selected).startswith(f"{seed.path / 'best'}: contains step 4")
-    seed.save_best(files_of(model, 2))
+    seed.save_best(make_model_files(model, 2))
     assert seed.selected() == best
     path = seed.path / "selected.json"
     path.write_text("")

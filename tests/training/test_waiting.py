@@ -22,7 +22,7 @@ from ernie_m.reader.batching import ExampleBatch
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step
 from ernie_m.training.precision import Precision
-from tests.pretrain.examples import LANGUAGES, masked_counts, objectives, of_all_four
+from tests.pretrain.examples import LANGUAGES, make_batch_with_all, masked_counts, objectives
 
 # The methods with which the host reads a tensor.
 READING = ("numpy", "item", "tolist", "__array__", "__bool__", "__int__", "__float__", "__index__")
@@ -91,7 +91,7 @@ def train_step(engine: Engine, pseudo_tokens: PseudoTokenGenerator, step_batches
 
 def two_micro_batches() -> StepBatches:
     """A step with two micro-batches of all objectives."""
-    batches = [of_all_four(objectives(), seed) for seed in (1, 2)]
+    batches = [make_batch_with_all(objectives(), seed) for seed in (1, 2)]
     counts: Counter = Counter()  # of each objective in the step
     for batch in batches:
         counts.update(masked_counts(batch))

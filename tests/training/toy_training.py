@@ -38,7 +38,7 @@ class Toy(nn.Layer):
         return self.odd(x) if is_odd else self.even(x)
 
 
-def micro_batches_of(step: int, count: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
+def make_micro_batches(step: int, count: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
     """The batch of a step as `count` (2 or 3) micro-batches of unequal size, each all even or all odd ids.
 
     Returns:
@@ -66,7 +66,7 @@ def make(dtype: str = "float64", dropout: float = 0.0, seed: int = 3, **options)
     return Engine(model, optimizer, seed=seed, sums=("correct", "count"), **options)
 
 
-def loss_of():
+def make_loss():
     """The function for `Engine.step`: cross-entropy divided by the global count, and two sums."""
 
     def loss(model, micro_batch):
@@ -85,8 +85,8 @@ def run(engine: Engine, steps: int, micro_batches: int = 2) -> list[Step]:
     world = distributed.world_size()
     results = []
     for step in range(engine.steps, steps):
-        of_this_process = micro_batches_of(step, micro_batches)[rank::world]
-        results.append(engine.step(of_this_process, loss_of()))
+        of_this_process = make_micro_batches(step, micro_batches)[rank::world]
+        results.append(engine.step(of_this_process, make_loss()))
     return results
 
 
