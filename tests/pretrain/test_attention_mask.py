@@ -1,7 +1,6 @@
-"""The matrices that are drawn in the docstrings and in docs/objectives.md are the matrices that are made."""
+"""The matrices that are drawn in the docstrings are the matrices that are made."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from ernie_m.pretrain.objectives import btmlm, camlm, mmlm, tlm
 from tests.pretrain.examples import attention_mask, compact
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "objectives.md"
 SIDE = np.array([0, 0, 0, 1, 1, 1, 1])  # x1 M2 x3 | y4 M5 M6 y7
 MASKED = np.array([0, 1, 0, 0, 1, 1, 0], dtype=bool)
 UNMASKED_CONTEXT = ("x1 M2 x3 y4 M5 M6 y7", attention_mask(SIDE, MASKED))
@@ -54,8 +52,3 @@ def drawn(text: str) -> dict[str, np.ndarray]:
 )
 def test_each_file_draws_its_matrices(file, labels, matrix):
     assert np.array_equal(drawn(file.__doc__)[labels], matrix)
-
-
-def test_the_document_draws_the_matrix():
-    labels, matrix = UNMASKED_CONTEXT
-    assert np.array_equal(drawn(DOCUMENT.read_text(encoding="utf-8"))[labels], matrix)
