@@ -181,7 +181,7 @@ def clone(tmp_path_factory):
     (folder / "configs" / "pretrain").symlink_to(ROOT / "configs" / "pretrain")
     piece_model = train_piece_model(folder / "piece.model")
     shutil.copy(piece_model, folder / "configs")
-    for location in ("data/vocab", "output/table/vocab", "output/e5-trimmed"):
+    for location in ("data/vocab", "output/table/vocab"):
         (folder / location).mkdir(parents=True, exist_ok=True)
         shutil.copy(piece_model, folder / location)
     put_models(folder, Tokenizer(piece_model_path=piece_model))
@@ -209,7 +209,6 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
         (models / "encode", "checkpoints/sentences/best"),
         (models / "classify", "output/pretrain-own/encoder"),
         (models / "encode", "configs/e5-small"),
-        (models / "encode", "output/e5-trimmed"),
     ):
         shutil.copytree(source, folder / target, dirs_exist_ok=True)
         tokenizer.write_vocab(folder / target / "vocab.txt")
