@@ -54,11 +54,11 @@ def pretraining(folder: Path, processes: int) -> list[str]:
     return [sys.executable, *TWO_PROCESSES * (processes > 1), str(ROOT / "run_pretrain.py"), *flags]
 
 
-def finetuning(folder: Path, program: list[str]) -> list[str]:
+def finetuning(folder: Path, command: list[str]) -> list[str]:
     """The command of a fine-tuning on a made-up task."""
     data = toys.make_classification(folder, train=480)
     options = {"batch_size": 16, "save_steps": 4, "validation_steps": 10, "keep_checkpoints": 3}
-    return [sys.executable, *program, *command_lines.classification(data, OUTPUT, **options)]
+    return [sys.executable, *command, *command_lines.classification(data, OUTPUT, **options)]
 
 
 def corpus(folder: Path) -> list[str]:

@@ -164,12 +164,12 @@ def weights(config: dict) -> dict[str, np.ndarray]:
 
 
 @cache
-def model(form: str) -> str:
+def model(model_format: str) -> str:
     """A model in a form: XLM-R's and sentence-transformers' are written here, others by `ernie-m convert`."""
-    if form not in ("xlm-roberta", "sentence-transformers"):
-        start("convert", model("xlm-roberta"), form, to=form, allow_lossy="true")
-        return form
-    is_bert = form == "sentence-transformers"
+    if model_format not in ("xlm-roberta", "sentence-transformers"):
+        start("convert", model("xlm-roberta"), model_format, to=model_format, allow_lossy="true")
+        return model_format
+    is_bert = model_format == "sentence-transformers"
     config = {
         **SIZES,
         "model_type": "bert" if is_bert else "xlm-roberta",
@@ -183,20 +183,20 @@ def model(form: str) -> str:
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
     }
-    Path(form, "1_Pooling").mkdir(parents=True)
-    shutil.copy(piece_model(), f"{form}/sentencepiece.bpe.model")
-    save_file(weights(config), f"{form}/model.safetensors")
-    write(f"{form}/config.json", config)
+    Path(model_format, "1_Pooling").mkdir(parents=True)
+    shutil.copy(piece_model(), f"{model_format}/sentencepiece.bpe.model")
+    save_file(weights(config), f"{model_format}/model.safetensors")
+    write(f"{model_format}/config.json", config)
     if is_bert:
         paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
         modules = [
             {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for number, (kind, path) in enumerate(paths.items())
         ]
-        write(f"{form}/modules.json", [json.dumps(modules)])
-        write(f"{form}/1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": "mean"})
-        write(f"{form}/sentence_bert_config.json", {"max_seq_length": 64})
-    return form
+        write(f"{model_format}/modules.json", [json.dumps(modules)])
+        write(f"{model_format}/1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": "mean"})
+        write(f"{model_format}/sentence_bert_config.json", {"max_seq_length": 64})
+    return model_format
 
 
 @cache
@@ -294,11 +294,11 @@ def pretraining(**flags: object) -> Parts:
     )
 
 
-def finetuning(program: str, form: str, **flags: object) -> Parts:
+def finetuning(command: str, model_format: str, **flags: object) -> Parts:
     """Ten steps of a program with the official flags, from a model in a form."""
     return outcome(
-        program,
-        init_pretraining_params=model(form),
+        command,
+        init_pretraining_params=model(model_format),
         checkpoints="out",
         batch_size=8,
         max_steps=10,
@@ -310,10 +310,10 @@ def finetuning(program: str, form: str, **flags: object) -> Parts:
     )
 
 
-def on_labels(program: str, form: str, train_set: str, **flags: object) -> Parts:
+def on_labels(command: str, model_format: str, train_set: str, **flags: object) -> Parts:
     return finetuning(
-        program,
-        form,
+        command,
+        model_format,
         train_set=f"{labeled()}/{train_set}",
         dev_set=f"labeled/{train_set.replace('train', 'dev.%s')}",
         lang_map_config="labeled/languages.json",
@@ -326,13 +326,13 @@ def fit(table: str, **options: bool) -> Parts:
     return outcome("fit", f"{labeled()}/{table}", model=model("xlm-roberta"), output="out", **options)
 
 
-def vectors(form: str, **flags: object) -> Parts:
+def vectors(model_format: str, **flags: object) -> Parts:
     lines = [line for language in WORDS for line in sentences(language, 6, seed=8)]
     return outcome(
         "encode_vector",
         data_set=write("texts.tsv", ["text_a", *lines]),
         output_dir="out",
-        init_pretraining_params=model(form),
+        init_pretraining_params=model(model_format),
         use_cuda="false",
         **flags,
     )
@@ -393,8 +393,8 @@ ITEMS: dict[str, Callable[[], Parts]] = {
     "fit, whole model": partial(fit, "paired.train.tsv"),
     "train": lambda: outcome("train", pairs("de"), output="out"),
     **{
-        f"vectors, {form}, {name}": partial(vectors, form, **flags)
-        for form in ("fluid", "ernie-m", "xlm-roberta", "sentence-transformers")
+        f"vectors, {model_format}, {name}": partial(vectors, model_format, **flags)
+        for model_format in ("fluid", "ernie-m", "xlm-roberta", "sentence-transformers")
         for name, flags in {
             "default": {"vectors": "model"},
             "layer 1 in Paddle": {"vectors": "mean_without_special", "layer": "1", "engine": "paddle-eager"},

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from ernie_m import __main__ as programs
+from ernie_m import __main__ as cli
 from ernie_m.__main__ import ALL_COMMANDS, run_command
 from ernie_m.commands import export
 from ernie_m.finetune.finetune_args import FinetuneFlags
@@ -277,9 +277,9 @@ def test_a_command_runs(clone_copy, monkeypatch, line):
         command = after_pipe
         piped = subprocess.run(["sh", "-c", before_pipe], capture_output=True, check=True).stdout
         give_input(monkeypatch, piped)
-    starts, program, *flags = shlex.split(command)
+    starts, script, *flags = shlex.split(command)
     assert starts in (".venv/bin/python", ".venv/bin/ernie-m")
-    name = program.removesuffix(".py")
+    name = script.removesuffix(".py")
     # Folders that the command must make itself are in `clone` for other commands.
     if name == "build_corpus":
         shutil.rmtree(get_value("--output", flags), ignore_errors=True)
@@ -318,18 +318,18 @@ def launched(scripts: Path, line: str) -> tuple[str, list[str]]:
         line, shell=True, cwd=scripts, env=clean_environment(), capture_output=True, text=True, check=True
     )
     words = json.loads(process.stdout)  # of launch.py: its own flags, the program, the program's flags
-    (program,) = (word for word in words if word.endswith(".py"))
-    return program, words[words.index(program) + 1 :]
+    (script,) = (word for word in words if word.endswith(".py"))
+    return script, words[words.index(script) + 1 :]
 
 
 @pytest.mark.parametrize("line", commands_run(by=RECIPE))
 def test_command_accepts_recipe_flags(scripts, monkeypatch, line):
     """The program takes the flags that the script gives to launch.py."""
     monkeypatch.chdir(scripts)
-    program, flags = launched(scripts, line)
-    if program == "run_pretrain.py":
+    script, flags = launched(scripts, line)
+    if script == "run_pretrain.py":
         parse_options(PretrainConfig, flags)
-    elif program == "run_retrieval.py":
+    elif script == "run_retrieval.py":
         parse_options(RetrievalFlags, flags)
     else:
         parse_options(FinetuneFlags, flags)
@@ -337,9 +337,9 @@ def test_command_accepts_recipe_flags(scripts, monkeypatch, line):
 
 def test_list_commands():
     """Those of the paper have a heading of their own."""
-    adopters, paper = programs.format_usage().split("The paper, with the official flags:")
-    assert len(programs.COMMANDS) <= 12
-    assert all(f"\n  {name} " in (adopters if name in programs.COMMANDS else paper) for name in ALL_COMMANDS)
+    adopters, paper = cli.format_usage().split("The paper, with the official flags:")
+    assert len(cli.COMMANDS) <= 12
+    assert all(f"\n  {name} " in (adopters if name in cli.COMMANDS else paper) for name in ALL_COMMANDS)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m import __main__ as programs
+from ernie_m import __main__ as cli
 from tests import toys
 from tests.launching import call_main, one_error
 
@@ -47,8 +47,8 @@ def test_a_mistake_is_one_line(locations, tmp_path, monkeypatch, capsys, files, 
             path.write_bytes(text.encode("utf-8", "surrogateescape"))
     lines = [shlex.split(line.removeprefix("ernie-m ")) for line in command.format(**locations).split(" && ")]
     for line in lines[:-1]:
-        call_main(programs, line)
-    error = one_error(partial(call_main, programs, lines[-1]), capsys)
+        call_main(cli, line)
+    error = one_error(partial(call_main, cli, lines[-1]), capsys)
     for name in names.split("; "):
         location = re.sub(r"(\\\.\w+):(\d+)$", r"\1\\D{1,9}\2\\b", re.escape(name))
         assert re.search(location, error), error

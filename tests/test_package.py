@@ -73,10 +73,10 @@ def run_in(users_folder, packages):
     If it is to end with another `code` than 0: what it prints on stderr.
     """
 
-    def call(program: str, code: int = 0) -> str:
+    def call(source: str, code: int = 0) -> str:
         first = f"import sys; sys.path.insert(0, {str(packages)!r})\n"
         completed = subprocess.run(
-            [sys.executable, "-I", "-c", first + program],
+            [sys.executable, "-I", "-c", first + source],
             cwd=users_folder,
             env=clean_environment(PYTHONPATH=str(packages)),  # for processes that it starts
             capture_output=True,
@@ -91,7 +91,7 @@ def run_in(users_folder, packages):
 
 def test_a_users_model_is_not_taken_for_a_link(run_in, users_folder):
     """Nothing looks for links, and the user's folder of that name is imported."""
-    program = f"""
+    source = f"""
 for room in {OWN_NAMES}:
     __import__("ernie_m." + room)
 print([finder for finder in sys.meta_path if finder.__module__.startswith("ernie_m")])
@@ -101,7 +101,7 @@ try:
 except RuntimeError as error:
     print(error)
 """
-    assert run_in(program).splitlines() == ["[]", "a file of the user was imported"]
+    assert run_in(source).splitlines() == ["[]", "a file of the user was imported"]
 
 
 def test_it_has_what_is_used_without_a_checkout(packages):
@@ -152,15 +152,15 @@ def test_package_launcher_equals_a_checkout(run_in, users_folder):
 def test_recipe_uses_the_current_folder(run_in, users_folder):
     """And its own configuration. A value may have a space in it."""
     words = ["recipe", "small/pretrain", "--data.corpus", "a corpus"]
-    program = f"from ernie_m.__main__ import main; sys.argv = ['ernie-m', *{words}]; main()"
-    line = run_in(program, code=2).splitlines()[-1]
+    source = f"from ernie_m.__main__ import main; sys.argv = ['ernie-m', *{words}]; main()"
+    line = run_in(source, code=2).splitlines()[-1]
     assert line.startswith("error: a corpus: ") and "ernie-m build_corpus" in line
     assert (users_folder / "log" / "pretrain-small" / "job.log.0").is_file()
 
 
 def test_every_program_and_recipe_is_in_it(run_in):
     """Each program prints its help, which begins with the words that start it."""
-    program = """
+    source = """
 import contextlib, io
 from ernie_m.__main__ import ALL_COMMANDS, main, format_recipe_usage, list_recipes
 for name in ALL_COMMANDS:
@@ -172,7 +172,7 @@ for name in ALL_COMMANDS:
 print(all(name in format_recipe_usage() for name in list_recipes()))
 print(*list_recipes())
 """
-    *lines, all_shown, names = run_in(program).splitlines()
+    *lines, all_shown, names = run_in(source).splitlines()
     assert all_shown == "True"
     assert len(lines) > 15
     assert {line.partition(" ")[2] for line in lines} == {"True False"}
@@ -182,8 +182,8 @@ print(*list_recipes())
 
 @pytest.mark.parametrize("words", [["no_program"], ["recipe", "large/nothing"]])
 def test_an_unknown_program_or_recipe(run_in, words):
-    program = f"from ernie_m.__main__ import main; sys.argv = ['ernie-m', *{words}]; main()"
-    (line,) = run_in(program, code=2).splitlines()
+    source = f"from ernie_m.__main__ import main; sys.argv = ['ernie-m', *{words}]; main()"
+    (line,) = run_in(source, code=2).splitlines()
     assert line.startswith("error: ") and words[-1] in line
 
 

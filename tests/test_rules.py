@@ -307,17 +307,17 @@ def locations(tmp_path_factory):
     return {"models": toys.make_models(folder), "corpus": toys.make_small_corpus(folder)}
 
 
-@pytest.mark.parametrize(("program", "files", "flags", "rules"), CASES)
+@pytest.mark.parametrize(("command", "files", "flags", "rules"), CASES)
 def test_what_each_program_says(
-    locations, tmp_path, monkeypatch, capsys, caplog, program, files, flags, rules
+    locations, tmp_path, monkeypatch, capsys, caplog, command, files, flags, rules
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d").mkdir()
-    labels = TAGS if program == "run_sequence_labeling" else LABELS
+    labels = TAGS if command == "run_sequence_labeling" else LABELS
     (tmp_path / "labels.json").write_text(json.dumps({label: id_ for id_, label in enumerate(labels)}))
     for name, lines in files.items():
         write_lines(tmp_path / name, lines)
-    module, words, usual = PROGRAMS[program]
+    module, words, usual = PROGRAMS[command]
     line = [word.format(**locations) for word in [*words, *as_flags(usual | flags)]]
     rules_language.cache_clear()
     with contextlib.suppress(SystemExit):

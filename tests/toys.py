@@ -19,7 +19,7 @@ import paddle
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from ernie_m.finetune import run_setup as rates
+from ernie_m.finetune import run_setup
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
@@ -32,8 +32,8 @@ from ernie_m.reader.files.official_tags import JOINT
 from ernie_m.reader.tokenization import Tokenizer
 from tests.helpers.checkpoints import save_model
 
-# In place of `rates._AMOUNTS`: trainings of two epochs.
-SHORT_AMOUNTS = {task: amount._replace(times=2, least=0) for task, amount in rates._AMOUNTS.items()}
+# In place of `run_setup._AMOUNTS`: trainings of two epochs.
+SHORT_AMOUNTS = {task: amount._replace(times=2, least=0) for task, amount in run_setup._AMOUNTS.items()}
 
 # ---- Texts, and the subwords of a tokenizer.
 

@@ -62,8 +62,8 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def expected(server):
     """The vectors of TEXTS by plain HTTP, float32 [N, H]."""
-    answer = ask(f"{server}/v1/embeddings", {"input": TEXTS, "encoding_format": "base64"})
-    rows = [np.frombuffer(base64.b64decode(entry["embedding"]), "<f4") for entry in answer["data"]]
+    response = ask(f"{server}/v1/embeddings", {"input": TEXTS, "encoding_format": "base64"})
+    rows = [np.frombuffer(base64.b64decode(entry["embedding"]), "<f4") for entry in response["data"]]
     assert len({row.tobytes() for row in rows}) == len(TEXTS)
     return np.array(rows)
 
@@ -76,8 +76,8 @@ def test_openai(server, expected):
     exec(block.replace("http://127.0.0.1:8000", server), names)
     client = names["client"]
     for encoding_format in (openai.NOT_GIVEN, "float"):  # not given: it asks for base64
-        answer = client.embeddings.create(model="any", input=TEXTS, encoding_format=encoding_format)
-        np.testing.assert_allclose([entry.embedding for entry in answer.data], expected, atol=1e-6)
+        response = client.embeddings.create(model="any", input=TEXTS, encoding_format=encoding_format)
+        np.testing.assert_allclose([entry.embedding for entry in response.data], expected, atol=1e-6)
     (first, *_) = client.models.list().data
     assert client.models.retrieve(first.id).id == first.id
     with pytest.raises(openai.BadRequestError, match="input_typ") as caught:
@@ -93,10 +93,10 @@ def test_litellm(server, expected, monkeypatch):
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it asks another server
     import litellm
 
-    answer = litellm.embedding(
+    response = litellm.embedding(
         model="openai/any", input=TEXTS, api_base=f"{server}/v1", api_key="secret", encoding_format="float"
     )
-    np.testing.assert_allclose([entry["embedding"] for entry in answer.data], expected, atol=1e-6)
+    np.testing.assert_allclose([entry["embedding"] for entry in response.data], expected, atol=1e-6)
 
 
 def test_langchain(server, expected):
@@ -117,6 +117,6 @@ def test_llama_index(server, expected):
 
 
 def test_rerank_by_plain_http(server):
-    answer = ask(f"{server}/v1/rerank", {"model": "any", "query": TEXTS[0], "documents": TEXTS, "top_n": 2})
-    scores = [result["relevance_score"] for result in answer["results"]]
+    response = ask(f"{server}/v1/rerank", {"model": "any", "query": TEXTS[0], "documents": TEXTS, "top_n": 2})
+    scores = [result["relevance_score"] for result in response["results"]]
     assert len(scores) == 2 and scores == sorted(scores, reverse=True) and all(0 < x < 1 for x in scores)

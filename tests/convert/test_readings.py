@@ -185,10 +185,10 @@ STAYS = [
 ]
 
 
-@pytest.mark.parametrize(("head", "preprocessing", "forms", "flags"), STAYS)
-def test_preserve_settings_without_a_library_key(tmp_path, piece_model, head, preprocessing, forms, flags):
+@pytest.mark.parametrize(("head", "preprocessing", "formats", "flags"), STAYS)
+def test_preserve_settings_without_a_library_key(tmp_path, piece_model, head, preprocessing, formats, flags):
     made = make_model(tmp_path / "made", piece_model, preprocessing, head)
-    for to in forms:
+    for to in formats:
         assert run(made, tmp_path / to, to, *flags).preprocessing == preprocessing
 
 
@@ -261,7 +261,7 @@ def test_what_a_form_cannot_say(tmp_path, piece_model, case):
         text for text in (tmp_path / "there" / CARD).read_text().split("\n") if "Reads otherwise" in text
     ]
     assert word in said
-    run(made, tmp_path / "ours", "ernie-m")  # which says all
+    run(made, tmp_path / "native", "ernie-m")  # which says all
 
 
 def test_added_tokens_with_a_gap_before_them(tmp_path, piece_model):
@@ -270,7 +270,7 @@ def test_added_tokens_with_a_gap_before_them(tmp_path, piece_model):
     made = make_model(tmp_path / "made", piece_model, preprocessing, rows=2)
     line = error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"])
     assert f"({size + 1}) do not follow the {size} tokens" in line
-    assert run(made, tmp_path / "ours", "ernie-m").preprocessing == preprocessing
+    assert run(made, tmp_path / "native", "ernie-m").preprocessing == preprocessing
 
 
 def test_text_rule_5_in_xlm_r_format(tmp_path):

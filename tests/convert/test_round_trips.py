@@ -181,8 +181,8 @@ def test_a_safetensors_is_what_the_library_writes(tmp_path):
 
 def test_write_license_and_base_model_to_card(tmp_path, capsys):
     """A flag wins over the card of the source. Where there is neither, the last line says so."""
-    make_ours(tmp_path / "ours")
-    converted("huggingface", tmp_path / "ours", tmp_path / "bare")
+    make_ours(tmp_path / "native")
+    converted("huggingface", tmp_path / "native", tmp_path / "bare")
     assert f"{tmp_path / 'bare'}/README.md has no license" in capsys.readouterr().out.splitlines()[-1]
     flags = ("--license", "mit", "--base_model", "someone/model")
     converted("xlm-roberta", tmp_path / "bare", tmp_path / "licensed", *flags)
@@ -194,7 +194,7 @@ def test_write_license_and_base_model_to_card(tmp_path, capsys):
 
 @pytest.mark.parametrize(("target", "weights"), [("ernie-m", "model.safetensors"), ("fluid", "params")])
 def test_the_card_counts_if_the_weights_are_named(tmp_path, target, weights):
-    make_ours(tmp_path / "ours")
-    converted(target, tmp_path / "ours", tmp_path / "licensed", "--license", "mit")
+    make_ours(tmp_path / "native")
+    converted(target, tmp_path / "native", tmp_path / "licensed", "--license", "mit")
     converted("huggingface", tmp_path / "licensed" / weights, tmp_path / "out")
     assert read_card(tmp_path / "out")[0]["license"] == "mit"

@@ -67,9 +67,9 @@ def as_float32(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-@pytest.mark.parametrize("form", ["pdparams", "safetensors", "shards"])
+@pytest.mark.parametrize("file_format", ["pdparams", "safetensors", "shards"])
 @pytest.mark.parametrize("task", [None, "token-classification"])
-def test_bfloat16_of_paddle(tmp_path, form, task):
+def test_bfloat16_of_paddle(tmp_path, file_format, task):
     """It saves the bits as uint16, in each of its forms."""
     folder = tmp_path / "pn"
     arrays = make_paddlenlp(folder, task)
@@ -80,12 +80,14 @@ def test_bfloat16_of_paddle(tmp_path, form, task):
         for name, value in state.items()
         if name != "StructuredToParameterName@@"
     }
-    if form == "pdparams":
+    if file_format == "pdparams":
         file.write_bytes(pickle.dumps(bits, 4))
     else:
         file.unlink()
         names = (
-            ["model.safetensors"] if form == "safetensors" else ["model-1.safetensors", "model-2.safetensors"]
+            ["model.safetensors"]
+            if file_format == "safetensors"
+            else ["model-1.safetensors", "model-2.safetensors"]
         )
         file_of = dict(zip(bits, itertools.cycle(names)))
         for name in names:
@@ -98,7 +100,7 @@ def test_bfloat16_of_paddle(tmp_path, form, task):
 
 
 @pytest.mark.parametrize(
-    ("form", "wrapper"),
+    ("file_format", "wrapper"),
     [
         *itertools.product(["pdparams", "safetensors", "shards"], [""]),
         *itertools.product(["safetensors"], ["module.", "_orig_mod.", "model.", "module._orig_mod."]),
@@ -106,7 +108,7 @@ def test_bfloat16_of_paddle(tmp_path, form, task):
     ],
 )
 @pytest.mark.parametrize("task", ["lm", "classification"])
-def test_open_xlm_r_saved_by_paddlenlp(tmp_path, form, wrapper, task):
+def test_open_xlm_r_saved_by_paddlenlp(tmp_path, file_format, wrapper, task):
     """It has the names and the config of transformers', and matrices [in, out].
 
     `wrapper`: what is before all names, as of a model within another module.
@@ -130,9 +132,9 @@ def test_open_xlm_r_saved_by_paddlenlp(tmp_path, form, wrapper, task):
         )
         for name, array in state.items()
     }
-    if form == "pdparams":
+    if file_format == "pdparams":
         (folder / "model_state.pdparams").write_bytes(pickle.dumps(turned, 4))
-    elif form == "safetensors":
+    elif file_format == "safetensors":
         save_file(turned, folder / "model.safetensors", metadata={"format": "np"})
     else:
         save_file(turned, folder / "model-1.safetensors", metadata={"format": "np"})
@@ -172,8 +174,8 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
         assert (checkpoint.config.num_attention_heads, checkpoint.config.hidden_dropout_prob) == (4, 0.2)
         assert_same_bits(checkpoint.tensors, expected)
 
-    convert.main([str(tmp_path / "xlmr"), str(tmp_path / "ours"), "--to", "ernie-m"])
-    assert_same_bits(open_checkpoint(tmp_path / "ours").tensors, expected)
+    convert.main([str(tmp_path / "xlmr"), str(tmp_path / "native"), "--to", "ernie-m"])
+    assert_same_bits(open_checkpoint(tmp_path / "native").tensors, expected)
     left_out = f"skipped: {prefix.removeprefix('module.')}lm_head.weight (a copy of the word embeddings)\n"
     assert left_out in capsys.readouterr().out
 

@@ -51,9 +51,9 @@ def test_the_command_lines(started, monkeypatch):
     objectives = {}  # output of each pre-training -> its objectives
     fine_tuned = []  # encoder and output of each fine-tuning
     for line in started[1:]:
-        program = next(word for word in line if word.startswith("run_"))
-        arguments = line[line.index(program) + 1 :]
-        if program == "run_pretrain.py":
+        command = next(word for word in line if word.startswith("run_"))
+        arguments = line[line.index(command) + 1 :]
+        if command == "run_pretrain.py":
             config = parse_options(PretrainConfig, arguments)
             assert config.optimizer.steps == 7 and config.init.encoder == "weights/xlm-roberta-base"
             objectives[config.run.output] = set(config.objectives.names)

@@ -38,7 +38,7 @@ def test_retrieval_searches_with_vectors_made_in_bfloat16(
 
     monkeypatch.setattr(search_bitexts, "search_both", record_and_search)
     monkeypatch.chdir(tmp_path)
-    vectors = {}  # --amp -> the first vectors that the command searches with
+    embeddings = {}  # --amp -> the first embeddings that the command searches with
     for amp in ("none", "bf16"):
         searched.clear()
         flags = {
@@ -49,6 +49,6 @@ def test_retrieval_searches_with_vectors_made_in_bfloat16(
             "amp": amp,
         }
         call_main(run_retrieval, as_flags(flags))
-        vectors[amp] = searched[0]
-    difference = np.linalg.norm(vectors["bf16"] - vectors["none"]) / np.linalg.norm(vectors["none"])
+        embeddings[amp] = searched[0]
+    difference = np.linalg.norm(embeddings["bf16"] - embeddings["none"]) / np.linalg.norm(embeddings["none"])
     assert 1e-4 < difference < 0.02  # bfloat16 has 8 significant bits, and 2^-8 is 0.004

@@ -65,8 +65,8 @@ PAGE = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
 WITHOUT_MEANING = set(re.findall(r"`(\w+)`", PAGE.partition("Official flags without effect")[2]))
 
 
-@pytest.mark.parametrize("program", OF_SOME_PROGRAMS)
-def test_the_whole_official_command_line_is_taken(program, monkeypatch, tmp_path, caplog, capsys):
+@pytest.mark.parametrize("command", OF_SOME_PROGRAMS)
+def test_the_whole_official_command_line_is_taken(command, monkeypatch, tmp_path, caplog, capsys):
     """Each program has every flag, because the official ones share their parser; launch.py hands them on."""
     commands = []
     taken = []
@@ -84,7 +84,7 @@ def test_the_whole_official_command_line_is_taken(program, monkeypatch, tmp_path
     monkeypatch.setattr(os, "execve", record_command)
     monkeypatch.setattr("ernie_m.finetune.run_seeds.run_finetuning", record_flags)
     values = OFFICIAL | GIVEN
-    line = [*as_flags(OFFICIAL_LAUNCHER), str(ROOT / f"{program}.py"), *as_flags(values)]
+    line = [*as_flags(OFFICIAL_LAUNCHER), str(ROOT / f"{command}.py"), *as_flags(values)]
     with pytest.raises(SystemExit):
         call_main(launch, line)
     printed = capsys.readouterr().out.splitlines()
@@ -95,10 +95,10 @@ def test_the_whole_official_command_line_is_taken(program, monkeypatch, tmp_path
 
     ((_, _, _, *words),) = commands  # python -u script flags
     with caplog.at_level(logging.INFO, logger="ernie_m"):
-        call_main(importlib.import_module(program), words)
+        call_main(importlib.import_module(command), words)
     (flags,) = taken
     assert {name: getattr(flags, name) for name in values} == values | {"random_seed": (1,)}
-    of_others = set().union(*OF_SOME_PROGRAMS.values()) - OF_SOME_PROGRAMS[program]
+    of_others = set().union(*OF_SOME_PROGRAMS.values()) - OF_SOME_PROGRAMS[command]
     names = [message.partition(" has no effect: ")[0].removeprefix("--") for message in caplog.messages]
     assert sorted(names) == sorted(WITHOUT_MEANING | of_others)
 

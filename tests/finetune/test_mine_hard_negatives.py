@@ -95,11 +95,11 @@ def encoded(monkeypatch):
 
 def embed(texts):
     """A random vector of each text, float32 [N, 6]; its length is not 1."""
-    vectors = []
+    embeddings = []
     for text in texts:
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-        vectors.append(np.random.default_rng(seed).normal(size=6))
-    return np.array(vectors, np.float32)
+        embeddings.append(np.random.default_rng(seed).normal(size=6))
+    return np.array(embeddings, np.float32)
 
 
 def by_brute_force(

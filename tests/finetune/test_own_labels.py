@@ -176,25 +176,27 @@ def test_group_translations():
     random = np.random.default_rng(1)
     sentences = random.normal(size=(40, 256))
     freedom = np.repeat([0.2, 2.0], [30, 10])[:, None]
-    vectors = np.concatenate([sentences, sentences + freedom * random.normal(size=(40, 256)) + 9]).astype("f")
+    embeddings = np.concatenate([sentences, sentences + freedom * random.normal(size=(40, 256)) + 9]).astype(
+        "f"
+    )
     many = rows(["x", "y"] * 40, texts=[f"t {n}" for n in range(80)], languages=["en"] * 40 + ["de"] * 40)
-    groups = join_translations(many.groups, many.languages, vectors)
+    groups = join_translations(many.groups, many.languages, embeddings)
     assert (groups[:40] == groups[40:]).all() and len(set(groups)) == 40
     some = np.r_[:40, 54:76]  # 22 translations, of which 6 are free
-    groups = join_translations(np.arange(62), many.languages[some], vectors[some])
+    groups = join_translations(np.arange(62), many.languages[some], embeddings[some])
     assert (groups[14:36] == groups[40:]).all() and len(set(groups)) == 22
-    vectors[40:] = random.normal(size=(40, 256))
-    assert len(set(join_translations(many.groups, many.languages, vectors))) > 70
+    embeddings[40:] = random.normal(size=(40, 256))
+    assert len(set(join_translations(many.groups, many.languages, embeddings))) > 70
 
 
 @pytest.mark.parametrize(("copies", "share"), [(2, 1.0), (1, 0.0)])
 def test_near_twins_are_counted(copies, share):
     """Of 30 sentences without a language, each once or with a translation beside it."""
     random = np.random.default_rng(1)
-    vectors = np.repeat(random.normal(size=(30, 300)), copies, axis=0)
-    vectors += 0.1 * random.normal(size=vectors.shape)
+    embeddings = np.repeat(random.normal(size=(30, 300)), copies, axis=0)
+    embeddings += 0.1 * random.normal(size=embeddings.shape)
     many = rows(["x", "y"] * 15 * copies, texts=[f"t {n}" for n in range(30 * copies)])
-    assert near_duplicate_share(many.groups, vectors) == share
+    assert near_duplicate_share(many.groups, embeddings) == share
 
 
 @pytest.mark.parametrize(

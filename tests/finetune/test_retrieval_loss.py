@@ -145,11 +145,11 @@ def test_cosines_are_not_computed_in_half_precision(loss, monkeypatch):
     """Of vectors in bfloat16 they are those of float32, and `auto_cast`, which works on GPUs, is off."""
     sources, candidates, negative = with_given_negatives()
     options = (SCALE, OFFSET if loss is hardest_negative_bce else True)
-    vectors = [paddle.to_tensor(side, "float32").astype("bfloat16") for side in (sources, candidates)]
-    in_float32 = [side.astype("float32") for side in vectors]
+    embeddings = [paddle.to_tensor(side, "float32").astype("bfloat16") for side in (sources, candidates)]
+    in_float32 = [side.astype("float32") for side in embeddings]
     negative = paddle.to_tensor(negative)
     expected, _ = loss(*in_float32, negative, *options)
-    in_half, _ = loss(*vectors, negative, *options)
+    in_half, _ = loss(*embeddings, negative, *options)
     assert in_half.item() == pytest.approx(expected.item(), rel=1e-6)
 
     calls = mock.MagicMock(product=mock.Mock(side_effect=paddle.matmul))

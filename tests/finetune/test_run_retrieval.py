@@ -91,10 +91,10 @@ def all_layers(folder, language):
     tokenizer = Tokenizer.from_folder(folder / "weights")
     paths = [folder / "pairs" / f"{language}-en.{side}" for side in (language, "en")]
     bitext = read_bitext(language, *paths)
-    vectors = []
+    embeddings = []
     for texts in (bitext.translations, bitext.sentences):  # the translations are the English sentences
-        vectors.append(PaddleEncoder(model).vectors([tokenizer.build(text) for text in texts]))
-    return vectors
+        embeddings.append(PaddleEncoder(model).vectors([tokenizer.build(text) for text in texts]))
+    return embeddings
 
 
 def chosen_on_half(folder, language):

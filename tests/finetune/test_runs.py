@@ -241,11 +241,11 @@ def test_how_often_a_row_is_seen(caplog):
     assert caplog.messages[0].endswith(" examples: as given")
     few, many = (choose_hyperparameters(flags, config, rows, CLASSIFICATION).epoch for rows in (16, 39_302))
     assert (few * 16, many) == (40 * flags.batch_size, 1)
-    rates = [
+    learning_rates = [
         choose_hyperparameters(flags, replace(config, hidden_size=size), 200, CLASSIFICATION).learning_rate
         for size in (256, 258, 512, 514)
     ]
-    assert rates[0] > rates[1] == rates[2] > rates[3]  # up to a width, with it
+    assert learning_rates[0] > learning_rates[1] == learning_rates[2] > learning_rates[3]  # by width
     texts, tags, answers = (
         choose_hyperparameters(flags, config, 200, task).epoch for task in SUPERVISED_TASKS
     )

@@ -66,11 +66,11 @@ def by_hand(rows):
 def test_static_embedding_is_the_subword_mean_in_any_batch():
     rows = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
     batch = FlatTokens.of(SENTENCES)
-    vectors = compute_row_means(rows, batch.ids, batch.lengths)
-    np.testing.assert_allclose(vectors, by_hand(rows), rtol=0, atol=1e-6)
-    for sentence, vector in zip(SENTENCES, vectors):
+    embeddings = compute_row_means(rows, batch.ids, batch.lengths)
+    np.testing.assert_allclose(embeddings, by_hand(rows), rtol=0, atol=1e-6)
+    for sentence, embedding in zip(SENTENCES, embeddings):
         alone = FlatTokens.of([sentence])
-        assert compute_row_means(rows, alone.ids, alone.lengths)[0].tobytes() == vector.tobytes()
+        assert compute_row_means(rows, alone.ids, alone.lengths)[0].tobytes() == embedding.tobytes()
 
 
 @pytest.mark.parametrize("chosen", [kernel_selection.FAST, kernel_selection.PLAIN])
@@ -81,10 +81,10 @@ def test_mean_gradient(chosen, monkeypatch):
     paddle.set_default_dtype("float32")
     assert [name for name, _ in model.named_parameters()] == [WORDS]
     weight = model.embeddings.word_embeddings.weight
-    vectors = mean_embeddings(model, device.upload(FlatTokens.of(SENTENCES)))
-    np.testing.assert_allclose(vectors.numpy(), by_hand(weight.numpy()), rtol=0, atol=1e-12)
+    embeddings = mean_embeddings(model, device.upload(FlatTokens.of(SENTENCES)))
+    np.testing.assert_allclose(embeddings.numpy(), by_hand(weight.numpy()), rtol=0, atol=1e-12)
     factors = np.random.default_rng(1).normal(size=(4, 8))
-    (vectors * paddle.to_tensor(factors)).sum().backward()
+    (embeddings * paddle.to_tensor(factors)).sum().backward()
     expected = np.zeros((12, 8))
     for ids, factor in zip(SENTENCES, factors):
         for id_ in ids[1:-1]:
@@ -95,8 +95,8 @@ def test_mean_gradient(chosen, monkeypatch):
 def test_other_poolings_equal_those_in_other_models():
     model = ErnieMModel(ErnieMConfig(vocab_size=12, **SHAPE))
     rows = model.embeddings.word_embeddings.weight.numpy()
-    vectors = PaddleEncoder(model, "mean", 0).vectors(SENTENCES)
-    np.testing.assert_allclose(vectors, [rows[ids].mean(axis=0) for ids in SENTENCES], rtol=0, atol=1e-7)
+    embeddings = PaddleEncoder(model, "mean", 0).vectors(SENTENCES)
+    np.testing.assert_allclose(embeddings, [rows[ids].mean(axis=0) for ids in SENTENCES], rtol=0, atol=1e-7)
     states = model(paddle.to_tensor([[0, 5, 2, 1]])).numpy()[0]
     np.testing.assert_array_equal(states[:3], rows[[0, 5, 2]])
 
@@ -131,19 +131,19 @@ def test_it_finds_the_pairs(train, tmp_path, pairs):
 def test_every_form_has_the_same_vectors(table, tmp_path, pairs):
     texts = [line.split("\t")[0] for line in pairs.read_text().splitlines()[:20]]
     model = ernie_m.load(table)
-    vectors = model.encode(texts)
+    embeddings = model.encode(texts)
     rows = open_checkpoint(table).tensors[WORDS]
     expected = [rows[model.tokenizer.encode(text)].mean(axis=0) for text in texts]
-    np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-6)
-    for text, vector in zip(texts, vectors):
-        assert model.encode([text])[0].tobytes() == vector.tobytes()
+    np.testing.assert_allclose(embeddings, expected, rtol=0, atol=1e-6)
+    for text, embedding in zip(texts, embeddings):
+        assert model.encode([text])[0].tobytes() == embedding.tobytes()
     for engine in ("onnx", "paddle-inference"):
         call_main(export, as_flags({"model": table, "output": tmp_path / engine, "format": engine}))
         exported = ernie_m.load(tmp_path / engine, engine=engine)
-        np.testing.assert_allclose(exported.encode(texts), vectors, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(exported.encode(texts), embeddings, rtol=0, atol=1e-6)
         assert "'text': " in error_of(exported.encode, ["\u200b"])  # no token
     convert.main([str(table), str(tmp_path / "again")])
-    assert ernie_m.load(tmp_path / "again").encode(texts).tobytes() == vectors.tobytes()
+    assert ernie_m.load(tmp_path / "again").encode(texts).tobytes() == embeddings.tobytes()
     assert "'text': " in error_of(model.encode, ["\u200b"])
     hits = model.index(texts).search(texts[3], top_k=1)
     assert hits[0]["text"] == texts[3]

@@ -57,11 +57,11 @@ SHORTER = {
 
 def in_process(words):
     """Run a program of the project in this process, shortened, and return its exit code."""
-    program, *flags = words
+    command, *flags = words
     try:
         call_main(
-            importlib.import_module(f"ernie_m.{ALL_COMMANDS[program][0]}"),
-            [*flags, *as_flags(SHORTER.get(program, {}))],
+            importlib.import_module(f"ernie_m.{ALL_COMMANDS[command][0]}"),
+            [*flags, *as_flags(SHORTER.get(command, {}))],
         )
     except SystemExit as error:
         return error.code

@@ -31,7 +31,7 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
 
     monkeypatch.setattr(run_setup, "build_optimizer", noted)
     flags = {"layerwise_lr_decay": 0.5, "weight_decay": 0.1, "learning_rate": 1e-3, "warmup_proportion": 0.5}
-    for style, rate in (("official", 0.5e-3), ("paddlenlp", 1e-3)):
+    for style, expected_lr in (("official", 0.5e-3), ("paddlenlp", 1e-3)):
         classify(max_steps=4, do_val="false", out=style, lr_schedule_style=style, **flags)
         model, optimizer = made[-1]
         weight = dict(model.named_parameters())["ernie_m.encoder.layers.1.linear1.weight"]
@@ -39,7 +39,7 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
         # Paddle's kernel multiplies the decay by the layer's own rate, which is half of the full one.
         assert (group["learning_rate"], group["weight_decay"]) == (0.5, pytest.approx(0.2))
         schedule = optimizer.lr_scheduler
-        assert schedule.base_lr * schedule.lr_lambda(2) == pytest.approx(rate)
+        assert schedule.base_lr * schedule.lr_lambda(2) == pytest.approx(expected_lr)
     classify(max_steps=4, do_val="false", out="noam", lr_scheduler="noam_decay", **flags)
     _, optimizer = made[-1]
     assert optimizer.lr_scheduler.lr_lambda(7) == 0.5  # sqrt(2 / 8): the warm-up has 2 of 4 steps
@@ -209,9 +209,9 @@ def test_max_steps_ends_the_run_and_its_schedule(classify, toy_folder, tmp_path)
     classify(max_steps=6, skip_steps=1, warmup_proportion=0.5, learning_rate=peak, **tests)
     assert sorted(path.name for path in tmp_path.glob("t.*")) == ["t.de.0.6", "t.en.0.6", "t.fr.0.6"]
     log = read_log(tmp_path)
-    rates = [float(rate) for rate in re.findall(r"lr: (\S+),", log)]
+    learning_rates = [float(expected_lr) for expected_lr in re.findall(r"lr: (\S+),", log)]
     expected = [0, peak / 3, peak * 2 / 3, peak * 3 / 6, peak * 2 / 6, peak / 6]
-    assert rates == pytest.approx(expected, rel=1e-3)  # they are logged with 4 digits
+    assert learning_rates == pytest.approx(expected, rel=1e-3)  # they are logged with 4 digits
     assert (tmp_path / "out" / "step_6").is_dir()
 
 

@@ -247,11 +247,11 @@ def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
         read_lines(unit, source, languages, options)
 
 
-def archives(form: str, folder: Path) -> list[bytes]:
+def archives(archive_format: str, folder: Path) -> list[bytes]:
     """An archive of a folder that has a file with a long name."""
     (folder / "made").mkdir()
     (folder / "made" / ("ä" * 100)).write_text(TEXT)
-    return [Path(shutil.make_archive(folder / "made", form, folder / "made")).read_bytes()]
+    return [Path(shutil.make_archive(folder / "made", archive_format, folder / "made")).read_bytes()]
 
 
 # The files of sentence-transformers.
@@ -308,11 +308,11 @@ def added_tokens_reader(file: str, contents: Any) -> Reader:
     return Reader(file, [json.dumps(contents)], (read,), edit=edit_json)
 
 
-def archive_reader(form: str) -> Reader:
+def archive_reader(archive_format: str) -> Reader:
     """What unpacks a downloaded archive."""
-    files = functools.partial(archives, form)
+    files = functools.partial(archives, archive_format)
     unpack_here = (lambda path: unpack(path, path.with_name("out")),)
-    return Reader(f"x.{form}", files, unpack_here, words=(b"././@LongLink", b"L", b"x"))
+    return Reader(f"x.{archive_format}", files, unpack_here, words=(b"././@LongLink", b"L", b"x"))
 
 
 def text_reader(file: str, files: list[str | bytes], *languages: str) -> Reader:

@@ -44,9 +44,9 @@ def model_folder(models, exported, tmp_path_factory):
     return lambda kind, engine: folders[engine] / kind
 
 
-def _export_all(models, folder, form):
+def _export_all(models, folder, export_format):
     for kind in ("classify", "tag", "answer", "encode"):
-        run_export(models / kind, folder / kind, format=form)
+        run_export(models / kind, folder / kind, format=export_format)
     return folder
 
 

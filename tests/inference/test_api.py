@@ -40,8 +40,8 @@ def encode_features(model, texts, prompt=""):
 
 def check_vectors(client, model, asked, prompt):
     response = client.post("/v1/embeddings", json={"input": TEXTS, **asked}).json()
-    vectors = [entry["embedding"] for entry in response["data"]]
-    np.testing.assert_allclose(vectors, encode_features(model, TEXTS, prompt), atol=1e-6)
+    embeddings = [entry["embedding"] for entry in response["data"]]
+    np.testing.assert_allclose(embeddings, encode_features(model, TEXTS, prompt), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_server_prompt(model, name, default):
 def test_a_long_text_is_cut_if_the_request_says_so(client, model, truncate):
     response = client.post("/v1/embeddings", json={"input": LONG, "truncate": truncate})
     assert response.json()["usage"]["total_tokens"] == model.longest
-    vector = response.json()["data"][0]["embedding"]
-    np.testing.assert_allclose([vector], encode_features(model, [LONG]), atol=1e-6)
+    embedding = response.json()["data"][0]["embedding"]
+    np.testing.assert_allclose([embedding], encode_features(model, [LONG]), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -79,16 +79,16 @@ def test_encode_keeps_each_language_across_batches(folder, monkeypatch):
     monkeypatch.setattr(arguments, "_AT_ONCE", 5)
     np.testing.assert_allclose(model.encode(TEXTS, center_by_language=tuple(languages)), expected, atol=1e-6)
     texts = [TEXTS[0], " ", *TEXTS[1:]]
-    vectors = model.encode(texts, center_by_language=["de", "fr", *languages[1:]], on_empty="skip")
-    np.testing.assert_allclose(np.delete(vectors, 1, axis=0), expected, atol=1e-6)
+    embeddings = model.encode(texts, center_by_language=["de", "fr", *languages[1:]], on_empty="skip")
+    np.testing.assert_allclose(np.delete(embeddings, 1, axis=0), expected, atol=1e-6)
 
 
 def test_search_is_centered_where_there_are_means(folder, models, means):
     model = ernie_m.load(folder)
     plain = model.encode(TEXTS)
     centered = plain - means[nearest(plain, means)]
-    for center_by_language, vectors in ((None, centered), (True, centered), (False, plain)):
-        unit_vectors = unit(vectors)
+    for center_by_language, embeddings in ((None, centered), (True, centered), (False, plain)):
+        unit_vectors = unit(embeddings)
         cosines = unit_vectors[1:] @ unit_vectors[0]  # of the first text with all others
         hits = model.search(TEXTS[0], TEXTS[1:], top_k=3, center_by_language=center_by_language)
         best = np.argsort(-cosines)[:3]
@@ -188,9 +188,9 @@ def test_predict_centers_search_and_encode(folder, ask, tmp_path, means, monkeyp
     # By hand: the texts of "de" lose its mean, and so does the query, which is one of them. "xx" has none, so
     # its texts lose the nearest mean.
     plain = ernie_m.load(folder).encode(TEXTS)
-    vectors = plain - means[nearest(plain, means)]
-    vectors[:6] = plain[:6] - means[LANGUAGES.index("de")]
-    cosines = unit(vectors) @ unit(vectors[:1])[0]
+    embeddings = plain - means[nearest(plain, means)]
+    embeddings[:6] = plain[:6] - means[LANGUAGES.index("de")]
+    cosines = unit(embeddings) @ unit(embeddings[:1])[0]
     cosine_of = {hit["text"]: hit["score"] for hit in prediction["hits"]}
     np.testing.assert_allclose([cosine_of[text] for text in TEXTS], cosines, atol=1e-5)
     (prediction,) = ask([{"text": TEXTS[0]}], center_by_language="false", **flags)
@@ -214,12 +214,12 @@ def test_an_export_keeps_the_means(folder, tmp_path):
 def test_encode_vector_centers_on_the_model_or_on_files(folder, models, encode_texts, tmp_path, means):
     plain = ernie_m.load(folder).encode(TEXTS)
     for weights, out in ((folder, "of_model"), (folder / "model.safetensors", "of_file")):
-        vectors = encode_texts(TEXTS, weights, out, center_on="model")["vectors"]
-        np.testing.assert_allclose(vectors, plain - means[nearest(plain, means)], atol=1e-5)
+        embeddings = encode_texts(TEXTS, weights, out, center_on="model")["vectors"]
+        np.testing.assert_allclose(embeddings, plain - means[nearest(plain, means)], atol=1e-5)
     files = write_languages(tmp_path, de=TEXTS[:5], en=TEXTS[5:])
-    vectors = encode_texts(TEXTS, models / "encode", "of_files", center_on=files)["vectors"]
+    embeddings = encode_texts(TEXTS, models / "encode", "of_files", center_on=files)["vectors"]
     file_means = np.stack([plain[:5].mean(axis=0), plain[5:].mean(axis=0)])  # of de and en: [2, H]
-    np.testing.assert_allclose(vectors, plain - file_means[nearest(plain, file_means)], atol=1e-5)
+    np.testing.assert_allclose(embeddings, plain - file_means[nearest(plain, file_means)], atol=1e-5)
     other_shape = shutil.copytree(models / "encode", tmp_path / "other")
     # Means of 8 numbers; this model has vectors of 32.
     safetensors.write(other_shape / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})

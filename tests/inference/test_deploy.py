@@ -32,8 +32,8 @@ UNIT_COMMAND = re.search("^ExecStart=.*/ernie-m (.*)$", TEXTS["ernie-m.service"]
     ids=["systemd", "compose", "nginx"],
 )
 def test_a_stop_waits_for_requests(command, seconds):
-    program, *flags = shlex.split(command)
-    assert program == "serve"
+    name, *flags = shlex.split(command)
+    assert name == "serve"
     assert int(seconds) > parse_options(ServeFlags, flags).timeout
 
 

@@ -24,8 +24,8 @@ def model(models):
 
 
 def test_near_duplicates(model):
-    vectors = model.encode(TEXTS, normalize=True)
-    cosines = vectors @ vectors.T
+    embeddings = model.encode(TEXTS, normalize=True)
+    cosines = embeddings @ embeddings.T
     threshold = float(np.median(cosines))
     found = near_duplicates(model, TEXTS, threshold)
     pairs = {(first, second) for _, first, second in found}
@@ -40,10 +40,10 @@ def test_the_estimator(models):
     labels = ["a", "b", "c"] * 8
     fitted = clone(classifier).fit(texts, labels)
     assert fitted is not classifier and fitted.layer is None
-    answers = ernie_m.load(models / "encode").fit(texts, labels).classify(texts)
+    predictions = ernie_m.load(models / "encode").fit(texts, labels).classify(texts)
     probabilities = fitted.predict_proba(texts)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    assert fitted.predict(texts).tolist() == [answer["label"] for answer in answers]
+    assert fitted.predict(texts).tolist() == [prediction["label"] for prediction in predictions]
     search = GridSearchCV(classifier, {"layer": [1, 2]}, cv=2).fit(texts, labels)
     assert search.best_params_["layer"] in (1, 2)
 
@@ -56,8 +56,8 @@ def test_estimators_accept_labels_in_any_type(model, models, names):
     labels = np.array(names * 12)
     classifier = ErnieMClassifier(models / "encode")
     one_column = ColumnTransformer([("text", "passthrough", [0])])
-    vectors = ColumnTransformer([("text", FunctionTransformer(model.encode), 0)], remainder="passthrough")
+    embeddings = ColumnTransformer([("text", FunctionTransformer(model.encode), 0)], remainder="passthrough")
     search = GridSearchCV(classifier, {"layer": [1]}, cv=2, refit=False).fit(texts, labels)
     assert search.best_score_ > 0.8
-    for steps in ((one_column, classifier), (vectors, StandardScaler(), LogisticRegression())):
+    for steps in ((one_column, classifier), (embeddings, StandardScaler(), LogisticRegression())):
         assert cross_val_score(make_pipeline(*steps), table, labels, cv=2).min() > 0.8

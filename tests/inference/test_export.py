@@ -123,17 +123,20 @@ def test_encode_vector_writes_the_same_files(models, model_folder, encode_texts,
         np.testing.assert_allclose(arrays[name], array, atol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("form", FILES)
+@pytest.mark.parametrize("target", FILES)
 @pytest.mark.parametrize("kind", TASK_OF)
-def test_export_files_and_report(model_folder, form, kind):
+def test_export_files_and_report(model_folder, target, kind):
     """Files have other words for a task than --task."""
-    folder = model_folder(kind, form)
+    folder = model_folder(kind, target)
     task = TASK_OF[kind]
     names = {"README.md", "config.json", "manifest.json", "piece.model", "vocab.txt"}
-    assert {path.name for path in folder.iterdir()} == names | {FILES[form], WEIGHTS_FILES[form]}
+    assert {path.name for path in folder.iterdir()} == names | {
+        FILES[target],
+        WEIGHTS_FILES[target],
+    }
     settings = json.loads((folder / "config.json").read_text())
     report = settings["export"]
-    difference = report["engines"].pop(form)
+    difference = report["engines"].pop(target)
     assert report == {
         "task": NAMES_IN_FILES[kind],
         "layer": 2,
@@ -146,7 +149,7 @@ def test_export_files_and_report(model_folder, form, kind):
     assert settings.get("labels") == toys.SETTINGS[kind].get("labels")
     card = (folder / "README.md").read_text()
     assert all(label in card for label in settings.get("labels", ()))
-    assert f"Largest difference: {form}" in card and f"\n- Task: {NAMES_IN_FILES[kind]}\n" in card
+    assert f"Largest difference: {target}" in card and f"\n- Task: {NAMES_IN_FILES[kind]}\n" in card
 
 
 def test_the_default_is_paddles_form_without_paddles_warnings(models, tmp_path):
@@ -157,9 +160,9 @@ def test_the_default_is_paddles_form_without_paddles_warnings(models, tmp_path):
 
 
 def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
-    for form in FILES:
-        flags = {"task": "embedding", "layer": 1, "format": form}
-        settings = run_export(models / "classify", tmp_path / form, **flags)
+    for target in FILES:
+        flags = {"task": "embedding", "layer": 1, "format": target}
+        settings = run_export(models / "classify", tmp_path / target, **flags)
         assert settings["export"]["outputs"] == ["sequence"]
     graph = onnx.load(str(tmp_path / "onnx/model.onnx"), load_external_data=False).graph
     assert not any("layers.1" in tensor.name for tensor in graph.initializer)
@@ -167,8 +170,8 @@ def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
     ids = pad(draw_rows(checkpoint)[:5], PAD)
     with paddle.no_grad():
         output = checkpoint.model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
-    for form in FILES:
-        sequence = load(tmp_path / form).engine("embedding")(ids)["sequence"]  # [5, T, H]
+    for target in FILES:
+        sequence = load(tmp_path / target).engine("embedding")(ids)["sequence"]  # [5, T, H]
         is_real = ids != PAD  # [5, T]; hidden states are those of the real tokens alone
         np.testing.assert_allclose(sequence[is_real], output.hidden_states[1].numpy(), atol=1e-4)
     line = error_of(load(tmp_path / "onnx").engine, "embedding", 2)

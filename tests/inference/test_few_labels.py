@@ -40,25 +40,25 @@ def head(vectors, labels, kind=CLASSIFICATION, like=None):
 def test_the_weights_are_at_the_minimum():
     """The gradient of the loss, by hand, is zero there."""
     random = np.random.default_rng(1)
-    vectors = random.normal(size=(40, 5))
+    embeddings = random.normal(size=(40, 5))
     ids = random.integers(0, 3, 40)
-    weight, bias = head(vectors, ids)
-    logits = vectors @ weight + bias
+    weight, bias = head(embeddings, ids)
+    logits = embeddings @ weight + bias
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     errors = exponentials / exponentials.sum(axis=1, keepdims=True) - np.eye(3)[ids]
-    np.testing.assert_allclose(vectors.T @ errors + weight, 0, atol=5e-3)
+    np.testing.assert_allclose(embeddings.T @ errors + weight, 0, atol=5e-3)
     np.testing.assert_allclose(errors.sum(axis=0), 0, atol=5e-3)
 
 
 def test_labels_that_all_rows_have_or_none():
     """Of several labels the first is in each row; of two classes of the model one is not there."""
-    vectors = np.random.default_rng(1).normal(size=(12, 5))
-    weight, bias = head(vectors, [["a", "b"], ["a"], ["a", "c"]] * 4, MULTI_LABEL)
-    assert (vectors @ weight + bias)[:, 0].min() > 10
+    embeddings = np.random.default_rng(1).normal(size=(12, 5))
+    weight, bias = head(embeddings, [["a", "b"], ["a"], ["a", "c"]] * 4, MULTI_LABEL)
+    assert (embeddings @ weight + bias)[:, 0].min() > 10
     learned = build_dataset(CLASSIFICATION, [["a"], ["b"]], ["x", "y"], ["", ""], ["", ""], ["", ""])
     for label, sign in (("x", 1), ("y", -1)):
-        weight, bias = head(vectors, [label] * 12, like=learned)
-        assert (sign * (vectors @ weight + bias) @ [1, -1] > 10).all()
+        weight, bias = head(embeddings, [label] * 12, like=learned)
+        assert (sign * (embeddings @ weight + bias) @ [1, -1] > 10).all()
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def check_classifiers(classifiers, labels, vectors):
 
 def test_what_it_predicts(models, fitted):
     folder, classifier = fitted
-    vectors = ernie_m.load(models / "encode").encode(TEXTS, pooling="mean", layer=1)
-    check_classifiers([ernie_m.load(folder), classifier], [3, "news", "question"], vectors)
+    embeddings = ernie_m.load(models / "encode").encode(TEXTS, pooling="mean", layer=1)
+    check_classifiers([ernie_m.load(folder), classifier], [3, "news", "question"], embeddings)
 
 
 def test_fit_classifier_on_embedding_model_without_pooler(models, tmp_path):
@@ -126,8 +126,8 @@ def test_fit_classifier_on_embedding_model_without_pooler(models, tmp_path):
     classifier = ernie_m.load(start, engine="paddle-eager").fit(TEXTS, LABELS, tmp_path / "classifier")
     assert classifier.engine == "paddle-eager"
     assert not any("pooler" in name for name in load_file(tmp_path / "classifier/model.safetensors"))
-    vectors = ernie_m.load(start).encode(TEXTS, pooling="mean", normalize=False, prompt="")
-    check_classifiers([classifier, ernie_m.load(tmp_path / "classifier")], sorted({*LABELS}), vectors)
+    embeddings = ernie_m.load(start).encode(TEXTS, pooling="mean", normalize=False, prompt="")
+    check_classifiers([classifier, ernie_m.load(tmp_path / "classifier")], sorted({*LABELS}), embeddings)
 
 
 def test_a_classifier_is_fitted_again(fitted):
@@ -156,9 +156,9 @@ def test_predict_and_exports_take_it(fitted, ask, tmp_path):
 
 def test_conversions(fitted, refused, tmp_path):
     folder, classifier = fitted
-    convert.main([str(folder), str(tmp_path / "ours"), "--to", "ernie-m"])
+    convert.main([str(folder), str(tmp_path / "native"), "--to", "ernie-m"])
     for prediction, expected in zip(
-        ernie_m.load(tmp_path / "ours").classify(TEXTS), classifier.classify(TEXTS)
+        ernie_m.load(tmp_path / "native").classify(TEXTS), classifier.classify(TEXTS)
     ):
         assert prediction["probabilities"] == pytest.approx(expected["probabilities"], abs=2e-6)
     for target in ("xlm-roberta", "huggingface", "paddlenlp", "fluid"):
@@ -174,8 +174,8 @@ def test_fine_tuning_goes_on_with_its_encoder_or_with_its_head_too(fitted, tmp_p
     train = write_lines(tmp_path / "train.tsv", ["text_a\tlabel", *rows])
     flags = dict.fromkeys(["do_val", "do_test", "use_cuda"], "false") | {"do_train": "true"}
     flags |= {"train_set": train, "max_seq_len": 32, "checkpoints": tmp_path / "run"}
-    rate = {"init_checkpoint": folder, "learning_rate": 1e-12, "checkpoints": tmp_path / "head"}
-    call_main(run_classifier, as_flags(flags | rate))
+    lr_flags = {"init_checkpoint": folder, "learning_rate": 1e-12, "checkpoints": tmp_path / "head"}
+    call_main(run_classifier, as_flags(flags | lr_flags))
     further = ernie_m.load(tmp_path / "head/step_3")
     for prediction, expected in zip(further.classify(TEXTS[:5]), classifier.classify(TEXTS[:5])):
         assert [*prediction["probabilities"].values()] == [*expected["probabilities"].values()]

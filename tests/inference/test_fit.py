@@ -15,8 +15,7 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import fit, predict, run_mrc, run_sequence_labeling
-from ernie_m.finetune import mrc
-from ernie_m.finetune import run_setup as rates
+from ernie_m.finetune import mrc, run_setup
 from ernie_m.fit import fit_model
 from ernie_m.fit.tags_and_answers import write_official_tags
 from ernie_m.inference.tasks.encode import EncodeTexts
@@ -112,8 +111,8 @@ def test_cross_validate_without_leakage(models, tmp_path, monkeypatch):
 
 def test_what_can_be_learned_is_scored_so(models, monkeypatch):
     random = np.random.default_rng(1)
-    vectors = np.eye(HIDDEN_SIZE)[np.arange(60) % 3] * 4 + random.normal(size=(60, HIDDEN_SIZE)) * 0.3
-    monkeypatch.setattr(EncodeTexts, "vectors", lambda self, texts: vectors.astype("f"))
+    embeddings = np.eye(HIDDEN_SIZE)[np.arange(60) % 3] * 4 + random.normal(size=(60, HIDDEN_SIZE)) * 0.3
+    monkeypatch.setattr(EncodeTexts, "vectors", lambda self, texts: embeddings.astype("f"))
     assert ernie_m.load(models / "encode").fit(TEXTS, LABELS).scores["accuracy"] == 100
 
 
@@ -124,12 +123,12 @@ def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch)
     of_sentences = random.normal(size=(24, HIDDEN_SIZE)) * 5
     of_languages = {language: random.normal(size=HIDDEN_SIZE) * 5 for language in ("en", "de")}
     table = [["text", "language", "label"]]
-    vectors = {}
-    for language, vector in of_languages.items():
+    embeddings = {}
+    for language, embedding in of_languages.items():
         for number, text in enumerate(TEXTS[:24]):
             table.append([f"{language} {text}", language, drawn[number]])
-            vectors[f"{language} {text}"] = of_sentences[number] + vector
-    as_chosen = lambda self, texts: np.array([vectors[text] for text in texts], np.float32)  # noqa: E731
+            embeddings[f"{language} {text}"] = of_sentences[number] + embedding
+    as_chosen = lambda self, texts: np.array([embeddings[text] for text in texts], np.float32)  # noqa: E731
     monkeypatch.setattr(EncodeTexts, "vectors", as_chosen)
     run_fit(write(tmp_path / "rows.csv", table), models, tmp_path / "classifier")
     accuracy = float(capsys.readouterr().out.partition("(48 rows)")[2].split()[0])
@@ -174,7 +173,7 @@ def test_a_training_that_is_asked_to_stop(models, tmp_path, monkeypatch, capsys,
 def words(models, tmp_path, monkeypatch):
     """Words with tags, as CoNLL and in the official form, and questions; trainings are short."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rates, "_AMOUNTS", toys.SHORT_AMOUNTS)
+    monkeypatch.setattr(run_setup, "_AMOUNTS", toys.SHORT_AMOUNTS)
     for name, seed in (("train", 1), ("test", 2)):
         texts = sentences(20, seed)
         tagged = [[(word, ["O", "B-LOC"][len(word) % 2]) for word in text.split()] for text in texts]
@@ -197,10 +196,10 @@ def words(models, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("program", "ending", "official"),
+    ("command", "ending", "official"),
     [(run_sequence_labeling, "conll", "tsv"), (run_mrc, "de.json", "de.json")],
 )
-def test_tags_and_answers_are_learned_as_by_their_programs(words, capsys, program, ending, official):
+def test_tags_and_answers_are_learned_as_by_their_programs(words, capsys, command, ending, official):
     """The same weights and scores; the model is the output."""
     call_main(fit, [f"train.{ending}", "--test", f"test.{ending}", *as_flags(words)])
     assert not Path("out.training").exists() and "Next: " in capsys.readouterr().out
@@ -212,7 +211,7 @@ def test_tags_and_answers_are_learned_as_by_their_programs(words, capsys, progra
     }
     flags |= {"checkpoints": "run", "select_on": "last", "max_seq_len": 200}
     flags |= {"label_map_config": "labels.json", "num_labels": 3} if official == "tsv" else {}
-    call_main(program, as_flags(flags))
+    call_main(command, as_flags(flags))
     one, other = (safetensors.read(f"{folder}/model.safetensors") for folder in ("out", "run/best"))
     assert one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 

@@ -172,10 +172,10 @@ def move_first_vector(share):
     """Move the vector by which an index knows its model aside, by a share of its length."""
 
     def change(facts):
-        vector = np.array(facts["first_vector"])
-        assert vector.shape == (toys.HIDDEN_SIZE,)
-        vector[0] += share * np.linalg.norm(vector)
-        return facts | {"first_vector": vector.tolist()}
+        embedding = np.array(facts["first_vector"])
+        assert embedding.shape == (toys.HIDDEN_SIZE,)
+        embedding[0] += share * np.linalg.norm(embedding)
+        return facts | {"first_vector": embedding.tolist()}
 
     return change_facts(change)
 

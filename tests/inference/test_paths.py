@@ -39,9 +39,9 @@ def folders(tmp_path_factory):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_load_by_each_path_notation(folders, monkeypatch, name):
-    vectors = []
+    embeddings = []
     for folder, path in FORMS.values():
         monkeypatch.chdir(folders / name / folder)
-        vectors.append(ernie_m.load(path.format(here=folders / name / "here")).encode(TEXTS))
-    for vectors_by_path in vectors[1:]:
-        np.testing.assert_allclose(vectors_by_path, vectors[0], atol=1e-6)
+        embeddings.append(ernie_m.load(path.format(here=folders / name / "here")).encode(TEXTS))
+    for vectors_by_path in embeddings[1:]:
+        np.testing.assert_allclose(vectors_by_path, embeddings[0], atol=1e-6)

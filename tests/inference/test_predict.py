@@ -364,9 +364,11 @@ def test_search(models, model_folder, ask, tmp_path, engine):
     cosines = [hit["score"] for hit in hits]
     assert len(hits) == 4 and cosines == sorted(cosines, reverse=True)
     model = make_predictor("embedding", load(models / "encode"))
-    vectors = model.vectors([TEXTS[2], *corpus.read_text().splitlines()[1:]])
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # the query's, then those of lines 2, 3, ...
-    nearest = np.argsort(-(vectors[1:] @ vectors[0]))[:4]
+    embeddings = model.vectors([TEXTS[2], *corpus.read_text().splitlines()[1:]])
+    embeddings /= np.linalg.norm(
+        embeddings, axis=1, keepdims=True
+    )  # the query's, then those of lines 2, 3, ...
+    nearest = np.argsort(-(embeddings[1:] @ embeddings[0]))[:4]
     assert [hit["line"] for hit in hits] == (2 + nearest).tolist()
     # Not more than there are.
     all_hits = ask([{"text": TEXTS[2]}], top_k=60, **flags)[0]["hits"]

@@ -95,11 +95,11 @@ def test_similarity(models, options):
     """Both sides have the options."""
     model = ernie_m.load(models / "encode")
     texts = ["bado kani", "lera mo", "tan ga lo"]
-    vectors = model.encode(texts, **options)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    embeddings = model.encode(texts, **options)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     cosines = model.similarity(texts[0], texts, **options)
     assert cosines.shape == (1, 3) and cosines.dtype == np.float32
-    np.testing.assert_allclose(cosines, vectors[:1] @ vectors.T, atol=1e-5)
+    np.testing.assert_allclose(cosines, embeddings[:1] @ embeddings.T, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -240,16 +240,16 @@ def test_models_are_copied(models, tmp_path, monkeypatch, again):
     """By their folder, which is named if it is gone; and what `fit` did not save, as it is."""
     monkeypatch.chdir(models)
     relative = ernie_m.load("encode")
-    vectors = relative.encode(["bado"])
+    embeddings = relative.encode(["bado"])
     monkeypatch.chdir(tmp_path)
-    assert again(relative).encode(["bado"]).tobytes() == vectors.tobytes()
+    assert again(relative).encode(["bado"]).tobytes() == embeddings.tobytes()
     folder = shutil.copytree(models / "encode", tmp_path / "model")
     texts = sentences(12, seed=9)
     model = ernie_m.load(folder)
-    vectors = model.encode(texts)
+    embeddings = model.encode(texts)
     fitted = model.fit(texts, [2, 10] * 6, layer=1)
     predictions = fitted.classify(texts)
-    assert np.array_equal(again(model).encode(texts), vectors)
+    assert np.array_equal(again(model).encode(texts), embeddings)
     saved = model.fit(texts, ["a", "b"] * 6, tmp_path / "saved")
     assert again(saved).scores == saved.scores is not None
     assert again(saved).labels == ["a", "b"] and f"{tmp_path / 'saved'}" in repr(saved)
@@ -298,10 +298,10 @@ def test_name_the_index_with_an_empty_text(models, empty):
     texts = ["bado kani", "lera mo", empty, "tan ga lo"]
     for method in (model.encode, model.classify):
         assert error_of(method, texts).startswith("text 3 of 4 (index 2): ")
-    vectors = model.encode(texts, on_empty="skip")
-    assert np.isnan(vectors[2]).all()
+    embeddings = model.encode(texts, on_empty="skip")
+    assert np.isnan(embeddings[2]).all()
     expected = model.encode([*texts[:2], texts[3]])
-    np.testing.assert_allclose(vectors[[0, 1, 3]], expected, atol=1e-6)
+    np.testing.assert_allclose(embeddings[[0, 1, 3]], expected, atol=1e-6)
     assert np.isnan(model.encode(empty if isinstance(empty, str) else [empty], on_empty="skip")).all()
     assert "index 0" in error_of(model.encode, [3, "bado"], on_empty="skip")
 
@@ -309,7 +309,7 @@ def test_name_the_index_with_an_empty_text(models, empty):
 def test_encode_batch_size_and_length(models, monkeypatch):
     model = ernie_m.load(models / "encode")
     texts = ["ba " * 40, "lera mo", "da " * 40, ""]
-    vectors = model.encode(texts, on_empty="skip")
+    embeddings = model.encode(texts, on_empty="skip")
     counts = []  # of texts in each batch
     compute = OpenVinoEngine.__call__
     monkeypatch.setattr(
@@ -317,7 +317,7 @@ def test_encode_batch_size_and_length(models, monkeypatch):
     )
     for batch_size in (1, 2):
         same = model.encode(texts, batch_size=batch_size, normalize=True, on_empty="skip")
-        np.testing.assert_allclose(same, vectors / np.linalg.norm(vectors, axis=1)[:, None], atol=1e-6)
+        np.testing.assert_allclose(same, embeddings / np.linalg.norm(embeddings, axis=1)[:, None], atol=1e-6)
         assert np.isnan(same[3]).all() and max(counts) == batch_size
 
 
@@ -325,13 +325,13 @@ def test_encode_accepted_text_types(models, monkeypatch):
     """A string, a pair, a list of words, a generator; many are answered some at a time, in their order."""
     model = ernie_m.load(models / "classify")
     texts = ["bado kani", "lera mo", "tan ga lo"]
-    vectors = model.encode(texts)
+    embeddings = model.encode(texts)
     predictions = [model.classify(text)[0] for text in texts]
     assert model.classify(("bado kani", "lera")) == model.classify([("bado kani", "lera")])
     monkeypatch.setattr(arguments, "_AT_ONCE", 2)
     assert model.classify(iter(texts)) == predictions
-    np.testing.assert_allclose(model.encode(iter(texts)), vectors, atol=1e-6)
-    np.testing.assert_allclose(model.encode(texts[1]), vectors[1:2], atol=1e-6)
+    np.testing.assert_allclose(model.encode(iter(texts)), embeddings, atol=1e-6)
+    np.testing.assert_allclose(model.encode(texts[1]), embeddings[1:2], atol=1e-6)
     assert model.search(texts[1], iter(texts), top_k=1)[0]["text"] == texts[1]
     assert model.search(texts[1], texts[0])[0]["text"] == texts[0] and model.search("mo", []) == []
     assert model.classify([]) == [] and model.encode([]).shape == (0, toys.HIDDEN_SIZE)

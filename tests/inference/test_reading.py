@@ -39,21 +39,21 @@ def test_vectors_as_the_files_say(models, tmp_path):
     """The state of [CLS] at layer 1, of length 1, after the default prompt; also from each export."""
     folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
     expected = unit(compute_cls_states(models, [f"kofo: {text}" for text in TEXTS]))
-    for form in ("onnx", "paddle-inference"):
-        assert run_export(folder, tmp_path / form, format=form)["export"]["layer"] == 1
+    for export_format in ("onnx", "paddle-inference"):
+        assert run_export(folder, tmp_path / export_format, format=export_format)["export"]["layer"] == 1
     for path in (folder, tmp_path / "onnx", tmp_path / "paddle-inference"):
         model = ernie_m.load(path)
         np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5)
         other = unit(compute_cls_states(models, [f"tan: {text}" for text in TEXTS]))
         np.testing.assert_allclose(model.encode(TEXTS, prompt="passage"), other, atol=1e-5)
         plain = compute_cls_states(models, TEXTS)
-        vectors = model.encode(TEXTS, prompt="", normalize=False)
-        np.testing.assert_allclose(vectors, plain, atol=1e-4)
+        embeddings = model.encode(TEXTS, prompt="", normalize=False)
+        np.testing.assert_allclose(embeddings, plain, atol=1e-4)
         line = error_of(model.encode, TEXTS, prompt="document")
         assert f"{path}: " in line and "query, passage" in line
     others = {"layer": "last", "pooling": "mean_without_special", "normalize": False, "prompt": ""}
-    vectors = ernie_m.load(folder).encode(TEXTS, **others)
-    np.testing.assert_array_equal(vectors, ernie_m.load(models / "encode").encode(TEXTS))
+    embeddings = ernie_m.load(folder).encode(TEXTS, **others)
+    np.testing.assert_array_equal(embeddings, ernie_m.load(models / "encode").encode(TEXTS))
 
 
 def test_encode_vector_equals_encode(models, tmp_path, encode_texts):
@@ -84,8 +84,8 @@ def test_a_pooling_that_is_not_here_is_not_exported(models, tmp_path):
     (tmp_path / "x/1_Pooling/config.json").write_text(json.dumps({"pooling_mode": "max"}))
     line = error_of(run_export, tmp_path / "x", tmp_path / "exported")
     assert "the pooling max" in line and "--allow_lossy" in line
-    convert.main([str(tmp_path / "x"), str(tmp_path / "ours"), "--allow_lossy"])
-    run_export(tmp_path / "ours", tmp_path / "exported")
+    convert.main([str(tmp_path / "x"), str(tmp_path / "native"), "--allow_lossy"])
+    run_export(tmp_path / "native", tmp_path / "exported")
 
 
 def test_an_added_token_has_one_id(models, tmp_path):

@@ -175,8 +175,8 @@ async def test_a_batch_that_fails_is_the_answer_to_all_who_are_in_it(error, capl
     await asyncio.sleep(0)
     model.fault = error
     model.go_on()
-    for answer in await asyncio.gather(first, *others, return_exceptions=True):
-        assert answer.status_code == 500
+    for response in await asyncio.gather(first, *others, return_exceptions=True):
+        assert response.status_code == 500
     assert queue.waiting == []
     model.fault = None
     assert await asking(queue, model, "z", [1]) == ["z0!"]

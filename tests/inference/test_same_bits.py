@@ -116,13 +116,13 @@ def test_vectors(texts, width, engine, amp):
 
 @pytest.mark.parametrize("amp", ["none", "bf16"])
 def test_one_thread_and_two(texts, monkeypatch, amp):
-    vectors = []
+    embeddings = []
     for threads in ("1", "2"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
         encoder = make_encode_function(128, "openvino", amp)
         encoder.workers = lambda count=int(threads): Workers(count, most_tokens=512)
-        vectors.append(encoder.vectors(texts))
-    assert np.array_equal(*vectors)
+        embeddings.append(encoder.vectors(texts))
+    assert np.array_equal(*embeddings)
 
 
 @pytest.mark.slow

@@ -53,8 +53,8 @@ def test_run_export_block_from_docs(read_otherwise, tmp_path, monkeypatch, name)
     assert ids == [model.tokenizer.encode(text) for text in TEXTS]
     with_other_rules = Tokenizer.from_folder("exported", "none" if name == "ernie-m" else "ernie-m")
     assert ids != [with_other_rules.encode(text) for text in TEXTS]  # or the texts would say nothing
-    vectors = np.stack([names["encode"](text) for text in TEXTS])
-    np.testing.assert_allclose(vectors, model.encode(TEXTS), atol=1e-5)
+    embeddings = np.stack([names["encode"](text) for text in TEXTS])
+    np.testing.assert_allclose(embeddings, model.encode(TEXTS), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", READINGS)

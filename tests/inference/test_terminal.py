@@ -40,8 +40,8 @@ def test_escape_control_characters_from_files(models, tmp_path, monkeypatch, cap
     write_lines(tmp_path / f"my/{HOSTILE}.md", ["nothing"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    program, line = PROGRAMS[name]
-    call_main(program, line.format(models).split())
+    command, line = PROGRAMS[name]
+    call_main(command, line.format(models).split())
     printed = "".join(capsys.readouterr())
     assert "\\x1b[2J\\x9b31m" in printed
     assert {character for character in printed if unicodedata.category(character) == "Cc"} <= {"\n", "\t"}

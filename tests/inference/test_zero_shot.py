@@ -144,17 +144,17 @@ def test_the_advice_for_labels_without_names(models, tmp_path, caplog):
     That LABEL_0 is called 0 is said; two labels of one name are refused.
     """
     settings = {"task": "classification", "labels": ["0", "1", "2"]}
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    toys.make_model(ours, "classify", models / "piece.model", settings)
-    convert.main([str(ours), str(theirs), "--to", "huggingface", "--allow_lossy"])
-    (ours / "manifest.json").unlink()
+    native, theirs = tmp_path / "native", tmp_path / "theirs"
+    toys.make_model(native, "classify", models / "piece.model", settings)
+    convert.main([str(native), str(theirs), "--to", "huggingface", "--allow_lossy"])
+    (native / "manifest.json").unlink()
     numbered = {str(number): f"LABEL_{number}" for number in range(3)}
     change_config(theirs, id2label={"0": "LABEL_0", "1": "LABEL_1"})
     assert error_of(load, theirs).startswith(f"{theirs}: config.json has 2 label names, but the head has 3")
     change_config(theirs, id2label=numbered)
     twice = {"labels": ["yes", "no", "yes"], "id2label": {"0": "yes", "1": "no", "2": "yes"}}
     names = {"labels": toys.LABELS, "id2label": dict(zip(numbered, toys.LABELS))}
-    for folder, key in ((ours, "labels"), (theirs, "id2label")):
+    for folder, key in ((native, "labels"), (theirs, "id2label")):
         advice = error_of(make_predictor, "zero-shot", load(folder))
         assert str(folder) in advice and key in advice
         said = [line for line in caplog.messages if f"{folder}: no label names" in line]

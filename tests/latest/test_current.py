@@ -37,12 +37,12 @@ def test_it_is_the_newest():
 def test_every_class_computes_our_numbers(tmp_path, head):
     """A conversion computes our numbers there; and what transformers saves of it computes them here again."""
     ids, mask = batch()
-    make(tmp_path / "ours", head)
+    make(tmp_path / "native", head)
     flags = ["--to", "xlm-roberta", "--allow_lossy"]
-    convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), *flags])
+    convert.main([str(tmp_path / "native"), str(tmp_path / "converted"), *flags])
     model = load_torch("xlm-roberta", head, tmp_path / "converted")
     expected = run_torch(model, head, ids, mask)
-    assert_close(run_ours(tmp_path / "ours", head, ids), expected, mask)
+    assert_close(run_ours(tmp_path / "native", head, ids), expected, mask)
     model.save_pretrained(tmp_path / "again")
     checkpoint = open_checkpoint(tmp_path / "again")
     assert checkpoint.task == (None if head == "lm" else head)
@@ -71,7 +71,7 @@ def test_saved_xlm_r_tokenizer_has_sentencepiece_ids(tmp_path, piece_model):
 
 def test_a_published_classifier_gives_our_numbers(tmp_path, piece_model):
     """huggingface_hub reads its card: license and base model. It has no path of this machine."""
-    folder, published = tmp_path / "ours", tmp_path / "published"
+    folder, published = tmp_path / "native", tmp_path / "published"
     make_ours(
         folder, "classification", config={**CONFIG, "max_position_embeddings": 130}, piece_model=piece_model
     )
@@ -80,8 +80,8 @@ def test_a_published_classifier_gives_our_numbers(tmp_path, piece_model):
     tokenizer = transformers.AutoTokenizer.from_pretrained(published)
     reference = transformers.AutoModelForSequenceClassification.from_pretrained(published)
     logits = reference(**tokenizer("A man eats.", return_tensors="pt")).logits
-    (answer,) = ernie_m.load(folder).classify("A man eats.")
-    expected = list(answer["probabilities"].values())
+    (prediction,) = ernie_m.load(folder).classify("A man eats.")
+    expected = list(prediction["probabilities"].values())
     np.testing.assert_allclose(logits.softmax(-1)[0].tolist(), expected, atol=1e-6)
 
     card = ModelCard.load(published / "README.md")
@@ -129,7 +129,7 @@ def test_the_softmax_loss_is_theirs(negatives_of_each, symmetric):
     reference = MultipleNegativesRankingLoss(Peer(), scale=20.0, **options)
     columns = [torch.from_numpy(sources), *torch.from_numpy(candidates).split(PAIRS)]
     expected = reference.compute_loss_from_embeddings(columns, None).item()
-    vectors = map(paddle.to_tensor, (sources, candidates, is_negative))
-    total, _ = in_batch_softmax(*vectors, 20.0, symmetric)
+    embeddings = map(paddle.to_tensor, (sources, candidates, is_negative))
+    total, _ = in_batch_softmax(*embeddings, 20.0, symmetric)
     assert expected > 0.1
     assert total.item() / PAIRS == pytest.approx(expected, abs=1e-6)

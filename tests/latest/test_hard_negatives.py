@@ -21,12 +21,12 @@ COUNT = 120  # distinct texts
 
 def random_vectors(texts):
     """A random vector of each text, float32 [N, 6], of length 1. Texts n, n + 25, ... are neighbors."""
-    vectors = []
+    embeddings = []
     for text in texts:
         topic = int(text.split()[-1]) % 25
-        vector = np.random.default_rng(topic).normal(size=6)
-        vectors.append(vector + 0.6 * np.random.default_rng(list(text.encode())).normal(size=6))
-    return unit(np.array(vectors))
+        embedding = np.random.default_rng(topic).normal(size=6)
+        embeddings.append(embedding + 0.6 * np.random.default_rng(list(text.encode())).normal(size=6))
+    return unit(np.array(embeddings))
 
 
 class Peer:

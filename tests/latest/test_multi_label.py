@@ -25,21 +25,21 @@ def test_the_same_labels_and_scores(tmp_path):
     change_config(tmp_path / "plain", reading=stored(multi_label=True))
     convert.main([str(tmp_path / "plain"), str(tmp_path / "first")])
     # With another bias each label is one of half of the texts.
-    answers = ernie_m.load(tmp_path / "first").classify(texts)
-    probabilities = np.array([list(answer["probabilities"].values()) for answer in answers])
+    predictions = ernie_m.load(tmp_path / "first").classify(texts)
+    probabilities = np.array([list(prediction["probabilities"].values()) for prediction in predictions])
     arrays["classifier.bias"] -= np.median(np.log(probabilities / (1 - probabilities)), axis=0)
     safetensors.write(tmp_path / "plain" / "model.safetensors", arrays)
-    convert.main([str(tmp_path / "plain"), str(tmp_path / "ours")])
+    convert.main([str(tmp_path / "plain"), str(tmp_path / "native")])
     convert.main([str(tmp_path / "plain"), str(tmp_path / "reference"), "--to", "xlm-roberta"])
 
-    answers = ernie_m.load(tmp_path / "ours").classify(texts)
+    predictions = ernie_m.load(tmp_path / "native").classify(texts)
     reference = transformers.pipeline("text-classification", model=str(tmp_path / "reference"), device="cpu")
     of_peer = reference(texts, top_k=None)
-    for answer, scores in zip(answers, of_peer, strict=True):
+    for prediction, scores in zip(predictions, of_peer, strict=True):
         score_of = {score["label"]: score["score"] for score in scores}
-        assert answer["labels"] == [label for label in LABELS if score_of[label] > 0.5]
-        assert max(abs(score_of[label] - value) for label, value in answer["probabilities"].items()) < 1e-5
-    assert {len(answer["labels"]) for answer in answers} == {0, 1, 2, 3}
+        assert prediction["labels"] == [label for label in LABELS if score_of[label] > 0.5]
+        assert max(abs(score_of[label] - got) for label, got in prediction["probabilities"].items()) < 1e-5
+    assert {len(prediction["labels"]) for prediction in predictions} == {0, 1, 2, 3}
 
     # What transformers saves of it is read as a model for several labels again.
     reference.model.save_pretrained(tmp_path / "again")

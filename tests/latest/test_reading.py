@@ -81,8 +81,8 @@ def test_embeddings_equal_sentence_transformers(tmp_path, piece_model, pooling, 
     prompts = {"query": "plain: ", "passage": "words: "}
     saved = make_sentence_transformer(tmp_path, piece_model, pooling, normalize, prompts, "query")
     reference = SentenceTransformer(str(saved), device="cpu")
-    convert.main([str(saved), str(tmp_path / "ours"), "--piece_model_path", str(piece_model)])
-    convert.main([str(tmp_path / "ours"), str(tmp_path / "back"), "--to", "xlm-roberta"])
+    convert.main([str(saved), str(tmp_path / "native"), "--piece_model_path", str(piece_model)])
+    convert.main([str(tmp_path / "native"), str(tmp_path / "back"), "--to", "xlm-roberta"])
     back = SentenceTransformer(str(tmp_path / "back"), device="cpu")
     assert back.max_seq_length == reference.max_seq_length == 88
     assert back.default_prompt_name == "query"
@@ -90,17 +90,17 @@ def test_embeddings_equal_sentence_transformers(tmp_path, piece_model, pooling, 
         expected = reference.encode(TEXTS, **options)
         np.testing.assert_allclose(back.encode(TEXTS, **options), expected, atol=1e-5)
         name = "" if "prompt" in options else options.get("prompt_name")
-        for folder in (saved, tmp_path / "ours", tmp_path / "back"):
+        for folder in (saved, tmp_path / "native", tmp_path / "back"):
             for given in (None, pooling):
-                vectors = ernie_m.load(folder).encode(TEXTS, given, prompt=name)
-                np.testing.assert_allclose(vectors, expected, atol=1e-5, err_msg=str(folder))
+                embeddings = ernie_m.load(folder).encode(TEXTS, given, prompt=name)
+                np.testing.assert_allclose(embeddings, expected, atol=1e-5, err_msg=str(folder))
 
 
 # ERNIE-M's rule 5, for digits before a comma, has no place in the library's form.
 WITHOUT_RULE_5 = [text.replace(",", " , ") for text in TEXTS]
 
 
-@pytest.fixture(params=["XLM-R", "ours", "ours, as ERNIE-M reads"])
+@pytest.fixture(params=["XLM-R", "native", "native, as ERNIE-M reads"])
 def ours_in_its_form(request, tmp_path):
     """A model in the library's form, of which config.json has our key "reading", or not."""
     texts = WITHOUT_RULE_5 * 20
@@ -118,12 +118,12 @@ def ours_in_its_form(request, tmp_path):
         "max_seq_len": 60,
         "prompts": {"query": "a "},
     }
-    if request.param == "ours":
+    if request.param == "native":
         preprocessing["text_rules"] = "none"
     config = {**CONFIG, "max_position_embeddings": 90}
-    make_ours(tmp_path / "ours", config=config, piece_model=piece_model)
-    change_config(tmp_path / "ours", reading=stored(**preprocessing))
-    convert.main([str(tmp_path / "ours"), str(tmp_path / "there"), "--to", "xlm-roberta"])
+    make_ours(tmp_path / "native", config=config, piece_model=piece_model)
+    change_config(tmp_path / "native", reading=stored(**preprocessing))
+    convert.main([str(tmp_path / "native"), str(tmp_path / "there"), "--to", "xlm-roberta"])
     return tmp_path / "there"
 
 
@@ -151,8 +151,8 @@ def test_a_length_that_was_changed_in_the_library(tmp_path, ours_in_its_form):
         assert f"{tmp_path}/again/tokenizer_config.json" in line
         del config["reading"]
         path.write_text(json.dumps(config), encoding="utf-8")
-    vectors = ernie_m.load(tmp_path / "again").encode(WITHOUT_RULE_5)
-    np.testing.assert_allclose(vectors, reference.encode(WITHOUT_RULE_5), atol=1e-5)
+    embeddings = ernie_m.load(tmp_path / "again").encode(WITHOUT_RULE_5)
+    np.testing.assert_allclose(embeddings, reference.encode(WITHOUT_RULE_5), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_queries_and_documents(tmp_path, piece_model):
     hits = ernie_m.load(saved).search(TEXTS[-1], TEXTS, top_k=len(TEXTS))
     found = {hit["text"]: hit["score"] for hit in hits}
     np.testing.assert_allclose([found[text] for text in TEXTS], expected, atol=1e-5)
-    convert.main([str(saved), str(tmp_path / "ours"), "--piece_model_path", str(piece_model)])
-    convert.main([str(tmp_path / "ours"), str(tmp_path / "back"), "--to", "xlm-roberta"])
+    convert.main([str(saved), str(tmp_path / "native"), "--piece_model_path", str(piece_model)])
+    convert.main([str(tmp_path / "native"), str(tmp_path / "back"), "--to", "xlm-roberta"])
     back = SentenceTransformer(str(tmp_path / "back"), device="cpu")
     np.testing.assert_allclose(back.encode_document(TEXTS), passages, atol=1e-5)
 

@@ -46,12 +46,12 @@ def models(tmp_path_factory):
     )
     config = {**CONFIG, "max_position_embeddings": 130, "hidden_size": 32}
     make_ours(folder / "plain", "classification", INFERENCE_LABELS, config, piece_model)
-    convert.main([str(folder / "plain"), str(folder / "ours"), "--to", "ernie-m"])
+    convert.main([str(folder / "plain"), str(folder / "native"), "--to", "ernie-m"])
     convert.main([str(folder / "plain"), str(folder / "reference"), "--to", "xlm-roberta"])
     reference = transformers.pipeline(
         "zero-shot-classification", model=str(folder / "reference"), device="cpu"
     )
-    return ernie_m.load(folder / "ours"), reference
+    return ernie_m.load(folder / "native"), reference
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -61,18 +61,18 @@ def test_the_same_probabilities(models, language, multi_label):
     model, reference = models
     texts = draw_texts(language)
     template = TEMPLATES[language]
-    answers = model.zero_shot(texts, LABELS, template, multi_label=multi_label)
+    predictions = model.zero_shot(texts, LABELS, template, multi_label=multi_label)
     expected = reference(
         texts, candidate_labels=LABELS, hypothesis_template=template, multi_label=multi_label
     )
-    for answer, of_peer in zip(answers, expected, strict=True):
+    for prediction, of_peer in zip(predictions, expected, strict=True):
         for label, score in zip(of_peer["labels"], of_peer["scores"], strict=True):
-            assert abs(answer["probabilities"][label] - score) < 1e-5
-    assert len({answer["label"] for answer in answers}) > 1  # the model tells texts apart
+            assert abs(prediction["probabilities"][label] - score) < 1e-5
+    assert len({prediction["label"] for prediction in predictions}) > 1  # the model tells texts apart
 
 
 def test_a_single_label(models):
     model, reference = models
-    (answer,) = model.zero_shot("the man buys a book", "Sport")
+    (prediction,) = model.zero_shot("the man buys a book", "Sport")
     expected = reference("the man buys a book", candidate_labels=["Sport"])
-    assert answer["probabilities"]["Sport"] == pytest.approx(expected["scores"][0], abs=1e-5)
+    assert prediction["probabilities"]["Sport"] == pytest.approx(expected["scores"][0], abs=1e-5)

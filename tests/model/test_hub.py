@@ -189,8 +189,8 @@ def test_a_hub_is_https_or_this_machine(hub, monkeypatch, endpoint, is_asked):
 def test_an_address_that_the_library_cannot_read(tmp_path):
     """It fails when the library is imported, so this has a process of its own."""
     pytest.importorskip("huggingface_hub")
-    program = "from ernie_m.model.checkpoint.hub import local_folder; local_folder('someone/model')"
-    failed = run_script(["-c", program], tmp_path, HF_ENDPOINT="http://[")
+    source = "from ernie_m.model.checkpoint.hub import local_folder; local_folder('someone/model')"
+    failed = run_script(["-c", source], tmp_path, HF_ENDPOINT="http://[")
     assert failed.stderr.splitlines()[-1].startswith(
         "ernie_m.utils.errors.UserError: invalid HF_ENDPOINT http://["
     )

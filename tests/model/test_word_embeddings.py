@@ -74,7 +74,7 @@ class Tied:
 
 
 @pytest.fixture(params=["in place", "cpu", "plain"])
-def form(request, monkeypatch):
+def variant(request, monkeypatch):
     """A CPU's kernels, with a table that is taken over or not, or plain kernels, the operations of a GPU."""
     if request.param == "plain":
         monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
@@ -91,7 +91,7 @@ def assert_same(plain, fast):
 
 @pytest.mark.parametrize("rows", [1, 4, COUNT])
 @pytest.mark.parametrize("times", [1, 3])
-def test_both_uses_add_to_one_gradient(monkeypatch, form, rows, times):
+def test_both_uses_add_to_one_gradient(monkeypatch, variant, rows, times):
     """In one or several backward passes. Memory allows the logits of so many `rows` at a time."""
     monkeypatch.setattr(lm_head, "LOGITS_BYTES", rows * WORDS * 8)
     tied = Tied()
@@ -99,7 +99,7 @@ def test_both_uses_add_to_one_gradient(monkeypatch, form, rows, times):
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_several_losses_before_their_backward_passes(form, order):
+def test_several_losses_before_their_backward_passes(variant, order):
     """The first loss takes the memory that is reused between steps, the others take new memory."""
     tied = Tied()
     factors = [0.5, 1.5, 2.5]  # of the losses, so that they differ
@@ -128,7 +128,7 @@ def test_a_copys_gradient_is_added_later():
 
 
 @pytest.mark.parametrize("frozen", ["table", "bias"])
-def test_what_is_frozen_gets_no_gradient(frozen, form):
+def test_what_is_frozen_gets_no_gradient(frozen, variant):
     tied = Tied()
     losses, table, bias = tied.gradients(tied.plain)
     if frozen == "table":
@@ -157,7 +157,7 @@ def test_a_gradient_that_lies_elsewhere_counts_as_a_whole():
     assert (table.weight.grad.numpy() == 0.5).all()
 
 
-def test_far_apart_logits(form):
+def test_far_apart_logits(variant):
     """The highest logit comes late, and the others vanish beside it: a loss is the gap to the label's logit.
 
     Paddle's own loss on a CPU ends at 64.
@@ -169,7 +169,7 @@ def test_far_apart_logits(form):
     logits = lm_head.logits(x, tied.table.weight, tied.bias).detach().numpy()
     gaps = logits.max(1) - logits[np.arange(COUNT), tied.labels.numpy()]
     assert gaps.max() > 700  # exp(-gap) is 0
-    expected = gaps.clip(max=64) if form == "plain" else gaps
+    expected = gaps.clip(max=64) if variant == "plain" else gaps
     assert np.abs(losses - expected).max() < TOLERANCE
     assert np.isfinite(table).all()
 

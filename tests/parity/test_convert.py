@@ -27,18 +27,18 @@ HEADS = [None, "classification", "token-classification", "question-answering", "
 )
 def test_transformers_computes_our_numbers(tmp_path, target, head):
     ids, mask = batch()
-    make(tmp_path / "ours", head)
-    convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), "--to", target, "--allow_lossy"])
+    make(tmp_path / "native", head)
+    convert.main([str(tmp_path / "native"), str(tmp_path / "converted"), "--to", target, "--allow_lossy"])
     reference = load_torch(target, head, tmp_path / "converted")
     expected = run_torch(reference, head, ids, mask)
-    assert_close(run_ours(tmp_path / "ours", head, ids), expected, mask)
-    forms = {
+    assert_close(run_ours(tmp_path / "native", head, ids), expected, mask)
+    save_options = {
         "safe": {"safe_serialization": True},
         "bin": {"safe_serialization": False},
         "parts": {"safe_serialization": False, "max_shard_size": "20KB"},
         "safe parts": {"safe_serialization": True, "max_shard_size": "20KB"},
     }
-    for name, options in forms.items():
+    for name, options in save_options.items():
         reference.save_pretrained(tmp_path / name, **options)
         checkpoint = open_checkpoint(tmp_path / name)
         task = None if head == "lm" else head
@@ -90,8 +90,10 @@ def run_paddlenlp(model, head: str | None, ids, mask) -> list[np.ndarray]:
 @pytest.mark.parametrize("head", HEADS)
 def test_paddlenlp_computes_our_numbers(tmp_path, head):
     ids, mask = batch()
-    make(tmp_path / "ours", head)
-    convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), "--to", "paddlenlp", "--allow_lossy"])
+    make(tmp_path / "native", head)
+    convert.main(
+        [str(tmp_path / "native"), str(tmp_path / "converted"), "--to", "paddlenlp", "--allow_lossy"]
+    )
     model_class = getattr(paddlenlp, TARGETS["paddlenlp"].classes[head].name)
     written = paddle.load(str(tmp_path / "converted/model_state.pdparams"))
     options = {"num_choices": len(ids)} if head == "choice" else {}  # no file of PaddleNLP says this number
@@ -102,9 +104,9 @@ def test_paddlenlp_computes_our_numbers(tmp_path, head):
     expected = run_paddlenlp(reference, head, ids, mask)
     if head == "choice":
         expected = [expected[0].reshape(1, -1)]
-    assert_close(run_ours(tmp_path / "ours", head, ids), expected, mask)
-    forms = {"whole": {}, "parts": {"max_shard_size": "20KB"}, "safe": {"safe_serialization": True}}
-    for name, options in forms.items():
+    assert_close(run_ours(tmp_path / "native", head, ids), expected, mask)
+    save_options = {"whole": {}, "parts": {"max_shard_size": "20KB"}, "safe": {"safe_serialization": True}}
+    for name, options in save_options.items():
         reference.save_pretrained(str(tmp_path / name), **options)
         checkpoint = open_checkpoint(tmp_path / name)
         # The names in safetensors of a bare encoder have no prefix, so they are those of our own format.
@@ -120,8 +122,8 @@ def test_convert_half_precision_from_paddlenlp(tmp_path, dtype):
     reference.to(dtype=dtype)
     reference.save_pretrained(str(tmp_path / "half"))
     write_piece_model(tmp_path / "half")
-    convert.main([str(tmp_path / "half"), str(tmp_path / "ours"), "--to", "ernie-m"])
-    tensors = open_checkpoint(tmp_path / "ours").tensors
+    convert.main([str(tmp_path / "half"), str(tmp_path / "native"), "--to", "ernie-m"])
+    tensors = open_checkpoint(tmp_path / "native").tensors
     for name, tensor in reference.state_dict().items():
         np.testing.assert_array_equal(tensors[name], tensor.astype("float32").numpy())
 

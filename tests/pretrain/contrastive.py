@@ -36,8 +36,8 @@ class Contrastive(Objective):
 
         from ernie_m.model.device import precise_dtype
 
-        vectors = F.normalize(states.astype(precise_dtype(states)))  # [2 P, H], in turns S and Y
-        cosines = paddle.matmul(vectors[0::2], vectors[1::2], transpose_y=True)  # [P, P]
+        embeddings = F.normalize(states.astype(precise_dtype(states)))  # [2 P, H], in turns S and Y
+        cosines = paddle.matmul(embeddings[0::2], embeddings[1::2], transpose_y=True)  # [P, P]
         of_pairs = groups[0::2]
         in_group = (of_pairs.unsqueeze(1) == of_pairs).astype(cosines.dtype)
         scores = cosines / TEMPERATURE - 1e9 * (1 - in_group)

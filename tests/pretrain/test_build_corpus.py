@@ -205,20 +205,20 @@ def kept_rows(texts, tokenizer, held_out=0, deduplicate=False, max_ratio=0.0, **
             text = "\n".join(row[side] for row in rows)
             digest = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
             for row in rows:
-                forms = [tokenizer.processor.Normalize(tokenizer.normalize(text)) for text in row]
-                if deduplicate and forms in [others for _, others, _ in new[languages]]:
+                keys = [tokenizer.processor.Normalize(tokenizer.normalize(text)) for text in row]
+                if deduplicate and keys in [others for _, others, _ in new[languages]]:
                     dropped[languages]["duplicate"] += 1
                 else:
-                    new[languages].append((row, forms, digest < below))
-    held = {form for some in new.values() for _, forms, is_held in some if is_held for form in forms}
+                    new[languages].append((row, keys, digest < below))
+    held = {key for some in new.values() for _, keys, is_held in some if is_held for key in keys}
     kept = defaultdict(list)
     for languages, some in new.items():
-        shared = [not held.isdisjoint(forms) for _, forms, is_held in some if not is_held]
-        for row, forms, is_held in some:
+        shared = [not held.isdisjoint(keys) for _, keys, is_held in some if not is_held]
+        for row, keys, is_held in some:
             ids = tokenizer.encode_batch(row)
             lengths = sorted(map(len, ids))
             reasons = {
-                "held-out text": not (is_held or held.isdisjoint(forms) or sum(shared) > len(shared) / 2),
+                "held-out text": not (is_held or held.isdisjoint(keys) or sum(shared) > len(shared) / 2),
                 "empty": lengths[0] == 0,
                 "ratio": max_ratio and lengths[-1] > max_ratio * lengths[0],
             }
@@ -489,8 +489,8 @@ def test_command_line(tmp_path, piece_model, monkeypatch):
     monkeypatch.setenv("FOLDER", str(tmp_path))
     english = write_lines(tmp_path / "x.en", ["a", "b"])
     german = write_lines(tmp_path / "x.de", ["a"])
-    program = [sys.executable, "-m", "pretrain.build_corpus"]
-    process = run_command([*program, *words, "--parallel", f"en-de<={english},{german}"])
+    entry_point = [sys.executable, "-m", "pretrain.build_corpus"]
+    process = run_command([*entry_point, *words, "--parallel", f"en-de<={english},{german}"])
     location = f"error: {english} and {german}: {german} has 1 lines, "
     assert check_refusal(process).startswith(location)
     process = run_command([sys.executable, "-m", "ernie_m", "build_corpus", *words, "--overwrite", "true"])

@@ -168,10 +168,10 @@ def test_the_papers_table_11():
         assert attrgetter("warmup_steps", "beta1", "beta2")(optimizer) == (10_000, 0.98, 0.999)
         assert attrgetter("epsilon", "weight_decay", "clip_norm")(optimizer) == (1e-6, 0.01, 1.0)
         plan = RunPlan(optimizer.steps, 0, optimizer.warmup_steps, phases=(), tokens_per_epoch=0)
-        rate = learning_rate(plan, loaded.init.lm_head_learning_rate, optimizer)
+        lr = learning_rate(plan, loaded.init.lm_head_learning_rate, optimizer)
         half_way = (10_000 + optimizer.steps) // 2  # of the fall, which is linear from the peak to 0
-        assert rate(10_000) == 1.0
-        assert rate(half_way) == 0.5
+        assert lr(10_000) == 1.0
+        assert lr(half_way) == 0.5
         assert loaded.model.hidden_dropout_prob == loaded.model.attention_probs_dropout_prob == 0.1
         assert loaded.data.max_seq_len == 512
 

@@ -247,7 +247,7 @@ def test_two_aligned_files_and_moses(tmp_path):
 ENGLISH_GERMAN = [(f"{line} bado", f"{line} kani") for line in dict.fromkeys(LINES[:60])]
 
 
-def in_form(form: str) -> str:
+def in_layout(layout: str) -> str:
     """`ENGLISH_GERMAN` in the form of public files."""
     rows = []
     for number, (english, german) in enumerate(ENGLISH_GERMAN):
@@ -259,22 +259,22 @@ def in_form(form: str) -> str:
                 "named.csv": f'{number},"{german}","{english}"',
                 "memory.tmx": f'<tu><tuv xml:lang="DE"><seg>{german}</seg></tuv>'
                 f'<tuv xml:lang="en-US"><seg>{english}</seg></tuv></tu>',
-            }[form]
+            }[layout]
         )
-    top = {"named.csv": "id,de,en\n", "memory.tmx": "<tmx><body>\n"}.get(form, "")
-    return top + "\n".join(rows) + ("\n</body></tmx>" if form == "memory.tmx" else "\n")
+    top = {"named.csv": "id,de,en\n", "memory.tmx": "<tmx><body>\n"}.get(layout, "")
+    return top + "\n".join(rows) + ("\n</body></tmx>" if layout == "memory.tmx" else "\n")
 
 
-@pytest.mark.parametrize("form", ["Tatoeba", "manythings", "WikiMatrix", "named.csv", "memory.tmx"])
+@pytest.mark.parametrize("layout", ["Tatoeba", "manythings", "WikiMatrix", "named.csv", "memory.tmx"])
 @pytest.mark.parametrize("end", ["", ".gz"])
-def test_read_public_dataset_columns(tmp_path, form, end):
+def test_read_public_dataset_columns(tmp_path, layout, end):
     """Columns are named, or a header has the languages, which say the order; in any unit.
 
     Named columns are not those of a file of translation units.
     """
-    columns = {"Tatoeba": "2,4", "manythings": "1,2", "WikiMatrix": "2,3", "memory.tmx": "2,3"}.get(form)
-    name = form if "." in form else f"{form}.tsv"
-    (tmp_path / f"{name}{end}").write_bytes(PACKERS[end](in_form(form).encode()))
+    columns = {"Tatoeba": "2,4", "manythings": "1,2", "WikiMatrix": "2,3", "memory.tmx": "2,3"}.get(layout)
+    name = layout if "." in layout else f"{layout}.tsv"
+    (tmp_path / f"{name}{end}").write_bytes(PACKERS[end](in_layout(layout).encode()))
     for unit_bytes in (300, 1 << 20):
         parallel = {"en-de": f"{tmp_path}/{name}{end}"}
         text = read_only_stream(parallel=parallel, unit_bytes=unit_bytes, columns=columns)
@@ -321,8 +321,8 @@ ACCENT = b"caf\xe9"  # in Latin-1
         ("en", {"text": b"one\n" + LONG_LINE}, {"unit_bytes": 4 << 20}, "text: line 2: too long"),
         ("en", {"a.txt": b'{"text": "one"}\n{"text": "two"}\n'}, {}, "a.txt, line 1: "),
         ("en-de", {"a.tsv": b'{"text": "one"}\n{"text": "two"}\n'}, {}, "a.tsv, line 1: "),
-        ("en", {"a.txt": in_form("memory.tmx").encode()}, {}, "a.txt, line 1: "),
-        ("en-de", {"a.tsv": in_form("memory.tmx").encode()}, {}, "a.tsv, line 1: "),
+        ("en", {"a.txt": in_layout("memory.tmx").encode()}, {}, "a.txt, line 1: "),
+        ("en-de", {"a.tsv": in_layout("memory.tmx").encode()}, {}, "a.tsv, line 1: "),
         # Aligned files of different lengths: the shorter one is named.
         *(
             (

@@ -147,11 +147,11 @@ def test_retrieve_by_mean_embeddings(tmp_path):
     held_out = HeldOutRun(tmp_path / "corpus", run__eval_sequences=100, **options)
     cls_id = held_out.tokenizer.cls_id
     sep_id = held_out.tokenizer.sep_id
-    vectors = []
+    embeddings = []
     for side in get_sentences(held_out, ("en", "fr")):
         inputs = [np.array([cls_id, *ids, sep_id]) for ids in side]
-        vectors.append(PaddleEncoder(held_out.model.ernie_m).vectors(inputs))
-    english, french = vectors  # [L + 1, N, H] each
+        embeddings.append(PaddleEncoder(held_out.model.ernie_m).vectors(inputs))
+    english, french = embeddings  # [L + 1, N, H] each
     keys = line_keys(english.shape[1])
     found = [[hits(en, fr, keys).mean(), hits(fr, en, keys).mean()] for en, fr in zip(english, french)]
     expected = np.mean(found, axis=1)  # at each layer, of both directions

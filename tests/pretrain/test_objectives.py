@@ -62,10 +62,10 @@ def test_pair_layout():
     assert masked_counts(camlm) == {"camlm": 2}
 
 
-@pytest.mark.parametrize("rate", [0.15, 1.0])
-def test_unk_is_special_and_never_predicted(rate):
+@pytest.mark.parametrize("mask_rate", [0.15, 1.0])
+def test_unk_is_special_and_never_predicted(mask_rate):
     unk = VOCABULARY.unk_id
-    maker = objectives(mask_rate=rate)
+    maker = objectives(mask_rate=mask_rate)
     mixed = np.array([unk, 11, unk, 12, 13, unk])
     examples = {
         "mmlm": Text(mixed, 0),
@@ -74,13 +74,13 @@ def test_unk_is_special_and_never_predicted(rate):
         "camlm": Pair(Text(TARGET, 0), Text(mixed, 1)),
     }
     for objective, example in examples.items():
-        if objective == "camlm" and rate == 1.0:  # it needs unmasked tokens
+        if objective == "camlm" and mask_rate == 1.0:  # it needs unmasked tokens
             continue
         for seed in range(20):
             batch = maker[objective].batch([example], rngs(1, seed))
             assert len(batch.target_ids)
             assert unk not in batch.target_ids
-    if rate == 1.0:  # all tokens are predicted but [UNK]
+    if mask_rate == 1.0:  # all tokens are predicted but [UNK]
         assert set(maker["mmlm"].batch([Text(mixed, 0)], rngs(1)).target_ids) == {11, 12, 13}
     # A text of [UNK] alone has nothing to predict, and as a side of a pair no token that could be masked.
     alone = Text(np.array([unk, unk]), 0)
@@ -163,11 +163,11 @@ def test_long_examples_are_cut(objective, limit):
             assert batch.inputs.tokens == limit
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.15, 0.4, 0.9])
-def test_the_masks_in_the_context_take_no_more_than_a_micro_batch_must_hold(rate):
+@pytest.mark.parametrize("mask_rate", [0.01, 0.15, 0.4, 0.9])
+def test_the_masks_in_the_context_take_no_more_than_a_micro_batch_must_hold(mask_rate):
     """Of pairs that are cut and pairs that are not, and of any two lengths."""
     limit = 24
-    camlm = objectives(limit, camlm_context="with_masks", mask_rate=rate)["camlm"]
+    camlm = objectives(limit, camlm_context="with_masks", mask_rate=mask_rate)["camlm"]
     most = 0
     for source_length in range(2, 22):
         for pair in pairs([(source_length, length) for length in range(2, 22)]):
@@ -177,7 +177,7 @@ def test_the_masks_in_the_context_take_no_more_than_a_micro_batch_must_hold(rate
                 assert batch.inputs.position_ids.max() < 2 + limit
                 most = max(most, batch.inputs.tokens)
     changes = {"data__max_seq_len": limit, "objectives__camlm_context": "with_masks"}
-    changes["objectives__mask_rate"] = rate
+    changes["objectives__mask_rate"] = mask_rate
     least = smallest_micro_batch(**changes)
     assert most <= least <= most + 4
 

@@ -48,8 +48,8 @@ def test_a_fresh_head_is_trained_alone_first(pretrain):
     assert powers and np.concatenate(powers) == pytest.approx(0.98**3)  # after two updates
 
     # The rate of the head, and then the warm-up of three steps to 0.01.
-    rates = [record["lr"] for record in records(out) if "lr" in record]
-    assert rates == pytest.approx([0.02] * 4 + [0.0, 0.01 / 3, 0.02 / 3])
+    learning_rates = [record["lr"] for record in records(out) if "lr" in record]
+    assert learning_rates == pytest.approx([0.02] * 4 + [0.0, 0.01 / 3, 0.02 / 3])
 
 
 def test_a_step_keeps_nothing(pretrain, monkeypatch):

@@ -68,15 +68,15 @@ def as_text(rows, mark, quoting, line_end):
 def tables(draw):
     """A row's parts, ending and bytes of a file, flags, its rows, and whether its names are known."""
     kind = draw(st.sampled_from(list(KINDS)))
-    form = draw(st.sampled_from(["cells"] * 4 + ["lines", "list"]))
+    layout = draw(st.sampled_from(["cells"] * 4 + ["lines", "list"]))
     mark, quoting = draw(st.sampled_from([*itertools.product(",;\t|", (0, 1)), ("\t", None), ("|", None)]))
     encoding = (
-        "utf-8" if form != "cells" else draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]))
+        "utf-8" if layout != "cells" else draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]))
     )
     line_end = draw(st.sampled_from(["\n", "\r\n", "\r"]))
     letters = "ab ,;|\"'.7ß" + "书🙂\u2028" * (encoding != "cp1252") + "\n" * (line_end != "\r")
     labels = [name for name in LABELS if encoding != "cp1252" or name.isascii()]
-    if form == "cells" and quoting is None:
+    if layout == "cells" and quoting is None:
         letters = letters.replace(mark, "").replace("\n", "")
         labels = [name for name in labels if mark not in name]
     text = st.text(letters, max_size=12).map("x{}y".format)
@@ -93,12 +93,12 @@ def tables(draw):
     )
     grid = [[(*cells, *others)[part] for part in order] for cells in rows]
     header = [names[part] for part in order]
-    has_names = form != "cells" or draw(st.booleans())
+    has_names = layout != "cells" or draw(st.booleans())
     if has_names:
         flags = make_flags(kind, names[: len(kind)])
     else:
         flags = make_flags(kind, [str(order.index(part) + 1) for part in range(len(kind))])
-    if form == "cells":
+    if layout == "cells":
         flags |= {"delimiter": "tab" if mark == "\t" else mark, "quoting": quoting is not None}
         flags["encoding"] = "cp1252" if encoding == "cp1252" else None
         blank = [[]] * draw(st.integers(0, 2))
@@ -106,9 +106,11 @@ def tables(draw):
     else:
         objects = [dict(zip(header, cells)) for cells in grid]
         write = partial(json.dumps, ensure_ascii=draw(st.booleans()))
-        content = write(objects, indent=1) if form == "list" else "\n".join(map(write, objects))
+        content = write(objects, indent=1) if layout == "list" else "\n".join(map(write, objects))
     pack = draw(st.sampled_from(list(PACK)))
-    ending = {"lines": ".jsonl", "list": ".json"}.get(form) or draw(st.sampled_from([".csv", ".tsv", ".txt"]))
+    ending = {"lines": ".jsonl", "list": ".json"}.get(layout) or draw(
+        st.sampled_from([".csv", ".tsv", ".txt"])
+    )
     return kind, ending + pack, PACK[pack](content.encode(encoding)), flags, rows, is_known and has_names
 
 

@@ -54,12 +54,12 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_texts_are_read_and_nothing_else(tmp_path, caplog, form):
+@pytest.mark.parametrize("dataset", FORMS)
+def test_texts_are_read_and_nothing_else(tmp_path, caplog, dataset):
     """The log names what is not read."""
     caplog.set_level("INFO")
-    content, columns = FORMS[form]
-    path = write(tmp_path / f"{form}.tsv", content)
+    content, columns = FORMS[dataset]
+    path = write(tmp_path / f"{dataset}.tsv", content)
     rows = PairRows(path, TableOptions(columns=columns))
     assert list(rows) == PAIRS
     assert rows.with_negatives == 0
@@ -92,9 +92,9 @@ def test_negatives(tmp_path):
 
 def test_read_positives_and_negatives(tmp_path):
     """A pair for each positive, with its negatives, as in the training files of FlagEmbedding."""
-    forms = {"id": 7, "type": "normal", "prompt": "Find it: ", "pos_scores": [0.9, 0.8], "neg_scores": [0.1]}
+    others = {"id": 7, "type": "normal", "prompt": "Find it: ", "pos_scores": [0.9, 0.8], "neg_scores": [0.1]}
     objects = [
-        {"query": "a", "pos": ["b", "c"], "neg": ["d", "e"], **forms},
+        {"query": "a", "pos": ["b", "c"], "neg": ["d", "e"], **others},
         {"query": "f", "pos": ["g"], "neg": []},
     ]
     rows = PairRows(write_lines(tmp_path / "a.jsonl", map(json.dumps, objects)))

@@ -233,12 +233,12 @@ def test_read_both_vocab_txt_formats(tokenizer, piece_model, tmp_path):
     assert list(read_vocab(tmp_path / "spaces.txt")) == spaces
 
 
-@pytest.mark.parametrize("form", ["bare", "tab"])
-def test_a_subword_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_path, caplog, form):
+@pytest.mark.parametrize("layout", ["bare", "tab"])
+def test_a_subword_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_path, caplog, layout):
     """Without the line of a bare token all ids behind it are other ones, and a model has a row more."""
     size = tokenizer.vocab_size
     path = tmp_path / "vocab.txt"
-    lines = [token if form == "bare" else f"{token}\t{id_}" for token, id_ in tokenizer.vocab.items()]
+    lines = [token if layout == "bare" else f"{token}\t{id_}" for token, id_ in tokenizer.vocab.items()]
     lost = tokenizer.ordinary_subwords()[7]
     path.write_text("".join(f"{line}\n" for line in lines if line.split("\t")[0] != lost), encoding="utf-8")
     read = Tokenizer(path, piece_model)
@@ -247,7 +247,7 @@ def test_a_subword_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_pat
     ]
     read.check_model(read.vocab_size, read.pad_id, "model")
     rows = read.vocab_size + 1
-    assert rows == (size if form == "bare" else size + 1)
+    assert rows == (size if layout == "bare" else size + 1)
     line = error_of(read.check_model, rows, read.pad_id, "model")
     assert line.startswith("model: ") and str(path) in line and f"'{lost}'" in line
     tokenizer.check_model(size + 35, tokenizer.pad_id, "E5-small has rows that no token reads")

@@ -84,11 +84,11 @@ def test_cells_in_quotation_marks_are_said_and_stay(tmp_path, caplog):
     assert f"{path}: 1 of 5 rows have a cell in quotation marks" in caplog.text
 
 
-@pytest.mark.parametrize("program", COMPRESS)
-def test_compressed_files_are_named_as_such(tmp_path, program):
+@pytest.mark.parametrize("tool", COMPRESS)
+def test_compressed_files_are_named_as_such(tmp_path, tool):
     """Where a file is read line by line from the disk."""
-    message = f"compressed file. Decompress it with {program}"
+    message = f"compressed file. Decompress it with {tool}"
     for path in (tmp_path / "train.tsv", tmp_path / "train.tsv.gz"):
-        path.write_bytes(COMPRESS[program]((HEADER + ROWS).encode()))
+        path.write_bytes(COMPRESS[tool]((HEADER + ROWS).encode()))
         for read in (read_classification, partial(read_tagged, label_map={"O": 0}), Sentences):
             assert f"{path}: {message}" in error_of(read, path)

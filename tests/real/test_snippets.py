@@ -41,10 +41,10 @@ def test_run_blocks_from_both_pages(tmp_path, data_dir, monkeypatch):
     ids = model.tokenizer.encode_batch(lines)
     for names in (of_export, of_tokenizer):
         assert names["tokenizer"].encode_batch(lines) == ids
-    vectors = np.stack([of_export["encode"](line) for line in lines])
+    embeddings = np.stack([of_export["encode"](line) for line in lines])
     expected = model.encode(lines)
-    print(f"{len(lines)} lines: the largest difference of a vector is {abs(vectors - expected).max():.1e}")
-    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    print(f"{len(lines)} lines: the largest difference of a vector is {abs(embeddings - expected).max():.1e}")
+    np.testing.assert_allclose(embeddings, expected, atol=1e-5)
 
 
 def test_the_quickstart_prints_what_it_shows(tmp_path, monkeypatch, capsys):

@@ -21,9 +21,9 @@ WINDOW = 384  # tokens
 TAGS = ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"]
 
 
-def run_finetuning(program, output, *flags):
+def run_finetuning(script, output, *flags):
     """Train for some steps from the real model, and return the folder of the last one in both forms."""
-    command = [sys.executable, str(ROOT / program), "--init_pretraining_params", str(MODEL), *flags]
+    command = [sys.executable, str(ROOT / script), "--init_pretraining_params", str(MODEL), *flags]
     command += ["--do_val", "false", "--do_test", "false", "--use_cuda", "false", "--learning_rate", "2e-4"]
     command += ["--max_steps", os.environ.get("REAL_STEPS", "60"), "--checkpoints", str(output / "run")]
     subprocess.run(command, check=True, cwd=ROOT)
@@ -76,15 +76,15 @@ def read_questions(data_dir, language, tokenizer):
 
 
 def test_answers(answering, data_dir, tmp_path):
-    ours, there = answering
+    native, there = answering
     reference = transformers.pipeline("question-answering", model=str(there), device="cpu")
-    longest = open_checkpoint(ours).preprocessing.max_answer_length
+    longest = open_checkpoint(native).preprocessing.max_answer_length
     for language in ("en", "zh"):
         pairs = list(read_questions(data_dir, language, reference.tokenizer))[: QUESTIONS // 2]
         assert len(pairs) == QUESTIONS // 2
         differ = []
         requests = [{"question": question, "context": context} for question, context in pairs]
-        answers = asked_here(ours, "question-answering", requests, tmp_path)
+        answers = asked_here(native, "question-answering", requests, tmp_path)
         for (question, context), answer in zip(pairs, answers, strict=True):
             other = reference(
                 question=question,
@@ -107,7 +107,7 @@ def read_sentences(data_dir, language):
 
 
 def test_tags(tagging, data_dir, tmp_path):
-    ours, there = tagging
+    native, there = tagging
     tokenizer = transformers.AutoTokenizer.from_pretrained(there)
     reference = transformers.AutoModelForTokenClassification.from_pretrained(there).eval()
     for language in ("en", "zh"):
@@ -119,7 +119,7 @@ def test_tags(tagging, data_dir, tmp_path):
                 sentences.append(words)
         sentences = sentences[: WORDS // 4]  # more than enough
         answers = asked_here(
-            ours, "token-classification", [{"words": words} for words in sentences], tmp_path
+            native, "token-classification", [{"words": words} for words in sentences], tmp_path
         )
         for words, answer in zip(sentences, answers, strict=True):
             encoded = tokenizer(words, is_split_into_words=True, return_tensors="pt")

@@ -80,26 +80,26 @@ def test_embeddings_on_all_lines(tmp_path, lines, pooling, normalize):
     np.testing.assert_allclose(model.encode(texts), expected, atol=1e-5)
 
     few = texts[:100]
-    ours = converted(folder, tmp_path / "ours", "ernie-m")
-    again = converted(ours, tmp_path / "again", "xlm-roberta")
-    for form in (ours, again):
-        np.testing.assert_allclose(ernie_m.load(form).encode(few), expected[:100], atol=1e-5)
+    native = converted(folder, tmp_path / "native", "ernie-m")
+    again = converted(native, tmp_path / "again", "xlm-roberta")
+    for path in (native, again):
+        np.testing.assert_allclose(ernie_m.load(path).encode(few), expected[:100], atol=1e-5)
     reference = SentenceTransformer(str(again), device="cpu")
     np.testing.assert_allclose(reference.encode(few), expected[:100], atol=1e-5)
-    shutil.rmtree(ours)
+    shutil.rmtree(native)
     shutil.rmtree(again)
 
 
 def test_saved_again_by_the_library(tmp_path, lines):
     """In the form of its newest version: as the makers' folder, and the folder of ours in its form."""
-    for number, folder in enumerate((MODEL, converted(MODEL, tmp_path / "ours", "xlm-roberta"))):
+    for number, folder in enumerate((MODEL, converted(MODEL, tmp_path / "native", "xlm-roberta"))):
         reference = SentenceTransformer(str(folder), device="cpu")
         reference.save(str(tmp_path / f"saved-{number}"))
         model = ernie_m.load(tmp_path / f"saved-{number}")
         longest = reference.max_seq_length
         its_ids = reference.tokenizer(lines[:400], truncation=True, max_length=longest)["input_ids"]
         our_ids = [model.tokenizer.build(line, None, longest) for line in lines[:400]]
-        texts = [line for line, theirs, ours in zip(lines, its_ids, our_ids) if theirs == ours]
+        texts = [line for line, theirs, native in zip(lines, its_ids, our_ids) if theirs == native]
         assert len(texts) > 360
         np.testing.assert_allclose(model.encode(texts), reference.encode(texts, batch_size=32), atol=1e-5)
         shutil.rmtree(tmp_path / f"saved-{number}")

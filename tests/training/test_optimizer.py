@@ -54,20 +54,20 @@ def set_gradients(model, step: int) -> dict[str, np.ndarray]:
     return gradients
 
 
-def adamw_by_hand(value, gradients, rates, ratio, decay):
-    """The value after AdamW by its definition, one update for each of `gradients` and `rates`.
+def adamw_by_hand(value, gradients, learning_rates, ratio, decay):
+    """The value after AdamW by its definition, one update for each of `gradients` and `learning_rates`.
 
     Args:
         ratio: the share of the rate, for the gradient's part of an update.
         decay: an update subtracts rate x `decay` x value.
     """
     moment1 = moment2 = 0.0
-    for update, (gradient, rate) in enumerate(zip(gradients, rates), start=1):
+    for update, (gradient, lr) in enumerate(zip(gradients, learning_rates), start=1):
         moment1 = BETAS[0] * moment1 + (1 - BETAS[0]) * gradient
         moment2 = BETAS[1] * moment2 + (1 - BETAS[1]) * gradient**2
         mean = moment1 / (1 - BETAS[0] ** update)
         square = moment2 / (1 - BETAS[1] ** update)
-        value = value - rate * ratio * mean / (np.sqrt(square) + EPS) - rate * decay * value
+        value = value - lr * ratio * mean / (np.sqrt(square) + EPS) - lr * decay * value
     return value
 
 
@@ -88,11 +88,15 @@ def test_three_steps_equal_a_hand_worked_adamw(model):
         gradients.append(set_gradients(model, step))
         optimizer.step()
         optimizer.lr_scheduler.step()
-    rates = [0.0, PEAK / 2, PEAK * 0.8]  # the warm-up ends before the third step: 1 - 2/10 of the peak
+    learning_rates = [
+        0.0,
+        PEAK / 2,
+        PEAK * 0.8,
+    ]  # after the warm-up: 1 - 2/10 of the peak
     after = dict(model.named_parameters())
     for name, (ratio, decays) in OFFICIAL.items():
         of_steps = [step[name] for step in gradients]
-        expected = adamw_by_hand(before[name], of_steps, rates, ratio, DECAY * decays)
+        expected = adamw_by_hand(before[name], of_steps, learning_rates, ratio, DECAY * decays)
         assert np.abs(after[name].numpy() - expected).max() < 1e-8, name
         assert np.abs(expected - before[name]).max() > 1e-3, name
 
@@ -104,9 +108,9 @@ def test_embeddings_that_learn_slowly(model):
     set_gradients(model, 0)
     optimizer.step()
     for name, parameter in model.named_parameters():
-        rate = 0.1 * PEAK if name.endswith("word_embeddings.weight") else PEAK
+        lr = 0.1 * PEAK if name.endswith("word_embeddings.weight") else PEAK
         decayed = before[name] * (1 - PEAK * DECAY) if is_decayed(name) else before[name]
-        np.testing.assert_allclose(np.abs(parameter.numpy() - decayed), rate, rtol=1e-3)
+        np.testing.assert_allclose(np.abs(parameter.numpy() - decayed), lr, rtol=1e-3)
 
 
 def test_only_weights_decay(model):

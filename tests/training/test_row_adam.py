@@ -155,11 +155,11 @@ def test_a_private_function_that_has_changed_is_not_called(float64, monkeypatch,
     caplog.set_level("WARNING")
     honest = paddle._C_ops.adamw_
 
-    def changed(table, gradient, rate, moment1, moment2, *others):
+    def changed(table, gradient, lr, moment1, moment2, *others):
         if fault == "another order":
-            honest(table, gradient, rate, moment2, moment1, *others)
+            honest(table, gradient, lr, moment2, moment1, *others)
         else:
-            honest(table, gradient, rate, moment1, moment2, *others)
+            honest(table, gradient, lr, moment1, moment2, *others)
             moment2.scale_(0.5)
 
     by_rows = ToyRun()

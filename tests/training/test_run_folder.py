@@ -25,7 +25,7 @@ from tests.launching import error_of
 
 WAYS_OUT = "choose another --checkpoints"
 RULES = FolderRules(ways_out=WAYS_OUT, contents=(r"run\.json", r"step_\d+", "best"))
-IDENTITY = {"rate": 1, "data": {"train": 0}}
+IDENTITY = {"lr": 1, "data": {"train": 0}}
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +140,10 @@ def test_a_claimed_folder(folder, save):
     with folder.locked():
         folder.acquire(IDENTITY)
         # Nothing was trained yet, so this claim replaces the first.
-        folder.acquire({**IDENTITY, "rate": 2})
+        folder.acquire({**IDENTITY, "lr": 2})
         save(folder, 2)
         line = error_of(folder.acquire, IDENTITY)
-        assert f"{folder.path}: made with other settings (rate: 2 -> 1); {WAYS_OUT}" in line
+        assert f"{folder.path}: made with other settings (lr: 2 -> 1); {WAYS_OUT}" in line
         (folder.path / "run.json").unlink()
         assert f"no run.json; {WAYS_OUT}" in error_of(folder.acquire, IDENTITY)
 
@@ -160,12 +160,12 @@ def test_overwriting(folder, save):
     again = OutputDir(folder.path, RULES, keep_checkpoints=2, overwrite=True)
     with again.locked():
         assert again.resume(IDENTITY) is None
-        again.acquire({**IDENTITY, "rate": 2})
+        again.acquire({**IDENTITY, "lr": 2})
         save(again, 4)
         again.remove_old_run()  # does nothing: the old run is removed once
     kept = [".lock", "notes.txt", "run.json.old", "step_2.txt"]
     assert names_in(folder.path) == sorted([*kept, "run.json", "step_4"])
-    assert json.loads((folder.path / "run.json").read_text())["rate"] == 2
+    assert json.loads((folder.path / "run.json").read_text())["lr"] == 2
 
 
 @pytest.mark.parametrize("source", ["step_2", "step_2/model.safetensors", "../link/step_2", "best/of/mine"])

@@ -266,9 +266,9 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"ERNIE-M {__version__}\n"
 
 
-@pytest.mark.parametrize("program, shows", [("run_mrc.py", True), ("run_classifier.py", False)])
-def test_help_omits_what_only_other_commands_read(monkeypatch, program, shows):
-    monkeypatch.setattr("sys.argv", [program])
+@pytest.mark.parametrize("script, shows", [("run_mrc.py", True), ("run_classifier.py", False)])
+def test_help_omits_what_only_other_commands_read(monkeypatch, script, shows):
+    monkeypatch.setattr("sys.argv", [script])
     assert ("--doc_stride" in format_help(Flags, __name__)) is shows
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from ernie_m import __main__ as programs
+from ernie_m import __main__ as cli
 from ernie_m.utils import errors
 from ernie_m.utils.errors import LONGEST_MESSAGE, UserError, install_command
 from ernie_m.utils.files import atomic_dir, atomic_file, lock_for_writing
@@ -70,7 +70,7 @@ def test_a_location_that_cannot_be_written_is_one_line(tmp_path, path, location)
 @pytest.mark.parametrize("words", [["convert", "{}", "out"], ["export", "--model", "{}", "--output", "out"]])
 def test_a_name_that_no_file_can_have_is_one_line(capsys, words):
     words = [word.format("x" * 5000) for word in words]
-    line = one_error(partial(call_main, programs, words), capsys)
+    line = one_error(partial(call_main, cli, words), capsys)
     assert line.startswith("error: xxx") and "File name too long" in line
 
 
