@@ -1,6 +1,6 @@
 """Kill small trainings and builds of a corpus at random moments, start them again, and compare the results.
 
-The results must be those of an undisturbed run to the last bit, and a training must go on from its newest
+The results must be those of an undisturbed run to the last bit, and a training must continue from its newest
 checkpoint. Prints a line for each round, and a JSON line at the end. The exit code is 1 if a round failed.
 """
 
@@ -29,7 +29,7 @@ from tests.helpers.processes import MARK, marked
 from tests.launching import ROOT, clean_environment
 from tests.pretrain import builds
 
-# run_classifier.py with a fault: it finds no checkpoint, and begins from scratch.
+# run_classifier.py with a bug: it finds no checkpoint, and begins from scratch.
 FORGETFUL = """
 from ernie_m.training import checkpoint
 from ernie_m.commands.run_classifier import main

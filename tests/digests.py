@@ -4,21 +4,21 @@
     python tests/digests.py --compare before.jsonl after.jsonl
 
 Equal digests: two revisions compute the same bits, on the same machine with the same packages. The first
-command starts the programs of the revision in whose root it runs, so one copy of this file serves them all.
-A line is an item with the SHA-256 of its parts; the exit code is 1 if a program fails. The second names the
+command starts the commands of the revision in whose root it runs, so one copy of this file serves them all.
+A line is an item with the SHA-256 of its parts; the exit code is 1 if a command fails. The second names the
 items that differ and the first part, such as a step, in which they do; the exit code is 1 if there are any.
 
-Nothing here may depend on the revision: the inputs are drawn below, what a program writes is read by other
+Nothing here may depend on the revision: the inputs are drawn below, what a command writes is read by other
 libraries, and the flags are those that users know. A part is
 
     step N           a record of metrics.jsonl, whose losses have full precision: its values in their order,
                      without their keys, which may get other names, and without speeds
     *.safetensors    the name, type, shape and bytes of each tensor in the order of names, which are a part of
-                     the format; without metadata. Not what a checkpoint keeps beside the weights, which the
+                     the format; without metadata. Not what a checkpoint keeps next to the weights, which the
                      same revision alone reads back
     a file           its bytes: of vectors, ids, a vocabulary, pairs. Of facts in JSON the values alone
     printed          the decimal numbers that `fit` prints: its scores, which are in no file. With the
-                     whole model it prints speeds, too, so there the weights alone are compared
+                     whole model it prints speeds, so there the weights alone are compared
 """
 
 import argparse
@@ -91,7 +91,7 @@ def pairs(language: str) -> str:
 
 
 def with_tags(line: str) -> str:
-    """The words of a line, and a tag for each, in the official form."""
+    """The words of a line, and a tag for each, in the official format."""
     tags = [TAGS[len(word) - 3] if word[0].isupper() else "O" for word in line.split()]
     return line.replace(" ", "\2") + "\t" + "\2".join(tags)
 
@@ -105,7 +105,7 @@ def with_question(line: str) -> dict:
 
 @cache
 def labeled() -> str:
-    """Single and paired texts, tagged words and questions, and the maps of the official form."""
+    """Single and paired texts, tagged words and questions, and the maps of the official format."""
     Path("labeled").mkdir()
     for split, language in (("train", "en"), ("dev.en", "en"), ("dev.de", "de")):
         lines = sentences(language, 96, seed=len(split))
@@ -165,7 +165,7 @@ def weights(config: dict) -> dict[str, np.ndarray]:
 
 @cache
 def model(model_format: str) -> str:
-    """A model in a form: XLM-R's and sentence-transformers' are written here, others by `ernie-m convert`."""
+    """A model in a format: XLM-R's and sentence-transformers' are made here, others by `ernie-m convert`."""
     if model_format not in ("xlm-roberta", "sentence-transformers"):
         start("convert", model("xlm-roberta"), model_format, to=model_format, allow_lossy="true")
         return model_format
@@ -205,7 +205,7 @@ def corpus() -> str:
     return "corpus"
 
 
-# ---- How a program is started, and what it writes becomes digests.
+# ---- How a command is started, and what it writes becomes digests.
 
 
 def start(*words: str, **flags: object) -> str:
@@ -238,7 +238,7 @@ def outcome(*words: str, facts: str = "", printed: bool = False, **flags: object
     """Run a command whose output is the folder "out", and digest what is there.
 
     Args:
-        facts: the name of a JSON file that is digested, too.
+        facts: the name of a JSON file that is digested.
         printed: whether the numbers that it prints are.
     """
     stdout = start(*words, **flags)
@@ -295,7 +295,7 @@ def pretraining(**flags: object) -> Parts:
 
 
 def finetuning(command: str, model_format: str, **flags: object) -> Parts:
-    """Ten steps of a program with the official flags, from a model in a form."""
+    """Ten steps of a command with the official flags, from a model in a format."""
     return outcome(
         command,
         init_pretraining_params=model(model_format),

@@ -60,7 +60,7 @@ def make_official(folder: Path, config: dict, head: str | None = None, **kind) -
 def write_as_official(
     folder: Path, weights: Mapping[str, np.ndarray], config: ErnieMConfig, head: str | None = None
 ) -> list[str]:
-    """Write weights under our names as a conversion does, and return the names that have no place there."""
+    """Write weights under our names as a conversion does, and return the names that it cannot store."""
     translated = official.Official().from_native(Weights.of(weights), head)
     official.write_official(folder, translated.weights, config)
     return translated.unknown
@@ -89,7 +89,7 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
         is_encoder_weight = not name.startswith("classifier")
         prefix = "ernie_m." if head is not None and is_encoder_weight else ""
         state[f"{prefix}{name}"] = array
-    # Paddle saves its own names of the parameters, too.
+    # Paddle saves its own names of the parameters.
     state["StructuredToParameterName@@"] = {name: f"p_{i}" for i, name in enumerate(state)}
     folder.mkdir(parents=True)
     file = "ernie_m_base.pdparams" if old_names else "model_state.pdparams"
@@ -217,7 +217,7 @@ def make_xlm_r(folder: Path, piece_model: Path | None = None, **changes) -> dict
     """Write config.json and model.safetensors, and return the weights.
 
     Args:
-        piece_model: a SentencePiece model with the model's vocabulary, which is copied beside it.
+        piece_model: a SentencePiece model with the model's vocabulary, which is copied next to it.
         changes: of config.json.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -118,7 +118,7 @@ def one_error(main: Callable[[], object], capsys) -> str:
 
 
 def error_of(call: Callable[..., object], /, *arguments, **options) -> str:
-    """Call a function that must end with a `UserError`, and return its lines: one for each fault."""
+    """Call a function that must end with a `UserError`, and return its lines: one for each error."""
     with pytest.raises(UserError) as error:
         call(*arguments, **options)
     line = str(error.value)
@@ -128,7 +128,7 @@ def error_of(call: Callable[..., object], /, *arguments, **options) -> str:
 
 
 def check_refusal(process: subprocess.CompletedProcess) -> str:
-    """The one line with which a program has ended, with exit code 2."""
+    """The one line with which a command has ended, with exit code 2."""
     assert process.returncode == 2, process.stderr
     (line,) = process.stderr.splitlines()
     return line

@@ -313,18 +313,18 @@ def scripts(tmp_path_factory):
 
 
 def launched(scripts: Path, line: str) -> tuple[str, list[str]]:
-    """The program that a recipe starts, and its flags."""
+    """The command that a recipe starts, and its flags."""
     process = subprocess.run(
         line, shell=True, cwd=scripts, env=clean_environment(), capture_output=True, text=True, check=True
     )
-    words = json.loads(process.stdout)  # of launch.py: its own flags, the program, the program's flags
+    words = json.loads(process.stdout)  # of launch.py: its own flags, the command, the command's flags
     (script,) = (word for word in words if word.endswith(".py"))
     return script, words[words.index(script) + 1 :]
 
 
 @pytest.mark.parametrize("line", commands_run(by=RECIPE))
 def test_command_accepts_recipe_flags(scripts, monkeypatch, line):
-    """The program takes the flags that the script gives to launch.py."""
+    """The command takes the flags that the script gives to launch.py."""
     monkeypatch.chdir(scripts)
     script, flags = launched(scripts, line)
     if script == "run_pretrain.py":

@@ -1,4 +1,4 @@
-"""launch.py: the place of each process, and the end of all when one, or launch.py, ends."""
+"""launch.py: the rank of each process, and the end of all when one, or launch.py, ends."""
 
 import os
 import re
@@ -82,7 +82,7 @@ def test_reject_log_folder_that_cannot_be_made(tmp_path):
 def test_single_process_replaces_the_launcher(tmp_path, monkeypatch, capsys):
     """The flags of the launcher end at the script, which is found by its name from every folder.
 
-    One with a folder of this name, too.
+    Also from a folder that has one of this name.
     """
     (tmp_path / "run_classifier.py").mkdir()
     execve = mock.Mock(side_effect=SystemExit)

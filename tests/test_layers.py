@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 PACKAGE = ROOT / "ernie_m"
-# A room of the package imports only from itself and from these.
+# A subpackage imports only from itself and from these.
 BELOW = {
     "utils": set(),
     "reader": {"utils"},
@@ -25,7 +25,7 @@ BELOW = {
     "inference": {"utils", "reader", "model", "training", "vectors", "pretrain", "finetune"},
     "fit": {"utils", "reader", "model", "training", "vectors", "finetune", "inference"},
 }
-# What a user starts. It may import from all rooms, and nothing imports it.
+# What a user starts. It may import from all subpackages, and nothing imports it.
 STARTED = ("commands", "data")
 
 
@@ -36,7 +36,7 @@ def python_files(folder: str) -> list[Path]:
 
 @cache
 def imports(path: Path) -> list[tuple[int, list[str]]]:
-    """Line and dotted names of every import in a file, those inside functions, too.
+    """Line and dotted names of every import in a file, including those inside functions.
 
     Of several names, the first that is a file counts.
     """
@@ -50,7 +50,7 @@ def imports(path: Path) -> list[tuple[int, list[str]]]:
     return found
 
 
-# The official programs stand at the top, and four links by which people know the official layout.
+# The official commands stand at the top, and four links by which people know the official layout.
 OFFICIAL_PROGRAMS = (
     "encode_vector",
     "launch",
@@ -73,7 +73,7 @@ LINKS = ("finetune", "model", "pretrain", "reader")
 
 
 def test_what_stands_at_the_top():
-    """The programs are shells of one text."""
+    """The commands are shells of one text."""
     assert sorted(path.stem for path in ROOT.glob("*.py")) == sorted(OFFICIAL_PROGRAMS)
     for name in OFFICIAL_PROGRAMS:
         assert (ROOT / f"{name}.py").read_text(encoding="utf-8") == SHELL.format(name)
@@ -95,27 +95,27 @@ def files_imported(path: Path) -> set[Path]:
 
 
 def test_the_layers():
-    """Imports go down to other rooms, and in no circle, also those inside functions and for type checkers.
+    """Imports go down to other subpackages, without circles, also inside functions and for type checkers.
 
     A command may use what prepares its data: `train` and `download_data_sets` do. Readers do without Paddle.
     """
     assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == {*BELOW, *STARTED}
-    allowed = {room: {room, *rooms} for room, rooms in BELOW.items()}
+    allowed = {subpackage: {subpackage, *subpackages} for subpackage, subpackages in BELOW.items()}
     allowed |= {location: {*BELOW, "data"} for location in (*STARTED, "api.py")}
     # Who imports the package by one of these names has a second copy, or what is no part of it.
     foreign = {"ernie_m", "scripts", "tests", *OFFICIAL_PROGRAMS, *BELOW, *STARTED}
     graph = {path: files_imported(path) for path in PACKAGE.rglob("*.py")}
     errors = []
     for path, imported in graph.items():
-        room = path.relative_to(PACKAGE).parts[0]
-        if room not in allowed:
+        subpackage = path.relative_to(PACKAGE).parts[0]
+        if subpackage not in allowed:
             continue
-        rooms = {file: file.relative_to(PACKAGE).parts[0] for file in imported}
-        errors += [(path, file) for file in imported if rooms[file] not in allowed[room]]
+        subpackages = {file: file.relative_to(PACKAGE).parts[0] for file in imported}
+        errors += [(path, file) for file in imported if subpackages[file] not in allowed[subpackage]]
         for number, (*_, name) in imports(path):
             top = name.split(".")[0]
             is_package = top == "ernie_m" and name != "ernie_m"
-            if (top in foreign and not is_package) or (top == "paddle" and room == "reader"):
+            if (top in foreign and not is_package) or (top == "paddle" and subpackage == "reader"):
                 errors.append((f"{path}:{number}", name))
     assert errors == []
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the files of a circle
@@ -123,7 +123,7 @@ def test_the_layers():
 
 def test_readers_and_commands_start_without_paddle(tmp_path):
     """The CPU settings must come before paddle, and the reader process does without it."""
-    files = [path for room in ("reader", *STARTED) for path in python_files(room)]
+    files = [path for subpackage in ("reader", *STARTED) for path in python_files(subpackage)]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
     code = f"""
 import importlib, sys

@@ -5,7 +5,11 @@ import pytest
 from tests.launching import ROOT, run_script
 from tests.test_layers import LINKS, python_files
 
-FILES = [path.relative_to(ROOT / "ernie_m").with_suffix("") for room in LINKS for path in python_files(room)]
+FILES = [
+    path.relative_to(ROOT / "ernie_m").with_suffix("")
+    for subpackage in LINKS
+    for path in python_files(subpackage)
+]
 NAMES = [".".join(path.parts).removesuffix(".__init__") for path in FILES if path.name != "__main__"]
 # What a program does -> the program, which ends with an error if it is not so.
 PROGRAMS = {

@@ -1,4 +1,4 @@
-"""Mistakes of users: each ends with code 2 and one line that names its place.
+"""Mistakes of users: each ends with code 2 and one line that names its location.
 
 Nearly all rows of mistakes.tsv are by somebody who had read README, docs/ and --help, and not the code:
 

@@ -1,6 +1,6 @@
 """Each path and module of the project that a docstring, comment, message or page names is there.
 
-It is there as it is read: a path from the root, from the package, or beside the file that names it.
+It is there as it is read: a path from the root, from the package, or next to the file that names it.
 """
 
 import ast
@@ -24,7 +24,7 @@ MODULE = re.compile(r"(?<![\w./<>@-])ernie_m(?:\.(?!py\b)\w+)+")
 
 
 def read_prose(path: Path) -> Iterator[str]:
-    """What a file says to people: a whole page; comments; docstrings and, of a program, messages."""
+    """What a file says to people: a whole page; comments; docstrings and, of a command, messages."""
     if path.suffix not in (".md", ".py", ".sh", ".yaml", ".toml", ".txt"):
         return
     text = path.read_text(encoding="utf-8")
@@ -68,13 +68,13 @@ def module_is_there(name: str) -> bool:
 
 def test_what_the_texts_name_is_there():
     names = 0
-    faults = []
+    missing_names = []
     for path in tracked_files():
         for text in read_prose(path):
             paths, modules = PATH.findall(text), MODULE.findall(text)
             missing = [name for name in paths if not path_is_there(name, path)]
             missing += [name for name in modules if not module_is_there(name)]
-            faults += [f"{path.relative_to(ROOT)}: {name}" for name in missing]
+            missing_names += [f"{path.relative_to(ROOT)}: {name}" for name in missing]
             names += len(paths) + len(modules)
     assert names > 500  # or the patterns find too little
-    assert not faults, "\n".join(faults)
+    assert not missing_names, "\n".join(missing_names)

@@ -13,7 +13,7 @@ from ernie_m.utils.errors import UserError
 from tests.launching import another_process_writes, call_main
 from tests.toys import train_piece_model, write_lines
 
-# Each command with the flags that name its output, {}; it is refused before it reads what is named beside.
+# Each command with the flags that name its output, {}; it is refused before it reads what is named next to.
 COMMANDS = {
     "convert": (convert, "--source source --target {} --to paddlenlp"),
     "export": (export, "--model source --output {}"),

@@ -68,7 +68,7 @@ def users_folder(tmp_path):
 
 @pytest.fixture
 def run_in(users_folder, packages):
-    """run_in(program) -> what a Python program prints that runs in the user's folder with the package.
+    """run_in(source) -> what a Python program prints that runs in the user's folder with the package.
 
     If it is to end with another `code` than 0: what it prints on stderr.
     """
@@ -92,8 +92,8 @@ def run_in(users_folder, packages):
 def test_a_users_model_is_not_taken_for_a_link(run_in, users_folder):
     """Nothing looks for links, and the user's folder of that name is imported."""
     source = f"""
-for room in {OWN_NAMES}:
-    __import__("ernie_m." + room)
+for name in {OWN_NAMES}:
+    __import__("ernie_m." + name)
 print([finder for finder in sys.meta_path if finder.__module__.startswith("ernie_m")])
 sys.path.insert(0, {str(users_folder)!r})
 try:
@@ -135,7 +135,7 @@ def test_the_sdist_makes_the_same_wheel(wheel, tmp_path):
 
 
 def test_package_launcher_equals_a_checkout(run_in, users_folder):
-    """It starts a program of the package."""
+    """It starts a command of the package."""
     (users_folder / "toy").mkdir()
     toys.make_classification(users_folder / "toy")
     flags = command_lines.classification(users_folder / "toy", users_folder / "package", max_steps=4)
@@ -159,7 +159,7 @@ def test_recipe_uses_the_current_folder(run_in, users_folder):
 
 
 def test_every_program_and_recipe_is_in_it(run_in):
-    """Each program prints its help, which begins with the words that start it."""
+    """Each command prints its help, which begins with the words that start it."""
     source = """
 import contextlib, io
 from ernie_m.__main__ import ALL_COMMANDS, main, format_recipe_usage, list_recipes

@@ -1,4 +1,4 @@
-"""Each rule of docs/data.md, "Text checks", holds in each program that needs it."""
+"""Each rule of docs/data.md, "Text checks", holds in each command that needs it."""
 
 import contextlib
 import json
@@ -75,7 +75,7 @@ SEARCHED = {
     "max_seq_len": 62,
 }
 BUILT = {"piece_model_path": "{models}/piece.model", "output": "corpus", "workers": 1, "held_out": 2}
-# Program -> its module, its first words and its flags.
+# Command -> its module, its first words and its flags.
 PROGRAMS = {
     "run_classifier": ("commands.run_classifier", [], CLASSIFIED),
     "run_sequence_labeling": (
@@ -104,7 +104,7 @@ PROGRAMS = {
     ),
 }
 slow = pytest.mark.slow
-# Program, its toys, further flags, and each rule with the place that the program names.
+# Command, its toys, further flags, and each rule with the location that the command names.
 CASES = [
     pytest.param(
         "run_classifier",

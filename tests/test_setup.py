@@ -11,7 +11,7 @@ import pytest
 
 from tests.launching import ROOT, check_refusal, clean_environment
 
-# In place of a Python: it has a version, makes an environment with itself in it, writes down what its pip is
+# Instead of a Python: it has a version, makes an environment with itself in it, writes down what its pip is
 # to install, and does nothing else.
 STAND_IN = """#!/bin/sh
 case "$*" in

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# File or folder -> how many faults are left in it at most, which may only fall. Elsewhere there are none.
+# File or folder -> how many errors are left in it at most, which may only fall. Elsewhere there are none.
 LEFT = {
     "ernie_m/__main__.py": 3,
     "ernie_m/commands/": 16,

@@ -32,7 +32,7 @@ from ernie_m.reader.files.official_tags import JOINT
 from ernie_m.reader.tokenization import Tokenizer
 from tests.helpers.checkpoints import save_model
 
-# In place of `run_setup._AMOUNTS`: trainings of two epochs.
+# Instead of `run_setup._AMOUNTS`: trainings of two epochs.
 SHORT_AMOUNTS = {task: amount._replace(times=2, least=0) for task, amount in run_setup._AMOUNTS.items()}
 
 # ---- Texts, and the subwords of a tokenizer.
@@ -86,7 +86,7 @@ def train_piece_model(path: Path, texts: list[str] | None = None, **options) -> 
 
 
 def write_piece_model(folder: Path, count: int = 1) -> None:
-    """Write a SentencePiece model beside weights, by default with one subword, which no test depends on."""
+    """Write a SentencePiece model next to weights, by default with one subword, which no test depends on."""
     model = ModelProto()
     for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL"), ("▁a", "NORMAL")):
         model.pieces.add(piece=name, score=-1.0, type=kind)
@@ -301,7 +301,7 @@ def make_model(
 
 
 def make_models(folder: Path) -> Path:
-    """Write a model of each kind of `SETTINGS` to a folder of its name, and piece.model beside them."""
+    """Write a model of each kind of `SETTINGS` to a folder of its name, and piece.model next to them."""
     piece_model = train_piece_model(folder / "piece.model")
     for kind in SETTINGS:
         make_model(folder / kind, kind, piece_model)
@@ -361,7 +361,7 @@ class LabeledTexts(NamedTuple):
 
 
 def text_with(rng: np.random.Generator, noun: str) -> str:
-    """A few words, and the noun at any place among them."""
+    """A few words, and the noun at any position among them."""
     words = [str(word) for word in rng.choice(WORDS, rng.integers(2, 6))]
     words.insert(int(rng.integers(0, len(words) + 1)), noun)
     return " ".join(words)
@@ -540,14 +540,14 @@ def make_answering(folder: Path) -> Path:
     texts = [text for text, _ in questions(squad(200, seed=9))]
     options = {"vocab_size": 80, "character_coverage": 1.0, "user_defined_symbols": PEOPLE}
     write_task(folder, texts, LANGUAGES[:2], [], ANSWERING_CONFIG, **options)
-    learned = squad(3, seed=1)
+    training = squad(3, seed=1)
     files = {
-        "train": {"data": learned["data"] * 300},
-        "dev.en": learned,
+        "train": {"data": training["data"] * 300},
+        "dev.en": training,
         "dev.de": squad(3, seed=2),
-        "pair-en-en": learned,
+        "pair-en-en": training,
         "pair-en-de": squad(2, seed=3),
-        "pair-de-de": learned,
+        "pair-de-de": training,
     }
     for name, squad_json in files.items():
         (folder / f"{name}.json").write_text(json.dumps(squad_json, ensure_ascii=False), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The benchmarks in small form: ours runs, and all contenders get the same input."""
+"""The benchmarks at small size: ours runs, and all contenders get the same input."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def figures(folder, monkeypatch, capfd):
+def run_benchmark(folder, monkeypatch, capfd):
     """figures(benchmark, file, *flags): the JSON in its last line, with the `names` alone."""
 
     def call(benchmark, file: str, *flags: str, names: tuple[str, ...] = ()) -> dict:
@@ -39,22 +39,22 @@ def figures(folder, monkeypatch, capfd):
     return call
 
 
-def test_fine_tuning(figures):
-    result = figures(finetune, "pairs.tsv", "--batch_size=4", "--steps=2", "--max_seq_len=64")
+def test_fine_tuning(run_benchmark):
+    result = run_benchmark(finetune, "pairs.tsv", "--batch_size=4", "--steps=2", "--max_seq_len=64")
     assert result["unit"] == "pairs/s" and result["batches"] == 2
     assert list(result["contenders"]) == ["ours"] and result["contenders"]["ours"]["speed"] > 0
 
 
-def test_masked_lm(figures):
-    result = figures(masked_lm, "texts.txt", "--batch_size=4", "--length=16", "--steps=2")
+def test_masked_lm(run_benchmark):
+    result = run_benchmark(masked_lm, "texts.txt", "--batch_size=4", "--length=16", "--steps=2")
     assert result["unit"] == "tokens/s" and result["contenders"]["ours"]["peak_gb"] > 0.1
 
 
-def test_encoding_beside_a_rival(figures):
+def test_encoding_beside_a_rival(run_benchmark):
     """Both do the same texts with one thread, and the rival has a ratio."""
     rival = "ours, Paddle"
     flags = ("--batch_size=20", "--calls=2", "--threads=1")
-    result = figures(encode, "texts.txt", *flags, names=(rival,))
+    result = run_benchmark(encode, "texts.txt", *flags, names=(rival,))
     assert list(result["contenders"]) == ["ours", rival] and result["threads"] == 1
     row = result["contenders"][rival]
     assert row["times"] == pytest.approx(row["ours"] / row["speed"], abs=0.01)

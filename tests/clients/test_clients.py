@@ -1,6 +1,6 @@
 """Client libraries of others get from `ernie-m serve` the vectors and scores of the model.
 
-`sh scripts/test.sh clients` runs them in an environment of their own, beside a server in .venv.
+`sh scripts/test.sh clients` runs them in an environment of their own, next to a server in .venv.
 """
 
 import base64

@@ -19,7 +19,7 @@ from tests.toys import CONFIG, make_ours, weights, write_piece_model
 
 @pytest.fixture
 def refused(tmp_path):
-    """refused(source, to): convert `source`, which must fail and leave nothing behind; return the message."""
+    """refused(source, to): convert `source`, which must fail and leave nothing after; return the message."""
 
     def run(source, to: str = "huggingface") -> str:
         line = error_of(convert.main, [str(source), str(tmp_path / "out"), "--to", to])
@@ -116,7 +116,7 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_named(tmp_path, capl
     assert set(open_checkpoint(tmp_path / "out").tensors) == set(weights_before)
 
 
-# XLM-R's positions begin behind pad_token_id, ours at 2; and BERT has its names.
+# XLM-R's positions begin after pad_token_id, ours at 2; and BERT has its names.
 @pytest.mark.parametrize(
     "make, change, message",
     [

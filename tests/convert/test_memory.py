@@ -20,9 +20,9 @@ LARGEST = 40_000 * 256 * 4 / 2**20
 def test_the_largest_tensor_is_what_it_takes(tmp_path):
     """No conversion grows by more than one and a half of the largest tensor, and 10 MiB for all else."""
     config = official_config(vocab_size=40_000, hidden_size=256, num_hidden_layers=24, num_attention_heads=4)
-    make_official(tmp_path / "start", config, seed=0)
-    write_piece_model(tmp_path / "start", 40_000 - 5)  # five tokens are special
-    source = tmp_path / "start"
+    make_official(tmp_path / "initial", config, seed=0)
+    write_piece_model(tmp_path / "initial", 40_000 - 5)  # five tokens are special
+    source = tmp_path / "initial"
     growth = {}  # folder -> MiB
     # Each format is written from the one before, and read for the one after.
     for target in (*ENCODER_TARGETS, "ernie-m"):

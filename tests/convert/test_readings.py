@@ -1,4 +1,4 @@
-"""What is written, the other library reads as the model does; what its form cannot say is refused."""
+"""What is written, the other library reads as the model does; what its format cannot say is refused."""
 
 import json
 from dataclasses import replace
@@ -164,7 +164,7 @@ def test_what_a_classifier_predicts_is_said_twice(tmp_path, piece_model):
     assert line.startswith(f"{there}/config.json: 'reading'") and "multi_label" in line
 
 
-# A head, how it reads, forms in which that stays, though a library reads in its own way, and further flags.
+# A head, how it reads, formats in which that stays, though a library reads in its own way, and further flags.
 STAYS = [
     (
         None,

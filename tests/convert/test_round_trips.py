@@ -1,4 +1,4 @@
-"""There and back: every pair of output formats keeps every bit of what both have a place for."""
+"""There and back: every pair of output formats keeps every bit of what both can store."""
 
 import json
 import os
@@ -31,7 +31,7 @@ KINDS = {
 
 
 def lost_names(target: str, kind: str, weights: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """The prefixes of the tensors of `weights` for which a format has no place."""
+    """The prefixes of the tensors of `weights` that a format cannot store."""
     lost = []
     if target != "ernie-m":  # only our own models have languages
         lost.append("language_embeddings.")
@@ -46,7 +46,7 @@ def lost_names(target: str, kind: str, weights: dict[str, np.ndarray]) -> tuple[
 
 
 def without_lost(target: str, kind: str, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors for which a format has a place."""
+    """The tensors that a format can store."""
     lost = lost_names(target, kind, weights)
     return {name: array for name, array in weights.items() if not name.startswith(lost)}
 
@@ -70,7 +70,7 @@ def head_flag(source: str, kind: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("first", ENCODER_TARGETS)
 def test_there_and_back(tmp_path, kind, first, capsys):
-    """From the first format to each other one and back. What a format has no place for is reported."""
+    """From the first format to each other one and back. What a format cannot store is reported."""
     made = make_ours(tmp_path / "made", **KINDS[kind])
     checkpoint = converted(first, tmp_path / "made", tmp_path / "first")
     weights = without_lost(first, kind, made)

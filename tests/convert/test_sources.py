@@ -1,4 +1,4 @@
-"""Formats that are only read, and old forms of the others, give the same tensors; a report names them all."""
+"""Formats that are only read, and old versions of others, give the same tensors; a report names them."""
 
 import itertools
 import json
@@ -70,7 +70,7 @@ def as_float32(bits: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("file_format", ["pdparams", "safetensors", "shards"])
 @pytest.mark.parametrize("task", [None, "token-classification"])
 def test_bfloat16_of_paddle(tmp_path, file_format, task):
-    """It saves the bits as uint16, in each of its forms."""
+    """It saves the bits as uint16, in each of its formats."""
     folder = tmp_path / "pn"
     arrays = make_paddlenlp(folder, task)
     file = folder / "model_state.pdparams"
@@ -204,7 +204,7 @@ def test_convert_keeps_fairseq_dict_as_vocabulary(tmp_path):
 
 
 def test_the_report_counts_tensors_and_names_the_others(tmp_path, capsys):
-    """The number of those that were written; the names of those without a place, and that are not there."""
+    """The number of those written; the names of those that cannot be stored, and of missing ones."""
     state = make_xlm_r(tmp_path / "x")
     write_piece_model(tmp_path / "x")
     convert.main([str(tmp_path / "x"), str(tmp_path / "hf"), "--to", "huggingface", "--allow_lossy"])
@@ -220,7 +220,7 @@ def test_the_report_counts_tensors_and_names_the_others(tmp_path, capsys):
 
 
 def test_convert_xlm_r_pooler(tmp_path):
-    """Beside a masked-LM head it was never trained, and is dropped.
+    """Next to a masked-LM head it was never trained, and is dropped.
 
     Without that head it is part of the model.
     """

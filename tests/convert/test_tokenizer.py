@@ -1,4 +1,4 @@
-"""The tokenizer goes along with a model, in the form of the target's library."""
+"""The tokenizer goes along with a model, in the format of the target's library."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def make_model(folder, **options):
     ],
 )
 def test_convert_writes_tokenizer_files_in_each_format(tmp_path, target, files):
-    """A SentencePiece model alone gives the same files as one beside a model."""
+    """A SentencePiece model alone gives the same files as one next to a model."""
     model = make_model(tmp_path / "in")
     convert.main([str(model), str(tmp_path / "out"), "--to", target])
     convert.main([str(tmp_path / "in/piece.model"), str(tmp_path / "alone"), "--to", target])
@@ -94,7 +94,7 @@ def test_the_vocabulary_beside_the_weights_counts_with_a_piece_model_that_is_nam
     ],
 )
 def test_xlm_r_has_no_tokenizer_for_other_settings(tmp_path, settings, target, file):
-    """The advice holds: the form of transformers' ErnieM takes any SentencePiece model, as ours does."""
+    """The advice holds: the format of transformers' ErnieM takes any SentencePiece model, as ours does."""
     model = make_model(tmp_path / "in")
     piece_model = ModelProto.FromString((model / "piece.model").read_bytes())
     piece_model.MergeFrom(ModelProto(**settings))
@@ -144,7 +144,7 @@ def as_transformers_4_first(contents):
 
 @pytest.mark.parametrize("change", [lambda contents: None, as_transformers_4, as_transformers_4_first])
 def test_tokenizer_json_alone_gives_the_sentencepiece_ids(tmp_path, saved, change, caplog):
-    """Here, and after a conversion in each of our two forms; a conversion to XLM-R can be read again, too."""
+    """Here, and after a conversion in each of our two formats; a conversion to XLM-R can be read again."""
     change(saved)
     (tmp_path / "saved/tokenizer.json").write_text(json.dumps(saved))
     expected = Tokenizer(None, tmp_path / "own.model")
@@ -201,7 +201,7 @@ def metaspace(contents: dict) -> dict:
 )
 @pytest.mark.parametrize("has_pieces", [True, False])
 def test_reject_tokenizer_json_from_other_models(tmp_path, saved, key, change, has_pieces):
-    """Whether or not the SentencePiece model lies beside it."""
+    """Whether or not the SentencePiece model lies next to it."""
     if has_pieces:
         shutil.copy(tmp_path / "own.model", tmp_path / "saved/sentencepiece.bpe.model")
     change(saved)

@@ -80,7 +80,7 @@ def filled(kind: str, folder):
 
 
 def tokenizer_in(folder) -> Tokenizer:
-    """The tokenizer beside the weights of a folder."""
+    """The tokenizer next to the weights of a folder."""
     checkpoint = open_checkpoint(folder)
     return Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path)
 
@@ -240,7 +240,7 @@ NEEDED = {
         "a12,",
         {"▁12,"},
     ),
-    # Behind a letter they are 12, which vocab.txt has, and the model does not.
+    # After a letter they are 12, which vocab.txt has, and the model does not.
     "digits that are no piece": ({"12,": -1, "▁12": -2, ",": -1.5, "▁a": -3}, "a12,", set()),
     "characters": ({"▁ab": -1, "▁": -5, "a": -5, "b": -5, "c": -5.5, "d": -6}, "ab", {"c"}),
 }

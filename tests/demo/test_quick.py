@@ -1,4 +1,4 @@
-"""The quick demo, with a model of random weights in place of the real one."""
+"""The quick demo, with a model of random weights instead of the real one."""
 
 import json
 import sys
@@ -53,9 +53,9 @@ def test_the_whole_way(model, tmp_path, monkeypatch, capsys):
     sentences = {sentence for of_language in texts.values() for sentence in of_language}
     assert encoded == {"q ": {quick.QUESTION}, "p ": sentences, "": sentences}
     *_, last = capsys.readouterr().out.splitlines()
-    figures = json.loads(last)
-    assert list(figures) == ["translations", "topics", "seconds"]
-    assert 0 <= figures["topics"] <= 100
+    results = json.loads(last)
+    assert list(results) == ["translations", "topics", "seconds"]
+    assert 0 <= results["topics"] <= 100
     # What the page reads.
     assert {file.stem for file in (tmp_path / "demo/texts").iterdir()} == {*CODES}
     assert (tmp_path / "demo/topics/config.json").is_file()

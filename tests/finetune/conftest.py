@@ -37,7 +37,7 @@ def random_encoder(toy_folder, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """A tiny corpus. Beside it are config.json and without_dropout.json, the shapes of models for it."""
+    """A tiny corpus. Next to it are config.json and without_dropout.json, the shapes of models for it."""
     folder = tmp_path_factory.mktemp("retrieval")
     config = {
         "vocab_size": 300,

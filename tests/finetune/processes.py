@@ -38,7 +38,7 @@ def assert_close(expected_path, path):
         np.testing.assert_allclose(tensors[name], expected, rtol=0, atol=1e-9, err_msg=name)
 
 
-def in_order(shares):
+def in_order(fractions):
     """The sentences of a step of retrieval, of which each process has a share, as one process has them.
 
     They are all sources, then all translations, then all given negatives.
@@ -46,7 +46,7 @@ def in_order(shares):
     sources = []
     translations = []
     negatives = []
-    for share in shares:
+    for share in fractions:
         count = share.pair_count
         sources += share.sentences[:count]
         translations += share.sentences[count : 2 * count]

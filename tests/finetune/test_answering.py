@@ -92,13 +92,13 @@ def test_answers_and_candidates_stand_in_the_text(answer, trained, folder, tmp_p
 
 def test_squads_rules_decide_the_scores(answer, trained, folder, tmp_path):
     """In German, SQuAD's rules leave out an English article of an answer, and MLQA's rules keep it."""
-    learned = read_json(folder / "dev.en.json")
-    answers = [qa["answers"][0] for _, qa in toys.questions(learned)]
+    training = read_json(folder / "dev.en.json")
+    answers = [qa["answers"][0] for _, qa in toys.questions(training)]
     (with_article,) = (gold for gold in answers if gold["text"].startswith("the "))
     with_article |= {"text": "port", "answer_start": with_article["answer_start"] + len("the  ")}
     for language in toys.LANGUAGES[:2]:
         path = tmp_path / f"dev.{language}.json"
-        path.write_text(json.dumps(learned), encoding="utf-8")
+        path.write_text(json.dumps(training), encoding="utf-8")
     flags = {
         "do_train": "false",
         "init_checkpoint": trained / "out/best",
@@ -135,7 +135,7 @@ def test_the_loss_by_hand(folder, model):
     batch = one_batch(task, folder / "dev.de.json", "dev")
     without_answer = batch.answers[:, 0] == NO_ANSWER
     assert without_answer.any() and not without_answer.all()
-    lengths = batch.ends + 1  # with the [SEP] behind the context
+    lengths = batch.ends + 1  # with the [SEP] after the context
     assert lengths.min() < lengths.max()  # so some windows have pads
     with paddle.no_grad():
         logits = [tensor.numpy().astype(np.float64) for tensor in model(padded_batch(batch.input_ids))]
@@ -200,7 +200,7 @@ def test_official_compat_trains_windows_without_the_answer(folder):
     assert np.allclose([sum(answer.probability for answer in answers) for answers in ranked], 1)
     spans_of_windows = [spans for _, spans in decoded]
     assert {*np.concatenate([spans.last - spans.first for spans in spans_of_windows]).tolist()} == {0, 1, 2}
-    # The [SEP] behind the context is ranked, too: as the best start it takes the rank of a token.
+    # The [SEP] after the context is ranked: as the best start it takes the rank of a token.
     one_best = make_task(folder, OfficialAnswering, n_best_size=1, **flags)
     rows = np.arange(len(official_batch.ends))
     outputs = {name: zeros.copy() for name, zeros in equal.items()}
@@ -263,7 +263,7 @@ def test_bad_flags(answer, refusal, flags, location):
 def test_a_training_keeps_how_its_start_reads(answer, trained, tmp_path):
     """Its text rules, its separators, and whether Han characters are tokens, which a flag can change."""
     preprocessing = stored(**PreprocessingConfig.of_xlm_r().to_json())
-    start = changed_copy(trained / "out" / "best", tmp_path / "start", reading=preprocessing)
+    start = changed_copy(trained / "out" / "best", tmp_path / "initial", reading=preprocessing)
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"split_han": "true"}}.items():
         answer(out, **flags, **given, max_steps=1)

@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(classify, refused, tmp_path)
 
 
 def test_bad_checkpoints_are_refused(classify, refused, tmp_path):
-    """A step folder of other settings, of another seed, program or model size, and a damaged one."""
+    """A checkpoint of other settings, of another seed, command or model size, and a corrupt one."""
     classify(epoch=1, save_steps=6)
     step = tmp_path / "out" / "step_6"
     line = refused(out="new", epoch=1, init_checkpoint=step, learning_rate=1e-3, batch_size=4)

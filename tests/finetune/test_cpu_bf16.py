@@ -1,4 +1,4 @@
-"""--amp bf16 on a CPU: a training resumes exactly, and a search has vectors made in bfloat16."""
+"""--amp bf16 on a CPU: a training resumes exactly, and a search has embeddings made in bfloat16."""
 
 import numpy as np
 
@@ -23,14 +23,14 @@ def test_it_resumes_exactly(classify, tmp_path, cpu_with_bf16):
 def test_retrieval_searches_with_vectors_made_in_bfloat16(
     random_encoder, tmp_path, monkeypatch, cpu_with_bf16
 ):
-    """The vectors of the English sentences differ a little from those of float32."""
+    """The embeddings of the English sentences differ a little from those of float32."""
     pairs = tmp_path / "pairs"
     pairs.mkdir()
     sentences = list(dict.fromkeys(row.text_a for row in toys.labeled_texts(20, seed=1)))  # each once
     for side in ("de", "en"):
         write_lines(pairs / f"de-en.{side}", sentences)
     search_both = search_bitexts.search_both
-    searched: list[np.ndarray] = []  # the English vectors of each search
+    searched: list[np.ndarray] = []  # the English embeddings of each search
 
     def record_and_search(english, foreign, score):
         searched.append(english)

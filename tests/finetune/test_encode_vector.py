@@ -1,4 +1,4 @@
-"""encode_vector.py: the two official files and other vectors are those of the model itself; bad input."""
+"""encode_vector.py: the two official files and other embeddings are those of the model itself; bad input."""
 
 import dataclasses
 import errno
@@ -64,7 +64,7 @@ def test_the_official_two_files(run_encode, random_encoder, toy_folder):
     arrays = run_encode(path, batch_size=2, use_cuda=0, **empty)
     tokenizer = Tokenizer.from_folder(random_encoder)
     inputs = []
-    for line in path.read_text().splitlines()[1:]:  # behind the header
+    for line in path.read_text().splitlines()[1:]:  # after the header
         _, text_a, text_b, _ = line.split("\t")
         inputs.append(tokenizer.build(text_a, text_b, 64))
     pooled, states = zip(*expected(random_encoder, inputs))  # one of each for each row
@@ -125,7 +125,7 @@ ALL_TOKENS = slice(None)
     ],
 )
 def test_encode_plain_text_by_mean_at_any_layer(run_encode, random_encoder, tmp_path, flags, layer, tokens):
-    """The vector of a text without tokens is the mean over the special ones."""
+    """The embedding of a text without tokens is the mean over the special ones."""
     lines = ["the old cat is here", "a dog", "now the red hen was there then is here and there"] * 3
     lines.append("\u200b")
     (tmp_path / "in.txt").write_text("\n".join(lines))
@@ -160,7 +160,7 @@ def test_bad_input(run_encode, tmp_path, content, flags, message):
 
 
 def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_path, capsys):
-    """A text of more tokens than a model has room for is cut to its room without --max_seq_len, and said."""
+    """A text longer than the model's maximum length is truncated without --max_seq_len, with a warning."""
     paddle.seed(1)
     config = ErnieMConfig.from_json(random_encoder / "config.json")
     short = dataclasses.replace(config, max_position_embeddings=10)  # two positions are never used

@@ -33,7 +33,7 @@ def scores(gold: str, predicted: str) -> MatchCounts:
         ("B-A I-A", "B-B I-B", (1, 1, 0)),  # the type is wrong
         ("B-A B-A", "B-A I-A", (2, 1, 0)),  # B- begins an entity where I- continues one
         ("I-A B-A", "B-A B-A", (2, 2, 2)),
-        ("O I-A / I-A", "O I-A / I-A", (2, 2, 2)),  # none goes on in the next sentence
+        ("O I-A / I-A", "O I-A / I-A", (2, 2, 2)),  # none continues in the next sentence
         ("O O", "O O", (0, 0, 0)),
     ],
 )
@@ -46,14 +46,14 @@ def test_count_entities(gold, predicted, counts):
     [
         ("DET NOUN NOUN VERB", {("ET", 0, 0), ("OUN", 1, 2), ("ERB", 3, 3)}),  # equal tags are one chunk
         ("SYM SYM", {("YM", 0, 0), ("YM", 1, 1)}),  # S- is alone
-        ("INTJ INTJ", {("NTJ", 0, 1)}),  # I- goes on
-        ("CCONJ SCONJ", {("CONJ", 1, 1)}),  # one type: the S begins anew, and nothing ended before it
+        ("INTJ INTJ", {("NTJ", 0, 1)}),  # I- continues
+        ("CCONJ SCONJ", {("CONJ", 1, 1)}),  # one type: the S begins again, and nothing ended before it
         ("SCONJ CCONJ NOUN", {("CONJ", 0, 0), ("CONJ", 0, 1), ("OUN", 2, 2)}),
         ("X NOUN X", {("_", 0, 0), ("OUN", 1, 1)}),  # the end of a sentence does not end an X
     ],
 )
 def test_part_of_speech_chunks(tags, chunks):
-    """Sets of (type, first place, last place), worked by hand; tests/parity compares with seqeval itself.
+    """Sets of (type, first index, last index), worked by hand; tests/parity compares with seqeval itself.
 
     seqeval takes the first letter of a tag for its prefix, as B is that of B-PER, and the rest for the type.
     """

@@ -1,4 +1,4 @@
-"""Predictions in the official form, evaluation without training, official checkpoints."""
+"""Predictions in the official format, evaluation without training, official checkpoints."""
 
 import json
 import logging
@@ -36,12 +36,12 @@ def trained(toy_folder, tmp_path_factory):
 
 
 def read_cells(path) -> list[list[str]]:
-    """The cells of each line of a file of predictions: perhaps a qid, the label's id, the probabilities."""
+    """The cells of each line of a file of predictions: possibly a qid, the label's id, the probabilities."""
     return [line.split("\t") for line in path.read_text().splitlines()]
 
 
 def test_predict_with_the_selected_step(classify, toy_folder, tmp_path):
-    """They are not of the last step: at a rate of 0 all evaluations are equal, so the first one selects."""
+    """Not with the last step: at a learning rate of 0 all scores are equal, so the first one is selected."""
     results = classify(
         do_test="true",
         test_set=f"{toy_folder}/test.%s.tsv",
@@ -192,7 +192,7 @@ def test_batch_size_changes_no_score(classify, trained, tmp_path):
 def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy_folder, tmp_path):
     """A directory of official parameters, with a classifier, is evaluated, and begins a new training.
 
-    Its name, step_9, is that of a step folder, from which a run would be resumed.
+    Its name, step_9, is that of a checkpoint, from which a run would be resumed.
     """
     checkpoint = open_checkpoint(trained / "best")
     write_as_official(tmp_path / "official", checkpoint.tensors, checkpoint.config, head="classification")
@@ -227,7 +227,7 @@ STARTS = {
 def test_load_head_from_pretrained_weights(classify, trained, tmp_path, case):
     """A rate of 0: what is saved is what was loaded, in the order of the labels, but for a fresh head."""
     changes, is_read = STARTS[case]
-    start = changed_copy(trained / "best", tmp_path / "start", **changes)
+    start = changed_copy(trained / "best", tmp_path / "initial", **changes)
     classify(init_pretraining_params=start, learning_rate=0, max_steps=1, do_val="false")
     order = [0, 1, 2]
     if case == "labels in another order":
@@ -244,8 +244,8 @@ def test_load_head_from_pretrained_weights(classify, trained, tmp_path, case):
 
 
 def test_skip_head_if_num_labels_differs(trained, toy_folder, tmp_path, caplog):
-    """It has no names of labels, which would tell, too."""
-    start = open_checkpoint(changed_copy(trained / "best", tmp_path / "start", labels=None))
+    """It has no names of labels, which would tell."""
+    start = open_checkpoint(changed_copy(trained / "best", tmp_path / "initial", labels=None))
     task = Classification(Tokenizer(None, toy_folder / "piece.model"), ["animal", "drink"], 16)
     assert load_head(task, start) is None
-    assert f"{tmp_path}/start: ignoring its classifier" in caplog.text
+    assert f"{tmp_path}/initial: ignoring its classifier" in caplog.text

@@ -67,7 +67,7 @@ WITHOUT_MEANING = set(re.findall(r"`(\w+)`", PAGE.partition("Official flags with
 
 @pytest.mark.parametrize("command", OF_SOME_PROGRAMS)
 def test_the_whole_official_command_line_is_taken(command, monkeypatch, tmp_path, caplog, capsys):
-    """Each program has every flag, because the official ones share their parser; launch.py hands them on."""
+    """Each command has every flag, because the official ones share their parser; launch.py hands them on."""
     commands = []
     taken = []
 
@@ -115,7 +115,7 @@ def test_encode_vector_accepts_the_official_command_line(monkeypatch, tmp_path):
 def test_defaults_are_the_official_ones():
     args = parse([])
     assert {name: getattr(args, name) for name in OFFICIAL} == OFFICIAL
-    # The types, too: in Python 0 == False and 1 == 1.0.
+    # Also the types: in Python 0 == False and 1 == 1.0.
     assert all(type(getattr(args, name)) is type(value) for name, value in OFFICIAL.items())
 
 

@@ -20,7 +20,7 @@ from tests.launching import another_process_writes, as_flags, call_main, error_o
 from tests.toys import write_lines
 
 ROWS = 40
-LINES = 100  # distinct lines of the corpus beside the texts of the rows
+LINES = 100  # distinct lines of the corpus next to the texts of the rows
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def mine_rows(rows, lines, random_encoder, tmp_path, monkeypatch):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """Replaces the encoder by random vectors, one for each text, and collects the texts that are encoded."""
+    """Replaces the encoder by a random embedding for each text, and collects the texts that are encoded."""
     texts_encoded = []
 
     def encode(texts, kind):
@@ -94,7 +94,7 @@ def encoded(monkeypatch):
 
 
 def embed(texts):
-    """A random vector of each text, float32 [N, 6]; its length is not 1."""
+    """A random embedding of each text, float32 [N, 6]; its length is not 1."""
     embeddings = []
     for text in texts:
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
@@ -154,7 +154,7 @@ def test_rows_with_ids_and_names(mine_rows, rows, lines, tmp_path):
 
 
 def test_the_rows_train(mine_rows, rows, lines, random_encoder, tmp_path):
-    """The vectors are those of the layer and the pooling, and --train_set reads the rows. Then mine again.
+    """The embeddings are those of the layer and the pooling, and --train_set reads the rows. Then mine again.
 
     The second time, layer and pooling are those of the training.
     """

@@ -1,7 +1,7 @@
 """The official procedure (--official_compat true, the default): losses and scores of the official code.
 
-The numbers are those of a second form of the official code, which revision 9efc752f had beside this file and
-which has no line in common with ours: sentencepiece alone, padded arrays, and a plain encoder in float64.
+The numbers are those of a second version of the official code, which revision 9efc752f had here and which
+has no line in common with ours: sentencepiece alone, padded arrays, and a plain encoder in float64.
 """
 
 import json
@@ -89,9 +89,9 @@ def trained(tmp_path, monkeypatch):
         paddle.seed(7)
         config = ErnieMConfig.from_json(tmp_path / "ernie_config.json")
         start = model_with_head(task, config, outputs)
-        save_model(tmp_path / "start", start, config, piece_model_path=tmp_path / "piece.model")
+        save_model(tmp_path / "initial", start, config, piece_model_path=tmp_path / "piece.model")
         values = {
-            "init_checkpoint": "start",
+            "init_checkpoint": "initial",
             "train_set": "train",
             "dev_set": "dev",
             "do_test": "false",

@@ -39,7 +39,7 @@ def read(tmp_path):
 
 
 def table(header, *cells, count=12):
-    """Lines of a table. `cells`: those behind the text of row i are row i of them, again and again."""
+    """Lines of a table. `cells`: those after the text of row i are row i of them, again and again."""
     return [header, *([f"text {number}", *cells[number % len(cells)]] for number in range(count))]
 
 
@@ -104,8 +104,8 @@ def test_what_cannot_be_learned_names_the_line(read, lines, options, location):
 )
 def test_a_test_must_have_what_was_learned(read, lines, options, location):
     """All rows with another label are named."""
-    learned = rows([["a"], ["b"]] if options else ["a", "b"], options.get("kind", CLASSIFICATION))
-    line = error_of(read, *lines, like=learned, **options)
+    training = rows([["a"], ["b"]] if options else ["a", "b"], options.get("kind", CLASSIFICATION))
+    line = error_of(read, *lines, like=training, **options)
     assert f"my.csv, {location}" in line
     assert line.count("unknown label") == 6 * ("unknown label" in location)
 
@@ -140,16 +140,16 @@ def test_what_names_no_label(labels, kind, said):
 
 
 def test_splits_and_languages(read, tmp_path):
-    """A column of splits says what is learned; the language is that of the row, or of the file."""
+    """A column of splits says what is trained on; the language is that of the row, or of the file."""
     lines = table(
         ("text", "label", "split", "language"), ("a", "train", "de"), ("b", "train", ""), ("a", "dev", "")
     )
-    learned = read(*lines, name="train.en.csv")
-    assert [len(learned.examples), *learned.languages[:2]] == [8, "de", ""]
-    assert len(read(*lines, like=learned).examples) == 4
+    training = read(*lines, name="train.en.csv")
+    assert [len(training.examples), *training.languages[:2]] == [8, "de", ""]
+    assert len(read(*lines, like=training).examples) == 4
     lines[3][1] = "c"  # of the split dev: that row is dropped
-    skipped = read(*lines, like=learned, on_error="skip")
-    assert skipped.names == learned.names and skipped.targets.tolist() == [0, 0, 0]
+    skipped = read(*lines, like=training, on_error="skip")
+    assert skipped.names == training.names and skipped.targets.tolist() == [0, 0, 0]
     file = NamedFile(tmp_path / "train.en.csv", "train", "en")
     assert load_dataset([file], LabelOptions()).languages.tolist() == ["de", "en"] * 4
 
@@ -169,7 +169,7 @@ def test_find_groups(texts, groups, expected):
 
 
 def test_group_translations():
-    """The vectors of 40 sentences and of their translations differ by the means of the languages.
+    """The embeddings of 40 sentences and of their translations differ by the means of the languages.
 
     Ten of the translations are free: their cosine is low.
     """
@@ -191,7 +191,7 @@ def test_group_translations():
 
 @pytest.mark.parametrize(("copies", "share"), [(2, 1.0), (1, 0.0)])
 def test_near_twins_are_counted(copies, share):
-    """Of 30 sentences without a language, each once or with a translation beside it."""
+    """Of 30 sentences without a language, each once or with a translation next to it."""
     random = np.random.default_rng(1)
     embeddings = np.repeat(random.normal(size=(30, 300)), copies, axis=0)
     embeddings += 0.1 * random.normal(size=embeddings.shape)
@@ -245,12 +245,12 @@ def test_what_cannot_be_scored(labels, groups, errors):
 
 
 def test_oddities():
-    learned = rows(["Sport", "sp ort", "news", "news"], texts=["a", "b", "c", "c "])
-    assert [*learned.issues()] == ["the labels 'Sport', 'sp ort' differ only in case or white space"]
-    learned = rows(["x", "y", "x", "x"], texts=["a", "\uff41", "c", "c"])
-    (twice,) = learned.issues()
+    training = rows(["Sport", "sp ort", "news", "news"], texts=["a", "b", "c", "c "])
+    assert [*training.issues()] == ["the labels 'Sport', 'sp ort' differ only in case or white space"]
+    training = rows(["x", "y", "x", "x"], texts=["a", "\uff41", "c", "c"])
+    (twice,) = training.issues()
     assert twice.startswith("1 text has two labels, as in line 1 and line 2")
-    (known,) = rows(["x", "y"], texts=["c", "new"], like=learned).issues(learned)
+    (known,) = rows(["x", "y"], texts=["c", "new"], like=training).issues(training)
     assert known.startswith("1 of 2 rows have a text of the training data")
     assert [*rows([0.5, 0.7], REGRESSION, texts=["a", "a"]).issues()] == []
 

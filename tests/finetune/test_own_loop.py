@@ -24,8 +24,8 @@ def test_both_optimizers(toy_folder, tmp_path, monkeypatch, processes):
     monkeypatch.chdir(tmp_path)
     config = ErnieMConfig.from_dict({**toys.TASK_CONFIG, **WITHOUT_DROPOUT})
     paddle.seed(5)
-    save_model(tmp_path / "start", ErnieMModel(config), config, piece_model_path=toy_folder / "piece.model")
-    of_the_start = {"ernie_config_path": None, "piece_model_path": None, "init_pretraining_params": "start"}
+    save_model(tmp_path / "initial", ErnieMModel(config), config, piece_model_path=toy_folder / "piece.model")
+    of_the_start = {"ernie_config_path": None, "piece_model_path": None, "init_pretraining_params": "initial"}
     call_main(
         run_classifier,
         command_lines.classification(toy_folder, tmp_path / "out", **FLAGS, **of_the_start, skip_steps=1),
@@ -34,7 +34,7 @@ def test_both_optimizers(toy_folder, tmp_path, monkeypatch, processes):
     expected = [record["loss"] for record in records if "loss" in record]
     assert len(expected) == 9
     for kind in ("paddle", "ours"):
-        words = ["start", toy_folder / "train.tsv", toy_folder / "label_map.json", kind]
+        words = ["initial", toy_folder / "train.tsv", toy_folder / "label_map.json", kind]
         if processes == 1:
             losses = [*runpy.run_path(str(EXAMPLE))["train"](*words, rate=RATE)]
         else:

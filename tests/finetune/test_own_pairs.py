@@ -143,12 +143,12 @@ def test_processes_share_a_step(corpus, pairs):
     shared = {"tokenizer": of_rows.tokenizer, "batch_size": BATCH, "max_seq_len": MAX_SEQ_LEN, "seed": 1}
     for steps in (of_rows, StepPairs(path=str(corpus), alpha=0.7, **shared)):
         steps_of_processes = [replace(steps, rank=rank, world_size=3)() for rank in range(3)]
-        for step, *shares in zip(islice(steps(), 4), *steps_of_processes):
-            assert [share.pair_count for share in shares] == [2, 3, 3]
-            for share in shares:
+        for step, *fractions in zip(islice(steps(), 4), *steps_of_processes):
+            assert [share.pair_count for share in fractions] == [2, 3, 3]
+            for share in fractions:
                 np.testing.assert_array_equal(share.negative, step.negative)
                 assert share.position == step.position
-            assert as_tuples(in_order(shares)) == as_tuples(step.sentences)
+            assert as_tuples(in_order(fractions)) == as_tuples(step.sentences)
 
 
 def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
@@ -356,7 +356,7 @@ def test_a_training_keeps_how_its_start_makes_vectors(train, corpus, pairs, tmp_
         text_rules="none", pooling="cls", layer=2, normalize=True, prompts=prompts, default_prompt="query"
     )
     start = changed_copy(
-        tmp_path / "first/best", tmp_path / "start", reading=stored(**preprocessing.to_json())
+        tmp_path / "first/best", tmp_path / "initial", reading=stored(**preprocessing.to_json())
     )
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     rows = [line.split("\t") for line in pairs.read_text().splitlines()[1:]]

@@ -21,7 +21,7 @@ PARTS_OF_SPEECH = {"B-PER": "PROPN", "I-PER": "SYM", "B-LOC": "NOUN", "I-LOC": "
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The toy's files, with parts of speech in place of its tags."""
+    """The toy's files, with parts of speech instead of its tags."""
     folder = toys.make_tagging(tmp_path_factory.mktemp("toy"))
     for path in [*folder.glob("*.tsv"), folder / "label_map.json"]:
         text = path.read_text(encoding="utf-8")

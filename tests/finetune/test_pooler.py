@@ -24,8 +24,8 @@ def start(tmp_path, monkeypatch):
     def write(config_path, leave_out):
         paddle.seed(1)
         config = ErnieMConfig.from_json(config_path)
-        save_model(tmp_path / "start", ErnieMModel(config), config, leave_out=leave_out)
-        return tmp_path / "start"
+        save_model(tmp_path / "initial", ErnieMModel(config), config, leave_out=leave_out)
+        return tmp_path / "initial"
 
     return write
 
@@ -50,7 +50,7 @@ def test_labels(start, tmp_path, request, command, line, folder, reads_pooler, l
     written = load_file(tmp_path / "out" / "step_4" / "model.safetensors")
     assert ("pooler.dense.weight" in written) == (reads_pooler or not leave_out)
 
-    # A run resumes without a pooler, too.
+    # A run resumes without a pooler.
     shutil.rmtree(tmp_path / "out" / "step_4")
     call_main(command, line(folder, tmp_path / "out", **flags))
     resumed = load_file(tmp_path / "out" / "step_4" / "model.safetensors")

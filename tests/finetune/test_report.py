@@ -1,4 +1,4 @@
-"""The tables of a report are those written by hand here; the paper's figures stand beside them."""
+"""The tables of a report are those written by hand here; the paper's results stand next to them."""
 
 import json
 
@@ -56,7 +56,7 @@ def load_config(size):
 
 
 def get_conll_rows(languages, metric="f1 over subwords", recipe=CONLL):
-    """The rows of the paper beside a run of base on CoNLL's data."""
+    """The rows of the paper next to a run of base on CoNLL's data."""
     return get_paper_rows(recipe, load_config("base"), 14_041, metric, languages)
 
 
@@ -120,7 +120,7 @@ def test_mark_paper_scores_if_size_or_data_differ(recipe):
 
 
 def test_report_tables():
-    """The paper's figures stand beside the last of three patterns."""
+    """The paper's results stand next to the last of three patterns."""
     patterns = ("a.%s.tsv", "b.%s.tsv", "c.%s.tsv")
     scores = {pattern: {"en": {"acc": 90.0, "em": 80.0}} for pattern in patterns}
     evaluation = Evaluation(step=1, epoch=0, selected_by=90.0, scores=scores)

@@ -24,7 +24,7 @@ def by_hand(sources, candidates, negative):
     """-2 log m(pair) - log(1 - m(hardest other translation)) - log(1 - m(hardest other source)), summed.
 
     Args:
-        candidates: the translations of the n sources, then perhaps given negatives, which have no source.
+        candidates: the translations of the n sources, then possibly given negatives, which have no source.
         negative: [n, candidates] bool: whether source i and candidate j are a negative.
 
     Returns:
@@ -63,7 +63,7 @@ def total(loss, sources, candidates, negative, symmetric=False):
     return Retrieval._total(SimpleNamespace(flags=flags), sources, candidates, batch)
 
 
-# Pairs (source, translation) that are no negatives of each other, beside those of a pair itself.
+# Pairs (source, translation) that are no negatives of each other, next to those of a pair itself.
 @pytest.mark.parametrize("no_negatives", [[], [(0, 1), (1, 0), (2, 4)]])
 def test_the_hardest_negative_loss_is_the_one_by_hand(no_negatives):
     sources, translations = vectors(7)
@@ -142,7 +142,7 @@ def test_normalize_gradient():
 
 @pytest.mark.parametrize("loss", [hardest_negative_bce, in_batch_softmax])
 def test_cosines_are_not_computed_in_half_precision(loss, monkeypatch):
-    """Of vectors in bfloat16 they are those of float32, and `auto_cast`, which works on GPUs, is off."""
+    """Of embeddings in bfloat16 they are those of float32, and `auto_cast`, which works on GPUs, is off."""
     sources, candidates, negative = with_given_negatives()
     options = (SCALE, OFFSET if loss is hardest_negative_bce else True)
     embeddings = [paddle.to_tensor(side, "float32").astype("bfloat16") for side in (sources, candidates)]
@@ -161,7 +161,7 @@ def test_cosines_are_not_computed_in_half_precision(loss, monkeypatch):
 
 
 def test_the_engine_sums_what_the_processes_compute(monkeypatch):
-    """Of two processes with two pairs each, the first has half the value, and the gradient of its vectors."""
+    """Of two processes with two pairs each, the first has half the loss, and its embeddings' gradient."""
     sources, translations = vectors(4)
     negative = paddle.to_tensor(~np.eye(4, dtype=bool))
     flags = SimpleNamespace(loss="in_batch_softmax", scale=SCALE, symmetric=True)

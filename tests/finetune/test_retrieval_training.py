@@ -116,7 +116,7 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     assert config["reading"] == stored(layer=1, pooling="mean_without_special")
     best_weights = load_file(tmp_path / "out" / "best" / "model.safetensors")
     last_weights = load_file(tmp_path / "out" / "step_60" / "model.safetensors")
-    # The vectors are those of layer 1, so what lies above it is not trained.
+    # The embeddings are those of layer 1, so what lies above it is not trained.
     above = [name for name in last_weights if name.startswith(("encoder.layers.1.", "pooler."))]
     assert above
     for name in above:
@@ -160,9 +160,9 @@ def test_bad_flags(train_on_pairs, changes, message):
 
 def test_a_damaged_corpus_is_refused(train_on_pairs, corpus, tmp_path):
     copy = shutil.copytree(corpus, tmp_path / "corpus")
-    damaged = max(copy.glob("parallel/*/train-*.ids.npy"))
-    flip_last_bit(damaged)
-    assert f"{damaged}: corrupt" in error_of(train_on_pairs, "out", train_set=copy)
+    corrupt = max(copy.glob("parallel/*/train-*.ids.npy"))
+    flip_last_bit(corrupt)
+    assert f"{corrupt}: corrupt" in error_of(train_on_pairs, "out", train_set=copy)
 
 
 def test_that_no_step_is_better_than_the_start_is_said(train_on_pairs, tmp_path):

@@ -1,4 +1,4 @@
-"""run_retrieval.py as a search: layouts, tables, predictions in XTREME's form, layers, bad input."""
+"""run_retrieval.py as a search: layouts, tables, predictions in XTREME's format, layers, bad input."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def folder(random_encoder, tmp_path_factory):
     """A folder of "weights", random ones with a tokenizer, and "pairs".
 
     They are the bitexts of two languages with English, whose translations are near copies. The paper has
-    figures for one of these languages, de.
+    results for one of these languages, de.
     """
     folder = tmp_path_factory.mktemp("search")
     (folder / "weights").symlink_to(random_encoder)
@@ -85,7 +85,7 @@ def command_line(folder, output, **changes):
 
 
 def all_layers(folder, language):
-    """Vectors of the English sentences of a bitext, and of the foreign ones, [L + 1, N, H] each."""
+    """Embeddings of the English sentences of a bitext, and of the foreign ones, [L + 1, N, H] each."""
     model = ErnieMModel(ErnieMConfig.from_json(folder / "weights" / "config.json"))
     load_from(model, open_checkpoint(folder / "weights"))
     tokenizer = Tokenizer.from_folder(folder / "weights")
@@ -122,7 +122,7 @@ def percent_found(queries, targets):
 
 
 def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, monkeypatch, capsys):
-    counted = []  # the pairs of all bitexts, by which the paper's figures are comparable
+    counted = []  # the pairs of all bitexts, by which the paper's results are comparable
     monkeypatch.setattr(
         search_bitexts, "get_paper_rows", lambda *values: counted.append(values[2]) or get_paper_rows(*values)
     )
@@ -194,7 +194,7 @@ def test_several_seeds(retrieve, folder, tmp_path):
 
 
 def test_bitexts_that_any_model_finds(retrieve, folder, tmp_path, capsys):
-    """Equal sides, and unknown words alone. Both sides may stand in one file, beside ids."""
+    """Equal sides, and unknown words alone. Both sides may stand in one file, next to ids."""
     lines = (folder / "pairs/de-en.en").read_text().splitlines()
     signs = [f"{chr(0x16A0 + n % 8)}{chr(0x16A0 + n // 8)}" for n in range(len(lines))]
     (tmp_path / "bitexts").mkdir()
@@ -214,7 +214,7 @@ def test_bitexts_that_any_model_finds(retrieve, folder, tmp_path, capsys):
 
 
 def test_the_same_text_at_another_line_is_found(retrieve, folder, tmp_path, capsys):
-    """20 of 40 English sentences stand twice, in other bytes. What XTREME counts is beside."""
+    """20 of 40 English sentences stand twice, in other bytes. What XTREME counts is given as well."""
     english, german = ((folder / f"pairs/de-en.{side}").read_text().splitlines() for side in ("en", "de"))
     (tmp_path / "pairs").mkdir()
     (tmp_path / "weights").symlink_to(folder / "weights")
@@ -232,7 +232,7 @@ def test_the_same_text_at_another_line_is_found(retrieve, folder, tmp_path, caps
 
 
 def test_the_sweep_and_the_untrained_model(retrieve, folder):
-    """A search with random weights alone has no "untrained" beside it."""
+    """A search with random weights alone has no "untrained" next to it."""
     random_weights = {
         "init_pretraining_params": "",
         "ernie_config_path": folder / "weights/config.json",
@@ -313,7 +313,7 @@ def by_measure(report):
 
 
 def centered_by_hand(folder, language, english_mean, foreign_mean, score="cosine"):
-    """Per cent found, the mean of both directions, by vectors of the middle layer less these means [H]."""
+    """Per cent found, the mean of both directions, by embeddings of the middle layer less these means [H]."""
     english, foreign = (side[MIDDLE] for side in all_layers(folder, language))
     matches = search_both(english - english_mean, foreign - foreign_mean, score)
     return sum(matches.accuracies(line_keys(len(english)))) / 2
@@ -355,7 +355,7 @@ def test_vectors_centered_on_the_means_beside_the_weights(retrieve, folder, tmp_
         assert report["centered"][language] == pytest.approx(expected)
     swept = retrieve(init_pretraining_params=weights, layer="sweep", languages="de")["rows"]
     english, german = all_layers(folder, "de")
-    # The vectors are [L + 1, N, H], and the means [L + 1, H].
+    # The embeddings are [L + 1, N, H], and the means [L + 1, H].
     centered = english - means["en"][:, None], german - means["de"][:, None]
     expected = 100 * select_layer_on_half(*centered, line_keys(english.shape[1]))[1]
     assert swept[f"centered, {CHOSEN}"]["de"] == pytest.approx(expected)
@@ -371,7 +371,7 @@ def test_vectors_centered_on_the_means_beside_the_weights(retrieve, folder, tmp_
 
 
 def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
-    """There is no table of centered vectors then, whichever seed it is, and a line says why."""
+    """There is no table of centered embeddings then, whichever seed it is, and a line says why."""
     for seed in (1, 2):
         changed_copy(folder / "weights", tmp_path / f"weights_{seed}")
     rng = np.random.default_rng(0)

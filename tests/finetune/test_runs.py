@@ -1,4 +1,4 @@
-"""The folder of a run: where the same command resumes, which commands are refused, what begins anew."""
+"""The folder of a run: where the same command resumes, which commands are refused, what begins again."""
 
 import contextlib
 import itertools
@@ -98,7 +98,7 @@ def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, mon
 def test_a_finished_run_prints_its_report_again(
     finished, classify, toy_folder, tmp_path, monkeypatch, capsys
 ):
-    """It neither trains nor evaluates. With --do_test it predicts, without any step folder."""
+    """It neither trains nor evaluates. With --do_test it predicts, without any checkpoint."""
     shutil.copytree(finished, tmp_path / "out")
     first = json.loads((finished / "results.json").read_text())
     (tmp_path / "out" / "results.json").unlink()
@@ -127,7 +127,7 @@ def test_how_a_model_is_trained_further(classify, refused, tmp_path):
     assert "out: made with other settings (max_steps: 6 -> 9)" in line and "--overwrite true" in line
     (start,) = re.findall(r"another --checkpoints, with --init_pretraining_params ([^\s,]+)", line)
     again = classify("further", init_pretraining_params=start, **FAST | {"learning_rate": 1e-12})
-    assert again["tables"] == first["tables"]  # nothing was learned, so its scores are those of the start
+    assert again["tables"] == first["tables"]  # nothing was trained, so its scores are those of the start
 
 
 def test_seeds_whose_files_have_other_paths(classify, toy_folder, tmp_path):

@@ -22,7 +22,7 @@ def all_spans(scores: SpanScores, max_length: int) -> list[tuple[float, int, int
     """
     spans = []
     for start, start_logit in enumerate(scores.start_logits):
-        behind = min(start + max_length, len(scores.end_logits))  # behind the last possible end
+        behind = min(start + max_length, len(scores.end_logits))  # after the last possible end
         for end in range(start, behind):
             total = start_logit + scores.end_logits[end]
             spans.append((total, start + scores.first_token, end + scores.first_token, start_logit))

@@ -1,4 +1,4 @@
-"""A static model, the model without layers: its vectors, training, resume, and its other forms."""
+"""A static model, the model without layers: its embeddings, training, resume, and its other formats."""
 
 import json
 import shutil

@@ -58,8 +58,8 @@ def test_it_learns_the_toy_task(trained):
     results = json.loads((trained / "results.json").read_text())
     assert results["metric"] == "f1" and results["task"] == "tagging"
     means = {table["title"].split(",")[0]: table["mean"] for table in results["tables"]}
-    learned = {"en": 100.0, "de": 100.0, "avg": 100.0, "gap": 0.0}
-    assert means == dict.fromkeys(("f1", "precision", "recall"), learned)
+    perfect = {"en": 100.0, "de": 100.0, "avg": 100.0, "gap": 0.0}
+    assert means == dict.fromkeys(("f1", "precision", "recall"), perfect)
     log = read_log(trained)
     line = r"\[dev evaluation\] ave loss: \d\.\d{6}, de f1: 1\.0+, de precision: 1\.0+, de recall: 1\.0+, "
     assert re.search(line + "data_num: 21, ", log)
@@ -127,9 +127,9 @@ def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, 
 
 
 def test_official_behavior_runs(tag, folder, tmp_path):
-    """By default long text is cut, and what was cut off is O in the predictions.
+    """By default long text is truncated, and what was cut off is O in the predictions.
 
-    The paper's figures stand beside the score that the official code counts.
+    The paper's results stand next to the score that the official code counts.
     """
     results = tag(
         official_compat=None,
@@ -182,7 +182,7 @@ def test_a_training_keeps_how_its_start_reads(tag, trained, tmp_path):
     of_start = replace(
         PreprocessingConfig.of_xlm_r(), pooling="cls", prompts={"query": "q: "}, max_seq_len=20
     )
-    start = changed_copy(trained / "best", tmp_path / "start", reading=stored(**of_start.to_json()))
+    start = changed_copy(trained / "best", tmp_path / "initial", reading=stored(**of_start.to_json()))
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"label_pieces": "all"}}.items():
         tag(out, **flags, **given, max_steps=1, max_seq_len=24)

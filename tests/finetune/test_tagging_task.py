@@ -172,7 +172,7 @@ def test_predict_words_in_a_split_sentence(make):
 
 
 def test_official_loss_is_the_mean_over_the_padded_batch(make):
-    """Pads add nothing to the sum but count in the divisor; [CLS] and [SEP] are learned as O."""
+    """Pads add nothing to the sum but count in the divisor; [CLS] and [SEP] are trained as O."""
     task = make(OfficialTagging)
     batch = make_batch(task, *SENTENCES)
     labels_of_first = [TAGS[label] for label in batch.labels[0, :6]]
@@ -186,7 +186,7 @@ def test_official_loss_is_the_mean_over_the_padded_batch(make):
 
 
 def test_official_scores_count_subwords_after_truncation(make, tmp_path, caplog):
-    """There is room for 6 subwords: "ij" and "kl" are cut off, and their tags count neither way."""
+    """6 subwords fit: "ij" and "kl" are cut off, and their tags count neither way."""
     task = make(OfficialTagging, max_seq_len=8)
     data = [sentence("ab - cdef ij kl", "B-A", "O", "B-B", "I-B", "B-A")]
     batch = make_batch(task, *data)

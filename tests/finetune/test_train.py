@@ -48,7 +48,7 @@ def shortened(main, more_words, words):
 
 
 MEASURES = ("cosine", "margin")
-# Flags that make each program short.
+# Flags that make each command short.
 SHORTER = {
     "train_vocab": {"threads": 1, "vocab_size": 200},
     "run_retrieval": {"max_steps": 10, "validation_steps": 4, "learning_rate": 1e-2},
@@ -56,7 +56,7 @@ SHORTER = {
 
 
 def in_process(words):
-    """Run a program of the project in this process, shortened, and return its exit code."""
+    """Run a command of the project in this process, shortened, and return its exit code."""
     command, *flags = words
     try:
         call_main(
@@ -89,7 +89,7 @@ def texts_below_the_header(path):
 
 
 def test_from_a_start(folder, random_encoder, capsys):
-    """The scores beside a static model, on pairs that are not trained on."""
+    """The scores next to a static model, on pairs that are not trained on."""
     run_train("model", random_encoder)
     text = capsys.readouterr().out
     commands = read_commands("model")
@@ -173,7 +173,7 @@ def planned(monkeypatch, width, trained, tokens=50):
     config = ErnieMConfig(9, width, 12, num_attention_heads=1)
     monkeypatch.setattr(training_plan, "open_checkpoint", lambda _: SimpleNamespace(config=config))
     facts = {"pairs": {"x": {"trained": trained, "held_out": 9}}, "tokens_of_a_pair": tokens}
-    return command_flags(training_plan.plan_finetuning(Path("pairs"), Path("out"), "start", facts)[1])
+    return command_flags(training_plan.plan_finetuning(Path("pairs"), Path("out"), "initial", facts)[1])
 
 
 @pytest.mark.parametrize(("width", "nearest"), [(200, 128), (256, 384), (500, 384), (600, 768)])
@@ -229,7 +229,7 @@ def test_a_file_without_training_or_held_out_pairs(tmp_path):
 
 
 def test_train_on_pairs_in_unknown_languages(folder, capsys):
-    """They need no name of languages; of such files a table is trained, too. No side is called English."""
+    """They need no name of languages; of such files a table is trained. No side is called English."""
     path = folder / "question-answer.tsv"
     write_lines(path, ["query\tpositive", *(f"{line}?\t{line} is the answer" for line in LINES)])
     call_main(train, [str(path), *as_flags({"output": "answers"})])

@@ -36,7 +36,7 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
         model, optimizer = made[-1]
         weight = dict(model.named_parameters())["ernie_m.encoder.layers.1.linear1.weight"]
         (group,) = [group for group in optimizer._param_groups if any(x is weight for x in group["params"])]
-        # Paddle's kernel multiplies the decay by the layer's own rate, which is half of the full one.
+        # Paddle's kernel multiplies the decay by the layer's own learning rate, half of the full one.
         assert (group["learning_rate"], group["weight_decay"]) == (0.5, pytest.approx(0.2))
         schedule = optimizer.lr_scheduler
         assert schedule.base_lr * schedule.lr_lambda(2) == pytest.approx(expected_lr)
@@ -47,7 +47,7 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
 
 def test_ignore_settings_stored_for_other_tasks(classify, random_encoder, tmp_path):
     start = changed_copy(
-        random_encoder, tmp_path / "start", reading=stored(label_pieces="all", split_han=False)
+        random_encoder, tmp_path / "initial", reading=stored(label_pieces="all", split_han=False)
     )
     classify(max_steps=1, do_val="false", init_pretraining_params=start)
     assert "preprocessing options stored in" not in read_log(tmp_path)
@@ -87,7 +87,7 @@ def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
     assert re.search(progress, log)
     assert "[dev evaluation] ave loss: 0.000000" not in log
     losses = [float(loss) for loss in re.findall(r"step: \d+/120, ave loss: (\d+\.\d+), ", log)]
-    assert 0.8 < losses[0] < 1.4  # a mean, before it has learned much: log 3 is 1.1
+    assert 0.8 < losses[0] < 1.4  # a mean, early in training: log 3 is 1.1
     assert "no --init_pretraining_params: " in log
     card = (tmp_path / "out" / "best" / "README.md").read_text()
     assert "Seed: 1" in card and "100.00" in card and "run_classifier" in card

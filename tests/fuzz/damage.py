@@ -1,4 +1,4 @@
-"""Damaged files as hypothesis strategies: bytes changed at random, and changes that keep a file's format."""
+"""Corrupt files as hypothesis strategies: bytes changed at random, and changes that keep a file's format."""
 
 import json
 import pickletools
@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-MOST_BYTES = 1 << 17  # of a damaged file
+MOST_BYTES = 1 << 17  # of a corrupt file
 # Changes the content of a file so that it still has its format, or leaves it as it is.
 Edit = Callable[[Random, bytes], bytes]
 
@@ -38,7 +38,7 @@ WORDS: dict[str, tuple] = {
 
 
 @st.composite
-def damaged(draw: st.DrawFn, files: list[bytes], edit: Edit | None, words: tuple[bytes, ...] = ()) -> bytes:
+def corrupted(draw: st.DrawFn, files: list[bytes], edit: Edit | None, words: tuple[bytes, ...] = ()) -> bytes:
     """One of `files` after one to four changes.
 
     Args:
@@ -58,7 +58,7 @@ def damaged(draw: st.DrawFn, files: list[bytes], edit: Edit | None, words: tuple
 
 
 def change_bytes(random: Random, data: bytes, pieces: tuple[bytes, ...]) -> bytes:
-    """Make one change at a random place: flip a bit, cut the file, or remove, repeat, move or write bytes."""
+    """Make one change at a random offset: flip a bit, cut the file, remove, repeat, move or write bytes."""
     start = random.randint(0, len(data))
     end = min(len(data), start + random.choice((1, 4, 16, 1024)))
     span = data[start:end]
@@ -79,9 +79,9 @@ def change_bytes(random: Random, data: bytes, pieces: tuple[bytes, ...]) -> byte
 
 
 def edit_json(random: Random, data: bytes) -> bytes:
-    """Remove, swap, rename or replace one value of a JSON text, perhaps by one that is nested too deeply."""
+    """Remove, swap, rename or replace one value of a JSON text, possibly by one that is nested too deeply."""
     try:
-        # In a list, so that the outermost value has a place, too.
+        # In a list, so that the outermost value has a place.
         tree = [json.loads(data.decode("utf-8-sig"))]
         locations = list(_places(tree))
         holder, key = random.choice(locations)
@@ -104,7 +104,7 @@ def edit_json(random: Random, data: bytes) -> bytes:
         else:  # also where nothing can be removed or renamed
             holder[key] = random.choice(WORDS["json"])
         changed = json.dumps(tree[0], ensure_ascii=random.random() < 0.5)
-    except (ValueError, RecursionError):  # damaged before, or a swap has put a value into itself
+    except (ValueError, RecursionError):  # already corrupt, or a swap has put a value into itself
         return data
     return changed.replace('"@hole@"', text_for_hole, 1).encode("utf-8", "surrogatepass")
 
@@ -137,7 +137,7 @@ def edit_pickle(random: Random, data: bytes) -> bytes:
     """Remove, repeat or insert an operation of a pickle, or swap it with another."""
     try:
         starts = [location for _, _, location in pickletools.genops(data)]
-    except Exception:  # damaged before
+    except Exception:  # already corrupt
         return data
     ends = [*starts[1:], starts[-1] + 1]  # the last operation, STOP, has one byte
     operations = [data[start:end] for start, end in zip(starts, ends)]

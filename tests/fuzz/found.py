@@ -1,4 +1,4 @@
-"""Files that once showed a fault: reader -> what is wrong -> the file."""
+"""Files that once showed a bug: reader -> what is wrong -> the file."""
 
 import gzip
 import struct

@@ -54,9 +54,9 @@ from tests.toys import CONFIG, make_ours, sentences, train_piece_model
 
 
 class Reader(NamedTuple):
-    """A reader and its files; `edit` and `words` are those of `damage.damaged`."""
+    """A reader and its files; `edit` and `words` are those of `damage.corrupted`."""
 
-    file: str  # the name of the damaged file below the reader's folder
+    file: str  # the name of the corrupt file below the reader's folder
     files: list[str | bytes] | Callable[[Path], list[bytes]]  # valid ones, or what makes them in that folder
     reads: tuple[Callable[[Path], Any], ...]  # ways to read the file at a path; each must return or refuse
     edit: Edit | None = None
@@ -112,7 +112,7 @@ def vocabularies(folder: Path) -> list[bytes]:
 
 
 def read_vocabulary(path: Path) -> None:
-    """Open a piece.model, tokenizer.json or vocab.txt beside a model, and tokenize difficult texts."""
+    """Open a piece.model, tokenizer.json or vocab.txt next to a model, and tokenize difficult texts."""
     is_model = path.suffix in (".model", ".json")
     if is_model:
         tokenizer = Tokenizer(None, path)
@@ -146,7 +146,7 @@ def fluid_files(folder: Path) -> list[bytes]:
 
 
 def model_configs(folder: Path) -> list[bytes]:
-    """config.json of ours, of old PaddleNLP and of transformers; and beside them the weights."""
+    """config.json of ours, of old PaddleNLP and of transformers; and next to them the weights."""
     make_ours(folder / "made", "classification", ["a", "b", "c"], config=TINY)
     shutil.copy(folder / "made/model.safetensors", folder)
     config = json.loads((folder / "made/config.json").read_text())
@@ -187,7 +187,7 @@ def torch_pickles(folder: Path) -> list[bytes]:
 
 
 def read_torch_pickle(wrap: Callable, path: Path) -> None:
-    """Read a damaged pickle in a file of torch that is otherwise valid, and that `wrap` makes."""
+    """Read a corrupt pickle in a file of torch that is otherwise valid, and that `wrap` makes."""
     file = path.with_name("model.bin")
     storages = {"0": ARRAYS["a.weight"], "1": ARRAYS["b"]}
     file.write_bytes(wrap(path.read_bytes(), storages))
@@ -207,7 +207,7 @@ def means_files(folder: Path) -> list[bytes]:
 
 
 def split_weights(folder: Path) -> list[bytes]:
-    """The index of weights in several files. It names one file for all of them, which is beside it."""
+    """The index of weights in several files. It names one file for all of them, which is next to it."""
     weights = make_ours(folder / "made", config=TINY)
     shutil.copy(folder / "made/config.json", folder)
     (folder / "made/model.safetensors").rename(folder / "model-1.safetensors")
@@ -216,7 +216,7 @@ def split_weights(folder: Path) -> list[bytes]:
 
 
 def state_files(file: str, folder: Path) -> list[bytes]:
-    """A file of a run's state; and beside it the others."""
+    """A file of a run's state; and next to it the others."""
     model = ModelFiles({"w": ARRAYS["b"]}, {}, "a card", {})
     values = {"identity": {}, "seed": 1, "engine": {"steps": 7}, "trainer": {"loss": 1.5}}
     write_checkpoint(folder / "made", model, {"moment": ARRAYS["b"]}, values)
@@ -225,7 +225,7 @@ def state_files(file: str, folder: Path) -> list[bytes]:
 
 
 def read_training_state(path: Path) -> None:
-    """Read a run's state. A damaged state.json gets a new checksum in the manifest, which would refuse it."""
+    """Read a run's state. A corrupt state.json gets a new checksum in the manifest, which would refuse it."""
     if path.name == "state.json":
         manifest = json.loads(path.with_name("manifest.json").read_text())
         manifest["files"]["state.json"] = make_entry(path)
@@ -283,7 +283,7 @@ def write_vectors(folder: Path) -> None:
 
 
 def pooling_reader(file: str) -> Reader:
-    """The reader of a file of sentence-transformers, with the others beside it."""
+    """The reader of a file of sentence-transformers, with the others next to it."""
 
     def files(folder: Path) -> list[bytes]:
         write_vectors(folder)

@@ -1,6 +1,6 @@
-"""A damaged file is read, or refused by one line that names it, within 256 MiB of memory.
+"""A corrupt file is read, or refused by one line that names it, within 256 MiB of memory.
 
-The environment variable FUZZ_EXAMPLES gives the number of damaged files for each reader, drawn anew in each
+The environment variable FUZZ_EXAMPLES gives the number of corrupt files for each reader, drawn again in each
 run; without it they are few and always the same.
 """
 
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from ernie_m.utils.errors import UserError
-from tests.fuzz.damage import damaged
+from tests.fuzz.damage import corrupted
 from tests.fuzz.found import FAULTY_FILES
 from tests.fuzz.readers import READERS
 
@@ -45,7 +45,7 @@ def bounded_memory() -> Iterator[None]:
 def refusals(name: str, path: Path, folder: Path) -> list[str]:
     """Read a file in each way that a reader has, and return the errors of those that refuse it.
 
-    An error is one line, or one for each fault, without control characters or surrogates; it names the file.
+    An error is one line, or one for each error, without control characters or surrogates; it names the file.
     """
     messages = []
     for read in READERS[name].reads:
@@ -54,7 +54,7 @@ def refusals(name: str, path: Path, folder: Path) -> list[str]:
                 read(path)
         except UserError as error:
             message = str(error)
-            # The faults of a file have a line each, indented below the first.
+            # The errors of a file have a line each, indented below the first.
             categories = {unicodedata.category(character) for character in message.replace("\n  ", "")}
             assert 0 < len(message.strip()) < 3000, message
             assert not categories & {"Cc", "Cs", "Zl", "Zp"}, message  # control, surrogate, line separators
@@ -64,7 +64,7 @@ def refusals(name: str, path: Path, folder: Path) -> list[str]:
 
 
 def prepare(name: str, folder: Path) -> tuple[Path, list[bytes]]:
-    """The path of the file that will be damaged, and its valid contents."""
+    """The path of the file that will be corrupted, and its valid contents."""
     path = folder / READERS[name].file
     path.parent.mkdir(parents=True, exist_ok=True)
     files = READERS[name].files
@@ -78,7 +78,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(name, tmp_path):
     path, files = prepare(name, tmp_path)
 
     @EXAMPLES
-    @given(damaged(files, READERS[name].edit, READERS[name].words))
+    @given(corrupted(files, READERS[name].edit, READERS[name].words))
     def check(data):
         path.write_bytes(data)
         refusals(name, path, tmp_path)
@@ -94,7 +94,7 @@ def test_files_that_once_showed_a_fault_are_refused(name, tmp_path):
         assert refusals(name, path, tmp_path), error
 
 
-# What Git LFS puts in the place of a file that it has not fetched.
+# What Git LFS puts instead of a file that it has not fetched.
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
 # A part of a file, and files that come from a server: no repository has a pointer of these.
 IN_NO_REPOSITORY = ("torch_pickle", "zip", "tar", "messages")

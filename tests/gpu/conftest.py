@@ -1,4 +1,4 @@
-"""The device of the tests in this folder, which `sh scripts/gpu_check.sh` runs, too."""
+"""The device of the tests in this folder, which `sh scripts/gpu_check.sh` runs."""
 
 from collections.abc import Callable, Iterator, Sequence
 

@@ -9,7 +9,7 @@ from ernie_m.model.kernel_selection import is_on_gpu
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Take the place of pytest's own output."""
+    """Replace pytest's own output."""
     config.pluginmanager.unregister(name="terminalreporter")
 
 

@@ -4,7 +4,7 @@ from ernie_m.utils import __version__
 from scripts.gpu_check import FILES
 from tests.launching import ROOT, run_script
 
-# Checks as a file that the command may run in place of its own: one for each result.
+# Checks as a file that the command may run instead of its own: one for each result.
 PLANTED = """
 import pytest
 

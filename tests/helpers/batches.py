@@ -29,7 +29,7 @@ def packed_batch(ids, layout: PackedLayout, **arrays: np.ndarray) -> PackedBatch
 def compute_as_on_a_gpu(monkeypatch, mask: type[AttentionMask] = PaddedMask) -> None:
     """Until the test ends, the network takes the operations that it takes on a GPU, and this kind of mask.
 
-    They are Paddle's own, which a CPU has, too.
+    They are Paddle's own, which a CPU has.
     """
     monkeypatch.setattr(kernel_selection, "is_on_cpu", lambda x: False)
     monkeypatch.setattr(attention, "mask_class", lambda: mask)

@@ -1,4 +1,4 @@
-"""Files of tags in CoNLL form, read back."""
+"""Files of tags in CoNLL format, read back."""
 
 import os
 
@@ -13,14 +13,14 @@ def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
     """Read a file that `write_conll` wrote.
 
     Raises:
-        UserError: it cannot be read, or has another form.
+        UserError: it cannot be read, or has another format.
     """
     lines = [decode(line, path, number) for number, line in enumerate(read_bytes(path).split(b"\n"), 1)]
     errors = RowErrors(path)
     sentences = []
     for rows in read_columns(lines, lambda line, _: line.split(), errors):
         words, *between, predicted = zip(*(cells for _, cells in rows))  # the columns
-        gold = between[-1] if between else None  # conlleval, too, reads the last two columns
+        gold = between[-1] if between else None  # conlleval reads the last two columns
         sentences.append(TaggedSentence(words, gold, predicted))
     errors.end(print)
     return sentences

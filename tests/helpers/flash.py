@@ -6,7 +6,7 @@ import paddle.nn.functional as F
 
 
 def visible(startend_row_indices: np.ndarray) -> np.ndarray:
-    """Which row (a query) sees which column (a key), bool [N, N], with causal=False.
+    """Which row (a query) attends to which column (a key), bool [N, N], with causal=False.
 
     `startend_row_indices`, [1, 1, N, 2], has start[j] and end[j] of each column j. As Paddle documents them:
     below the diagonal, column j is masked from row start[j] on; above the diagonal, it is masked before row

@@ -9,7 +9,7 @@ Paddle ignores autocast on a CPU, and only kernels of a GPU refuse numbers of di
 - An operation that gets numbers of different types raises a TypeError where a GPU's kernel does.
 - An operation on half types is computed in float32, and its results are rounded. So are gradients.
 
-It says nothing of a GPU's own kernels or of time. On tests/gpu/stand_in.cc the memory is a device's, too.
+It says nothing of a GPU's own kernels or of time. On tests/gpu/stand_in.cc the memory is a device's.
 """
 
 import functools
@@ -194,7 +194,7 @@ class Card:
 
 def update_master_by_adamw(original: Callable, weight: Tensor, gradient: Tensor, *args: Any) -> Any:
     """AdamW of a weight in a half type: its float32 master is updated, and the weight is rounded from it."""
-    *moments, master, is_infinite = args[:8]  # the rate is among the moments
+    *moments, master, is_infinite = args[:8]  # the learning rate is among the moments
     *options, _multi_precision, use_global_beta_pow, amsgrad = args[8:]
     options += [False, use_global_beta_pow, amsgrad]
     results = original(master, gradient.astype("float32"), *moments, None, is_infinite, *options)

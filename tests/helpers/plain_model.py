@@ -1,4 +1,4 @@
-"""The encoder on padded arrays, in plain `paddle.nn`: what the packed form must compute.
+"""The encoder on padded arrays, in plain `paddle.nn`: what the packed layout must compute.
 
 It has the same parameter names, dense masks [B, 1, T, T] and no line in common with what it is compared with.
 """
@@ -54,7 +54,7 @@ class PlainErnieM(nn.Layer):
         Args:
             input_ids: [B, T].
             position_ids: [B, T]; None: counted over the real tokens.
-            mask: who sees whom, bool [B, 1, T, T]; None: all real tokens of a sequence see each other.
+            mask: who attends to whom, bool [B, 1, T, T]; None: all real tokens attend to each other.
             input_bias: added to the embeddings, [B, T, H].
         """
         x = self.embeddings.word_embeddings(input_ids)
@@ -67,7 +67,7 @@ class PlainErnieM(nn.Layer):
         if mask is None:
             real = input_ids != PAD
             mask = (real.unsqueeze(2) & real.unsqueeze(1)).unsqueeze(1)
-        # Every token sees itself: a placeholder does, and a pad must see something, or its softmax is NaN.
+        # Every token attends to itself: a placeholder does, and a pad must, or its softmax is NaN.
         mask = mask | paddle.eye(input_ids.shape[1]).astype("bool")
         for layer in self.encoder.layers:
             hidden_states.append(layer(hidden_states[-1], mask))
@@ -104,9 +104,9 @@ def padded(values: np.ndarray, lengths: np.ndarray, fill: int) -> np.ndarray:
 
 
 def padded_mask(lengths: np.ndarray, context_lengths: np.ndarray) -> np.ndarray:
-    """Who sees whom, bool [B, 1, T, T], in sequences that begin with `context_lengths` tokens of context.
+    """Who attends to whom, bool [B, 1, T, T], in sequences that begin with `context_lengths` context tokens.
 
-    All tokens of a sequence see its context. That placeholders see themselves is not in this mask.
+    All tokens of a sequence attend to its context. This mask omits that placeholders attend to themselves.
     """
     mask = np.zeros([len(lengths), 1, max(lengths), max(lengths)], bool)
     for number, (length, context) in enumerate(zip(lengths, context_lengths)):

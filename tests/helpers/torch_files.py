@@ -47,7 +47,7 @@ class _Storage:
 
 class _Pickler(pickle.Pickler):
     def persistent_id(self, value):
-        """What the pickle has in the place of a storage; None: the value itself."""
+        """What the pickle has instead of a storage; None: the value itself."""
         if isinstance(value, _Storage):
             array = value.tensor.array
             kind = getattr(sys.modules["torch"], STORAGES[array.dtype.name])

@@ -113,7 +113,7 @@ def test_a_missing_header(client):
 
 
 def test_a_model_and_a_path_that_are_not_there(client):
-    """Of TEI's routes, too, the answer names those that there are."""
+    """Of TEI's routes, the answer names those that there are."""
     for path in ("/v1/models/x", "/v1/x", "/embed"):
         response = client.get(path)
         assert response.status_code == 404 and response.json()["error"]["type"] == "invalid_request_error"

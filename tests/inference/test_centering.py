@@ -1,4 +1,4 @@
-"""Centered vectors from Python, on the command line, in an export and on the server."""
+"""Centered embeddings from Python, on the command line, in an export and on the server."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def read_means(folder):
 
 
 def nearest(vectors, means):
-    """The index of the mean with the largest cosine with each vector."""
+    """The index of the mean with the largest cosine with each embedding."""
     return (unit(vectors) @ unit(means).T).argmax(axis=1)
 
 
@@ -72,7 +72,7 @@ def test_encode_centers_by_language(folder, means):
 
 
 def test_encode_keeps_each_language_across_batches(folder, monkeypatch):
-    """Each text keeps its own language where texts are encoded five at a time, and behind a skipped one."""
+    """Each text keeps its own language where texts are encoded five at a time, and after a skipped one."""
     model = ernie_m.load(folder)
     languages = [LANGUAGES[number % 3] for number in range(len(TEXTS))]
     expected = model.encode(TEXTS, center_by_language=languages)
@@ -97,7 +97,7 @@ def test_search_is_centered_where_there_are_means(folder, models, means):
     assert model.search(TEXTS[0], TEXTS, top_k=2) != model.search(
         TEXTS[0], TEXTS, top_k=2, center_by_language=False
     )
-    # A model without means searches with plain vectors, which is no error.
+    # A model without means searches with plain embeddings, which is no error.
     without = ernie_m.load(models / "encode")
     assert without.search(TEXTS[0], TEXTS, top_k=2) == without.search(
         TEXTS[0], TEXTS, top_k=2, center_by_language=False
@@ -105,7 +105,7 @@ def test_search_is_centered_where_there_are_means(folder, models, means):
 
 
 def test_search_is_plain_with_a_pooling_that_the_means_do_not_fit(folder, models):
-    """It is no error, because nobody asked for centered vectors."""
+    """It is no error, because nobody asked for centered embeddings."""
     expected = ernie_m.load(models / "encode").search(TEXTS[0], TEXTS, pooling="mean")
     assert ernie_m.load(folder).search(TEXTS[0], TEXTS, pooling="mean") == expected
 
@@ -221,7 +221,7 @@ def test_encode_vector_centers_on_the_model_or_on_files(folder, models, encode_t
     file_means = np.stack([plain[:5].mean(axis=0), plain[5:].mean(axis=0)])  # of de and en: [2, H]
     np.testing.assert_allclose(embeddings, plain - file_means[nearest(plain, file_means)], atol=1e-5)
     other_shape = shutil.copytree(models / "encode", tmp_path / "other")
-    # Means of 8 numbers; this model has vectors of 32.
+    # Means of 8 numbers; this model has embeddings of 32.
     safetensors.write(other_shape / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})
     mistakes = [
         (folder, {"vectors": "official"}, "--center_on requires one embedding per text"),

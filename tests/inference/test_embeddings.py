@@ -1,4 +1,4 @@
-"""ernie-m serve: vectors in the form of OpenAI's API, and the token."""
+"""ernie-m serve: embeddings in the format of OpenAI's API, and the token."""
 
 import base64
 import json
@@ -29,19 +29,19 @@ TOKEN = "geheim:é"  # a colon ends the name of a user, and not the password
 
 @pytest.fixture(scope="module")
 def server(models):
-    """The address of a server whose vectors are those of sentence-transformers: of all tokens."""
+    """The address of a server whose embeddings are those of sentence-transformers: of all tokens."""
     with running([load(models / "encode")], PredictionOptions(pooling="mean")) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def expected(models):
-    """The vectors of TEXTS, float32 [N, H]."""
+    """The embeddings of TEXTS, float32 [N, H]."""
     return ernie_m.load(models / "encode").encode(TEXTS, pooling="mean", normalize=True)
 
 
 def encode_features(response: dict) -> np.ndarray:
-    """The vectors of an answer, float32 [N, H]."""
+    """The embeddings of an answer, float32 [N, H]."""
     assert [entry["index"] for entry in response["data"]] == list(range(len(response["data"])))
     rows = []
     for entry in response["data"]:
@@ -64,7 +64,7 @@ def test_the_vectors(server, models, expected, encoding_format):
     assert response["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
 
 
-@pytest.mark.parametrize("normalize", [False, True])  # whether the model's own vectors have length 1
+@pytest.mark.parametrize("normalize", [False, True])  # whether the model's own embeddings have length 1
 def test_embeddings_are_bitwise_equal_under_load(models, tmp_path, normalize):
     """Whoever shares a batch; texts of all lengths, one or many in a request."""
     folder = changed_copy(models / "encode", tmp_path / "model", reading=stored(normalize=normalize))

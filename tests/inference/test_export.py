@@ -46,7 +46,7 @@ NAMES_IN_FILES = dict(zip(TASK_OF, ["encoding", "classification", "tagging", "qu
 
 
 def draw_rows(model):
-    """Rows of random ids, of 3 tokens to as many as the model has room for."""
+    """Rows of random ids, of 3 tokens to the maximum length of the model."""
     tokenizer = model.tokenizer
     ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
     rows = random_rows(model.longest, ordinary, tokenizer.cls_id, tokenizer.sep_id)
@@ -248,7 +248,7 @@ def test_export_does_not_replace_other_folders(models, tmp_path, refused):
 
 
 def test_export_does_not_delete_other_files(models, tmp_path, refused):
-    """An export replaces the earlier one, of either form."""
+    """An export replaces the earlier one, of either format."""
     run_export(models / "classify", tmp_path / "out")
     (tmp_path / "out/inference.json").touch()
     run_export(models / "encode", tmp_path / "out")
@@ -436,7 +436,7 @@ def test_encode_vector_uses_the_exported_layer(exported, encode_texts, tmp_path,
 
 
 def test_max_seq_len_defaults_to_the_exported_one(exported, encode_texts):
-    """encode_vector.py cuts a text of more tokens to those that the model has room for."""
+    """encode_vector.py cuts a text of more tokens to the model's maximum length."""
     long_text = ["bado kani " * 99]
     by_default = encode_texts(long_text, exported / "encode", "default", max_seq_len="")
     longest = encode_texts(long_text, exported / "encode", "longest")

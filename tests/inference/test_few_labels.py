@@ -30,7 +30,7 @@ def fitted(models, tmp_path_factory):
 
 
 def head(vectors, labels, kind=CLASSIFICATION, like=None):
-    """Weight and bias of the head that learns vectors with labels."""
+    """Weight and bias of the head that learns embeddings with labels."""
     texts = [[f"text {number}"] for number in range(len(labels))]
     locations = [text for (text,) in texts]
     none = [""] * len(labels)
@@ -55,9 +55,9 @@ def test_labels_that_all_rows_have_or_none():
     embeddings = np.random.default_rng(1).normal(size=(12, 5))
     weight, bias = head(embeddings, [["a", "b"], ["a"], ["a", "c"]] * 4, MULTI_LABEL)
     assert (embeddings @ weight + bias)[:, 0].min() > 10
-    learned = build_dataset(CLASSIFICATION, [["a"], ["b"]], ["x", "y"], ["", ""], ["", ""], ["", ""])
+    training = build_dataset(CLASSIFICATION, [["a"], ["b"]], ["x", "y"], ["", ""], ["", ""], ["", ""])
     for label, sign in (("x", 1), ("y", -1)):
-        weight, bias = head(embeddings, [label] * 12, like=learned)
+        weight, bias = head(embeddings, [label] * 12, like=training)
         assert (sign * (embeddings @ weight + bias) @ [1, -1] > 10).all()
 
 
@@ -117,9 +117,9 @@ def test_what_it_predicts(models, fitted):
 
 
 def test_fit_classifier_on_embedding_model_without_pooler(models, tmp_path):
-    """Its vectors are not those of the start, and no random pooler is saved with it."""
+    """Its embeddings are not those of the start, and no random pooler is saved with it."""
     preprocessing = stored(layer=1, pooling="cls", normalize=True, prompts={"query": "mo "})
-    start = changed_copy(models / "encode", tmp_path / "start", reading=preprocessing)
+    start = changed_copy(models / "encode", tmp_path / "initial", reading=preprocessing)
     weights = load_file(start / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
     save_file(kept, start / "model.safetensors")
@@ -294,7 +294,7 @@ def test_an_exported_model_is_not_fitted(exported):
 
 @pytest.mark.parametrize(("languages", "is_warned_of"), [(None, True), (["en", "de"] * 12, False)])
 def test_warn_about_near_duplicates_without_language(models, caplog, languages, is_warned_of):
-    """Each text stands beside one that differs in its end alone."""
+    """Each text stands next to one that differs in its end alone."""
     texts = [f"{text}{end}" for text in TEXTS[:12] for end in (" ka", " ka lo")]
     ernie_m.load(models / "encode").fit(texts, ["x", "y"] * 12, languages=languages)
     assert ("Set --group or --language" in caplog.text) == is_warned_of

@@ -98,14 +98,14 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
 
 
 def test_cross_validate_without_leakage(models, tmp_path, monkeypatch):
-    """Vectors that only name their text teach nothing about another one: no answer of a group is right."""
+    """Embeddings that only name their text teach nothing about another one: no answer of a group is right."""
     numbers = {text: number for number, text in enumerate(dict.fromkeys(TEXTS[:20]))}
     as_chosen = lambda self, texts: 9 * np.eye(HIDDEN_SIZE, dtype="f")[[numbers[text] for text in texts]]  # noqa: E731
     monkeypatch.setattr(EncodeTexts, "vectors", as_chosen)
     model = ernie_m.load(models / "encode")
     texts = [text for text in TEXTS[:20] for _ in range(2)]
     scores = model.fit(texts, ["a", "a", "b", "b"] * 10).scores
-    assert scores["accuracy"] <= 50  # 100, if the other row of the text were learned from
+    assert scores["accuracy"] <= 50  # 100, if the other row of the text were trained on
     assert model.fit(TEXTS[:20], ["a", "b"] * 10, groups=[*range(10)] * 2).scores["accuracy"] <= 50
 
 
@@ -117,7 +117,7 @@ def test_what_can_be_learned_is_scored_so(models, monkeypatch):
 
 
 def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch):
-    """Labels drawn for each sentence cannot be learned from others: about half of the answers are right."""
+    """Labels drawn for each sentence cannot be predicted from others: about half of the answers are right."""
     random = np.random.default_rng(1)
     drawn = random.choice(["yes", "no"], 24)
     of_sentences = random.normal(size=(24, HIDDEN_SIZE)) * 5
@@ -171,7 +171,7 @@ def test_a_training_that_is_asked_to_stop(models, tmp_path, monkeypatch, capsys,
 
 @pytest.fixture
 def words(models, tmp_path, monkeypatch):
-    """Words with tags, as CoNLL and in the official form, and questions; trainings are short."""
+    """Words with tags, as CoNLL and in the official format, and questions; trainings are short."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_setup, "_AMOUNTS", toys.SHORT_AMOUNTS)
     for name, seed in (("train", 1), ("test", 2)):
@@ -191,8 +191,8 @@ def words(models, tmp_path, monkeypatch):
     write_indices("labels.json", ["B-LOC", "I-LOC", "O"])
     config = ErnieMConfig.from_json(models / "encode/config.json")
     config = replace(config, max_position_embeddings=202)  # two are never used
-    save_model(Path("start"), ErnieMModel(config), config, piece_model_path=models / "piece.model")
-    return {"model": "start", "output": "out"}
+    save_model(Path("initial"), ErnieMModel(config), config, piece_model_path=models / "piece.model")
+    return {"model": "initial", "output": "out"}
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_without_faiss(models, ask, monkeypatch, tmp_path, encoded):
 
 
 def test_a_second_command_is_refused(models, ask, tmp_path, encoded):
-    """It does not encode the corpus beside the first one; a search without an index does."""
+    """It does not encode the corpus next to the first one; a search without an index does."""
     flags = {"task": "search", "model": models / "encode", "corpus": write_lines(tmp_path / "a.txt", TEXTS)}
     with another_process_writes(f"writer:{tmp_path / 'index'}"):
         line = error_of(ask, [{"text": TEXTS[3]}], index=tmp_path / "index", **flags)
@@ -160,7 +160,7 @@ def change_array(change):
 
 
 def change_facts(change):
-    """A change of index.json; `change` returns the facts in the place of the right ones."""
+    """A change of index.json; `change` returns the facts instead of the right ones."""
     return lambda content: json.dumps(change(json.loads(content))).encode()
 
 
@@ -169,7 +169,7 @@ def without(key):
 
 
 def move_first_vector(share):
-    """Move the vector by which an index knows its model aside, by a share of its length."""
+    """Move the embedding by which an index knows its model aside, by a share of its length."""
 
     def change(facts):
         embedding = np.array(facts["first_vector"])
@@ -201,7 +201,7 @@ CHANGES = [
     ("vectors.npy", change_array(lambda vectors: vectors[:, None])),
     ("index.json", without("options")),
     ("index.json", without("first_vector")),
-    # Of a model that was trained further, whose vectors are near, and of a model of another width.
+    # Of a model that was trained further, whose embeddings are near, and of a model of another width.
     ("index.json", move_first_vector(0.05)),
     ("index.json", change_facts(lambda facts: facts | {"first_vector": facts["first_vector"][:-1]})),
 ]
@@ -251,4 +251,4 @@ def test_corpus_embeddings_are_in_memory_once(models, tmp_path, monkeypatch, ind
     _ = model.index(None if indexed else texts, folder=folder)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 1.9 * 600 * 8192 * 4  # a part of 256 beside the whole
+    assert peak < 1.9 * 600 * 8192 * 4  # a part of 256 next to the whole

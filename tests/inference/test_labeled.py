@@ -37,7 +37,7 @@ NUMBERS = [("7", "0"), ("7", "0.5"), ("7", "1"), ("7", "5")]
 CORRELATION = "Pearson 42.3 %, Spearman 80.0 % (4 rows with a number in 'score')"
 SEVERAL = [["b", "a"], ["a", "b"], ["a", "b"], [], ["1"]]
 MARKS = ("1", "2", "?", "true")
-# The columns, the rows, their predictions, the columns with labels, the lines, and perhaps the separator.
+# The columns, the rows, their predictions, the columns with labels, the lines, and possibly the separator.
 SUMMARIES = {
     "rows without a label do not count": (
         ("id", "Art"),
@@ -144,7 +144,7 @@ def test_summary(case):
 
 
 def test_several_labels_are_as_sure_as_all_decisions_together():
-    """A row is right if all are: three decisions of 0.7 are less sure than one of 0.6 beside two of 0.99."""
+    """A row is right if all are: three decisions of 0.7 are less sure than one of 0.6 next to two of 0.99."""
     one, three = (
         {"labels": [], "probabilities": dict(zip("abc", row))} for row in ([0.4, 0.01, 0.01], [0.3] * 3)
     )
@@ -266,7 +266,7 @@ def test_single_text_model_reads_one_column(models, pair_table, tmp_path, refuse
 
 
 def test_the_columns_that_a_model_learned_from_are_read_again(models, pair_table, tmp_path, capsys):
-    """Those of a file with JSON lines, too; without a flag."""
+    """Also those of a file with JSON lines; without a flag."""
     columns = {"text": "Frage+Absatz", "label": "Wertung"}
     model = reads(models, tmp_path / "model", pairs=False, columns=columns)
     rows = label(model)

@@ -26,7 +26,7 @@ EMBEDDINGS = "/v1/embeddings"
 
 
 class Held:
-    """Vectors that are computed when the test says so; `batches` has the number of texts of each batch."""
+    """Embeddings that are computed when the test says so; `batches` has the number of texts of each batch."""
 
     def __init__(self, monkeypatch):
         self.batches = []
@@ -48,7 +48,7 @@ def held(monkeypatch):
 
 
 def post(address: str, texts) -> tuple[int, dict, str | None]:
-    """Ask for vectors; returns the status, the answer and Retry-After."""
+    """Ask for embeddings; returns the status, the answer and Retry-After."""
     connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
     connection.request("POST", EMBEDDINGS, json.dumps({"input": texts}), {"Content-Type": "application/json"})
     reply = connection.getresponse()
@@ -68,7 +68,7 @@ def with_headers(body: bytes, length: int = 0) -> bytes:
     return f"{head}Content-Length: {length or len(body)}\r\n\r\n".encode() + body
 
 
-def figures(address: str) -> str:
+def read_metrics(address: str) -> str:
     """The page of metrics."""
     with urllib.request.urlopen(f"{address}/metrics") as reply:
         return reply.read().decode()
@@ -85,9 +85,9 @@ def test_state_and_figures_while_a_batch_is_computed(models, held):
             'ernie_m_request_seconds_count{path="/v1/embeddings",status="200"} 1.0',
             "ernie_m_queue_texts 0.0",
         ):
-            wait(lambda: line in figures(address))  # noqa: B023 - called at once
+            wait(lambda: line in read_metrics(address))  # noqa: B023 - called at once
         ask(f"{address}/no/such/path")
-        wait(lambda: 'path="other",status="404"' in figures(address))
+        wait(lambda: 'path="other",status="404"' in read_metrics(address))
 
 
 def test_clients_that_leave(models, held):
@@ -99,14 +99,14 @@ def test_clients_that_leave(models, held):
         for connection in leaving:
             connection.sendall(with_headers(json.dumps({"input": ["bado"] * 4}).encode()))
         stays = clients.submit(post, address, ["bado", "lera"])
-        wait(lambda: "ernie_m_queue_texts 802.0" in figures(address))
+        wait(lambda: "ernie_m_queue_texts 802.0" in read_metrics(address))
         for connection in leaving:
             connection.close()
-        wait(lambda: "ernie_m_queue_texts 2.0" in figures(address))
+        wait(lambda: "ernie_m_queue_texts 2.0" in read_metrics(address))
         held.going.set()
         assert first.result()[0] == stays.result()[0] == 200
         assert held.batches == [1, 2]
-        wait(lambda: 'status="499"} 200.0' in figures(address))
+        wait(lambda: 'status="499"} 200.0' in read_metrics(address))
 
 
 def test_an_answer_that_takes_too_long(models, held):

@@ -82,7 +82,7 @@ def run_mining(texts, models, tmp_path, monkeypatch):
 
 @pytest.fixture
 def vectors(texts, models, tmp_path):
-    """The vectors of the distinct lines of de.txt and of en.txt, [101, H] and [120, H].
+    """The embeddings of the distinct lines of de.txt and of en.txt, [101, H] and [120, H].
 
     The folder of the run receives the lines in files of the same names.
     """
@@ -101,7 +101,7 @@ def read_lines(path):
 
 
 def mined_from(source, target):
-    """The pairs that `mine` makes of the vectors of the two sides, [lines, H] each."""
+    """The pairs that `mine` makes of the embeddings of the two sides, [lines, H] each."""
     source = unit(source)
     target = unit(target)
     forward = Neighbors(*nearest(source, target, NEIGHBORS))
@@ -113,7 +113,7 @@ def test_mined_pairs_equal_brute_force(run_mining, texts, vectors):
     rows = run_mining()
     expected = mined_from(*vectors)
     # Of the 104 lines of de.txt, from 0, line 100 is blank, and 101 and 102 are equal to earlier ones. They
-    # have no vectors. Of the 121 lines of en.txt, line 0 is blank.
+    # have no embeddings. Of the 121 lines of en.txt, line 0 is blank.
     distinct = [number for number in range(104) if number not in (100, 101, 102)]
     assert [row.source_line - 1 for row in rows] == [distinct[number] for number in expected.sources]
     assert [row.target_line - 2 for row in rows] == expected.targets.tolist()
@@ -132,7 +132,7 @@ def test_mined_pairs_equal_brute_force(run_mining, texts, vectors):
 
 
 def test_ratios_that_say_nothing_are_differences(run_mining, texts, capsys):
-    """If all lines are neighbors and vectors are centered, the mean cosines are about 0."""
+    """If all lines are neighbors and embeddings are centered, the mean cosines are about 0."""
     centered = {"num_neighbors": 200, "center_on": f"de<={texts}/de.txt,en<={texts}/en.txt"}
     rows = run_mining(**centered)
     assert "difference margins" in capsys.readouterr().out
@@ -153,7 +153,7 @@ def test_count_pairs_with_equal_texts(run_mining, texts, tmp_path, capsys):
 
 
 def test_centered_vectors(run_mining, models, texts, vectors, tmp_path, capsys):
-    """By the means beside the weights if they are of the pooling and of both languages, or by files."""
+    """By the means next to the weights if they are of the pooling and of both languages, or by files."""
     weights = changed_copy(models / "encode", tmp_path / "weights")
     own = [side.mean(axis=0) for side in vectors]
     layers = toys.LAYERS + 1

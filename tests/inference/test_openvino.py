@@ -1,4 +1,4 @@
-"""OpenVINO as the engine of predictions: alone, beside Paddle, in forks, and what is refused."""
+"""OpenVINO as the engine of predictions: alone, next to Paddle, in forks, and what is refused."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def run_alone(models, folder, code: str, **environment: str) -> str:
     """
     variables = {**os.environ, "HOME": str(folder), **environment}
     code = textwrap.dedent(before) + textwrap.dedent(code)
-    # From Python 3.12 on a fork beside threads of Python warns.
+    # From Python 3.12 on a fork next to threads of Python warns.
     done = subprocess.run(
         [sys.executable, "-W", "ignore:This process", "-c", code],
         env=variables,
@@ -44,7 +44,7 @@ def run_alone(models, folder, code: str, **environment: str) -> str:
 
 
 def test_it_needs_no_paddle_and_tells_nobody(models, tmp_path):
-    """No file in HOME, no thread of Python, no connection. What is fitted is written, too."""
+    """No file in HOME, no thread of Python, no connection. What is fitted is written."""
     code = """
         def connect(*given):
             raise OSError("a connection")

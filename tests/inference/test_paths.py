@@ -1,4 +1,4 @@
-"""A model of each format is found from any folder, by any form of its path."""
+"""A model of each format is found from any folder, by any notation of its path."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from tests.toys import make_model, sentences, train_piece_model
 
 TEXTS = ["“Bado” kani", "lera 10, mo", *sentences(10, seed=4)]
 FORMATS = ("ernie-m", "fluid", "paddlenlp", "xlm-roberta")
-# The forms of the path of the folder "x", or of a link or a copy with a blank, seen from the folder beside or
-# above it.
+# The notations of the path of the folder "x", or of a link or a copy with a blank, seen from a folder
+# next to it or above it.
 FORMS = {
     "below": ("here", "./x"),
     "above": ("here/sub", "../x"),

@@ -57,7 +57,7 @@ def test_classify(models, model_folder, ask, engine):
     requests = [
         {"id": 7, "text_a": TEXTS[0], "text_b": TEXTS[1]},
         {"text_a": TEXTS[2]},
-        {"text_a": "bado " * 90},  # too long, so it is cut
+        {"text_a": "bado " * 90},  # too long, so it is truncated
     ]
     folder = model_folder("classify", engine)
     predictions = ask(requests, task="classification", model=folder, engine=engine)
@@ -152,7 +152,7 @@ def tags_by_training(model, tokenizer, folder, word_lists, preprocessing):
 
 
 def test_windows_as_in_training(models):
-    """The lengths are those of the settings beside the weights, else the defaults."""
+    """The lengths are those of the settings next to the weights, else the defaults."""
     loaded = load(models / "answer")
     task = make_predictor("question-answering", loaded).task
     assert (task.cut, task.max_answer_length) == (
@@ -210,7 +210,7 @@ def test_answer_with_empty_context_and_unknown_words(models):
 
 
 # A request, the ids of its labels, B-PER I-PER B-LOC I-LOC O, and the entities of the answer. The word "last"
-# is the one behind an entity. I-LOC behind O begins one. By default marks are words.
+# is the one after an entity. I-LOC after O begins one. By default marks are words.
 ENTITIES = [
     (
         {"words": [*"abcde"]},
@@ -245,7 +245,7 @@ def test_entities(models, request_, ids, entities):
         task = make_predictor("token-classification", replace(model, labels=labels))
         task.predictions = lambda features: [ids]
         (prediction,) = task.predict([task.parse(request_)])
-        # An entity of words may say more than its place.
+        # An entity of words may say more than its position.
         found = zip(prediction["entities"], expected, strict=True)
         assert [entity | wanted for entity, wanted in found] == prediction["entities"]
 
@@ -311,7 +311,7 @@ def test_encode(models, ask, layer, pooling):
 
 
 def test_classifier_embeddings_use_the_full_length(models, tmp_path):
-    """Its settings are those of the head's inputs; an encoder's are those of its vectors."""
+    """Its settings are those of the head's inputs; an encoder's are those of its embeddings."""
     longest = {}
     for kind in ("classify", "encode"):
         folder = changed_copy(models / kind, tmp_path / kind, reading=stored(max_seq_len=8))
@@ -359,7 +359,7 @@ def test_search(models, model_folder, ask, tmp_path, engine):
     flags = {"task": "search", "model": folder, "corpus": corpus}
     assert [sentence.line for sentence in read_corpus(str(corpus))] == list(range(2, 51))  # line 1 is blank
     hits = ask([{"text": TEXTS[2]}], top_k=4, **flags)[0]["hits"]
-    assert (hits[0]["line"], hits[0]["text"]) == (44, TEXTS[2])  # behind a blank line, 40 lines and two texts
+    assert (hits[0]["line"], hits[0]["text"]) == (44, TEXTS[2])  # after a blank line, 40 lines and two texts
     assert hits[0]["score"] == pytest.approx(1.0, abs=1e-4)
     cosines = [hit["score"] for hit in hits]
     assert len(hits) == 4 and cosines == sorted(cosines, reverse=True)
@@ -435,7 +435,7 @@ def test_masks_join_what_stands_behind_them(models):
     assert apart[1].startswith("▁") and not joined[1].startswith("▁")
     assert "".join(joined[1:]) == "".join(apart[1:]).lstrip("▁")
     assert tokens("[MASK][MASK]") == ["[MASK]"] * 2
-    # A subword that exists only with the ▁ keeps it behind a mask.
+    # A subword that exists only with the ▁ keeps it after a mask.
     beginnings = [token for token in tokenizer.vocab if token.startswith("▁") and len(token) > 1]
     only_beginning = next(token for token in beginnings if token[1:] not in tokenizer.vocab)
     assert tokens(f"[MASK]{only_beginning[1:]}") == ["[MASK]", only_beginning]
@@ -513,7 +513,7 @@ def test_a_table_can_be_answered_again(models, tmp_path, ask):
 
 @pytest.mark.parametrize("lines", [b"\n", b'{"text": 3}\n'])
 def test_that_there_is_no_request_is_said(models, monkeypatch, capsys, lines):
-    """In standard input, or none without a fault."""
+    """In standard input, or none without an error."""
     give_input(monkeypatch, lines)
     call_main(predict, as_flags({"task": "fill-mask", "model": models / "full", "on_error": "skip"}))
     assert "--input -: " in capsys.readouterr().err

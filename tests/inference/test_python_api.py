@@ -28,7 +28,7 @@ PYTHON = re.findall(r"^```python\n(?!from openai)(.*?)^```", PAGES, re.DOTALL | 
 LINES = re.findall(r"^echo (.*) \| \.venv/bin/ernie-m predict (.*)$", PAGES, re.MULTILINE)
 
 # Paddle is imported by `load`. Afterwards it prints whether the environment is as before, and the page faults
-# when 100 MB are filled for the second time; a text is cut, Paddle warns, and the user logs.
+# when 100 MB are filled for the second time; a text is truncated, Paddle warns, and the user logs.
 GUEST = """
 import logging, os, resource, sys
 import numpy as np
@@ -80,7 +80,7 @@ def test_run_python_blocks_from_docs(locations, capsys):
 
 
 def test_the_readme(locations):
-    """Its lines of Python, with another model in the place of the real one."""
+    """Its lines of Python, with another model instead of the real one."""
     for page in ("README.md", "README_zh.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         (block,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
@@ -279,21 +279,21 @@ def rewritten(path):
     ],
 )
 def test_what_was_opened_is_not_read_from_another_file(models, exported, tmp_path, folder, file, ask):
-    """A folder may be trained again while it is open: labels and vectors would be of two models."""
+    """A folder may be trained again while it is open: labels and embeddings would be of two models."""
     source = exported / "classify" if folder == "exported" else models / folder
     copied = shutil.copytree(source, tmp_path / "model")
     if folder == "full":
         write_means(copied, ["de", "en"])
     model = ernie_m.load(copied)
     if "fit" in ask.__code__.co_names:
-        model.encode("bado")  # now the vectors need no file, and the layers that are saved do
+        model.encode("bado")  # now the embeddings need no file, and the layers that are saved do
     rewritten(tmp_path / "model" / file)
     assert error_of(ask, model).startswith(f"{tmp_path / 'model' / file}: ")
 
 
 @pytest.mark.parametrize("empty", ["", " \n", "\u200b\ufeff", None, float("nan"), NAType(), NaTType()])
 def test_name_the_index_with_an_empty_text(models, empty):
-    """It is named by its place; if it is skipped, the others have their rows."""
+    """It is named by its index; if it is skipped, the others have their rows."""
     model = ernie_m.load(models / "classify")
     texts = ["bado kani", "lera mo", empty, "tan ga lo"]
     for method in (model.encode, model.classify):

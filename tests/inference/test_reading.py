@@ -1,4 +1,4 @@
-"""Predictions read as the model's files say: vectors, searches, tags, answers; also after an export."""
+"""Predictions read as the model's files say: embeddings, searches, tags, answers; also after an export."""
 
 import json
 

@@ -23,20 +23,20 @@ def in_loop(test):
 
 
 class Model:
-    """Computes a text by naming it. It waits before each batch until it is told to go on."""
+    """Computes a text by naming it. It waits before each batch until it is told to continue."""
 
     def __init__(self, held: bool = True):
         self.batches = []
         self.threads = set()
         self.going = threading.Semaphore(0 if held else 1000)
-        self.fault = None
+        self.failure = None
 
     def run(self, contents):
         self.going.acquire()
         self.batches.append(contents)
         self.threads.add(threading.get_ident())
-        if self.fault:
-            raise self.fault
+        if self.failure:
+            raise self.failure
         return [UserError(content) if "wrong" in content else f"{content}!" for content in contents]
 
     def go_on(self):
@@ -146,11 +146,11 @@ async def test_the_queue_is_bounded_in_texts_and_in_characters(monkeypatch):
         with pytest.raises(HTTPException) as caught:
             await asking(queue, model, "y", sizes)
         assert caught.value.status_code == 503 and int(caught.value.headers["Retry-After"])
-    one = asking(queue, model, "z", [28])  # there is room for one
+    one = asking(queue, model, "z", [28])  # one fits
     model.go_on()
     await asyncio.gather(first, waiting, one)
     assert queue.waiting == [] and queue.characters == 0
-    assert len(await asking(queue, model, "many", [1] * 6)) == 6  # there always is room where nothing waits
+    assert len(await asking(queue, model, "many", [1] * 6)) == 6  # it is always accepted where nothing waits
 
 
 @in_loop
@@ -173,14 +173,14 @@ async def test_a_batch_that_fails_is_the_answer_to_all_who_are_in_it(error, capl
     model, queue, first = await held_up()
     others = [asking(queue, model, name, [2] * 8) for name in "xy"]
     await asyncio.sleep(0)
-    model.fault = error
+    model.failure = error
     model.go_on()
     for response in await asyncio.gather(first, *others, return_exceptions=True):
         assert response.status_code == 500
     assert queue.waiting == []
-    model.fault = None
+    model.failure = None
     assert await asking(queue, model, "z", [1]) == ["z0!"]
-    assert "Traceback" in caplog.text and "raise self.fault" in caplog.text
+    assert "Traceback" in caplog.text and "raise self.failure" in caplog.text
 
 
 @in_loop

@@ -1,4 +1,4 @@
-"""The Python of docs/models.md and docs/architecture.md gives the ids and vectors of `ernie_m.load`."""
+"""The Python of docs/models.md and docs/architecture.md gives the ids and embeddings of `ernie_m.load`."""
 
 import shutil
 

@@ -58,7 +58,7 @@ def test_on_the_command_line(models, exported, ask):
         {"id": 3, "text": TEXTS[0]},
         {"text": TEXTS[1], "labels": ["tan", "qqq"], "hypothesis_template": "{}"},
         {"text": TEXTS[0], "multi_label": True},
-        {"text": "bado " * 90},  # too long, so it is cut
+        {"text": "bado " * 90},  # too long, so it is truncated
         {"text": TEXTS[0], "labels": None},  # as if it named none
     ]
     flags = {"task": "zero-shot", "labels": "bado, lera mo,kani", "hypothesis_template": TEMPLATE}

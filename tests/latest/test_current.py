@@ -91,7 +91,7 @@ def test_a_published_classifier_gives_our_numbers(tmp_path, piece_model):
 
 
 class Peer(torch.nn.Module):
-    """A sentence encoder whose input already is the vectors."""
+    """A sentence encoder whose input already is the embeddings."""
 
     def forward(self, vectors):
         return {"sentence_embedding": vectors}
@@ -101,10 +101,10 @@ PAIRS = 6
 
 
 def pair_vectors(negatives_of_each):
-    """Made-up vectors of a batch of pairs, [PAIRS, 16] float32.
+    """Made-up embeddings of a batch of pairs, [PAIRS, 16] float32.
 
     Args:
-        negatives_of_each: how many more candidates each source has beside its target.
+        negatives_of_each: how many more candidates each source has next to its target.
 
     Returns:
         The sources; the candidates [C, 16], of which the first are the targets; and whether a candidate is

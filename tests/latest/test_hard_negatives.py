@@ -20,7 +20,7 @@ COUNT = 120  # distinct texts
 
 
 def random_vectors(texts):
-    """A random vector of each text, float32 [N, 6], of length 1. Texts n, n + 25, ... are neighbors."""
+    """A random embedding of each text, float32 [N, 6], of length 1. Texts n, n + 25, ... are neighbors."""
     embeddings = []
     for text in texts:
         topic = int(text.split()[-1]) % 25

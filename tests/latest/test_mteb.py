@@ -1,4 +1,4 @@
-"""The encoder of examples/mteb_encoder.py in mteb: its scores are those of the vectors themselves."""
+"""The encoder of examples/mteb_encoder.py in mteb: its scores are those of the embeddings themselves."""
 
 import numpy as np
 import pytest

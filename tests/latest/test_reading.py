@@ -69,7 +69,7 @@ def make_sentence_transformer(folder, piece_model, pooling, normalize, prompts=N
         path = folder / "plain" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(contents), encoding="utf-8")
-    # Saved by the library itself, in the form of its newest version.
+    # Saved by the library itself, in the format of its newest version.
     SentenceTransformer(str(folder / "plain"), device="cpu").save(str(folder / "saved"))
     return folder / "saved"
 
@@ -77,7 +77,7 @@ def make_sentence_transformer(folder, piece_model, pooling, normalize, prompts=N
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_embeddings_equal_sentence_transformers(tmp_path, piece_model, pooling, normalize):
-    """From its folder, after a conversion to our form, and as it reads what we write of that."""
+    """From its folder, after a conversion to our format, and as it reads what we write of that."""
     prompts = {"query": "plain: ", "passage": "words: "}
     saved = make_sentence_transformer(tmp_path, piece_model, pooling, normalize, prompts, "query")
     reference = SentenceTransformer(str(saved), device="cpu")
@@ -96,13 +96,13 @@ def test_embeddings_equal_sentence_transformers(tmp_path, piece_model, pooling, 
                 np.testing.assert_allclose(embeddings, expected, atol=1e-5, err_msg=str(folder))
 
 
-# ERNIE-M's rule 5, for digits before a comma, has no place in the library's form.
+# ERNIE-M's rule 5, for digits before a comma, does not exist in the library's format.
 WITHOUT_RULE_5 = [text.replace(",", " , ") for text in TEXTS]
 
 
 @pytest.fixture(params=["XLM-R", "native", "native, as ERNIE-M reads"])
 def ours_in_its_form(request, tmp_path):
-    """A model in the library's form, of which config.json has our key "reading", or not."""
+    """A model in the library's format, of which config.json has our key "reading", or not."""
     texts = WITHOUT_RULE_5 * 20
     piece_model = train_piece_model(
         tmp_path / "own.model", texts, vocab_size=250, normalization_rule_name="nmt_nfkc"
@@ -128,7 +128,7 @@ def ours_in_its_form(request, tmp_path):
 
 
 def test_what_the_library_saves_again_is_read(tmp_path, ours_in_its_form):
-    """In the form of its newest version, whose keys it may have and others than ours."""
+    """In the format of its newest version, whose keys it may have and others than ours."""
     reference = SentenceTransformer(str(ours_in_its_form), device="cpu")
     reference.save(str(tmp_path / "again"))
     model = ernie_m.load(tmp_path / "again")
@@ -173,7 +173,7 @@ def test_what_is_not_done_here_is_refused(tmp_path, piece_model, options, said):
 
 
 def test_another_tokenizer_in_a_folder_that_it_saves(tmp_path, piece_model):
-    """A WordPiece, beside which somebody put the subwords of XLM-R."""
+    """A WordPiece, next to which somebody put the subwords of XLM-R."""
     saved = make_sentence_transformer(tmp_path, piece_model, "mean", True)
     (tmp_path / "words").mkdir()
     (tmp_path / "words/vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nplain\nword\n##s\n")
@@ -186,7 +186,7 @@ def test_queries_and_documents(tmp_path, piece_model):
     prompts = {"query": "plain: ", "passage": "words: "}
     saved = make_sentence_transformer(tmp_path, piece_model, "mean", True, prompts)
     reference = SentenceTransformer(str(saved), device="cpu")
-    # Its own "document" is an empty prompt, behind which it does not look for "passage".
+    # Its own "document" is an empty prompt, after which it does not look for "passage".
     passages = reference.encode(TEXTS, prompt="words: ")
     expected = (reference.encode_query([TEXTS[-1]]) @ passages.T)[0]
     assert abs(reference.encode_document(TEXTS) - passages).max() > 1e-3
@@ -271,7 +271,7 @@ def test_run_sentence_transformers_table_from_docs(piece_model, tmp_path, monkey
     prompts = {"query": "plain: ", "passage": "words: "}
     make_sentence_transformer(tmp_path, piece_model, "mean", normalize=False, prompts=prompts)
     monkeypatch.chdir(tmp_path)
-    # As E5 is on the hub: what the library saves has an empty prompt "document", too.
+    # As E5 is on the hub: what the library saves has an empty prompt "document".
     (tmp_path / "model.folder").symlink_to(tmp_path / "plain")
     page = (ROOT / "docs/quickstart.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+ = .*)` \| `(\w+ = .*)` \|$", page, re.MULTILINE)

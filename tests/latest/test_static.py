@@ -1,4 +1,4 @@
-"""sentence-transformers makes the vectors of a converted static model."""
+"""sentence-transformers makes the embeddings of a converted static model."""
 
 import numpy as np
 import paddle
@@ -35,7 +35,7 @@ def test_the_vectors_are_equal(tmp_path, normalize):
     save_model(tmp_path / "table", model, config, piece_model_path=piece_model, settings=settings)
     convert.main([str(tmp_path / "table"), str(tmp_path / "static"), "--to", "sentence-transformers"])
     reference = SentenceTransformer(str(tmp_path / "static"), device="cpu")
-    texts = [*TEXTS, " ".join(TEXTS)]  # the last one is cut
+    texts = [*TEXTS, " ".join(TEXTS)]  # the last one is truncated
     expected = reference.encode(texts)
     np.testing.assert_allclose(ernie_m.load(tmp_path / "table").encode(texts), expected, rtol=0, atol=1e-6)
     assert np.abs(expected).max() > 0.3

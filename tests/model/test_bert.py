@@ -1,4 +1,4 @@
-"""BERT's form with XLM-R's vocabulary is read: positions from 0, the first token type, the heads."""
+"""BERT's format with XLM-R's vocabulary is read: positions from 0, the first token type, the heads."""
 
 import numpy as np
 import pytest

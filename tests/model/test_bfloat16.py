@@ -49,7 +49,7 @@ def seed():
 
 @pytest.mark.parametrize(("tokens", "inputs", "outputs"), [(1, 24, 40), (37, 3072, 768), (77, 384, 3072)])
 def test_linear_layers_with_shared_input(tokens, inputs, outputs):
-    """Each product has rounded factors, that for the gradient of a bias, too; sums are float32.
+    """Each product has rounded factors, that for the gradient of a bias; sums are float32.
 
     Those of many terms, in the products or in the gradient of x, are made of parts.
     """
@@ -89,7 +89,7 @@ def test_what_is_frozen_gets_no_gradient():
 
 @pytest.mark.parametrize("context_lengths", [None, [66, 150, 3, 1]])
 def test_attention(context_lengths):
-    """Within 1 % of the padded form in float32. Of the 12 heads of 170 tokens nine are computed at a time."""
+    """Within 1 % of padded float32 arrays. Of the 12 heads of 170 tokens nine are computed at a time."""
     layout = PackedLayout([128, 170, 7, 1], context_lengths)
     weight = paddle.randn([layout.tokens, 96])
     results = []

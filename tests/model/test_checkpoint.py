@@ -212,7 +212,7 @@ def test_two_sizes_share_the_tokenizer_in_the_parent_folder(tmp_path):
 
 @pytest.mark.parametrize(("folder", "is_found"), [("params", True), ("step_5", False)])
 def test_a_tokenizer_is_looked_for_beside_params_only(tmp_path, folder, is_found):
-    """Any other folder of official files may lie beside files that do not belong to it."""
+    """Any other folder of official files may lie next to files that do not belong to it."""
     make_official(tmp_path, CONFIG, seed=0).rename(tmp_path / folder)
     (tmp_path / "piece.model").write_text("")
     piece_model_path = open_checkpoint(tmp_path / folder).piece_model_path
@@ -297,7 +297,7 @@ def test_a_file_that_is_not_as_it_was_written_is_named(saved, name, damage, mess
 
 
 def test_git_lfs_pointer_is_not_called_corrupt(saved):
-    """It has another size than the manifest says, and weights without a manifest another form."""
+    """It has another size than the manifest says, and weights without a manifest another format."""
     file = saved / "model.safetensors"
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
     for _ in range(2):
@@ -307,7 +307,7 @@ def test_git_lfs_pointer_is_not_called_corrupt(saved):
 
 
 @pytest.mark.parametrize(
-    ("change", "is_damage"),  # None: neither damaged nor of another revision
+    ("change", "is_damage"),  # None: neither corrupt nor of another revision
     [
         *((content, True) for content in ("", "\x00", '{"version": 1, "fil')),
         *((content, False) for content in ("{}", {"version": 9}, {"version": None})),

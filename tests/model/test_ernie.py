@@ -79,7 +79,7 @@ def test_a_position_past_the_table(monkeypatch, position, on_gpu):
 
 
 def test_dropout_streams():
-    """The masks of a stream follow from its key; behind it those of the stream around it go on."""
+    """The masks of a stream follow from its key; after it those of the stream around it continue."""
 
     def draw():
         return draw_dropout_mask([8, 8], 0.5).stays.tobytes()

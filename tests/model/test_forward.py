@@ -79,7 +79,7 @@ def test_from_pretrained(tmp_path):
 
 
 def test_to_static_calls_it_as_it_is():
-    """Alone, and in a user's layer whose other parts become a graph; other shapes and gradients, too."""
+    """Alone, and in a user's layer whose other parts become a graph; other shapes and gradients."""
     classifier = Classifier(ErnieMModel(CONFIG))
     ids = paddle.to_tensor(ids_with_pads())
     expected = classifier(ids)

@@ -25,7 +25,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     folder: Path
     fetched: list[str]
-    fault: str  # "": none; "damaged": files are cut short; "breaks off": so are answers; "gated"
+    failure: str  # "": none; "corrupt": files are cut short; "breaks off": so are answers; "gated"
 
     def log_message(self, *_):
         """Keep the output of the tests clean."""
@@ -45,9 +45,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
             if has_body:
                 self.fetched.append(file.name)
             content = file.read_bytes()
-            if self.fault == "gated":
+            if self.failure == "gated":
                 return self.refuse(403, "GatedRepo")
-            if self.fault == "damaged" and has_body:
+            if self.failure == "corrupt" and has_body:
                 content = content[:-9]
             return self.send(content, has_body, "application/octet-stream")
         return self.refuse(404, "RepoNotFound")
@@ -66,7 +66,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
         if has_body:
-            self.wfile.write(content[: len(content) // 2] if self.fault == "breaks off" else content)
+            self.wfile.write(content[: len(content) // 2] if self.failure == "breaks off" else content)
             self.close_connection = True
 
 
@@ -75,7 +75,7 @@ def hub(tmp_path, monkeypatch):
     """A hub with one model, and the folder of its files."""
     monkeypatch.setattr(Hub, "folder", tmp_path / "on the hub", raising=False)
     monkeypatch.setattr(Hub, "fetched", [], raising=False)
-    monkeypatch.setattr(Hub, "fault", "", raising=False)
+    monkeypatch.setattr(Hub, "failure", "", raising=False)
     make_xlm_r(Hub.folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -129,7 +129,7 @@ def test_a_name_that_leads_nowhere(hub, monkeypatch, case):
     "name", ["models/small-xlm-r", "/models/small", "small-xlm-r", "a/b/c", "models/", "configs/base"]
 )
 def test_what_is_no_name_is_not_asked_for(hub, monkeypatch, name):
-    """A path in a folder that is there, however it is spelt, and what has another form than a name."""
+    """A path in a folder that is there, however it is spelt, and what has another format than a name."""
     Path("models").mkdir()
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # it would say that it is missing
     assert local_folder(name) == Path(name)
@@ -151,17 +151,17 @@ def test_fetch_weights_in_the_next_format(hub):
     assert (local_folder(NAME) / "pytorch_model.bin").is_file()
 
 
-@pytest.mark.parametrize("error", ["breaks off", "damaged"])
+@pytest.mark.parametrize("error", ["breaks off", "corrupt"])
 def test_a_download_that_breaks_off_or_is_damaged_is_refused_and_goes_on(hub, error):
-    hub.fault = error
+    hub.failure = error
     assert error_of(open_checkpoint, NAME).startswith(f"{NAME}: ")
-    hub.fault = ""
+    hub.failure = ""
     assert open_checkpoint(NAME).format == "xlm-r"
 
 
 def test_a_gated_model(hub):
     """The line names the page on which its terms are accepted, and what says who asks."""
-    hub.fault = "gated"
+    hub.failure = "gated"
     message = error_of(open_checkpoint, NAME)
     assert message.startswith(f"{NAME}: ")
     assert f"{constants.ENDPOINT}/{NAME}" in message and "HF_TOKEN" in message

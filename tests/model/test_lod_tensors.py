@@ -72,7 +72,7 @@ FOREIGN = [
     (file_bytes(FLOAT_3_2 + bytes.fromhex("1801")), "corrupt tensor description"),
     (file_bytes(FLOAT_3_2, length=-1), "tensor description of -1 bytes"),
     (file_bytes(bytes.fromhex("0807 1003")), "dtype 7"),
-    # An axis whose number goes on after the end: in each byte but the last one, the highest bit is set.
+    # An axis whose number continues after the end: in each byte but the last one, the highest bit is set.
     (file_bytes(bytes.fromhex("0805 10ff")), "Error parsing message"),
     # An axis of 2^64 - 1.
     (file_bytes(b"\x08\x05\x10" + b"\xff" * 9 + b"\x01"), "too large|Maximum allowed"),

@@ -55,7 +55,7 @@ def test_a_linear_layer_and_its_gradients(rows):
 
 
 def test_multiply_views_into_larger_arrays():
-    """Factors and results may be parts of arrays; what lies beside a result stays as it was."""
+    """Factors and results may be parts of arrays; what lies next to a result stays as it was."""
     x = onednn.to_bfloat16(numbers(32, 64))
     table = onednn.to_bfloat16(numbers(300, 64))
     expected = exact_product(x, table.T)
@@ -96,7 +96,7 @@ def test_round_to_nearest_even():
     x = np.concatenate([random, special, ties])[None]  # [1, N]
     bits = x.view(np.uint32)
     # 0x7FFF carries into the upper 16 bits if the lower ones are above 0x8000. With one more for odd upper
-    # bits, a tie after these carries, too, which makes them even.
+    # bits, a tie after these carries, which makes them even.
     is_odd = (bits >> 16) & 1
     expected = (bits + 0x7FFF + is_odd) >> 16
     assert np.array_equal(onednn.to_bfloat16(x), expected)
@@ -259,7 +259,7 @@ print(onednn_check.is_supported(), threads() - before, onednn_check.find_missing
 
 @pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE"])
 def test_a_cpu_without_the_instructions(instructions):
-    """float32 is right there, too. And oneDNN starts no threads of its own beside Paddle's."""
+    """float32 is right there as well. And oneDNN starts no threads of its own next to Paddle's."""
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", OTHER_CPU]
     completed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)

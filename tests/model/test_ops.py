@@ -95,7 +95,7 @@ def test_layer_norm(spread):
     arrays = value_and_gradients(layer, x, weight, layer.weight, layer.bias)
     plain.to(dtype="float32")
     of_paddle = value_and_gradients(plain, x, weight, plain.weight, plain.bias)
-    # The gradient of x grows as 1 / spread, up to 1 / sqrt(epsilon). If the spread is small beside the mean,
+    # The gradient of x grows as 1 / spread, up to 1 / sqrt(epsilon). If the spread is small next to the mean,
     # nothing in float32 is exact: then Paddle's own error counts.
     for exact, array, array_of_paddle in zip(expected, arrays, of_paddle, strict=True):
         tolerance = 1e-5 * np.abs(exact).max() + 2 * np.abs(array_of_paddle - exact).max()

@@ -1,4 +1,4 @@
-"""Packed sequences: the same values and gradients as in the padded form of tests/helpers/plain_model.py."""
+"""Packed sequences: the same values and gradients as in the padded layout of tests/helpers/plain_model.py."""
 
 import inspect
 import re
@@ -107,7 +107,7 @@ def test_attentions_weight_the_values():
 @needs_mkl
 @pytest.mark.parametrize("name", ["1 to 512", "placeholders in some"])
 def test_gradients_are_equal_with_and_without_mkl(monkeypatch, name):
-    """Padded groups beside the other kernels of a CPU: of the layers, of the masked-LM loss, and of sums."""
+    """Padded groups next to the other kernels of a CPU: of the layers, of the masked-LM loss, and of sums."""
     model = PreTrainingModel(CONFIG, ["en"])
     layout, ids = layout_and_ids(name)
     cell_to_token = padded(np.arange(layout.tokens), layout.lengths, layout.tokens)

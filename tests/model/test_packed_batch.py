@@ -40,7 +40,7 @@ def test_flash_mask_pads_to_128_tokens(monkeypatch):
 
 
 def test_uploaded_arrays_have_their_shapes_and_values():
-    """Empty ones, too; what is no array stays as it is."""
+    """Also empty ones; what is no array stays as it is."""
     arrays = [np.arange(6).reshape([2, 3]), np.zeros([0]), np.array([0.5]), np.array([True, False])]
     tree = {"some": arrays, "none": None, "others": (1, "a"), "empty": {"pairs": np.zeros([0, 2], np.int64)}}
     uploaded = upload(tree)

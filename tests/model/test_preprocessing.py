@@ -107,7 +107,7 @@ def test_a_reading_that_is_damaged(tmp_path, values):
 @pytest.mark.parametrize("number", [None, VERSION - 1])
 @pytest.mark.parametrize("make", [make_ours, make_xlm_r])
 def test_reject_preprocessing_from_another_revision(tmp_path, make, number):
-    """Its "mean" may be another one. Nothing else says so: the forms of libraries have no manifest."""
+    """Its "mean" may be another one. Nothing else says so: the formats of libraries have no manifest."""
     make(tmp_path / "made")
     change_config(tmp_path / "made", reading=stored(format=number, pooling="mean"))
     with pytest.raises(UnsupportedFormatError) as error:
@@ -354,7 +354,7 @@ def test_read_added_tokens_from_each_file(tmp_path):
     ],
 )
 def test_two_files_disagree_about_a_token(tmp_path, token, change):
-    """Or about the rules by which a text is cut."""
+    """Or about the rules by which a text is truncated."""
     piece_model = train_piece_model(tmp_path / "sentencepiece.bpe.model")
     make_xlm_r(tmp_path, vocab_size=Tokenizer(None, piece_model).vocab_size + 120)
     contents = tokenizer_json(piece_model)
@@ -494,7 +494,7 @@ WORD_PIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n"
     ],
 )
 def test_reject_other_tokenizer_types(tmp_path, model_type, has_pieces, name, contents):
-    """Also if XLM-R's subwords lie beside it, which would give its texts other ids in silence."""
+    """Also if XLM-R's subwords lie next to it, which would give its texts other ids in silence."""
     if model_type == "bert":
         make_bert(tmp_path)
     else:

@@ -27,7 +27,7 @@ def model():
 
 
 def test_states_equal_the_plain_model(model):
-    """Positions 2, 3 and 4, and every token sees all, also the pad (1)."""
+    """Positions 2, 3 and 4, and every token attends to all, also the pad (1)."""
     ids = [0, 1, 7]
     plain_model = PlainErnieM(model.config)
     plain_model.set_state_dict(model.state_dict())

@@ -158,7 +158,7 @@ def test_a_gradient_that_lies_elsewhere_counts_as_a_whole():
 
 
 def test_far_apart_logits(variant):
-    """The highest logit comes late, and the others vanish beside it: a loss is the gap to the label's logit.
+    """The highest logit comes late, and the others vanish next to it: a loss is the gap to the label's logit.
 
     Paddle's own loss on a CPU ends at 64.
     """

@@ -83,7 +83,7 @@ def test_a_tensor_under_a_second_name_must_be_the_same(tmp_path, name, original)
 
 
 def test_the_vocabulary_derives_from_the_piece_model(tmp_path):
-    """XLM-R has no vocab.txt, so one beside its files is not taken."""
+    """XLM-R has no vocab.txt, so one next to its files is not taken."""
     make_xlm_r(tmp_path)
     make_bert(tmp_path / "bert")
     for folder in (tmp_path, tmp_path / "bert"):

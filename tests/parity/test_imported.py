@@ -192,7 +192,7 @@ def test_tags_equal_the_library(tmp_path, piece_model, data_dir, library):
 
 
 def test_without_a_head_an_ernie_m_is_ernie_m_itself(tmp_path, piece_model):
-    """The released weights in the form of a library keep the official rules."""
+    """The released weights in the format of a library keep the official rules."""
     write_ernie_m(tmp_path, Tokenizer(None, piece_model))
     config = ErnieMConfig(vocab_size=Tokenizer(None, piece_model).vocab_size, **SHAPE)
     transformers.models.deprecated.ernie_m.ErnieMModel(config).save_pretrained(str(tmp_path))

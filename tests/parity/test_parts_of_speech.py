@@ -35,7 +35,7 @@ def test_equals_seqeval(seed):
             predicted_tags[location] = gold_tags[location]
     joined = []
     for tags_of_sentence in gold:
-        joined += [*tags_of_sentence, "O"]  # seqeval puts an O behind each sentence, too
+        joined += [*tags_of_sentence, "O"]  # seqeval puts an O after each sentence
     assert find_entities(joined) == set(get_entities(gold))
     scores = entity_scores(gold, predicted)
     assert scores.precision == pytest.approx(100 * precision_score(gold, predicted), abs=1e-10)

@@ -17,7 +17,7 @@ OPTIONS = {"deduplicate": True, "held_out": 50, "shard_mib": 0.02}
 def make_inputs(folder: Path) -> dict:
     """Write the input of a build, and return its options `mono` and `parallel`.
 
-    They are three languages and two language pairs in several forms of files, with many repeated lines.
+    They are three languages and two language pairs in several formats of files, with many repeated lines.
     """
     draw = random.Random(5)
     lines = {}
@@ -62,7 +62,7 @@ class Stopped(Exception):
 
 
 def stop_at(monkeypatch, file_number: int) -> None:
-    """Raise `Stopped` in place of the renaming that completes a file. The number of the file counts from 0.
+    """Raise `Stopped` instead of the renaming that completes a file. The number of the file counts from 0.
 
     Earlier files stay, as after a kill.
     """

@@ -71,7 +71,7 @@ def rngs(count: int, seed: int = 1, step: int = 0) -> list[np.random.Generator]:
 
 
 def make_batch_with_all(maker: dict[str, Objective], seed: int = 1) -> MicroBatch:
-    """All objectives in one batch; lengths from a few tokens to more than fit into 64, which are cut."""
+    """All objectives in one batch; lengths from a few tokens to more than 64, which are truncated."""
     examples = {
         "mmlm": texts([20, 9, 70], language=2),
         "tlm": pairs([(20, 9), (1, 15), (50, 50)]),
@@ -106,7 +106,7 @@ def target_objectives(batch: MicroBatch) -> np.ndarray:
 
 
 def attention_mask(side: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The matrices of whole pairs that `ernie_m.pretrain.objectives.camlm` draws: row i: what token i sees.
+    """The matrices of whole pairs that `ernie_m.pretrain.objectives.camlm` draws; row i: what i attends to.
 
     Args:
         side: [T], 0 for the source, 1 for the target.
@@ -116,14 +116,14 @@ def attention_mask(side: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         bool [T, T].
     """
     same_side = side[:, None] == side[None, :]  # [T, T]
-    # A predicted row sees the other side, the others their own side, and no row sees a predicted one.
+    # A predicted row attends to the other side, others to their own side, none to a predicted row.
     seen_side = np.where(predicted[:, None], ~same_side, same_side)  # [T, T]
     visible = seen_side & ~predicted[None, :]
-    return visible | np.eye(len(side), dtype=bool)  # every row sees itself
+    return visible | np.eye(len(side), dtype=bool)  # every row attends to itself
 
 
 def compact(context_length: int, placeholders: int) -> np.ndarray:
-    """The mask of context tokens, then placeholders, each of which sees the context and itself.
+    """The mask of context tokens, then placeholders, each of which attends to the context and itself.
 
     It is CAMLM's with nothing masked in the source, and placeholders as the target.
     """

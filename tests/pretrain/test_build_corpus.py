@@ -338,7 +338,7 @@ def test_sides_that_do_not_belong_together(tmp_path, piece_model, second, warnin
     report = pair_report(corpus, Tokenizer.from_folder(corpus.path))
     assert [line[:14] for line in report[:3]] == [f"0 of {len(lines)} pairs"] * 3  # too long
     examples = report[3:9]  # three pairs
-    assert f"de-en 1 de: {second[0]}".startswith(examples[0])  # a long line is cut
+    assert f"de-en 1 de: {second[0]}".startswith(examples[0])  # a long line is truncated
     assert examples[1].startswith(f"de-en 1 en: {ENGLISH[0]}")
     are_as_expected = [line.startswith("warning: de-en: ") and warning in line for line in report[9:]]
     assert are_as_expected == [True] * bool(warning)
@@ -383,7 +383,7 @@ def test_an_unfinished_build_does_what_changed_anew(tmp_path, unfinished, piece_
     ],
 )
 def test_text_that_changes(tmp_path, monkeypatch, piece_model, inputs, before, after):
-    """While it is read it is refused; after a kill its units are made anew."""
+    """While it is read it is refused; after a kill its units are made again."""
     monkeypatch.chdir(tmp_path)
     write_lines(Path("english"), ENGLISH)
     write_lines(Path("text"), before)
@@ -440,7 +440,7 @@ def test_reject_corrupt_corpus_manifest(tmp_path, piece_model, inputs, key):
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("is_model", [False, True])
 def test_foreign_folders_are_left_alone(tmp_path, piece_model, inputs, overwrite, is_model):
-    """A model has a manifest of its own, and perhaps a folder that is named like one of a corpus."""
+    """A model has a manifest of its own, and possibly a folder that is named like one of a corpus."""
     (tmp_path / "model.safetensors").touch()
     (tmp_path / "mono").mkdir()
     if is_model:
@@ -462,7 +462,7 @@ def test_foreign_folders_are_left_alone(tmp_path, piece_model, inputs, overwrite
     ],
 )
 def test_reject_language_without_text(tmp_path, piece_model, lines, message):
-    """A file without text is refused beside others, too."""
+    """A file without text is refused next to others."""
     files = [write_lines(tmp_path / "x", lines), write_lines(tmp_path / "y", ["baba"])]
     mono = {"en": files[: 1 + message.startswith("x")]}
     assert message in error_of(make_corpus, tmp_path / "corpus", piece_model, mono=mono, held_out=1)
@@ -476,7 +476,7 @@ def test_a_worker_never_receives_ctrl_c():
 
 
 def test_command_line(tmp_path, piece_model, monkeypatch):
-    """A YAML file and flags together; one line for a mistake, exit code 2; by the name of a checkout, too."""
+    """A YAML file and flags together; one line for a mistake, exit code 2; by the name of a checkout."""
     text = write_lines(tmp_path / "en", sentences(50))
     shutil.copy(piece_model, tmp_path / "piece.model")
     vocab = Tokenizer(None, piece_model).vocab

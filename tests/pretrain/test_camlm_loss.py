@@ -1,4 +1,4 @@
-"""CAMLM's losses beside a model in NumPy that is given whole pairs: float64, one dense matrix a pair.
+"""CAMLM's losses next to a model in NumPy that is given whole pairs: float64, one dense matrix a pair.
 
 It follows docs/objectives.md and shares nothing with the batches and the model that it is compared with. Only
 the words that are masked are those that the batch predicts.
@@ -31,10 +31,10 @@ class Row(NamedTuple):
 
 
 def make_rows(sides: list[int], masked: set[int], camlm_context: str) -> list[Row]:
-    """The context of both sides, and a row for each masked place.
+    """The context of both sides, and a row for each masked position.
 
     Args:
-        sides: of each place.
+        sides: of each position.
     """
     rows = []
     for position, side in enumerate(sides):
@@ -43,7 +43,7 @@ def make_rows(sides: list[int], masked: set[int], camlm_context: str) -> list[Ro
     return rows + [Row(position, sides[position], is_predicted=True) for position in sorted(masked)]
 
 
-def sees(row: Row, column: Row) -> bool:
+def attends(row: Row, column: Row) -> bool:
     if row == column:
         return True
     if column.is_predicted:
@@ -71,11 +71,11 @@ def log_softmax(x):
 
 
 def compute_losses(weights: dict[str, np.ndarray], pair: Pair, masked: set[int], camlm_context: str) -> dict:
-    """The loss at each masked place of a pair, place -> loss."""
+    """The loss at each masked position of a pair, position -> loss."""
     ids = [CLS, *pair.source.ids.tolist(), SEP, SEP, *pair.target.ids.tolist(), SEP]
     sides = [0] * (len(pair.source.ids) + 2) + [1] * (len(pair.target.ids) + 2)
     rows = make_rows(sides, masked, camlm_context)
-    visible = np.array([[sees(row, column) for column in rows] for row in rows])  # [T, T]
+    visible = np.array([[attends(row, column) for column in rows] for row in rows])  # [T, T]
 
     x = np.zeros([len(rows), CONFIG.hidden_size])  # [T, H]
     for number, row in enumerate(rows):

@@ -34,7 +34,7 @@ def as_list(paths) -> list[str]:
 
 
 def test_the_list_is_what_a_build_takes(tmp_path, monkeypatch, piece_model):
-    """With the flags that docs/pretraining.md names, and an empty file in the place of each download."""
+    """With the flags that docs/pretraining.md names, and an empty file instead of each download."""
     monkeypatch.setenv("CC100", str(tmp_path / "cc"))
     monkeypatch.setenv("PAIRS", str(tmp_path / "pairs"))
     words = [
@@ -46,7 +46,7 @@ def test_the_list_is_what_a_build_takes(tmp_path, monkeypatch, piece_model):
         str(piece_model),
     ]
     flags = re.search(r"--documents blank --columns[^`]*", (ROOT / "docs/pretraining.md").read_text())[0]
-    flags = flags.replace("\\\n", " ")  # the command goes on in the next lines
+    flags = flags.replace("\\\n", " ")  # the command continues in the next lines
     options = parse_options(BuildOptions, [*words, *shlex.split(flags)])
     assert (options.columns, options.filter) == ("2,3", "1>=1.04")
     assert "cc/af.txt.xz: no such file" in error_of(resolve, options.mono, options.parallel)

@@ -1,4 +1,4 @@
-"""From the notation and files of every form to lines: nothing is lost or added, faults name file and line."""
+"""From the notation and files in each format to lines: nothing is lost or added, errors name the line."""
 
 import bz2
 import gzip
@@ -164,7 +164,7 @@ def test_units_tile_a_file_whatever_its_packing(tmp_path, unit_bytes, end):
 
 @pytest.mark.parametrize("end", ARCHIVES)
 def test_read_archive_members(tmp_path, end):
-    """A file may be several archives, one after the other; a line goes on from one to the next."""
+    """A file may be several archives, one after the other; a line continues from one to the next."""
     path = tmp_path / f"text{end}"
     pack = PACKERS[end]
     path.write_bytes(pack(b"one\ntw") + pack(b"o\nthree\n"))
@@ -211,11 +211,11 @@ def test_archives_cut_short_or_damaged(tmp_path, end):
     path = tmp_path / f"text{end}"
     middle = len(packed) // 2
     flipped = bytes(byte ^ 0xFF for byte in packed[middle : middle + 40])
-    damaged = packed[:middle] + flipped + packed[middle + 40 :]
+    corrupt = packed[:middle] + flipped + packed[middle + 40 :]
     foreign_end = packed + b"x" * 100_000
     messages = {
         packed[:-9]: r"text\.\w+: cannot be read \(Compressed file ended before the end-of-stream marker",
-        damaged: r"text\.\w+: (cannot be read \(.*\)\. |not)",
+        corrupt: r"text\.\w+: (cannot be read \(.*\)\. |not)",
         foreign_end: r"text\.\w+: (corrupt after line|cannot be read \(.*\)\. )",
     }
     for data, message in messages.items():
@@ -248,7 +248,7 @@ ENGLISH_GERMAN = [(f"{line} bado", f"{line} kani") for line in dict.fromkeys(LIN
 
 
 def in_layout(layout: str) -> str:
-    """`ENGLISH_GERMAN` in the form of public files."""
+    """`ENGLISH_GERMAN` in the format of public files."""
     rows = []
     for number, (english, german) in enumerate(ENGLISH_GERMAN):
         rows.append(

@@ -1,4 +1,4 @@
-"""TensorBoard gets the numbers of metrics.jsonl, also when a run goes on."""
+"""TensorBoard gets the numbers of metrics.jsonl, also when a run resumes."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""More processes, or more micro-batches, are the same run; one number of processes goes on from another's."""
+"""More processes, or more micro-batches, are the same run; one number of processes resumes from another's."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_two_processes_train_a_custom_objective(tiny_corpus, tmp_path, two_proce
 
 
 def test_two_processes_go_on_from_one(straight, two_process_runs):
-    """They go on after 6 of 24 steps, and end with the run of one process, and with its scores."""
+    """They resume after 6 of 24 steps, and end with the run of one process, and with its scores."""
     out = two_process_runs / "exact"
     assert_same_run(out, straight)
     assert_same_state(out, straight)

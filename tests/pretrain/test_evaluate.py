@@ -217,7 +217,7 @@ def test_when_it_is_due(held_out, every, sequences, arguments, due):
 def test_training_does_not_notice(pretrain):
     """A run that is evaluated after every step ends with the bits of one that is never evaluated.
 
-    Pseudo-tokens are sampled, so evaluations draw random numbers, too.
+    Pseudo-tokens are sampled, so evaluations draw random numbers.
     """
     steps = 4
     options = {"optimizer__steps": steps, "objectives__pseudo_temperature": 1.0}

@@ -1,4 +1,4 @@
-"""What weights start from: encoder, head and language embeddings, each from its own place."""
+"""What weights start from: encoder, head and language embeddings, each from its own source."""
 
 import json
 import re
@@ -132,7 +132,7 @@ def test_language_embeddings_that_fit_no_language(tokenizer, trained, tmp_path, 
 
 
 def test_initialize_drops_unused_embedding_rows(tiny_corpus, tokenizer, tmp_path):
-    """Of a model whose table is longer than its vocabulary; and a stopped run goes on with the same bits."""
+    """Of a model whose table is longer than its vocabulary; and a stopped run resumes with the same bits."""
     rows = tokenizer.vocab_size + 35
     shape = {**SHAPE, "intermediate_size": 40, "layer_norm_eps": 5e-4, "max_position_embeddings": 130}
     xlm_r = make_xlm_r(tmp_path / "xlm-r", vocab_size=rows, **shape)
@@ -243,7 +243,7 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
     head_only = checkpoint(out, 4)
     for name in released:
         np.testing.assert_array_equal(head_only[name], released[name], err_msg=name)
-    # The head's bias began as the logarithm of the frequencies, and a step changes it by the rate at most.
+    # The head's bias began as the logarithm of the frequencies, and a step changes it by at most the rate.
     logarithms = np.log(Corpus(corpus).subword_counts("sw") + 1.0)
     np.testing.assert_allclose(head_only["lm_head.bias"], logarithms - logarithms.mean(), atol=4.1e-3)
     last = checkpoint(out, 12)
@@ -280,7 +280,7 @@ def test_a_new_head_begins_with_the_frequencies(tokenizer):
 
 
 def test_initialize_word_embeddings_from_static_model(tokenizer, tmp_path):
-    """Their principal components in another direction, each as long as the random vector in its place."""
+    """Their principal components in another direction, each as long as the random vector that it replaces."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(tokenizer.vocab_size, 16)) @ rng.normal(size=(16, 24))  # 16 components
     rows[9] = 0

@@ -48,7 +48,7 @@ class Dense(NamedTuple):
 
     Attributes:
         input_ids, position_ids, language_ids: int64 [B, T].
-        visible: who sees whom, bool [B, 1, T, T].
+        visible: who attends to whom, bool [B, 1, T, T].
         cells: where each token of the packed batch stands, flat indices into B*T, int64 [N].
     """
 
@@ -82,7 +82,7 @@ def dense(batch: MicroBatch | Stage1) -> Dense:
 
 
 def _matrices(batch: MicroBatch | Stage1) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each text or pair, its tokens in order, int64 [t], and who sees whom, bool [t, t]."""
+    """Of each text or pair, its tokens in order, int64 [t], and who attends to whom, bool [t, t]."""
     matrices = []
     starts = batch.inputs.layout.starts.tolist()
     lengths = batch.inputs.lengths.tolist()

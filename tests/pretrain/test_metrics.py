@@ -45,7 +45,7 @@ STEPS = [
 
 
 def test_speed_counts_the_interval():
-    """A run that goes on counts the tokens of the run before it, but not in its speed.
+    """A run that resumes counts the tokens of the run before it, but not in its speed.
 
     It trains 100 tokens in 2 seconds, then 60 in 4.
     """
@@ -62,7 +62,7 @@ def test_speed_counts_the_interval():
 
 
 def test_records_by_hand_and_in_words():
-    """STEPS as a record and as a line of the log. After the first one the run goes on from a checkpoint."""
+    """STEPS as a record and as a line of the log. After the first one the run resumes from a checkpoint."""
     first_meter = Meter()
     first_meter.add(STEPS[0])
     saved = json.dumps([first_meter.sums, first_meter.tokens])
@@ -184,7 +184,7 @@ def test_a_run_on_the_plateau():
     german = {"perplexity": 100.0, "frequency_perplexity": 400.0, "accuracy": 0.25}
     english = {"perplexity": 300.0, "frequency_perplexity": 400.0, "accuracy": 0.25}
     assert Mmlm.plateau([german, german], "advice") is None
-    assert Mmlm.plateau([german, english], "advice") is None  # 173 beside 400
+    assert Mmlm.plateau([german, english], "advice") is None  # 173 next to 400
     line = Mmlm.plateau([english, english], "advice")
     assert "300" in line and "400" in line and line.endswith("advice")
     assert Mmlm.plateau([], "advice") is None

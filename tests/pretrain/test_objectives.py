@@ -56,7 +56,7 @@ def test_pair_layout():
     by_position = sorted(zip(camlm.inputs.position_ids, restored(camlm)))
     assert [token for _, token in by_position] == expected
     assert [position for position, _ in by_position] == list(range(2, 13))
-    assert camlm.targets.tolist() == [4, 10]  # the places of the two masks in the batch
+    assert camlm.targets.tolist() == [4, 10]  # the positions of the two masks in the batch
     assert (camlm.inputs.input_ids[camlm.targets] == MASK).all()
     assert [target_id // 10 for target_id in camlm.target_ids.tolist()] == [2, 1]
     assert masked_counts(camlm) == {"camlm": 2}
@@ -150,7 +150,7 @@ def test_btmlm_fits_whatever_the_length(proportion, positions):
 @pytest.mark.parametrize("objective", ["mmlm", "tlm", "camlm", "btmlm"])
 @pytest.mark.parametrize("limit", [12, 32, 600])
 def test_long_examples_are_cut(objective, limit):
-    """Every example is longer than 32 tokens, and is cut to the limit; some are shorter than 600."""
+    """Every example is longer than 32 tokens, and is truncated to the limit; some are shorter than 600."""
     examples = pairs([(500, 300), (10, 300), (300, 9)])
     if objective in ("mmlm", "btmlm"):
         examples = texts([500, 60])
@@ -165,7 +165,7 @@ def test_long_examples_are_cut(objective, limit):
 
 @pytest.mark.parametrize("mask_rate", [0.01, 0.15, 0.4, 0.9])
 def test_the_masks_in_the_context_take_no_more_than_a_micro_batch_must_hold(mask_rate):
-    """Of pairs that are cut and pairs that are not, and of any two lengths."""
+    """Of pairs that are truncated and pairs that are not, and of any two lengths."""
     limit = 24
     camlm = objectives(limit, camlm_context="with_masks", mask_rate=mask_rate)["camlm"]
     most = 0

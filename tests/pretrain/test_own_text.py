@@ -54,7 +54,7 @@ def test_the_corpus_decides_the_objectives(texts, tmp_path, kinds, objectives):
     scores = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])["held_out"]
     assert ("mmlm" in scores) == ("mono" in kinds)
     assert ("retrieval" in scores) == ("parallel" in kinds)
-    # The same command goes on, although the saved configuration has fewer objectives than the file.
+    # The same command continues, although the saved configuration has fewer objectives than the file.
     pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, optimizer__steps=4)
 
 
@@ -77,7 +77,7 @@ def test_warn_about_longer_inputs_than_trained(texts, tmp_path, caplog):
     assert "--max_seq_len 33: positions above 32" in message
 
     def continued(name: str, length: int = 16) -> Checkpoint:
-        """The encoder of a run that goes on from scratch's weights with shorter inputs, or longer ones."""
+        """The encoder of a run that resumes from scratch's weights with shorter inputs, or longer ones."""
         start = {"init__encoder": str(scratch / "full"), "init__lm_head": "same"}
         short = {"optimizer__steps": 2, "data__max_seq_len": length}
         folder = pretrain(tmp_path / "corpus", tmp_path / name, config=OWN, **start, **short)

@@ -1,4 +1,4 @@
-"""However a run is stopped or damaged, the same command again ends with the bits of an uninterrupted run."""
+"""A run that was stopped, or whose files are corrupt, ends bitwise equal to an uninterrupted run."""
 
 import contextlib
 import itertools
@@ -63,7 +63,7 @@ def test_what_a_run_writes(straight):
 
 @pytest.mark.parametrize("step", [2, 5])
 def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
-    """The same command goes on after that step. The corpus may move in the meantime."""
+    """The same command continues after that step. The corpus may move in the meantime."""
     out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=step, **USUAL)
     assert f"interrupted at step {step}/12; run the same command without run.stop_after_steps" in read_log(
         out
@@ -172,7 +172,7 @@ def rename(number: int) -> Callable:
 def test_a_run_that_ends_early(
     straight, tiny_corpus, tmp_path, monkeypatch, capsys, event, ending, saved_step
 ):
-    """It ends with this exception or exit code, and the same command goes on from its last checkpoint."""
+    """It ends with this exception or exit code, and the same command resumes from its last checkpoint."""
     out = tmp_path / "out"
     with contextlib.ExitStack() as until_the_run_ends, monkeypatch.context() as patched:
         event(patched, until_the_run_ends)
@@ -189,14 +189,14 @@ def test_a_run_that_ends_early(
     assert_equal_runs(straight, out)
 
 
-# Lost or damaged
+# Lost or corrupt
 
 
 @pytest.mark.parametrize(
     "lost, message",
     [
         (["full"], "for fine-tuning: "),  # the log of an export
-        (["checkpoints", "full", "encoder"], "dropping the 7 records of metrics.jsonl"),  # it begins anew
+        (["checkpoints", "full", "encoder"], "dropping the 7 records of metrics.jsonl"),  # it begins again
     ],
 )
 def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, message):
@@ -209,7 +209,7 @@ def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, message):
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "training_state/arrays.safetensors"])
 def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file):
-    """The run goes on from the checkpoint before it, and the damaged one is put aside."""
+    """The run resumes from the checkpoint before it, and the corrupt one is put aside."""
     flip_middle_bit(out / "checkpoints/step_12" / file)
     (out / "full/old").touch()
     pretrain(tiny_corpus, out, **USUAL)
@@ -278,7 +278,7 @@ def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pret
         log = read_log(pretrain(f"further-{seed}", run__seed=seed, **start))
         is_seed_of_first_run = seed == 1
         assert ("samples the same examples again. Change run.seed" in log) == is_seed_of_first_run
-        assert "ignored" not in log  # the head and the language embeddings are used, too
+        assert "ignored" not in log  # the head and the language embeddings are used
 
 
 def test_another_corpus_is_refused(straight, tmp_path, out, refused):
@@ -325,7 +325,7 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
 
 
 def test_what_does_not_matter_may_change(straight, tiny_corpus, out):
-    """From step 8 on the run goes on with other options of the section `run`, to the same weights."""
+    """From step 8 on the run resumes with other options of the section `run`, to the same weights."""
     for name in ("checkpoints/step_12", "full", "encoder"):
         shutil.rmtree(out / name)
     changes = {"run__save_steps": 3, "run__keep_checkpoints": 1, "run__max_bad_steps": 3}

@@ -30,7 +30,7 @@ camlm
   10  1 1 . 1 1 1 | . . 1 . .   [MASK] + tgt -> f
   11  . . . . . . | 1 1 . 1 1   g
   12  . . . . . . | 1 1 . 1 1   [SEP]"""
-# A masked place has two rows: the [MASK] of the context, then the one that is predicted.
+# A masked position has two rows: the [MASK] of the context, then the one that is predicted.
 CAMLM_WITH_MASKS = """\
 camlm
  pos  attends to                input

@@ -1,4 +1,4 @@
-"""What a step does, and what a run leaves behind."""
+"""What a step does, and what files a run writes."""
 
 import gc
 

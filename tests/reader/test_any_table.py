@@ -83,7 +83,7 @@ def tables(draw):
     row = st.tuples(*(st.sampled_from(labels) if part == "label" else text for part in kind))
     rows = draw(st.lists(row, min_size=2, max_size=6))
 
-    # More columns, in any order, and perhaps without names.
+    # More columns, in any order, and possibly without names.
     others = draw(st.lists(st.sampled_from(["", "7", "train", "https://a.b/c"]), max_size=2))
     order = draw(st.permutations(range(len(kind) + len(others))))
     is_known = draw(st.booleans())
@@ -147,7 +147,7 @@ SHAPES = {
     "pairs, tabs": (("query", "positive"), "\t", None, ".tsv"),
     "pairs, json": (("query", "positive"), "", None, ".jsonl"),
 }
-DAMAGES = {  # -> the damaged line, by its cells, itself, and what writes cells
+DAMAGES = {  # -> the corrupt line, by its cells, itself, and what writes cells
     "missing cell": lambda cells, line, write: write(cells[:-1]),
     "extra cell": lambda cells, line, write: (
         line[:-1] + ', "x"}' if line[-1] == "}" else write([*cells, "x"])
@@ -162,7 +162,7 @@ DAMAGES = {  # -> the damaged line, by its cells, itself, and what writes cells
 AT_ONCE = ("missing cell", "extra cell", "empty text", "empty last")
 
 
-def damaged(path, shape, *damages):
+def corrupted(path, shape, *damages):
     """Write a table of a shape with these damages; returns what a row has, flags, rows, and the lines."""
     kind, mark, quoting, _ = SHAPES[shape]
     rows = [
@@ -188,7 +188,7 @@ def damaged(path, shape, *damages):
 def test_damage_is_never_passed_over_and_its_lines_are_named(tmp_path, shape, damages):
     """A lone quotation mark is text where nothing is quoted."""
     path = tmp_path / f"a{SHAPES[shape][-1]}"
-    kind, flags, rows, lines = damaged(path, shape, *damages)
+    kind, flags, rows, lines = corrupted(path, shape, *damages)
     if "tabs" in shape and damages == ("lone quote",):
         read = read_parts(path, kind, **flags)
         rows[lines[0] - 2][0] = '"' + rows[lines[0] - 2][0]

@@ -374,7 +374,7 @@ def test_all_faults_at_once(tmp_path, caplog):
     ],
 )
 def test_words_and_tags_that_do_not_fit(tmp_path, words, tags, what):
-    """In JSON lines and, but for what is no text, in the official form, where a blank line counts as one."""
+    """In JSON lines and, except invalid text, in the official format, where a blank line counts as one."""
     good = {"tokens": ["Bonn", "\xa0"], "ner_tags": ["B-LOC", "O"]}
     lines = [json.dumps(good), json.dumps({"tokens": words, "ner_tags": tags})]
     path = write(tmp_path / "a.jsonl", "\n".join(lines))

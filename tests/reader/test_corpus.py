@@ -1,4 +1,4 @@
-"""A corpus and its blocks: what is read is what was built, and a damaged corpus is refused."""
+"""A corpus and its blocks: what is read is what was built, and a corrupt corpus is refused."""
 
 import json
 import os
@@ -233,7 +233,7 @@ def test_every_byte_is_compared_once(copy, monkeypatch):
     status = shard.stat()
     flip_last_bit(shard)
     os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
-    for _ in range(2):  # a damaged corpus is not remembered as a whole one
+    for _ in range(2):  # a corrupt corpus is not remembered as a whole one
         assert f"{shard}: corrupt" in error_of(verify_corpus, copy)
 
 
@@ -277,7 +277,7 @@ def pack_one_by_one(lengths, lines_per_document, limit):
         limit: tokens of the longest block.
 
     Returns:
-        (first token, the token behind the last one) of each block.
+        (first token, the token after the last one) of each block.
     """
     blocks = []
     begin = 0

@@ -56,7 +56,7 @@ def paraphrase_release() -> dict[str, str]:
 
 
 def questions() -> str:
-    """SQuAD's form."""
+    """SQuAD's format."""
     return json.dumps(toys.squad(6, seed=1))
 
 
@@ -153,7 +153,7 @@ def test_every_task_ends_in_files_that_its_recipe_reads(small, tmp_path, monkeyp
 
 
 def test_what_cannot_be_fetched_is_listed_and_the_rest_is_prepared(small, tmp_path, capsys):
-    """A moved file, and one whose download breaks off; the same command goes on."""
+    """A moved file, and one whose download breaks off; the same command resumes."""
     moved = "/MLQA/MLQA_V1.zip"
     content = small.files.pop(moved)
     small.drop_at = 40  # bytes of every file
@@ -211,10 +211,10 @@ def test_reject_misaligned_tatoeba_files(small, tmp_path):
     assert "expected aligned lines" in error_of(get, tmp_path, "tatoeba")
 
 
-@pytest.mark.parametrize("room", [100, 600], ids=["download", "unpack or prepare"])
-def test_a_full_disk(small, tmp_path, room):
-    """No file can have more than `room` bytes. When the disk has room again, the same command goes on."""
-    with disk_full_after(room), pytest.raises(UserError, match="no space left"):
+@pytest.mark.parametrize("free_bytes", [100, 600], ids=["download", "unpack or prepare"])
+def test_a_full_disk(small, tmp_path, free_bytes):
+    """No file can have more than `free_bytes` bytes. With space on the disk the same command resumes."""
+    with disk_full_after(free_bytes), pytest.raises(UserError, match="no space left"):
         get(tmp_path, "pawsx")
     assert not (tmp_path / "data/pawsx/label_map.json").exists()
     get(tmp_path, "pawsx")

@@ -51,7 +51,7 @@ def make_package_files(rows: list[tuple[str, str, str]], use_json: bool) -> dict
 def packages(tmp_path, monkeypatch):
     """Three packages, which pip "downloads"; the last is held out, and repeats some of the first.
 
-    One sentence is trained on in Greek alone, and the last package has it in German, too.
+    One sentence is trained on in Greek alone, and the last package has it in German.
     """
     only_greek = [(english, "", greek) for english, _, greek in sentences(92, 1)]
     contents = {

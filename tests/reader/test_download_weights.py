@@ -1,4 +1,4 @@
-"""ernie-m download weights: weights are laid out and checked, downloads go on, errors name the files."""
+"""ernie-m download weights: weights are laid out and checked, downloads resume, errors name the files."""
 
 import io
 import shutil
@@ -44,7 +44,7 @@ def small(tokenizer, monkeypatch, server):
 def archive(
     vocab_size: int, hidden: int, leave_out: str = "", folder_of_weights: str = "model-ernie-m/params/"
 ) -> bytes:
-    """A release: a folder with params, and a configuration beside it.
+    """A release: a folder with params, and a configuration next to it.
 
     Args:
         leave_out: the tensor that is missing.
@@ -109,7 +109,7 @@ OTHER = '"of another file"'
 # What is there of an earlier download and its version, whether the server sends parts, its tag; the messages.
 DOWNLOADS = {
     "it is there": (None, None, True, TAG, [""]),
-    "it goes on": (DATA[:3], TAG, True, TAG, [""]),
+    "it resumes": (DATA[:3], TAG, True, TAG, [""]),
     "from a server that sends only all of it": (DATA[:3], TAG, False, TAG, [""]),
     "of another version": (b"abc", OTHER, True, TAG, [""]),
     "of an unknown version": (b"abc", "", True, TAG, [""]),

@@ -22,7 +22,7 @@ PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "▁a", "b", "<mask>"]
 
 
 def package_file() -> tuple[bytes, dict[str, np.ndarray]]:
-    """A file in the form of the package's, and the tensors in it by their short names."""
+    """A file in the format of the package's, and the tensors in it by their short names."""
     rng = np.random.default_rng(0)
     h, inner = SIZES.hidden, SIZES.inner
     blocked = {"emb.word": (SIZES.rows, h), "l0.fi.w": (inner, h), "l0.fo.w": (h, inner)}

@@ -25,7 +25,7 @@ def tokenizer(tmp_path_factory):
         (PLAIN, "Fika bado", False, False),
         (PLAIN, "fikabado", False, False),
         ("bado ბა", "bado დო", True, False),  # unknown words
-        ("bado " * 9 + "kani", "bado " * 9 + "kofo", True, False),  # they differ behind the length
+        ("bado " * 9 + "kani", "bado " * 9 + "kofo", True, False),  # they differ after the length
     ],
 )
 def test_which_texts_are_equal(tokenizer, text, other, by_ids, by_form):

@@ -25,24 +25,24 @@ from ernie_m.reader.mrc_reader import (
 from tests.launching import error_of
 from tests.reader.conftest import SENTENCES
 
-WHOLE = WindowConfig(max_seq_len=512, max_query_length=64, doc_stride=128)  # no context is cut
+WHOLE = WindowConfig(max_seq_len=512, max_query_length=64, doc_stride=128)  # no context is truncated
 SMALL = WindowConfig(max_seq_len=30, max_query_length=8, doc_stride=7)
 
 TEXT = "Anna lives in Rome. Bela, who knows her, lives in Oslo."
 
 
 def answer(text: str = "Rome", start: int = 14) -> dict:
-    """An answer in the form of SQuAD, by default the right one to `qa`'s question."""
+    """An answer in SQuAD format, by default the right one to `qa`'s question."""
     return {"text": text, "answer_start": start}
 
 
 def qa(id_: str = "1", answers: list | None = None, question: str = "Where does Anna live?") -> dict:
-    """A question in the form of SQuAD."""
+    """A question in SQuAD format."""
     return {"id": id_, "question": question, "answers": [answer()] if answers is None else answers}
 
 
 def article(*qas: dict, context: str = TEXT) -> dict:
-    """An article in the form of SQuAD, with one paragraph."""
+    """An article in SQuAD format, with one paragraph."""
     return {"title": "t", "paragraphs": [{"context": context, "qas": list(qas)}]}
 
 
@@ -175,7 +175,7 @@ def test_read_hugging_face_answers(write):
 def test_faults_are_one_line_with_their_place(write, tmp_path, content, expected):
     line = error_of(read_squad, write(content), "dev")
     assert line.startswith(f"{tmp_path / 'questions.json'}") and expected in line
-    if "id" in expected:  # files to predict have ids, too
+    if "id" in expected:  # files to predict have ids
         assert expected in error_of(read_squad, tmp_path / "questions.json", "test")
 
 

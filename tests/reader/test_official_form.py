@@ -1,4 +1,4 @@
-"""The official form: read as the official readers do."""
+"""The official format: read as the official readers do."""
 
 import pytest
 

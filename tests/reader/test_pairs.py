@@ -1,4 +1,4 @@
-"""Pairs in the forms in which people have them: columns without texts, packed, two files, TMX, bad ones."""
+"""Pairs in the formats in which people have them: columns without texts, packed, two files, TMX, bad ones."""
 
 import bz2
 import gzip
@@ -34,7 +34,7 @@ def numbered(row_of) -> list[list]:
 
 
 HEADER = ["query", "positive"]
-# Rows in the form of public files, and --columns; None: the header, or the name of the file, says them.
+# Rows in the format of public files, and --columns; None: the header, or the name of the file, says them.
 FORMS = {
     "Tatoeba": (numbered(lambda n, a, b: [1276 + 7 * n, a, 77 + 31 * n, b]), "2,4"),
     "manythings": (numbered(lambda n, a, b: [a, b, LICENSE.format(2 * n, 3 * n)]), "1,2"),

@@ -1,4 +1,4 @@
-"""ernie_m/data/prepare.py: small public releases become the files that the programs read."""
+"""ernie_m/data/prepare.py: small public releases become the files that the commands read."""
 
 import itertools
 import json
@@ -221,7 +221,7 @@ CHINESE = "前\tB-LOC\n鎮\tI-LOC\n\n\xa0\tO\na b\tB-PER\n"
 SCHEMES = "".join(f"w\t{tag}\n" for tag in ("0-PER", "1-PER", "2-PER", "3-PER", "O", "3-LOC"))
 # What is tested -> files, the language, its sentences as `tagged` has them.
 PANX = {
-    # XTREME's form and WikiANN's, which has the language before each word. Only tabs separate columns.
+    # XTREME's format and WikiANN's, which has the language before each word. Only tabs separate columns.
     "XTREME": ({"dev-zh.tsv": CHINESE}, "zh", ["前/B-LOC 鎮/I-LOC", "\xa0/O a b/B-PER"]),
     "WikiANN": (
         {"zh/dev": re.sub(r"(?m)^(?=.)", "zh:", CHINESE)},

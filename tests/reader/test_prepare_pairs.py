@@ -26,7 +26,7 @@ def write_pairs(path, left, right):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of the same lines in four languages, in several forms."""
+    """A folder of the same lines in four languages, in several formats."""
     folder = tmp_path / "my"
     (folder / "more").mkdir(parents=True)
     write_pairs(folder / "en-de.tsv", in_language("en"), in_language("de"))

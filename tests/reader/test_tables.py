@@ -215,7 +215,7 @@ def test_a_sheet_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypa
 
 
 def write_sheet(path: Path, rows: list[list], first: Sequence[list] = ()) -> None:
-    """An Excel file with two sheets, of which the first is empty, unless it has rows, too."""
+    """An Excel file with two sheets, of which the first is empty, unless it has rows."""
     kinds = "http://schemas.openxmlformats.org"
     parts = {
         "[Content_Types].xml": f'<Types xmlns="{kinds}/package/2006/content-types">'

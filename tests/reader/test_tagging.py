@@ -191,14 +191,14 @@ def test_windows():
 
 
 def test_middle_overlap_word_is_tagged_in_the_earlier_window():
-    """There is room for 12 subwords, so the overlap has 3: words 9, 10 and 11. Every word has one subword."""
+    """12 subwords fit, so the overlap has 3: words 9, 10 and 11. Every word has one subword."""
     first, second = cut_windows([1] * 20, budget=12)
     assert (first.end, second.start) == (12, 9)
     assert (first.tagged_end, second.tagged_start) == (11, 11)  # the first word of the second window is 11
 
 
 def test_a_word_longer_than_a_window_is_cut_and_has_a_label():
-    """There is room for 8 subwords, and the word has 11."""
+    """8 subwords fit, and the word has 11."""
     feature = encode("a bcdefghijkl m", O, 2, O, size=10, subwords="all")
     assert feature.ids == ids("<a>" + "<bcdefghi>" + "<m>")
     assert feature.labels == [X, O, X, X, 2, *[3] * 7, X, X, O, X]

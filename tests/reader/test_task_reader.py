@@ -1,4 +1,4 @@
-"""The official TSV, maps and patterns: what is read, and what each fault says."""
+"""The official TSV, maps and patterns: what is read, and what each error says."""
 
 import gzip
 import json
@@ -226,7 +226,7 @@ def test_encode_rows(write, tokenizer):
 
 @pytest.mark.parametrize("text_b", ["the dog", ""])
 def test_texts_that_just_fit_are_not_cut(write, tokenizer, text_b):
-    """They are cut if --max_seq_len is one token less."""
+    """They are truncated if --max_seq_len is one token less."""
     path = write(f"text_a\ttext_b\tlabel\nthe fox\t{text_b}\tneutral\n")
     examples = list(read_classification(path, LABELS))
     size = len(tokenizer.build("the fox", text_b))

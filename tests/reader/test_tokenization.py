@@ -111,7 +111,7 @@ def test_unknown_characters_become_unk(tokenizer):
 def test_digit_comma_rule(piece_model, tokenizer):
     model = sentencepiece.SentencePieceProcessor(model_file=str(piece_model))
     assert model.EncodeAsPieces("x20, 25,") == ["▁", "x", "2", "0,", "▁25,"]
-    # "0," had no ▁: the one that cutting "0" afresh adds is taken off. "▁25," had one: it stays.
+    # "0," had no ▁: the one that cutting "0" again adds is taken off. "▁25," had one: it stays.
     assert model.EncodeAsPieces("25") == ["▁", "2", "5"]
     assert tokenizer.tokenize("x20, 25,") == ["▁", "x", "2", "0", ",", "▁", "2", "5", ","]
     ids, spans = encode_with_offsets(tokenizer, "x20, 25,")
@@ -190,7 +190,7 @@ def test_build_inputs_from_text_and_pair(tokenizer, texts, parts):
 
 
 def test_inputs_that_are_too_long(tokenizer):
-    """Only the longer text is cut."""
+    """Only the longer text is truncated."""
     fox = tokenizer.encode("the fox")
     assert tokenizer.build("the fox", max_seq_len=4) == [tokenizer.cls_id, *fox[:2], tokenizer.sep_id]
     ids = tokenizer.build(SENTENCES[0], "the fox", max_seq_len=20)
@@ -235,7 +235,7 @@ def test_read_both_vocab_txt_formats(tokenizer, piece_model, tmp_path):
 
 @pytest.mark.parametrize("layout", ["bare", "tab"])
 def test_a_subword_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_path, caplog, layout):
-    """Without the line of a bare token all ids behind it are other ones, and a model has a row more."""
+    """Without the line of a bare token all ids after it are other ones, and a model has a row more."""
     size = tokenizer.vocab_size
     path = tmp_path / "vocab.txt"
     lines = [token if layout == "bare" else f"{token}\t{id_}" for token, id_ in tokenizer.vocab.items()]
@@ -325,7 +325,7 @@ def test_last_duplicate_token_or_id_wins(tmp_path, piece_model, tokenizer, caplo
     repeated.write_vocab(tmp_path / "again.txt")
     for tokens in (repeated, Tokenizer(tmp_path / "again.txt", piece_model)):
         assert (tokens.vocab, tokens.convert_ids_to_tokens(ids)) == (repeated.vocab, [first, "more"])
-    # Other forms have one token for each id.
+    # Other formats have one token for each id.
     assert f"duplicate id {ids[1]} in the vocabulary ('{second}' and 'more'" in error_of(
         write_ernie_m, tmp_path, repeated
     )
@@ -349,7 +349,7 @@ def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
 
 
 def test_a_tokenizer_from_a_folder_and_from_a_pickle(tokenizer, piece_model, tmp_path, monkeypatch):
-    """Its copy is whole in another folder, too, if it was opened by a relative path."""
+    """Its copy is whole in another folder, if it was opened by a relative path."""
     (tmp_path / "sentencepiece.bpe.model").write_bytes(piece_model.read_bytes())
     alone = Tokenizer.from_folder(tmp_path)  # its vocabulary is derived
     tokenizer.write_vocab(tmp_path / "vocab.txt")
@@ -414,7 +414,7 @@ def test_a_space_alone_stays_in_transformers(subwords, kept):
 
 @pytest.mark.parametrize("tokens", [("<e>", "<e>x"), ("<e>x", "<e>")])
 def test_the_longest_added_token_is_found(piece_model, tokens):
-    """Whatever the order in which they were added; and what is behind it has its own positions."""
+    """Whatever the order in which they were added; and what is after it has its own positions."""
     size = Tokenizer(None, piece_model).vocab_size
     added = {token: size + number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(None, piece_model, added_tokens=added)

@@ -1,4 +1,4 @@
-"""Raw lines of real text in 15 languages, for comparisons of tokenizers and vectors."""
+"""Raw lines of real text in 15 languages, for comparisons of tokenizers and embeddings."""
 
 import contextlib
 import gzip
@@ -14,7 +14,7 @@ LANGUAGES = ("en", "fr", "es", "de", "ru", "zh", "ar", "tr", "vi", "hi", "sw", "
 def raw_lines(data_dir: Path, count: int) -> list[str]:
     """Lines of web text, news and translations, as many of each language.
 
-    Beside the lines as they are there are, of each language, some in decomposed form, some in full width,
+    Next to the lines as they are there are, of each language, some in decomposed form, some in full width,
     and some with characters of no width, which are rarer in clean text than in that of users.
     """
     lines = []

@@ -1,4 +1,4 @@
-"""What the pages show, with the real model: Python of docs/, and figures of the READMEs."""
+"""What the pages show, with the real model: Python of docs/, and results in the READMEs."""
 
 import json
 import os
@@ -74,5 +74,5 @@ def test_the_readmes_have_what_the_quick_demo_prints(tmp_path, monkeypatch, caps
     quick.main()
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     for name in ("README.md", "README_zh.md"):
-        figures = re.findall(r"^\| E5-small.* (\d+) % \|$", (ROOT / name).read_text(), re.MULTILINE)
-        assert figures == [f"{printed[key]:.0f}" for key in ("translations", "topics")], name
+        numbers = re.findall(r"^\| E5-small.* (\d+) % \|$", (ROOT / name).read_text(), re.MULTILINE)
+        assert numbers == [f"{printed[key]:.0f}" for key in ("translations", "topics")], name

@@ -22,7 +22,7 @@ TAGS = ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"]
 
 
 def run_finetuning(script, output, *flags):
-    """Train for some steps from the real model, and return the folder of the last one in both forms."""
+    """Train for some steps from the real model, and return the folder of the last one in both formats."""
     command = [sys.executable, str(ROOT / script), "--init_pretraining_params", str(MODEL), *flags]
     command += ["--do_val", "false", "--do_test", "false", "--use_cuda", "false", "--learning_rate", "2e-4"]
     command += ["--max_steps", os.environ.get("REAL_STEPS", "60"), "--checkpoints", str(output / "run")]
@@ -125,7 +125,7 @@ def test_tags(tagging, data_dir, tmp_path):
             encoded = tokenizer(words, is_split_into_words=True, return_tensors="pt")
             with torch.no_grad():
                 labels = reference(**encoded).logits[0].argmax(-1).tolist()
-            first = {}  # word -> the place of its first sub-word
+            first = {}  # word -> the index of its first sub-word
             for location, word in enumerate(encoded.word_ids()):
                 if word is not None:
                     first.setdefault(word, location)

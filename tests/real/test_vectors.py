@@ -1,4 +1,4 @@
-"""A real model's vectors are those of sentence-transformers."""
+"""A real model's embeddings are those of sentence-transformers."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def lines(data_dir):
     [("mean_tokens", True), ("mean_tokens", False), ("cls_token", True), ("cls_token", False)],
 )
 def test_embeddings_on_all_lines(tmp_path, lines, pooling, normalize):
-    """In its own form, and after a conversion to each form that can hold the model, and back."""
+    """In its own format, and after a conversion to each format that can hold the model, and back."""
     folder = variant(tmp_path / "variant", pooling, normalize)
     reference = SentenceTransformer(str(folder), device="cpu")
     model = ernie_m.load(folder)
@@ -91,7 +91,7 @@ def test_embeddings_on_all_lines(tmp_path, lines, pooling, normalize):
 
 
 def test_saved_again_by_the_library(tmp_path, lines):
-    """In the form of its newest version: as the makers' folder, and the folder of ours in its form."""
+    """In the format of its newest version: the authors' folder, and our folder in its format."""
     for number, folder in enumerate((MODEL, converted(MODEL, tmp_path / "native", "xlm-roberta"))):
         reference = SentenceTransformer(str(folder), device="cpu")
         reference.save(str(tmp_path / f"saved-{number}"))
@@ -112,7 +112,7 @@ def test_forms_that_cannot_hold_it_refuse(tmp_path, target):
 
 
 def test_after_trimming(tmp_path, lines):
-    """A smaller vocabulary keeps the vectors of lines that it keeps whole."""
+    """A smaller vocabulary keeps the embeddings of lines that it keeps whole."""
     texts = lines[:200]
     (tmp_path / "text.txt").write_text("\n".join(texts), encoding="utf-8")
     trimming = ["--trim_vocab_to", str(tmp_path / "text.txt")]

@@ -1,6 +1,6 @@
 """A checkpoint appears when all processes have written their parts, or not at all; it comes back exactly.
 
-Only whole step folders are resumed from; a damaged one is named and set aside.
+Only whole checkpoints are resumed from; a corrupt one is named and set aside.
 """
 
 import errno
@@ -29,7 +29,7 @@ DTYPES = ["bool", "int8", "uint8", "uint16", "int32", "int64", "uint64", "float1
 
 
 def make_step(folder, step, arrays=None):
-    """Write a complete step folder, and return its path."""
+    """Write a complete checkpoint, and return its path."""
     path = folder / f"step_{step}"
     files = ModelFiles({"weight": np.full(3, step, np.float32)}, {"hidden_size": 3}, "a card", {})
     write_checkpoint(path, files, {"moment": np.ones(9)} if arrays is None else arrays, {"step": step})
@@ -90,7 +90,7 @@ def test_values_come_back_exactly(tmp_path):
 
 @pytest.fixture
 def two_parts(tmp_path):
-    """A step folder as two processes write it. `tests/training/test_processes.py` lets two write one."""
+    """A checkpoint as two processes write it. `tests/training/test_processes.py` lets two write one."""
     step = make_step(tmp_path, 7, {"a/moment": np.zeros(3)})
     add_part(step, 1, {"b/moment": np.ones(3)})
     return step
@@ -126,7 +126,7 @@ def test_reject_state_or_model_from_another_step(tmp_path):
 def test_error_in_another_process_ends_this_one(tmp_path, monkeypatch):
     """The other of two processes, a stand-in, cannot write its part.
 
-    The processes exchange (result, fault) after each of three pieces of work: making the folder, writing the
+    The processes exchange (result, error) after each of three pieces of work: making the folder, writing the
     parts, and renaming the folder.
     """
     write_checkpoint(tmp_path / "step_1", FILES, {}, {"steps": 1})
@@ -158,7 +158,7 @@ def test_a_part_that_cannot_be_written(tmp_path, monkeypatch):
     assert names_in(tmp_path) == []
 
 
-# Step folders
+# checkpoints
 
 
 def test_step_folders_are_in_numeric_order_and_the_last_ones_are_kept(tmp_path):
@@ -175,7 +175,7 @@ def test_step_folders_are_in_numeric_order_and_the_last_ones_are_kept(tmp_path):
     assert names_in(tmp_path) == sorted(["step_3", "step_20", "step_100", "step_300", *not_steps])
 
 
-# Each damages a step folder.
+# Each damages a checkpoint.
 DAMAGES = [
     lambda path: (path / "training_state/manifest.json").unlink(),
     lambda path: (path / "training_state/arrays.safetensors").write_bytes(b"half"),
@@ -200,7 +200,7 @@ def test_a_damaged_step_is_named_passed_over_and_set_aside(tmp_path, caplog, dam
     assert f"{step}" in caplog.text and "skipping step_2" in caplog.text
     aside = tmp_path / "step_2.corrupt"
     assert sorted(file.relative_to(aside) for file in aside.rglob("*")) == files
-    # The next damaged one takes its place.
+    # The next corrupt one replaces it.
     damage(make_step(tmp_path, 2))
     newest_step(tmp_path)
     assert names_in(tmp_path) == ["step_1", "step_2.corrupt"]
@@ -256,7 +256,7 @@ def test_a_save_killed_at_any_file_is_never_taken_as_complete(tmp_path):
 
 
 def test_a_manifest_that_names_no_model(tmp_path):
-    """A state that is not bound to the model beside it is not taken."""
+    """A state that is not bound to the model next to it is not taken."""
     step = make_step(tmp_path, 1)
     path = step / "training_state" / MANIFEST
     manifest = json.loads(path.read_text())

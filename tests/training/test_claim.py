@@ -28,12 +28,12 @@ def test_the_second_run_is_refused_and_a_killed_one_does_not_block(tmp_path):
         process = f"(process {holder.pid} on {socket.gethostname()})"
         assert str(refused.value).startswith(f"{folder}: locked by another command {process}")
         holder.kill()
-    with lock_output(folder):  # the lock names this process in place of the other
+    with lock_output(folder):  # the lock names this process instead of the other
         assert (folder / LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def test_the_lock_ends_with_the_work(tmp_path):
-    """Until then it is refused to this process, too. A process may have locks of several folders."""
+    """Until then it is refused to this process as well. A process may have locks of several folders."""
     with lock_output(tmp_path), lock_output(tmp_path / "other"):
         for _ in range(2):  # a refused run does not release the lock
             with pytest.raises(UserError), lock_output(tmp_path):

@@ -41,7 +41,7 @@ def test_it_learns_and_counts(straight_run):
     steps = straight_run.steps
     assert steps[-1].loss < 0.5 * steps[0].loss
     assert all(step.sums["count"] == BATCH for step in steps)
-    # Steps 0 to 3 have 0.05 x step / 4, as warm-up. From step 4 on the rate is 0.05 (1 - step / 20).
+    # Steps 0 to 3 have 0.05 x step / 4, as warm-up. From step 4 on the learning rate is 0.05 (1 - step / 20).
     assert [step.lr for step in steps[:6]] == pytest.approx([0, 0.0125, 0.025, 0.0375, 0.04, 0.0375])
 
 
@@ -120,7 +120,7 @@ def test_bad_steps_are_skipped_and_end_the_run():
         result = engine.step(make_micro_batches(step, 2), loss)
         changed = any((value != before[name]).any() for name, value in weights(engine).items())
         assert result.skipped == (step in (1, 3, 4))
-        assert changed == (step == 2)  # step 0 is not skipped, but its rate is 0
+        assert changed == (step == 2)  # step 0 is not skipped, but its learning rate is 0
     assert engine.steps == 5
     assert engine.bad_in_a_row == 2
     assert engine.optimizer.lr_scheduler.last_epoch == 5

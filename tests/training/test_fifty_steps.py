@@ -34,7 +34,7 @@ CONFIG = replace(examples.CONFIG, initializer_range=0.2)
 @pytest.fixture(autouse=True, params=["cpu", "elsewhere"])
 def float64(request, monkeypatch):
     """float64, with the code for a CPU and with that for other devices."""
-    # There is room for the logits of 3 positions, with 100 words of 8 bytes each: the loss is computed in
+    # Memory holds the logits of 3 positions, with 100 words of 8 bytes each: the loss is computed in
     # several chunks.
     monkeypatch.setattr(lm_head, "LOGITS_BYTES", 3 * 100 * 8)
     if request.param == "elsewhere":

@@ -49,7 +49,7 @@ def test_stop_requests(handlers_put_back):
     with pytest.raises(ZeroDivisionError), ShutdownHandler() as stop:  # an error is not hidden
         raise ZeroDivisionError(interrupt(stop))
     with ShutdownHandler():
-        pass  # without a signal, too, the old handler comes back
+        pass  # also without a signal the old handler comes back
     assert signal.getsignal(signal.SIGINT) == interrupt_handler
 
 
@@ -75,7 +75,7 @@ def test_what_a_request_leaves_behind(handlers_put_back, monkeypatch, capfd):
 
 
 def test_sighup_is_a_request_unless_it_is_ignored(handlers_put_back):
-    """nohup ignores it, so that a run goes on when the terminal is closed."""
+    """nohup ignores it, so that a run resumes when the terminal is closed."""
     with ShutdownHandler() as stop:
         send(signal.SIGHUP)
         assert stop.received == signal.SIGHUP

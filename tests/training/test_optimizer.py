@@ -20,7 +20,7 @@ DECAY = 0.05
 LLRD = 0.5
 EPS = 1e-6
 BETAS = (0.9, 0.999)
-# Parameter -> (its share of the rate, whether it decays); one of each kind.
+# Parameter -> (its share of the learning rate, whether it decays); one of each kind.
 # With d = LLRD and L = 2: layer 1, the top one, has d, layer 0 d^2, the tables d^3, everything else 1.
 OFFICIAL = {
     "ernie_m.embeddings.word_embeddings.weight": (0.125, True),
@@ -58,7 +58,7 @@ def adamw_by_hand(value, gradients, learning_rates, ratio, decay):
     """The value after AdamW by its definition, one update for each of `gradients` and `learning_rates`.
 
     Args:
-        ratio: the share of the rate, for the gradient's part of an update.
+        ratio: the share of the learning rate, for the gradient's part of an update.
         decay: an update subtracts rate x `decay` x value.
     """
     moment1 = moment2 = 0.0
@@ -102,7 +102,7 @@ def test_three_steps_equal_a_hand_worked_adamw(model):
 
 
 def test_embeddings_that_learn_slowly(model):
-    """In the first update Adam moves every weight by its rate. Decay keeps the full rate."""
+    """In the first update Adam moves every weight by its learning rate. Decay keeps the full one."""
     optimizer = build_optimizer(model, PEAK, weight_decay=DECAY, eps=1e-30, embedding_lr_ratio=0.1)
     before = {name: parameter.numpy().copy() for name, parameter in model.named_parameters()}
     set_gradients(model, 0)
@@ -120,7 +120,7 @@ def test_only_weights_decay(model):
 
 
 def test_learning_rate_ratio_by_other_names():
-    """Heads have the full rate, also their layer norm; layer 11 of 12 is the top one."""
+    """Heads have the full learning rate, also their layer norm; layer 11 of 12 is the top one."""
     ratios = {
         "language_embeddings.weight": 1.0,
         "lm_head.layer_norm.weight": 1.0,

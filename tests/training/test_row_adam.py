@@ -146,17 +146,17 @@ def test_lazy_adamw_is_bitwise_equal_to_paddle():
 
 
 @pytest.mark.parametrize(
-    ("fault", "location"),
+    ("change", "location"),
     [("is gone", "adamw_"), ("another order", "moment1"), ("smaller moments", "moment2 of 2 rows")],
 )
-def test_a_private_function_that_has_changed_is_not_called(float64, monkeypatch, caplog, fault, location):
+def test_a_private_function_that_has_changed_is_not_called(float64, monkeypatch, caplog, change, location):
     """Paddle's AdamW, which knows it, updates the whole table to the same numbers; one line says so."""
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("WARNING")
     honest = paddle._C_ops.adamw_
 
     def changed(table, gradient, lr, moment1, moment2, *others):
-        if fault == "another order":
+        if change == "another order":
             honest(table, gradient, lr, moment2, moment1, *others)
         else:
             honest(table, gradient, lr, moment1, moment2, *others)
@@ -166,7 +166,7 @@ def test_a_private_function_that_has_changed_is_not_called(float64, monkeypatch,
     by_rows.train(0, STEPS)
     monkeypatch.setattr(sys.modules["paddle.optimizer.adamw"], "_C_ops", SimpleNamespace(adamw_=honest))
     monkeypatch.setattr(paddle._C_ops, "adamw_", changed)
-    if fault == "is gone":
+    if change == "is gone":
         monkeypatch.delattr(paddle._C_ops, "adamw_")
     lazy_adamw.is_supported.cache_clear()
     whole, _ = ToyRun(), ToyRun()

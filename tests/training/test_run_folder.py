@@ -1,4 +1,4 @@
-"""Which run a folder belongs to, where that run goes on, its best model; with step folders made by hand."""
+"""Which run a folder belongs to, where that run resumes, its best model; with checkpoints made by hand."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def model():
 
 @pytest.fixture
 def save(model):
-    """A function that writes a step folder as `ernie_m.training.trainer.Trainer` does.
+    """A function that writes a checkpoint as `ernie_m.training.trainer.Trainer` does.
 
     Its arguments: the run folder; the step; the best step so far and the last evaluated step, if there are
     any; the identity of the run.
@@ -78,21 +78,21 @@ def test_reject_state_from_another_revision(folder, save, model, number):
 
 
 def test_resume_from_another_folder(folder, save, tmp_path):
-    """`resume_from` names it. A run goes on from it only if its own folder has no step."""
+    """`resume_from` names it. A run resumes from it only if its own folder has no step."""
     save(folder, 2)
     save(folder, 4)
     second = OutputDir(tmp_path / "second", RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
     assert second.resume(IDENTITY).folder == folder.path / "step_2"
     save(second, 6)
     assert second.resume(IDENTITY).folder == second.path / "step_6"
-    # If it is in the run's own folder, it is kept beside the newest one.
+    # If it is in the run's own folder, it is kept next to the newest one.
     same_folder = OutputDir(folder.path, RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
     save(same_folder, 8)
     assert names_in(folder.path) == ["step_2", "step_8"]
 
 
 def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp_path, monkeypatch):
-    """A run that goes on from a step of another folder copies that folder's best/."""
+    """A run that resumes from a step of another folder copies that folder's best/."""
     save(folder, 4, best=2, evaluated=4)
     folder.save_best(make_model_files(model, 2))
     second = OutputDir(tmp_path / "second", RULES, keep_checkpoints=2, resume_from=folder.path / "step_4")
@@ -111,7 +111,7 @@ def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp
 
 
 def test_best_model_from_another_step(folder, save, model):
-    """The step folder knows step 2 as the best one, and the evaluation of step 4 as the last one.
+    """The checkpoint knows step 2 as the best one, and the evaluation of step 4 as the last one.
 
     After a kill best/ may be of a later step, which the run will select again.
     """

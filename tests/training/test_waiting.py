@@ -133,7 +133,7 @@ def test_float16_is_unscaled_and_skipped_on_every_process(monkeypatch, fp16, ran
     squared_norms = iter([1024.0**2, math.inf])
 
     def all_reduce(totals):
-        totals[1] = next(squared_norms)  # behind the loss
+        totals[1] = next(squared_norms)  # after the loss
 
     norms = []  # of the gradient with which AdamW is called, if there is one
     update = AdamW.step

@@ -113,7 +113,7 @@ def load(engine: Engine, saved_weights: dict, state: dict) -> None:
 
 
 def write_step(engine: Engine, folder: Path) -> None:
-    """Every process writes what it has of the state into a step folder, as in a training."""
+    """Every process writes what it has of the state into a checkpoint, as in a training."""
     values = engine.state_dict()
     arrays = values.pop("optimizer")
     if distributed.is_main():
@@ -129,7 +129,7 @@ def read_step(folder: Path) -> dict:
 
 
 def add_part(step: Path, rank: int, arrays: dict[str, np.ndarray]) -> None:
-    """Add the arrays of another process to a step folder, as if it had written its part."""
+    """Add the arrays of another process to a checkpoint, as if it had written its part."""
     path = step / "training_state" / f"arrays-{rank}.safetensors"
     safetensors.write(path, arrays)
     manifest = json.loads((path.parent / MANIFEST).read_text())

@@ -31,7 +31,7 @@ class Options:
 
 @dataclass
 class Inherited(Options):
-    """The base class explains `seeds`, too."""
+    """The base class explains `seeds`."""
 
     seeds: tuple[int, ...] = (2,)
     """Of the order."""

@@ -1,4 +1,4 @@
-"""Every wrong flag, key or value is one line that names it; both forms of command lines."""
+"""Every wrong flag, key or value is one line that names it; both formats of command lines."""
 
 import logging
 from dataclasses import asdict, dataclass, field
@@ -36,7 +36,7 @@ class Config:
     steps: PositiveInt = 10
     """The number of steps."""
 
-    shares: dict[str, float] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
     limit: Annotated[float, Range(above=0, at_most=1)] | None = None
     output: str | None = option(None, needed=True)
     inputs: Names | None = None
@@ -81,7 +81,7 @@ def test_the_saved_file_reads_back_equal(tmp_path):
         (["--languages", "[en, '12']"], "languages", ["en", "12"]),
         (["--languages", "en, 12"], "languages", ["en", "12"]),
         (["--languages", "[no, 1]"], "languages", ["no", "1"]),
-        (["--shares", "{mmlm: 1}"], "shares", {"mmlm": 1.0}),
+        (["--ratios", "{mmlm: 1}"], "ratios", {"mmlm": 1.0}),
         (["--limit", "null"], "limit", None),
         (["--output", "null"], "output", None),
         (["--output", "[a: b"], "output", "[a: b"),
@@ -118,7 +118,7 @@ def test_values_on_the_command_line(line, name, value):
         pytest.param("# " + "x" * (1 << 18), [], "a.yaml: larger than 262,144 bytes", id="large"),
         ("", ["--config", "/dev/zero"], "/dev/zero: larger than"),
         ("steps: 1\n'steps': 1", [], "a.yaml: not YAML (duplicate key 'steps' in "),
-        ("shares: {c: 2, d: 3,\n c: 4}", [], "a.yaml: not YAML (duplicate key 'c' in "),
+        ("ratios: {c: 2, d: 3,\n c: 4}", [], "a.yaml: not YAML (duplicate key 'c' in "),
         ("steps: &x [*x]", [], "a.yaml: steps &x [*x]: "),  # neither anchors nor tags: texts
         ("steps: !!python/object/apply:os.system [ls]", [], "a.yaml: steps !!python/"),
         ("steps: many", [], "a.yaml: steps many"),
@@ -128,7 +128,7 @@ def test_values_on_the_command_line(line, name, value):
         ("steps: 0", [], "a.yaml: steps 0"),
         ("output: [1]", [], "a.yaml: output ['1']"),
         ("languages: {en: de}", [], "a.yaml: languages {'en': 'de'}"),
-        ("shares: {a: b}", [], "a.yaml: shares {'a': 'b'}"),
+        ("ratios: {a: b}", [], "a.yaml: ratios {'a': 'b'}"),
         ("limit: 2", [], "a.yaml: limit 2"),
         ("fast: 2", [], "a.yaml: fast 2"),
         ("optimizer: {peak_lr: .nan}", [], "a.yaml: optimizer.peak_lr .nan"),
@@ -195,7 +195,7 @@ def test_all_faults_are_named_at_once(tmp_path):
         " --output ",
     )
     assert [location in line for line, location in zip(lines, locations, strict=True)] == [True] * 6
-    # A needed option whose name is misspelled is one fault.
+    # A needed option whose name is misspelled is one error.
     (line,) = error_of(parse_options, Required, ["--modell", "x", "--output", "y"]).split("\n")
     assert line.startswith("--modell: ")
 
@@ -248,7 +248,7 @@ def test_help(monkeypatch, capsys, line):
         "--output",  # it is needed
         "--languages",
         "--steps",
-        "--shares",
+        "--ratios",
         "--limit",
         "--inputs",
         "--fast",

@@ -56,7 +56,7 @@ run(lambda: sys.exit([stream.fileno() for stream in (sys.stdin, sys.stdout, sys.
     ("path", "location"), [("/proc/none/x", "/proc/none: "), ("/proc/x", "/proc/x: "), ("file/x", ".*/file")]
 )
 def test_a_location_that_cannot_be_written_is_one_line(tmp_path, path, location):
-    """No folder and no file can be made under /proc or below a file; nor a file in the place of a folder."""
+    """No folder and no file can be made under /proc or below a file; nor a file instead of a folder."""
     (tmp_path / "file").write_text("")
     for write in (atomic_file, atomic_dir):
         with pytest.raises(UserError, match=f"^{location}.*Choose another path"), write(tmp_path / path):
@@ -74,7 +74,7 @@ def test_a_name_that_no_file_can_have_is_one_line(capsys, words):
     assert line.startswith("error: xxx") and "File name too long" in line
 
 
-# The programs at the top have one text, as `tests/test_layers.py` checks.
+# The commands at the top have one text, as `tests/test_layers.py` checks.
 @pytest.mark.parametrize("command", ["launch", "run_mrc"])
 def test_a_command_outside_the_environment_is_one_line(command):
     """-S: Python without its installed packages."""

@@ -45,14 +45,14 @@ def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, ca
 
 
 def test_log_copy_has_all_lines_from_its_run(tmp_path):
-    for name in ("one", "two", "two"):  # the third run goes on with the second
+    for name in ("one", "two", "two"):  # the third run resumes with the second
         path = run_log.setup_logging(str(tmp_path), is_copied=True)
         run_log.logger.info("%s begins", name)
         run_log.copy_log(tmp_path / name / "job.log.0")
-        run_log.logger.info("%s goes on", name)
+        run_log.logger.info("%s resumes", name)
     for name, times in (("one", 1), ("two", 2)):
         lines = (tmp_path / name / "job.log.0").read_text().splitlines()
-        assert [line.split(" INFO ")[1] for line in lines] == [f"{name} begins", f"{name} goes on"] * times
+        assert [line.split(" INFO ")[1] for line in lines] == [f"{name} begins", f"{name} resumes"] * times
     assert len(path.read_text().splitlines()) == 6
 
 
@@ -73,12 +73,12 @@ def test_a_log_on_a_full_disk_does_not_end_a_run(tmp_path, capsys):
             run_log.logger.info("lost")
         run_log._replace_handlers([])  # closes it
     run_log.setup_logging(str(tmp_path))
-    run_log.logger.info("there is room again")
+    run_log.logger.info("there is space again")
     printed = capsys.readouterr()
-    assert printed.out.splitlines() == ["lost", "lost", "lost", "there is room again"]
+    assert printed.out.splitlines() == ["lost", "lost", "lost", "there is space again"]
     (line,) = printed.err.splitlines()
     assert line.startswith(f"{path}: log lines were lost: ")
-    assert path.read_text().endswith("there is room again\n")
+    assert path.read_text().endswith("there is space again\n")
 
 
 def test_why_a_run_ended_is_in_its_log_and_once_on_the_console(tmp_path, capsys):
@@ -87,7 +87,7 @@ def test_why_a_run_ended_is_in_its_log_and_once_on_the_console(tmp_path, capsys)
         raise UserError("train.tsv, line 2: unknown label 'x'")
 
     def bug():
-        raise RuntimeError("not a user's fault")
+        raise RuntimeError("not a user's error")
 
     with pytest.raises(SystemExit) as ended:
         run(mistake)
@@ -99,7 +99,7 @@ def test_why_a_run_ended_is_in_its_log_and_once_on_the_console(tmp_path, capsys)
     lines = (tmp_path / "job.log.0").read_text().splitlines()
     line_of_mistake, _line_of_bug, *traceback = lines
     assert line_of_mistake.endswith("ERROR train.tsv, line 2: unknown label 'x'")
-    assert traceback[0].startswith("Traceback") and traceback[-1] == "RuntimeError: not a user's fault"
+    assert traceback[0].startswith("Traceback") and traceback[-1] == "RuntimeError: not a user's error"
 
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path):

@@ -28,7 +28,7 @@ SETTINGS = (
 
 @pytest.fixture
 def proc(tmp_path, monkeypatch):
-    """An empty folder in the place of /proc and of a container's limits."""
+    """An empty folder instead of /proc and of a container's limits."""
     monkeypatch.setattr(paddle_settings, "_PROC", tmp_path)
     monkeypatch.setattr(paddle_settings, "_CGROUP", tmp_path)
     return tmp_path
