@@ -53,7 +53,7 @@ DOWNLOADS = "downloads from other servers; "
 # Pattern of a whole command -> HERE, RECIPE, the test that runs it as FILE::FUNCTION, or a reason.
 COMMANDS = {
     r"sh scripts/(setup\.sh( \w+)?|test\.sh)( && sh scripts/setup\.sh \w+)?": ITSELF,
-    r"sh scripts/gpu_check\.sh": "gpu/test_command.py::test_a_cpu_does_not_pass_as_a_card",
+    r"sh scripts/gpu_check\.sh": "gpu/test_command.py::test_cpu_does_not_pass_as_a_gpu",
     r"sh scripts/demo\.sh --pretrain.*":
         "many minutes; shortened in demo/test_pretrain_demo.py::test_the_whole_way",
     r"sh scripts/demo\.sh --quick":
@@ -78,7 +78,7 @@ COMMANDS = {
     r"pip install (?!-e ).*": "test_package.py::test_it_has_what_is_used_without_a_checkout",
     r"pip install -e .*": "test_package.py::test_an_editable_installation_is_the_checkout",
     r"\.venv/bin/pip (uninstall|install) .*onnxruntime.*":
-        "needs a GPU; inference/test_export.py::test_onnx_on_another_device_than_the_gpu_is_said_once",
+        "needs a GPU; inference/test_export.py::test_warn_once_if_onnx_does_not_run_on_the_gpu",
     r"docker build .*": "needs Docker; test_package.py::test_package_dependencies_match_a_checkout",
     r".*ernie-m prepare mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
     r".*ernie-m prepare conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
@@ -88,7 +88,7 @@ COMMANDS = {
     r".*python run_pretrain\.py .* --init\.word_embeddings .*":
         "pretrain/test_initialize.py::test_initialize_word_embeddings_from_static_model",
     r".*bin/fleetrun .*|.*launch\.py --node_ips .*":
-        "pretrain/test_two_nodes.py::test_a_node_dies_and_the_same_commands_go_on",
+        "pretrain/test_two_nodes.py::test_resume_after_a_node_dies",
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
     r"([A-Z_]+=\S+ )*sh scripts/(small|base|large)/(xnli|pawsx|tatoeba)_[\w-]+\.sh.*": RECIPE,
     r"sh scripts/(base|large)/(conll|panx|mlqa)_[\w-]+\.sh.*": RECIPE,
@@ -109,8 +109,8 @@ COMMANDS = {
     r"sh examples/to_jsonl\.sh .*": "reader/test_conll.py::test_what_other_tools_write_by_the_example",
     r".*examples/spans_to_words\.py .*": "reader/test_conll.py::test_spans_become_words_by_the_example",
     r".*examples/official_format\.py .*":
-        "reader/test_task_reader.py::test_the_example_writes_the_official_form",
-    r"curl .*": "the request of inference/test_embeddings.py::test_the_vectors",
+        "reader/test_task_reader.py::test_example_writes_the_official_format",
+    r"curl .*": "the request of inference/test_embeddings.py::test_served_embeddings",
     r".*ernie-m show_masks .*": HERE,
     r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",
     r".*benchmarks/masked_lm\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_masked_lm",

@@ -101,7 +101,7 @@ def test_single_process_replaces_the_launcher(tmp_path, monkeypatch, capsys):
     assert "--node_id 0" in printed and printed.endswith("launch: 1 x CPU, log log/a.job.log.0\n")
 
 
-def test_each_process_knows_its_place():
+def test_each_process_knows_its_rank():
     """Two machines with two processes each: their ranks, devices and addresses."""
     nodes = ["--node_ips", "10.0.0.1,10.0.0.2", "--current_node_ip", "10.0.0.2", "--nproc_per_node", "2"]
     second = launch.make_environments(parse([*nodes, "--node_id", "1"]), SCRIPT_WORDS, 2, gpus=["2", "3"])
@@ -236,7 +236,7 @@ def test_a_killed_process_is_a_failure_and_is_named(started, rank):
     assert not any(is_running(pid) for pid in pids)
 
 
-def test_a_killed_process_is_named_beside_one_that_fails_without_it(tmp_path, capfd):
+def test_name_killed_process_next_to_one_that_fails_without_it(tmp_path, capfd):
     code = "import os, sys; os.kill(os.getpid(), 11) if sys.argv[1] == '1' else sys.exit(3)"
     processes = [subprocess.Popen([sys.executable, "-c", code, rank]) for rank in "01"]
     for process in processes:

@@ -158,7 +158,7 @@ def test_recipe_uses_the_current_folder(run_in, users_folder):
     assert (users_folder / "log" / "pretrain-small" / "job.log.0").is_file()
 
 
-def test_every_program_and_recipe_is_in_it(run_in):
+def test_package_has_every_command_and_recipe(run_in):
     """Each command prints its help, which begins with the words that start it."""
     source = """
 import contextlib, io
@@ -181,7 +181,7 @@ print(*list_recipes())
 
 
 @pytest.mark.parametrize("words", [["no_program"], ["recipe", "large/nothing"]])
-def test_an_unknown_program_or_recipe(run_in, words):
+def test_unknown_command_or_recipe(run_in, words):
     source = f"from ernie_m.__main__ import main; sys.argv = ['ernie-m', *{words}]; main()"
     (line,) = run_in(source, code=2).splitlines()
     assert line.startswith("error: ") and words[-1] in line
@@ -197,7 +197,7 @@ def test_an_unknown_program_or_recipe(run_in, words):
     ],
 )
 def test_a_paddle_that_does_not_go_with_it(tmp_path, monkeypatch, installed, message):
-    """`installed` are packages. None: there is nothing; []: a folder named paddle that is no package."""
+    """`installed` are packages. None: there is nothing; []: a folder named paddle that is not a package."""
     if installed is not None:
         (tmp_path / "paddle").mkdir()
     if installed:

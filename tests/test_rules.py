@@ -308,7 +308,7 @@ def locations(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("command", "files", "flags", "rules"), CASES)
-def test_what_each_program_says(
+def test_each_command_follows_each_rule(
     locations, tmp_path, monkeypatch, capsys, caplog, command, files, flags, rules
 ):
     monkeypatch.chdir(tmp_path)

@@ -155,7 +155,7 @@ def test_what_our_key_does_not_say_another_file_may(tmp_path, piece_model):
     )
 
 
-def test_what_a_classifier_predicts_is_said_twice(tmp_path, piece_model):
+def test_reports_name_the_classifier_output(tmp_path, piece_model):
     made = make_model(tmp_path / "made", piece_model, replace(XLM_R, multi_label=True), "classification")
     there = tmp_path / "there"
     assert run(made, there, "xlm-roberta").preprocessing.multi_label
@@ -247,7 +247,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_a_form_cannot_say(tmp_path, piece_model, case):
+def test_reject_settings_a_format_cannot_store(tmp_path, piece_model, case):
     """It is refused in a line that names the flag, and with the flag the card says it."""
     head, preprocessing, to, word = CASES[case]
     size = Tokenizer(None, piece_model).vocab_size
@@ -318,7 +318,7 @@ def test_pair_separators(tmp_path, piece_model):
     assert counts == {"question-answering": 2, "classification": 3, "token-classification": 3}
 
 
-def test_the_card_says_what_was_trimmed(tmp_path, piece_model):
+def test_model_card_names_the_trimming(tmp_path, piece_model):
     made = make_model(tmp_path / "made", piece_model, XLM_R)
     text = write_lines(tmp_path / "some.txt", ["bada gan kofo"])
     flags = ["--trim_vocab_to", text, "--min_count", "1"]

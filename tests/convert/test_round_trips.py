@@ -193,7 +193,7 @@ def test_write_license_and_base_model_to_card(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("target", "weights"), [("ernie-m", "model.safetensors"), ("fluid", "params")])
-def test_the_card_counts_if_the_weights_are_named(tmp_path, target, weights):
+def test_model_card_counts_if_the_weights_are_named(tmp_path, target, weights):
     make_ours(tmp_path / "native")
     converted(target, tmp_path / "native", tmp_path / "licensed", "--license", "mit")
     converted("huggingface", tmp_path / "licensed" / weights, tmp_path / "out")

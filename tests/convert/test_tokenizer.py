@@ -53,7 +53,7 @@ def test_convert_writes_tokenizer_files_in_each_format(tmp_path, target, files):
             assert settings["model_max_length"] == longest  # two positions are never used
 
 
-def test_a_vocabulary_that_is_named_goes_before_the_one_beside_the_weights(tmp_path):
+def test_named_vocabulary_overrides_the_one_next_to_the_weights(tmp_path):
     model = make_model(tmp_path / "in")
     tokens = list(Tokenizer(None, model / "piece.model").vocab)
     reordered = [*tokens[:4], *reversed(tokens[4:])]  # special tokens, then the subwords the other way round
@@ -69,7 +69,7 @@ def test_a_vocabulary_that_is_named_goes_before_the_one_beside_the_weights(tmp_p
     assert (tmp_path / "huggingface/vocab.txt").read_text(encoding="utf-8").splitlines() == reordered
 
 
-def test_the_vocabulary_beside_the_weights_counts_with_a_piece_model_that_is_named(tmp_path):
+def test_vocabulary_next_to_the_weights_counts_with_a_named_sentencepiece_model(tmp_path):
     model = make_model(tmp_path / "in")
     tokens = list(Tokenizer(None, model / "piece.model").vocab)
     lines = [f"{token}\n" for token in [*tokens[:4], *reversed(tokens[4:])]]
@@ -249,7 +249,7 @@ def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path, caplog):
 
 
 def test_tokens_without_a_subword_and_the_mask(tmp_path):
-    """A token of vocab.txt that is no subword is never cut out of a text: its score is below any other way.
+    """A token of vocab.txt that is not a subword is never cut out of a text: its score is below any other.
 
     The space before a mask belongs to the mask, as in XLM-R's own tokenizer.json.
     """
@@ -299,9 +299,7 @@ def test_write_pooling_files_only_for_encoders(tmp_path, capsys, kind):
     ("layer", "pooling", "is_other"),
     [(1, "mean", True), (2, "mean_without_special", True), (2, "mean", False)],
 )
-def test_a_model_trained_for_other_vectors_is_not_for_sentence_transformers(
-    tmp_path, capsys, layer, pooling, is_other
-):
+def test_reject_conversion_if_trained_for_other_embeddings(tmp_path, capsys, layer, pooling, is_other):
     """Other than the mean of the last layer, 2, over all tokens, [CLS] and [SEP] included."""
     make_ours(tmp_path / "in")
     change_config(tmp_path / "in", task="retrieval", reading=stored(layer=layer, pooling=pooling))

@@ -40,7 +40,7 @@ def test_normalize_answer_by_mlqa_rules(language, text, words):
         ("The  U.S.A., an «old» theatre", "usa «old» theatre"),  # Unicode's punctuation stays
         ("Das Haus des Vaters", "das haus des vaters"),
         ("La Niña a la una", "la niña la una"),  # English articles go in every language
-        ("1946 年，3G网络 the", "1946 年，3g网络"),  # Han characters are no words of their own
+        ("1946 年，3G网络 the", "1946 年，3g网络"),  # Han characters are not words of their own
     ],
 )
 def test_squad_rules_are_english_in_every_language(text, words):
@@ -59,7 +59,7 @@ def test_scores_by_hand():
     assert f1("dog", ["cat", "Dog!"], "en") == 1.0  # the best of the answers
     assert f1("red dog", ["dog", "red dog", "red"], "en") == 1.0  # not the first one that shares a word
     assert f1("", ["cat"], "en") == 0.0
-    assert f1("the", ["cat"], "en") == 0.0  # an article alone is no word
+    assert f1("the", ["cat"], "en") == 0.0  # an article alone is not a word
     # A Chinese character is a word: 2 of 3 are shared, and they are both of the answer's.
     assert f1("北京市", ["北京"], "zh") == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
     assert exact_match("The «Cat»", ["dog", "cat"], "en") == 1.0

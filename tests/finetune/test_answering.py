@@ -51,7 +51,7 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_a_few_questions_are_learned(trained):
+def test_train_on_a_few_questions(trained):
     """F1 and exact match are 100 on the training questions, and f1 selects the best step."""
     results = read_json(trained / "out" / "results.json")
     assert results["metric"] == "f1"

@@ -20,9 +20,7 @@ def test_it_resumes_exactly(classify, tmp_path, cpu_with_bf16):
     assert "amp: bf16 -> none" in error_of(classify, out="float32", init_checkpoint=start, **options)
 
 
-def test_retrieval_searches_with_vectors_made_in_bfloat16(
-    random_encoder, tmp_path, monkeypatch, cpu_with_bf16
-):
+def test_retrieval_searches_with_bfloat16_embeddings(random_encoder, tmp_path, monkeypatch, cpu_with_bf16):
     """The embeddings of the English sentences differ a little from those of float32."""
     pairs = tmp_path / "pairs"
     pairs.mkdir()

@@ -76,7 +76,7 @@ def test_the_official_two_files(run_encode, random_encoder, toy_folder):
     assert {array.dtype.name for array in arrays.values()} == {"float32"}
 
 
-def test_texts_encoded_in_parts_have_the_same_vectors(random_encoder, toy_folder, tmp_path):
+def test_encoding_in_parts_gives_the_same_embeddings(random_encoder, toy_folder, tmp_path):
     """31 texts are encoded at once, and 7 at a time, so that the last part has only 3."""
     model = ErnieMModel(ErnieMConfig.from_json(random_encoder / "config.json"))
     encoder = PaddleEncoder(model, "mean_without_special", layer=1)
@@ -191,7 +191,7 @@ def test_retrieval_model_is_encoded_at_its_trained_layer(run_encode, random_enco
     assert len(run_encode(tmp_path / "in.txt", output="official", **options)) == 2
 
 
-def test_weights_without_a_pooler_give_mean_vectors_only(random_encoder, run_encode, toy_folder, tmp_path):
+def test_weights_without_a_pooler_give_mean_embeddings_only(random_encoder, run_encode, toy_folder, tmp_path):
     """cls_emb.npy would need the pooler."""
     folder = changed_copy(random_encoder, tmp_path / "copy")
     tensors = dict(safetensors.read(random_encoder / "model.safetensors"))

@@ -141,7 +141,7 @@ def test_mined_negatives_equal_brute_force(mine_rows, encoded, rows, lines, flag
 
 
 def test_rows_with_ids_and_names(mine_rows, rows, lines, tmp_path):
-    """Ids are no texts, and the file with the negatives names its columns like the one it was made of."""
+    """Ids are not texts, and the file with the negatives names its columns like the one it was made of."""
     expected = mine_rows()
     pairs = [row[:2] for row in rows]
     write_lines(tmp_path / "pairs.tsv", [f"{n}\t{a}\t{b}" for n, (a, b) in enumerate(pairs)])

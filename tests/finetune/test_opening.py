@@ -64,7 +64,7 @@ def test_retrieval_length_defaults_to_the_retrieval_training(opened, task, expec
     assert apply_embedding_defaults(flags, replace(opened, checkpoint=checkpoint)).max_seq_len == expected
 
 
-def test_vectors_that_are_not_made_here_are_refused_unless_a_pooling_is_given(opened):
+def test_unsupported_pooling_needs_another_pooling(opened):
     unknown = replace(
         opened, checkpoint=replace(opened.checkpoint, preprocessing_errors=["x.json: the pooling max"])
     )

@@ -86,7 +86,7 @@ def test_what_is_learned(read, lines, options, kind, targets):
         (table(("text", "a", "b"), (1, 0), (0, 0)), {"label": "a,b"}, "line 1: no row has the label b"),
     ],
 )
-def test_what_cannot_be_learned_names_the_line(read, lines, options, location):
+def test_untrainable_labels_name_the_line(read, lines, options, location):
     assert f"my.csv, {location}" in error_of(read, *lines, **options)
 
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_learned_names_the_line(read, lines, options, location):
         ),
     ],
 )
-def test_a_test_must_have_what_was_learned(read, lines, options, location):
+def test_test_file_must_have_the_trained_labels(read, lines, options, location):
     """All rows with another label are named."""
     training = rows([["a"], ["b"]] if options else ["a", "b"], options.get("kind", CLASSIFICATION))
     line = error_of(read, *lines, like=training, **options)

@@ -223,7 +223,7 @@ KNOWN_ANSWERS = {
 
 
 @pytest.mark.parametrize(("forms", "left_out"), KNOWN_ANSWERS.values(), ids=KNOWN_ANSWERS)
-def test_a_right_answer_that_the_file_names_is_no_negative(corpus, tmp_path, forms, left_out):
+def test_known_answers_are_not_negatives(corpus, tmp_path, forms, left_out):
     """Among 9 texts of each letter; a negative is written with another space."""
     texts = iter(dict.fromkeys(sentences(300, seed=4)))
     lines = ["query\tpositive\tnegative"]
@@ -348,7 +348,7 @@ def test_bad_input(train, tmp_path, content, flags, message):
     assert message in error_of(train, "out", **{"train_set": "in.tsv"} | flags)
 
 
-def test_a_training_keeps_how_its_start_makes_vectors(train, corpus, pairs, tmp_path):
+def test_training_keeps_the_pooling_of_its_initial_checkpoint(train, corpus, pairs, tmp_path):
     """Pooling, layer and length 1, and the prompts that stood before its texts."""
     train("first", max_steps=1)
     prompts = {"query": "kani bado ", "passage": "kofo "}

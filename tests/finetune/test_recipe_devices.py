@@ -27,7 +27,7 @@ def test_effective_batch_size(line, processes, total, caplog):
 
 
 @pytest.mark.parametrize("devices, processes, even", [(2, 3, 2), (8, 7, 4)])
-def test_unequal_shares_are_said(devices, processes, even, caplog):
+def test_warn_about_unequal_shares(devices, processes, even, caplog):
     flags = FinetuneFlags(batch_size=16, recipe_devices=devices)
     with caplog.at_level(logging.WARNING, logger="ernie_m"):
         assert effective_batch_size(flags, processes) == 16 * devices

@@ -1,4 +1,4 @@
-"""The losses of sentence pairs are those worked out with loops; which sentences are no negatives."""
+"""The losses of sentence pairs are those worked out with loops; which sentences are not negatives."""
 
 from types import SimpleNamespace
 from unittest import mock
@@ -63,7 +63,7 @@ def total(loss, sources, candidates, negative, symmetric=False):
     return Retrieval._total(SimpleNamespace(flags=flags), sources, candidates, batch)
 
 
-# Pairs (source, translation) that are no negatives of each other, next to those of a pair itself.
+# Pairs (source, translation) that are not negatives of each other, next to those of a pair itself.
 @pytest.mark.parametrize("no_negatives", [[], [(0, 1), (1, 0), (2, 4)]])
 def test_the_hardest_negative_loss_is_the_one_by_hand(no_negatives):
     sources, translations = vectors(7)

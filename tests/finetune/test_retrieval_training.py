@@ -158,14 +158,14 @@ def test_bad_flags(train_on_pairs, changes, message):
     assert message in error_of(train_on_pairs, "out", **changes)
 
 
-def test_a_damaged_corpus_is_refused(train_on_pairs, corpus, tmp_path):
+def test_reject_corrupt_corpus(train_on_pairs, corpus, tmp_path):
     copy = shutil.copytree(corpus, tmp_path / "corpus")
     corrupt = max(copy.glob("parallel/*/train-*.ids.npy"))
     flip_last_bit(corrupt)
     assert f"{corrupt}: corrupt" in error_of(train_on_pairs, "out", train_set=copy)
 
 
-def test_that_no_step_is_better_than_the_start_is_said(train_on_pairs, tmp_path):
+def test_log_if_no_step_beats_the_initial_checkpoint(train_on_pairs, tmp_path):
     log = train_on_pairs("out", max_steps=2, learning_rate=0)
     assert f"initial checkpoint; {tmp_path}/out/best" in log
 

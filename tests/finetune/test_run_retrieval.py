@@ -264,7 +264,7 @@ def test_the_sweep_and_the_untrained_model(retrieve, folder):
 
 
 @pytest.mark.parametrize("flags", [{"pooling": "pooler"}, {"pooling": "mean"}, {"score": "margin"}])
-def test_other_vectors_and_scores_give_other_results(retrieve, flags):
+def test_other_embeddings_and_scores_give_other_results(retrieve, flags):
     default = retrieve()
     report = retrieve(**flags)
     assert report["pooling"] == flags.get("pooling", "mean_without_special")
@@ -329,7 +329,7 @@ def test_predictions_follow_the_score(retrieve, folder, tmp_path):
     assert [int(row) for row in rows] == expected != nearest(english, foreign)[order].tolist()
 
 
-def test_vectors_centered_on_files(retrieve, folder):
+def test_embeddings_centered_on_files(retrieve, folder):
     files = ",".join(f"{language}<={folder}/pairs/de-en.{language}" for language in ("en", "de"))
     report = by_measure(retrieve(center_on=files, languages="de"))
     assert list(report) == ["cosine", "margin", "centered", "centered margin"]
@@ -341,7 +341,7 @@ def test_vectors_centered_on_files(retrieve, folder):
     assert "--center_on: missing xx" in error_of(retrieve, center_on=files)
 
 
-def test_vectors_centered_on_the_means_beside_the_weights(retrieve, folder, tmp_path, capsys):
+def test_embeddings_centered_on_stored_means(retrieve, folder, tmp_path, capsys):
     """They are those of the layer that is searched; without one of the languages there are no such rows."""
     weights = changed_copy(folder / "weights", tmp_path / "weights")
     rng = np.random.default_rng(0)

@@ -97,7 +97,7 @@ def test_the_best_different_texts_are_kept(toy_data, monkeypatch, n_best, charac
         exponentials = np.exp(logits[:, 0])
         probabilities = [answer.probability for answer in answers]
         np.testing.assert_allclose(probabilities, exponentials / exponentials.sum(), rtol=1e-6)
-    # A lone space is no answer.
+    # A lone space is not an answer.
     monkeypatch.setattr(task, "get_text", lambda *_: ("", 0))
     assert task.rank(data, predictions) == [[]] * len(data.file.questions)
 

@@ -128,7 +128,7 @@ def test_it_finds_the_pairs(train, tmp_path, pairs):
         assert row["de"] > (50 if "untrained" in table["title"] else 90)
 
 
-def test_every_form_has_the_same_vectors(table, tmp_path, pairs):
+def test_every_format_gives_the_same_embeddings(table, tmp_path, pairs):
     texts = [line.split("\t")[0] for line in pairs.read_text().splitlines()[:20]]
     model = ernie_m.load(table)
     embeddings = model.encode(texts)

@@ -151,7 +151,7 @@ def test_official_behavior_runs(tag, folder, tmp_path):
     assert set(longest.predicted[14:]) == {"O"} and "B-PER" in longest.gold[14:]
 
 
-def test_the_papers_figures_do_not_stand_beside_other_scores(tag, capsys):
+def test_paper_results_are_not_shown_for_other_scores(tag, capsys):
     results = tag(paper="conll_cross_lingual_transfer", max_steps=1)
     assert not any("paper" in table for table in results["tables"])
     log = capsys.readouterr().out

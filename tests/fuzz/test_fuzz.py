@@ -74,7 +74,7 @@ def prepare(name: str, folder: Path) -> tuple[Path, list[bytes]]:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_damaged_file_is_read_or_refused_in_one_line(name, tmp_path):
+def test_corrupt_file_is_read_or_rejected_in_one_line(name, tmp_path):
     path, files = prepare(name, tmp_path)
 
     @EXAMPLES
@@ -87,7 +87,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", FAULTY_FILES)
-def test_files_that_once_showed_a_fault_are_refused(name, tmp_path):
+def test_reject_files_that_once_showed_a_bug(name, tmp_path):
     path, _ = prepare(name, tmp_path)
     for error, data in FAULTY_FILES[name].items():
         path.write_bytes(data)

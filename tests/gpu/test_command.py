@@ -42,7 +42,7 @@ def test_every_check_is_run():
     assert files == set(FILES)
 
 
-def test_a_cpu_does_not_pass_as_a_card(tmp_path):
+def test_cpu_does_not_pass_as_a_gpu(tmp_path):
     """A few checks are enough here."""
     script = ROOT / "scripts" / "gpu_check.py"
     process = run_script([script], tmp_path, PYTEST_ADDOPTS="-k 'attention or flash'")

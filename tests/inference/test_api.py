@@ -74,7 +74,7 @@ def test_server_prompt(model, name, default):
 
 
 @pytest.mark.parametrize("truncate", [True, "END"])
-def test_a_long_text_is_cut_if_the_request_says_so(client, model, truncate):
+def test_truncate_if_requested(client, model, truncate):
     response = client.post("/v1/embeddings", json={"input": LONG, "truncate": truncate})
     assert response.json()["usage"]["total_tokens"] == model.longest
     embedding = response.json()["data"][0]["embedding"]

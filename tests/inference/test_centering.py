@@ -97,7 +97,7 @@ def test_search_is_centered_where_there_are_means(folder, models, means):
     assert model.search(TEXTS[0], TEXTS, top_k=2) != model.search(
         TEXTS[0], TEXTS, top_k=2, center_by_language=False
     )
-    # A model without means searches with plain embeddings, which is no error.
+    # A model without means searches with plain embeddings, which is not an error.
     without = ernie_m.load(models / "encode")
     assert without.search(TEXTS[0], TEXTS, top_k=2) == without.search(
         TEXTS[0], TEXTS, top_k=2, center_by_language=False
@@ -105,7 +105,7 @@ def test_search_is_centered_where_there_are_means(folder, models, means):
 
 
 def test_search_is_plain_with_a_pooling_that_the_means_do_not_fit(folder, models):
-    """It is no error, because nobody asked for centered embeddings."""
+    """It is not an error, because nobody asked for centered embeddings."""
     expected = ernie_m.load(models / "encode").search(TEXTS[0], TEXTS, pooling="mean")
     assert ernie_m.load(folder).search(TEXTS[0], TEXTS, pooling="mean") == expected
 
@@ -238,7 +238,7 @@ def test_encode_vector_centers_on_the_model_or_on_files(folder, models, encode_t
         assert message in error_of(encode_texts, TEXTS, model, **{"center_on": "model", **flags})
 
 
-def test_a_model_without_means_is_not_asked_for_centered_vectors(models, tmp_path):
+def test_model_without_means_is_not_centered(models, tmp_path):
     options = PredictionOptions(corpus=write_languages(tmp_path, de=TEXTS).removeprefix("de<="))
     predictor = make_predictor("search", load(models / "encode"), options)
     assert LANGUAGE_MEANS in error_of(predictor.parse, {"text": "a", "center_by_language": True})

@@ -51,7 +51,7 @@ def encode_features(response: dict) -> np.ndarray:
 
 
 @pytest.mark.parametrize("encoding_format", ["float", "base64", None, "absent"])
-def test_the_vectors(server, models, expected, encoding_format):
+def test_served_embeddings(server, models, expected, encoding_format):
     request = {"input": TEXTS, "model": "any", "user": "x", "dimensions": toys.HIDDEN_SIZE}
     if encoding_format != "absent":
         request["encoding_format"] = encoding_format

@@ -152,7 +152,7 @@ def test_export_files_and_report(model_folder, target, kind):
     assert f"Largest difference: {target}" in card and f"\n- Task: {NAMES_IN_FILES[kind]}\n" in card
 
 
-def test_the_default_is_paddles_form_without_paddles_warnings(models, tmp_path):
+def test_default_export_is_paddle_inference_without_warnings(models, tmp_path):
     flags = ["--model", models / "classify", "--output", tmp_path / "out"]
     completed = run_script(["-m", "ernie_m", "export", *flags], tmp_path)
     assert (completed.returncode, completed.stderr) == (0, "")
@@ -263,7 +263,7 @@ GRAPH_FILES = ["model.onnx", "model.onnx.data", "inference.pdiparams", "inferenc
 
 
 @pytest.mark.parametrize("name", [*GRAPH_FILES, "vocab.txt", "piece.model"])
-def test_a_damaged_file_is_named(model_folder, tmp_path, refused, name):
+def test_name_corrupt_file(model_folder, tmp_path, refused, name):
     """One bit is changed. Without the checksums it could go unnoticed, and change the predictions."""
     engine = "paddle-inference" if name.startswith("inference") else "onnx"
     folder = shutil.copytree(model_folder("classify", engine), tmp_path / "copy")
@@ -276,7 +276,7 @@ def test_a_damaged_file_is_named(model_folder, tmp_path, refused, name):
 
 
 @pytest.mark.parametrize("name", GRAPH_FILES)
-def test_damaged_files_without_a_manifest(model_folder, tmp_path, name):
+def test_corrupt_files_without_a_manifest(model_folder, tmp_path, name):
     """Only the engine can notice it."""
     engine = "onnx" if "onnx" in name else "paddle-inference"
     folder = changed_copy(model_folder("classify", engine), tmp_path / "copy")
@@ -349,7 +349,7 @@ def test_weights_that_are_not_finite(exported, tmp_path):
 
 
 def test_only_an_onnxruntime_that_is_not_there_is_called_missing(tmp_path, monkeypatch):
-    """An import that was broken off is no reason to install it."""
+    """An import that was broken off is not a reason to install it."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "onnxruntime" in error_of(OnnxEngine, tmp_path / "model.onnx")
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('interrupted')")
@@ -397,7 +397,7 @@ class OnnxRuntime:
         ("C", "C", False, False, None),
     ],
 )
-def test_onnx_on_another_device_than_the_gpu_is_said_once(
+def test_warn_once_if_onnx_does_not_run_on_the_gpu(
     monkeypatch, capsys, caplog, available, used, with_gpu, preloads, said
 ):
     """Nothing of it goes to standard output, where answers are."""
@@ -417,7 +417,7 @@ def test_onnx_on_another_device_than_the_gpu_is_said_once(
 
 
 @pytest.mark.parametrize("kind", ["official", "pooler"])
-def test_encode_vector_needs_the_pooler_for_its_vectors(exported, encode_texts, tmp_path, refused, kind):
+def test_encode_vector_needs_the_pooler(exported, encode_texts, tmp_path, refused, kind):
     settings = json.loads((exported / "encode/config.json").read_text(encoding="utf-8"))
     export = settings["export"] | {"has_pooler": False}
     folder = changed_copy(exported / "encode", tmp_path / "copy", export=export)

@@ -168,7 +168,7 @@ def test_conversions(fitted, refused, tmp_path):
         assert not (tmp_path / target).exists()
 
 
-def test_fine_tuning_goes_on_with_its_encoder_or_with_its_head_too(fitted, tmp_path):
+def test_fine_tune_from_its_encoder_or_its_head(fitted, tmp_path):
     folder, classifier = fitted
     rows = [f"{text}\t{label}" for text, label in zip(TEXTS, LABELS)]
     train = write_lines(tmp_path / "train.tsv", ["text_a\tlabel", *rows])
@@ -230,7 +230,7 @@ def test_labels_come_back_as_they_were_given(models, tmp_path, labels, given):
 
 
 @pytest.mark.parametrize("wrong", [3, ["a"], [["a"], "b", "c"]])
-def test_damaged_labels(fitted, tmp_path, wrong):
+def test_corrupt_labels(fitted, tmp_path, wrong):
     changed = changed_copy(fitted[0], tmp_path / "changed", labels_as_given=wrong)
     assert error_of(ernie_m.load, changed).startswith(f"{changed}")
 

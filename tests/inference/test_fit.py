@@ -199,7 +199,7 @@ def words(models, tmp_path, monkeypatch):
     ("command", "ending", "official"),
     [(run_sequence_labeling, "conll", "tsv"), (run_mrc, "de.json", "de.json")],
 )
-def test_tags_and_answers_are_learned_as_by_their_programs(words, capsys, command, ending, official):
+def test_fit_tags_and_answers_as_their_commands_do(words, capsys, command, ending, official):
     """The same weights and scores; the model is the output."""
     call_main(fit, [f"train.{ending}", "--test", f"test.{ending}", *as_flags(words)])
     assert not Path("out.training").exists() and "Next: " in capsys.readouterr().out

@@ -226,7 +226,7 @@ def test_reject_tampered_index(models, tmp_path, name, change):
 
 
 @pytest.mark.parametrize("name", ["vectors.npy", "sentences.jsonl", "index.json", "manifest.json"])
-def test_a_file_that_is_damaged_or_missing(models, tmp_path, name):
+def test_corrupt_or_missing_file(models, tmp_path, name):
     """Or of another revision."""
     folder = tmp_path / "index"
     model = ernie_m.load(models / "encode")

@@ -265,7 +265,7 @@ def test_single_text_model_reads_one_column(models, pair_table, tmp_path, refuse
         ernie_m.load(model).rank("Wie?", ["So."])
 
 
-def test_the_columns_that_a_model_learned_from_are_read_again(models, pair_table, tmp_path, capsys):
+def test_training_columns_are_read_again(models, pair_table, tmp_path, capsys):
     """Also those of a file with JSON lines; without a flag."""
     columns = {"text": "Frage+Absatz", "label": "Wertung"}
     model = reads(models, tmp_path / "model", pairs=False, columns=columns)

@@ -74,7 +74,7 @@ def read_metrics(address: str) -> str:
         return reply.read().decode()
 
 
-def test_state_and_figures_while_a_batch_is_computed(models, held):
+def test_health_and_metrics_while_a_batch_is_computed(models, held):
     with running([load(models / "encode")]) as address, ThreadPoolExecutor(1) as client:
         first = client.submit(post, address, "bado")
         assert held.computing.wait(60)
@@ -109,7 +109,7 @@ def test_clients_that_leave(models, held):
         wait(lambda: 'status="499"} 200.0' in read_metrics(address))
 
 
-def test_an_answer_that_takes_too_long(models, held):
+def test_request_timeout(models, held):
     with running([load(models / "encode")], timeout=0.3) as address:
         status, response, retry_after = post(address, "bado")
         assert status == 503 and int(retry_after) and "--timeout" in response["error"]["message"]

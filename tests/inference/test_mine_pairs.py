@@ -141,7 +141,7 @@ def test_ratios_that_say_nothing_are_differences(run_mining, texts, capsys):
 
 
 def test_count_pairs_with_equal_texts(run_mining, texts, tmp_path, capsys):
-    """White space at the ends of a line is no difference."""
+    """White space at the ends of a line is not a difference."""
     copied = [f" {line}" for line in read_lines(texts / "de.txt")[:7]]
     rows = run_mining(target=write_lines(tmp_path / "en.txt", read_lines(texts / "en.txt") + copied))
     same = sum(row.source == row.translation for row in rows)
@@ -152,7 +152,7 @@ def test_count_pairs_with_equal_texts(run_mining, texts, tmp_path, capsys):
     assert "7 lines are in both" in capsys.readouterr().out  # most of the smaller text
 
 
-def test_centered_vectors(run_mining, models, texts, vectors, tmp_path, capsys):
+def test_centered_embeddings(run_mining, models, texts, vectors, tmp_path, capsys):
     """By the means next to the weights if they are of the pooling and of both languages, or by files."""
     weights = changed_copy(models / "encode", tmp_path / "weights")
     own = [side.mean(axis=0) for side in vectors]

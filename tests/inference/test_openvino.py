@@ -135,7 +135,7 @@ def test_a_cpu_without_avx(models):
     assert "--engine paddle-eager" in error_of(engine, np.array([[0, 5, 2]]))
 
 
-def test_heads_and_vectors_share_an_encoder(models):
+def test_heads_and_embeddings_share_an_encoder(models):
     model = ernie_m.load(models / "classify")
     model.classify(TEXTS)
     assert model.loaded.engine("classification").encode is model.loaded.engine("embedding")
@@ -179,7 +179,7 @@ def test_fill_mask_needs_paddle(models):
     assert model.fill("mo [MASK]") == ernie_m.load(models / "full", engine="paddle-eager").fill("mo [MASK]")
 
 
-def test_weights_that_are_cut(models, tmp_path):
+def test_truncated_weights(models, tmp_path):
     """Without a manifest; also while the model is in use."""
     folder = changed_copy(models / "encode", tmp_path / "copy")
     model = ernie_m.load(folder)

@@ -185,7 +185,7 @@ def test_windows_as_in_training(models):
         ("zero-shot", lambda text: {"text": text, "labels": ["kani", "lera"]}),
     ],
 )
-def test_an_answer_says_that_a_text_was_cut(models, ask, tmp_path, task, request_of):
+def test_prediction_marks_truncated_text(models, ask, tmp_path, task, request_of):
     write_lines(tmp_path / "corpus", TEXTS)
     kinds = {"token-classification": "tag", "question-answering": "answer", "zero-shot": "classify"}
     model = kinds.get(task, "encode")
@@ -333,7 +333,7 @@ def test_mark_truncated_texts(models, ask, caplog):
     assert [line for line in caplog.messages if "truncated" in line] == said
 
 
-def test_weights_without_a_pooler_have_no_pooled_vectors(models, tmp_path):
+def test_weights_without_a_pooler_have_no_pooler_output(models, tmp_path):
     folder = changed_copy(models / "encode", tmp_path / "weights")
     weights = load_file(folder / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
@@ -422,7 +422,7 @@ def check_likeliest(loaded, hidden, candidates, top_k):
         np.testing.assert_allclose(values, expected[best], atol=1e-5)
 
 
-def test_masks_join_what_stands_behind_them(models):
+def test_masks_join_what_follows_them(models):
     tokenizer = load(models / "full").tokenizer
 
     def tokens(text):
@@ -467,7 +467,7 @@ def test_predict_tsv_as_tsv(models, tmp_path, ask, ending):
 
 
 def test_output_name_selects_the_format(models, tmp_path, ask):
-    """As does that of the input; a blank line is no text, and said."""
+    """As does that of the input; a blank line is not text, and said."""
     write_lines(tmp_path / "in.txt", [f'{TEXTS[0]}, "so"', "", TEXTS[1]])
     flags = {"input": tmp_path / "in.txt", "output": tmp_path / "out.jsonl"}
     ask([], task="classification", model=models / "classify", **flags)
@@ -512,14 +512,14 @@ def test_a_table_can_be_answered_again(models, tmp_path, ask):
 
 
 @pytest.mark.parametrize("lines", [b"\n", b'{"text": 3}\n'])
-def test_that_there_is_no_request_is_said(models, monkeypatch, capsys, lines):
+def test_warn_about_empty_input(models, monkeypatch, capsys, lines):
     """In standard input, or none without an error."""
     give_input(monkeypatch, lines)
     call_main(predict, as_flags({"task": "fill-mask", "model": models / "full", "on_error": "skip"}))
     assert "--input -: " in capsys.readouterr().err
 
 
-def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, monkeypatch):
+def test_skip_invalid_requests_and_keep_predictions(models, tmp_path, ask, monkeypatch):
     """Answers that were written before an interruption stay in out.jsonl.part."""
     lines = [json.dumps({"text": text}) for text in TEXTS[:4]]
     (tmp_path / "in.jsonl").write_text("\n".join([*lines[:2], "no JSON", lines[2], '{"txt": 1}', lines[3]]))
@@ -580,7 +580,7 @@ class Echo:
 LINES = SimpleNamespace(write=partial(JsonLines.write, None), formats=())
 
 
-def test_answers_are_in_the_file_when_their_part_is_done(tmp_path, monkeypatch):
+def test_predictions_are_written_part_by_part(tmp_path, monkeypatch):
     """A killed command loses no more than the requests that are answered together."""
     echo = Echo(tmp_path / "out.part")
     monkeypatch.setattr(answering, "AT_ONCE", 1)
@@ -714,7 +714,7 @@ def test_a_config_that_does_not_go_with_the_other_files(models, tmp_path, kind, 
 
 
 @pytest.mark.parametrize("name", ["config.json", "piece.model"])
-def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
+def test_files_that_are_not_next_to_the_weights(models, tmp_path, name):
     without_file = shutil.ignore_patterns(name, "manifest.json")
     folder = shutil.copytree(models / "encode", tmp_path / "copy", ignore=without_file)
     line = error_of(load, folder)

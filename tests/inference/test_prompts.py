@@ -102,7 +102,7 @@ def test_search_takes_the_prompt_that_is_named(models, tmp_path, seen, ask):
         assert seen() == {f"{before}bada", *with_prompt("tan: ")}
 
 
-def test_texts_that_begin_with_their_prompt_are_said(models, tmp_path, caplog, capsys):
+def test_warn_about_texts_that_begin_with_their_prompt(models, tmp_path, caplog, capsys):
     """Once for each prompt, if most begin so; of a training with the name of its file."""
     folder = with_reading(
         models, "encode", tmp_path / "model", prompts={"query": "gaga: ", "passage": "lulu: "}

@@ -35,7 +35,7 @@ def compute_cls_states(models, texts):
     return np.concatenate([engine(ids)["sequence"][:, 0] for ids in rows])
 
 
-def test_vectors_as_the_files_say(models, tmp_path):
+def test_embeddings_follow_the_stored_settings(models, tmp_path):
     """The state of [CLS] at layer 1, of length 1, after the default prompt; also from each export."""
     folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
     expected = unit(compute_cls_states(models, [f"kofo: {text}" for text in TEXTS]))

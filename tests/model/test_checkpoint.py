@@ -185,7 +185,7 @@ def test_values_land_under_the_right_names(tmp_path):
 
 
 @pytest.mark.parametrize(("current", "folder"), [(".", "params"), (".", "."), ("params", ".")])
-def test_config_is_found_beside_params(tmp_path, monkeypatch, current, folder):
+def test_find_config_next_to_params(tmp_path, monkeypatch, current, folder):
     """Whether the user names `params` or the folder above it, or is there."""
     make_official(tmp_path, CONFIG, seed=0)
     monkeypatch.chdir(tmp_path / current)
@@ -211,7 +211,7 @@ def test_two_sizes_share_the_tokenizer_in_the_parent_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("folder", "is_found"), [("params", True), ("step_5", False)])
-def test_a_tokenizer_is_looked_for_beside_params_only(tmp_path, folder, is_found):
+def test_find_tokenizer_next_to_params_only(tmp_path, folder, is_found):
     """Any other folder of official files may lie next to files that do not belong to it."""
     make_official(tmp_path, CONFIG, seed=0).rename(tmp_path / folder)
     (tmp_path / "piece.model").write_text("")
@@ -328,7 +328,7 @@ def test_a_changed_manifest(saved, change, is_damage):
         assert line.startswith(str(path)) and (f"delete {path}" in line) is is_damage
 
 
-def test_a_damaged_file_without_a_manifest_is_named(saved):
+def test_name_corrupt_file_without_a_manifest(saved):
     (saved / "manifest.json").unlink()
     file = saved / "model.safetensors"
     content = file.read_bytes()

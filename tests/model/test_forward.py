@@ -37,7 +37,7 @@ class Classifier(paddle.nn.Layer):
         return self.head(self.encoder.pooler(states[:, 0]))
 
 
-def test_it_is_the_packed_form():
+def test_forward_is_packed():
     """States and all gradients within 1e-6 in float32; pads are 0."""
     model = ErnieMModel(CONFIG)
     ids = ids_with_pads()

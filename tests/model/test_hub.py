@@ -152,7 +152,7 @@ def test_fetch_weights_in_the_next_format(hub):
 
 
 @pytest.mark.parametrize("error", ["breaks off", "corrupt"])
-def test_a_download_that_breaks_off_or_is_damaged_is_refused_and_goes_on(hub, error):
+def test_interrupted_or_corrupt_download_resumes(hub, error):
     hub.failure = error
     assert error_of(open_checkpoint, NAME).startswith(f"{NAME}: ")
     hub.failure = ""

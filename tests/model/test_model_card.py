@@ -69,7 +69,7 @@ def test_metadata_for_hubs(facts, config, pipeline):
 
 
 def test_a_card_is_read_again(tmp_path):
-    """A conversion keeps license, base model, languages and scores; "unknown" is no license."""
+    """A conversion keeps license, base model, languages and scores; "unknown" is not a license."""
     metadata = {"license": "mit", "base_model": "someone/model"}
     (tmp_path / CARD).write_text(model_card({**FACTS, "metadata": metadata}, CONFIG, 1), encoding="utf-8")
     kept, scores = read_card(tmp_path)

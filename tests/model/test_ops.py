@@ -50,7 +50,7 @@ def assert_same(plain: list[np.ndarray], arrays: list[np.ndarray], tolerance: fl
         assert np.abs(expected).max() > 1e-3  # something is compared
 
 
-def test_all_rows_once_and_a_fault_comes_out():
+def test_visit_all_rows_once_and_raise_errors():
     """50 rows with a block of 5; an exception in a thread is raised in the caller."""
     visits = np.zeros(50, int)
 

@@ -94,7 +94,7 @@ def test_what_is_written_is_what_differs_from_ernie_m():
         {"unknown": 1},
     ],
 )
-def test_a_reading_that_is_damaged(tmp_path, values):
+def test_corrupt_preprocessing_settings(tmp_path, values):
     folder = tmp_path / "made"
     make_ours(folder)
     change_config(folder, reading=stored(**values) if isinstance(values, dict) else values)
@@ -227,12 +227,12 @@ def test_encoder_in_a_subfolder(tmp_path):
         ({"modules": ("custom.Transformer", "Pooling")}, "modules.json: the module custom.Transformer"),
     ],
 )
-def test_vectors_that_are_not_made_here_are_said(tmp_path, options, error):
+def test_warn_about_unsupported_pooling(tmp_path, options, error):
     (said,) = open_checkpoint(make_sentence_transformer(tmp_path, **options)).preprocessing_errors
     assert said.startswith(f"{tmp_path}/{error}")
 
 
-def test_normalize_before_another_module_is_said(tmp_path):
+def test_warn_about_normalize_before_another_module(tmp_path):
     checkpoint = open_checkpoint(make_sentence_transformer(tmp_path, modules=(*MODULES, "Dense")))
     modules = [f"{tmp_path}/modules.json: the module {name}" for name in ("Normalize", "Dense")]
     assert (checkpoint.preprocessing.normalize, checkpoint.preprocessing_errors) == (False, modules)
@@ -257,7 +257,7 @@ OTHER_KEYS = [
 
 
 @pytest.mark.parametrize(("file", "key", "value"), OTHER_KEYS)
-def test_a_key_that_is_not_handled_is_said(tmp_path, file, key, value):
+def test_warn_about_unknown_keys(tmp_path, file, key, value):
     make_sentence_transformer(tmp_path, prompts={})
     path = tmp_path / file
     contents = json.loads(path.read_text()) if path.is_file() else {}
@@ -278,7 +278,7 @@ def test_a_key_that_is_not_handled_but_empty_says_nothing(tmp_path, empty):
     assert (checkpoint.preprocessing, checkpoint.preprocessing_errors) == (preprocessing, [])
 
 
-def test_keys_that_change_no_vector(tmp_path):
+def test_keys_that_change_no_embedding(tmp_path):
     """As version 6.2 writes them for a model of text."""
     make_sentence_transformer(tmp_path, pooling={"pooling_mode": "mean", "include_prompt": True})
     preprocessing = open_preprocessing(tmp_path)

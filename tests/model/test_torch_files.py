@@ -39,7 +39,7 @@ def test_tensors_are_read_and_plain_values_are_listed(tmp_path, legacy):
     assert "x.bin: " in error_of(tensors.__getitem__, "float16")
 
 
-def test_a_tensor_that_ends_behind_its_storage(tmp_path):
+def test_reject_tensor_beyond_its_storage(tmp_path):
     every_second = np.arange(16, dtype=np.float32)[::2]  # written as 8 elements, with a stride of 2
     write_torch_file(tmp_path / "x.bin", {"tensor": every_second})
     assert "x.bin: " in error_of(torch_files.read, tmp_path / "x.bin")

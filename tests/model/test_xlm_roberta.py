@@ -14,7 +14,7 @@ from tests.foreign import make_bert, make_xlm_r
 from tests.launching import error_of
 
 
-def test_every_tensor_has_its_place(tmp_path):
+def test_map_every_tensor(tmp_path):
     state = make_xlm_r(tmp_path)
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.unknown == []

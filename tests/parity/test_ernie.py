@@ -106,7 +106,7 @@ def to_torch(model, names: list[tuple[str, str]]) -> dict[str, tuple[str, np.nda
 
 
 def load_torch(reference: torch.nn.Module, state: dict[str, np.ndarray]) -> None:
-    """Fill a model of torch. It may lack its table of position numbers, which is no parameter."""
+    """Fill a model of torch. It may lack its table of position numbers, which is not a parameter."""
     tensors = {name: torch.from_numpy(array.copy()) for name, array in state.items()}
     missing, unexpected = reference.load_state_dict(tensors, strict=False)
     assert not unexpected and all("position_ids" in name for name in missing)

@@ -46,7 +46,7 @@ def command(output: Path, piece_model: Path, inputs: dict, **options) -> list[st
 
     Args:
         inputs: what `make_inputs` returned.
-        options: further flags; a value that is no text is written as JSON.
+        options: further flags; a value that is not text is written as JSON.
     """
     words = [sys.executable, "-m", "ernie_m", "build_corpus", "--output", str(output)]
     words += ["--piece_model_path", str(piece_model)]

@@ -132,9 +132,7 @@ def test_text_is_not_tokenized_again(tmp_path, monkeypatch, unfinished, piece_mo
         ("write_shards", Path.unlink),
     ],
 )
-def test_a_damaged_unit_is_named_and_made_again(
-    tmp_path, monkeypatch, piece_model, inputs, reference, damage, stage
-):
+def test_rebuild_corrupt_unit(tmp_path, monkeypatch, piece_model, inputs, reference, damage, stage):
     """All that is no unit is made again without a word."""
     work = tmp_path / "corpus/.build"
     before = getattr(CorpusBuild, stage)

@@ -136,7 +136,7 @@ def test_what_the_notation_refuses(tmp_path, monkeypatch, mono, parallel, messag
 
 
 def test_scripts_and_regions_are_separate_languages(tmp_path, caplog):
-    """Codes of countries are no languages, and stay what they are."""
+    """Codes of countries are not languages, and stay what they are."""
     known = ("pt", "pt_BR", "zh", "zh_Hant", "pes", "prs", "aka", "twi", "sr_Cyrl", "sr_Latn", "ja", "nn")
     names = (*known, "cz", "jp")
     assert len(resolve({name: write_lines(tmp_path / name, ["a"]) for name in names}, {})) == len(names)
@@ -206,7 +206,7 @@ def test_lines_are_lines(tmp_path, data, documents, lines, lengths, empty):
 
 
 @pytest.mark.parametrize("end", ARCHIVES)
-def test_archives_cut_short_or_damaged(tmp_path, end):
+def test_truncated_or_corrupt_archives(tmp_path, end):
     packed = PACKERS[end](TEXT)
     path = tmp_path / f"text{end}"
     middle = len(packed) // 2

@@ -97,7 +97,7 @@ def test_two_processes_train_a_custom_objective(tiny_corpus, tmp_path, two_proce
     assert losses(two_process_runs / "own") == pytest.approx(expected, abs=1e-9, rel=0)
 
 
-def test_two_processes_go_on_from_one(straight, two_process_runs):
+def test_two_processes_resume_from_one(straight, two_process_runs):
     """They resume after 6 of 24 steps, and end with the run of one process, and with its scores."""
     out = two_process_runs / "exact"
     assert_same_run(out, straight)
@@ -150,7 +150,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("sharding_stage", "stop_signal", "exit_code"), [(1, signal.SIGTERM, 0), (0, signal.SIGINT, 130)]
 )
-def test_one_process_goes_on_from_two_that_were_asked_to_stop(
+def test_one_process_resumes_from_two_that_were_stopped(
     straight, tiny_corpus, tmp_path, sharding_stage, stop_signal, exit_code
 ):
     """With stage 1 each process has its part of Adam's state. The signal reaches all of launch.py's group."""

@@ -92,7 +92,7 @@ def test_the_encoder_alone_and_with_its_head(tokenizer, trained):
     ("folder", "head", "lines"),
     [("full", "random", 1), ("full", "{copy}", 1), ("full", "same", 0), ("encoder", "random", 0)],
 )
-def test_a_head_that_is_not_read_is_said(tokenizer, trained, tmp_path, caplog, folder, head, lines):
+def test_warn_about_unused_head(tokenizer, trained, tmp_path, caplog, folder, head, lines):
     caplog.set_level("INFO")
     copy = shutil.copytree(trained / "full", tmp_path / "copy")
     started(tokenizer, encoder=trained / folder, lm_head=head.format(copy=copy))
@@ -298,7 +298,7 @@ def test_initialize_word_embeddings_from_static_model(tokenizer, tmp_path):
     np.testing.assert_allclose(weights[WORDS] @ weights[WORDS].T, expected, atol=1e-4)
 
 
-def test_tables_that_have_no_word_vectors_for_a_corpus(tokenizer, tmp_path):
+def test_reject_tables_without_word_embeddings_for_the_corpus(tokenizer, tmp_path):
     for size, width, error in (
         (tokenizer.vocab_size - 9, 16, "another vocabulary"),
         (tokenizer.vocab_size, 8, "width 8, "),

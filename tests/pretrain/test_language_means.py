@@ -79,7 +79,7 @@ def test_no_held_out_text_gives_no_means(pretrain, tmp_path):
     assert open_checkpoint(out / "encoder").language_means_path is None
 
 
-def test_damaged_means_are_one_line(pretrained, tmp_path):
+def test_corrupt_means_are_one_line(pretrained, tmp_path):
     path = shutil.copytree(pretrained / "full", tmp_path / "full") / LANGUAGE_MEANS
     content = path.read_bytes()
     path.write_bytes(content[:-4])  # the last number is gone

@@ -140,7 +140,7 @@ def test_cut_back_to_a_checkpoint(tmp_path, tail, dropped):
     assert not (tmp_path / "none.jsonl").exists()
 
 
-def test_a_damaged_record_is_named(tmp_path, caplog):
+def test_name_corrupt_record(tmp_path, caplog):
     """A last line that a kill cut short is not."""
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 2}\n{"step": \n{"step": 4}\n{"st')

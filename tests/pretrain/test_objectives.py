@@ -149,7 +149,7 @@ def test_btmlm_fits_whatever_the_length(proportion, positions):
 
 @pytest.mark.parametrize("objective", ["mmlm", "tlm", "camlm", "btmlm"])
 @pytest.mark.parametrize("limit", [12, 32, 600])
-def test_long_examples_are_cut(objective, limit):
+def test_truncate_long_examples(objective, limit):
     """Every example is longer than 32 tokens, and is truncated to the limit; some are shorter than 600."""
     examples = pairs([(500, 300), (10, 300), (300, 9)])
     if objective in ("mmlm", "btmlm"):

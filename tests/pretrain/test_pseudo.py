@@ -142,7 +142,7 @@ def test_allowed_subwords():
     [
         ([10] * 4 + [30] * 3, 7, 3 + 2),
         (range(60, 67), 0, 0),
-        ([VOCABULARY.mask_id] * 7, 0, 3 + 2),  # a placeholder is no token of the sentence
+        ([VOCABULARY.mask_id] * 7, 0, 3 + 2),  # a placeholder is not a token of the sentence
         ([30] * 4 + [10] * 3, 0, 3 + 2),  # nor are those of another sentence
         ([10, 60, 60, 11, 31, 10, 62], 3, 1),  # copied: 10 and 11, then 31; repeated: 60
     ],

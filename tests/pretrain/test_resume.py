@@ -83,7 +83,7 @@ def test_camlm_context_with_masks(straight, pretrain):
     assert camlm.keys() == usual.keys() and camlm != usual
 
 
-def test_a_run_may_go_on_without_its_start(straight, pretrain):
+def test_resume_without_the_initial_checkpoint(straight, pretrain):
     """Its weights were trained on inputs of 32 tokens before, and its own inputs are shorter."""
     short = {"optimizer__steps": 2, "data__max_seq_len": 16, **SHAPE}
     pretrain(**short, init__encoder=str(straight / "full"), run__stop_after_steps=1)

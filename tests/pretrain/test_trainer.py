@@ -72,7 +72,7 @@ def test_a_step_keeps_nothing(pretrain, monkeypatch):
     assert objects[23] - objects[7] < 100  # it would be 16 of each list that a step keeps
 
 
-def test_a_head_that_has_learned_little_when_its_warm_up_ends(pretrain):
+def test_warn_if_the_head_is_undertrained_after_warm_up(pretrain):
     """The step is evaluated, and the warning names the keys of the warm-up."""
     out = pretrain(init__lm_head_warmup_steps=2, optimizer__steps=4, optimizer__warmup_steps=1)
     assert [record["step"] for record in records(out) if "held_out" in record] == [2, 4]

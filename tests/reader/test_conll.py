@@ -334,7 +334,7 @@ def test_warn_about_missing_sentence_ends(tmp_path, caplog):
     assert f"{path}, line 1: a sentence of 600 words" in caplog.text
 
 
-def test_that_a_file_is_not_in_utf_8_is_said_once(tmp_path, caplog):
+def test_warn_once_about_a_file_not_in_utf_8(tmp_path, caplog):
     """With its first such words; `label` reads the lines once more. Another encoding can be given."""
     path = tmp_path / "a.conll"
     path.write_bytes("In O\n\nİzmir\tB-LOC\nkışın\tO\n\n".encode("cp1254"))
@@ -347,7 +347,7 @@ def test_that_a_file_is_not_in_utf_8_is_said_once(tmp_path, caplog):
     assert not caplog.messages
 
 
-def test_all_faults_at_once(tmp_path, caplog):
+def test_all_errors_at_once(tmp_path, caplog):
     """Lines of another width, and tags of none. --on_error skip leaves out their sentences."""
     good, _ = FORMS["conll.conll"]
     path = write(tmp_path / "a.txt", f"a O\n\nb\nc O\n\nd X O\n\n{good.replace(' X Y ', ' ')}")

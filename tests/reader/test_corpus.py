@@ -190,7 +190,7 @@ def test_reject_tampered_manifest(copy, change):
 @pytest.mark.parametrize(
     "name", ["mono/en/train-00001.ids.npy", "parallel/de-en/train-00000.lines.npy", "pieces/de.npy"]
 )
-def test_a_file_that_is_cut_altered_or_missing(copy, name):
+def test_truncated_altered_or_missing_file(copy, name):
     file = copy / name
     content = file.read_bytes()
     file.write_bytes(content[:-1])

@@ -190,7 +190,7 @@ def test_what_cannot_be_fetched_is_listed_and_the_rest_is_prepared(small, tmp_pa
     ],
 )
 @pytest.mark.parametrize("damage", ["cut", "page"])
-def test_damaged_files_are_named(small, tmp_path, part, path, message, damage):
+def test_name_corrupt_files(small, tmp_path, part, path, message, damage):
     """A file that the server has only a part of, and a page instead of it."""
     whole = small.files[path]
     small.files[path] = whole[: len(whole) // 2] if damage == "cut" else b"<html>log in</html>"
@@ -200,7 +200,7 @@ def test_damaged_files_are_named(small, tmp_path, part, path, message, damage):
     assert not list(tmp_path.rglob("*.unpacked"))
 
 
-def test_a_damaged_file_in_an_archive_is_named_and_nothing_stays_unpacked(small, tmp_path):
+def test_name_corrupt_archive_member_and_unpack_nothing(small, tmp_path):
     small.files["/MLQA/MLQA_V1.zip"] = zipped({"MLQA_V1/dev/dev-context-en-question-en.json": "{"})
     assert "dev-context-en-question-en.json" in error_of(get, tmp_path, "mlqa")
     assert not list(tmp_path.rglob("*.unpacked"))
@@ -263,7 +263,7 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_damaged_archives(tmp_path, name):
+def test_corrupt_archives(tmp_path, name):
     (tmp_path / name).write_bytes(ARCHIVES[name])
     assert f"{tmp_path / name}: " in error_of(download.unpack, tmp_path / name, tmp_path / "out")
     assert files(tmp_path) == [name]

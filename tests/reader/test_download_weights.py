@@ -125,7 +125,7 @@ DOWNLOADS = {
 
 
 @pytest.mark.parametrize("case", DOWNLOADS)
-def test_a_download_goes_on_and_two_versions_are_never_mixed(server, tmp_path, case):
+def test_download_resumes_without_mixing_versions(server, tmp_path, case):
     part, version, server.ranges, server.tag, messages = DOWNLOADS[case]
     server.files["/x"] = DATA
     if part:

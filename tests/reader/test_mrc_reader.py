@@ -172,7 +172,7 @@ def test_read_hugging_face_answers(write):
         ([article(qa("1")), article(qa("1"))], "data[1].paragraphs[0].qas[0].id: duplicate id '1'"),
     ],
 )
-def test_faults_are_one_line_with_their_place(write, tmp_path, content, expected):
+def test_errors_are_one_line_with_their_location(write, tmp_path, content, expected):
     line = error_of(read_squad, write(content), "dev")
     assert line.startswith(f"{tmp_path / 'questions.json'}") and expected in line
     if "id" in expected:  # files to predict have ids
@@ -221,7 +221,7 @@ def test_find_tokens():
     spans = np.asarray([(0, 3), (4, 4), (4, 6), (6, 9), (6, 9), (10, 12)], np.int32)
     text = "abc defgh ij"
     assert find_tokens(spans, text, (0, 3)) == (0, 0)
-    assert find_tokens(spans, text, (3, 6)) == (2, 2)  # white space at its ends is no part of an answer
+    assert find_tokens(spans, text, (3, 6)) == (2, 2)  # white space at its ends is not part of an answer
     assert find_tokens(spans, text, (5, 7)) == (2, 4)  # inside of tokens: all of them
     assert find_tokens(spans, text, (10, 12)) == (5, 5)
     assert find_tokens(spans, text, (3, 4)) is None

@@ -110,7 +110,7 @@ def test_language_split_and_group_are_read_where_they_are_named(tmp_path):
     table._replace(rows=[row._replace(texts=np.zeros(2)) for row in table.rows]).meant_for("train")
 
 
-def test_labels_that_stand_for_none_are_left_out_with_other_faults(tmp_path):
+def test_skip_empty_labels_with_other_errors(tmp_path):
     path = tmp_path / "none.csv"
     path.write_text("text,label\nx,a\nno label,-\nof a database,\\N\ny,b\n")
     file = NamedFile(path, "train", ALL_LANGUAGES)

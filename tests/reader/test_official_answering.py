@@ -66,7 +66,7 @@ def test_an_answer_has_whole_words_or_its_own_subwords(tokenizer, text, answer, 
 
 
 def test_skip_training_question_without_answer_span(tokenizer):
-    """A vertical tab is no white space to the words, but it is to the answer."""
+    """A vertical tab is not white space to the words, but it is to the answer."""
     text = "old\x0brome in 1985."
     file = QuestionFile(None, [text], [Question("1", "where", 0, ("old\x0brome",), (0, 8))])
     cut = WindowConfig(60, 10, 20, split_han=False)

@@ -232,7 +232,7 @@ def tmx(units) -> str:
 
 def test_tmx(tmp_path):
     """In the file's order, or in that of the notation; regions, entities, codes and line ends in a text."""
-    # What holds the formatting of another program is no text.
+    # What holds the formatting of another program is not text.
     codes = "".join(f"<{name}>code</{name}>" for name in ("bpt", "ept", "it", "ph", "ut"))
     units = [{"en-GB": f"{a}\n &amp;  more", "fr": "x", "DE": f"{codes}<hi>{b}</hi>"} for a, b in PAIRS]
     pairs = [[f"{a} & more", b] for a, b in PAIRS]
@@ -303,7 +303,7 @@ def test_what_is_refused(tmp_path, monkeypatch, name, content, location):
     assert location in error_of(PairRows, name)
 
 
-def test_plain_text_is_no_other_form(tmp_path):
+def test_plain_text_is_not_another_format(tmp_path):
     for content in (
         "{x} is a set\n",
         "[1] a note\n",

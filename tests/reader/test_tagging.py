@@ -197,7 +197,7 @@ def test_middle_overlap_word_is_tagged_in_the_earlier_window():
     assert (first.tagged_end, second.tagged_start) == (11, 11)  # the first word of the second window is 11
 
 
-def test_a_word_longer_than_a_window_is_cut_and_has_a_label():
+def test_truncate_words_longer_than_a_window():
     """8 subwords fit, and the word has 11."""
     feature = encode("a bcdefghijkl m", O, 2, O, size=10, subwords="all")
     assert feature.ids == ids("<a>" + "<bcdefghi>" + "<m>")

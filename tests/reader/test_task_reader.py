@@ -128,7 +128,7 @@ def test_unknown_labels_need_fit_or_a_label_map(write):
     assert "x.tsv, line 2: " in line and "--label_map_config" in line and "ernie-m fit" in line
 
 
-def test_the_example_writes_the_official_form(tmp_path):
+def test_example_writes_the_official_format(tmp_path):
     """Of a CSV with quotation marks, separators, tabs and line ends in its cells."""
     content = '\ufeffid,text,label\r\n1,"So, ""good"".\r\n\tIndeed.",nice\r\n2,Bad.,"so, so"\r\n'
     (tmp_path / "reviews.csv").write_bytes(content.encode())

@@ -139,7 +139,7 @@ LATER["numbered"] = [f"{n}. {TEXTS[n % 30]}" for n in range(600)]
 
 
 @pytest.mark.parametrize("name", LATER)
-def test_odd_text_behind_the_beginning(tmp_path, name):
+def test_odd_text_after_the_beginning(tmp_path, name):
     """Of a plain and a packed file, of a table and of aligned files; the beginning is even."""
     lines = [*TEXTS * 40, *LATER[name]]
     path = write(tmp_path / "a.txt", lines)
@@ -159,7 +159,7 @@ def test_odd_text_behind_the_beginning(tmp_path, name):
     PairRows(str(table), TableOptions(skip_text_checks=True))
 
 
-def test_few_odd_lines_behind_the_beginning(tmp_path):
+def test_few_odd_lines_after_the_beginning(tmp_path):
     read({"en": str(write(tmp_path / "a.txt", [*TEXTS * 50, *ODD["a tag of the language"][0]]))})
 
 
@@ -196,7 +196,7 @@ def test_text_is_shown_and_taken(tmp_path, caplog, name):
     assert caplog.messages == [f"{path}: en: {line}" for line in EVEN[name][:1]]
 
 
-def test_html_in_some_lines_is_said(tmp_path, caplog):
+def test_warn_about_html_in_some_lines(tmp_path, caplog):
     """It is asked about in most lines."""
     path = write(tmp_path / "a.txt", [f"{text}<br>" if n % 4 == 3 else text for n, text in enumerate(TEXTS)])
     look_at({"en": str(path)})
@@ -239,7 +239,7 @@ def test_check_both_sides(tmp_path, caplog):
     ("name", "header", "count"),
     [("en-ru", [], 0), ("ru-en", [], 2), ("en-el", [], 1), ("pairs", ["query\tpositive"], 0)],
 )
-def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog, name, header, count):
+def test_warn_about_swapped_sides_and_other_languages(tmp_path, caplog, name, header, count):
     """By their scripts, where the name of the file has the languages, and where a corpus is built."""
     path = write(tmp_path / f"{name}.tsv", [*header, *map("\t".join, zip(ENGLISH, RUSSIAN))])
     PairRows(path)
@@ -264,7 +264,7 @@ def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog, name, head
         ("sr_Latn", [CYRILLIC, CYRILLIC], 2),  # each is in another script than its language
     ],
 )
-def test_a_language_in_two_scripts_is_said(tmp_path, caplog, language, files, said):
+def test_warn_about_a_language_in_two_scripts(tmp_path, caplog, language, files, said):
     paths = [str(write(tmp_path / f"{number}", lines)) for number, lines in enumerate(files)]
     look_at({language: paths})
     assert len([line for line in caplog.messages if "Cyrillic" in line]) == said

@@ -76,7 +76,7 @@ def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path, monke
     assert error_of(pickle.loads(in_other_process).__getitem__, 1).startswith(f"{path}: cannot be read")
 
 
-def test_cells_in_quotation_marks_are_said_and_stay(tmp_path, caplog):
+def test_warn_about_cells_in_quotation_marks(tmp_path, caplog):
     """A tab-separated file that pandas wrote doubles the quotation marks in a cell and encloses it."""
     path = tmp_path / "train.tsv"
     path.write_text(f'{HEADER}"a ""man"" sits"\t0\n{ROWS}"a man" and "a dog", \t1\n')

@@ -54,7 +54,7 @@ def test_unknown_words(tmp_path, text, count):
 
 
 @pytest.mark.parametrize(("length", "found"), [(4, "1 of 4"), (7, "1 of 5"), (0, None)])
-def test_rows_that_are_cut_are_counted(tmp_path, caplog, monkeypatch, length, found):
+def test_count_truncated_rows(tmp_path, caplog, monkeypatch, length, found):
     """At most five rows are looked at, from the first to the last, which is too long."""
     monkeypatch.setattr(batching, "_MOST_MEASURED", 5)
     tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model"))

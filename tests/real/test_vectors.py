@@ -106,7 +106,7 @@ def test_saved_again_by_the_library(tmp_path, lines):
 
 
 @pytest.mark.parametrize("target", ["fluid", "paddlenlp", "huggingface"])
-def test_forms_that_cannot_hold_it_refuse(tmp_path, target):
+def test_reject_formats_that_cannot_store_it(tmp_path, target):
     error_of(convert.main, [str(MODEL), str(tmp_path / "out"), "--to", target])
     assert not (tmp_path / "out").exists()
 

@@ -186,7 +186,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_step_is_named_passed_over_and_set_aside(tmp_path, caplog, damage):
+def test_set_corrupt_checkpoint_aside(tmp_path, caplog, damage):
     """All of its files stay. If it is the only one, nothing changes, and the run is refused."""
     step = make_step(tmp_path, 2)
     damage(step)

@@ -84,7 +84,7 @@ def test_a_folder_belongs_to_one_run(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{"])
-def test_a_damaged_identity(tmp_path, content):
+def test_corrupt_fingerprint(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError, match="run.json.*; choose another folder"):
         write_fingerprint(tmp_path / "run.json", {}, "choose another folder")

@@ -123,7 +123,7 @@ def test_bfloat16_is_named_where_a_cpu_has_it(monkeypatch, messages):
         assert sum("--amp bf16" in line for line in messages()) == count
 
 
-def test_what_a_cpu_lacks_is_said_and_computed_in_full_precision(monkeypatch, messages):
+def test_fall_back_to_full_precision_on_a_cpu(monkeypatch, messages):
     for amp, missing, dtype, is_plain in (
         ("fp16", None, "float32", False),
         ("bf16", "a CPU with bfloat16", "float32", False),

@@ -168,7 +168,7 @@ def test_values_on_the_command_line(line, name, value):
         ("inputs: 'a,'", [], "a.yaml: inputs a,: "),
     ],
 )
-def test_wrong_input_is_one_line_that_names_place_and_key(tmp_path, monkeypatch, text, arguments, expected):
+def test_wrong_input_names_location_and_key(tmp_path, monkeypatch, text, arguments, expected):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text(text or "steps: 1")
     assert error_of(parse_options, Config, ["--config", "a.yaml", *arguments]).startswith(expected)
@@ -181,7 +181,7 @@ class Required:
     steps: int = 1
 
 
-def test_all_faults_are_named_at_once(tmp_path):
+def test_name_all_errors_at_once(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("stepz: 1\nsteps: 2.5")
     line = ["--config", str(path), "--zzz", "1", "--steps", "x", "--output", ""]
@@ -200,7 +200,7 @@ def test_all_faults_are_named_at_once(tmp_path):
     assert line.startswith("--modell: ")
 
 
-def test_the_official_form():
+def test_official_command_line():
     """Values need no quotes or brackets. A flag's last value counts, and an empty one undoes the flag."""
     flags = parse_options(Flags, ["--random_seed", "1,2", "--do_test", "F", "--epoch=2"])
     assert parse_options(Flags, ["--random_seed", "[1, 2]"]).random_seed == (1, 2)
@@ -222,7 +222,7 @@ def test_the_official_form():
         ("--on_command_line x", "--on_command_line: unknown option"),
     ],
 )
-def test_mistakes_in_the_official_form(line, expected):
+def test_mistakes_in_official_command_lines(line, expected):
     assert error_of(parse_options, Flags, line.split()).startswith(expected)
 
 
@@ -305,7 +305,7 @@ def test_words_without_a_flag(line, expected):
         ("own a --outputs b", "--outputs: unknown option;"),
     ],
 )
-def test_mistakes_beside_words_without_a_flag(line, location):
+def test_mistakes_next_to_positional_arguments(line, location):
     assert location in error_of(parse_options, WithWords, line.split())
 
 

@@ -56,7 +56,7 @@ def test_log_copy_has_all_lines_from_its_run(tmp_path):
     assert len(path.read_text().splitlines()) == 6
 
 
-def test_a_log_that_is_in_its_place_is_not_copied(tmp_path):
+def test_log_at_its_destination_is_not_copied(tmp_path):
     path = run_log.setup_logging(str(tmp_path), is_copied=True)
     run_log.logger.info("one")
     run_log.copy_log(tmp_path / "folder" / ".." / path.name)
@@ -170,7 +170,7 @@ def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_tear_it(tmp_path, mon
 
 
 @pytest.mark.parametrize(("level", "count"), [(logging.NOTSET, 10), (logging.WARNING, 0)])
-def test_a_program_without_a_log_has_the_lines_on_stderr(monkeypatch, now, capsys, level, count):
+def test_command_without_a_log_writes_to_stderr(monkeypatch, now, capsys, level, count):
     """As a user's own, unless it has said that its log shall have no such lines."""
     monkeypatch.setattr(run_log, "logger", logging.Logger("of a guest", level))
     run_log.logger.parent = logging.Logger("root", logging.WARNING)
@@ -181,7 +181,7 @@ def test_a_program_without_a_log_has_the_lines_on_stderr(monkeypatch, now, capsy
 
 
 def test_in_a_notebook_there_is_its_bar(monkeypatch):
-    """That of tqdm.auto, although stderr is no terminal."""
+    """That of tqdm.auto, although stderr is not a terminal."""
     made = []
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     monkeypatch.setattr("tqdm.auto.tqdm", lambda **options: made.append(options) or tqdm(disable=True))

@@ -136,7 +136,7 @@ def test_embeddings_are_token_means_in_input_order(monkeypatch):
     assert not model.training
 
 
-def test_vectors_in_bfloat16_are_read_as_numbers(monkeypatch):
+def test_read_bfloat16_embeddings(monkeypatch):
     """Autocast returns bfloat16, and without a cast NumPy would read its bits as integers."""
     model = tiny_model()
     sentences = [np.array([0, 7, 8, 2])]

@@ -60,7 +60,7 @@ def test_a_large_index_finds_nearly_all_neighbors(monkeypatch):
     np.testing.assert_allclose(cosines[:, 0], (queries * targets[found[:, 0]]).sum(axis=1), atol=1e-6)
 
 
-def test_a_zero_vector_is_no_fault():
+def test_zero_vector_is_not_an_error():
     english, foreign = bitext(10)
     foreign[3] = 0
     assert np.isfinite(unit(foreign)).all()
