@@ -48,8 +48,12 @@ def test_counting_gpus_changes_no_environment(tmp_path):
     assert run_script(["-c", COUNTING], tmp_path).stdout == "[] None\n"  # a CPU build sees no GPU
 
 
-def test_gpus_without_paddle(tmp_path, monkeypatch):
+def test_visible_gpus_with_and_without_paddle(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "has_gpu", lambda: True)
+    monkeypatch.setattr(launch.subprocess, "check_output", lambda *_, **__: "a line of Paddle\n2\n")
+    for labels, gpus in (("", ["0", "1"]), ("5,7,no such GPU", ["5", "7"])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", labels)
+        assert launch.visible_gpus() == gpus
     monkeypatch.delitem(sys.modules, "paddle")  # or it is found there
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     assert "Paddle is not installed" in error_of(launch.visible_gpus)

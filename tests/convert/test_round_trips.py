@@ -132,8 +132,9 @@ def test_a_classifier_for_several_labels_stays_one(tmp_path, target):
     change_config(tmp_path / "made", reading=stored(multi_label=True))
     assert converted(target, tmp_path / "made", tmp_path / "there").preprocessing.multi_label
     settings = json.loads((tmp_path / "there/config.json").read_text())
-    problem_type = None if target == "ernie-m" else "multi_label_classification"
-    assert settings.get("problem_type") == problem_type
+    expected = ("multi_label_classification", {"no": 0, "maybe": 1, "yes": 2})
+    written = (settings.get("problem_type"), settings.get("label2id"))
+    assert written == ((None, None) if target == "ernie-m" else expected)
     # As a folder that the library has written itself, without our key.
     del settings["reading"]
     (tmp_path / "there/config.json").write_text(json.dumps(settings))

@@ -212,6 +212,8 @@ def test_reject_tokenizer_json_from_other_models(tmp_path, saved, key, change, h
     assert key in line
     assert "replace tokenizer.json by" in line or "corrupt" in line
     assert not (tmp_path / "out").exists()
+    if key == "model":
+        assert error_of(Tokenizer, None, path).startswith(f"{path}: ")
 
 
 def test_a_model_without_a_tokenizer_is_not_converted(tmp_path):

@@ -89,7 +89,8 @@ def test_warn_about_longer_inputs_than_trained(texts, tmp_path, caplog):
     # Weights of which no length is known may have been trained on longer inputs.
     change_config(scratch / "full", **{TRAINED_LENGTH: None})
     (scratch / "full" / MANIFEST).unlink()  # its checksums would refuse the change
-    assert warnings(33, continued("unknown")) == []
+    unknown = continued("unknown")
+    assert warnings(33, unknown) == [] and TRAINED_LENGTH not in unknown.settings
 
 
 ALL_FOUR = {"mmlm": 1, "btmlm": 1, "tlm": 2, "camlm": 4}

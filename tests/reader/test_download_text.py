@@ -141,7 +141,7 @@ def test_languages_by_name(packages, tmp_path, monkeypatch):
     assert len(packages) == 3  # of the first try
     assert {path.name for path in (folder / "train").iterdir()} == {"en-de.tsv", "en.txt", "de.txt"}
     for word in ("en", "eng", "../x", "how"):
-        assert f"LANGUAGES: invalid {word} " in error_of(get, tmp_path / "u", word)
+        assert f"LANGUAGES: invalid {word} " in error_of(get, tmp_path / "u", "de", word)
 
 
 def test_another_file_is_refused(packages, tmp_path, monkeypatch):

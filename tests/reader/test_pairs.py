@@ -88,6 +88,9 @@ def test_negatives(tmp_path):
     read = PairRows(write(tmp_path / "b.tsv", named))
     assert list(read) == [[*PAIRS[n], OTHERS[n], OTHERS[n + 20]] for n in range(20)]
     assert read.header() == ["query", "positive", "negative", "negative"]
+    quotes = [[*HEADER, "negative"], *([f'"{one}"', f'"{other}" x', f'"{one}"'] for one, other in PAIRS[:3])]
+    read = PairRows(write(tmp_path / "c.tsv", quotes), TableOptions(skip_text_checks=True))
+    assert list(read) == quotes[1:]
 
 
 def test_read_positives_and_negatives(tmp_path):

@@ -47,10 +47,9 @@ def folder(tmp_path):
 
 def test_languages_and_files_that_are_named(folder, tmp_path):
     """In the order of the columns; a file of any name has none. The notation is that of other commands."""
-    found = find([str(folder)], tmp_path / "output").pairs
     write_pairs(tmp_path / "my pairs.tsv", LINES, in_language("x"))
-    for source in (str(tmp_path / "my pairs.tsv"), f"en-x<={folder}/en.txt,{folder}/news.de.txt"):
-        found += find([source], tmp_path / "output").pairs
+    notation = f"en-x<={folder}/en.txt,{folder}/news.de.txt"
+    found = find([str(folder), str(tmp_path / "my pairs.tsv"), notation], tmp_path / "output").pairs
     assert {file.name: file.languages for file in found} == {
         "de-en": ("en", "de"),
         "fr-en": ("fr", "en"),
