@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from ernie_m.inference.prediction_options import (
     PredictionOptions,
-    as_list,
-    as_row,
-    in_parts,
-    one_for_each,
+    iter_parts,
     parse_requests,
     parse_text_languages,
+    to_list,
+    to_row,
+    to_values_per_text,
 )
 from ernie_m.inference.tasks import Answer, Choice, Filling, Hit, Prediction, Ranked, Tagged
 from ernie_m.model.preprocessing import Pooling
@@ -126,7 +126,7 @@ def _reload(scores: dict[str, Any] | None, versions: dict[Path, FileVersion], *h
         UserError: as `load`, or the files have changed.
     """
     loaded = load(*how).loaded
-    loaded.reject_others(versions)
+    loaded.check_unchanged(versions)
     return Model(loaded, scores)
 
 
@@ -176,7 +176,7 @@ class Model:
 
     def __repr__(self) -> str:
         loaded = self.loaded
-        purpose = f"for {loaded.own_task}" if loaded.task else "an encoder"
+        purpose = f"for {loaded.default_task}" if loaded.task else "an encoder"
         size = f"{loaded.num_layers} layers of {loaded.config.hidden_size}"
         return f"<ernie_m.Model {str(loaded.folder)!r}, {purpose}, {size}, engine {self.engine}>"
 
@@ -203,7 +203,7 @@ class Model:
         """
         is_pair = isinstance(texts, tuple) and all(isinstance(text, str) for text in texts)
         requests = []
-        for text in as_list([texts] if is_pair else texts, "texts"):
+        for text in to_list([texts] if is_pair else texts, "texts"):
             pair = text if isinstance(text, list | tuple) else [text]
             if not 1 <= len(pair) <= 2 or (len(pair) == 2 and pair[1] is None):
                 raise UserError(f"{text!r} is neither a text nor a pair of texts")
@@ -227,14 +227,14 @@ class Model:
             multi_label: whether several labels can apply to one text.
         """
         shared = {"labels": labels, "hypothesis_template": hypothesis_template, "multi_label": multi_label}
-        requests = [{"text": text, **shared} for text in as_list(texts, "texts")]
+        requests = [{"text": text, **shared} for text in to_list(texts, "texts")]
         return self._answer(ZERO_SHOT, requests)
 
     def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[Tagged]:
         """Tag the words of texts, or lists of words: {"words", "tags", "entities"} for each."""
         requests = [
             {"words": [*text]} if isinstance(text, list | tuple) else {"text": text}
-            for text in as_list(texts, "texts")
+            for text in to_list(texts, "texts")
         ]
         return self._answer(TOKEN_CLASSIFICATION, requests)
 
@@ -277,15 +277,15 @@ class Model:
         """
         import numpy as np
 
-        from ernie_m.reader.batching import BATCH_TOKENS, log_truncated
-        from ernie_m.reader.vocabulary_coverage import find_unknown_words
+        from ernie_m.reader.batching import BATCH_TOKENS, log_truncation
+        from ernie_m.reader.vocabulary_coverage import count_unknown_words_per_text
         from ernie_m.utils.logging import logger
 
         if on_empty not in ("error", "skip"):
             raise UserError(f"invalid on_empty {on_empty!r} (choose from error, skip)")
         if not is_valid(PositiveInt | None, batch_size):
             raise UserError(f"invalid batch_size {batch_size!r} (expected an integer, at least 1)")
-        sentences = as_list(texts, "texts")
+        sentences = to_list(texts, "texts")
         languages = parse_text_languages(center_by_language, len(sentences))
         centered = center_by_language is not False  # also if languages are given
         options = PredictionOptions(
@@ -298,14 +298,16 @@ class Model:
         numbers_of_texts = [number for number, text in enumerate(inputs) if text is not None]
         cut_count = 0
         unknown = []  # indices of texts
-        for numbers in in_parts(numbers_of_texts, "encoding"):
+        for numbers in iter_parts(numbers_of_texts, "encoding"):
             features = predictor.features([inputs[number] for number in numbers])
             part_languages = None if languages is None else [languages[number] for number in numbers]
             embeddings[numbers] = predictor.encode_features(features, part_languages, batch_tokens)
             cut_count += sum(feature.cut for feature in features)
-            unknown_words = find_unknown_words(self.tokenizer, [feature.ids for feature in features])
+            unknown_words = count_unknown_words_per_text(
+                self.tokenizer, [feature.ids for feature in features]
+            )
             unknown += [numbers[index] for index in unknown_words.nonzero()[0]]
-        log_truncated("encode", cut_count, len(inputs), "texts", predictor.max_seq_len)
+        log_truncation("encode", cut_count, len(inputs), "texts", predictor.max_seq_len)
         if unknown:
             logger.warning(
                 "%d of %d texts have out-of-vocabulary words (first: index %d); their embeddings may be "
@@ -351,7 +353,7 @@ class Model:
             raise UserError(
                 f"text must be a str, got {type(text).__name__}. For several texts use index(corpus).search"
             )
-        sentences = as_list(corpus, "corpus")
+        sentences = to_list(corpus, "corpus")
         if not sentences:
             return []
         return self.index(sentences, center_by_language=center_by_language, **options).search(text, top_k)
@@ -381,7 +383,7 @@ class Model:
         if corpus is None and folder is None:
             raise UserError("index: missing corpus (expected texts, or the directory of an index)")
         if corpus is not None:
-            texts = as_list(corpus, "corpus")
+            texts = to_list(corpus, "corpus")
             if not texts:
                 raise UserError("the corpus is empty")
             of_vectors = PredictionOptions(pooling=task_options.pooling, layer=task_options.layer)
@@ -433,16 +435,16 @@ class Model:
                 of another run; scikit-learn is not installed; or the model was exported.
         """
         from ernie_m.fit.fit_model import fit_model
-        from ernie_m.fit.labeled_rows import KINDS, ask_for_kind, build_dataset
+        from ernie_m.fit.labeled_rows import KINDS, build_dataset, reject_ambiguous_labels
         from ernie_m.utils.logging import logger
 
         if folder is not None and os.path.exists(folder):
             raise UserError(f"{folder} already exists. Choose another folder")
         if task not in (None, *KINDS):
             raise UserError(f"invalid task {task!r} (expected {describe_type(Literal[KINDS])})")
-        rows = [as_row(text, number) for number, text in enumerate(as_list(texts, "texts"))]
+        rows = [to_row(text, number) for number, text in enumerate(to_list(texts, "texts"))]
         # A row of a NumPy array is also a list.
-        given = [label.tolist() if hasattr(label, "tolist") else label for label in as_list(labels, "labels")]
+        given = [label.tolist() if hasattr(label, "tolist") else label for label in to_list(labels, "labels")]
         if not rows:
             raise UserError("texts is empty")
         are_lists = all(isinstance(label, list | tuple | set) for label in given)
@@ -453,14 +455,14 @@ class Model:
         dataset = build_dataset(
             kind,
             rows,
-            one_for_each(given, "labels", rows),
+            to_values_per_text(given, "labels", rows),
             [f"label {number:,} (index {number - 1})" for number in range(1, len(rows) + 1)],
-            list(map(str, one_for_each(languages, "languages", rows))),
-            one_for_each(groups, "groups", rows),
+            list(map(str, to_values_per_text(languages, "languages", rows))),
+            to_values_per_text(groups, "groups", rows),
         )
         if (kind, task) == (CLASSIFICATION, None):
-            ask_for_kind(dataset)
-        for issue in dataset.issues():
+            reject_ambiguous_labels(dataset)
+        for issue in dataset.find_issues():
             logger.warning("%s", issue)
         path = None if folder is None else Path(folder)
         fitted = fit_model(self.loaded, dataset, path, finetune, layer)
@@ -475,8 +477,8 @@ class Model:
         Requires a cross-encoder: a regression model from `fit`, or a reranker such as
         BAAI/bge-reranker-v2-m3.
         """
-        sentences = as_list(texts, "texts")
-        if not self.loaded.ranks:
+        sentences = to_list(texts, "texts")
+        if not self.loaded.is_cross_encoder:
             raise UserError(f"{self.loaded.folder}: rank requires a cross-encoder")
         # None would be a single text.
         requests = [{"text_a": query, "text_b": text or ""} for text in sentences]
@@ -505,7 +507,7 @@ class Model:
         """
         predictor = self._predictor(task, options)
         inputs = parse_requests(predictor, requests)
-        return [answer for part in in_parts(inputs, "predicting") for answer in predictor.predict(part)]
+        return [answer for part in iter_parts(inputs, "predicting") for answer in predictor.predict(part)]
 
     def _predictor(self, task: str, options: PredictionOptions) -> Any:
         """Return the predictor of a task with these options, which is created on the first call."""

@@ -19,7 +19,7 @@ from ernie_m.model.device import upload
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.optimization import build_optimizer, is_decayed
 from ernie_m.model.packed_batch import PackedBatch
-from ernie_m.reader.batching import Batches, EncodePairs
+from ernie_m.reader.batching import Batches, TextFeaturizer
 from ernie_m.reader.labels import read_label_map
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.tokenization import Tokenizer
@@ -47,7 +47,7 @@ def train(start: str, train_set: str, label_map: str, kind: str, rate: float, ep
         )
     parallel = fleet.distributed_model(model) if processes > 1 else model
     rows = read_classification(train_set, labels, len(labels))
-    encode = EncodePairs(tokenizer, max_seq_len=256)
+    encode = TextFeaturizer(tokenizer, max_seq_len=256)
     batches = Batches(rows, encode, batch_size, seed=1, rank=rank, world_size=processes)
     for step in batches.stream(epochs):
         for part in step.micro_batches:  # one, if the step has a row for each process

@@ -16,8 +16,8 @@ from ernie_m.model.tasks import (
     REGRESSION,
     TOKEN_CLASSIFICATION,
 )
-from ernie_m.reader.files.find_files import NamedFile, find_tables
-from ernie_m.reader.files.labeled_tables import holds_questions, holds_tags
+from ernie_m.reader.files.find_files import NamedFile, find_labeled_files
+from ernie_m.reader.files.labeled_tables import is_question_file, is_tagged_file
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.tag_schemes import PARTS_OF_SPEECH
 from ernie_m.training.stop_requests import ShutdownHandler
@@ -67,15 +67,15 @@ def main() -> None:
     setup_console()
     output = Path(flags.output)
     with lock_for_writing(output, "--output"):
-        files = find_tables(Path(flags.table), output)
+        files = find_labeled_files(Path(flags.table), output)
         training = [file for file in files if file.split == "train"]
         tests = [file for file in files if file.split != "train"]
         for path in flags.test.split(",") if flags.test else ():
-            tests += find_tables(Path(path), output)
+            tests += find_labeled_files(Path(path), output)
         kind = flags.task
-        if kind is None and holds_questions(training[0].path):
+        if kind is None and is_question_file(training[0].path):
             kind = QUESTION_ANSWERING
-        elif kind is None and holds_tags(training[0].path):
+        elif kind is None and is_tagged_file(training[0].path):
             kind = TOKEN_CLASSIFICATION
         # Imported here, so that --help and errors are fast.
         if kind not in _OF_WORDS:
@@ -84,9 +84,9 @@ def main() -> None:
             raise UserError(f"{flags.table}: {len(training)} training files of {kind}. Merge them into one")
         else:
             prepare()
-            from ernie_m.fit.tags_and_answers import fit_words
+            from ernie_m.fit.tags_and_answers import fit_tags_or_answers
 
-            is_done = fit_words(
+            is_done = fit_tags_or_answers(
                 kind, training[0], tests, flags, output, init_pretraining_params=flags.model, amp=flags.amp
             )
             if is_done and not tests:
@@ -117,10 +117,10 @@ def fit_labels(
     rows = load_dataset(training, flags, kind)
     parts = {str(file.path): load_dataset([file], flags, rows.kind, rows) for file in tests}
     for name, part in ((flags.table, rows), *parts.items()):
-        for issue in part.issues(None if part is rows else rows):
+        for issue in part.find_issues(None if part is rows else rows):
             logger.warning("%s: %s", name, issue)
     raise_errors(
-        rows.errors(),
+        rows.find_split_errors(),
         "Scores require two. Add texts, remove the label, or set --label to another column",
     )
     from ernie_m.fit.fit_model import evaluate_labels, fit_model

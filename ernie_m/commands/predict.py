@@ -25,8 +25,8 @@ from ernie_m.model.tasks import (
     ZERO_SHOT,
     task_named,
 )
-from ernie_m.reader.files.find_files import named_files
-from ernie_m.reader.files.plain_text import split_name
+from ernie_m.reader.files.find_files import split_file_list
+from ernie_m.reader.files.plain_text import split_extensions
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.utils.args import option, parse_options
@@ -67,7 +67,7 @@ class PredictFlags(ModelFlags, LabelOptions):
     """Order of a table's predicted rows: as in the input (table), or lowest confidence first (uncertain)."""
 
     def __post_init__(self) -> None:
-        corpus = [path for _, path in named_files(self.corpus)] if self.corpus else []
+        corpus = [path for _, path in split_file_list(self.corpus)] if self.corpus else []
         if folders := [path for path in corpus if Path(path).is_dir()]:
             raise UserError(f"--corpus {folders[0]} is a folder (expected files, separated by commas)")
         # Do not overwrite existing files or the inputs.
@@ -92,7 +92,7 @@ def main() -> None:
         write_answers,
     )
     from ernie_m.inference.tasks import make_predictor, training_file
-    from ernie_m.reader.files.labeled_tables import TAGGED, open_unlabeled
+    from ernie_m.reader.files.labeled_tables import TAGGED, open_unlabeled_table
 
     options = flags.options()
     settings = read_settings(flags.model)
@@ -101,13 +101,13 @@ def main() -> None:
     path = Path(flags.input)
 
     # Check the input before loading a model, where the format does not depend on it.
-    ask = partial(open_unlabeled, path, flags, errors, columns, are_requests=has_objects(flags.input))
+    ask = partial(open_unlabeled_table, path, flags, errors, columns, are_requests=has_objects(flags.input))
     table = None
     task = flags.task or task_named(str(settings.get("task")))
     if task in TASKS and not TASKS[task].training_file:
         table = ask()
         table.check(read_preprocessing(settings, None).pairs if task in _CLASSIFIERS else False)
-        errors.end(partial(say, file=sys.stderr))
+        errors.report(partial(say, file=sys.stderr))
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
     task = choose_task(flags, model)
     predictor = make_predictor(task, model, options)
@@ -116,8 +116,8 @@ def main() -> None:
     file = None if flags.input == "-" else training_file(task, path, flags, predictor)
     if file is None:
         is_question = task == QUESTION_ANSWERING
-        ways = [TAGGED.format("--columns WORD,TAG")] if task == TOKEN_CLASSIFICATION else []
-        table = table or ask(questions=is_question, ways=ways)
+        alternatives = [TAGGED.format("--columns WORD,TAG")] if task == TOKEN_CLASSIFICATION else []
+        table = table or ask(questions=is_question, alternatives=alternatives)
         table.check(model.preprocessing.pairs if task in _CLASSIFIERS else is_question)
         file = (
             JsonLines(table)
@@ -132,7 +132,7 @@ def main() -> None:
     if all(request.content is None for request in requests):
         say(f"--input {flags.input}: empty input, no predictions", file=sys.stderr)
     write_answers(predictor, requests, file, flags.output)
-    if requests and split_name(flags.output)[0] != ".trec":
+    if requests and split_extensions(flags.output)[0] != ".trec":
         for line in file.summary():
             say(escape_control_characters(line), file=sys.stderr)
 
@@ -143,17 +143,17 @@ def choose_task(flags: PredictFlags, model: "LoadedModel") -> str:
     Raises:
         UserError: the task is not specified, the model is for another task, or an option is for another task.
     """
-    task = flags.task or model.own_task
+    task = flags.task or model.default_task
     if task is None:
         raise UserError(f"--model {flags.model} has no head. Set --task")
-    if task in _CLASSIFIERS and model.own_task in _CLASSIFIERS and task != model.own_task:
-        raise UserError(f"--task {task}: the task of {flags.model} is {model.own_task}. Remove --task")
+    if task in _CLASSIFIERS and model.default_task in _CLASSIFIERS and task != model.default_task:
+        raise UserError(f"--task {task}: the task of {flags.model} is {model.default_task}. Remove --task")
     given = [name for name, tasks in _FOR_TASKS.items() if getattr(flags, name) and task not in tasks]
     if given:
         raise UserError(
             f"--{given[0]} requires task {' or '.join(_FOR_TASKS[given[0]])}, got {task}. Remove --{given[0]}"
         )
-    if split_name(flags.output)[0] == ".trec" and task != SEARCH:
+    if split_extensions(flags.output)[0] == ".trec" and task != SEARCH:
         raise UserError(f"--output {flags.output}: a run file (.trec) requires task search, got {task}")
     return task
 

@@ -17,8 +17,8 @@ from ernie_m.data.prepare_pairs import FOUND, find
 from ernie_m.data.train_vocab import main as train_vocab
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.start import run
-from ernie_m.finetune.retrieval.training_plan import Command, plan_finetuning, plan_steps, scores
-from ernie_m.reader.files.pairs import pair_files
+from ernie_m.finetune.retrieval.training_plan import Command, format_scores, plan_finetuning, plan_steps
+from ernie_m.reader.files.pairs import parse_pair_files
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
@@ -77,7 +77,7 @@ def main() -> None:
     if not split.result.exists():
         run_step(split)
     # Resume only with the same model, files and options.
-    paths = chain.from_iterable(pair_files(file.files)[0] for file in found)
+    paths = chain.from_iterable(parse_pair_files(file.files)[0] for file in found)
     digests = {path: compute_sha256(path) for path in paths}
     fingerprint = {"model": flags.model, "files": digests, "options": options}
     write_fingerprint(output / _PLAN, fingerprint, "choose a new folder")
@@ -103,7 +103,7 @@ def main() -> None:
     if flags.model:
         folders |= {"base model": output / "before", "fine-tuned": output}
     say(
-        f"\n{scores(folders, facts['pairs'])}\n",
+        f"\n{format_scores(folders, facts['pairs'])}\n",
         f"Saved {output / 'best'}.",
         f"Next: {command_name()} serve --model {output / 'best'} --corpus FILE",
     )

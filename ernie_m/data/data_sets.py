@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ernie_m.reader.files.conll import read_words
+from ernie_m.reader.files.conll import read_tagged_words
 from ernie_m.reader.files.find_files import LANGUAGE, SPLIT, SPLITS, NamedFile
-from ernie_m.reader.files.official_tsv import decode, has_quotes, log_quoted, split_cells
+from ernie_m.reader.files.official_tsv import decode_line, has_quotes, log_quoted_rows, split_cells
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.tag_schemes import ENTITIES, JOINT, find_entities, tag_names, to_iob2
+from ernie_m.reader.tag_schemes import ENTITIES, JOINT, find_entities, make_tag_names, to_iob2
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_bytes
 from ernie_m.utils.languages import language_tag
@@ -57,7 +57,7 @@ class DataSet:
     """The file names and formats of a public data set."""
 
     languages: Sequence[str]  # in the order of the paper's tables, then alphabetically
-    names: Sequence[str]  # patterns for `recognize`
+    names: Sequence[str]  # patterns for `parse_file_name`
     read: Callable[[NamedFile, TableOptions], Iterable[Prepared]]
     label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> ordered by id
     ending: str = "tsv"
@@ -99,7 +99,9 @@ def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
     """
     lines = read_bytes(path).removeprefix(codecs.BOM_UTF8).split(b"\n")
     rows = [
-        split_cells(decode(line, path, number)) for number, line in enumerate(lines, 1) if line.strip(b"\r")
+        split_cells(decode_line(line, path, number))
+        for number, line in enumerate(lines, 1)
+        if line.strip(b"\r")
     ]
     first_row = rows[0] if rows else []
     columns = {name: first_row.index(alias) for alias, name in ALIASES.items() if alias in first_row}
@@ -151,7 +153,7 @@ def read_pairs(
         raise UserError(f"{file.path}: no usable row ({reasons or 'the file is empty'})")
     if reasons:
         say(f"dropped: {reasons}")
-    log_quoted(file.path, sum(map(has_quotes, rows)), len(rows), say)
+    log_quoted_rows(file.path, sum(map(has_quotes, rows)), len(rows), say)
     label_names = sorted(set(labels.values()))
     for language, rows_of_language in used.items():
         of_labels, lines = zip(*rows_of_language)
@@ -180,19 +182,19 @@ def read_tags(file: NamedFile, options: TableOptions) -> Iterator[Prepared]:
     """Convert a file of words with entity tags to the official format, with tags in IOB2.
 
     Raises:
-        UserError: see `read_words`.
+        UserError: see `read_tagged_words`.
     """
     types: Counter[str] = Counter()  # type -> number of its entities
     counts: Counter[str] = Counter()  # column of the printed table -> number
     output_lines = ["text_a\tlabel"]
-    for sentence in read_words(file.path, tag_names(ENTITIES), options):
+    for sentence in read_tagged_words(file.path, make_tag_names(ENTITIES), options):
         iob2 = to_iob2(sentence.tags)
         types.update(type_ for type_, _first, _last in find_entities(iob2))
         counts["sentences"] += 1
         counts["words"] += len(sentence.words)
         counts["tags rewritten"] += sum(old != new for old, new in zip(sentence.tags, iob2))
         output_lines.append(f"{JOINT.join(sentence.words)}\t{JOINT.join(iob2)}")
-    in_order = [tag[2:] for tag in tag_names(types) if tag.startswith("B-")]
+    in_order = [tag[2:] for tag in make_tag_names(types) if tag.startswith("B-")]
     counts_by_type = {type_: types[type_] for type_ in in_order}
     yield Prepared(file.language, "\n".join([*output_lines, ""]).encode(), in_order, counts_by_type | counts)
 
@@ -235,7 +237,7 @@ TAGGED = DataSet(
         rf"{LANGUAGE}/{SPLIT}(?:\.(?:tsv|txt|conll))?",
     ),
     read=read_tags,
-    label_names=tag_names,
+    label_names=make_tag_names,
 )
 MLQA = DataSet(
     languages=("en", "es", "de", "ar", "hi", "vi", "zh"),

@@ -15,7 +15,7 @@ from typing import Literal
 
 from ernie_m.data.data_sets import DATA_SETS, RENAMED, WRITTEN, DataSet
 from ernie_m.data.prepare_pairs import prepare_pairs
-from ernie_m.reader.files.find_files import NamedFile, find_files, recognize
+from ernie_m.reader.files.find_files import NamedFile, find_files, parse_file_name
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import write_indices
 from ernie_m.utils.args import option, parse_options
@@ -97,8 +97,8 @@ def find_releases(data_set: DataSet, sources: Iterable[Path], output: Path) -> l
     files = []
     for source in sources:
         known = {
-            path: recognize(Path(path), data_set.names, RENAMED)
-            for path in find_files(source, below=True, output=output)
+            path: parse_file_name(Path(path), data_set.names, RENAMED)
+            for path in find_files(source, recursive=True, excluded=output)
         }
         files_of_source = [file for file in known.values() if file is not None]
         unread = [path for path, file in known.items() if file is None]

@@ -23,22 +23,27 @@ from itertools import chain, islice
 from pathlib import Path
 
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, divide, hold_out, make_text_keys
+from ernie_m.finetune.retrieval.split_pairs import (
+    DedupedPairs,
+    hold_out_rows,
+    make_text_keys,
+    select_training_rows,
+)
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model
-from ernie_m.reader.equal_texts import text_ids
+from ernie_m.reader.equal_texts import hash_texts
 from ernie_m.reader.files.find_files import (
     WITH_BOTH_SIDES,
     check_languages,
     find_files,
     get_stem,
     is_evaluation_path,
-    languages_in_name,
     parse_languages,
-    split_label,
+    parse_languages_in_name,
+    split_language_prefix,
 )
 from ernie_m.reader.files.pairs import PairRows, make_header
-from ernie_m.reader.files.plain_text import LINES, format_from_name, split_name
+from ernie_m.reader.files.plain_text import LINES, format_from_name, split_extensions
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import UNK
@@ -94,7 +99,7 @@ class PairFile:
     @property
     def paths(self) -> str:
         """The paths without the languages of the notation."""
-        return split_label(self.files)[1]
+        return split_language_prefix(self.files)[1]
 
     def sides(self, row: Sequence[str]) -> Sequence[str]:
         """Return the query and the positive of a row, in the order of the languages in `name`."""
@@ -133,18 +138,18 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
     unread = []
     for source in sources:
         # A source may list its files, as in de-en<=a.tsv or a.de,a.en; otherwise it is a file or a folder.
-        label, files = split_label(source)
+        label, files = split_language_prefix(source)
         if label is not None or ("," in source and not Path(source).exists()):
             languages = () if label is None else parse_languages(label, 2)
             pairs.append(PairFile.of(files, languages, files, os.path.dirname(files.split(",")[0])))
             continue
         folder = source if os.path.isdir(source) else os.path.dirname(source)
-        for path in map(Path, find_files(Path(source), below=True, output=output)):
-            ending, stem = split_name(path)[0], get_stem(path)
+        for path in map(Path, find_files(Path(source), recursive=True, excluded=output)):
+            ending, stem = split_extensions(path)[0], get_stem(path)
             last_word = stem.rpartition(".")[2]
             side = ending.removeprefix(".")  # "de" of news.de-en.de, one of two aligned files
             if format_from_name(path) in WITH_BOTH_SIDES:
-                pairs.append(PairFile.of(str(path), languages_in_name(path), stem, folder))
+                pairs.append(PairFile.of(str(path), parse_languages_in_name(path), stem, folder))
             elif format_from_name(path) == LINES and base_language(last_word):
                 text.setdefault(last_word, []).append(str(path))
             elif (side != "bak" and base_language(side)) or side in last_word.split("-"):  # not a backup
@@ -214,12 +219,12 @@ def prepare_pairs(
     found = find(sources, output)
     rows_of = {file: PairRows(file.files, options, all_splits=file.is_evaluation) for file in found.pairs}
     tokens = None
-    keys_of = text_ids
+    keys_of = hash_texts
     if model:
         opened = open_model(open_checkpoint(model))
         tokens = mean_pair_tokens(rows_of, opened.tokenizer, model)
         keys_of = make_text_keys(opened, min(RetrievalFlags.max_seq_len, opened.longest))
-    deduplicate_pairs = [DedupedPairs.of(rows, keys_of) for rows in rows_of.values()]
+    deduplicate_pairs = [DedupedPairs.from_rows(rows, keys_of) for rows in rows_of.values()]
     files_with = Counter(chain.from_iterable(file.languages for file in found.pairs))  # language -> number
     held_out: list[Sequence[int]] = []
     for file, of_file in zip(rows_of, deduplicate_pairs):
@@ -228,14 +233,14 @@ def prepare_pairs(
         if file.is_evaluation:
             held_out.append(range(len(of_file.keys)))
         else:
-            held_out.append(hold_out(of_file, _HELD_OUT, side=int(second > first)))
+            held_out.append(hold_out_rows(of_file, _HELD_OUT, side=int(second > first)))
     if not any(held_out):
         raise UserError(
             f"{', '.join(sources)}: too few pairs for a test set. Provide at least ten, or train "
             "with run_retrieval.py --validation_pairs 0"
         )
     # A row that shares a text with a held-out pair is in neither part.
-    held_out_keys, trained = divide(deduplicate_pairs, held_out)
+    held_out_keys, trained = select_training_rows(deduplicate_pairs, held_out)
     lines = [["pairs", "rows", "trained", "held out", "shares a text with these", ""]]  # the printed table
     facts = {}
     with atomic_dir(output) as folder, open(folder / "train.tsv", "w", encoding="utf-8") as joint:

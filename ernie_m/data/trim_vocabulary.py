@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from ernie_m.reader.batching import windows
+from ernie_m.reader.batching import iter_chunks
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_rules import ERNIE_M, NONE
 from ernie_m.reader.vocabulary import SPECIAL_TOKENS, write_vocab
-from ernie_m.reader.write_tokenizer import read_unigram
+from ernie_m.reader.write_tokenizer import parse_unigram_model
 from ernie_m.utils.errors import UserError
 
 _BLOCK = 10_000  # lines tokenized at a time
@@ -52,14 +52,14 @@ def trim(
             f"{tokenizer.piece_model_path}: cannot trim text rules {tokenizer.text_rules}, which "
             "split subwords further. Remove --trim_vocab_to"
         )
-    model = read_unigram(
+    model = parse_unigram_model(
         tokenizer,
         "removing its subwords would change other words. Remove --trim_vocab_to",
     )
     counts: Counter[int] = Counter()  # subword index -> its frequency in the texts
     for path in texts:
-        for examples in windows(Sentences(path), _BLOCK):
-            counts.update(chain(*tokenizer.subword_numbers([example.text_a for example in examples])))
+        for examples in iter_chunks(Sentences(path), _BLOCK):
+            counts.update(chain(*tokenizer.get_subword_indices([example.text_a for example in examples])))
     if not counts:
         names = ", ".join(map(str, texts))
         raise UserError(f"{names}: no text. --trim_vocab_to requires the text whose subwords are kept")
@@ -105,6 +105,6 @@ def _needed_by_rule_5(tokenizer: Tokenizer, model: ModelProto, numbers: set[int]
     for number in sorted(numbers & tokenizer.digit_comma.keys()):
         # The smaller model must split the digits before the comma in the same way.
         digits = model.pieces[number].piece[:-1].replace("▁", "")
-        numbers.update(tokenizer.subword_numbers([digits])[0])
+        numbers.update(tokenizer.get_subword_indices([digits])[0])
         tokens.update(tokenizer.digit_comma[number])
     return tokens

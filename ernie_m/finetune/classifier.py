@@ -13,9 +13,9 @@ from ernie_m.finetune.metrics import accuracy, pearson, spearman
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.preprocessing import NEITHER, PreprocessingConfig
 from ernie_m.model.tasks import CLASSIFICATION, default_label_names
-from ernie_m.reader.batching import EncodePairs, Example, ExampleBatch
+from ernie_m.reader.batching import Example, ExampleBatch, TextFeaturizer
 from ernie_m.reader.labels import read_label_map
-from ernie_m.reader.task_reader import Examples, read_classification
+from ernie_m.reader.task_reader import ExampleFile, read_classification
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ernie_m.model.packed_batch import LabeledBatch
 
 
-class Classification(Head[Examples]):
+class Classification(Head[ExampleFile]):
     """Single-label classification of texts or pairs of texts; the metric is accuracy.
 
     Args:
@@ -41,7 +41,7 @@ class Classification(Head[Examples]):
     name = CLASSIFICATION
     metric = "acc"
     labels: list[str]
-    encode: EncodePairs
+    encode: TextFeaturizer
     multi_label = False  # whether a text may have several labels or none
 
     def __init__(
@@ -58,7 +58,7 @@ class Classification(Head[Examples]):
         self.pairs = pairs
         self.prompt = prompt
         label_type = np.float32 if self.multi_label else np.int64
-        self.encode = EncodePairs(tokenizer, max_seq_len, label_type, prompt)
+        self.encode = TextFeaturizer(tokenizer, max_seq_len, label_type, prompt)
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
@@ -71,7 +71,7 @@ class Classification(Head[Examples]):
     def preprocessing(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "multi_label": self.multi_label}
 
-    def read(self, path: str | os.PathLike, purpose: str) -> Examples:
+    def read(self, path: str | os.PathLike, purpose: str) -> ExampleFile:
         """Read and validate a file; log a warning about labels without training rows."""
         # None: the label column contains ids.
         label_map = {label: id_ for id_, label in enumerate(self.labels)} if self.named else None
@@ -103,7 +103,7 @@ class Classification(Head[Examples]):
             )
         self.pairs = are_pairs
 
-    def inputs(self, data: Examples) -> np.ndarray:
+    def inputs(self, data: ExampleFile) -> np.ndarray:
         return data.inputs
 
     def loss_and_counts(
@@ -124,27 +124,30 @@ class Classification(Head[Examples]):
 
     def answer(self, prediction: Any) -> dict[str, Any]:
         """Convert a prediction to JSON values, for ernie-m predict and the server."""
-        return {"label": self.labels[prediction.argmax()], "probabilities": self.by_name(prediction)}
+        return {
+            "label": self.labels[prediction.argmax()],
+            "probabilities": self.name_probabilities(prediction),
+        }
 
-    def by_name(self, probabilities: np.ndarray) -> dict[str, float]:
+    def name_probabilities(self, probabilities: np.ndarray) -> dict[str, float]:
         """Return label -> probability, rounded to six decimals, from the probabilities by label id."""
         return {label: round(float(value), 6) for label, value in zip(self.labels, probabilities)}
 
-    def score(self, data: Examples, predictions: list[Any], language: str) -> dict[str, float]:
+    def score(self, data: ExampleFile, predictions: list[Any], language: str) -> dict[str, float]:
         return {"acc": accuracy(self.predicted(data, predictions), self.gold(data))}
 
-    def predicted(self, data: Examples, predictions: list[Any]) -> list[Any]:
+    def predicted(self, data: ExampleFile, predictions: list[Any]) -> list[Any]:
         return [self.labels[probabilities.argmax()] for probabilities in predictions]
 
-    def gold(self, data: Examples) -> list[Any]:
+    def gold(self, data: ExampleFile) -> list[Any]:
         return [self.labels[number] for number in np.array([example.label for example in data])]
 
-    def baseline(self, data: Examples) -> dict[str, float]:
+    def baseline(self, data: ExampleFile) -> dict[str, float]:
         labels = np.array([example.label for example in data])
         prediction = np.arange(len(self.labels)) == np.bincount(labels).argmax()
         return self.score(data, [prediction] * len(data), "")
 
-    def write(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
+    def write(self, path: str | os.PathLike, data: ExampleFile, predictions: list[Any]) -> None:
         """Write a tab-separated line per input: the qid, if any, and the `cells` of the prediction."""
         with atomic_file(path, "w") as file:
             for example, prediction in zip(data, predictions, strict=True):
@@ -224,7 +227,7 @@ class MultiLabelClassification(Classification):
     def answer(self, prediction: Any) -> dict[str, Any]:
         """Convert a prediction to JSON values: the labels with a probability above 0.5, and probabilities."""
         labels = [label for label, probability in zip(self.labels, prediction) if probability > 0.5]
-        return {"labels": labels, "probabilities": self.by_name(prediction)}
+        return {"labels": labels, "probabilities": self.name_probabilities(prediction)}
 
 
 class Regression(Classification):
@@ -244,7 +247,7 @@ class Regression(Classification):
     ):
         self.labels = ["score"]
         self.pairs = pairs
-        self.encode = EncodePairs(tokenizer, max_seq_len, np.float32)
+        self.encode = TextFeaturizer(tokenizer, max_seq_len, np.float32)
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
@@ -258,7 +261,7 @@ class Regression(Classification):
     def preprocessing(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "regression": True}
 
-    def read(self, path: str | os.PathLike, purpose: str) -> Examples:
+    def read(self, path: str | os.PathLike, purpose: str) -> ExampleFile:
         """Read and validate a file with numbers as labels."""
         examples = read_classification(path, labels=purpose != "test", regression=True)
         self.check_pairs(examples, path)
@@ -284,17 +287,17 @@ class Regression(Classification):
     def answer(self, prediction: float) -> dict[str, Any]:
         return {"score": round(prediction, 6)}
 
-    def score(self, data: Examples, predictions: list[Any], language: str) -> dict[str, float]:
+    def score(self, data: ExampleFile, predictions: list[Any], language: str) -> dict[str, float]:
         labels = self.gold(data)
         return {"pearson": pearson(predictions, labels), "spearman": spearman(predictions, labels)}
 
-    def predicted(self, data: Examples, predictions: list[Any]) -> list[float]:
+    def predicted(self, data: ExampleFile, predictions: list[Any]) -> list[float]:
         return predictions
 
-    def gold(self, data: Examples) -> list[Any]:
+    def gold(self, data: ExampleFile) -> list[Any]:
         return [example.label for example in data]
 
-    def baseline(self, data: Examples) -> dict[str, float]:
+    def baseline(self, data: ExampleFile) -> dict[str, float]:
         return {}
 
     def cells(self, prediction: float) -> list[str]:

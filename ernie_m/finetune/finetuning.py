@@ -20,9 +20,9 @@ from ernie_m.finetune.head import Head
 from ernie_m.finetune.run_setup import (
     MultiSeedTraining,
     digest_files,
+    format_official_line,
     make_engine,
     make_fingerprint,
-    official_line,
     open_step,
 )
 from ernie_m.finetune.score_tables import average
@@ -48,7 +48,7 @@ from ernie_m.model.tasks import (
     stored_name,
 )
 from ernie_m.reader.batching import Batches, GlobalBatch
-from ernie_m.reader.labels import check_labels, expand, read_languages
+from ernie_m.reader.labels import expand_patterns, find_label_issues, read_languages
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, Interval
@@ -203,7 +203,7 @@ def read_files(task: Head, patterns: str, purpose: str, language_map: str | None
     phase = "do_val" if purpose == "dev" else "do_test"
     languages = read_languages(language_map) if language_map else None
     files = []
-    file_sets = expand(patterns, languages, f"--{purpose}_set")
+    file_sets = expand_patterns(patterns, languages, f"--{purpose}_set")
     for pattern, path_of_language in file_sets.items():
         # XNLI's recipes have several patterns: their --dev_set contains dev and test files.
         has_others = len(file_sets) > 1
@@ -236,12 +236,12 @@ def check_rows(
     """Log warnings about truncated rows, conflicting labels, and evaluation rows in the training data."""
     has_ids = task.name == CLASSIFICATION and not task.preprocessing().get("regression")
     named: list[tuple[str | Path, Any]] = [(path, train_set) for path in train_paths]  # one, or none
-    trained = None  # `input_hash` of the training rows
+    trained = None  # `hash_input` of the training rows
     for name, data in [*named, *((file.path, file.data) for file in files)]:
-        task.warn_truncated(name, data)
+        task.warn_if_truncated(name, data)
         inputs = task.inputs(data)
         targets, location = (data.targets, data.location) if has_ids else (np.zeros(0), str)
-        for error in check_labels(inputs, targets, location, trained_inputs=trained):
+        for error in find_label_issues(inputs, targets, location, trained_inputs=trained):
             logger.warning("%s: %s", name, error)
         trained = inputs if data is train_set else trained
 
@@ -449,8 +449,8 @@ class FinetuningRun(MultiSeedTraining):
     def log_line(self, interval: Interval) -> str:
         """Return the log line of an interval: epoch, progress in the epoch, and the official line."""
         batch: GlobalBatch = interval.data
-        progress = f"epoch: {batch.epoch}, progress: {batch.progress}/{len(self.train_set)}"
-        return f"{progress}, {official_line(interval, self.total_steps, self.task.measure(interval.sums))}"
+        line = format_official_line(interval, self.total_steps, self.task.measure(interval.sums))
+        return f"epoch: {batch.epoch}, progress: {batch.progress}/{len(self.train_set)}, {line}"
 
     def files(
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
@@ -478,7 +478,7 @@ class FinetuningRun(MultiSeedTraining):
         }
         if self.dev_files:
             facts["selected_by"] = f"{task.metric}, {flags.select_on}, {self.dev_files[0].pattern}"
-        return self.files_with(engine, masters, evaluation, settings, facts, self._unread)
+        return self.collect_model_files(engine, masters, evaluation, settings, facts, self._unread)
 
 
 def effective_batch_size(flags: FinetuneFlags, processes: int) -> int:

@@ -17,7 +17,7 @@ from ernie_m.finetune.custom_metric import CustomMetric
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.tasks import TASKS
-from ernie_m.reader.batching import EncodeExamples, warn_truncated
+from ernie_m.reader.batching import Featurizer, warn_if_truncated
 from ernie_m.reader.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Head(ABC, Generic[Data]):
     shuffles = True
     official = False
     prompt = ""
-    encode: EncodeExamples
+    encode: Featurizer
 
     # Methods that each task defines
 
@@ -76,9 +76,9 @@ class Head(ABC, Generic[Data]):
             purpose: "train", "dev", or "test" (labels are not required).
         """
 
-    def warn_truncated(self, name: str | os.PathLike, data: Data) -> None:
+    def warn_if_truncated(self, name: str | os.PathLike, data: Data) -> None:
         """Log warnings about truncated rows, and about text that the vocabulary does not cover."""
-        warn_truncated(name, data, self.encode, "rows")
+        warn_if_truncated(name, data, self.encode, "rows")
 
     def baseline(self, data: Data) -> dict[str, float]:
         """Return the scores of the majority baseline, metric -> percent; {} if the task has none."""
@@ -90,7 +90,7 @@ class Head(ABC, Generic[Data]):
 
     @abstractmethod
     def inputs(self, data: Data) -> np.ndarray:
-        """Return the hash of each row, sentence or question of a file by `input_hash`, int64 [N]."""
+        """Return the hash of each row, sentence or question of a file by `hash_input`, int64 [N]."""
 
     @abstractmethod
     def loss_and_counts(

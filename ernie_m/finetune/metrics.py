@@ -69,10 +69,10 @@ def pearson(predicted: ArrayLike, labels: ArrayLike) -> float:
 
 def spearman(predicted: ArrayLike, labels: ArrayLike) -> float:
     """Compute Spearman's rank correlation in percent; ties have their mean rank."""
-    return pearson(_ranks(predicted), _ranks(labels))
+    return pearson(_compute_ranks(predicted), _compute_ranks(labels))
 
 
-def _ranks(values: ArrayLike) -> np.ndarray:
+def _compute_ranks(values: ArrayLike) -> np.ndarray:
     """Return the rank of each number, from 1, float64 [n]; ties have their mean rank."""
     # `distinct_indices`: the index of each number among the distinct ones in ascending order.
     _, distinct_indices, counts = np.unique(values, return_inverse=True, return_counts=True)

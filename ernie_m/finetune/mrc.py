@@ -16,14 +16,14 @@ from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.model.tasks import QUESTION_ANSWERING
 from ernie_m.reader import mrc_reader as windows
-from ernie_m.reader.batching import log_truncated, sample_evenly
-from ernie_m.reader.labels import ALL_LANGUAGES, input_hash
+from ernie_m.reader.batching import log_truncation, sample_evenly
+from ernie_m.reader.labels import ALL_LANGUAGES, hash_input
 from ernie_m.reader.mrc_reader import (
     AnswerBatch,
     AnswerWindows,
-    EncodeInOrder,
-    EncodeWindows,
+    OfficialWindowFeaturizer,
     WindowConfig,
+    WindowFeaturizer,
     make_official_windows,
     split_words,
     tokenize_words,
@@ -149,7 +149,9 @@ class QuestionAnswering(Head[AnswerWindows]):
         self.max_answer_length = max_answer_length
         self.n_best = n_best
         self.rules = rules
-        self.encode = EncodeInOrder(tokenizer, cut) if self.official else EncodeWindows(tokenizer, cut)
+        self.encode = (
+            OfficialWindowFeaturizer(tokenizer, cut) if self.official else WindowFeaturizer(tokenizer, cut)
+        )
         self.make_windows = make_official_windows if self.official else windows.make_windows
 
     @classmethod
@@ -189,15 +191,15 @@ class QuestionAnswering(Head[AnswerWindows]):
     def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
         return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.make_windows)
 
-    def warn_truncated(self, name: str | os.PathLike, data: AnswerWindows) -> None:
+    def warn_if_truncated(self, name: str | os.PathLike, data: AnswerWindows) -> None:
         """Log warnings about truncated questions, and about contexts that the vocabulary does not cover."""
         warn_if_unsuited(name, self.tokenizer, [window.context_ids for window in sample_evenly(data)])
         most = self.cut.max_query_length
-        log_truncated(name, sum(data.cut), len(data.cut), "questions", most, "max_query_length")
+        log_truncation(name, sum(data.cut), len(data.cut), "questions", most, "max_query_length")
 
     def inputs(self, data: AnswerWindows) -> np.ndarray:
         file = data.file
-        hashes = [input_hash(question.text, file.contexts[question.context]) for question in file.questions]
+        hashes = [hash_input(question.text, file.contexts[question.context]) for question in file.questions]
         return np.array(hashes, np.int64)
 
     def targets(self, batch: AnswerBatch) -> np.ndarray:
@@ -290,7 +292,7 @@ class QuestionAnswering(Head[AnswerWindows]):
         """
         return [
             self._rank_question(
-                data, question, [predictions[window] for window in data.question_windows(question)]
+                data, question, [predictions[window] for window in data.get_question_windows(question)]
             )
             for question in range(len(data.file.questions))
         ]

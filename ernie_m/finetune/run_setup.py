@@ -74,7 +74,7 @@ def output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[Ou
     # Files that --overwrite must not remove; %d stands for the seed in run_retrieval.py.
     paths = [path for name in _READ if (path := getattr(flags, name, None))]
     sources = {path.replace("%d", str(seed)) for path in paths for seed in flags.seeds}
-    step = resumed_step(flags)
+    step = find_resumed_step(flags)
     its_model = step or f"{flags.checkpoints}/best (the last step_N if there is no best)"
     rules = FolderRules(
         ways_out="choose another --checkpoints, or start over with --overwrite true. To train its model "
@@ -98,7 +98,7 @@ def output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[Ou
         yield folder
 
 
-def resumed_step(flags: TrainingFlags) -> Path | None:
+def find_resumed_step(flags: TrainingFlags) -> Path | None:
     """Return the path of --init_checkpoint if it has a training state to resume from, otherwise None."""
     path = flags.init_checkpoint
     return Path(path) if path and has_state(Path(path)) else None
@@ -141,7 +141,7 @@ def _digest_initial_weights(flags: TrainingFlags, starts: Iterable[Checkpoint | 
     Raises:
         UserError: --init_checkpoint has a training state of another seed than --random_seed.
     """
-    if step := resumed_step(flags):
+    if step := find_resumed_step(flags):
         _, saved = read_state(step)
         if flags.seeds != (saved["seed"],):
             raise UserError(
@@ -224,7 +224,7 @@ def make_loop_config(flags: TrainingFlags) -> LoopConfig:
     )
 
 
-def official_line(interval: Interval, total_steps: int, measure: str) -> str:
+def format_official_line(interval: Interval, total_steps: int, measure: str) -> str:
     """Format a log line as the official code.
 
     Args:
@@ -263,7 +263,7 @@ class MultiSeedTraining(Trainable):
             "loss": interval.sums["loss"] / interval.sums["steps"] if interval.sums["steps"] else None,
         }
 
-    def files_with(
+    def collect_model_files(
         self,
         engine: Engine,
         masters: Mapping[str, Tensor],

@@ -13,11 +13,22 @@ from ernie_m.finetune.metrics import accuracy, entity_scores
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
-from ernie_m.reader.batching import WINDOW_EXAMPLES, log_truncated, windows
-from ernie_m.reader.files.official_tags import Sentence, entities_on_marks, has_marks_apart, read_tagged
-from ernie_m.reader.labels import input_hash, read_label_map
-from ernie_m.reader.tag_schemes import check_tag_map, inside_labels
-from ernie_m.reader.task_reader import IGNORED, EncodeTagged, EncodeTaggedOfficially, TaggedBatch, word_scores
+from ernie_m.reader.batching import WINDOW_EXAMPLES, iter_chunks, log_truncation
+from ernie_m.reader.files.official_tags import (
+    Sentence,
+    compute_punctuation_entity_rate,
+    has_separate_punctuation,
+    read_tagged_tsv,
+)
+from ernie_m.reader.labels import hash_input, read_label_map
+from ernie_m.reader.tag_schemes import check_tag_map, get_inside_labels
+from ernie_m.reader.task_reader import (
+    IGNORED,
+    OfficialTaggingFeaturizer,
+    TaggedBatch,
+    TaggingFeaturizer,
+    compute_word_scores,
+)
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
@@ -47,14 +58,14 @@ class Tagging(Head[Sequence[Sentence]]):
     Args:
         labels: the tags in the order of their ids.
         max_seq_len: maximum length of a window in tokens.
-        label_pieces: see `ernie_m.reader.task_reader.EncodeTagged`.
+        label_pieces: see `ernie_m.reader.task_reader.TaggingFeaturizer`.
         scheme: the tagging scheme of the files, a key of `ernie_m.reader.tag_schemes.SCHEMES`.
     """
 
     name = TOKEN_CLASSIFICATION
     metric = "f1"
     labels: list[str]
-    encode: EncodeTagged
+    encode: TaggingFeaturizer
     marks_apart = True  # whether prediction splits marks from words; see `split_words`
 
     def __init__(
@@ -68,8 +79,8 @@ class Tagging(Head[Sequence[Sentence]]):
         self.labels = list(labels)
         self.scheme = scheme
         # The id of I-X for that of B-X. Tags without prefixes have no inside tags.
-        self.inside_label = [*range(len(labels))] if scheme == "NONE" else inside_labels(self.labels)
-        encode_class = EncodeTaggedOfficially if self.official else EncodeTagged
+        self.inside_label = [*range(len(labels))] if scheme == "NONE" else get_inside_labels(self.labels)
+        encode_class = OfficialTaggingFeaturizer if self.official else TaggingFeaturizer
         self.encode = encode_class(tokenizer, max_seq_len, self.inside_label, label_pieces)
 
     @classmethod
@@ -117,22 +128,22 @@ class Tagging(Head[Sequence[Sentence]]):
     def read(self, path: str | os.PathLike, purpose: str) -> list[Sentence]:
         """Read and validate a file; training files are also checked by `check_words`."""
         ids = {label: id_ for id_, label in enumerate(self.labels)}
-        sentences = read_tagged(path, ids, self.scheme, labels=purpose != "test")
+        sentences = read_tagged_tsv(path, ids, self.scheme, labels=purpose != "test")
         if purpose == "train":
             self.check_words(sentences, path)
         return sentences
 
     def check_words(self, sentences: Sequence[Sentence], path: str | os.PathLike) -> None:
         """Set `marks_apart` by the training sentences, and log a warning if their tags seem misaligned."""
-        self.marks_apart = has_marks_apart(sentences)
+        self.marks_apart = has_separate_punctuation(sentences)
         begins = [id_ for id_, label in enumerate(self.labels) if label.startswith("B-")]
-        share = entities_on_marks(sentences, begins)
+        share = compute_punctuation_entity_rate(sentences, begins)
         if share > _MOST_ON_MARKS:
             line = "%s: %.0f %% of the entities start with a punctuation mark, so the tags may be misaligned"
             logger.warning(line, path, 100 * share)
 
     def inputs(self, data: Sequence[Sentence]) -> np.ndarray:
-        return np.array([input_hash(" ".join(sentence.words)) for sentence in data], np.int64)
+        return np.array([hash_input(" ".join(sentence.words)) for sentence in data], np.int64)
 
     def loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
@@ -167,10 +178,10 @@ class Tagging(Head[Sequence[Sentence]]):
         If several tokens of a word are labeled, the word has the tag whose expansion (B-X I-X I-X ...) is the
         most probable.
         """
-        # [R, T, C], in float64 because `word_scores` sums along T.
+        # [R, T, C], in float64 because `compute_word_scores` sums along T.
         logits = outputs["logits"].astype(np.float64)
-        scores = word_scores(logits, batch.words, self.inside_label)  # [W, C]
-        return _by_sentence(scores.argmax(-1), batch)
+        scores = compute_word_scores(logits, batch.words, self.inside_label)  # [W, C]
+        return _split_by_sentence(scores.argmax(-1), batch)
 
     def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
         gold = [sentence.labels for sentence in data if sentence.labels is not None]
@@ -196,8 +207,10 @@ class Tagging(Head[Sequence[Sentence]]):
         """Write the words with their tags by `write_conll`, and log the number of truncated words."""
         write_conll(path, self.tagged(data, predictions))
         total = sum(len(sentence.words) for sentence in data)
-        cut = sum(feature.cut for window in windows(data, WINDOW_EXAMPLES) for feature in self.encode(window))
-        log_truncated(path, cut, total, "words", self.encode.max_seq_len)
+        cut = sum(
+            feature.cut for window in iter_chunks(data, WINDOW_EXAMPLES) for feature in self.encode(window)
+        )
+        log_truncation(path, cut, total, "words", self.encode.max_seq_len)
 
     def tagged(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
         """Yield each sentence with its gold and predicted tags."""
@@ -234,7 +247,7 @@ class OfficialTagging(Tagging):
         window, first_subword, subword_count = batch.words.T  # [W] each
         outside = len(self.labels) - 1  # O has the last id
         word_labels = np.where(subword_count > 0, subword_labels[window, first_subword], outside)  # [W]
-        labels_of_sentences = _by_sentence(word_labels, batch)
+        labels_of_sentences = _split_by_sentence(word_labels, batch)
         lengths = (batch.labels != IGNORED).sum(1)  # [R]; only padding is ignored
         return [
             OfficialPrediction(
@@ -258,7 +271,7 @@ class OfficialTagging(Tagging):
         return super().tagged(data, [prediction.words for prediction in predictions])
 
 
-def _by_sentence(labels: np.ndarray, batch: TaggedBatch) -> list[np.ndarray]:
+def _split_by_sentence(labels: np.ndarray, batch: TaggedBatch) -> list[np.ndarray]:
     """Split the label ids of the words of a batch, [W], by sentence."""
     return np.split(labels, np.cumsum(batch.lengths)[:-1])
 

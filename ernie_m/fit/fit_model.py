@@ -11,7 +11,12 @@ import numpy as np
 from ernie_m.finetune.classifier import sigmoid, softmax
 from ernie_m.fit.labeled_rows import LabeledDataset
 from ernie_m.fit.scores import EvaluationResult
-from ernie_m.fit.split_rows import MANY_NEAR_DUPLICATES, join_translations, near_duplicate_share, split_rows
+from ernie_m.fit.split_rows import (
+    MANY_NEAR_DUPLICATES,
+    estimate_near_duplicate_share,
+    join_translations,
+    split_rows,
+)
 from ernie_m.inference.load import LoadedModel, load, load_opened
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.model.checkpoint.key_mapping import encoder_shapes
@@ -52,7 +57,7 @@ def fit_model(
 
     Returns:
         The trained model, and its predictions for rows that it was not trained on, or None if the rows cannot
-        be evaluated (`LabeledDataset.errors`). After a stop request, a single None.
+        be evaluated (`LabeledDataset.find_split_errors`). After a stop request, a single None.
 
     Raises:
         UserError: the model is an export, or fine-tuning has no output directory.
@@ -70,12 +75,13 @@ def fit_model(
     encode = make_predictor(EMBEDDING, loaded, options)
     limit = min(_LONGEST, loaded.longest) if whole else encode.max_seq_len
     prompt = "" if whole else loaded.preprocessing.prompt(NEITHER)
-    rows.task(loaded.tokenizer, limit, prompt).warn_truncated(name, rows.examples)
+    rows.make_task(loaded.tokenizer, limit, prompt).warn_if_truncated(name, rows.examples)
     embeddings = encode.vectors([" ".join(filter(None, example[:2])) for example in rows.examples])
     if len(np.unique(rows.languages)) > 1:
         rows = rows._replace(groups=join_translations(rows.groups, rows.languages, embeddings))
     elif (
-        not rows.are_pairs and (share := near_duplicate_share(rows.groups, embeddings)) > MANY_NEAR_DUPLICATES
+        not rows.are_pairs
+        and (share := estimate_near_duplicate_share(rows.groups, embeddings)) > MANY_NEAR_DUPLICATES
     ):
         logger.warning(
             "%s: %.0f %% of the texts are near-duplicates; scores may be inflated by leakage. "
@@ -89,10 +95,10 @@ def fit_model(
 
         stop = ShutdownHandler(active=False) if stop is None else stop
         return finetune_model(loaded, rows, output, limit, name, stop)
-    scored = None if rows.errors() else _cross_validate(embeddings, rows)
-    fitted = _fitted(loaded, rows, *_head(embeddings, rows), encode.layer)
+    scored = None if rows.find_split_errors() else _cross_validate(embeddings, rows)
+    fitted = _build_classifier(loaded, rows, *_fit_head(embeddings, rows), encode.layer)
     if output is None:
-        return _in_memory(fitted, loaded), scored
+        return _load_in_memory(fitted, loaded), scored
     _save(fitted, rows, output)
     return load(output, engine=loaded.engine_name), scored
 
@@ -104,7 +110,7 @@ def evaluate_labels(loaded: LoadedModel, rows: LabeledDataset, name: str) -> Eva
         name: the source of the rows, for warnings.
     """
     predictor = make_predictor(CLASSIFICATION, loaded)
-    predictor.task.warn_truncated(name, rows.examples)
+    predictor.task.warn_if_truncated(name, rows.examples)
     return EvaluationResult(rows, np.array(predictor.predictions(predictor.task.encode(rows.examples))))
 
 
@@ -118,13 +124,13 @@ def _cross_validate(vectors: np.ndarray, rows: LabeledDataset) -> EvaluationResu
     parts = split_rows(rows.kind, rows.targets, rows.groups)
     for part in parts:
         others = np.setdiff1d(np.arange(len(vectors)), part)
-        weight, bias = _head(vectors[others], rows.some(others))
+        weight, bias = _fit_head(vectors[others], rows.select_rows(others))
         outcomes[part] = (sigmoid if rows.kind == MULTI_LABEL else softmax)(vectors[part] @ weight + bias)
     groups = len(np.unique(rows.groups))  # duplicates and translations are in one fold
     return EvaluationResult(rows, outcomes, f"{len(parts)}-fold cross-validation over {groups:,} groups")
 
 
-def _head(vectors: np.ndarray, rows: LabeledDataset) -> tuple[np.ndarray, np.ndarray]:
+def _fit_head(vectors: np.ndarray, rows: LabeledDataset) -> tuple[np.ndarray, np.ndarray]:
     """Fit a logistic regression on embeddings, and return its weight [H, C] and bias [C], float32.
 
     A label that all rows have is always predicted, and a label without rows never.
@@ -156,7 +162,7 @@ def _head(vectors: np.ndarray, rows: LabeledDataset) -> tuple[np.ndarray, np.nda
     return weight, bias
 
 
-def _fitted(
+def _build_classifier(
     loaded: LoadedModel, rows: LabeledDataset, weight: np.ndarray, bias: np.ndarray, layer: int
 ) -> OpenedModel:
     """Build a classifier from the encoder of a checkpoint up to a layer, and a linear head.
@@ -171,7 +177,7 @@ def _fitted(
     if layer == 0 and not loaded.config.is_static:
         raise UserError("invalid layer 0 (expected an encoder layer, at least 1)")
     config = replace(loaded.config, num_hidden_layers=layer)
-    checkpoint = loaded.reopened()  # it may have more layers than a classifier from `fit`
+    checkpoint = loaded.reopen_checkpoint()  # it may have more layers than a classifier from `fit`
     tensors = checkpoint.tensors
     head = {"classifier.weight": weight, "classifier.bias": bias}
     shapes = {name: tensors.shape(name) for name in encoder_shapes(config) if name in tensors}
@@ -188,7 +194,7 @@ def _fitted(
         config=config,
         task=CLASSIFICATION,
         labels=rows.names,
-        settings=rows.kept(),
+        settings=rows.to_settings(),
         preprocessing=loaded.preprocessing.for_task(
             prompt, pooling=MEAN_OF_TOKENS, multi_label=several, pairs=False
         ),
@@ -196,7 +202,7 @@ def _fitted(
     return OpenedModel(fitted, config, loaded.tokenizer, loaded.folder)
 
 
-def _in_memory(fitted: OpenedModel, loaded: LoadedModel) -> LoadedModel:
+def _load_in_memory(fitted: OpenedModel, loaded: LoadedModel) -> LoadedModel:
     """Load a classifier without saving it. On OpenVINO, it shares the compiled encoder of `loaded`."""
     classifier = load_opened(fitted, loaded.folder, amp=loaded.amp, engine=loaded.engine_name)
     classifier.is_saved = False
@@ -223,7 +229,7 @@ def _save(fitted: OpenedModel, rows: LabeledDataset, output: Path) -> None:
     }
     weights = {name: np.asarray(array, np.float32) for name, array in fitted.checkpoint.tensors.items()}
     architecture = TASKS[CLASSIFICATION].model_class
-    files = collect_files(weights, fitted.config, architecture, settings | rows.kept(), facts)
+    files = collect_files(weights, fitted.config, architecture, settings | rows.to_settings(), facts)
     with atomic_dir(output) as new:
         write_native(new, fitted.tokenizer)
         files.write(new)

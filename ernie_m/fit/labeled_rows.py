@@ -15,19 +15,19 @@ from ernie_m.model.preprocessing import COLUMNS, GIVEN
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.batching import Example
 from ernie_m.reader.files.find_files import NamedFile
-from ernie_m.reader.files.labeled_tables import read_labeled
+from ernie_m.reader.files.labeled_tables import read_labeled_table
 from ernie_m.reader.files.row_errors import MOST_ERRORS
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import (
     ALL_LANGUAGES,
-    check_labels,
+    find_label_issues,
     find_missing_labels,
-    input_hash,
+    has_mixed_types,
+    hash_input,
+    is_label_score,
     is_missing_label,
-    is_mixed,
     is_printed_collection,
-    is_score,
-    normal_label,
+    normalize_label,
     parse_number,
 )
 from ernie_m.reader.tokenization import Tokenizer
@@ -87,33 +87,33 @@ class LabeledDataset(NamedTuple):
 
     @property
     def inputs(self) -> np.ndarray:
-        """`input_hash` of each row, int64 [N]."""
-        return np.array([input_hash(*example[:2]) for example in self.examples])
+        """`hash_input` of each row, int64 [N]."""
+        return np.array([hash_input(*example[:2]) for example in self.examples])
 
-    def kept(self) -> dict[str, Any]:
+    def to_settings(self) -> dict[str, Any]:
         """Return the settings of the dataset that are stored in the config.json of a trained model."""
         given = [self.given[name] for name in self.names]
         return ({GIVEN: given} if given != self.names else {}) | (
             {COLUMNS: self.columns} if self.columns else {}
         )
 
-    def some(self, numbers: Sequence[int]) -> "LabeledDataset":
+    def select_rows(self, numbers: Sequence[int]) -> "LabeledDataset":
         """Return the dataset of the rows at these indices."""
         return self._replace(
-            examples=_at(numbers, self.examples),
+            examples=_select_items(numbers, self.examples),
             languages=self.languages[numbers],
             groups=self.groups[numbers],
-            locations=_at(numbers, self.locations),
+            locations=_select_items(numbers, self.locations),
         )
 
-    def task(self, tokenizer: Tokenizer, max_seq_len: int, prompt: str = "") -> Classification:
+    def make_task(self, tokenizer: Tokenizer, max_seq_len: int, prompt: str = "") -> Classification:
         """Return the training task of the dataset: its head, loss and tokenization."""
         if self.kind == REGRESSION:
             return Regression(tokenizer, max_seq_len, self.are_pairs)
         task_class = MultiLabelClassification if self.kind == MULTI_LABEL else Classification
         return task_class(tokenizer, self.names, max_seq_len, prompt=prompt, pairs=self.are_pairs)
 
-    def errors(self) -> list[str]:
+    def find_split_errors(self) -> list[str]:
         """Return the reasons why the rows cannot be split for an evaluation; [] if they can."""
         if len(np.unique(self.groups)) < 2:
             return [f"{self.locations[0]}: all rows have the same text or group"]
@@ -122,13 +122,15 @@ class LabeledDataset(NamedTuple):
         for number, name in enumerate(self.names if self.kind == CLASSIFICATION else ()):
             rows = np.flatnonzero(targets == number)
             if len(np.unique(self.groups[rows])) < 2:
-                similar = [other for other in self.names if other != name and _fold(other) == _fold(name)]
+                similar = [
+                    other for other in self.names if other != name and _fold_case(other) == _fold_case(name)
+                ]
                 hint = f" (did you mean '{similar[0]}'?)" if similar else ""
                 location = self.locations[rows[0]]
                 errors.append(f"{location}: the label '{name}' has only one text or group{hint}")
         return errors
 
-    def issues(self, training: "LabeledDataset | None" = None) -> Iterator[str]:
+    def find_issues(self, training: "LabeledDataset | None" = None) -> Iterator[str]:
         """Yield warnings about conflicting labels, leakage, unknown languages, and similar label names.
 
         Args:
@@ -137,19 +139,19 @@ class LabeledDataset(NamedTuple):
         ids = np.unique(self.targets, axis=0, return_inverse=True)[1].reshape(-1)
         labels = () if self.kind == REGRESSION else ids
         trained = None if training is None else training.inputs
-        yield from check_labels(self.inputs, labels, self.locations.__getitem__, trained)
+        yield from find_label_issues(self.inputs, labels, self.locations.__getitem__, trained)
         languages = np.unique(self.languages).tolist()
         if unknown := [name for name in languages if name and not language_tag(name)]:
             yield f"unknown languages, each treated as a separate one: {join_items(unknown)}"
         same: dict[str, list[str]] = {}
         for name in self.names if training is None else ():
-            same.setdefault(_fold(name), []).append(f"'{name}'")
+            same.setdefault(_fold_case(name), []).append(f"'{name}'")
         for names in same.values():
             if len(names) > 1:
                 yield f"the labels {join_items(names)} differ only in case or white space"
 
 
-def _fold(label: str) -> str:
+def _fold_case(label: str) -> str:
     """Return a label without case and white space."""
     return "".join(label.casefold().split())
 
@@ -175,7 +177,7 @@ def load_dataset(
         kind is None and bool(options.label_separator or "," in (options.label or ""))
     )
     purpose = "dev" if like else "train"
-    tables = [read_labeled(file.path, options, several).meant_for(purpose) for file in files]
+    tables = [read_labeled_table(file.path, options, several).select_split(purpose) for file in files]
     columns = tables[0].columns
     has_scores = columns.get("label", "").lower() == "score"
     found = kind or (MULTI_LABEL if several else REGRESSION if has_scores else CLASSIFICATION)
@@ -205,17 +207,17 @@ def load_dataset(
             "remove it from --label"
         )
     if (kind, found, like) == (None, CLASSIFICATION, None):
-        ask_for_kind(rows)
+        reject_ambiguous_labels(rows)
     return rows
 
 
-def ask_for_kind(rows: LabeledDataset) -> None:
+def reject_ambiguous_labels(rows: LabeledDataset) -> None:
     """Check that the labels of a classification dataset cannot be several labels per cell, or scores.
 
     Raises:
         UserError: a label is ambiguous, and requires --task.
     """
-    parts_of = [{*filter(None, map(normal_label, _BETWEEN_LABELS.split(name)))} for name in rows.names]
+    parts_of = [{*filter(None, map(normalize_label, _BETWEEN_LABELS.split(name)))} for name in rows.names]
     counts = Counter(chain.from_iterable(parts_of))
     numbers = [parse_number(name) for name in rows.names]
     are_whole = all(number is not None and number.is_integer() for number in numbers)
@@ -295,12 +297,12 @@ def build_dataset(
     values: list[Any]
     if kind == REGRESSION:
         _reject_thousands(labels, locations)
-        values, others = _numbers(labels)
+        values, others = _parse_numbers(labels)
     else:
-        of_rows = [list(map(_named, some if kind == MULTI_LABEL else [some])) for some in labels]
+        of_rows = [list(map(_normalize_name, some if kind == MULTI_LABEL else [some])) for some in labels]
         for some in reversed(of_rows):
             given.update(reversed(some))
-        none = _missing_labels(kind, of_rows)
+        none = _find_missing_labels(kind, of_rows)
         names = like.names if like else sorted(given.keys() - none)
         if len(names) * len(labels) > _MOST_CELLS:
             raise UserError(
@@ -308,17 +310,22 @@ def build_dataset(
                 f"{len(names):,} labels). For so many labels use retrieval: train on pairs of a text and "
                 "its label with ernie-m train"
             )
-        errors += _type_errors(kind, labels)
-        values, others = _ids(kind, of_rows, names, none)
+        errors += _find_type_errors(kind, labels)
+        values, others = _parse_targets(kind, of_rows, names, none)
     errors += others
     if errors:
         kept = sorted({*range(len(labels))}.difference(number for number, _ in errors))
         fix = "" if on_error is None else "Fix these rows, or set --on_error skip to drop them"
         skip = bool(kept) and on_error == "skip"
         raise_errors([f"{locations[number]}: {what}" for number, what in errors], fix, skip)
-        columns = _at(kept, labels), _at(kept, locations), _at(kept, languages), _at(kept, groups)
-        return build_dataset(kind, _at(kept, texts), *columns, like)
-    if kind == MULTI_LABEL and names and all(map(is_score, names)):
+        columns = (
+            _select_items(kept, labels),
+            _select_items(kept, locations),
+            _select_items(kept, languages),
+            _select_items(kept, groups),
+        )
+        return build_dataset(kind, _select_items(kept, texts), *columns, like)
+    if kind == MULTI_LABEL and names and all(map(is_label_score, names)):
         raise UserError(
             f"{locations[0]}: invalid labels {labels[0]!r} (expected label names, got numbers). Give a list "
             "of names, or in a table one column per label, with --label A,B,C"
@@ -329,14 +336,14 @@ def build_dataset(
     if len({*given.values()}) < len(given):
         raise UserError("labels: two labels are equal in Python, such as 1 and True. Use strings")
     examples = [Example(*row, label=value) for row, value in zip(texts, values)]
-    keys = [(row, ("text", input_hash(*example[:2]))) for row, example in enumerate(examples)]
+    keys = [(row, ("text", hash_input(*example[:2]))) for row, example in enumerate(examples)]
     keys += [(row, ("group", group)) for row, group in enumerate(groups) if group not in ("", None)]
     in_groups = join_rows(keys, (), len(examples))
     tags = np.array([*map(language_group, languages)])
     return LabeledDataset(kind, examples, names, tags, in_groups, list(locations), given, {})
 
 
-def _numbers(labels: Sequence[Any]) -> tuple[list[float | None], _NumberedErrors]:
+def _parse_numbers(labels: Sequence[Any]) -> tuple[list[float | None], _NumberedErrors]:
     """Parse the label of each row as a number, None if it is not one, and return the errors of such rows."""
     values = [parse_number(str(label)) for label in labels]
     return values, [
@@ -346,50 +353,53 @@ def _numbers(labels: Sequence[Any]) -> tuple[list[float | None], _NumberedErrors
     ]
 
 
-def _type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
+def _find_type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
     """Return the errors of rows with a name among decimals, or with names and numbers in one list."""
     errors = []
     decimals = any(isinstance(label, Real) and (parse_number(str(label)) or 0) % 1 for label in labels)
     for number, some in enumerate(labels):
         if decimals and isinstance(some, str) and parse_number(some) is None:
             errors.append((number, f"invalid label '{some}' (other labels are decimals). {_NUMBER}"))
-        if kind == MULTI_LABEL and is_mixed(some):
+        if kind == MULTI_LABEL and has_mixed_types(some):
             what = "mixes names with numbers or true and false. Give a list of names"
             errors.append((number, f"{format_value(some)} {what}"))
     return errors
 
 
-def _missing_labels(kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]]) -> set[str]:
+def _find_missing_labels(kind: str, labels_by_row: Sequence[Sequence[tuple[str, Any]]]) -> set[str]:
     """Return the label names that are placeholders for a missing label.
 
     Args:
-        of_rows: the names and labels of each row, from `_named`.
+        labels_by_row: the names and labels of each row, from `_normalize_name`.
     """
-    counts = Counter(name for some in of_rows for name, _ in some)
+    counts = Counter(name for some in labels_by_row for name, _ in some)
     return find_missing_labels(counts) if kind == CLASSIFICATION else set(filter(is_missing_label, counts))
 
 
-def _ids(
-    kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]], names: Sequence[str], none: Collection[str]
+def _parse_targets(
+    kind: str,
+    labels_by_row: Sequence[Sequence[tuple[str, Any]]],
+    names: Sequence[str],
+    missing_labels: Collection[str],
 ) -> tuple[list[Any], _NumberedErrors]:
     """Return the target of each row, a label id or a multi-hot tuple, and the errors of invalid labels.
 
     Args:
-        of_rows: the names and labels of each row, from `_named`.
+        labels_by_row: the names and labels of each row, from `_normalize_name`.
         names: the names of the labels, in the order of their ids.
-        none: placeholders for a missing label.
+        missing_labels: placeholders for a missing label.
     """
     ids = {name: id_ for id_, name in enumerate(names)}
     fix = "Rename the label, or remove the row (in a table with --filter 'COLUMN!=LABEL')"
     errors = []
-    for number, some in enumerate(of_rows):
+    for number, some in enumerate(labels_by_row):
         for name, label in some:
-            if (name in none and name not in ids) or is_printed_collection(name):
+            if (name in missing_labels and name not in ids) or is_printed_collection(name):
                 what = f"invalid label {label!r} (expected a string that does not mean 'none'). {fix}"
                 errors.append((number, what))
             elif name not in ids:
                 errors.append((number, f"unknown label '{name}' (trained on: {join_items(names)})"))
-    has = [{ids.get(name) for name, _ in some} for some in of_rows]
+    has = [{ids.get(name) for name, _ in some} for some in labels_by_row]
     if kind == CLASSIFICATION:
         return [row.pop() for row in has], errors
     return [tuple(int(id_ in row) for id_ in ids.values()) for row in has], errors
@@ -410,12 +420,12 @@ def raise_errors(errors: Sequence[str], fix: str = "", skip: bool = False) -> No
         logger.warning("dropped: %s", line)
 
 
-def _at(numbers: Sequence[int], column: Sequence[T]) -> list[T]:
+def _select_items(numbers: Sequence[int], column: Sequence[T]) -> list[T]:
     """Return the items of a column at these row indices."""
     return [column[number] for number in numbers]
 
 
-def _named(label: Any) -> tuple[str, Any]:
+def _normalize_name(label: Any) -> tuple[str, Any]:
     """Return the normalized name of a label, "" if its type is invalid, and the label as a Python value."""
-    name = normal_label(str(label)) if isinstance(label, str | Real | np.bool_) else ""
+    name = normalize_label(str(label)) if isinstance(label, str | Real | np.bool_) else ""
     return name, label.item() if hasattr(label, "item") else label

@@ -32,7 +32,7 @@ class EvaluationResult(NamedTuple):
             return self.outcomes
         return self.outcomes.argmax(axis=1) if self.rows.kind == CLASSIFICATION else self.outcomes > 0.5
 
-    def most_frequent(self) -> "EvaluationResult":
+    def majority_baseline(self) -> "EvaluationResult":
         """Return the result of the majority baseline, which always predicts the most frequent label."""
         targets = self.rows.targets
         counts = (
@@ -77,7 +77,7 @@ class EvaluationResult(NamedTuple):
         names = np.unique(self.rows.languages).tolist()
         numbers = {name: np.flatnonzero(self.rows.languages == name) for name in names}
         parts = {
-            name: EvaluationResult(self.rows.some(rows), self.outcomes[rows])
+            name: EvaluationResult(self.rows.select_rows(rows), self.outcomes[rows])
             for name, rows in numbers.items()
         }
         return parts if len(parts) > 1 else {}
@@ -107,7 +107,7 @@ class EvaluationResult(NamedTuple):
         summary |= {"by_language": of_languages} if of_languages else {}
         if self.rows.kind == REGRESSION:
             return summary
-        return summary | {"most_frequent": self.most_frequent().measures(), "by_label": self.by_label()}
+        return summary | {"most_frequent": self.majority_baseline().measures(), "by_label": self.by_label()}
 
     def text(self, name: str) -> str:
         """Format all metrics in % as tables, below the title.
@@ -124,11 +124,11 @@ class EvaluationResult(NamedTuple):
         )
         of_languages = [["language", "rows", *names, *(["majority baseline"] * has_labels)]]
         for language, part in self.by_language().items():
-            baseline = part.most_frequent()._cells()[:1] if has_labels else []
+            baseline = part.majority_baseline()._cells()[:1] if has_labels else []
             of_languages.append([language or "(none)", f"{len(part.outcomes):,}", *part._cells(), *baseline])
         of_labels = [["label", "rows", "precision", "recall", "F1"]]
         if has_labels:
-            of_all.append(["majority baseline", *self.most_frequent()._cells()])
+            of_all.append(["majority baseline", *self.majority_baseline()._cells()])
             for label, (rows, *scores) in ((label, row.values()) for label, row in self.by_label().items()):
                 of_labels.append([str(label), f"{rows:,}", *(f"{score:.1f}" for score in scores)])
         tables = [format_columns(lines) for lines in (of_all, of_languages, of_labels) if lines[1:]]

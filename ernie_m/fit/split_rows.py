@@ -74,10 +74,10 @@ def join_translations(groups: np.ndarray, languages: np.ndarray, vectors: np.nda
         languages: the language of each row, str [N].
         vectors: the embedding of each row, float32 [N, H].
     """
-    return join_rows(enumerate(groups.tolist()), _translations(vectors, languages), len(groups))
+    return join_rows(enumerate(groups.tolist()), _find_translations(vectors, languages), len(groups))
 
 
-def near_duplicate_share(groups: np.ndarray, vectors: np.ndarray) -> float:
+def estimate_near_duplicate_share(groups: np.ndarray, vectors: np.ndarray) -> float:
     """Estimate the fraction of texts that have a near-duplicate, from a sample.
 
     Args:
@@ -88,27 +88,27 @@ def near_duplicate_share(groups: np.ndarray, vectors: np.ndarray) -> float:
     near = unit(vectors[rows] - vectors[rows].mean(axis=0))
     sample = near[:: math.ceil(len(near) / _SAMPLE)]
     counts = [
-        ((part @ near.T >= _NEAR_DUPLICATE).sum(axis=1) > 1).sum() for part in _few(sample)
+        ((part @ near.T >= _NEAR_DUPLICATE).sum(axis=1) > 1).sum() for part in _split_into_chunks(sample)
     ]  # the first neighbor is the row itself
     return sum(counts) / len(sample)
 
 
-def _few(vectors: np.ndarray) -> list[np.ndarray]:
+def _split_into_chunks(vectors: np.ndarray) -> list[np.ndarray]:
     """Split embeddings [N, H] into parts of at most 500 rows, to bound the memory of similarity matrices."""
     return np.array_split(vectors, math.ceil(len(vectors) / 500))
 
 
-def _nearest(vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _find_nearest(vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find the nearest neighbor of each embedding among `others`, all of unit length.
 
     Returns:
         The cosine similarity, float32 [N], and the index in `others`, int64 [N].
     """
-    numbers = np.concatenate([(part @ others.T).argmax(axis=1) for part in _few(vectors)])
+    numbers = np.concatenate([(part @ others.T).argmax(axis=1) for part in _split_into_chunks(vectors)])
     return (vectors * others[numbers]).sum(axis=1), numbers
 
 
-def _translations(vectors: np.ndarray, languages: np.ndarray) -> Iterator[tuple[int, int]]:
+def _find_translations(vectors: np.ndarray, languages: np.ndarray) -> Iterator[tuple[int, int]]:
     """Yield pairs of rows that are probably translations: mutual nearest neighbors in two languages.
 
     If few rows of two languages are translated, pairs with a cosine below `_SURE_COSINE` are excluded. If
@@ -125,8 +125,8 @@ def _translations(vectors: np.ndarray, languages: np.ndarray) -> Iterator[tuple[
     nearest: dict[int, tuple[float, int]] = {}  # row -> cosine and index of the nearest
     paired: set[int] = set()
     for (rows, ours), (other_rows, theirs) in combinations(parts, 2):
-        cosines, best = _nearest(ours, theirs)
-        back_cosines, back = _nearest(theirs, ours)
+        cosines, best = _find_nearest(ours, theirs)
+        back_cosines, back = _find_nearest(theirs, ours)
         is_mutual = back[best] == np.arange(len(rows))
         is_sure = is_mutual & (cosines >= _SURE_COSINE)
         if 2 * is_sure.sum() > min(len(rows), len(other_rows)):

@@ -11,17 +11,17 @@ from ernie_m.finetune.mrc import QuestionAnswering
 from ernie_m.finetune.run_seeds import run_finetuning
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.model.tasks import QUESTION_ANSWERING, TOKEN_CLASSIFICATION
-from ernie_m.reader.files.conll import read_words
+from ernie_m.reader.files.conll import read_tagged_words
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import write_indices
-from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, tag_names, to_iob2
+from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, make_tag_names, to_iob2
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import UserError, join_items
 from ernie_m.utils.files import atomic_dir, atomic_file, remove
 
 
-def fit_words(
+def fit_tags_or_answers(
     kind: str,
     training: NamedFile,
     tests: Sequence[NamedFile],
@@ -54,7 +54,7 @@ def fit_words(
         paths, of_tags = write_official_tags([training, *tests], options, folder, are_entities)
         given |= of_tags
     else:
-        options.reject_others(training.path, "questions in SQuAD format")
+        options.reject_unused(training.path, "questions in SQuAD format")
     flags = FinetuneFlags(
         train_set=paths[0],
         dev_set=",".join(paths[1:]) or None,
@@ -95,12 +95,12 @@ def write_official_tags(
         UserError: a file cannot be read, or has a tag that the first file does not have.
     """
     first, *others = (file.path for file in files)
-    sentences_of = [read_words(first, () if are_entities else None, options=options)]
+    sentences_of = [read_tagged_words(first, () if are_entities else None, options=options)]
     tags = {*chain.from_iterable(sentence.tags for sentence in sentences_of[0])}
     mark_entities = bool(sentences_of[0][0].written)
     labels = tags if mark_entities else None  # they also determine the scheme of the others
-    sentences_of += [read_words(path, labels, options=options) for path in others]
-    names = tag_names({tag[2:] for tag in tags - {OUTSIDE}}) if mark_entities else sorted(tags)
+    sentences_of += [read_tagged_words(path, labels, options=options) for path in others]
+    names = make_tag_names({tag[2:] for tag in tags - {OUTSIDE}}) if mark_entities else sorted(tags)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, (file, sentences) in enumerate(zip(files, sentences_of)):

@@ -53,7 +53,7 @@ def finetune_model(
         See `ernie_m.fit.fit_model.fit_model`.
     """
     distributed.init()
-    opened = open_model(loaded.reopened())
+    opened = open_model(loaded.reopen_checkpoint())
     flags = FinetuneFlags(
         init_pretraining_params=str(loaded.folder),
         train_set=name,
@@ -68,18 +68,18 @@ def finetune_model(
     )
     flags = apply_model_defaults(flags, opened)
     # Both runs use the learning rate, decay and epochs of the run on all rows.
-    task = rows.task(opened.tokenizer, flags.max_seq_len)
+    task = rows.make_task(opened.tokenizer, flags.max_seq_len)
     flags = choose_hyperparameters(flags, opened.config, len(rows.examples), task.name)
     folder = output.with_name(f"{output.name}.training")
     scored = None
-    if not rows.errors():
+    if not rows.find_split_errors():
         held_out = split_rows(rows.kind, rows.targets, rows.groups)[0]
-        trained = rows.some(np.setdiff1d(np.arange(len(rows.examples)), held_out))
+        trained = rows.select_rows(np.setdiff1d(np.arange(len(rows.examples)), held_out))
         logger.info("training: 2 runs, without %d held-out rows and on all rows", len(held_out))
         trainer = _train(folder / "scores", flags, opened, trained, stop)
         if trainer is None:
             return None
-        scored_rows = rows.some(held_out)
+        scored_rows = rows.select_rows(held_out)
         file = LanguageFile("", "", output, scored_rows.examples)
         predicted = predict_files(task, trainer.engine, [file], flags.prediction, labeled=False, stop=stop)
         if predicted is None:
@@ -94,7 +94,7 @@ def finetune_model(
         return None
     files = trainer.task.files(trainer.engine, trainer.engine.masters(), None)
     with atomic_dir(output) as new:
-        replace(files, config_json={**files.config_json, **rows.kept()}).write(new)
+        replace(files, config_json={**files.config_json, **rows.to_settings()}).write(new)
     remove(folder)
     return load(output, engine=loaded.engine_name, amp=loaded.amp), scored
 
@@ -110,7 +110,7 @@ def _train(
     rules = FolderRules(ways_out=f"delete {folder.parent}", contents=())
     run = OutputDir(folder, rules, flags.keep_checkpoints)
     with run.locked():
-        task = rows.task(opened.tokenizer, flags.max_seq_len)
+        task = rows.make_task(opened.tokenizer, flags.max_seq_len)
         training = _Training(task, flags, opened, rows.examples)
         content = repr((rows.kind, rows.examples)).encode("utf-8", "surrogatepass")
         training.fingerprint = {**training.fingerprint, "rows": hashlib.sha256(content).hexdigest()}

@@ -19,14 +19,14 @@ from ernie_m.model.open_model import apply_embedding_defaults, open_model
 from ernie_m.reader.batching import (
     BATCH_TOKENS,
     WINDOW_TEXTS,
-    EncodeExamples,
     Example,
-    encode_in_windows,
-    warn_truncated,
+    Featurizer,
+    encode_in_chunks,
+    warn_if_truncated,
 )
-from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
+from ernie_m.reader.files.aligned_lines import Sentences, read_sentences_by_language
 from ernie_m.reader.files.labeled_tables import read_texts
-from ernie_m.reader.files.official_tsv import is_official
+from ernie_m.reader.files.official_tsv import is_official_tsv
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.training.prefetch import prefetch
 from ernie_m.utils.checksums import MANIFEST, write_manifest
@@ -53,15 +53,15 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     setup_console()
     with lock_for_writing(flags.output_dir, "--output_dir"), atomic_dir(flags.output_dir) as folder:
         if flags.data_format == "text":
-            flags.reject_others(flags.data_set, "lines of text")
+            flags.reject_unused(flags.data_set, "lines of text")
             texts = Sentences(flags.data_set)
-        elif is_official(Path(flags.data_set)):  # read lazily from disk
-            flags.reject_others(flags.data_set, "tables in the official format")
+        elif is_official_tsv(Path(flags.data_set)):  # read lazily from disk
+            flags.reject_unused(flags.data_set, "tables in the official format")
             texts = read_classification(flags.data_set, labels=False)
         else:
             texts = [Example(*row) for row in read_texts(Path(flags.data_set), flags)]
         encode, encoder = open_encoder(flags)
-        warn_truncated(flags.data_set, texts, encode.encode)
+        warn_if_truncated(flags.data_set, texts, encode.encode)
         given = (folder, encoder, texts, encode.encode, flags.dtype, flags.batch_size * encode.max_seq_len)
         if flags.vectors == "official":
             write_official(*given)
@@ -120,9 +120,9 @@ def get_language_means(
         return encode.get_language_means()
     tokenizer = encode.model.tokenizer
     embeddings = {}
-    for language, sentences in sentences_by_language(flags.center_on).items():
+    for language, sentences in read_sentences_by_language(flags.center_on).items():
         ids = tokenizer.encode_batch(sentences)
-        embeddings[language] = encoder.vectors(tokenizer.sentences(ids, encode.max_seq_len))
+        embeddings[language] = encoder.vectors(tokenizer.build_sentence_inputs(ids, encode.max_seq_len))
     return LanguageCentering.of(embeddings)
 
 
@@ -167,7 +167,7 @@ def write_official(
     folder: Path,
     encoder: SentenceEncoder,
     texts: Sequence,
-    encode: EncodeExamples,
+    encode: Featurizer,
     dtype: str = "float32",
     batch_tokens: int = BATCH_TOKENS,
     window: int = WINDOW_TEXTS,
@@ -207,7 +207,7 @@ def write_embeddings(
     folder: Path,
     encoder: SentenceEncoder,
     texts: Sequence,
-    encode: EncodeExamples,
+    encode: Featurizer,
     dtype: str = "float32",
     batch_tokens: int = BATCH_TOKENS,
     window: int = WINDOW_TEXTS,
@@ -235,7 +235,7 @@ def _windows(
     encoder: SentenceEncoder,
     compute: Callable[[np.ndarray], R],
     texts: Sequence,
-    encode: EncodeExamples,
+    encode: Featurizer,
     batch_tokens: int,
     window: int,
 ) -> Iterator[tuple[list[np.ndarray], Iterator[tuple[list[int], R]]]]:
@@ -255,7 +255,7 @@ def _windows(
             yield rows, batch
             progress.update(len(rows))
 
-    with prefetch(partial(encode_in_windows, texts, encode, window), ahead=2) as windows:
+    with prefetch(partial(encode_in_chunks, texts, encode, window), ahead=2) as windows:
         for features in windows:
             ids = [feature.ids for feature in features]
             yield ids, batches(ids)

@@ -186,7 +186,7 @@ def _core() -> Any:
 
 
 @contextmanager
-def _in_one_line(source: object, failure: str = "cannot run it") -> Iterator[None]:
+def _translate_errors(source: object, failure: str = "cannot run it") -> Iterator[None]:
     """Translate OpenVINO's exceptions within the context into a UserError that names the model.
 
     Args:
@@ -239,7 +239,7 @@ class OpenVinoEngine:
 
     def _start(self) -> None:
         """Compile the graph."""
-        with _in_one_line(self.source):
+        with _translate_errors(self.source):
             self._compiled = _core().compile_model(self._graph, "CPU", self._settings)
         self._of_thread = threading.local()
 
@@ -253,7 +253,7 @@ class OpenVinoEngine:
         count, length = ids.shape
         padded = np.full([count, length + -length % _COLUMNS], self.pad_id, np.int64)
         padded[:, :length] = ids
-        with _in_one_line(self.source):
+        with _translate_errors(self.source):
             arrays = self._of_thread.request.infer([padded]).values()
         if any(len(array) != count for array in arrays):
             raise UserError(f"{self.source}: OpenVINO requires a CPU with AVX. Set --engine paddle-eager")
@@ -263,7 +263,7 @@ class OpenVinoEngine:
         }
 
 
-def _leave_to_parent() -> None:
+def _reset_after_fork() -> None:
     """After a fork, make the child recompile its graphs, whose threads exist only in the parent.
 
     The inherited graphs are never freed, because freeing would wait for those threads.
@@ -273,7 +273,7 @@ def _leave_to_parent() -> None:
         engine._compiled = None
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def finite_outputs(run: GraphRunner, source: object) -> GraphRunner:
@@ -289,7 +289,7 @@ def encoder_engine(weights: Weights, config: ErnieMConfig, layer: int, amp: str)
         UserError: a weight is not finite, or as `OpenVinoEngine`.
     """
     graph = OpenVinoGraph(weights, config, EMBEDDING, layer)
-    with _in_one_line(weights.source):
+    with _translate_errors(weights.source):
         graph.write()
         results = [graph.ops.result(graph.node_of[name]) for name in graph.outputs]
         model = library().Model(results, [graph.node_of["input_ids"]])
@@ -307,7 +307,7 @@ def onnx_engine(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -
     Raises:
         UserError: the file cannot be read, or as `OpenVinoEngine`.
     """
-    with _in_one_line(path, "cannot load it. Export it again"):
+    with _translate_errors(path, "cannot load it. Export it again"):
         graph = _core().read_model(path)
     return OpenVinoEngine(graph, path, config, task, has_pooled)
 

@@ -30,7 +30,7 @@ from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, PIECES, VOC
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.preprocessing import COLUMNS, GIVEN, READING, stored_preprocessing
 from ernie_m.model.tasks import EMBEDDING, TASKS, stored_name
-from ernie_m.reader.batching import padded_batches
+from ernie_m.reader.batching import iter_padded_batches
 from ernie_m.reader.write_tokenizer import write_native
 from ernie_m.utils.checksums import CARD, MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, install_command
@@ -80,7 +80,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, graph_forma
     ordinary_ids = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
     rows = random_rows(loaded.longest, ordinary_ids, tokenizer.cls_id, tokenizer.sep_id)
     expected = run_all(task, engine, rows, pad_id)
-    graph = ExportedGraph(loaded.part(task), task, layer, loaded.has_pooler)
+    graph = ExportedGraph(loaded.get_module(task), task, layer, loaded.has_pooler)
     with atomic_dir(output) as folder:
         if graph_format == "paddle-inference":
             _save_paddle(graph, folder / FILES[graph_format])
@@ -191,7 +191,7 @@ def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_i
         rows: the ids of each input.
     """
     outputs_of_rows: Outputs = [{} for _ in rows]
-    for numbers, ids in padded_batches(rows, pad_id, BATCH_TOKENS):
+    for numbers, ids in iter_padded_batches(rows, pad_id, BATCH_TOKENS):
         for name, values in engine(ids).items():
             is_per_token = "length" in TASKS[task].outputs[name]  # has an axis of tokens
             for number, value in zip(numbers, values):

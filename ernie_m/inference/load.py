@@ -166,10 +166,10 @@ class LoadedModel:
                 "writes it next to a finished model"
             )
         shape = (self.num_layers + 1, self.config.hidden_size)
-        self.reject_others(read_versions(self.versions))
+        self.check_unchanged(read_versions(self.versions))
         return LanguageCentering.read(self.language_means_path, shape)
 
-    def reject_others(self, versions: Mapping[Path, FileVersion]) -> None:
+    def check_unchanged(self, versions: Mapping[Path, FileVersion]) -> None:
         """Check that files have not changed since this model was loaded.
 
         Args:
@@ -181,14 +181,14 @@ class LoadedModel:
         for path in sorted(versions.keys() | self.versions.keys()):
             reject_changed(path, versions.get(path), self.versions.get(path))
 
-    def reopened(self) -> Checkpoint:
+    def reopen_checkpoint(self) -> Checkpoint:
         """Open the checkpoint of this model again.
 
         Raises:
             UserError: as `open_checkpoint`, or a file changed.
         """
         checkpoint = open_checkpoint(self.folder)
-        self.reject_others(read_versions(checkpoint.files))
+        self.check_unchanged(read_versions(checkpoint.files))
         return checkpoint
 
     def limit(self, max_seq_len: int | None, default: int) -> int:
@@ -239,7 +239,7 @@ class LoadedModel:
         """The number of CPU cores that prediction uses."""
         return core_count()
 
-    def part(self, task: str) -> "nn.Layer":
+    def get_module(self, task: str) -> "nn.Layer":
         """Return the part of a checkpoint's model for a task: the encoder for embedding, else the model."""
         return getattr(self.model, "ernie_m", self.model) if task == EMBEDDING else self.model
 
@@ -267,12 +267,12 @@ class LoadedModel:
         return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.preprocessing.multi_label
 
     @property
-    def ranks(self) -> bool:
+    def is_cross_encoder(self) -> bool:
         """Whether the model is a cross-encoder that scores pairs of texts."""
         return self.predicts_numbers and self.preprocessing.pairs is not False
 
     @property
-    def own_task(self) -> str | None:
+    def default_task(self) -> str | None:
         """The default task: the task of the head; None: the model has no head."""
         if self.preprocessing.multi_label and self.task == CLASSIFICATION:
             return MULTI_LABEL
@@ -286,16 +286,16 @@ class LoadedModel:
             return "it has no head. Fine-tune it first"
         if self.task == FILL_MASK:
             return "its head is for masked language modeling. Fine-tune it first"
-        return f"its head is for {self.own_task}"
+        return f"its head is for {self.default_task}"
 
     def _start(self, task: str, layer: int) -> GraphRunner:
         """Create the inference engine for a task up to a layer."""
         if self.engine_name == "paddle-eager":
             from ernie_m.inference.paddle_engine import PaddleEagerEngine
 
-            return PaddleEagerEngine(self.part(task), task, layer, self.autocast, self.has_pooler)
+            return PaddleEagerEngine(self.get_module(task), task, layer, self.autocast, self.has_pooler)
         if self.engine_name in FILES:  # a checkpoint's weights check themselves
-            self.reject_others(read_versions(self.versions))
+            self.check_unchanged(read_versions(self.versions))
         has_pooled = self.has_pooler and layer == self.num_layers
         if self.engine_name == "paddle-inference":
             return PaddleEngine(self.folder, graph_outputs(task, has_pooled), self.amp)

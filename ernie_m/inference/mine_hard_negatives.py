@@ -47,7 +47,7 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
         opened, model = load_model_for_seed(inputs, seed)
         encode = make_encode_function(flags, model, opened.tokenizer, opened.preprocessing)
         keys_of = make_text_keys(opened, flags.max_seq_len)
-        deduped = DedupedPairs.of(rows, keys_of)
+        deduped = DedupedPairs.from_rows(rows, keys_of)
         keys_of_lines = keys_of(corpus.texts)
 
         kinds = pair_text_kinds(rows.are_translations)

@@ -17,10 +17,10 @@ from ernie_m.inference.prediction_options import VectorOptions
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
 from ernie_m.model.tasks import EMBEDDING
-from ernie_m.reader.batching import Example, sample_evenly, warn_truncated
-from ernie_m.reader.equal_texts import normal_form
-from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
-from ernie_m.reader.files.find_files import split_label
+from ernie_m.reader.batching import Example, sample_evenly, warn_if_truncated
+from ernie_m.reader.equal_texts import normalize_text
+from ernie_m.reader.files.aligned_lines import Sentences, read_sentences_by_language
+from ernie_m.reader.files.find_files import split_language_prefix
 from ernie_m.utils.args import PositiveInt, option
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, lock_for_writing, reject_overwrite
@@ -69,12 +69,12 @@ class MiningOptions(VectorOptions):
 class DistinctLines:
     """The distinct, non-blank lines of a text file.
 
-    Lines are equal if their normalized texts are (`normal_form`). Tabs become spaces, because tabs separate
-    the columns of the output.
+    Lines are equal if their normalized texts are (`normalize_text`). Tabs become spaces, because tabs
+    separate the columns of the output.
 
     Args:
         file: the path of the file, or "language<=path".
-        as_it_stands: whether to skip the text checks.
+        skip_text_checks: whether to skip the text checks.
 
     Attributes:
         language: the language of the file; "" if not specified.
@@ -85,8 +85,8 @@ class DistinctLines:
         UserError: the file is missing, empty, not UTF-8, not text, or has only blank lines.
     """
 
-    def __init__(self, file: str, as_it_stands: bool):
-        label, path = split_label(file)
+    def __init__(self, file: str, skip_text_checks: bool):
+        label, path = split_language_prefix(file)
         self.language = label or ""
         if "<=" in path:
             raise UserError(f"{file}: expected one file. Run the command once for each language")
@@ -94,8 +94,8 @@ class DistinctLines:
         self.numbers: dict[str, int] = {}
         self.texts: list[str] = []
         number = 0
-        for number, line in enumerate(Sentences(path, as_it_stands), 1):
-            form = normal_form(line.text_a)
+        for number, line in enumerate(Sentences(path, skip_text_checks), 1):
+            form = normalize_text(line.text_a)
             if form and self.numbers.setdefault(form, number) == number:
                 self.texts.append(line.text_a.strip().replace("\t", " "))
         if not self.texts:
@@ -132,7 +132,7 @@ def mine_pairs(options: MiningOptions) -> None:
         )
         encoder = make_predictor(EMBEDDING, load(options.model), task_options)
         lines = [Example(text) for side in (source, target) for text in sample_evenly(side.texts)]
-        warn_truncated(f"{source.path}, {target.path}", lines, encoder.encode, "lines")
+        warn_if_truncated(f"{source.path}, {target.path}", lines, encoder.encode, "lines")
         means = language_means(options, encoder, [source.language, target.language])
         sources, targets = (encode_side(encoder, side, means) for side in (source, target))
 
@@ -219,7 +219,7 @@ def language_means(
                 "--center_on requires the languages of the texts, as in --source 'de<=de.txt' --target "
                 "'en<=en.txt'"
             )
-        sentences = sentences_by_language(options.center_on, languages)
+        sentences = read_sentences_by_language(options.center_on, languages)
         means = {
             name: encode_in_parts(encoder.vectors, sentences[name], "encoding", PART_LINES).mean(axis=0)
             for name in languages

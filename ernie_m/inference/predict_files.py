@@ -16,7 +16,7 @@ from typing import IO, Any
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.inference.tasks import InputFile, Predictor, Request
 from ernie_m.reader.files.labeled_tables import UnlabeledTable
-from ernie_m.reader.files.official_tsv import in_one_line
+from ernie_m.reader.files.official_tsv import to_single_line
 from ernie_m.reader.files.plain_text import (
     CELLS,
     LINES,
@@ -24,11 +24,11 @@ from ernie_m.reader.files.plain_text import (
     PACKINGS,
     TextFile,
     format_from_name,
-    split_name,
+    split_extensions,
 )
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import Dialect
-from ernie_m.reader.labels import is_missing_label, normal_label, parse_boolean, parse_number, split_labels
+from ernie_m.reader.labels import is_missing_label, normalize_label, parse_boolean, parse_number, split_labels
 from ernie_m.utils.errors import UserError, escape_control_characters, ignore_broken_pipe, join_items, say
 from ernie_m.utils.files import lock_for_writing, translate_write_errors
 from ernie_m.utils.logging import logger, show_progress
@@ -67,7 +67,7 @@ class LabeledRows(InputFile):
     def __init__(self, table: UnlabeledTable, sorts: bool, output: str = "-") -> None:
         self._table = table
         self._sorts = sorts
-        dialect = table.table.dialect.in_file(output)
+        dialect = table.table.dialect.adapt_to_file(output)
         self._write = (
             write_objects if format_from_name(output) == OBJECTS else partial(write_table, dialect=dialect)
         )
@@ -84,7 +84,7 @@ class LabeledRows(InputFile):
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
         predicted = ((request.entry, self.add(request.entry, prediction)) for request, prediction in rows)
         if self._sorts:  # rows without a prediction come first
-            predicted = sorted(predicted, key=lambda row: confidence(row[1]) if row[1] else -1)
+            predicted = sorted(predicted, key=lambda row: compute_confidence(row[1]) if row[1] else -1)
         self._write(file, names=self._table.table.names, rows=predicted)
 
     def add(self, cells: list[Any], answer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -94,11 +94,11 @@ class LabeledRows(InputFile):
             cells: the cells of the row, which may include gold labels.
         """
         self._count += bool(answer)
-        self._known.update(map(normal_label, answer.get("probabilities", ())))
+        self._known.update(map(normalize_label, answer.get("probabilities", ())))
         self._has_several |= "labels" in answer
         labels = answer.get("labels", [answer["label"]] if "label" in answer else [])
         if "probabilities" in answer:
-            self._labels.append((self._given(cells), [normal_label(label) for label in labels]))
+            self._labels.append((self._given(cells), [normalize_label(label) for label in labels]))
         if "score" in answer:
             given = [parse_number(str(cells[index])) for index in self._table.labels[:1]]
             self._numbers.append((*given, answer["score"]) if given else (None, answer["score"]))
@@ -109,13 +109,14 @@ class LabeledRows(InputFile):
         indices = self._table.labels
         if len(indices) > 1:
             marks = {
-                normal_label(self._table.table.names[index]): parse_boolean(row[index]) for index in indices
+                normalize_label(self._table.table.names[index]): parse_boolean(row[index])
+                for index in indices
             }
             return None if None in marks.values() else {name for name, is_there in marks.items() if is_there}
         cell = row[indices[0]] if indices else ""
         if self._has_several:
             return set(split_labels(cell, self._table.separator))
-        label = normal_label(cell)
+        label = normalize_label(cell)
         return None if is_missing_label(label) and label not in self._known else {label}
 
     def summary(self) -> list[str]:
@@ -145,7 +146,7 @@ class LabeledRows(InputFile):
         return lines
 
 
-def confidence(answer: Mapping[str, Any]) -> float:
+def compute_confidence(answer: Mapping[str, Any]) -> float:
     """Return the probability of a prediction; for multi-label, the product over all labels."""
     probabilities = answer.get("probabilities", {})
     if "labels" in answer:
@@ -191,7 +192,7 @@ def write_table(
         if dialect.quoted:
             quoted.writerow(line)
         else:
-            written = [in_one_line(cell).replace(dialect.mark, " ") for cell in line]
+            written = [to_single_line(cell).replace(dialect.mark, " ") for cell in line]
             changed += sum(cell != was for cell, was in zip(written, line))
             file.write(dialect.mark.join(written) + "\n")
     if changed:
@@ -236,7 +237,7 @@ def _prediction_cells(answer: Mapping[str, Any]) -> dict[str, str]:
 AT_ONCE = 1024  # requests per batch of predictions
 
 
-def unfinished(output: Path) -> Path:
+def get_temporary_path(output: Path) -> Path:
     """Return the path of the temporary output file, which is kept after Ctrl-C."""
     return output.with_name(f"{output.name}.part")
 
@@ -262,10 +263,10 @@ def read_requests(file: InputFile, parse: Callable[[dict], Any], errors: RowErro
     requests = []
     for number, entry, values in file.requests(errors):
         content = None
-        with errors.of_line(number):
+        with errors.record_errors(number):
             content = parse(values)
         requests.append(Request(entry, content, number if values.get("id") is None else values["id"]))
-    errors.end(partial(say, file=sys.stderr))
+    errors.report(partial(say, file=sys.stderr))
     return requests
 
 
@@ -280,7 +281,7 @@ def write_answers(predictor: Predictor, requests: list[Request], file: InputFile
         UserError: the file cannot be written, its extension is not supported, or it is locked; or the disk of
             standard output is full.
     """
-    ending, packing = split_name(output)
+    ending, packing = split_extensions(output)
     if format_from_name(output) not in ("", LINES, *file.formats) or ending == ".json":
         formats = join_items([*dict.fromkeys((*file.formats, LINES))])
         raise UserError(
@@ -293,10 +294,10 @@ def write_answers(predictor: Predictor, requests: list[Request], file: InputFile
         return
     path = Path(output).resolve()  # resolved, to replace the target of a symbolic link
     parts = show_progress(parts, "predicting", "requests", count_units=len)
-    with lock_for_writing(path, "--output"), translate_write_errors(unfinished(path)):
-        with PACKINGS[packing](unfinished(path), "wt", encoding="utf-8") as text:
+    with lock_for_writing(path, "--output"), translate_write_errors(get_temporary_path(path)):
+        with PACKINGS[packing](get_temporary_path(path), "wt", encoding="utf-8") as text:
             write(_predict_parts(predictor, parts, text), text)
-        unfinished(path).replace(path)
+        get_temporary_path(path).replace(path)
 
 
 # Standard output on a terminal: control characters of labels and cells are escaped.

@@ -116,7 +116,7 @@ _AT_ONCE = 256  # inputs between two progress updates
 _MISSING = ("NAType", "NaTType")  # types of pandas.NA and NaT, which cannot be compared
 
 
-def as_list(texts: Any, name: str) -> list[Any]:
+def to_list(texts: Any, name: str) -> list[Any]:
     """Convert texts to a list; a string is one text, and pandas.NA becomes None.
 
     Args:
@@ -190,7 +190,7 @@ def parse_text_languages(center_by_language: Any, count: int) -> list[str] | Non
     return list(center_by_language)
 
 
-def as_row(text: Any, number: int) -> list[str]:
+def to_row(text: Any, number: int) -> list[str]:
     """Convert a text or a pair to a list of texts for `fit`, without tabs and line breaks.
 
     Args:
@@ -199,7 +199,7 @@ def as_row(text: Any, number: int) -> list[str]:
     Raises:
         UserError: the value is neither a text nor a pair of texts.
     """
-    from ernie_m.reader.files.official_tsv import in_one_line
+    from ernie_m.reader.files.official_tsv import to_single_line
 
     row = list(text) if isinstance(text, list | tuple) else [text]
     if not 1 <= len(row) <= 2 or not all(isinstance(part, str) and not is_blank(part) for part in row):
@@ -207,10 +207,10 @@ def as_row(text: Any, number: int) -> list[str]:
             f"text {number + 1:,} (index {number}): invalid value {text!r} (expected a non-empty "
             "string or a pair of them). Remove it"
         )
-    return list(map(in_one_line, row))
+    return list(map(to_single_line, row))
 
 
-def one_for_each(values: Any, name: str, texts: Sequence[Any]) -> list[Any]:
+def to_values_per_text(values: Any, name: str, texts: Sequence[Any]) -> list[Any]:
     """Convert an argument with a value per text to a list; None becomes "" for each text.
 
     Args:
@@ -219,13 +219,13 @@ def one_for_each(values: Any, name: str, texts: Sequence[Any]) -> list[Any]:
     Raises:
         UserError: the number of values differs from the number of texts.
     """
-    found = [""] * len(texts) if values is None else as_list(values, name)
+    found = [""] * len(texts) if values is None else to_list(values, name)
     if len(found) != len(texts):
         raise UserError(f"{name}: expected one per text ({len(texts)}), got {len(found)}")
     return found
 
 
-def in_parts(inputs: Sequence[Any], description: str, size: int | None = None) -> Iterable[Sequence[Any]]:
+def iter_parts(inputs: Sequence[Any], description: str, size: int | None = None) -> Iterable[Sequence[Any]]:
     """Divide inputs into parts, whose iteration shows a progress bar if there are several.
 
     Args:

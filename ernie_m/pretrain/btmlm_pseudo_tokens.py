@@ -126,7 +126,7 @@ def make_pseudo_token_generator(text: TrainingData) -> PseudoTokenGenerator:
             "pseudo-tokens. Add camlm"
         )
     choices = text.setting.config
-    allowed = allowed_subwords(text.subword_counts(), choices.min_piece_count, text.setting.vocabulary)
+    allowed = allowed_subwords(text.count_subwords(), choices.min_piece_count, text.setting.vocabulary)
     return PseudoTokenGenerator(allowed, choices.pseudo_temperature)
 
 

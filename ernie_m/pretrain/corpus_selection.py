@@ -108,9 +108,9 @@ class TrainingData:
         second = Text(sides[1], self.languages.index(languages[1]))
         return Pair(second, first) if reverse else Pair(first, second)
 
-    def subword_counts(self) -> np.ndarray:
+    def count_subwords(self) -> np.ndarray:
         """Return the subword counts of each language's training text, int64 [languages, V]."""
-        return np.stack([self.corpus.subword_counts(language) for language in self.languages])
+        return np.stack([self.corpus.count_subwords(language) for language in self.languages])
 
     @classmethod
     def of(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingData":

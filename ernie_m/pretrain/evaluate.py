@@ -20,7 +20,7 @@ from ernie_m.pretrain.masking import Pair, Text, make_rng
 from ernie_m.pretrain.objective import Objective, perplexity
 from ernie_m.pretrain.packing import HostBatch, MaskedExample, group_by_tokens, pack
 from ernie_m.reader.corpus import Blocks, Corpus, CorpusPairs
-from ernie_m.reader.equal_texts import hash_ids
+from ernie_m.reader.equal_texts import hash_token_ids
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
@@ -175,7 +175,7 @@ class Evaluator:
         """Compute the perplexity of texts of one language under the unigram model of its training text."""
         ids = np.concatenate([text.ids for text in texts])
         language = self.text.languages[texts[0].language]
-        subword_counts = np.array(self.text.corpus.subword_counts(language))  # [V]
+        subword_counts = np.array(self.text.corpus.count_subwords(language))  # [V]
         unknown = self.text.setting.vocabulary.unk_id
         subword_counts[unknown] = 0  # never masked, so never predicted
         counts = subword_counts + 1.0  # held-out subwords may be absent from the training text
@@ -189,8 +189,11 @@ class Evaluator:
             The ids of the sentences of each side, and keys of equal texts, uint64 [2, N].
         """
         longest = self.text.data.max_seq_len
-        sides = [self.tokenizer.sentences(side, longest) for side in zip(*self._first(self.pairs[pair]))]
-        return sides, np.stack([hash_ids(side) for side in sides])
+        sides = [
+            self.tokenizer.build_sentence_inputs(side, longest)
+            for side in zip(*self._first(self.pairs[pair]))
+        ]
+        return sides, np.stack([hash_token_ids(side) for side in sides])
 
     def _texts(self, language: str) -> list[Text]:
         """Return the held-out monolingual examples of a language, packed as in training."""
@@ -273,7 +276,7 @@ def language_means(
     for language in text.languages:
         sentences = held_out_sentences(text.corpus, language)
         if sentences:
-            vectors[language] = encoder.vectors(tokenizer.sentences(sentences, max_seq_len))
+            vectors[language] = encoder.vectors(tokenizer.build_sentence_inputs(sentences, max_seq_len))
     means = LanguageCentering.of(vectors)
     return dict(zip(means.languages, means.vectors))
 
@@ -293,5 +296,5 @@ def held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:
         sentences += [text[number][side] for number in range(count)]
     if not sentences and language in corpus.held_out_mono:
         lines = corpus.held_out_mono[language]
-        sentences = [lines.line(number) for number in range(min(lines.num_lines, SENTENCES))]
+        sentences = [lines.read_line(number) for number in range(min(lines.num_lines, SENTENCES))]
     return sentences

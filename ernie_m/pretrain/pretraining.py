@@ -175,7 +175,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             # Weights without a recorded maximum length may have been trained on longer inputs.
             self.trained_length = max(length_before, self.trained_length) if length_before else None
             if self.config.init.lm_head == RANDOM:
-                set_token_frequencies(model.lm_head, self.text.subword_counts().sum(axis=0))
+                set_token_frequencies(model.lm_head, self.text.count_subwords().sum(axis=0))
 
     def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
         """Return the function that the reader process calls to iterate over the steps."""

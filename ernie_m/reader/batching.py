@@ -41,7 +41,7 @@ class Example(NamedTuple):
     qid: str | None = None
 
     @property
-    def lacks_text(self) -> bool:
+    def has_blank_text(self) -> bool:
         """Whether one of the texts is blank."""
         return not (self.text_a.strip() and (self.text_b is None or self.text_b.strip()))
 
@@ -54,7 +54,7 @@ class Feature(NamedTuple):
     cut: bool = False  # whether the texts were truncated
 
 
-class EncodeExamples(Protocol):
+class Featurizer(Protocol):
     """Protocol of the tokenization and collation of a task, used by `Batches`.
 
     Instances are picklable, because batches are built in a separate process.
@@ -63,7 +63,7 @@ class EncodeExamples(Protocol):
     def __call__(self, items: Sequence[Any], /) -> list:
         """Tokenize items of a data set; each resulting feature has `.ids`, the ids of its model input."""
 
-    def count(self, features: Sequence[Any]) -> int:
+    def count_targets(self, features: Sequence[Any]) -> int:
         """Return the divisor of the loss: the number of features, or of their labeled tokens."""
 
     def collate(self, features: Sequence[Any], indices: np.ndarray, count: int) -> Any:
@@ -85,7 +85,7 @@ class ExampleBatch:
     count: int  # the divisor of the loss: examples of the step, over all processes
 
 
-class EncodePairs:
+class TextFeaturizer:
     """Tokenizes examples, `[CLS] A [SEP] [SEP] B [SEP]` or without text_b `[CLS] A [SEP]`, and collates them.
 
     Args:
@@ -110,18 +110,18 @@ class EncodePairs:
         for example, text_a, text_b in zip(examples, first_texts, second_texts):
             ids_a = ids_of[text_a]
             ids_b = ids_of[text_b]
-            input_ids = self.tokenizer.build_from_ids(ids_a, ids_b, self.max_seq_len)
+            input_ids = self.tokenizer.build_inputs_from_ids(ids_a, ids_b, self.max_seq_len)
             special_tokens = 4 if ids_b else 2
             is_cut = len(input_ids) < len(ids_a) + len(ids_b) + special_tokens
             features.append(Feature(input_ids, example.label, is_cut))
         return features
 
-    def count(self, features: Sequence[Feature]) -> int:
+    def count_targets(self, features: Sequence[Feature]) -> int:
         """Return the divisor of the loss: the number of examples."""
         return len(features)
 
     def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> ExampleBatch:
-        """Collate features into a padded batch; see `EncodeExamples`."""
+        """Collate features into a padded batch; see `Featurizer`."""
         input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id)
         labels: np.ndarray = np.asarray([feature.label for feature in features], self._label_type)
         return ExampleBatch(input_ids, labels, np.asarray(indices, np.int64), count)
@@ -156,7 +156,7 @@ def pad(rows: Sequence[Collection[int]], value: int) -> np.ndarray:
     return padded
 
 
-def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def batch_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Divide sequences into batches of similar length, shortest first, to minimize padding.
 
     Args:
@@ -176,26 +176,26 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[in
     return batches
 
 
-def padded_batches(
+def iter_padded_batches(
     rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Yield each batch of `batches_by_length`: the indices of its sequences, and their ids, int64 [B, T].
+    """Yield each batch of `batch_by_length`: the indices of its sequences, and their ids, int64 [B, T].
 
     Args:
         rows: the ids of each sequence.
         pad_id: the id of [PAD].
     """
-    for numbers in batches_by_length([len(row) for row in rows], batch_tokens):
+    for numbers in batch_by_length([len(row) for row in rows], batch_tokens):
         yield numbers, pad([rows[number] for number in numbers], pad_id)
 
 
-def windows(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of `size` consecutive items; the last list may be shorter.
+def iter_chunks(items: Sequence[T], chunk_size: int) -> Iterator[list[T]]:
+    """Yield lists of `chunk_size` consecutive items; the last list may be shorter.
 
     Items are indexed one by one, because sequences that read a file do not support slices.
     """
-    for start in range(0, len(items), size):
-        yield [items[number] for number in range(start, min(start + size, len(items)))]
+    for start in range(0, len(items), chunk_size):
+        yield [items[number] for number in range(start, min(start + chunk_size, len(items)))]
 
 
 def sample_evenly(items: Sequence[T]) -> list[T]:
@@ -204,7 +204,7 @@ def sample_evenly(items: Sequence[T]) -> list[T]:
     return [items[round(index)] for index in indices.tolist()]
 
 
-def log_truncated(
+def log_truncation(
     name: object, count: int, total: int, noun: str, limit: int, option: str = "max_seq_len"
 ) -> None:
     """Log a warning with the number of truncated texts, if there are any.
@@ -221,35 +221,37 @@ def log_truncated(
         )
 
 
-def warn_truncated(name: object, items: Sequence[Any], encode: Any, noun: str = "texts") -> None:
+def warn_if_truncated(name: object, items: Sequence[Any], encode: Any, noun: str = "texts") -> None:
     """Log warnings if sampled texts are truncated, empty, or not covered by the vocabulary.
 
     Args:
         name: the source of the texts.
         items: the items of the data set, of which a sample is checked.
-        encode: tokenizes the items, such as `EncodePairs`.
+        encode: tokenizes the items, such as `TextFeaturizer`.
         noun: a plural noun for the items, such as "rows".
     """
     items = sample_evenly(items)
     features = encode(items)
     cut = sum(bool(feature.cut) for feature in features)
-    log_truncated(name, cut, len(items), f"sampled {noun}", encode.max_seq_len)
-    empty = sum(isinstance(item, Example) and item.lacks_text for item in items)
+    log_truncation(name, cut, len(items), f"sampled {noun}", encode.max_seq_len)
+    empty = sum(isinstance(item, Example) and item.has_blank_text for item in items)
     if empty:
         logger.warning("%s: %d of %d %s have an empty text", name, empty, len(items), noun)
     warn_if_unsuited(name, encode.tokenizer, [feature.ids for feature in features])
 
 
-def encode_in_windows(texts: Sequence, encode: Callable[[list], list], size: int) -> Iterator[list[Feature]]:
-    """Tokenize texts in order, `size` at a time, so that memory does not grow with their number.
+def encode_in_chunks(
+    texts: Sequence, encode: Callable[[list], list], chunk_size: int
+) -> Iterator[list[Feature]]:
+    """Tokenize texts in order, `chunk_size` at a time, so that memory does not grow with their number.
 
     Args:
-        encode: tokenizes a list of texts, as `EncodeExamples`.
+        encode: tokenizes a list of texts, as `Featurizer`.
 
     Yields:
-        The features of `size` texts, with ids as int32 [n].
+        The features of `chunk_size` texts, with ids as int32 [n].
     """
-    for window in windows(texts, size):
+    for window in iter_chunks(texts, chunk_size):
         yield [feature._replace(ids=np.asarray(feature.ids, np.int32)) for feature in encode(window)]
 
 
@@ -289,7 +291,7 @@ class Batches:
     def __init__(
         self,
         examples: Sequence[Any],
-        encode: EncodeExamples,
+        encode: Featurizer,
         batch_size: int,
         micro_batch_size: int | None = None,
         share_tokens: int | None = None,
@@ -315,7 +317,7 @@ class Batches:
 
         With `in_tokens`, the first call tokenizes the whole data set.
         """
-        return sum(self._batches_in(window) for window in self._windows(epoch))
+        return sum(self._count_batches(window) for window in self._windows(epoch))
 
     def stream(self, epochs: int = 1, epoch: int = 0, index: int = 0) -> Iterator[GlobalBatch]:
         """Yield the global batches from batch `index` of `epoch` to the end of the last of `epochs` epochs.
@@ -324,25 +326,25 @@ class Batches:
         """
         for number in range(epoch, epochs):
             start = index if number == epoch else 0  # later epochs are complete
-            yield from self._epoch(number, start)
+            yield from self._iter_epoch(number, start)
 
-    def _epoch(self, epoch: int, start: int) -> Iterator[GlobalBatch]:
+    def _iter_epoch(self, epoch: int, start: int) -> Iterator[GlobalBatch]:
         """Yield the global batches of an epoch from index `start` on."""
         index = 0
         examples = 0  # in earlier windows
         for window in self._windows(epoch):
             # Only windows before `start` are counted: with `in_tokens` a count tokenizes everything.
             if index < start:
-                count = self._batches_in(window)
+                count = self._count_batches(window)
                 if index + count <= start:  # all batches of this window are skipped: do not tokenize it
                     index += count
                     examples += len(window)
                     continue
             features = self.encode([self.examples[number] for number in window.tolist()])
             lengths = np.asarray([len(feature.ids) for feature in features])
-            for first, last in pairwise(self._bounds(lengths, self.batch_size)):
+            for first, last in pairwise(self._compute_bounds(lengths, self.batch_size)):
                 if index >= start:
-                    micro_batches = self._micro_batches(window[first:last], features[first:last])
+                    micro_batches = self._make_micro_batches(window[first:last], features[first:last])
                     yield GlobalBatch(epoch, index, last - first, micro_batches, examples + last)
                 index += 1
             examples += len(window)
@@ -361,19 +363,19 @@ class Batches:
         for start in range(0, total, size):
             yield order[start : start + size]
 
-    def _batches_in(self, window: np.ndarray) -> int:
+    def _count_batches(self, indices: np.ndarray) -> int:
         """Return the number of global batches of a window, given by its example indices."""
         if not self.in_tokens:
-            return math.ceil(len(window) / self.batch_size)
-        return len(self._bounds(self._lengths[window], self.batch_size)) - 1
+            return math.ceil(len(indices) / self.batch_size)
+        return len(self._compute_bounds(self._lengths[indices], self.batch_size)) - 1
 
     @cached_property
     def _lengths(self) -> np.ndarray:
         """The length of each example in tokens, int64 [N]; computed by tokenizing the whole data set."""
-        encoded = map(self.encode, windows(self.examples, WINDOW_EXAMPLES))
+        encoded = map(self.encode, iter_chunks(self.examples, WINDOW_EXAMPLES))
         return np.asarray([len(feature.ids) for features in encoded for feature in features], np.int64)
 
-    def _bounds(self, lengths: np.ndarray, size: int) -> list[int]:
+    def _compute_bounds(self, lengths: np.ndarray, size: int) -> list[int]:
         """Return the boundaries 0, ..., n of the batches of n examples.
 
         Args:
@@ -393,13 +395,13 @@ class Batches:
                 longest = length
         return [*bounds, len(lengths)]
 
-    def _micro_batches(self, numbers: np.ndarray, features: list) -> list:
+    def _make_micro_batches(self, indices: np.ndarray, features: list) -> list:
         """Build the micro-batches of this process from the features of a global batch.
 
         Each of n processes takes every n-th example by length, which balances their work.
 
         Args:
-            numbers: the index of each example in the data set, int64 [examples].
+            indices: the index of each example in the data set, int64 [examples].
             features: the feature of each example.
         """
         lengths = np.asarray([len(feature.ids) for feature in features])
@@ -410,14 +412,14 @@ class Batches:
         if self.micro_batch_size is None:
             bounds = [0, len(share)]  # one micro-batch
         else:
-            bounds = self._bounds(lengths[share], self.micro_batch_size)
+            bounds = self._compute_bounds(lengths[share], self.micro_batch_size)
         # The loss is divided by the count of the whole step, so it does not depend on the micro-batches.
-        count = self.encode.count(features)
+        count = self.encode.count_targets(features)
         micro_batches = []
         for first, last in pairwise(bounds):
-            for indices in split_by_work(share[first:last], lengths, self.share_tokens):
-                part = [features[index] for index in indices]
-                micro_batches.append(self.encode.collate(part, numbers[indices], count))
+            for part in split_by_work(share[first:last], lengths, self.share_tokens):
+                part_features = [features[index] for index in part]
+                micro_batches.append(self.encode.collate(part_features, indices[part], count))
         return micro_batches
 
 
@@ -440,8 +442,8 @@ def split_by_work(indices: np.ndarray, lengths: np.ndarray, share_tokens: int | 
     return [indices[first::count] for first in range(count)]
 
 
-def stream_all(parts: Sequence[Batches]) -> Iterator[tuple[int, GlobalBatch]]:
+def stream_all(data_sets: Sequence[Batches]) -> Iterator[tuple[int, GlobalBatch]]:
     """Yield the global batches of several data sets in order, each with the index of its data set."""
-    for number, batches in enumerate(parts):
+    for number, batches in enumerate(data_sets):
         for global_batch in batches.stream():
             yield number, global_batch

@@ -66,12 +66,12 @@ class Corpus:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
         try:
-            self._open()
+            self._load_manifest()
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise UserError(f"{self.path / MANIFEST}: corrupt ({error}). {_REPAIR}") from error
         if tokenizer is not None:
             self._check_tokenizer(tokenizer)
-        check_files(self.path, self.manifest["files"], checksums=verify)
+        check_files(self.path, self.manifest["files"], verify_checksums=verify)
 
     def _check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Check that the corpus was built with this tokenizer.
@@ -92,7 +92,7 @@ class Corpus:
                 f"{tokenizer.digest[:12]}). Use the vocabulary of the corpus, or build a corpus with this one"
             )
 
-    def _open(self) -> None:
+    def _load_manifest(self) -> None:
         """Set the attributes from the manifest.
 
         Raises:
@@ -102,20 +102,23 @@ class Corpus:
         known = {self.path / name for name in read_entries(self.manifest, self.path / MANIFEST)}
         self.vocab_size: int = self.manifest["vocabulary"]["size"]
         self.languages = sorted(self.manifest["pieces"])
-        _check_names((self.path / name for name in self.manifest["pieces"].values()), known)
+        _check_listed((self.path / name for name in self.manifest["pieces"].values()), known)
         self.mono, self.held_out_mono = (
-            {name: CorpusText(folder, shards, known) for name, folder, shards in self._streams("mono", split)}
+            {
+                name: CorpusText(folder, shards, known)
+                for name, folder, shards in self._iter_streams("mono", split)
+            }
             for split in SPLITS
         )
         self.parallel, self.held_out_parallel = (
             {
                 name.partition("-")[::2]: CorpusPairs(folder, shards, known)
-                for name, folder, shards in self._streams("parallel", split)
+                for name, folder, shards in self._iter_streams("parallel", split)
             }
             for split in SPLITS
         )
 
-    def _streams(self, kind: str, split: str) -> Iterator[tuple[str, Path, list[Mapping[str, Any]]]]:
+    def _iter_streams(self, kind: str, split: str) -> Iterator[tuple[str, Path, list[Mapping[str, Any]]]]:
         """Yield the name, directory and shard entries of each language or language pair with this split.
 
         Args:
@@ -132,7 +135,7 @@ class Corpus:
         content = {"files": self.manifest["files"], "vocabulary": self.manifest["vocabulary"]["digest"]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def subword_counts(self, language: str) -> np.ndarray:
+    def count_subwords(self, language: str) -> np.ndarray:
         """Return the count of each token id in all training text of a language: int64 [V].
 
         Raises:
@@ -143,17 +146,17 @@ class Corpus:
                 f"{self.path}: unknown language '{language}' (found: {', '.join(self.languages)})"
             )
         name = self.manifest["pieces"][language]
-        check_files(self.path, {name: self.manifest["files"][name]}, checksums=True)
+        check_files(self.path, {name: self.manifest["files"][name]}, verify_checksums=True)
         return np.asarray(map_array(self.path / name))
 
 
-def _check_names(files: Iterable[Path], known: Collection[Path]) -> None:
+def _check_listed(files: Iterable[Path], listed_files: Collection[Path]) -> None:
     """Check that files are listed in the manifest.
 
     Raises:
         ValueError: a file is not listed.
     """
-    if others := sorted({*files}.difference(known)):
+    if others := sorted({*files}.difference(listed_files)):
         raise ValueError(f"{others[0]} is not among its files")
 
 
@@ -174,36 +177,38 @@ class _Shards:
     def __init__(self, folder: Path, shards: list[Mapping[str, Any]], known: Collection[Path]):
         self.folder = folder
         self.shards = shards
-        _check_names((self._file(shard, kind) for shard in range(len(shards)) for kind in self.arrays), known)
+        _check_listed(
+            (self._get_path(shard, kind) for shard in range(len(shards)) for kind in self.arrays), known
+        )
         self.num_tokens = sum(shard["tokens"] for shard in shards)
         # The first line of each shard, and the total number of lines. int64 [shards + 1]
         self._first_line = compute_starts(shard["lines"] for shard in shards)
         self.num_lines = int(self._first_line[-1])
         self._arrays: dict[tuple[int, str], np.ndarray] = {}  # (shard, kind) -> its file, memory-mapped
 
-    def line_offsets(self, shard: int) -> np.ndarray:
+    def read_line_offsets(self, shard: int) -> np.ndarray:
         """Return the offsets of a shard's lines in its ids: uint32 [lines + 1]."""
-        return self._offsets(shard, "lines", self.shards[shard]["tokens"])
+        return self._read_offsets(shard, "lines", self.shards[shard]["tokens"])
 
-    def line(self, number: int) -> np.ndarray:
-        """Return the token ids of line `number` over all shards: int64 [n]."""
-        shard, line = locate(self._first_line, number)
-        return self._lines(shard, line, count=1)[0]
+    def read_line(self, index: int) -> np.ndarray:
+        """Return the token ids of line `index` over all shards: int64 [n]."""
+        shard, line = locate(self._first_line, index)
+        return self._read_lines(shard, line, count=1)[0]
 
     def read_ids(self, shard: int, start: int, end: int) -> np.ndarray:
         """Return the token ids at start .. end - 1 of a shard: int64 [n]."""
-        return self._read(shard, "ids", start, end).astype(np.int64)
+        return self._read_slice(shard, "ids", start, end).astype(np.int64)
 
-    def _lines(self, shard: int, first: int, count: int) -> list[np.ndarray]:
+    def _read_lines(self, shard: int, first: int, count: int) -> list[np.ndarray]:
         """Return the token ids of `count` lines of a shard from line `first` on: int64 [n] each."""
         # The offsets of the lines in the ids of the shard. [count + 1]
-        bounds = self._read(shard, "lines", first, first + count + 1).tolist()
+        bounds = self._read_slice(shard, "lines", first, first + count + 1).tolist()
         # Corrupt offsets must raise an error, not return other text.
         if bounds != sorted(bounds):
-            raise self._damaged(shard, "lines")
+            raise self._make_offset_error(shard, "lines")
         return [self.read_ids(shard, start, end) for start, end in pairwise(bounds)]
 
-    def _read(self, shard: int, kind: str, start: int, end: int) -> np.ndarray:
+    def _read_slice(self, shard: int, kind: str, start: int, end: int) -> np.ndarray:
         """Return elements start .. end - 1 of an array of a shard.
 
         Args:
@@ -212,12 +217,12 @@ class _Shards:
         Raises:
             UserError: the range is outside the file.
         """
-        array = self._array(shard, kind)
+        array = self._open_array(shard, kind)
         if not 0 <= start <= end <= len(array):
-            raise self._damaged(shard, kind)
+            raise self._make_offset_error(shard, kind)
         return array[start:end]
 
-    def _offsets(self, shard: int, kind: str, end: int) -> np.ndarray:
+    def _read_offsets(self, shard: int, kind: str, end: int) -> np.ndarray:
         """Return an array of offsets of a shard, uint32 [n + 1].
 
         Args:
@@ -227,26 +232,26 @@ class _Shards:
         Raises:
             UserError: the offsets are not ascending, or do not end with `end`.
         """
-        offsets = self._array(shard, kind)
+        offsets = self._open_array(shard, kind)
         # Not by np.diff: differences of uint32 are never negative.
         if not len(offsets) or offsets[-1] != end or (offsets[1:] < offsets[:-1]).any():
-            raise self._damaged(shard, kind)
+            raise self._make_offset_error(shard, kind)
         return offsets
 
-    def _array(self, shard: int, kind: str) -> np.ndarray:
-        """Return an array of a shard, which is memory-mapped on first access; `kind`: see `_read`."""
+    def _open_array(self, shard: int, kind: str) -> np.ndarray:
+        """Return an array of a shard, which is memory-mapped on first access; `kind`: see `_read_slice`."""
         if (shard, kind) not in self._arrays:
             # A plain view of the mapped file: the indexing of np.memmap itself is several times slower.
-            self._arrays[shard, kind] = map_array(self._file(shard, kind)).view(np.ndarray)
+            self._arrays[shard, kind] = map_array(self._get_path(shard, kind)).view(np.ndarray)
         return self._arrays[shard, kind]
 
-    def _file(self, shard: int, kind: str) -> Path:
-        """Return the path of an array of a shard; `kind`: see `_read`."""
+    def _get_path(self, shard: int, kind: str) -> Path:
+        """Return the path of an array of a shard; `kind`: see `_read_slice`."""
         return self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
 
-    def _damaged(self, shard: int, kind: str) -> UserError:
-        """Return the error for an array of a shard with invalid offsets; `kind`: see `_read`."""
-        return UserError(f"{self._file(shard, kind)}: corrupt: invalid offsets. {_REPAIR}")
+    def _make_offset_error(self, shard: int, kind: str) -> UserError:
+        """Return the error for an array of a shard with invalid offsets; `kind`: see `_read_slice`."""
+        return UserError(f"{self._get_path(shard, kind)}: corrupt: invalid offsets. {_REPAIR}")
 
 
 class CorpusText(_Shards):
@@ -254,9 +259,9 @@ class CorpusText(_Shards):
 
     arrays = ("ids", "lines", "documents")
 
-    def document_offsets(self, shard: int) -> np.ndarray:
+    def read_document_offsets(self, shard: int) -> np.ndarray:
         """Return the offsets of a shard's documents in its lines: uint32 [documents + 1]."""
-        return self._offsets(shard, "documents", self.shards[shard]["lines"])
+        return self._read_offsets(shard, "documents", self.shards[shard]["lines"])
 
 
 class CorpusPairs(_Shards):
@@ -270,7 +275,7 @@ class CorpusPairs(_Shards):
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         shard, line = locate(self._first_line, 2 * number)
-        first, second = self._lines(shard, line, count=2)
+        first, second = self._read_lines(shard, line, count=2)
         return first, second
 
     def count_truncated(self, max_seq_len: int) -> np.ndarray:
@@ -281,7 +286,7 @@ class CorpusPairs(_Shards):
         """
         total = np.zeros(2, np.int64)
         for shard in range(len(self.shards)):
-            begins = self.line_offsets(shard)[::2].astype(np.int64)  # the offsets of pairs
+            begins = self.read_line_offsets(shard)[::2].astype(np.int64)  # the offsets of pairs
             too_many = np.maximum(np.diff(begins) - (max_seq_len - 4), 0)
             total += np.count_nonzero(too_many), too_many.sum()
         return total
@@ -355,9 +360,9 @@ class Blocks:
         self.text = text
         self._bounds: list[np.ndarray] = []  # for each shard: uint32 [blocks + 1]
         for shard in range(len(text.shards)):
-            line_offsets = text.line_offsets(shard)
+            line_offsets = text.read_line_offsets(shard)
             # With `one_line` each line is a document.
-            document_offsets = np.arange(len(line_offsets)) if one_line else text.document_offsets(shard)
+            document_offsets = np.arange(len(line_offsets)) if one_line else text.read_document_offsets(shard)
             self._bounds.append(pack_lines(line_offsets, document_offsets, max_tokens))
         # The first block of each shard, and the total number of blocks. int64 [shards + 1]
         self._first_block = compute_starts(len(bounds) - 1 for bounds in self._bounds)
@@ -418,15 +423,15 @@ def verify_corpus(path: str | os.PathLike) -> None:
     seen = {"corpus": corpus.digest, "times": times}
     if record.is_file() and read_object(record, "delete it") == seen:
         return
-    check_files(corpus.path, corpus.manifest["files"], checksums=True)
+    check_files(corpus.path, corpus.manifest["files"], verify_checksums=True)
     try:
         write_json(record, seen)
     except UserError as error:
         logger.info("%s. So each start of a training reads the whole corpus; see data.verify", error)
 
 
-def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:
-    """Compare files with their entries in the manifest, by size and, with `checksums`, by SHA-256.
+def check_files(path: Path, files: Mapping[str, Any], verify_checksums: bool) -> None:
+    """Compare files with their entries in the manifest, by size and, with `verify_checksums`, by SHA-256.
 
     Args:
         path: the corpus directory.
@@ -437,7 +442,7 @@ def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:
     """
     for name, entry in files.items():
         try:
-            check_file(path / name, entry, checksums)
+            check_file(path / name, entry, verify_checksums)
         except UserError as error:
             raise UserError(f"{error}. {_REPAIR}") from error
 
@@ -476,8 +481,8 @@ def compute_starts(counts: Iterable[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(list(counts), dtype=np.int64)])
 
 
-def locate(starts: np.ndarray, number: int) -> tuple[int, int]:
-    """Return the index of the part that contains item `number`, and the item's index in that part.
+def locate(starts: np.ndarray, index: int) -> tuple[int, int]:
+    """Return the index of the part that contains item `index`, and the item's index in that part.
 
     Args:
         starts: the offsets of the parts, from `compute_starts`.
@@ -485,7 +490,7 @@ def locate(starts: np.ndarray, number: int) -> tuple[int, int]:
     Raises:
         IndexError: there is no such item.
     """
-    if not 0 <= number < starts[-1]:
-        raise IndexError(f"index {number} out of range (0 to {starts[-1] - 1})")
-    part = int(np.searchsorted(starts, number, side="right")) - 1
-    return part, int(number - starts[part])
+    if not 0 <= index < starts[-1]:
+        raise IndexError(f"index {index} out of range (0 to {starts[-1] - 1})")
+    part = int(np.searchsorted(starts, index, side="right")) - 1
+    return part, int(index - starts[part])

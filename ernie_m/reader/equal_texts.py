@@ -16,35 +16,35 @@ from ernie_m.reader.tokenization import Tokenizer, normalize
 _BATCH = 2048  # texts tokenized together
 
 
-def normal_form(text: str) -> str:
+def normalize_text(text: str) -> str:
     """Normalize a text without a tokenizer: the official rules, NFKC, and collapsed white space."""
     return " ".join(unicodedata.normalize("NFKC", normalize(text)).split())
 
 
-def text_ids(
-    texts: Iterable[str], tokenizer: Tokenizer | None = None, length: int | None = None
+def hash_texts(
+    texts: Iterable[str], tokenizer: Tokenizer | None = None, max_length: int | None = None
 ) -> np.ndarray:
     """Compute a hash of each text, uint64 [N]; equal texts have equal hashes.
 
     Args:
-        tokenizer: normalizes the texts by its rules and its SentencePiece model; None: by `normal_form`.
-        length: the number of token ids to hash; None: hash the normalized texts.
+        tokenizer: normalizes the texts by its rules and its SentencePiece model; None: by `normalize_text`.
+        max_length: the number of token ids to hash; None: hash the normalized texts.
     """
     if tokenizer is None:
-        return hash_contents(normal_form(text).encode() for text in texts)
-    if length is None:
+        return hash_contents(normalize_text(text).encode() for text in texts)
+    if max_length is None:
         return hash_contents(
             tokenizer.processor.Normalize(tokenizer.normalize(text)).encode() for text in texts
         )
-    return hash_ids(ids[:length] for ids in _encode(texts, tokenizer))
+    return hash_token_ids(ids[:max_length] for ids in _iter_token_ids(texts, tokenizer))
 
 
-def hash_ids(sentences: Iterable[Collection[int]]) -> np.ndarray:
+def hash_token_ids(sentences: Iterable[Collection[int]]) -> np.ndarray:
     """Compute a hash of the token ids of each sentence, uint64 [N]."""
     return hash_contents(np.asarray(ids, np.int64).tobytes() for ids in sentences)
 
 
-def _encode(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+def _iter_token_ids(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
     """Yield the token ids of each text, tokenizing a bounded number of texts at a time."""
     texts = iter(texts)
     while batch := list(islice(texts, _BATCH)):

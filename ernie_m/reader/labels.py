@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_m.reader.equal_texts import normal_form
+from ernie_m.reader.equal_texts import normalize_text
 from ernie_m.utils.errors import JOINERS, UserError
 from ernie_m.utils.files import read_object, write_json
 from ernie_m.utils.languages import base_language
 
-# The language key of `expand` for a pattern without %s and without a language map.
+# The language key of `expand_patterns` for a pattern without %s and without a language map.
 ALL_LANGUAGES = "all"
 # A language with script and region, or with the language of questions: zh-hans-cn, zh-question-de.
 _LANGUAGE = re.compile(
@@ -75,7 +75,7 @@ def write_indices(path: str | os.PathLike, names: Iterable[str]) -> None:
     write_json(path, {name: index for index, name in enumerate(names)})
 
 
-def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[str, dict[str, Path]]:
+def expand_patterns(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[str, dict[str, Path]]:
     """Expand an option such as `--dev_set dev.%s.tsv,test.%s.tsv` into pattern -> language -> path.
 
     Args:
@@ -123,20 +123,20 @@ def _read_json_object(path: str | os.PathLike, expected: str) -> dict:
     return value
 
 
-def check_labels(
+def find_label_issues(
     inputs: np.ndarray,
     targets: np.ndarray,
-    location: Callable[[int], str],
+    get_location: Callable[[int], str],
     trained_inputs: np.ndarray | None = None,
     noun: str = "rows",
 ) -> list[str]:
     """Return warnings about equal texts with different labels, and about leakage of training texts.
 
     Args:
-        inputs: `input_hash` of each row, int64 [N].
+        inputs: `hash_input` of each row, int64 [N].
         targets: an integer for the label or labels of each row, int64 [N]; [0]: without labels.
-        location: maps a row index to its location for messages.
-        trained_inputs: for evaluation rows, `input_hash` of each training row, int64 [M].
+        get_location: maps a row index to its location for messages.
+        trained_inputs: for evaluation rows, `hash_input` of each training row, int64 [M].
         noun: a plural noun for the rows in messages.
     """
     found = []
@@ -150,7 +150,7 @@ def check_labels(
             count = len(np.unique(inputs[order][conflicts]))
             first, second = sorted(order[conflicts[0] : conflicts[0] + 2].tolist())
             texts = "1 text has" if count == 1 else f"{count:,} texts have"
-            found.append(f"{texts} two labels, as in {location(first)} and {location(second)}")
+            found.append(f"{texts} two labels, as in {get_location(first)} and {get_location(second)}")
     known = 0 if trained_inputs is None else int(np.isin(inputs, trained_inputs).sum())
     if known:
         share = f"{known:,} of {len(inputs):,} {noun}"
@@ -176,7 +176,7 @@ _PRINTED = re.compile(
 
 
 @lru_cache(maxsize=1 << 16)
-def normal_label(label: str) -> str:
+def normalize_label(label: str) -> str:
     """Normalize a label, so that labels that look the same are equal.
 
     Applies NFC, removes control and zero-width characters, collapses and strips white space, and removes the
@@ -216,7 +216,7 @@ def split_labels(cell: str, separator: str | None) -> list[str]:
     Args:
         separator: the separator of labels; None: the cell is a single label.
     """
-    return list(filter(None, map(normal_label, cell.split(separator) if separator else [cell])))
+    return list(filter(None, map(normalize_label, cell.split(separator) if separator else [cell])))
 
 
 def is_printed_collection(cell: str) -> bool:
@@ -227,12 +227,12 @@ def is_printed_collection(cell: str) -> bool:
     return _PRINTED.fullmatch(cell.strip()) is not None
 
 
-def is_score(label: str) -> bool:
+def is_label_score(label: str) -> bool:
     """Return whether a label is a number from 0 to 1 or a boolean: the score of a label, not its name."""
     return parse_boolean(label) is not None or 0 < (parse_number(label) or 0) < 1
 
 
-def is_mixed(labels: Iterable[object]) -> bool:
+def has_mixed_types(labels: Iterable[object]) -> bool:
     """Return whether the labels of a row include both strings and numbers, which may be label scores."""
     known = (label for label in labels if isinstance(label, str | Real | np.bool_))
     return len({isinstance(label, str) for label in known}) > 1
@@ -251,9 +251,9 @@ def find_missing_labels(counts: Mapping[str, int]) -> set[str]:
     return none | {_HIDDEN} if _HIDDEN in counts and (is_rare or not may_be_one) else none
 
 
-def input_hash(text_a: str, text_b: str | None = None) -> int:
-    """Hash the text or the two texts of an example, normalized by `normal_form`, to an int64.
+def hash_input(text_a: str, text_b: str | None = None) -> int:
+    """Hash the text or the two texts of an example, normalized by `normalize_text`, to an int64.
 
     Hashes are comparable only within a process.
     """
-    return hash(tuple(map(normal_form, [text_a] if text_b is None else [text_a, text_b])))
+    return hash(tuple(map(normalize_text, [text_a] if text_b is None else [text_a, text_b])))

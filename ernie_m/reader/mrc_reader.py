@@ -113,13 +113,13 @@ def _split_han_subword(tokenizer: Tokenizer, source: str, after_space: bool) -> 
     return tokens
 
 
-def count_special_tokens(separators: int) -> int:
+def count_special_tokens(num_separators: int) -> int:
     """Return the number of special tokens of a model input: [CLS], the separators, and the final [SEP].
 
     Args:
-        separators: the number of [SEP] between the question and the context.
+        num_separators: the number of [SEP] between the question and the context.
     """
-    return 2 + separators
+    return 2 + num_separators
 
 
 @dataclass(frozen=True)
@@ -203,10 +203,10 @@ class AnswerWindows(Sequence[ContextWindow]):
             answer=(first, last),
         )
 
-    def question_windows(self, number: int) -> range:
-        """Return the indices of the windows of question `number`."""
+    def get_question_windows(self, question: int) -> range:
+        """Return the indices of the windows of question `question`."""
         questions = self._windows[:, 0]  # [windows], ascending: the question index of each window
-        return range(*np.searchsorted(questions, [number, number + 1]).tolist())
+        return range(*np.searchsorted(questions, [question, question + 1]).tolist())
 
     def __getstate__(self) -> dict:  # for pickle
         return {**vars(self), "file": None, "spans": None}
@@ -216,7 +216,7 @@ def read_windows(
     path: str | os.PathLike,
     purpose: str,
     tokenizer: Tokenizer,
-    cut: WindowConfig,
+    window_config: WindowConfig,
     make: Callable[..., "AnswerWindows"] | None = None,
 ) -> AnswerWindows:
     """Read a file of questions by `read_squad`, and split its contexts into windows.
@@ -229,7 +229,7 @@ def read_windows(
         UserError: as `read_squad`, or there are no windows.
     """
     file = read_squad(path, purpose)
-    windows = (make or make_windows)(file, tokenizer, cut, keep_all=purpose != "train")
+    windows = (make or make_windows)(file, tokenizer, window_config, keep_all=purpose != "train")
     with_answer = sum(window.answer[0] != NO_ANSWER for window in windows)
     if purpose == "train" and with_answer == 0:
         raise UserError(
@@ -245,33 +245,33 @@ def read_windows(
 
 
 def make_windows(
-    file: QuestionFile, tokenizer: Tokenizer, cut: WindowConfig, keep_all: bool = True
+    file: QuestionFile, tokenizer: Tokenizer, window_config: WindowConfig, keep_all: bool = True
 ) -> AnswerWindows:
     """Tokenize the questions and contexts of a file, and split the contexts into windows.
 
     Args:
         keep_all: whether to keep windows without the answer.
     """
-    contexts = encode_all(
-        file, file.contexts, partial(encode_for_answers, tokenizer, split_han=cut.split_han)
+    contexts = encode_texts(
+        file, file.contexts, partial(encode_for_answers, tokenizer, split_han=window_config.split_han)
     )
 
     def find(context: int, span: Span) -> tuple[int, int] | None:
         return find_tokens(contexts[context][1], file.contexts[context], span)
 
-    return split_contexts(file, tokenizer, cut, contexts, find, keep_all)
+    return split_contexts(file, tokenizer, window_config, contexts, find, keep_all)
 
 
 def split_contexts(
     file: QuestionFile,
     tokenizer: Tokenizer,
-    cut: WindowConfig,
+    window_config: WindowConfig,
     contexts: Sequence[tuple[np.ndarray, np.ndarray]],
     find: Callable[[int, Span], tuple[int, int] | None],
     keep_questions: bool,
     keep_windows: bool = False,
     cut_context: "Callable[[int, int, int], list[ContextPart]] | None" = None,
-    unused: int = 0,
+    reserved_tokens: int = 0,
 ) -> AnswerWindows:
     """Tokenize the questions of a file, and split their contexts into windows.
 
@@ -281,12 +281,12 @@ def split_contexts(
         keep_questions: whether to keep the windows of questions whose answer is not found.
         keep_windows: whether to keep windows without the answer.
         cut_context: maps (length, budget, stride) to the windows of a context; None: `cut_windows`.
-        unused: the number of tokens to leave free in each window.
+        reserved_tokens: the number of tokens to leave free in each window.
     """
-    encode = partial(encode_for_answers, tokenizer, split_han=cut.split_han)
+    encode = partial(encode_for_answers, tokenizer, split_han=window_config.split_han)
     texts = [question.text for question in file.questions]
-    whole_ids = [ids for ids, _ in encode_all(file, texts, encode)]
-    question_ids = [ids[: cut.max_query_length] for ids in whole_ids]
+    whole_ids = [ids for ids, _ in encode_texts(file, texts, encode)]
+    question_ids = [ids[: window_config.max_query_length] for ids in whole_ids]
     rows: list[tuple[int, ...]] = []  # `windows` of `AnswerWindows`
     for number, question in enumerate(file.questions):
         # The first and the last token.
@@ -294,9 +294,11 @@ def split_contexts(
         if answer is None and not keep_questions:
             continue
         length = len(contexts[question.context][0])
-        used = len(question_ids[number]) + count_special_tokens(cut.separators) + unused
-        for part in (cut_context or cut_windows)(length, max(1, cut.max_seq_len - used), cut.doc_stride):
-            index = answer if answer is not None and part.holds(answer) else (NO_ANSWER, NO_ANSWER)
+        used = len(question_ids[number]) + count_special_tokens(window_config.separators) + reserved_tokens
+        for part in (cut_context or cut_windows)(
+            length, max(1, window_config.max_seq_len - used), window_config.doc_stride
+        ):
+            index = answer if answer is not None and part.contains_answer(answer) else (NO_ANSWER, NO_ANSWER)
             if index == answer or keep_questions or keep_windows:
                 rows.append((number, question.context, *part, *index))
     return AnswerWindows(
@@ -305,11 +307,11 @@ def split_contexts(
         context_ids=[ids for ids, _ in contexts],
         spans=[spans for _, spans in contexts],
         windows=np.asarray(rows, np.int32).reshape(-1, 8),  # [0, 8] without windows
-        cut=[len(ids) > cut.max_query_length for ids in whole_ids],
+        cut=[len(ids) > window_config.max_query_length for ids in whole_ids],
     )
 
 
-def encode_all(
+def encode_texts(
     file: QuestionFile, texts: Sequence[str], encode: Callable[[str], tuple[list[int], list[Span]]]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the token ids, int32 [tokens], and the character spans, int32 [tokens, 2], of each text.
@@ -337,7 +339,7 @@ class ContextPart(NamedTuple):
     answers_from: int
     answers_to: int
 
-    def holds(self, answer: tuple[int, int]) -> bool:
+    def contains_answer(self, answer: tuple[int, int]) -> bool:
         """Return whether the window contains an answer, given by its first and last token."""
         first, last = answer
         return self.start <= first and last < self.end
@@ -403,8 +405,8 @@ class AnswerBatch:
     count: int  # number of windows of the step, over all micro-batches and processes
 
 
-class EncodeWindows:
-    """Builds model inputs and batches from `AnswerWindows`; see `ernie_m.reader.batching.EncodeExamples`.
+class WindowFeaturizer:
+    """Builds model inputs and batches from `AnswerWindows`; see `ernie_m.reader.batching.Featurizer`.
 
     Only the ids of the special tokens are stored, so that a pickle does not contain the tokenizer.
     """
@@ -434,12 +436,12 @@ class EncodeWindows:
             for window in windows
         ]
 
-    def count(self, features: Sequence[AnswerFeature]) -> int:
+    def count_targets(self, features: Sequence[AnswerFeature]) -> int:
         """Return the divisor of the loss: the number of windows."""
         return len(features)
 
     def collate(self, features: Sequence[AnswerFeature], indices: np.ndarray, count: int) -> AnswerBatch:
-        """Collate features into a padded batch; see `EncodeExamples`.
+        """Collate features into a padded batch; see `Featurizer`.
 
         Token indices in the context become positions in the model input.
         """
@@ -454,7 +456,8 @@ class EncodeWindows:
         answers = np.asarray([window.answer for window in windows], np.int64) - shift[:, None]
         has_no_answer = [window.answer[0] == NO_ANSWER for window in windows]  # bool [B]
         answers[has_no_answer] = self.target_without_answer
-        # The ids end with the [SEP] after the context, at `end`, before the padding of `EncodeInOrder`.
+        # The ids end with the [SEP] after the context, at `end`, before the padding of
+        # `OfficialWindowFeaturizer`.
         ids = [feature.ids[: end + 1] for feature, end in zip(features, ends)]
         return AnswerBatch(
             input_ids=pad(ids, self.pad_id),
@@ -496,7 +499,7 @@ def tokenize_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
 
 
 def make_official_windows(
-    file: QuestionFile, tokenizer: Tokenizer, cut: WindowConfig, keep_all: bool = True
+    file: QuestionFile, tokenizer: Tokenizer, window_config: WindowConfig, keep_all: bool = True
 ) -> AnswerWindows:
     """Tokenize a file and split its contexts into windows, as the official reader does.
 
@@ -528,8 +531,10 @@ def make_official_windows(
         text = file.contexts[context]
         return find_answer(tokenizer, text, words_of[text], span)
 
-    contexts = encode_all(file, file.contexts, encode)
-    return split_contexts(file, tokenizer, cut, contexts, find, keep_all, True, cut_officially, _UNUSED)
+    contexts = encode_texts(file, file.contexts, encode)
+    return split_contexts(
+        file, tokenizer, window_config, contexts, find, keep_all, True, cut_official_windows, _UNUSED
+    )
 
 
 def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) -> tuple[int, int] | None:
@@ -561,7 +566,7 @@ def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) 
     return first, words.first_tokens[last_word + 1] - 1
 
 
-def cut_officially(length: int, budget: int, stride: int) -> list[ContextPart]:
+def cut_official_windows(length: int, budget: int, stride: int) -> list[ContextPart]:
     """Split a context by `cut_windows`, and assign answer starts to windows as the official reader does.
 
     A token is assigned to the window in which its score is highest: the number of tokens on its shorter side,
@@ -584,7 +589,7 @@ def cut_officially(length: int, budget: int, stride: int) -> list[ContextPart]:
     ]
 
 
-class EncodeInOrder(EncodeWindows):
+class OfficialWindowFeaturizer(WindowFeaturizer):
     """Builds model inputs as the official reader: all have the same length, so that batches keep file order.
 
     Inputs are padded to `max_seq_len`; `collate` removes the padding. Windows without the answer have the

@@ -19,13 +19,13 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio; its multiples 
 _MASK64 = (1 << 64) - 1
 
 
-def apply_temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
+def apply_temperature(sizes: Mapping[str, float], alpha: float) -> dict[str, float]:
     """Compute the sampling probabilities of languages, p_l ~ n_l^alpha.
 
     XLM-R uses alpha 0.3 for languages, InfoXLM 0.7 for language pairs.
 
     Args:
-        amounts: the name l of a language or a language pair -> its amount of text n_l.
+        sizes: the name l of a language or a language pair -> its amount of text n_l.
 
     Returns:
         Each name -> p_l; the probabilities sum to 1.
@@ -33,12 +33,12 @@ def apply_temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, f
     Raises:
         UserError: the amounts are empty, or one is not positive.
     """
-    if not amounts:
+    if not sizes:
         raise UserError("no streams to sample from. Add text to the corpus")
-    empty = [name for name, amount in amounts.items() if not amount > 0]  # also true for nan
+    empty = [name for name, amount in sizes.items() if not amount > 0]  # also true for nan
     if empty:
         raise UserError(f"nothing to sample from {', '.join(empty)}")
-    weights = {name: float(amount) ** alpha for name, amount in amounts.items()}
+    weights = {name: float(amount) ** alpha for name, amount in sizes.items()}
     total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items()}
 
@@ -118,8 +118,8 @@ class Sampler:
         self.positions = np.zeros(len(self.names), np.int64)
         # The thresholds between streams for a uniform number. float64 [streams - 1]
         self._thresholds = np.cumsum(self.probabilities)[:-1]
-        self._philox_key = _key_words(seed, purpose)
-        keys = [_key_words(seed, f"{purpose}/{name}")[0] for name in self.names]
+        self._philox_key = _derive_key(seed, purpose)
+        keys = [_derive_key(seed, f"{purpose}/{name}")[0] for name in self.names]
         self._stream_keys = np.array(keys, np.uint64)
 
     def draw(self, count: int) -> Draws:
@@ -148,7 +148,7 @@ class Sampler:
         self.positions = np.array([state["positions"][name] for name in self.names], np.int64)
 
 
-def _key_words(seed: int, purpose: str) -> np.ndarray:
+def _derive_key(seed: int, purpose: str) -> np.ndarray:
     """Derive the key of a Philox generator from a seed and the name of its purpose, uint64 [2]."""
     return np.random.SeedSequence([seed, *purpose.encode()]).generate_state(2, np.uint64)
 

@@ -68,7 +68,7 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     return iob2
 
 
-def inside_labels(labels: Sequence[str]) -> list[int]:
+def get_inside_labels(labels: Sequence[str]) -> list[int]:
     """Return, for each label id, the label id of a word's tokens after the first: I-X for B-X.
 
     Other labels map to themselves.
@@ -80,9 +80,11 @@ def inside_labels(labels: Sequence[str]) -> list[int]:
     return [ids.get(f"I-{label[2:]}", id_) for id_, label in enumerate(labels)]  # no label is just "I-"
 
 
-def tag_names(types: Collection[str]) -> list[str]:
+def make_tag_names(entity_types: Collection[str]) -> list[str]:
     """Return the IOB2 tags of entity types in the official order: B- and I- of every type, and then O."""
-    in_order = [type_ for type_ in ENTITIES if type_ in types] + sorted(set(types) - set(ENTITIES))
+    in_order = [type_ for type_ in ENTITIES if type_ in entity_types] + sorted(
+        set(entity_types) - set(ENTITIES)
+    )
     return [*(f"{letter}-{type_}" for type_ in in_order for letter in "BI"), OUTSIDE]
 
 
@@ -125,7 +127,7 @@ def is_entity_tag(tag: str) -> bool:
     return tag == OUTSIDE or _PREFIX.fullmatch(tag) is not None
 
 
-def entity_tags(labels: Collection[str]) -> dict[str, str]:
+def map_labels_to_iobes(labels: Collection[str]) -> dict[str, str]:
     """Return label -> IOBES tag, "O" or as in "B-PER"; {} if the labels do not mark entities.
 
     Supports IOB, IOE, IOBES, BILOU, BMES and BMEWO, with the prefix in upper or lower case, before or after

@@ -23,16 +23,16 @@ from ernie_m.reader.files.official_tags import Sentence
 from ernie_m.reader.files.official_tsv import (
     OFFICIAL,
     FileLines,
+    drop_trailing_blank_lines,
     has_quotes,
-    log_quoted,
+    log_quoted_rows,
     open_lines,
     parse_header,
     parse_row,
     split_cells,
-    without_blank_end,
 )
 from ernie_m.reader.files.row_errors import RowErrors
-from ernie_m.reader.labels import NO_LABEL, input_hash, normal_label, parse_number
+from ernie_m.reader.labels import NO_LABEL, hash_input, normalize_label, parse_number
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import FileVersion
@@ -43,13 +43,13 @@ _FORM = "text_a, text_b, label, optional qid"
 _OTHERS = "Expected an official TSV file. To train on other tables, use ernie-m fit"
 
 
-class Examples(FileLines, Sequence[Example]):
+class ExampleFile(FileLines, Sequence[Example]):
     """The rows of an official TSV file, read on access; created by `read_classification`.
 
     Args:
         path, version, starts: see `FileLines`.
         columns: name -> index of the columns in use.
-        inputs: `input_hash` of each row, int64 [N].
+        inputs: `hash_input` of each row, int64 [N].
         targets: the label id of each row, int64 [N], or for regression a number, float64 [N]; [0]: without
             labels.
     """
@@ -86,7 +86,7 @@ def read_classification(
     num_labels: int | None = None,
     labels: bool = True,
     regression: bool = False,
-) -> Examples:
+) -> ExampleFile:
     """Read and validate an official TSV file with the columns text_a, text_b, label and qid.
 
     text_b and qid are optional; other columns are ignored. A byte order mark, Windows line ends and trailing
@@ -105,7 +105,7 @@ def read_classification(
     if path.is_dir():
         raise UserError(f"{path} is a folder. {_OTHERS}")
     required = ["text_a", "label"] if labels else ["text_a"]
-    value_of = _numbers() if regression else _ids(label_map, num_labels)
+    value_of = _make_number_parser() if regression else _make_id_parser(label_map, num_labels)
     errors = RowErrors(path, may_skip=False)
     starts = array("q")  # byte offsets of rows
     inputs = array("q")
@@ -120,26 +120,26 @@ def read_classification(
         columns = {name: index for index, name in enumerate(header) if name in OFFICIAL}
         column_b = columns.get("text_b")
         position = len(first_line)  # byte offset of the next row
-        for number, line in enumerate(without_blank_end(file), 2):
+        for number, line in enumerate(drop_trailing_blank_lines(file), 2):
             starts.append(position)
             position += len(line)
-            with errors.of_line(number):
+            with errors.record_errors(number):
                 cells = parse_row(line, path, number, header)
                 if labels:
                     targets.append(value_of(cells[columns["label"]]))
                 inputs.append(
-                    input_hash(cells[columns["text_a"]], None if column_b is None else cells[column_b])
+                    hash_input(cells[columns["text_a"]], None if column_b is None else cells[column_b])
                 )
                 quoted += has_quotes(cells)
-    errors.end(logger.warning)
-    log_quoted(path, quoted, len(starts), logger.warning)
+    errors.report(logger.warning)
+    log_quoted_rows(path, quoted, len(starts), logger.warning)
     if not starts:
         raise UserError(f"{path}: no rows after the header")
     starts.append(position)
-    return Examples(path, version, np.array(starts), columns, np.array(inputs), np.array(targets))
+    return ExampleFile(path, version, np.array(starts), columns, np.array(inputs), np.array(targets))
 
 
-def _numbers() -> Callable[[str], float]:
+def _make_number_parser() -> Callable[[str], float]:
     """Return a function that parses a label as a number, or raises a UserError."""
 
     def number(cell: str) -> float:
@@ -151,17 +151,17 @@ def _numbers() -> Callable[[str], float]:
     return number
 
 
-def _ids(label_map: Mapping[str, int] | None, num_labels: int | None) -> Callable[[str], int]:
+def _make_id_parser(label_map: Mapping[str, int] | None, num_labels: int | None) -> Callable[[str], int]:
     """Return a function that maps a label to its id, or raises a UserError.
 
     Args:
         label_map, num_labels: see `read_classification`.
     """
-    ids = {normal_label(label): id_ for label, id_ in (label_map or {}).items()}
+    ids = {normalize_label(label): id_ for label, id_ in (label_map or {}).items()}
 
     @cache
     def parse_id(cell: str) -> int:
-        label = normal_label(cell)
+        label = normalize_label(cell)
         if label in ids:
             return ids[label]
         if label_map is not None:
@@ -210,8 +210,8 @@ class TaggedBatch:
     count: int  # the divisor of the loss of the whole step, over all micro-batches and processes
 
 
-class EncodeTagged:
-    """Tokenizes tagged sentences, each word separately, and collates them; see `EncodeExamples`.
+class TaggingFeaturizer:
+    """Tokenizes tagged sentences, each word separately, and collates them; see `Featurizer`.
 
     Args:
         max_seq_len: maximum length of a window in tokens, including special tokens.
@@ -236,16 +236,16 @@ class EncodeTagged:
         words_of = [sentence.words for sentence in sentences]
         tokens = iter(self.tokenizer.encode_batch([*chain.from_iterable(words_of)]))  # the ids of each word
         return [
-            self._feature([*islice(tokens, len(words))], sentence.labels)
+            self._make_feature([*islice(tokens, len(words))], sentence.labels)
             for sentence, words in zip(sentences, words_of)
         ]
 
-    def count(self, features: Sequence[TaggedFeature]) -> int:
+    def count_targets(self, features: Sequence[TaggedFeature]) -> int:
         """Return the divisor of the loss: the number of labeled tokens."""
         return sum(token_count for feature in features for _, token_count in feature.words)
 
     def collate(self, features: Sequence[TaggedFeature], indices: np.ndarray, count: int) -> TaggedBatch:
-        """Collate features into a padded batch with a row per window; see `EncodeExamples`."""
+        """Collate features into a padded batch with a row per window; see `Featurizer`."""
         ids: list[list[int]] = []  # one list for each window
         labels: list[list[int]] = []
         words: list[np.ndarray] = []
@@ -274,7 +274,7 @@ class EncodeTagged:
             count=count,
         )
 
-    def _feature(self, ids_of_words: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
+    def _make_feature(self, ids_of_words: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
         """Build the windows of a sentence, with the labels of their tokens.
 
         Args:
@@ -323,14 +323,14 @@ def expand_label(label: int, count: int, inside_label: Sequence[int]) -> list[in
     """Return the label ids of the `count` tokens of a word with label B-X: B-X I-X I-X ...
 
     Args:
-        inside_label: see `EncodeTagged`.
+        inside_label: see `TaggingFeaturizer`.
     """
     if count == 0:
         return []
     return [label] + [inside_label[label]] * (count - 1)
 
 
-def word_scores(scores: np.ndarray, words: np.ndarray, inside_label: Sequence[int]) -> np.ndarray:
+def compute_word_scores(scores: np.ndarray, words: np.ndarray, inside_label: Sequence[int]) -> np.ndarray:
     """Compute the score of each of C tags for each of W words, summed over the word's labeled tokens.
 
     For tag B-X, the tokens after the first count with their score of I-X.
@@ -338,7 +338,7 @@ def word_scores(scores: np.ndarray, words: np.ndarray, inside_label: Sequence[in
     Args:
         scores: [R, T, C], logits or log probabilities, in float64, so that cumulative sums along T are exact.
         words: [W, 3], see `TaggedBatch`.
-        inside_label: see `EncodeTagged`.
+        inside_label: see `TaggingFeaturizer`.
 
     Returns:
         float64 [W, C].
@@ -389,12 +389,12 @@ def cut_windows(sizes: Sequence[int], budget: int) -> list[SentenceWindow]:
             start -= 1
             overlap -= sizes[start]
     # In an overlap, the first half of the words is tagged in the previous window, the second in the next one.
-    middles = [_middle(sizes, next_start, end) for (_, end), (next_start, _) in pairwise(spans)]
+    middles = [_find_middle(sizes, next_start, end) for (_, end), (next_start, _) in pairwise(spans)]
     tagged_ranges = pairwise([0, *middles, len(sizes)])  # (start, end) as in `spans`
     return [SentenceWindow(*span, *tagged_range) for span, tagged_range in zip(spans, tagged_ranges)]
 
 
-def _middle(sizes: Sequence[int], start: int, end: int) -> int:
+def _find_middle(sizes: Sequence[int], start: int, end: int) -> int:
     """Return the index of the first word in the second half of words start .. end - 1, by number of tokens.
 
     A word across the middle is in the half with more of its tokens; on a tie, in the first. The result is
@@ -408,7 +408,7 @@ def _middle(sizes: Sequence[int], start: int, end: int) -> int:
     return word
 
 
-class EncodeTaggedOfficially(EncodeTagged):
+class OfficialTaggingFeaturizer(TaggingFeaturizer):
     """Builds the inputs of tagged sentences as the official reader (--official_compat true).
 
         tokens   [CLS] ▁Eke us   ▁head s      ▁for [SEP]
@@ -418,11 +418,11 @@ class EncodeTaggedOfficially(EncodeTagged):
     have no label.
     """
 
-    def count(self, features: Sequence[TaggedFeature]) -> int:
+    def count_targets(self, features: Sequence[TaggedFeature]) -> int:
         """Return the divisor of the loss: B x T of the whole step, including padding."""
         return len(features) * max(len(feature.ids) for feature in features)
 
-    def _feature(self, ids_of_words: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
+    def _make_feature(self, ids_of_words: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
         """Build the only window of a sentence; without labels, every label is O."""
         outside = len(self.inside_label) - 1  # O has the last id
         if labels is None:

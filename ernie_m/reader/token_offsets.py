@@ -4,7 +4,7 @@ import itertools
 import unicodedata
 from collections.abc import Mapping
 
-from ernie_m.reader.tokenization import Tokenizer, rules_1_to_3
+from ernie_m.reader.tokenization import Tokenizer, make_normalization_table
 from ernie_m.reader.tokenizer_rules import LIBRARY_RULES
 
 Span = tuple[int, int]  # start and end in characters
@@ -19,7 +19,7 @@ def encode_with_offsets(tokenizer: Tokenizer, text: str) -> tuple[list[int], lis
     """
     ids: list[int] = []
     spans: list[Span] = []
-    for start, part in tokenizer.parts(text):
+    for start, part in tokenizer.split_added_tokens(text):
         if part in tokenizer.added_tokens:
             ids.append(tokenizer.added_tokens[part])
             spans.append((start, start + len(part)))
@@ -38,7 +38,7 @@ def _encode_part(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]
     subwords = mapping["pieces"]
     spans = _clean_spans(normal, subwords, mapping["offsets"])
     if tokenizer.text_rules in LIBRARY_RULES:
-        tokens_of_subwords = tokenizer.cut(subwords, numbers)
+        tokens_of_subwords = tokenizer.split_subwords(subwords, numbers)
         ids = tokenizer.convert_tokens_to_ids(itertools.chain(*tokens_of_subwords))
         spans_of_tokens: list[Span] = []
         for tokens, (start, end) in zip(tokens_of_subwords, spans):
@@ -46,23 +46,25 @@ def _encode_part(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]
         return ids, spans_of_tokens
     ids = tokenizer.to_ids(numbers)
     if len(ids) != len(spans):  # rule 5 replaced one subword by several tokens
-        spans = _cut_spans(tokenizer.digit_comma, numbers, spans)
+        spans = _split_spans(tokenizer.digit_comma, numbers, spans)
     sources = map_to_source(text, normal)
     if sources is not None:
-        spans = [_in_source(span, sources) for span in spans]
+        spans = [_map_span_to_source(span, sources) for span in spans]
     return ids, spans
 
 
-def _cut_spans(digit_comma: Mapping[int, list[str]], numbers: list[int], spans: list[Span]) -> list[Span]:
+def _split_spans(
+    digit_comma: Mapping[int, list[str]], subword_indices: list[int], spans: list[Span]
+) -> list[Span]:
     """Return the spans of tokens after rule 5, which splits the comma from a subword that ends in "1,".
 
     Args:
         digit_comma: see `Tokenizer`.
-        numbers: the numbers of the subwords in the SentencePiece model.
+        subword_indices: the numbers of the subwords in the SentencePiece model.
         spans: the span of each subword.
     """
     cut_spans = []
-    for number, span in zip(numbers, spans):
+    for number, span in zip(subword_indices, spans):
         if number in digit_comma:
             start, end = span
             before_comma = digit_comma[number][:-1]  # all tokens except the last, which is the comma
@@ -72,16 +74,16 @@ def _cut_spans(digit_comma: Mapping[int, list[str]], numbers: list[int], spans: 
     return cut_spans
 
 
-def map_to_source(text: str, normal: str) -> list[int] | None:
-    """Map each character of `normal`, the normalized text, to its index in `text`.
+def map_to_source(text: str, normalized: str) -> list[int] | None:
+    """Map each character of `normalized`, the normalized text, to its index in `text`.
 
     Returns:
-        The index in `text` of each character of `normal`, and then the length of `text`. None if no character
-        was dropped, so that the indices are equal.
+        The index in `text` of each character of `normalized`, and then the length of `text`. None if no
+        character was dropped, so that the indices are equal.
     """
-    if len(normal) == len(text):
+    if len(normalized) == len(text):
         return None
-    table = rules_1_to_3()  # None for dropped characters
+    table = make_normalization_table()  # None for dropped characters
     sources = [index for index, character in enumerate(text) if table.get(ord(character), "") is not None]
     return [*sources, len(text)]
 
@@ -95,7 +97,7 @@ def _clean_spans(text: str, subwords: list[str], spans: list[Span]) -> list[Span
         spans: the span of each subword in `text`, from SentencePiece.
     """
     cleaned = []
-    for subword, (start, end) in zip(subwords, _whole_characters(text, subwords, spans)):
+    for subword, (start, end) in zip(subwords, _extend_to_whole_characters(text, subwords, spans)):
         while start < end and _is_space(text[start]):
             start += 1
         while start < end and _is_space(text[end - 1]):
@@ -113,7 +115,7 @@ def _is_space(character: str) -> bool:
     return character.isspace() or character == "▁"
 
 
-def _whole_characters(text: str, subwords: list[str], spans: list[Span]) -> list[Span]:
+def _extend_to_whole_characters(text: str, subwords: list[str], spans: list[Span]) -> list[Span]:
     """Extend the span of each subword to include the character in which the span ends.
 
     NFKC expands some characters (½ becomes 1⁄2). If the expansion is split into several subwords,
@@ -146,7 +148,7 @@ def _locate_parts(parts: list[str], start: int, end: int) -> list[Span]:
     return list(itertools.pairwise(borders))
 
 
-def _in_source(span: Span, sources: list[int]) -> Span:
+def _map_span_to_source(span: Span, sources: list[int]) -> Span:
     """Map a character span of a normalized text to the original text.
 
     Args:

@@ -29,7 +29,7 @@ import sentencepiece
 from ernie_m.reader.tokenizer_json import (
     BPE_MODEL,
     TOKENIZER_JSON,
-    missing_sentencepiece_model,
+    make_missing_model_error,
     piece_model_from_json,
 )
 from ernie_m.reader.tokenizer_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES, split_subwords
@@ -67,7 +67,7 @@ _ALONE = {TOKENIZER_JSON, DICT}  # without config.json, also written by other li
 
 
 @functools.cache
-def rules_1_to_3() -> dict[int, str | None]:
+def make_normalization_table() -> dict[int, str | None]:
     """Return rules 1 to 3 as a table for `str.translate`: code point -> replacement, or None to remove."""
     table: dict[int, str | None] = {}
     by_category = {"Cc": None, "Cf": None, "Zs": " ", "Cs": "\ufffd"}  # Cs: surrogates
@@ -89,10 +89,10 @@ def normalize(text: str) -> str:
         has_quotes = not text.isascii() and any(quote in text for quote in QUOTES)
         if not has_quotes:
             return text
-    return text.translate(rules_1_to_3())
+    return text.translate(make_normalization_table())
 
 
-def without_surrogates(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Replace lone surrogates, which cannot be encoded in UTF-8, by U+FFFD."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
@@ -187,7 +187,7 @@ class Tokenizer:
         folder = Path(folder)
         models = [folder / name for name in _MODEL_NAMES if (folder / name).is_file()]
         if not models:
-            raise missing_sentencepiece_model(folder)
+            raise make_missing_model_error(folder)
         vocabs = [folder / name for name in (VOCAB, DICT) if (folder / name).is_file()]
         if text_rules is None:
             text_rules, its_tokens = read_tokenizer_rules(folder)
@@ -244,19 +244,19 @@ class Tokenizer:
         """Write the vocabulary as `token<TAB>id` lines, atomically."""
         write_vocab(self.vocab, path)
 
-    def ordinary_subwords(self) -> list[str]:
+    def list_ordinary_subwords(self) -> list[str]:
         """Return the subwords of the SentencePiece model in order, without unknown and control symbols."""
         return list(itertools.compress(self._subwords, self._is_ordinary))
 
-    def scores(self) -> dict[str, float]:
+    def get_subword_scores(self) -> dict[str, float]:
         """Return the score of each ordinary subword of the SentencePiece model."""
-        subwords = self.ordinary_subwords()
+        subwords = self.list_ordinary_subwords()
         return dict(zip(subwords, self.processor.GetScore(self.processor.PieceToId(subwords))))
 
-    def derived_vocab(self) -> dict[str, int]:
+    def derive_vocab(self) -> dict[str, int]:
         """Return the vocabulary that XLM-R derives from the SentencePiece model; see `derive_vocab`."""
         numbers = itertools.compress(itertools.count(), self._is_ordinary)
-        return derive_vocab(dict(zip(numbers, self.ordinary_subwords())), len(self._subwords))
+        return derive_vocab(dict(zip(numbers, self.list_ordinary_subwords())), len(self._subwords))
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """Convert ids to tokens; an unknown id becomes [UNK]."""
@@ -272,18 +272,18 @@ class Tokenizer:
 
     def normalize(self, text: str) -> str:
         """Normalize a text for SentencePiece by the tokenizer rules. Each character maps to at most one."""
-        return normalize(text) if self.text_rules == ERNIE_M else without_surrogates(text)
+        return normalize(text) if self.text_rules == ERNIE_M else replace_surrogates(text)
 
     def tokenize(self, text: str) -> list[str]:
         """Tokenize a text without special tokens. Unknown subwords are returned as their text."""
         tokens: list[str] = []
-        for _, part in self.parts(text):
+        for _, part in self.split_added_tokens(text):
             if part in self.added_tokens:
                 tokens.append(part)
                 continue
             normal = self.normalize(part)
             subwords = self.processor.EncodeAsPieces(normal)
-            for tokens_of_subword in self.cut(subwords, self.processor.EncodeAsIds(normal)):
+            for tokens_of_subword in self.split_subwords(subwords, self.processor.EncodeAsIds(normal)):
                 tokens += tokens_of_subword
         return tokens
 
@@ -297,14 +297,14 @@ class Tokenizer:
         """Return the token ids of each text, without special tokens; faster than `encode` for each text."""
         if self._added is None:
             return self._encode_plain(texts)
-        parts_of_texts = [[part for _offset, part in self.parts(text)] for text in texts]
+        parts_of_texts = [[part for _offset, part in self.split_added_tokens(text)] for text in texts]
         all_parts = dict.fromkeys(itertools.chain(*parts_of_texts))  # distinct parts
         plain_parts = [part for part in all_parts if part not in self.added_tokens]
         ids_of = dict(zip(plain_parts, self._encode_plain(plain_parts)))  # part -> its ids
         ids_of |= {token: [id_] for token, id_ in self.added_tokens.items()}
         return [[id_ for part in parts for id_ in ids_of[part]] for parts in parts_of_texts]
 
-    def subword_numbers(self, texts: Sequence[str]) -> list[list[int]]:
+    def get_subword_indices(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the numbers in the SentencePiece model, which are not ids, of the subwords of each text.
 
         Added tokens are not recognized.
@@ -314,15 +314,15 @@ class Tokenizer:
             return [self.processor.Encode(self.normalize(text)) for text in texts]
         return self.processor.Encode([self.normalize(text) for text in texts], num_threads=1)
 
-    def build(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
+    def build_inputs(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
         """Return the ids of a text or a pair with special tokens, truncated to `max_seq_len`.
 
-        See `build_from_ids`.
+        See `build_inputs_from_ids`.
         """
         ids_b = self.encode(text_b) if text_b else None
-        return self.build_from_ids(self.encode(text_a), ids_b, max_seq_len)
+        return self.build_inputs_from_ids(self.encode(text_a), ids_b, max_seq_len)
 
-    def build_from_ids(self, ids_a: list[int], ids_b: list[int] | None, max_seq_len: int) -> list[int]:
+    def build_inputs_from_ids(self, ids_a: list[int], ids_b: list[int] | None, max_seq_len: int) -> list[int]:
         """Return the model input `[CLS] A [SEP]`, or `[CLS] A [SEP] [SEP] B [SEP]` for a pair.
 
         A pair is truncated from the longer text first; see `truncate_longest_first`. A pair with an empty B
@@ -344,13 +344,13 @@ class Tokenizer:
         first = [self.cls_id, *ids_a[:length_a], self.sep_id]
         return [*first, self.sep_id, *ids_b[:length_b], self.sep_id]
 
-    def sentences(self, ids: Iterable[Collection[int]], max_seq_len: int) -> list[np.ndarray]:
+    def build_sentence_inputs(self, ids: Iterable[Collection[int]], max_seq_len: int) -> list[np.ndarray]:
         """Return the model input of each sentence, `[CLS] S [SEP]` truncated to `max_seq_len`: int64 [T].
 
         Args:
             ids: the token ids of each sentence, without special tokens.
         """
-        rows = [self.build_from_ids(list(sentence), None, max_seq_len) for sentence in ids]
+        rows = [self.build_inputs_from_ids(list(sentence), None, max_seq_len) for sentence in ids]
         return [np.array(row, np.int64) for row in rows]
 
     def _add_tokens(self) -> None:
@@ -371,7 +371,7 @@ class Tokenizer:
         longest_first = sorted(map(re.escape, self.added_tokens), key=len, reverse=True)
         self._added = re.compile("|".join(longest_first)) if longest_first else None
 
-    def parts(self, text: str) -> list[tuple[int, str]]:
+    def split_added_tokens(self, text: str) -> list[tuple[int, str]]:
         """Split a text into added tokens and the text between them, each with its offset."""
         if self._added is None:
             return [(0, text)]
@@ -389,24 +389,26 @@ class Tokenizer:
     def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text; the texts have no added tokens."""
         if self.text_rules not in LIBRARY_RULES:
-            return [self.to_ids(numbers) for numbers in self.subword_numbers(texts)]
+            return [self.to_ids(numbers) for numbers in self.get_subword_indices(texts)]
         normal = [self.normalize(text) for text in texts]
         ids_of_texts = []
         for subwords in self.processor.Encode(normal, out_type=str, num_threads=1):
-            tokens_of_subwords = self.cut(subwords, numbers=[])  # these rules do not use numbers
+            tokens_of_subwords = self.split_subwords(
+                subwords, subword_indices=[]
+            )  # these rules do not use numbers
             ids_of_texts.append(self.convert_tokens_to_ids(itertools.chain(*tokens_of_subwords)))
         return ids_of_texts
 
-    def cut(self, subwords: list[str], numbers: list[int]) -> list[list[str]]:
+    def split_subwords(self, subwords: list[str], subword_indices: list[int]) -> list[list[str]]:
         """Split each subword of a text into tokens by the tokenizer rules.
 
         Args:
-            numbers: the number of each subword in the SentencePiece model.
+            subword_indices: the number of each subword in the SentencePiece model.
         """
         if self.text_rules in LIBRARY_RULES:
             return split_subwords(subwords, keeps_spaces=self.text_rules == "transformers")
         # Only rule 5 splits subwords, see `digit_comma`.
-        return [self.digit_comma.get(number, [subword]) for number, subword in zip(numbers, subwords)]
+        return [self.digit_comma.get(number, [subword]) for number, subword in zip(subword_indices, subwords)]
 
     def _read_vocab(self) -> dict[str, int]:
         """Read token -> id from vocab.txt or dict.txt, or derive it from the SentencePiece model.
@@ -418,10 +420,10 @@ class Tokenizer:
         self._most_unread_rows = _MOST_UNREAD_ROWS
         if self.vocab_path is None:
             try:
-                return self.derived_vocab()
+                return self.derive_vocab()
             except UserError as error:
                 raise UserError(f"{self.piece_model_path}: {error}") from error
-        subwords = self.ordinary_subwords()
+        subwords = self.list_ordinary_subwords()
         vocab = read_vocab(self.vocab_path)
         is_dict = self.vocab_path.name == DICT
         if is_dict:  # contains the subwords of the training text, and no other tokens
@@ -469,13 +471,13 @@ class Tokenizer:
             ids[number] = _SPLIT
         return ids
 
-    def to_ids(self, numbers: list[int]) -> list[int]:
+    def to_ids(self, subword_indices: list[int]) -> list[int]:
         """Convert the numbers of a text's subwords in the SentencePiece model to ids, by rules 5 and 6."""
-        ids = [self._id_of_subword[number] for number in numbers]
+        ids = [self._id_of_subword[number] for number in subword_indices]
         if _SPLIT not in ids:
             return ids
         cut_ids = []
-        for number, id_ in zip(numbers, ids):
+        for number, id_ in zip(subword_indices, ids):
             if id_ == _SPLIT:
                 cut_ids += self.convert_tokens_to_ids(self.digit_comma[number])
             else:

@@ -21,7 +21,7 @@ from ernie_m.reader.tokenizer_json import (
     check_parts,
     keeps_space,
     list_steps,
-    rules_1_to_3,
+    make_normalizer_steps,
 )
 from ernie_m.reader.vocabulary import CONFIG, VOCAB
 from ernie_m.utils.errors import UserError, format_value
@@ -44,7 +44,9 @@ _CLASSES = (
 _SPECIAL = (*XLM_R_NAMES.values(), *XLM_R_NAMES)
 
 
-def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_path: Path | None) -> None:
+def check_tokenizer_type(
+    folder: Folder, model_config: Mapping[str, Any], model_config_path: Path | None
+) -> None:
     """Check that the tokenizer of a model directory is XLM-R's or ERNIE-M's.
 
     tokenizer.json takes precedence, because libraries use it with any class: the tokenizer of
@@ -77,10 +79,10 @@ def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_pat
 def has_official_rules(folder: Folder) -> bool:
     """Return whether the normalizer in tokenizer.json applies the official ERNIE-M rules."""
     steps = list_steps(folder.json(TOKENIZER_JSON)["normalizer"], "normalizers")
-    return rules_1_to_3()[0] in steps  # `check_parts` accepts all of them or none
+    return make_normalizer_steps()[0] in steps  # `check_parts` accepts all of them or none
 
 
-def longest_input(folder: Folder) -> int | None:
+def read_max_length(folder: Folder) -> int | None:
     """Return the maximum length of an input in tokens from tokenizer_config.json; None if missing or invalid.
 
     10^30, which transformers writes for no limit, is returned unchanged.
@@ -89,7 +91,7 @@ def longest_input(folder: Folder) -> int | None:
     return length if type(length) is int and length > 0 else None
 
 
-def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
+def read_added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
     """Read the added tokens of a model directory, without special tokens.
 
     Returns:
@@ -98,7 +100,7 @@ def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
     Raises:
         UserError: a file is corrupt, the id of a token is missing, or its settings are not supported.
     """
-    entries = list(_entries(folder))
+    entries = list(_iter_entries(folder))
     ids = {token: id_ for _path, token, id_ in reversed(entries) if token not in _SPECIAL}  # the first file's
     # Additional special tokens, whose ids must be in a file. The second key is of transformers 5.
     for name in (TOKENIZER_CONFIG, _SPECIALS_MAP):
@@ -122,7 +124,7 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
         UserError: an id or score differs, or the tokenizer lacks a token.
     """
     ids = tokenizer.vocab | {theirs: tokenizer.vocab[ours] for ours, theirs in XLM_R_NAMES.items()}
-    ours_of: dict[str, Mapping[str, float]] = {"id": ids, "score": tokenizer.scores()}
+    ours_of: dict[str, Mapping[str, float]] = {"id": ids, "score": tokenizer.get_subword_scores()}
     json_path = folder.path / TOKENIZER_JSON
     contents = folder.json(TOKENIZER_JSON)
     subwords = contents["model"]["vocab"] if contents else []
@@ -134,7 +136,7 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
     config = {token: folder.json(CONFIG).get(key) for key, token in _KEYS.items()}
     said = chain(
         ((json_path, subword, id_, "id") for id_, (subword, _score) in enumerate(subwords)),
-        ((path, token, id_, "id") for path, token, id_ in _entries(folder)),
+        ((path, token, id_, "id") for path, token, id_ in _iter_entries(folder)),
         ((folder.path / CONFIG, token, id_, "id") for token, id_ in config.items() if id_ is not None),
         ((json_path, *entry, "score") for entry in subwords if entry[0] in ours_of["score"]),
     )
@@ -150,7 +152,7 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
             )
 
 
-def _entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:
+def _iter_entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:
     """Yield the file, token and id of each entry for an added token in the files of a model directory.
 
     Raises:

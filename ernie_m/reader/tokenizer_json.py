@@ -26,7 +26,7 @@ OTHER_KIND = (
 _FIRST_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
-def _how_to_get_model() -> str:
+def _describe_model_sources() -> str:
     """Return how to get a missing SentencePiece model, for errors."""
     return (
         f"Download XLM-R's {BPE_MODEL}, or ERNIE-M's, which gives the same ids ({command_name()} download "
@@ -34,9 +34,11 @@ def _how_to_get_model() -> str:
     )
 
 
-def missing_sentencepiece_model(folder: str | os.PathLike) -> UserError:
+def make_missing_model_error(folder: str | os.PathLike) -> UserError:
     """Return the error for a model directory without a tokenizer."""
-    return UserError(f"{folder}: missing piece.model, {BPE_MODEL} or {TOKENIZER_JSON}. {_how_to_get_model()}")
+    return UserError(
+        f"{folder}: missing piece.model, {BPE_MODEL} or {TOKENIZER_JSON}. {_describe_model_sources()}"
+    )
 
 
 def piece_model_from_json(path: str | os.PathLike) -> bytes:
@@ -45,34 +47,36 @@ def piece_model_from_json(path: str | os.PathLike) -> bytes:
     Raises:
         UserError: the file is corrupt, or its rules are not XLM-R's.
     """
-    contents = read_json(path, _how_to_get_model())
+    contents = read_json(path, _describe_model_sources())
     check_parts(path, contents)
-    model = _parsed(b"")
+    model = _parse_model(b"")
     try:
         *subwords, (last, _score) = contents["model"]["vocab"][len(_FIRST_TOKENS) :]
         if last != XLM_R_NAMES[MASK]:
             raise ValueError(f"its vocab ends with {format_value(last)}")
         model.trainer_spec.model_type = UNIGRAM
-        model.normalizer_spec.precompiled_charsmap = _charsmap(contents)
+        model.normalizer_spec.precompiled_charsmap = _get_charsmap(contents)
         # In the JSON four special tokens are first and <mask> is last.
         add_subwords(model, subwords)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: corrupt, or not XLM-R's ({error!r}). {_how_to_get_model()}") from error
+        raise UserError(
+            f"{path}: corrupt, or not XLM-R's ({error!r}). {_describe_model_sources()}"
+        ) from error
     content = model.SerializeToString(deterministic=True)
     check_parts(path, contents, content)
     return content
 
 
-def add_subwords(model: Any, scored: Iterable[tuple[str, float]]) -> None:
+def add_subwords(model: Any, scored_subwords: Iterable[tuple[str, float]]) -> None:
     """Add SentencePiece's special symbols to a `ModelProto`, and then subwords with their scores.
 
     Args:
         model: a `ModelProto` without subwords.
-        scored: the subwords with their scores (log probabilities).
+        scored_subwords: the subwords with their scores (log probabilities).
     """
     for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL")):
         model.pieces.add(piece=name, score=0.0, type=kind)
-    for subword, score in scored:
+    for subword, score in scored_subwords:
         model.pieces.add(piece=subword, score=score)
 
 
@@ -94,7 +98,7 @@ def check_parts(
         UserError: a part would produce other ids, or the file is corrupt.
     """
     try:
-        for difference in _other_parts(contents, separators, piece_model):
+        for difference in _find_unsupported_parts(contents, separators, piece_model):
             raise UserError(
                 f"{path}: unsupported {difference}: {OTHER_KIND}. If the model was trained with XLM-R's "
                 f"vocabulary, replace {TOKENIZER_JSON} by {BPE_MODEL}"
@@ -103,7 +107,7 @@ def check_parts(
         raise UserError(f"{path}: corrupt ({error!r}). Restore or download it again") from error
 
 
-def _other_parts(
+def _find_unsupported_parts(
     contents: dict[str, Any], separators: Sequence[int], piece_model: bytes | None
 ) -> Iterator[str]:
     """Yield each unsupported part of a tokenizer.json with its value, for errors; see `check_parts`."""
@@ -117,11 +121,11 @@ def _other_parts(
         )
 
     steps = list_steps(contents["normalizer"], "normalizers")
-    about_spaces = (one_space(" "), one_space("▁"))  # as Strip
+    about_spaces = (make_space_step(" "), make_space_step("▁"))  # as Strip
     rules = [step for step in steps if step["type"] != "Strip" and step not in about_spaces]
     tables = [step for step in rules if step["type"] == "Precompiled"]
     endings: tuple[list[Any], ...] = ([], tables[:1], [{"type": "NFC"}, *tables[:1]] if tables else [])
-    if rules not in [[*first, *ending] for first in ([], rules_1_to_3()) for ending in endings]:
+    if rules not in [[*first, *ending] for first in ([], make_normalizer_steps()) for ending in endings]:
         yield f"normalizer {format_value([step['type'] for step in steps])}"
 
     *splits, metaspace = list_steps(contents["pre_tokenizer"], "pretokenizers")
@@ -144,8 +148,8 @@ def _other_parts(
 
     if piece_model is None:
         return
-    subwords = _parsed(piece_model)
-    if _charsmap(contents) != subwords.normalizer_spec.precompiled_charsmap:
+    subwords = _parse_model(piece_model)
+    if _get_charsmap(contents) != subwords.normalizer_spec.precompiled_charsmap:
         yield f"normalizer (its character map differs from {BPE_MODEL})"
     if (scheme == "always") != subwords.normalizer_spec.add_dummy_prefix:
         yield f"pre_tokenizer (prepend_scheme {scheme} differs from {BPE_MODEL})"
@@ -166,7 +170,7 @@ def keeps_space(contents: dict[str, Any], is_normalized: bool) -> bool:
     return len(list_steps(contents["pre_tokenizer"], "pretokenizers")) == 1 and not is_stripped
 
 
-def _parsed(piece_model: bytes) -> Any:
+def _parse_model(piece_model: bytes) -> Any:
     """Parse a serialized SentencePiece model into a `ModelProto`.
 
     Raises:
@@ -182,7 +186,7 @@ def _parsed(piece_model: bytes) -> Any:
         raise ValueError(f"SentencePiece model: {error}") from error
 
 
-def _charsmap(contents: dict[str, Any]) -> bytes:
+def _get_charsmap(contents: dict[str, Any]) -> bytes:
     """Return the precompiled character map in the normalizer of a tokenizer.json; b"" without one."""
     steps = list_steps(contents["normalizer"], "normalizers")
     tables = [step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled"]
@@ -201,20 +205,20 @@ def list_steps(part: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
     return part[key] if part["type"] == "Sequence" else [part]
 
 
-def rules_1_to_3() -> list[dict[str, Any]]:
+def make_normalizer_steps() -> list[dict[str, Any]]:
     """Return rules 1 to 3 of `ernie_m.reader.tokenization` as normalizer steps of tokenizer.json."""
     return [
-        *(_replace({"String": old}, new) for old, new in QUOTES.items()),  # rule 1
-        _replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""),  # rule 2: && is "and"
-        _replace({"Regex": r"[\t\n\r\p{Zs}]"}, " "),  # rule 3
+        *(_make_replace_step({"String": old}, new) for old, new in QUOTES.items()),  # rule 1
+        _make_replace_step({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""),  # rule 2: && is "and"
+        _make_replace_step({"Regex": r"[\t\n\r\p{Zs}]"}, " "),  # rule 3
     ]
 
 
-def one_space(space: str) -> dict[str, Any]:
+def make_space_step(space: str) -> dict[str, Any]:
     """Return the normalizer step that collapses repeated spaces into `space`, which is " " or "▁"."""
-    return _replace({"Regex": " {2,}"}, space)
+    return _make_replace_step({"Regex": " {2,}"}, space)
 
 
-def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+def _make_replace_step(pattern: dict[str, str], content: str) -> dict[str, Any]:
     """Return the normalizer step that replaces {"String": text} or {"Regex": pattern} by `content`."""
     return {"type": "Replace", "pattern": pattern, "content": content}

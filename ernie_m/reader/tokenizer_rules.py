@@ -26,11 +26,11 @@ def split_subwords(subwords: Sequence[str], keeps_spaces: bool) -> list[list[str
             stays = keeps_spaces and number > 0 and not following.startswith(_SPACE)
             tokens.append([_SPACE] if stays else [])
         else:
-            tokens.append(_cut(subword))
+            tokens.append(_split_subword(subword))
     return tokens
 
 
-def _cut(subword: str) -> list[str]:
+def _split_subword(subword: str) -> list[str]:
     """Split a subword at Han characters and punctuation (`_MARKS`), and between digits and other characters.
 
     "▁" is joined with the next token, and dropped before a Han character or punctuation.

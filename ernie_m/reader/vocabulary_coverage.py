@@ -19,14 +19,14 @@ _MOST_LETTERS = 0.4
 _SHORT_TOKENS = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
 
 
-def warn_if_unsuited(name: object, tokenizer: Tokenizer, ids_of_texts: Iterable[Iterable[int]]) -> None:
+def warn_if_unsuited(name: object, tokenizer: Tokenizer, token_ids: Iterable[Iterable[int]]) -> None:
     """Log a warning if many tokens of the texts are [UNK] or single letters.
 
     Args:
         name: the source of the texts, for the warning.
-        ids_of_texts: the token ids of each text, with or without special tokens.
+        token_ids: the token ids of each text, with or without special tokens.
     """
-    counts = Counter(chain.from_iterable(ids_of_texts))
+    counts = Counter(chain.from_iterable(token_ids))
     for special in (tokenizer.cls_id, tokenizer.sep_id):
         del counts[special]
     tokens = zip(tokenizer.convert_ids_to_tokens(counts), counts.values())
@@ -45,21 +45,21 @@ def warn_if_unsuited(name: object, tokenizer: Tokenizer, ids_of_texts: Iterable[
 
 def count_unknown_words(tokenizer: Tokenizer, *texts: str) -> int:
     """Count the words of all texts with an unknown token, or split into five or more single letters."""
-    return int(find_unknown_words(tokenizer, tokenizer.encode_batch(texts)).sum())
+    return int(count_unknown_words_per_text(tokenizer, tokenizer.encode_batch(texts)).sum())
 
 
-def find_unknown_words(tokenizer: Tokenizer, ids_of_texts: Sequence[Sequence[int]]) -> np.ndarray:
+def count_unknown_words_per_text(tokenizer: Tokenizer, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
     """Count the words of each text with an unknown token, or split into five or more single letters.
 
     Args:
-        ids_of_texts: the token ids of each text, with or without special tokens.
+        token_ids: the token ids of each text, with or without special tokens.
 
     Returns:
         The number of such words in each text, int64 [texts].
     """
     marks = _make_token_marks(tokenizer)
-    lengths = np.fromiter(map(len, ids_of_texts), np.int64, len(ids_of_texts))
-    ids = np.fromiter(chain.from_iterable(ids_of_texts), np.int64, lengths.sum())
+    lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
+    ids = np.fromiter(chain.from_iterable(token_ids), np.int64, lengths.sum())
     text_of_token = np.repeat(np.arange(len(lengths)), lengths)  # [tokens]
     begins = marks.begins_word[ids]  # bool [tokens], whether a word begins at the token
     begins[1:] |= text_of_token[1:] != text_of_token[:-1]  # so does the first token of a text

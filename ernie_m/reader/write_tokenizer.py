@@ -18,8 +18,8 @@ from ernie_m.reader.tokenizer_json import (
     TOKENIZER_JSON,
     UNIGRAM,
     XLM_R_NAMES,
-    one_space,
-    rules_1_to_3,
+    make_normalizer_steps,
+    make_space_step,
 )
 from ernie_m.reader.tokenizer_rules import ERNIE_M
 from ernie_m.reader.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, tokens_by_id
@@ -67,9 +67,9 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
         UserError: the SentencePiece model is corrupt, not a unigram model, or has settings that
             tokenizer.json cannot represent; or the ids of added tokens do not follow those of the subwords.
     """
-    contents = _xlm_r_json(tokenizer, separators)
+    contents = _build_xlm_r_json(tokenizer, separators)
     names = [TOKENIZER_JSON, "tokenizer_config.json"]
-    if tokenizer.vocab == tokenizer.derived_vocab() | tokenizer.added_tokens:
+    if tokenizer.vocab == tokenizer.derive_vocab() | tokenizer.added_tokens:
         (folder / BPE_MODEL).write_bytes(tokenizer.piece_model)
         names.append(BPE_MODEL)
     (folder / TOKENIZER_JSON).write_text(format_json(contents), encoding="utf-8")
@@ -91,13 +91,13 @@ def write_static(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[st
     Raises:
         UserError: as `write_xlm_r`.
     """
-    contents = _xlm_r_json(tokenizer, separators=2)
+    contents = _build_xlm_r_json(tokenizer, separators=2)
     limit = {"direction": "Right", "max_length": max_length - 2, "strategy": "LongestFirst", "stride": 0}
     (folder / TOKENIZER_JSON).write_text(format_json(contents | {"truncation": limit}), encoding="utf-8")
     return [TOKENIZER_JSON]
 
 
-def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
+def _build_xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
     """Build the contents of tokenizer.json.
 
     Args:
@@ -106,7 +106,7 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
     Raises:
         UserError: as `write_xlm_r`.
     """
-    model = read_unigram(
+    model = parse_unigram_model(
         tokenizer,
         # In the error this follows "not a unigram model, and".
         reason_and_advice="XLM-R's tokenizer requires one. Set --to huggingface, or train a unigram model "
@@ -133,14 +133,14 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
             "XLM-R's format requires. Set --to ernie-m"
         )
     subwords = {token: id_ for token, id_ in tokenizer.vocab.items() if token not in added_tokens}
-    rules = rules_1_to_3() if tokenizer.text_rules == ERNIE_M else []
+    rules = make_normalizer_steps() if tokenizer.text_rules == ERNIE_M else []
     charsmap = model.normalizer_spec.precompiled_charsmap
     if charsmap:
         # The character map has composed letters only. SentencePiece matches the longest entry, a letter with
         # its marks; the library maps each character separately.
         rules.append({"type": "NFC"})
         rules.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()})
-    rules.append(one_space(" "))
+    rules.append(make_space_step(" "))
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     pre_tokenizer: dict[str, Any] = {
         "type": "Sequence",
@@ -170,8 +170,8 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
         "pre_tokenizer": pre_tokenizer,
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": _template(f"{CLS} A {SEP}"),
-            "pair": _template(f"{CLS} A {' '.join([SEP] * separators)} B {SEP}"),
+            "single": _build_template(f"{CLS} A {SEP}"),
+            "pair": _build_template(f"{CLS} A {' '.join([SEP] * separators)} B {SEP}"),
             "special_tokens": {
                 name: {"id": name, "ids": [tokenizer.vocab[token]], "tokens": [name]}
                 for token, name in XLM_R_NAMES.items()
@@ -204,7 +204,7 @@ def _list_scores(vocab: Mapping[str, int], model: ModelProto) -> list[list[Any]]
     return scored_tokens
 
 
-def _template(layout: str) -> list[dict[str, Any]]:
+def _build_template(layout: str) -> list[dict[str, Any]]:
     """Build a post-processor template of tokenizer.json.
 
     Args:
@@ -218,7 +218,7 @@ def _template(layout: str) -> list[dict[str, Any]]:
     ]
 
 
-def read_unigram(tokenizer: Tokenizer, reason_and_advice: str) -> ModelProto:
+def parse_unigram_model(tokenizer: Tokenizer, reason_and_advice: str) -> ModelProto:
     """Parse the SentencePiece model of a tokenizer, which must be a unigram model.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS, MEAN_WITHOUT_SPECIAL
 from ernie_m.model.threads import Workers
-from ernie_m.reader.batching import BATCH_TOKENS, batches_by_length, pad
+from ernie_m.reader.batching import BATCH_TOKENS, batch_by_length, pad
 from ernie_m.utils.errors import UserError
 
 R = TypeVar("R")
@@ -34,7 +34,7 @@ def batches_for(workers: Workers, rows: Sequence[Collection[int]], batch_tokens:
     Returns:
         Indices of the texts of each batch.
     """
-    return batches_by_length(list(map(len, rows)), workers.count_batch_tokens(rows, batch_tokens))[::-1]
+    return batch_by_length(list(map(len, rows)), workers.count_batch_tokens(rows, batch_tokens))[::-1]
 
 
 class SentenceEncoder:

@@ -21,7 +21,7 @@ import numpy as np
 from ernie_m.data.data_sets import COLUMNS, read_table
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model
-from ernie_m.reader.batching import Batches, EncodePairs, Example, pad, split_by_work
+from ernie_m.reader.batching import Batches, Example, TextFeaturizer, pad, split_by_work
 from ernie_m.utils.args import PositiveInt, option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.paddle_settings import prepare
@@ -86,7 +86,7 @@ def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
         raise UserError(f"{flags.pairs}: {len(rows)} lines (expected at least {needed})")
     labels = sorted({label for _, _, label in rows})
     examples = [Example(a, b, label=labels.index(label)) for a, b, label in rows]
-    encode = EncodePairs(opened.tokenizer, flags.max_seq_len)
+    encode = TextFeaturizer(opened.tokenizer, flags.max_seq_len)
     if flags.joined:
         ids = np.concatenate([feature.ids for feature in encode(examples)])
         pairs = [(row, 0) for row in np.resize(ids, (needed, flags.max_seq_len)).tolist()]

@@ -9,7 +9,7 @@ from ernie_m.commands import convert
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.reader.tokenizer_json import rules_1_to_3
+from ernie_m.reader.tokenizer_json import make_normalizer_steps
 from ernie_m.utils.checksums import CARD
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, stored
@@ -77,7 +77,7 @@ def change(path, **changes):
 POOLING = "1_Pooling/config.json"
 LENGTH = "sentence_bert_config.json"
 PROMPTS = "config_sentence_transformers.json"
-RULES = {"type": "Sequence", "normalizers": rules_1_to_3()}
+RULES = {"type": "Sequence", "normalizers": make_normalizer_steps()}
 # The field of "reading", a file of the folder, and keys that another library may have written there.
 CHANGES = [
     ("pooling", POOLING, {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}),

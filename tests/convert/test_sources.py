@@ -184,7 +184,7 @@ def test_convert_keeps_fairseq_dict_as_vocabulary(tmp_path):
     folder = tmp_path / "xlmr"
     folder.mkdir()
     piece_model = train_piece_model(folder / "sentencepiece.bpe.model")
-    tokens = Tokenizer(None, piece_model).ordinary_subwords()[::-1]
+    tokens = Tokenizer(None, piece_model).list_ordinary_subwords()[::-1]
     (folder / "dict.txt").write_text("".join(f"{token} 7\n" for token in tokens), encoding="utf-8")
     sizes = {**CONFIG, "vocab_size": len(tokens) + 5}
     state = fairseq_state(weights(config=sizes, lm_head=True, pooler=False))

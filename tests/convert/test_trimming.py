@@ -87,7 +87,7 @@ def tokenizer_in(folder) -> Tokenizer:
 
 def encode_lines(tokenizer: Tokenizer, text: list[str]) -> list[list[int]]:
     """The ids of each line, with [CLS] and [SEP]."""
-    return [tokenizer.build(line, max_seq_len=LONGEST) for line in text]
+    return [tokenizer.build_inputs(line, max_seq_len=LONGEST) for line in text]
 
 
 def make_batches(rows: list[list[int]]):
@@ -258,7 +258,7 @@ def test_subwords_that_are_needed_and_not_in_the_text(case, tmp_path):
     assert trimmed.tokenize(text) == whole.tokenize(text)
     tokens = whole.convert_ids_to_tokens(whole.encode(text))
     assert trimmed.convert_ids_to_tokens(trimmed.encode(text)) == tokens
-    assert set(whole.ordinary_subwords()) - set(trimmed.ordinary_subwords()) == removed
+    assert set(whole.list_ordinary_subwords()) - set(trimmed.list_ordinary_subwords()) == removed
 
 
 def test_rare_subwords_go_and_their_characters_stay(tmp_path):
@@ -268,7 +268,7 @@ def test_rare_subwords_go_and_their_characters_stay(tmp_path):
     text = Path(write_lines(tmp_path / "text.txt", ["ab cd ab", "ab"]))
     trimmed, _ = trim(whole, [text], tmp_path, min_count=2)
     assert trimmed.tokenize("ab cd") == ["▁ab", "▁", "c", "d"]
-    assert set(whole.ordinary_subwords()) - set(trimmed.ordinary_subwords()) == {"▁cd", "▁xx", "e"}
+    assert set(whole.list_ordinary_subwords()) - set(trimmed.list_ordinary_subwords()) == {"▁cd", "▁xx", "e"}
 
 
 def test_trim_by_two_files_with_a_reordered_vocabulary(toy, tmp_path):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from ernie_m.reader.batching import EncodePairs
+from ernie_m.reader.batching import TextFeaturizer
 from scripts import quick
 from tests.helpers.checkpoints import change_config, stored
 from tests.toys import make_ours, train_piece_model
@@ -39,13 +39,13 @@ def test_the_whole_way(model, tmp_path, monkeypatch, capsys):
     """The question is searched for; translations, and the texts that are classified, are neither."""
     change_config(model, reading=stored(prompts={"query": "q ", "passage": "p "}))
     encoded = {}
-    method = EncodePairs.__call__
+    method = TextFeaturizer.__call__
 
     def record(encode, examples):
         encoded.setdefault(encode.prompt, set()).update(example.text_a for example in examples)
         return method(encode, examples)
 
-    monkeypatch.setattr(EncodePairs, "__call__", record)
+    monkeypatch.setattr(TextFeaturizer, "__call__", record)
     monkeypatch.setattr(quick, "FOLDER", tmp_path / "demo")
     monkeypatch.setattr(sys, "argv", ["quick", "--model", str(model)])
     quick.main()

@@ -132,7 +132,7 @@ def test_the_loss_by_hand(folder, model, caplog):
     """Mean of start and end over windows; no padding in it; a window without the answer adds nothing."""
     task = make_task(folder, max_seq_len=40, max_query_length=8, doc_stride=12)
     questions = task.read(folder / "dev.de.json", "dev")
-    task.warn_truncated("dev.de.json", questions)
+    task.warn_if_truncated("dev.de.json", questions)
     (count,) = [message for message in caplog.messages if "(max_query_length)" in message]
     assert count.startswith(f"dev.de.json: {sum(questions.cut)} of {len(questions.cut)} ")
     model.eval()

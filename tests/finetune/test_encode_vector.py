@@ -14,7 +14,7 @@ from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
-from ernie_m.reader.batching import EncodePairs
+from ernie_m.reader.batching import TextFeaturizer
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import MANIFEST, check_manifest
@@ -66,7 +66,7 @@ def test_the_official_two_files(run_encode, random_encoder, toy_folder):
     inputs = []
     for line in path.read_text().splitlines()[1:]:  # after the header
         _, text_a, text_b, _ = line.split("\t")
-        inputs.append(tokenizer.build(text_a, text_b, 64))
+        inputs.append(tokenizer.build_inputs(text_a, text_b, 64))
     pooled, states = zip(*expected(random_encoder, inputs))  # one of each for each row
     assert sorted(arrays) == ["cls_emb", "top_layer_emb"]
     np.testing.assert_allclose(arrays["cls_emb"], np.stack(pooled), atol=1e-5)
@@ -80,7 +80,7 @@ def test_encoding_in_parts_gives_the_same_embeddings(random_encoder, toy_folder,
     """31 texts are encoded at once, and 7 at a time, so that the last part has only 3."""
     model = ErnieMModel(ErnieMConfig.from_json(random_encoder / "config.json"))
     encoder = PaddleEncoder(model, "mean_without_special", layer=1)
-    encode = EncodePairs(Tokenizer.from_folder(random_encoder), 64)
+    encode = TextFeaturizer(Tokenizer.from_folder(random_encoder), 64)
     texts = read_classification(toy_folder / "dev.en.tsv", labels=False)
     for folder, window in (("whole", 1000), ("parts", 7)):
         (tmp_path / folder).mkdir()
@@ -130,7 +130,7 @@ def test_encode_plain_text_by_mean_at_any_layer(run_encode, random_encoder, tmp_
     lines.append("\u200b")
     (tmp_path / "in.txt").write_text("\n".join(lines))
     arrays = run_encode(tmp_path / "in.txt", data_format="text", **flags)
-    inputs = map(Tokenizer.from_folder(random_encoder).build, lines)
+    inputs = map(Tokenizer.from_folder(random_encoder).build_inputs, lines)
     states_of_texts = [states[layer] for _, states in expected(random_encoder, inputs)]
     means = [states[tokens if len(states) > 2 else ALL_TOKENS].mean(axis=0) for states in states_of_texts]
     dtype = flags.get("dtype", "float32")

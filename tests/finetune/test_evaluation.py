@@ -86,7 +86,7 @@ def test_predict_truncated_rows(toy_folder, tmp_path, caplog):
     task = Classification(tokenizer, list(toys.KINDS), max_seq_len=8)
     with caplog.at_level(logging.WARNING):
         for each in (task, Regression(tokenizer, max_seq_len=8)):
-            each.warn_truncated(path, data)
+            each.warn_if_truncated(path, data)
     assert len(caplog.messages) == 2
     assert all(message.startswith(f"{path}: 1 of 2 ") for message in caplog.messages)
 

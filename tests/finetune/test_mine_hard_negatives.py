@@ -164,7 +164,7 @@ def test_the_rows_train(mine_rows, rows, lines, random_encoder, tmp_path):
     encoder = PaddleEncoder(make_encoder(checkpoint.config, checkpoint), "mean", layer=2)
 
     def embed(texts):
-        return encoder.vectors(tokenizer.sentences(tokenizer.encode_batch(texts), 32))
+        return encoder.vectors(tokenizer.build_sentence_inputs(tokenizer.encode_batch(texts), 32))
 
     flags = {"num_negatives": 1, "relative_margin": 0}
     assert written == by_brute_force(rows, lines, **flags, embed=embed)

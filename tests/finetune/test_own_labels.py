@@ -8,7 +8,7 @@ import pytest
 
 from ernie_m.fit.labeled_rows import LabeledDataset, build_dataset, load_dataset
 from ernie_m.fit.scores import EvaluationResult
-from ernie_m.fit.split_rows import join_translations, near_duplicate_share, split_rows
+from ernie_m.fit.split_rows import estimate_near_duplicate_share, join_translations, split_rows
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.table_options import LabelOptions
@@ -196,7 +196,7 @@ def test_near_twins_are_counted(copies, share):
     embeddings = np.repeat(random.normal(size=(30, 300)), copies, axis=0)
     embeddings += 0.1 * random.normal(size=embeddings.shape)
     many = rows(["x", "y"] * 15 * copies, texts=[f"t {n}" for n in range(30 * copies)])
-    assert near_duplicate_share(many.groups, embeddings) == share
+    assert estimate_near_duplicate_share(many.groups, embeddings) == share
 
 
 @pytest.mark.parametrize(
@@ -240,19 +240,19 @@ def test_parts(labels, kind):
     ],
 )
 def test_what_cannot_be_scored(labels, groups, errors):
-    found = rows(labels, groups=groups).errors()
+    found = rows(labels, groups=groups).find_split_errors()
     assert len(found) == len(errors) and all(map(str.startswith, found, errors))
 
 
 def test_oddities():
     training = rows(["Sport", "sp ort", "news", "news"], texts=["a", "b", "c", "c "])
-    assert [*training.issues()] == ["the labels 'Sport', 'sp ort' differ only in case or white space"]
+    assert [*training.find_issues()] == ["the labels 'Sport', 'sp ort' differ only in case or white space"]
     training = rows(["x", "y", "x", "x"], texts=["a", "\uff41", "c", "c"])
-    (twice,) = training.issues()
+    (twice,) = training.find_issues()
     assert twice.startswith("1 text has two labels, as in line 1 and line 2")
-    (known,) = rows(["x", "y"], texts=["c", "new"], like=training).issues(training)
+    (known,) = rows(["x", "y"], texts=["c", "new"], like=training).find_issues(training)
     assert known.startswith("1 of 2 rows have a text of the training data")
-    assert [*rows([0.5, 0.7], REGRESSION, texts=["a", "a"]).issues()] == []
+    assert [*rows([0.5, 0.7], REGRESSION, texts=["a", "a"]).find_issues()] == []
 
 
 def test_all_wrong_labels_are_named():
@@ -274,7 +274,7 @@ def test_scores_by_hand():
     measures = {"accuracy": 75, "macro_f1": 100 * (0.8 + 2 / 3) / 2}
     assert found.measures() == pytest.approx(measures)
     most_frequent = {"accuracy": 75, "macro_f1": 100 * (6 / 7) / 2}  # in the same measures
-    assert found.most_frequent().measures() == pytest.approx(most_frequent)
+    assert found.majority_baseline().measures() == pytest.approx(most_frequent)
     assert found.by_label()["b"] == pytest.approx({"rows": 1, "precision": 50, "recall": 100, "f1": 200 / 3})
     summary = found.summary()
     assert summary["rows"] == 4 and summary["most_frequent"] == pytest.approx(most_frequent)
@@ -309,7 +309,7 @@ def test_unknown_languages_are_separate_groups():
     languages = ["zho_Hant", "zh-TW", "elvish", "Elvish", ""]
     found = rows(["a", "b", "a", "b", "a"], languages=languages)
     assert found.languages.tolist() == ["zh-hant", "zh-hant", "elvish", "Elvish", ""]
-    (said,) = found.issues()
+    (said,) = found.find_issues()
     assert said.partition(": ")[2] == "Elvish, elvish"
 
 

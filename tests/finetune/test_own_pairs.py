@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from ernie_m.finetune.retrieval.pair_batches import StepPairs, StepRows
-from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, divide, hold_out
+from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, hold_out_rows, select_training_rows
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.preprocessing import PreprocessingConfig, TextKind
-from ernie_m.reader.equal_texts import text_ids
+from ernie_m.reader.equal_texts import hash_texts
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines
@@ -73,8 +73,8 @@ def make_steps(corpus, pairs, first_row=0, held_out=()):
     What is returned is a function without arguments; it returns an endless iterator.
     """
     tokenizer = Tokenizer.from_folder(corpus)
-    keys_of = partial(text_ids, tokenizer=tokenizer, length=MAX_SEQ_LEN - 2)
-    rows = DedupedPairs.of(PairRows(pairs), keys_of)
+    keys_of = partial(hash_texts, tokenizer=tokenizer, max_length=MAX_SEQ_LEN - 2)
+    rows = DedupedPairs.from_rows(PairRows(pairs), keys_of)
     return StepRows(
         tokenizer=tokenizer,
         rows=rows,
@@ -87,9 +87,9 @@ def make_steps(corpus, pairs, first_row=0, held_out=()):
 
 
 def divided(pairs, validation_pairs, seed):
-    rows = DedupedPairs.of(PairRows(pairs), text_ids)
-    held_out = hold_out(rows, validation_pairs, seed)
-    keys, (trained,) = divide([rows], [held_out])
+    rows = DedupedPairs.from_rows(PairRows(pairs), hash_texts)
+    held_out = hold_out_rows(rows, validation_pairs, seed)
+    keys, (trained,) = select_training_rows([rows], [held_out])
     return held_out, keys, trained
 
 
@@ -99,7 +99,7 @@ def rows_as_ids(corpus, pairs):
     rows = []
     for line in pairs.read_text().splitlines()[1:]:
         ids = tokenizer.encode_batch(line.split("\t"))
-        rows.append(as_tuples(tokenizer.sentences(ids, MAX_SEQ_LEN)))
+        rows.append(as_tuples(tokenizer.build_sentence_inputs(ids, MAX_SEQ_LEN)))
     return rows
 
 
@@ -157,7 +157,7 @@ def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
         held_out, keys, trained = divided(pairs, 500, seed)
         assert len(set(held_out)) == 6  # at most a tenth, however many are asked for
         texts = {text for number in held_out for text in rows[number][:2]}
-        assert keys == {*text_ids(texts).tolist()}
+        assert keys == {*hash_texts(texts).tolist()}
         others = [number for number in range(ROWS) if texts.isdisjoint(rows[number][:2])]
         assert trained.tolist() == others and len(others) >= 52
     held_out, _, trained = divided(pairs, 0, seed=1)
@@ -166,9 +166,9 @@ def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
 
 def test_held_out_rows_are_drawn_at_random(pairs):
     """The seed decides which ones, and none more often than others: not those at equal distances."""
-    rows = DedupedPairs.of(PairRows(pairs), text_ids)
-    drawn = [tuple(hold_out(rows, 6, seed)) for seed in range(100)]
-    assert drawn[7] == tuple(hold_out(rows, 6, seed=7))
+    rows = DedupedPairs.from_rows(PairRows(pairs), hash_texts)
+    drawn = [tuple(hold_out_rows(rows, 6, seed)) for seed in range(100)]
+    assert drawn[7] == tuple(hold_out_rows(rows, 6, seed=7))
     assert len(set(drawn)) == 100
     counts = np.bincount([number for numbers in drawn for number in numbers], minlength=ROWS)
     assert counts.min() > 0 and counts.max() < 25  # 10 on average
@@ -197,7 +197,7 @@ def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
     rows[neighbors[2]].append(rows[number][1])
     write_pairs(path, rows)
     held_out, keys, trained = divided(path, 1, seed=1)
-    assert held_out == [number] and keys == {*text_ids(rows[number]).tolist()}
+    assert held_out == [number] and keys == {*hash_texts(rows[number]).tolist()}
     assert set(range(10)) - set(trained.tolist()) == {number, *neighbors[:2]}
 
 
@@ -392,7 +392,7 @@ def test_the_prompts_stand_before_every_text(corpus, pairs):
     plain = next(make_steps(corpus, pairs)())
     steps = replace(make_steps(corpus, pairs), prompts=("kani bado ", "kofo "))
     tokenizer = Tokenizer.from_folder(corpus)
-    beginnings = [tokenizer.build(prompt)[:-1] for prompt in ("kani bado", "kofo")]
+    beginnings = [tokenizer.build_inputs(prompt)[:-1] for prompt in ("kani bado", "kofo")]
     for number, (ids, without) in enumerate(zip(next(steps()).sentences, plain.sentences, strict=True)):
         beginning = beginnings[number >= BATCH]
         assert ids.tolist()[: len(beginning)] == beginning

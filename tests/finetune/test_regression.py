@@ -8,7 +8,7 @@ from ernie_m.commands import run_classifier
 from ernie_m.finetune.classifier import Regression
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.model.packed_batch import LabeledBatch
-from ernie_m.reader.batching import EncodePairs, Example
+from ernie_m.reader.batching import Example, TextFeaturizer
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
@@ -65,7 +65,7 @@ def test_the_loss_is_the_mean_squared_error(folder):
     logits = paddle.to_tensor([[1.0], [2.0]])
     total, _, count = task.loss_and_counts(LabeledBatch(None, targets), {"logits": logits})
     assert (float(total), count) == (2.5**2 + 0.25**2, 2)
-    batch_of_classes = EncodePairs(tokenizer, 16).collate(features, np.arange(2), 2)
+    batch_of_classes = TextFeaturizer(tokenizer, 16).collate(features, np.arange(2), 2)
     assert batch_of_classes.labels.dtype == np.int64
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from ernie_m.finetune.retrieval import contrastive_training as retrieval
 from ernie_m.finetune.retrieval.contrastive_training import Retrieval, hardest_negative_bce, in_batch_softmax
-from ernie_m.finetune.retrieval.pair_batches import negatives
+from ernie_m.finetune.retrieval.pair_batches import find_negatives
 
 SCALE = 5.0
 OFFSET = 0.3
@@ -82,7 +82,7 @@ def test_pairs_with_a_common_sentence_are_no_negatives():
     translations = [np.array(ids) for ids in ([0, 4, 2], [0, 5, 2], [0, 5, 2], [0, 7, 2])]
     # So 0 and 1 are negatives of each other, and 1 and 3.
     expected = np.array([[0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
-    np.testing.assert_array_equal(negatives(sources, translations), expected)
+    np.testing.assert_array_equal(find_negatives(sources, translations), expected)
 
 
 def with_given_negatives(count=6, negative_count=3):
@@ -133,7 +133,7 @@ def test_softmax_over_all_negatives(symmetric):
 def test_normalize_gradient():
     sources, factors = vectors(4)
     gradients = []
-    for normalize in (retrieval._Unit.apply, F.normalize):
+    for normalize in (retrieval._L2Normalize.apply, F.normalize):
         rows = paddle.to_tensor(3 * sources, stop_gradient=False)
         (normalize(rows) * paddle.to_tensor(factors)).sum().backward()
         gradients.append(rows.grad.numpy())

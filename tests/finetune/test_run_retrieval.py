@@ -93,7 +93,7 @@ def all_layers(folder, language):
     bitext = read_bitext(language, *paths)
     embeddings = []
     for texts in (bitext.translations, bitext.sentences):  # the translations are the English sentences
-        embeddings.append(PaddleEncoder(model).vectors([tokenizer.build(text) for text in texts]))
+        embeddings.append(PaddleEncoder(model).vectors([tokenizer.build_inputs(text) for text in texts]))
     return embeddings
 
 

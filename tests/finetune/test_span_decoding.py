@@ -84,7 +84,7 @@ def test_the_best_different_texts_are_kept(toy_data, monkeypatch, n_best, charac
         predictions.append(scores)
     for number, answers in enumerate(task.rank(data, predictions)):
         spans = []
-        for index in data.question_windows(number):
+        for index in data.get_question_windows(number):
             spans += all_spans(predictions[index], task.max_answer_length)
         texts = {}  # text -> the largest sum of logits of its spans, and the logit of the first token
         for total, first, last, start_logit in sorted(spans, reverse=True):
@@ -104,7 +104,7 @@ def test_the_best_different_texts_are_kept(toy_data, monkeypatch, n_best, charac
 
 def find_question(data: AnswerWindows, window: int) -> int:
     """The number of the question of window number `window`."""
-    (question,) = [n for n in range(len(data.file.questions)) if window in data.question_windows(n)]
+    (question,) = [n for n in range(len(data.file.questions)) if window in data.get_question_windows(n)]
     return question
 
 

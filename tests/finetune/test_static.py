@@ -200,7 +200,7 @@ def test_a_frequent_subword_begins_short(train, corpus, tmp_path):
     paddle.seed(1)
     random_rows = ErnieMModel(ErnieMConfig(vocab_size=tokenizer.vocab_size, **SHAPE))
     random_rows = random_rows.embeddings.word_embeddings.weight.numpy()
-    for subword in tokenizer.ordinary_subwords()[:50]:
+    for subword in tokenizer.list_ordinary_subwords()[:50]:
         probability = np.exp(model.GetScore(model.PieceToId(subword)))
         id_ = tokenizer.vocab[subword]
         np.testing.assert_allclose(rows[id_], random_rows[id_] * 1e-3 / (1e-3 + probability), rtol=1e-5)

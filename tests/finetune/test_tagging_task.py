@@ -62,7 +62,7 @@ def sentence(text: str, *tags: str) -> Sentence:
 def make_batch(task, *sentences):
     """The windows of sentences as one batch, which is the whole step."""
     features = task.encode(sentences)
-    return task.encode.collate(features, np.arange(len(features)), task.encode.count(features))
+    return task.encode.collate(features, np.arange(len(features)), task.encode.count_targets(features))
 
 
 # With [CLS] and [SEP] the columns of their subwords are: abc 1-3, d 4; efgh 1-4, ijk 5-7, lm 8-9.

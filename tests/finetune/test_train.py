@@ -223,7 +223,7 @@ def test_a_file_without_training_or_held_out_pairs(tmp_path):
     seeds = {"1": {"y": 75.0, "avg": 75.0}}
     report = {"tables": [{"title": "mean of both directions, cosine, mean, layer 1", "seeds": seeds}]}
     (tmp_path / "retrieval.json").write_text(json.dumps(report))
-    title, header, row = training_plan.scores({"a": tmp_path}, counts).splitlines()
+    title, header, row = training_plan.format_scores({"a": tmp_path}, counts).splitlines()
     assert "one pair of x" not in title and "; one pair of y is 12.5" in title
     assert (header.split(), row.split()) == (["y", "cosine"], ["a", "75.0"])
 

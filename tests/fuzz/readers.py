@@ -27,9 +27,9 @@ from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import TextSource
 from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.reader.files.conll import read_words
-from ernie_m.reader.files.labeled_tables import open_unlabeled, read_labeled
-from ernie_m.reader.files.official_tags import read_tagged
+from ernie_m.reader.files.conll import read_tagged_words
+from ernie_m.reader.files.labeled_tables import open_unlabeled_table, read_labeled_table
+from ernie_m.reader.files.official_tags import read_tagged_tsv
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.squad import read_squad
@@ -38,7 +38,12 @@ from ernie_m.reader.labels import read_label_map, read_languages
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer, read_tokenizer_rules
-from ernie_m.reader.tokenizer_config import added_tokens, check_kind, has_official_rules, longest_input
+from ernie_m.reader.tokenizer_config import (
+    check_tokenizer_type,
+    has_official_rules,
+    read_added_tokens,
+    read_max_length,
+)
 from ernie_m.reader.tokenizer_json import TOKENIZER_JSON
 from ernie_m.reader.write_tokenizer import write_xlm_r
 from ernie_m.training.checkpoint import read_state, write_checkpoint
@@ -235,8 +240,8 @@ def read_training_state(path: Path) -> None:
 
 def read_json_requests(path: Path) -> None:
     errors = RowErrors(path)
-    list(open_unlabeled(path, LabelOptions(), errors, are_requests=True).rows())
-    errors.end(print)
+    list(open_unlabeled_table(path, LabelOptions(), errors, are_requests=True).rows())
+    errors.report(print)
 
 
 def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
@@ -301,9 +306,9 @@ def added_tokens_reader(file: str, contents: Any) -> Reader:
 
     def read(path: Path) -> Any:
         folder = Folder(path.parent)
-        check_kind(folder, {}, None)
+        check_tokenizer_type(folder, {}, None)
         rules = TOKENIZER_JSON in folder and has_official_rules(folder)
-        return added_tokens(folder), longest_input(folder), rules
+        return read_added_tokens(folder), read_max_length(folder), rules
 
     return Reader(file, [json.dumps(contents)], (read,), edit=edit_json)
 
@@ -358,20 +363,20 @@ READERS = {
             "Kommentar\tArt\nA\tx\nB\ty\nC\ty\nD\tx\n",
         ],
         reads=(
-            lambda path: read_labeled(path, LabelOptions()),
-            lambda path: read_labeled(path, LabelOptions(text="1", label="2"), several=True),
+            lambda path: read_labeled_table(path, LabelOptions()),
+            lambda path: read_labeled_table(path, LabelOptions(text="1", label="2"), multi_label=True),
         ),
     ),
     "own_csv": Reader(
         "train.en.csv",
         files=['label,Text\r\nyes,"A, ""a""\r\nb"\r\n', "a;b;no\n"],
-        reads=(lambda path: read_labeled(path, LabelOptions()),),
+        reads=(lambda path: read_labeled_table(path, LabelOptions()),),
         words=(b'"', b"\0"),
     ),
     "own_gzip": Reader(
         "train.en.tsv.gz",
         files=[gzip.compress(b"A\tyes\n")],
-        reads=(lambda path: read_labeled(path, LabelOptions(text="1", label="2")),),
+        reads=(lambda path: read_labeled_table(path, LabelOptions(text="1", label="2")),),
     ),
     "zip": archive_reader("zip"),
     "tar": archive_reader("tar"),
@@ -389,7 +394,7 @@ READERS = {
     "words_json": Reader(
         "x.jsonl",
         files=['{"tokens": ["a", "b"], "pos_tags": [1, 2], "ner_tags": ["O", "B-X"]}\n'],
-        reads=(read_words,),
+        reads=(read_tagged_words,),
         edit=edit_json_line,
     ),
     "words": Reader(
@@ -400,8 +405,8 @@ READERS = {
             "Anna\x02in\tB-PER\x02O\n",
         ],
         reads=(
-            read_words,
-            functools.partial(read_words, options=LabelOptions(columns="2,1")),
+            read_tagged_words,
+            functools.partial(read_tagged_words, options=LabelOptions(columns="2,1")),
         ),
         words=(b"\x02", b"\t", b"# global.columns = FORM UPOS\n"),
     ),
@@ -434,9 +439,9 @@ READERS = {
         "x.tsv",
         files=["text_a\tlabel\nAnna\x02in\tB-PER\x02O\nx\tO\n", "label\ttext_a\r\nO\ta\n"],
         reads=(
-            lambda path: [sentence.words for sentence in read_tagged(path, TAGS)],
-            lambda path: read_tagged(path, TAGS, labels=False),
-            lambda path: read_tagged(path, TAGS, "NONE"),
+            lambda path: [sentence.words for sentence in read_tagged_tsv(path, TAGS)],
+            lambda path: read_tagged_tsv(path, TAGS, labels=False),
+            lambda path: read_tagged_tsv(path, TAGS, "NONE"),
         ),
         words=(b"\x02", b"I-LOC"),
     ),

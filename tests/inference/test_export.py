@@ -24,7 +24,7 @@ from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.tasks import TASKS
-from ernie_m.reader.batching import pad, padded_batches
+from ernie_m.reader.batching import iter_padded_batches, pad
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from tests import toys
 from tests.helpers.batches import PAD, padded_batch
@@ -80,7 +80,7 @@ def test_every_engine_equals_the_model(models, model_folder, kind, engine):
     expected = list(directly(models, kind, rows))
     batches = 0
     task = TASK_OF[kind]
-    for numbers, ids in padded_batches(rows, PAD, batch_tokens=128):
+    for numbers, ids in iter_padded_batches(rows, PAD, batch_tokens=128):
         outputs = model.engine(task)(ids)
         assert tuple(outputs) == tuple(TASKS[task].outputs)
         batches += 1

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 import ernie_m
 from ernie_m.commands import convert, run_classifier
-from ernie_m.fit.fit_model import _head
+from ernie_m.fit.fit_model import _fit_head
 from ernie_m.fit.labeled_rows import build_dataset
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from tests.helpers.checkpoints import changed_copy, stored
@@ -34,7 +34,7 @@ def head(vectors, labels, kind=CLASSIFICATION, like=None):
     texts = [[f"text {number}"] for number in range(len(labels))]
     locations = [text for (text,) in texts]
     none = [""] * len(labels)
-    return _head(vectors, build_dataset(kind, texts, labels, locations, none, none, like))
+    return _fit_head(vectors, build_dataset(kind, texts, labels, locations, none, none, like))
 
 
 def test_the_weights_are_at_the_minimum():
@@ -70,10 +70,10 @@ def test_select_dataset_rows(models, kind, labels):
     texts = [[f"text {number}", "b"] for number in range(4)]
     languages = ["en", "de", "fr", "en"]
     dataset = build_dataset(kind, texts, labels * 2, [*"wxyz"], languages, [""] * 4)
-    part = dataset.some([3, 1])
+    part = dataset.select_rows([3, 1])
     for name in ("examples", "languages", "groups", "locations"):
         assert [*getattr(part, name)] == [getattr(dataset, name)[number] for number in (3, 1)]
-    assert part.task(ernie_m.load(models / "encode").tokenizer, 32).pairs
+    assert part.make_task(ernie_m.load(models / "encode").tokenizer, 32).pairs
 
 
 def test_without_scikit_learn(models, monkeypatch):

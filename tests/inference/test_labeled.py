@@ -9,7 +9,7 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import predict
-from ernie_m.inference.predict_files import LabeledRows, confidence
+from ernie_m.inference.predict_files import LabeledRows, compute_confidence
 from ernie_m.inference.tasks import Request
 from ernie_m.reader.files.labeled_tables import UnlabeledTable
 from ernie_m.reader.files.tables import Dialect, Table
@@ -148,7 +148,9 @@ def test_several_labels_are_as_sure_as_all_decisions_together():
     one, three = (
         {"labels": [], "probabilities": dict(zip("abc", row))} for row in ([0.4, 0.01, 0.01], [0.3] * 3)
     )
-    assert confidence(three) == pytest.approx(0.343) and confidence(three) < confidence(one)
+    assert compute_confidence(three) == pytest.approx(0.343) and compute_confidence(
+        three
+    ) < compute_confidence(one)
 
 
 # Rows of the columns id, a, a, (no name) and predicted_label, and their predictions.

@@ -64,9 +64,9 @@ def test_classify(models, model_folder, ask, engine):
     model = load(models / "classify", engine="paddle-eager")
     tokenizer = model.tokenizer
     rows = [
-        tokenizer.build(TEXTS[0], TEXTS[1]),
-        tokenizer.build(TEXTS[2]),
-        tokenizer.build("bado " * 90, None, toys.LONGEST),
+        tokenizer.build_inputs(TEXTS[0], TEXTS[1]),
+        tokenizer.build_inputs(TEXTS[2]),
+        tokenizer.build_inputs("bado " * 90, None, toys.LONGEST),
     ]
     for prediction, row in zip(predictions, rows, strict=True):
         with paddle.no_grad():
@@ -86,7 +86,7 @@ def test_a_classifier_with_one_output(models, tmp_path, ask, caplog):
     assert "no label names" not in caplog.text
     tokenizer = load(models / "encode").tokenizer
     with paddle.no_grad():
-        number = model(padded_batch([tokenizer.build(TEXTS[0])])).item()
+        number = model(padded_batch([tokenizer.build_inputs(TEXTS[0])])).item()
     assert prediction == {"score": pytest.approx(number, abs=1e-5)}
     settings["reading"] = stored(multi_label=True)
     toys.make_model(tmp_path / "several", "score", models / "piece.model", settings)
@@ -304,7 +304,7 @@ def test_encode(models, ask, layer, pooling):
     requests = [{"text": text} for text in TEXTS]
     predictions = ask(requests, task="embedding", model=models / "classify", layer=layer, pooling=pooling)
     model = load(models / "classify", engine="paddle-eager")
-    inputs = [np.array(model.tokenizer.build(text)) for text in TEXTS]
+    inputs = [np.array(model.tokenizer.build_inputs(text)) for text in TEXTS]
     all_layers = PaddleEncoder(model.model.ernie_m, pooling).vectors(inputs)
     expected = all_layers[2 if layer == "last" else layer]
     np.testing.assert_allclose([prediction["embedding"] for prediction in predictions], expected, atol=1e-5)

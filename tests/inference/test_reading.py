@@ -31,7 +31,7 @@ def compute_cls_states(models, texts):
     """The states of [CLS] at layer 1, from the outputs of the encoder itself."""
     loaded = load(models / "encode")
     engine = loaded.engine("embedding", 1)
-    rows = [np.array([loaded.tokenizer.build(text)]) for text in texts]
+    rows = [np.array([loaded.tokenizer.build_inputs(text)]) for text in texts]
     return np.concatenate([engine(ids)["sequence"][:, 0] for ids in rows])
 
 
@@ -100,8 +100,8 @@ def test_an_added_token_has_one_id(models, tmp_path):
     save_file(weights, folder / "model.safetensors")
     change_config(folder, vocab_size=size + 1)
     loaded = load(folder)
-    ids = loaded.tokenizer.build("bada <e1> gan")
+    ids = loaded.tokenizer.build_inputs("bada <e1> gan")
     assert ids.count(size) == 1
-    assert [id_ for id_ in ids if id_ != size] == tokenizer.build("bada gan")
+    assert [id_ for id_ in ids if id_ != size] == tokenizer.build_inputs("bada gan")
     run_export(folder, tmp_path / "exported")
-    assert load(tmp_path / "exported").tokenizer.build("bada <e1> gan") == ids
+    assert load(tmp_path / "exported").tokenizer.build_inputs("bada <e1> gan") == ids

@@ -21,7 +21,7 @@ from ernie_m.model.heads import SequenceClassifier, TokenClassifier
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS
 from ernie_m.model.tasks import CLASSIFICATION, POOLED, TOKEN_CLASSIFICATION
 from ernie_m.model.threads import Workers
-from ernie_m.reader.batching import batches_by_length, pad
+from ernie_m.reader.batching import batch_by_length, pad
 from ernie_m.utils.paddle_settings import read_cpu
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.pooling import SentenceEncoder
@@ -60,7 +60,7 @@ def batchings(lengths: list[int]) -> Iterator[list[list[int]]]:
         for size in (2, 17):
             yield [order[start : start + size].tolist() for start in range(0, len(lengths), size)]
         for tokens in (600, 2048):
-            groups = batches_by_length([lengths[number] for number in order], tokens)
+            groups = batch_by_length([lengths[number] for number in order], tokens)
             yield [order[group].tolist() for group in groups]
 
 

@@ -25,7 +25,7 @@ CONTRADICTION = toys.LABELS.index("contradiction")
 def exponentials(models, text, label):
     """exp(logits) of the model itself for a text and a label: [C], by class."""
     model = load(models / "classify", engine="paddle-eager")
-    ids = model.tokenizer.build(text, TEMPLATE.replace("{}", label))
+    ids = model.tokenizer.build_inputs(text, TEMPLATE.replace("{}", label))
     return np.exp(model.model(padded_batch([ids]))[0].numpy().astype(np.float64))
 
 
@@ -121,8 +121,8 @@ def test_wrong_requests(models, ask, refused, kind, request_, message):
 )
 def test_infer_contradiction_label_from_two_classes(labels, entailment):
     """Of two labels of one meaning the first one counts."""
-    assert InferenceLabels.of(labels) == (entailment, 1 - entailment)
-    assert InferenceLabels.of([*labels, "entailed"]).entailment == entailment
+    assert InferenceLabels.from_labels(labels) == (entailment, 1 - entailment)
+    assert InferenceLabels.from_labels([*labels, "entailed"]).entailment == entailment
 
 
 def test_models_without_the_labels(models, tmp_path):

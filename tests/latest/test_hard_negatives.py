@@ -10,7 +10,7 @@ from sentence_transformers.util import mine_hard_negatives
 
 from ernie_m.commands import run_retrieval
 from ernie_m.inference import mine_hard_negatives as hard_negatives
-from ernie_m.reader.equal_texts import text_ids
+from ernie_m.reader.equal_texts import hash_texts
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.launching import as_flags, call_main
@@ -70,7 +70,9 @@ def mine(rows, tmp_path_factory):
                 "make_encode_function",
                 lambda *arguments: lambda texts, kind: random_vectors(texts),
             )
-            patch.setattr(hard_negatives, "make_text_keys", lambda *arguments: text_ids)  # it knows no digits
+            patch.setattr(
+                hard_negatives, "make_text_keys", lambda *arguments: hash_texts
+            )  # it knows no digits
             call_main(run_retrieval, as_flags({**files, **more, **flags}))
         _, *lines = (
             (folder / "out/negatives.tsv").read_text(encoding="utf-8").splitlines()

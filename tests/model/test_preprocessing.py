@@ -16,7 +16,7 @@ from ernie_m.model.preprocessing import (
     stored_preprocessing,
 )
 from ernie_m.reader.tokenization import TEXT_RULES, Tokenizer
-from ernie_m.reader.tokenizer_json import rules_1_to_3
+from ernie_m.reader.tokenizer_json import make_normalizer_steps
 from ernie_m.utils.checksums import VERSION, UnsupportedFormatError
 from tests.foreign import make_bert, make_paddlenlp, make_xlm_r, tokenizer_json, xlm_r_json
 from tests.helpers.checkpoints import change_config, stored
@@ -116,7 +116,7 @@ def test_reject_preprocessing_from_another_revision(tmp_path, make, number):
 
 
 PRECOMPILED = {"type": "Precompiled", "precompiled_charsmap": ""}
-OF_ERNIE_M = {"type": "Sequence", "normalizers": [*rules_1_to_3(), PRECOMPILED]}
+OF_ERNIE_M = {"type": "Sequence", "normalizers": [*make_normalizer_steps(), PRECOMPILED]}
 CLASS = "tokenizer_config.json"
 # What makes a folder, what else is in its files, and how it reads.
 READ = [
@@ -479,7 +479,7 @@ WORD_PIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n"
         ("tokenizer.json", {**XLM_R_JSON, "normalizer": {"type": "Lowercase"}}),
         (
             "tokenizer.json",
-            {**XLM_R_JSON, "normalizer": {"type": "Sequence", "normalizers": rules_1_to_3()[1:]}},
+            {**XLM_R_JSON, "normalizer": {"type": "Sequence", "normalizers": make_normalizer_steps()[1:]}},
         ),
         ("tokenizer.json", {**XLM_R_JSON, "pre_tokenizer": {"type": "Digits"}}),
         ("tokenizer.json", {**XLM_R_JSON, "pre_tokenizer": {**METASPACE, "prepend_scheme": "first"}}),

@@ -20,7 +20,7 @@ from ernie_m.model.cpu.numpy_views import thread_count
 from ernie_m.model.cpu.workers import become_worker, in_workers, paddle_workers, worker_count
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.packed_layout import PackedLayout
-from ernie_m.reader.batching import batches_by_length
+from ernie_m.reader.batching import batch_by_length
 from ernie_m.vectors.encode import PaddleEncoder
 from tests.helpers.kernels import needs_mkl
 
@@ -79,7 +79,7 @@ def test_an_only_item_has_one_core():
 )
 def test_rows_are_shared_out_evenly(lengths, sizes):
     rows = [[0] * length for length in lengths]
-    batches = batches_by_length(lengths, paddle_workers().count_batch_tokens(rows, 4096))
+    batches = batch_by_length(lengths, paddle_workers().count_batch_tokens(rows, 4096))
     assert list(map(len, batches)) == sizes
     assert paddle_workers().count_batch_tokens(rows, 100) == 100
     assert paddle_workers().count_batch_tokens([], 4096) <= 4096

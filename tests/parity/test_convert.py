@@ -196,14 +196,14 @@ def test_the_tokenizers_have_our_ids(tmp_path, data_dir):
     fast_xlm_r = transformers.AutoTokenizer.from_pretrained(tmp_path / "xlm-roberta")
     slow_xlm_r = transformers.XLMRobertaTokenizer.from_pretrained(tmp_path / "xlm-roberta")
     for text in ("the quick brown fox", "слово за слово", "नमस्ते दुनिया"):
-        ids = tokenizer.build(text)
+        ids = tokenizer.build_inputs(text)
         assert fast_xlm_r(text)["input_ids"] == slow_xlm_r(text)["input_ids"] == ids
         # ErnieM's tokenizers cut words by rules of their own, so only the ids of our tokens are compared.
         tokens = ["[CLS]", *tokenizer.tokenize(text), "[SEP]"]
         for reference in (of_transformers, of_paddlenlp):
             assert reference.convert_tokens_to_ids(tokens) == ids
-    expected = tokenizer.build("the")
+    expected = tokenizer.build_inputs("the")
     assert of_transformers("the")["input_ids"] == of_paddlenlp("the")["input_ids"] == expected
-    assert fast_xlm_r("the fox", "слово")["input_ids"] == tokenizer.build("the fox", "слово")
+    assert fast_xlm_r("the fox", "слово")["input_ids"] == tokenizer.build_inputs("the fox", "слово")
     assert fast_xlm_r.mask_token_id == tokenizer.mask_id
     assert fast_xlm_r.pad_token_id == tokenizer.pad_id

@@ -64,5 +64,7 @@ def test_build_inputs_from_text_and_pair(tokenizers, lines):
     for text_a, text_b in zip(lines[::50], lines[25::50]):
         ids_a = tokenizer.encode(text_a)
         ids_b = tokenizer.encode(text_b)
-        assert tokenizer.build(text_a, text_b) == reference.build_inputs_with_special_tokens(ids_a, ids_b)
-        assert tokenizer.build(text_a) == reference.build_inputs_with_special_tokens(ids_a)
+        assert tokenizer.build_inputs(text_a, text_b) == reference.build_inputs_with_special_tokens(
+            ids_a, ids_b
+        )
+        assert tokenizer.build_inputs(text_a) == reference.build_inputs_with_special_tokens(ids_a)

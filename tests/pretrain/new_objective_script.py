@@ -70,7 +70,7 @@ def masked_words(settings: PretrainConfig) -> list[tuple[list[list[bool]], int]]
     objective = text.objectives["whole_words"]
     texts = []
     for number in range(10):
-        line = Text(corpus.held_out_mono["de"].line(number % 8), 0)
+        line = Text(corpus.held_out_mono["de"].read_line(number % 8), 0)
         (sequence,) = objective.mask(line, make_rng(1, 0, number)).sequences
         words: list[list[bool]] = []
         for location, subword in enumerate(tokenizer.convert_ids_to_tokens(objective.sides(line)[0]), 1):

@@ -260,10 +260,10 @@ def test_deduplicate_and_split_lines(tmp_path, monkeypatch, caplog, piece_model,
         assert {reason: count for reason, count in counts.items() if count} == dropped[languages]
         for is_held, texts in enumerate((getattr(corpus, kind), getattr(corpus, f"held_out_{kind}"))):
             text = texts.get(key)
-            lines = [text.line(number).tolist() for number in range(text.num_lines)] if text else []
+            lines = [text.read_line(number).tolist() for number in range(text.num_lines)] if text else []
             assert lines == kept[languages, is_held]
     french = kept[("de", "fr"), False][1::2] + kept[("en", "fr"), False][1::2]
-    assert corpus.subword_counts("fr").sum() == sum(map(len, french))
+    assert corpus.count_subwords("fr").sum() == sum(map(len, french))
     said = re.findall(r"en-es: \d+ of \d+ lines are in the held-out part", caplog.text)
     assert bool(said) == bool(options.get("held_out"))
 

@@ -85,7 +85,7 @@ def test_constant_model_perplexity_and_accuracy(held_out, monkeypatch):
 def test_unigram_perplexity(held_out, monkeypatch):
     """By hand: every held-out token of German but [UNK], packed into blocks, with the counts of the training
     text."""
-    counts = np.array(held_out.corpus.subword_counts("de"))
+    counts = np.array(held_out.corpus.count_subwords("de"))
     unknown = int(counts.argmax())  # as if the most frequent subword were [UNK]
     counts[unknown] = 0
     counts += 1

@@ -157,7 +157,7 @@ def test_corpus_and_initial_checkpoint_share_text_rules(tmp_path, tiny_corpus, r
     text = write_lines(tmp_path / "en.txt", [*sentences(60, seed=3), "ka\u200bni"])
     make_corpus(tmp_path / "plain", piece_model, mono={"en": text}, text_rules="none")
     english = Corpus(tmp_path / "plain").mono["en"]
-    last = english.line(english.num_lines - 1).tolist()
+    last = english.read_line(english.num_lines - 1).tolist()
     plain, of_ernie_m = (
         Tokenizer(None, piece_model, rules).encode("ka\u200bni") for rules in ("none", "ernie-m")
     )
@@ -244,7 +244,7 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
     for name in released:
         np.testing.assert_array_equal(head_only[name], released[name], err_msg=name)
     # The head's bias began as the logarithm of the frequencies, and a step changes it by at most the rate.
-    logarithms = np.log(Corpus(corpus).subword_counts("sw") + 1.0)
+    logarithms = np.log(Corpus(corpus).count_subwords("sw") + 1.0)
     np.testing.assert_allclose(head_only["lm_head.bias"], logarithms - logarithms.mean(), atol=4.1e-3)
     last = checkpoint(out, 12)
     assert (last[WORDS] != released[WORDS]).any()

@@ -44,7 +44,7 @@ def test_exported_language_means(pretrained, corpus, tmp_path):
     for pair in (("de", "en"), ("en", "fr")):
         text = corpus.held_out_parallel[pair]
         english += [text[number][pair.index("en")] for number in range(len(text))]
-    embeddings = PaddleEncoder(model).vectors(tokenizer.sentences(english, 32))  # [L + 1, N, H]
+    embeddings = PaddleEncoder(model).vectors(tokenizer.build_sentence_inputs(english, 32))  # [L + 1, N, H]
     mean_of_de, mean_of_en, _ = means.vectors  # [L + 1, H] each
     np.testing.assert_allclose(mean_of_en, embeddings.mean(axis=1), atol=1e-6)
     assert (mean_of_de != mean_of_en).any()
@@ -67,7 +67,7 @@ def test_each_pair_gives_equally_many_sentences(corpus, monkeypatch):
 def test_a_language_without_pairs_has_its_monolingual_text(corpus, monkeypatch):
     monkeypatch.setattr(corpus, "held_out_parallel", {})
     text = corpus.held_out_mono["fr"]
-    lines = [text.line(number).tolist() for number in range(text.num_lines)]
+    lines = [text.read_line(number).tolist() for number in range(text.num_lines)]
     for most in (evaluate.SENTENCES, 2):
         monkeypatch.setattr(evaluate, "SENTENCES", most)
         french = evaluate.held_out_sentences(corpus, "fr")

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ernie_m.reader.files.labeled_tables import read_labeled
+from ernie_m.reader.files.labeled_tables import read_labeled_table
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import LabelOptions, TableOptions
 from ernie_m.utils.errors import UserError
@@ -47,7 +47,7 @@ def read_parts(path, kind, several=False, **flags):
     """The rows that the package reads."""
     if KINDS[kind] is TableOptions:
         return [tuple(row) for row in PairRows(path, TableOptions(**flags), all_splits=True)]
-    return [(*row.texts, row.label) for row in read_labeled(path, LabelOptions(**flags), several).rows]
+    return [(*row.texts, row.label) for row in read_labeled_table(path, LabelOptions(**flags), several).rows]
 
 
 def make_flags(kind, names):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ernie_m.reader import batching
-from ernie_m.reader.batching import Batches, EncodePairs, Feature, batches_by_length
+from ernie_m.reader.batching import Batches, Feature, TextFeaturizer, batch_by_length
 from ernie_m.reader.task_reader import read_classification
 
 PAD = 1
@@ -28,7 +28,7 @@ class Tokenizer(NamedTuple):
     pad_id: int = PAD
 
 
-class Encode(EncodePairs):
+class Encode(TextFeaturizer):
     """Makes features: item i has as many ids as its length says; the second is 100 + i. Its label is i % 3.
 
     Attributes:
@@ -185,7 +185,7 @@ def test_the_same_batches_from_a_copy(tokenizer, tmp_path):
     path = tmp_path / "x.tsv"
     rows = [f"the {'lazy ' * (i % 7)}fox\tdog {i}\t{i % 3}\n" for i in range(100)]
     path.write_text("text_a\ttext_b\tlabel\n" + "".join(rows))
-    data = Batches(read_classification(path), EncodePairs(tokenizer, 16), 8, seed=1)
+    data = Batches(read_classification(path), TextFeaturizer(tokenizer, 16), 8, seed=1)
     copy = pickle.loads(pickle.dumps(data))
     for step, sent in zip(data.stream(2, index=3), copy.stream(2, index=3), strict=True):
         assert pickle.dumps(step) == pickle.dumps(sent)
@@ -195,7 +195,7 @@ def test_batches_by_length():
     """Rows are sorted by length. A batch, padded to its longest row, has at most 9 tokens, or "
     "one row."""
     lengths = [5, 1, 3, 20, 3]
-    assert batches_by_length(lengths, 9) == [[1, 2, 4], [0], [3]]  # 3 rows of 3 tokens are 9
-    assert batches_by_length(lengths, 1) == [[1], [2], [4], [0], [3]]
-    assert batches_by_length([3, 3, 3, 3], 9) == [[0, 1, 2], [3]]
-    assert batches_by_length([], 9) == []
+    assert batch_by_length(lengths, 9) == [[1, 2, 4], [0], [3]]  # 3 rows of 3 tokens are 9
+    assert batch_by_length(lengths, 1) == [[1], [2], [4], [0], [3]]
+    assert batch_by_length([3, 3, 3, 3], 9) == [[0, 1, 2], [3]]
+    assert batch_by_length([], 9) == []

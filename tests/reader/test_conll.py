@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ernie_m.inference.tasks.training_files import TaggedFile
-from ernie_m.reader.files.conll import read_lines, read_words
-from ernie_m.reader.files.labeled_tables import holds_tags, read_labeled
+from ernie_m.reader.files.conll import read_lines, read_tagged_words
+from ernie_m.reader.files.labeled_tables import is_tagged_file, read_labeled_table
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import LabelOptions, TableOptions
 from tests.launching import ROOT, error_of, run_script
@@ -93,7 +93,7 @@ FORMS = {
 
 
 def read(path: Path, **options) -> list[list[tuple[str, str]]]:
-    sentences = read_words(path, options=TableOptions(**options))
+    sentences = read_tagged_words(path, options=TableOptions(**options))
     return [list(zip(sentence.words, sentence.tags, strict=True)) for sentence in sentences]
 
 
@@ -112,8 +112,8 @@ def test_words_and_tags(tmp_path, name):
     packed.write_bytes(gzip.compress(content.encode()))
     assert read(packed, columns=columns) == ROWS
     if columns is None:
-        assert holds_tags(path) and holds_tags(packed)
-        assert not holds_tags(write(tmp_path / "words.jsonl", '{"tokens": ["a", "b"], "label": "x"}\n'))
+        assert is_tagged_file(path) and is_tagged_file(packed)
+        assert not is_tagged_file(write(tmp_path / "words.jsonl", '{"tokens": ["a", "b"], "label": "x"}\n'))
     else:
         message = error_of(read, path)
         assert message.startswith(f"{path}, line ") and "--columns" in message
@@ -138,10 +138,10 @@ def test_conll_u(tmp_path):
     for cell, tag in (("name=B-LOC", "B-LOC"), ("SpaceAfter=No|NER=O", "O"), ("name=I-LOC|Gloss=x", "I-LOC")):
         other = write(tmp_path / "misc.conllu", lines[2].removesuffix("_") + cell)
         assert read(other, columns="FORM,MISC") == [[("In", tag)]]
-    assert "'ADP'" in error_of(read_words, path, {"O", "B-PER"})  # those of a model
+    assert "'ADP'" in error_of(read_tagged_words, path, {"O", "B-PER"})  # those of a model
     # Of a model whose tags mark no entities, O is a tag as the others are.
     path = write(tmp_path / "dev.conllu", "\n".join(lines).replace("DET", "O"))
-    assert [sentence.tags for sentence in read_words(path, None)] == [["ADP", "O", "NOUN"]]
+    assert [sentence.tags for sentence in read_tagged_words(path, None)] == [["ADP", "O", "NOUN"]]
 
 
 NNP = "Anna\tNNP\nlives\tVBZ\n"
@@ -150,7 +150,7 @@ NNP = "Anna\tNNP\nlives\tVBZ\n"
 def test_detect_part_of_speech_tags(tmp_path):
     """By the name of their column, or by the caller; otherwise tags mark entities."""
     for content, labels in ((NNP, None), (f"Token\tPOS\n{NNP}", ())):
-        (sentence,) = read_words(write(tmp_path / "a.conll", content), labels)
+        (sentence,) = read_tagged_words(write(tmp_path / "a.conll", content), labels)
         assert (sentence.tags, [*sentence.written]) == (["NNP", "VBZ"], [])
 
 
@@ -268,7 +268,7 @@ def test_what_other_tools_write_by_the_example(tmp_path, name):
         assert error_of(PairRows, tmp_path / name).startswith(f"{tmp_path / name}, line 1: LlamaIndex")
         assert list(PairRows(output)) == [["a b", "c"], ["a b", "d"]]
     else:
-        (row,) = read_labeled(output, LabelOptions()).rows
+        (row,) = read_labeled_table(output, LabelOptions()).rows
         assert (row.texts, row.label) == (["a b"], "good")
         assert f"{len(export) - 1} left out" in process.stderr
 
@@ -324,7 +324,7 @@ def test_tags_that_a_model_does_not_know_are_named(tmp_path, labels, rows, unkno
 
 def test_a_comment_stands_before_a_sentence(tmp_path):
     path = write(tmp_path / "a.conll", "# text = a\na\u2028b\x0c NOUN\n#id NOUN\n#a=b NOUN\n")
-    (sentence,) = read_words(path, None)
+    (sentence,) = read_tagged_words(path, None)
     assert sentence.words == ["a\u2028b\x0c", "#id", "#a=b"]
 
 

@@ -71,11 +71,11 @@ def copy(path, tmp_path):
 def test_documents_and_lines_in_order(path, tokenizer):
     text = Corpus(path).mono["en"]
     assert len(text.shards) > 1
-    counts = np.concatenate([np.diff(text.document_offsets(shard)) for shard in range(len(text.shards))])
+    counts = np.concatenate([np.diff(text.read_document_offsets(shard)) for shard in range(len(text.shards))])
     assert counts.tolist() == [len(document) for document in DOCUMENTS]
     lines = [line for document in DOCUMENTS for line in document]
     assert text.num_lines == len(lines)
-    assert [text.line(number).tolist() for number in range(len(lines))] == tokenizer.encode_batch(lines)
+    assert [text.read_line(number).tolist() for number in range(len(lines))] == tokenizer.encode_batch(lines)
     assert text.num_tokens == sum(map(len, tokenizer.encode_batch(lines)))
 
 
@@ -112,9 +112,9 @@ def test_subword_counts_cover_all_text_in_the_language(path, tokenizer):
     for language, lines in {"en": english, "de": [target for _, target in PAIRS]}.items():
         ids = np.concatenate(tokenizer.encode_batch(lines))
         expected = np.bincount(ids, minlength=tokenizer.vocab_size)
-        np.testing.assert_array_equal(corpus.subword_counts(language), expected)
+        np.testing.assert_array_equal(corpus.count_subwords(language), expected)
     assert corpus.languages == ["de", "en"]
-    assert "unknown language 'fr'" in error_of(corpus.subword_counts, "fr")
+    assert "unknown language 'fr'" in error_of(corpus.count_subwords, "fr")
 
 
 def test_ids_are_mapped_not_read_and_as_narrow_as_the_vocabulary_allows(path):
@@ -201,7 +201,7 @@ def test_truncated_altered_or_missing_file(copy, name):
     flip_last_bit(file)
     opened = Corpus(copy)  # the sizes are right
     if name == "pieces/de.npy":  # which is read as a whole
-        assert f"{name}: corrupt " in error_of(opened.subword_counts, "de")
+        assert f"{name}: corrupt " in error_of(opened.count_subwords, "de")
     assert f"{name}: corrupt " in error_of(Corpus, copy, verify=True)
     file.write_bytes(content)
     Corpus(copy, verify=True)
@@ -265,7 +265,7 @@ def test_wrong_offsets(copy, kind, damage):
     assert f"en/train-00000.{kind}.npy: corrupt" in error_of(Blocks, text, max_tokens=30)
     if kind == "lines":  # where they are outside, they do not fit the ids
         file = "ids" if "outside" in damage else "lines"
-        assert f"en/train-00000.{file}.npy: corrupt" in error_of(text.line, 1)
+        assert f"en/train-00000.{file}.npy: corrupt" in error_of(text.read_line, 1)
 
 
 def pack_one_by_one(lengths, lines_per_document, limit):
@@ -310,7 +310,7 @@ def test_blocks_tile_the_text(path):
     blocks = Blocks(text, max_tokens=30)
     read = [blocks[number] for number in range(len(blocks))]
     assert max(map(len, read)) <= 30
-    lines = [text.line(number) for number in range(text.num_lines)]
+    lines = [text.read_line(number) for number in range(text.num_lines)]
     np.testing.assert_array_equal(np.concatenate(read), np.concatenate(lines))
     assert len(blocks) < text.num_lines == len(Blocks(text, 10_000, one_line=True))
     with pytest.raises(IndexError):

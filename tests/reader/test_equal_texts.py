@@ -2,7 +2,7 @@
 
 import pytest
 
-from ernie_m.reader.equal_texts import text_ids
+from ernie_m.reader.equal_texts import hash_texts
 from ernie_m.reader.tokenization import Tokenizer
 from tests.toys import train_piece_model
 
@@ -31,5 +31,5 @@ def tokenizer(tmp_path_factory):
 def test_which_texts_are_equal(tokenizer, text, other, by_ids, by_form):
     texts = [text, other]
     for settings, are_equal in (((), by_form), ((tokenizer,), by_form), ((tokenizer, 8), by_ids)):
-        first, second = text_ids(iter(texts), *settings)
+        first, second = hash_texts(iter(texts), *settings)
         assert (first == second) == are_equal, settings

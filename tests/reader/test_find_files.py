@@ -10,11 +10,11 @@ from ernie_m.data.prepare_pairs import find
 from ernie_m.reader.files.aligned_lines import find_bitexts
 from ernie_m.reader.files.find_files import (
     check_languages,
-    find_pairs,
-    find_tables,
-    find_texts,
+    find_labeled_files,
+    find_pair_files,
+    find_text_files,
     parse_languages,
-    split_label,
+    split_language_prefix,
 )
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
@@ -22,7 +22,9 @@ from tests.launching import error_of
 OUT = Path("my/out")
 # Who looks in the folder "my" -> a function, of which each item is what it finds.
 WAYS = {
-    "tables": lambda: [(split, language, path) for path, split, language in find_tables(Path("my"), OUT)],
+    "tables": lambda: [
+        (split, language, path) for path, split, language in find_labeled_files(Path("my"), OUT)
+    ],
     **{
         task: lambda task=task: [file[::-1] for file in find_releases(DATA_SETS[task], [Path("my")], OUT)]
         for task in DATA_SETS
@@ -33,10 +35,10 @@ WAYS = {
     "own text": lambda: find(["my"], OUT).text.items(),
     "unread": lambda: zip(find(["my"], OUT).skipped),
     "bitexts": lambda: [(language, *paths) for language, paths in find_bitexts(Path("my")).items()],
-    "folder": lambda: zip(find_texts("my")),
-    "glob": lambda: zip(find_texts("my/**/*.t*")),
-    "pairs": lambda: find_pairs("my", ("en", "de")),
-    "Moses": lambda: find_pairs("my/train", ("en", "de")),
+    "folder": lambda: zip(find_text_files("my")),
+    "glob": lambda: zip(find_text_files("my/**/*.t*")),
+    "pairs": lambda: find_pair_files("my", ("en", "de")),
+    "Moses": lambda: find_pair_files("my/train", ("en", "de")),
 }
 
 
@@ -209,7 +211,7 @@ def test_tables_that_are_not_read_have_a_reason(tmp_path, monkeypatch, caplog):
     reasons["all.pdf"] = "expected a name in .txt, .csv"
     reasons |= dict.fromkeys((f"{i}.txt" for i in range(10, 22)), "expected train, dev or test with a lang")
     make(["train.en.tsv", *reasons, "a/train.en.tsv"])
-    find_tables(Path("my"), OUT)
+    find_labeled_files(Path("my"), OUT)
     for name, reason in [*reasons.items()][:13]:
         assert any(f"/{name}" in line and reason in line for line in caplog.messages), name
     assert "19.txt and 2 more (" in caplog.text
@@ -220,12 +222,12 @@ def test_find_table_by_any_name(tmp_path, monkeypatch):
     """It is the training file; a folder that is not there is no table."""
     monkeypatch.chdir(tmp_path)
     make(["mine.csv", "test.de.tsv"])
-    found = [find_tables(Path("my", name), OUT) for name in ("mine.csv", "test.de.tsv")]
+    found = [find_labeled_files(Path("my", name), OUT) for name in ("mine.csv", "test.de.tsv")]
     assert [file[1:] for files in found for file in files] == [("train", "all"), ("train", "de")]
-    assert find_texts("my/test.de.tsv") == ["my/test.de.tsv"]
+    assert find_text_files("my/test.de.tsv") == ["my/test.de.tsv"]
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert find_texts("~/my/*.csv") == find_texts("$HOME/my/*.csv") == [f"{tmp_path}/my/mine.csv"]
-    assert error_of(find_tables, Path("none"), OUT).startswith("none: ")
+    assert find_text_files("~/my/*.csv") == find_text_files("$HOME/my/*.csv") == [f"{tmp_path}/my/mine.csv"]
+    assert error_of(find_labeled_files, Path("none"), OUT).startswith("none: ")
 
 
 def test_parse_language_labels(tmp_path, monkeypatch, caplog):
@@ -235,6 +237,6 @@ def test_parse_language_labels(tmp_path, monkeypatch, caplog):
         assert f"'{label}'" in error_of(parse_languages, label, 2)
     check_languages(["Klingon", "Elvish"])
     assert all(name in caplog.text for name in ("Klingon", "Elvish"))
-    assert "'x=y.tsv'" in error_of(split_label, "x=y.tsv")
+    assert "'x=y.tsv'" in error_of(split_language_prefix, "x=y.tsv")
     Path("x=y.tsv").touch()
-    assert split_label("x=y.tsv") == (None, "x=y.tsv")
+    assert split_language_prefix("x=y.tsv") == (None, "x=y.tsv")

@@ -8,15 +8,15 @@ from functools import partial
 
 import pytest
 
-from ernie_m.reader.files.conll import read_words
-from ernie_m.reader.files.labeled_tables import read_labeled
+from ernie_m.reader.files.conll import read_tagged_words
+from ernie_m.reader.files.labeled_tables import read_labeled_table
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import LabelOptions
 from tests.launching import error_of
 
 READERS = {
-    "labels": partial(read_labeled, options=LabelOptions()),
-    "words": read_words,
+    "labels": partial(read_labeled_table, options=LabelOptions()),
+    "words": read_tagged_words,
 }
 BLANK = 1 << 19  # lines; an integer of 8 bytes for each takes 4 MiB, everything else about 2
 

@@ -12,9 +12,9 @@ from ernie_m.reader.batching import Batches
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.mrc_reader import (
     NO_ANSWER,
-    EncodeInOrder,
-    EncodeWindows,
+    OfficialWindowFeaturizer,
     WindowConfig,
+    WindowFeaturizer,
     cut_windows,
     encode_for_answers,
     find_tokens,
@@ -234,7 +234,7 @@ def test_answers_in_windows(write, tokenizer):
     answers = ["brown fox", "1,000 people", "été", "über den", "Fuchs springt über den faulen Hund"]
     questions = [(str(number), "Who? " * 20, text) for number, text in enumerate(answers)]
     data = read_windows(write({context: questions}), "dev", tokenizer, SMALL)
-    windows_of_one = len(data.question_windows(0))
+    windows_of_one = len(data.get_question_windows(0))
     assert windows_of_one > 5 and len(data) == len(questions) * windows_of_one
     spans = data.spans[0]  # of the only context
     for number, text in enumerate(answers):
@@ -242,7 +242,7 @@ def test_answers_in_windows(write, tokenizer):
         first, last = find_tokens(spans, context, (start, start + len(text)))
         covered = context[spans[first, 0] : spans[last, 1]]
         assert text in covered and len(covered.split()) == len(text.split())  # no word more
-        for window in map(data.__getitem__, data.question_windows(number)):
+        for window in map(data.__getitem__, data.get_question_windows(number)):
             assert len(window.question_ids) == SMALL.max_query_length
             assert len(window.question_ids) + len(window.context_ids) + 3 <= SMALL.max_seq_len
             has_answer = window.start <= first and last < window.start + len(window.context_ids)
@@ -260,7 +260,7 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
     assert line in caplog.text
     everything = make_windows(read_squad(path, "train"), tokenizer, SMALL)
     assert len(everything) == len(read_windows(path, "dev", tokenizer, SMALL)) > 10
-    assert len(everything.question_windows(2)) == 0  # an empty context
+    assert len(everything.get_question_windows(2)) == 0  # an empty context
     path = write({context: [("1", "Who?", "absent")]})
     message = error_of(read_windows, path, "train", tokenizer, SMALL)
     assert message.startswith(f"{path}: ") and "answer_start" in message
@@ -295,12 +295,12 @@ def test_window_batch_rows(write, tokenizer, separators):
     cut = replace(SMALL, separators=separators)
     path = write({context: [("1", "Who jumps?", "brown fox"), ("2", "How many?", "1,000 people")]})
     data = read_windows(path, "dev", tokenizer, cut)
-    encode = EncodeWindows(tokenizer, cut)
+    encode = WindowFeaturizer(tokenizer, cut)
     features = encode(list(data))
     reverse = np.arange(len(data))[::-1]
     batch = encode.collate([features[number] for number in reverse], reverse, count=77)
     assert batch.count == 77 and batch.indices.tolist() == reverse.tolist()
-    assert encode.count(features) == len(data)
+    assert encode.count_targets(features) == len(data)
     for row, number in enumerate(reverse):
         window = data[number]
         ids = batch.input_ids[row].tolist()
@@ -316,12 +316,12 @@ def test_window_batch_rows(write, tokenizer, separators):
 
 
 def test_the_official_order_and_targets(write, tokenizer):
-    """The inputs of `EncodeWindows`, but in the order of the file, and with (0, 0) where no answer is."""
+    """The inputs of `WindowFeaturizer`, but in the order of the file, and with (0, 0) where no answer is."""
     texts = [text for text in SENTENCES if len(text.split()) > 2]
     questions = {text: [(str(number), "Who?", text.split()[1])] for number, text in enumerate(texts)}
     data = read_windows(write(questions), "train", tokenizer, SMALL, make_official_windows)
-    batches = Batches(data, EncodeInOrder(tokenizer, SMALL), 4, shuffle=False)
-    plain = EncodeWindows(tokenizer, SMALL)
+    batches = Batches(data, OfficialWindowFeaturizer(tokenizer, SMALL), 4, shuffle=False)
+    plain = WindowFeaturizer(tokenizer, SMALL)
     found = [batch for step in batches.stream() for batch in step.micro_batches]
     assert [number for batch in found for number in batch.indices] == list(range(len(data)))
     for batch in found:
@@ -351,4 +351,4 @@ def test_a_worker_gets_ids_alone(write, tokenizer):
     assert in_worker.file is None and in_worker.spans is None
     for window, sent in zip(data, in_worker, strict=True):
         assert all(map(np.array_equal, window, sent))
-    assert len(pickle.dumps(EncodeWindows(tokenizer, SMALL))) < 1000  # three ids, not the vocabulary
+    assert len(pickle.dumps(WindowFeaturizer(tokenizer, SMALL))) < 1000  # three ids, not the vocabulary

@@ -13,9 +13,9 @@ import pytest
 
 from ernie_m.fit.labeled_rows import load_dataset
 from ernie_m.inference.tasks.training_files import QuestionsFile
-from ernie_m.reader.files.conll import read_words
+from ernie_m.reader.files.conll import read_tagged_words
 from ernie_m.reader.files.find_files import NamedFile
-from ernie_m.reader.files.labeled_tables import open_unlabeled, read_labeled, read_texts
+from ernie_m.reader.files.labeled_tables import open_unlabeled_table, read_labeled_table, read_texts
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import LabelOptions
@@ -32,7 +32,7 @@ def read(tmp_path):
     def read(name: str, content: str | bytes, several: bool = False, **options) -> list:
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        rows = read_labeled(path, LabelOptions(**options), several=several).rows
+        rows = read_labeled_table(path, LabelOptions(**options), multi_label=several).rows
         return [(row.texts, row.label) for row in rows]
 
     return read
@@ -102,12 +102,12 @@ def test_language_split_and_group_are_read_where_they_are_named(tmp_path):
     path = tmp_path / "massive.csv"
     path.write_text("utt,intent,locale,partition\na,x,de,train\nb,y, en ,dev\n")
     flags = {"text": "utt", "label": "intent", "language": "locale", "split": "partition"}
-    table = read_labeled(path, LabelOptions(**flags))
+    table = read_labeled_table(path, LabelOptions(**flags))
     assert [(row.language, row.split) for row in table.rows] == [("de", "train"), ("en", "dev")]
-    assert [row.texts for row in table.meant_for("train").rows] == [["a"]]
+    assert [row.texts for row in table.select_split("train").rows] == [["a"]]
     assert table.columns == flags
     # No row is compared with another, which numpy would refuse: a table may have a million.
-    table._replace(rows=[row._replace(texts=np.zeros(2)) for row in table.rows]).meant_for("train")
+    table._replace(rows=[row._replace(texts=np.zeros(2)) for row in table.rows]).select_split("train")
 
 
 def test_skip_empty_labels_with_other_errors(tmp_path):
@@ -133,7 +133,7 @@ def test_label_columns_are_normalized(tmp_path):
     """In one normal form: a second file may be in another."""
     path = tmp_path / "a.csv"
     path.write_text("text,cafe\u0301,\u00a0b \nx,1,0\ny,0,1\n", encoding="utf-8")
-    table = read_labeled(path, LabelOptions(text="text", label="cafe\u0301,b"), several=True)
+    table = read_labeled_table(path, LabelOptions(text="text", label="cafe\u0301,b"), multi_label=True)
     assert [row.label for row in table.rows] == [["caf\u00e9"], ["b"]]
     assert table.label_columns == ["caf\u00e9", "b"]
 
@@ -202,23 +202,23 @@ def test_what_is_refused(read, name):
 @pytest.mark.parametrize(
     ("name", "content", "read"),
     [
-        ("a.txt", "a\n", lambda path, options: open_unlabeled(path, options, RowErrors(path))),
+        ("a.txt", "a\n", lambda path, options: open_unlabeled_table(path, options, RowErrors(path))),
         (
             "a.csv",
             "a,b\nc,d\n",
-            lambda path, options: open_unlabeled(path, options, RowErrors(path), questions=True),
+            lambda path, options: open_unlabeled_table(path, options, RowErrors(path), questions=True),
         ),
         ("a.csv", "text,label\na,b\n", lambda path, options: read_texts(path, options)),
         (
             "a.jsonl",
             '{"text": "a", "label": "b"}',
-            lambda path, options: open_unlabeled(path, options, RowErrors(path), are_requests=True),
+            lambda path, options: open_unlabeled_table(path, options, RowErrors(path), are_requests=True),
         ),
-        ("a.conll", "a O\n", lambda path, options: read_words(path, options=options)),
+        ("a.conll", "a O\n", lambda path, options: read_tagged_words(path, options=options)),
         (
             "a.jsonl",
             '{"tokens": ["a"], "tags": ["O"]}',
-            lambda path, options: read_words(path, options=options),
+            lambda path, options: read_tagged_words(path, options=options),
         ),
         ("a.tmx", "<tmx/>", PairRows),
         ("a.json", "{}", QuestionsFile),
@@ -322,7 +322,7 @@ def test_what_a_model_is_asked_about(tmp_path, caplog, name):
     options = LabelOptions(**dict(*flags))
     of_model = next((LEARNED[begin] for begin in LEARNED if name.startswith(begin)), {})
     ask = partial(
-        open_unlabeled, path, options, RowErrors(path), of_model, questions, are_requests="json" in name
+        open_unlabeled_table, path, options, RowErrors(path), of_model, questions, are_requests="json" in name
     )
     if isinstance(expected, str):
         assert error_of(ask).startswith(f"{path}, line 1: {expected}")
@@ -354,7 +354,7 @@ def test_suggested_command_line_works(read, monkeypatch, header):
 def test_a_list_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypatch):
     monkeypatch.setattr("ernie_m.reader.files.plain_text.LARGEST", 1000)
     path = write_lines(tmp_path / "large.json", [json.dumps([{"text": "a" * 100, "label": "b"}] * 100)])
-    assert error_of(read_labeled, Path(path), LabelOptions()).startswith(f"{path}: ")
+    assert error_of(read_labeled_table, Path(path), LabelOptions()).startswith(f"{path}: ")
 
 
 def test_warn_about_html(read, caplog):

@@ -3,7 +3,7 @@
 import pytest
 
 from ernie_m.reader.files.squad import Question, QuestionFile
-from ernie_m.reader.mrc_reader import WindowConfig, cut_officially, cut_windows, make_official_windows
+from ernie_m.reader.mrc_reader import WindowConfig, cut_official_windows, cut_windows, make_official_windows
 from ernie_m.reader.tokenization import Tokenizer
 from tests.toys import train_piece_model
 
@@ -29,7 +29,7 @@ def most_context(windows: list[range], token: int) -> int:
 def test_an_answer_begins_in_the_window_with_the_most_context(budget, stride):
     """Of 429 tokens, one more than two windows hold, the third window of 300 has the last one alone."""
     for length in (0, 1, budget, budget + 1, 2 * budget, 3 * budget + 2, 429):
-        parts = cut_officially(length, budget, stride)
+        parts = cut_official_windows(length, budget, stride)
         windows = [range(part.start, part.end) for part in parts]
         assert windows == [range(part.start, part.end) for part in cut_windows(length, budget, stride)]
         owners = [
@@ -37,7 +37,7 @@ def test_an_answer_begins_in_the_window_with_the_most_context(budget, stride):
         ]
         assert owners == [most_context(windows, token) for token in range(length)]
     if (budget, stride) == (300, 128):
-        assert [part.answers_to - part.answers_from for part in cut_officially(429, 300, 128)] == [
+        assert [part.answers_to - part.answers_from for part in cut_official_windows(429, 300, 128)] == [
             214,
             214,
             1,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ernie_m.reader.files.official_tsv import without_blank_end
+from ernie_m.reader.files.official_tsv import drop_trailing_blank_lines
 from ernie_m.reader.task_reader import read_classification
 
 ODD = [
@@ -29,4 +29,4 @@ def test_odd_texts_are_texts(tmp_path, caplog, begin, line_end):
 
 def test_blank_lines_at_the_end_are_left_out():
     lines = [b"a\n", b"\n", b"b\n", b"\r\n", b"c\n", b"\n", b"\n"]
-    assert list(without_blank_end(lines)) == lines[:5]
+    assert list(drop_trailing_blank_lines(lines)) == lines[:5]

@@ -10,7 +10,7 @@ import pytest
 from ernie_m.data.data_sets import NLI
 from ernie_m.data.prepare import main
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.official_tags import JOINT, read_tagged
+from ernie_m.reader.files.official_tags import JOINT, read_tagged_tsv
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.labels import read_label_map, read_languages
 from ernie_m.reader.task_reader import read_classification
@@ -170,7 +170,7 @@ def tagged(path: Path, labels: dict[str, int]) -> list[str]:
     names = sorted(labels, key=labels.get)
     rows = path.read_text(encoding="utf-8").rstrip("\n").split("\n")[1:]  # without the header
     sentences = []
-    for row, sentence in zip(rows, read_tagged(path, labels), strict=True):
+    for row, sentence in zip(rows, read_tagged_tsv(path, labels), strict=True):
         cell_of_words, cell_of_tags = row.split("\t")
         tags = cell_of_tags.split(JOINT)
         assert tags == [names[label] for label in sentence.labels]

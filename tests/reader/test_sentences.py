@@ -8,7 +8,7 @@ from ernie_m.reader.files.aligned_lines import (
     Bitext,
     Sentences,
     read_bitexts,
-    sentences_by_language,
+    read_sentences_by_language,
 )
 from ernie_m.reader.files.table_options import TableOptions
 from tests.launching import error_of
@@ -34,8 +34,8 @@ def test_lines_are_read_as_they_stand(tmp_path):
 
 def test_blank_lines_are_no_sentences(tmp_path):
     write(tmp_path, {"de": ["", "eins", "  ", "zwei"], "en": ["", " "]})
-    assert sentences_by_language(f"de<={tmp_path}/de") == {"de": ["eins", "zwei"]}
-    assert "en: " in error_of(sentences_by_language, f"en<={tmp_path}/en")
+    assert read_sentences_by_language(f"de<={tmp_path}/de") == {"de": ["eins", "zwei"]}
+    assert "en: " in error_of(read_sentences_by_language, f"en<={tmp_path}/en")
 
 
 def test_xtreme_names_and_public_names(tmp_path):
@@ -78,7 +78,7 @@ def test_sort_by_bytes():
     """Capitals come before small letters, and those before others; blanks around a line do not count."""
     english = ["b", "a", " ä", "B", "A b", "A"]
     bitext = Bitext("de", ["eins", "zwei", "drei", "vier", "fünf", "sechs"], english)
-    assert [english[number] for number in bitext.alphabetical_order()] == ["A", "A b", "B", "a", "b", " ä"]
+    assert [english[number] for number in bitext.sort_alphabetically()] == ["A", "A b", "B", "a", "b", " ä"]
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,15 @@ import pytest
 from ernie_m.fit.labeled_rows import load_dataset
 from ernie_m.inference.predict_files import write_table
 from ernie_m.reader.files.find_files import NamedFile
-from ernie_m.reader.files.labeled_tables import read_labeled
+from ernie_m.reader.files.labeled_tables import read_labeled_table
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tables import Dialect
 from ernie_m.reader.labels import (
     ALL_LANGUAGES,
-    check_labels,
+    find_label_issues,
     find_missing_labels,
     is_printed_collection,
-    normal_label,
+    normalize_label,
 )
 from ernie_m.reader.task_reader import read_classification
 from tests.launching import error_of
@@ -45,7 +45,7 @@ def write(tmp_path):
 def test_a_compressed_file_that_would_fill_the_memory(tmp_path):
     path = tmp_path / "train.en.tsv.gz"
     path.write_bytes(gzip.compress(bytes(80 << 20), 9))
-    assert error_of(read_labeled, path, LabelOptions()).startswith(f"{path}: ")
+    assert error_of(read_labeled_table, path, LabelOptions()).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_compressed_file_that_would_fill_the_memory(tmp_path):
     ],
 )
 def test_normalize_label(label, normal):
-    assert normal_label(label) == normal
+    assert normalize_label(label) == normal
 
 
 PRINTED = [
@@ -106,7 +106,7 @@ def test_every_way_in_compares_normal_forms(write):
     labels = [" müde\u200b" if i % 3 == 0 else two_forms[i % 2] for i in range(12)]
     rows = [f"text {i}\t{label}" for i, label in enumerate(labels)]
     path = write("my.tsv", "\n".join(["text_a\tlabel", *rows]))
-    assert {row.label for row in read_labeled(path, LabelOptions()).rows} == {"fröhlich", "müde"}
+    assert {row.label for row in read_labeled_table(path, LabelOptions()).rows} == {"fröhlich", "müde"}
     examples = read_classification(path, {two_forms[1]: 0, "müde ": 1})
     assert [example.label for example in examples] == [1, 0, 0] * 4
 
@@ -143,7 +143,7 @@ def test_warn_about_wrong_encoding(tmp_path, caplog, written, asked, is_warned_o
     rows = [f"a plain text {n},{n % 2}" for n in range(600)]
     for name, lines in (("plain.csv", rows), ("long.csv", [*rows, "Ärger im März,1"])):
         (tmp_path / name).write_text("\n".join(["text,label", *lines, ""]), encoding=written)
-        read_labeled(tmp_path / name, LabelOptions(encoding=asked))
+        read_labeled_table(tmp_path / name, LabelOptions(encoding=asked))
     warnings = [line for line in caplog.messages if "UTF-8" in line]
     assert [line.startswith(f"{tmp_path / 'long.csv'}: ") for line in warnings] == [True] * is_warned_of
 
@@ -158,17 +158,17 @@ def test_oddities_by_hand():
     """The texts 5 and 7 have two labels each."""
     inputs = np.array([5, 6, 5, 7, 7, 5])
     labels = np.array([0, 0, 1, 1, 2, 0])
-    (error,) = check_labels(inputs, labels, str)
+    (error,) = find_label_issues(inputs, labels, str)
     assert error.startswith("2 texts have two labels, as in 2 and 5")
-    assert check_labels(np.arange(3), np.array([0, 1, 2]), str) == []
-    both = check_labels(inputs, labels, str, trained_inputs=np.array([6]))
+    assert find_label_issues(np.arange(3), np.array([0, 1, 2]), str) == []
+    both = find_label_issues(inputs, labels, str, trained_inputs=np.array([6]))
     assert both[0] == error and both[1].startswith("1 of 6 rows have a text of the training data")
 
 
 def test_rows_that_are_evaluated_on():
     trained = np.array([1, 2, 3])
-    assert check_labels(np.array([4, 5]), NO_ROWS, str, trained_inputs=trained) == []
-    (error,) = check_labels(np.array([3, 5, 3]), NO_ROWS, str, trained_inputs=trained)
+    assert find_label_issues(np.array([4, 5]), NO_ROWS, str, trained_inputs=trained) == []
+    (error,) = find_label_issues(np.array([3, 5, 3]), NO_ROWS, str, trained_inputs=trained)
     assert error.startswith("2 of 3 rows have a text of the training data")
 
 
@@ -200,18 +200,18 @@ def test_an_excel_sheet(tmp_path, caplog, first):
     rows = [["Nr", "Text", "Kategorie"], [1, "Great bread", "good"], [2, "Cold soup", "bad"]]
     path = tmp_path / "my.xlsx"
     write_sheet(path, rows, rows * first)
-    table = read_labeled(path, LabelOptions(label="Kategorie"))
+    table = read_labeled_table(path, LabelOptions(label="Kategorie"))
     assert [[*row.texts, row.label] for row in table.rows] == [cells[1:] for cells in rows[1:]]
     assert (f"{path}: reading only sheet 'a', ignoring b" in caplog.messages) == first
     write_sheet(path, [[], *rows, [99, "", "good"]])
-    assert "my.xlsx, line 5: " in error_of(read_labeled, path, LabelOptions(label="Kategorie"))
+    assert "my.xlsx, line 5: " in error_of(read_labeled_table, path, LabelOptions(label="Kategorie"))
 
 
 def test_a_sheet_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypatch):
     pytest.importorskip("python_calamine")
     monkeypatch.setattr("ernie_m.reader.files.tables._LARGEST", 1000)
     write_sheet(tmp_path / "my.xlsx", [["text", "label"], ["a", "b"]])
-    assert "my.xlsx: too large, " in error_of(read_labeled, tmp_path / "my.xlsx", LabelOptions())
+    assert "my.xlsx: too large, " in error_of(read_labeled_table, tmp_path / "my.xlsx", LabelOptions())
 
 
 def write_sheet(path: Path, rows: list[list], first: Sequence[list] = ()) -> None:

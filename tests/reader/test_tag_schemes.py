@@ -2,7 +2,7 @@
 
 import pytest
 
-from ernie_m.reader.tag_schemes import entity_tags
+from ernie_m.reader.tag_schemes import map_labels_to_iobes
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,12 @@ from ernie_m.reader.tag_schemes import entity_tags
     ],
 )
 def test_known_schemes(labels, tags):
-    assert entity_tags(labels) == dict(zip(labels, tags))
+    assert map_labels_to_iobes(labels) == dict(zip(labels, tags))
 
 
 @pytest.mark.parametrize("labels", [["NOUN", "VERB", "X"], ["0", "1"], [], ["i-adj", "na-adj", "noun"]])
 def test_labels_that_mark_no_entities(labels):
-    assert entity_tags(labels) == {}
+    assert map_labels_to_iobes(labels) == {}
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_labels_that_mark_no_entities(labels):
 )
 def test_name_labels_without_a_scheme(labels, others):
     """By those who ask: they are left out."""
-    assert {*labels} - entity_tags(labels).keys() == others
+    assert {*labels} - map_labels_to_iobes(labels).keys() == others

@@ -9,13 +9,13 @@ import pytest
 from ernie_m.reader.files.official_tags import (
     JOINT,
     Sentence,
-    entities_on_marks,
-    has_marks_apart,
-    read_tagged,
+    compute_punctuation_entity_rate,
+    has_separate_punctuation,
+    read_tagged_tsv,
     split_words,
 )
 from ernie_m.reader.tag_schemes import check_tag_map, to_iob2
-from ernie_m.reader.task_reader import IGNORED, EncodeTagged, EncodeTaggedOfficially, cut_windows
+from ernie_m.reader.task_reader import IGNORED, OfficialTaggingFeaturizer, TaggingFeaturizer, cut_windows
 from tests.helpers.letters import Letters
 from tests.launching import error_of
 
@@ -31,8 +31,8 @@ def test_share_with_entities_at_punctuation():
     begins = {0, 2}
     first = Sentence(JOINT.join(["(", "U.S.", "-", "3%", "so"]), (0, 2, 1, 0, 4))
     second = Sentence(JOINT.join(["“", "a"]), (2, 4))
-    assert entities_on_marks([first, second], begins) == 2 / 4
-    assert entities_on_marks([Sentence("a", None)], begins) == 0
+    assert compute_punctuation_entity_rate([first, second], begins) == 2 / 4
+    assert compute_punctuation_entity_rate([Sentence("a", None)], begins) == 0
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_convert_tag_schemes_to_iob2(write, scheme, tags, iob2):
     assert to_iob2(iob2.split()) == iob2.split()
     words = ["word"] * len(tags.split())
     row = f"{JOINT.join(words)}\t{JOINT.join(tags.split())}"
-    (sentence,) = read_tagged(write(f"text_a\tlabel\n{row}\n"), LABELS, scheme)
+    (sentence,) = read_tagged_tsv(write(f"text_a\tlabel\n{row}\n"), LABELS, scheme)
     assert sentence.labels == tuple(LABELS[tag] for tag in iob2.split())
 
 
@@ -85,11 +85,11 @@ def write(tmp_path):
 
 def test_read_rows(write):
     path = write("text_a\tlabel\nEkeus+heads+for+Baghdad\tB-PER+O+O+B-LOC\n前\tO\n")
-    sentences = read_tagged(path, LABELS)
+    sentences = read_tagged_tsv(path, LABELS)
     assert sentences == [Sentence("Ekeus\x02heads\x02for\x02Baghdad", (0, 4, 4, 2)), Sentence("前", (4,))]
     assert sentences[0].words == ["Ekeus", "heads", "for", "Baghdad"]
     assert pickle.loads(pickle.dumps(sentences)) == sentences
-    assert read_tagged(write("text_a\na+b\n"), LABELS, labels=False) == [Sentence("a\x02b", None)]
+    assert read_tagged_tsv(write("text_a\na+b\n"), LABELS, labels=False) == [Sentence("a\x02b", None)]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_read_rows(write):
     ],
 )
 def test_reject_invalid_rows(write, content, message):
-    assert message in error_of(read_tagged, write(content), LABELS)
+    assert message in error_of(read_tagged_tsv, write(content), LABELS)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_reject_invalid_rows(write, content, message):
 def test_words_that_nothing_joins_are_refused_if_most_rows_have_them(write, rows, is_refused):
     path = write("\n".join(["text_a", *rows, ""]))
     if is_refused:
-        assert "U+0002" in error_of(read_tagged, path, LABELS, labels=False)
+        assert "U+0002" in error_of(read_tagged_tsv, path, LABELS, labels=False)
     else:
-        assert [sentence.text for sentence in read_tagged(path, LABELS, labels=False)] == rows
+        assert [sentence.text for sentence in read_tagged_tsv(path, LABELS, labels=False)] == rows
 
 
 def sentence(text: str, *labels: int) -> Sentence:
@@ -143,9 +143,9 @@ def encode(text: str, *labels: int, size: int = 512, subwords: str = "first"):
 
     Args:
         size: the longest window in tokens.
-        subwords: `label_pieces` of `EncodeTagged`.
+        subwords: `label_pieces` of `TaggingFeaturizer`.
     """
-    (feature,) = EncodeTagged(Letters(), size, INSIDE, subwords)([sentence(text, *labels)])
+    (feature,) = TaggingFeaturizer(Letters(), size, INSIDE, subwords)([sentence(text, *labels)])
     return feature
 
 
@@ -234,10 +234,10 @@ def test_windows_over_random_sentences(seed):
 
 def test_tagging_batch_arrays():
     """Three sentences, the second in two windows; every subword is labeled."""
-    task = EncodeTagged(Letters(), 10, INSIDE, "all")
+    task = TaggingFeaturizer(Letters(), 10, INSIDE, "all")
     sentences = [sentence("ab c", 0, O), sentence("a b c d e f g h i", *[O] * 9), sentence("d", 2)]
     features = task(sentences)
-    assert task.count(features) == 3 + 9 + 1  # subwords
+    assert task.count_targets(features) == 3 + 9 + 1  # subwords
     batch = task.collate(features, np.array([5, 3, 8]), count=13)
     rows = [ids("<abc>"), ids("<abcdefgh>"), ids("<ghi>"), ids("<d>")]
     assert batch.input_ids.tolist() == [row + [Letters.pad_id] * (10 - len(row)) for row in rows]
@@ -254,7 +254,7 @@ def test_tagging_batch_arrays():
 
 def test_official_labels():
     """Room for 6 subwords: "g" and "h" are truncated. "-" has no subwords, and sentence 3 no labels."""
-    task = EncodeTaggedOfficially(Letters(), 8, INSIDE)
+    task = OfficialTaggingFeaturizer(Letters(), 8, INSIDE)
     features = task([sentence("ab - cde fg h", 0, O, 2, 1, O), sentence("a", O), sentence("ab")])
     assert features[0].ids == ids("<abcdef>")
     assert features[0].labels == [O, 0, 1, 2, 3, 3, 1, O]
@@ -262,7 +262,7 @@ def test_official_labels():
     assert [feature.cut for feature in features] == [2, 0, 0]
     assert features[1].labels == [O, O, O]
     assert features[2].labels == [O] * 4
-    assert task.count(features) == 3 * 8  # B x T
+    assert task.count_targets(features) == 3 * 8  # B x T
     batch = task.collate(features, np.arange(3), count=24)
     assert (batch.labels != X).sum(1).tolist() == [8, 3, 4]
     assert batch.words[:, 2].tolist() == [2, 0, 3, 1, 0, 1, 2]  # labeled subwords of each word
@@ -280,14 +280,14 @@ def test_official_labels():
 )
 def test_split_raw_text_into_words(text, words):
     """Marks are apart as in CoNLL; a no-break space is white space."""
-    found = [text[start:end] for start, end in split_words(text, marks_apart=True)]
+    found = [text[start:end] for start, end in split_words(text, split_punctuation=True)]
     assert "|".join(found) == words
-    without = [text[start:end] for start, end in split_words(text, marks_apart=False)]
+    without = [text[start:end] for start, end in split_words(text, split_punctuation=False)]
     assert without == text.split()
 
 
 def test_whether_training_data_has_marks_apart():
     apart = Sentence(JOINT.join(["In", "Rome", ",", "U.N.", "."]), None)
     attached = Sentence(JOINT.join(["In", "Rome,", "so)", "it", "ends!"]), None)
-    assert has_marks_apart([apart]) and has_marks_apart([])
-    assert not has_marks_apart([apart, attached])
+    assert has_separate_punctuation([apart]) and has_separate_punctuation([])
+    assert not has_separate_punctuation([apart, attached])

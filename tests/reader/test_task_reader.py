@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.reader.batching import EncodePairs, Example
-from ernie_m.reader.labels import expand, input_hash, parse_language, read_label_map, read_languages
+from ernie_m.reader.batching import Example, TextFeaturizer
+from ernie_m.reader.labels import expand_patterns, hash_input, parse_language, read_label_map, read_languages
 from ernie_m.reader.task_reader import read_classification
 from tests.launching import ROOT, error_of, run_script
 
@@ -65,7 +65,7 @@ ROWS = {
 def test_read_rows(write, content, expected):
     examples = read_classification(write(content), LABELS)
     assert list(examples) == expected and examples.location(1) == "line 3"
-    assert examples.inputs.tolist() == [input_hash(*row[:2]) for row in expected]
+    assert examples.inputs.tolist() == [hash_input(*row[:2]) for row in expected]
     assert len(examples) == len(expected) and pickle.loads(pickle.dumps(examples))[-1] == expected[-1]
     with pytest.raises(IndexError):
         examples[len(expected)]
@@ -196,32 +196,32 @@ def test_the_language_in_a_name(name, language):
 
 def test_patterns_with_languages():
     """The files of --dev_set: pattern -> language -> path; "all" is the key without a language map."""
-    files = expand("dev/dev.%s.tsv,test/test.%s.tsv", ["en", "zh"], "--dev_set")
+    files = expand_patterns("dev/dev.%s.tsv,test/test.%s.tsv", ["en", "zh"], "--dev_set")
     assert files == {
         "dev/dev.%s.tsv": {"en": Path("dev/dev.en.tsv"), "zh": Path("dev/dev.zh.tsv")},
         "test/test.%s.tsv": {"en": Path("test/test.en.tsv"), "zh": Path("test/test.zh.tsv")},
     }
-    assert list(expand("dev.tsv", ["en"], "--dev_set")["dev.tsv"]) == ["en"]
-    assert list(expand("dev.tsv", None, "--dev_set")["dev.tsv"]) == ["all"]
+    assert list(expand_patterns("dev.tsv", ["en"], "--dev_set")["dev.tsv"]) == ["en"]
+    assert list(expand_patterns("dev.tsv", None, "--dev_set")["dev.tsv"]) == ["all"]
 
 
 def test_bad_patterns():
-    assert "--dev_set dev.tsv: " in error_of(expand, "dev.tsv", ["en", "zh"], "--dev_set")
-    assert "--dev_set dev.%s.tsv: " in error_of(expand, "dev.%s.tsv", None, "--dev_set")
-    assert "--dev_set: " in error_of(expand, " ,", ["en"], "--dev_set")
-    assert "duplicate a.%s" in error_of(expand, "a.%s,b.%s, a.%s", ["en"], "--dev_set")
+    assert "--dev_set dev.tsv: " in error_of(expand_patterns, "dev.tsv", ["en", "zh"], "--dev_set")
+    assert "--dev_set dev.%s.tsv: " in error_of(expand_patterns, "dev.%s.tsv", None, "--dev_set")
+    assert "--dev_set: " in error_of(expand_patterns, " ,", ["en"], "--dev_set")
+    assert "duplicate a.%s" in error_of(expand_patterns, "a.%s,b.%s, a.%s", ["en"], "--dev_set")
 
 
 def test_encode_rows(write, tokenizer):
-    """Many rows at once have the ids of `Tokenizer.build`; an empty text_b is as none."""
+    """Many rows at once have the ids of `Tokenizer.build_inputs`; an empty text_b is as none."""
     path = write("text_a\ttext_b\tlabel\nthe fox\tthe dog\tneutral\nthe\t\tneutral\n")
     pairs = read_classification(path, LABELS)
-    encode = EncodePairs(tokenizer, max_seq_len=8)
+    encode = TextFeaturizer(tokenizer, max_seq_len=8)
     features = encode(list(pairs))
-    assert features[0].ids == tokenizer.build("the fox", "the dog", 8) and features[0].label == 2
-    assert features[1].ids == tokenizer.build("the", "", 8)
+    assert features[0].ids == tokenizer.build_inputs("the fox", "the dog", 8) and features[0].label == 2
+    assert features[1].ids == tokenizer.build_inputs("the", "", 8)
     single = read_classification(write("text_a\tlabel\nthe fox\t0\n"))
-    assert encode(list(single))[0].ids == tokenizer.build("the fox", max_seq_len=8)
+    assert encode(list(single))[0].ids == tokenizer.build_inputs("the fox", max_seq_len=8)
 
 
 @pytest.mark.parametrize("text_b", ["the dog", ""])
@@ -229,7 +229,7 @@ def test_texts_that_just_fit_are_not_cut(write, tokenizer, text_b):
     """They are truncated if --max_seq_len is one token less."""
     path = write(f"text_a\ttext_b\tlabel\nthe fox\t{text_b}\tneutral\n")
     examples = list(read_classification(path, LABELS))
-    size = len(tokenizer.build("the fox", text_b))
+    size = len(tokenizer.build_inputs("the fox", text_b))
     for max_seq_len, is_cut in ((size, False), (size - 1, True)):
-        (feature,) = EncodePairs(tokenizer, max_seq_len)(examples)
+        (feature,) = TextFeaturizer(tokenizer, max_seq_len)(examples)
         assert feature.cut == is_cut

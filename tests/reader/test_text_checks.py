@@ -13,7 +13,7 @@ from ernie_m.pretrain.build_corpus.text_units import check_sources, read_lines, 
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.files.text_checks import check_part
+from ernie_m.reader.files.text_checks import check_later_lines
 from ernie_m.utils.args import get_result_options
 from tests.launching import error_of
 from tests.toys import sentences
@@ -176,7 +176,7 @@ def test_real_text_passes_text_checks(data_dir):
         for start in range(0, len(lines), 900):
             rows = [line.split("\t") for line in lines[start : start + 30] if line]
             for side in zip(*rows, strict=True):
-                check_part(path, enumerate(map(str.strip, side), start + 1))
+                check_later_lines(path, enumerate(map(str.strip, side), start + 1))
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])

@@ -16,10 +16,10 @@ from ernie_m.reader.tokenization import (
     TEXT_RULES,
     Tokenizer,
     normalize,
+    replace_surrogates,
     truncate_longest_first,
-    without_surrogates,
 )
-from ernie_m.reader.tokenizer_config import check_kind, longest_input
+from ernie_m.reader.tokenizer_config import check_tokenizer_type, read_max_length
 from ernie_m.reader.tokenizer_rules import split_subwords
 from ernie_m.reader.vocabulary import read_vocab, write_vocab
 from ernie_m.reader.write_tokenizer import write_ernie_m
@@ -74,7 +74,7 @@ def test_normalize_by_hand(text, expected):
 
 
 def test_text_rules_none_replace_only_lone_surrogates():
-    assert without_surrogates("“\ud800x”") == "“\ufffdx”"
+    assert replace_surrogates("“\ud800x”") == "“\ufffdx”"
 
 
 def test_normalize_by_category():
@@ -186,16 +186,16 @@ def test_build_inputs_from_text_and_pair(tokenizer, texts, parts):
     """The parts are [CLS], [SEP] and the two texts."""
     encoded = dict(zip("AB", map(tokenizer.encode, texts)))
     encoded |= {"<": [tokenizer.cls_id], ">": [tokenizer.sep_id]}
-    assert tokenizer.build(*texts) == [id_ for part in parts for id_ in encoded[part]]
+    assert tokenizer.build_inputs(*texts) == [id_ for part in parts for id_ in encoded[part]]
 
 
 def test_inputs_that_are_too_long(tokenizer):
     """Only the longer text is truncated."""
     fox = tokenizer.encode("the fox")
-    assert tokenizer.build("the fox", max_seq_len=4) == [tokenizer.cls_id, *fox[:2], tokenizer.sep_id]
-    ids = tokenizer.build(SENTENCES[0], "the fox", max_seq_len=20)
+    assert tokenizer.build_inputs("the fox", max_seq_len=4) == [tokenizer.cls_id, *fox[:2], tokenizer.sep_id]
+    ids = tokenizer.build_inputs(SENTENCES[0], "the fox", max_seq_len=20)
     assert len(ids) == 20 and ids[-len(fox) - 1 :] == [*fox, tokenizer.sep_id]
-    assert "--max_seq_len 4 " in error_of(tokenizer.build, "a", "b", max_seq_len=4)
+    assert "--max_seq_len 4 " in error_of(tokenizer.build_inputs, "a", "b", max_seq_len=4)
 
 
 def test_truncation_takes_from_the_longer():
@@ -225,7 +225,7 @@ def test_read_both_vocab_txt_formats(tokenizer, piece_model, tmp_path):
     for name in ("tab.txt", "bare.txt", "windows.txt", "blanks.txt"):
         read = Tokenizer(tmp_path / name, piece_model)
         assert read.vocab == tokenizer.vocab and read.digest == tokenizer.digest
-        assert read.build("The fox 😀", "20,") == tokenizer.build("The fox 😀", "20,")
+        assert read.build_inputs("The fox 😀", "20,") == tokenizer.build_inputs("The fox 😀", "20,")
         read.write_vocab(tmp_path / "again.txt")
         assert (tmp_path / "again.txt").read_bytes() == (tmp_path / "tab.txt").read_bytes()
     spaces = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]", "\u3000", "b "]
@@ -239,7 +239,7 @@ def test_a_subword_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_pat
     size = tokenizer.vocab_size
     path = tmp_path / "vocab.txt"
     lines = [token if layout == "bare" else f"{token}\t{id_}" for token, id_ in tokenizer.vocab.items()]
-    lost = tokenizer.ordinary_subwords()[7]
+    lost = tokenizer.list_ordinary_subwords()[7]
     path.write_text("".join(f"{line}\n" for line in lines if line.split("\t")[0] != lost), encoding="utf-8")
     read = Tokenizer(path, piece_model)
     assert [
@@ -292,7 +292,7 @@ def test_read_fairseq_dict(tokenizer, piece_model, tmp_path, caplog):
         path.write_text("".join(f"{token} 7\n" for token in tokens), encoding="utf-8")
         return Tokenizer(path, piece_model)
 
-    subwords = tokenizer.ordinary_subwords()
+    subwords = tokenizer.list_ordinary_subwords()
     assert read(*subwords).digest == tokenizer.digest  # the released XLM-R has the order of its model
     absent, *others = reversed(subwords)
     lines = ["madeupword0000", *others]
@@ -313,7 +313,7 @@ def test_last_duplicate_token_or_id_wins(tmp_path, piece_model, tokenizer, caplo
     """As in the official code, vocab[token] = id and then token_of[id] = token. A warning names the lines."""
     size = len(tokenizer.vocab)
     tokenizer.write_vocab(tmp_path / "vocab.txt")
-    first, second, *_ = tokenizer.ordinary_subwords()
+    first, second, *_ = tokenizer.list_ordinary_subwords()
     with open(tmp_path / "vocab.txt", "a", encoding="utf-8") as file:
         file.write(f"{first}\t{size}\nmore\t{tokenizer.vocab[second]}\n")
     repeated = Tokenizer(tmp_path / "vocab.txt", piece_model)
@@ -336,7 +336,7 @@ def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
     (tmp_path / "bad.model").write_bytes(b"this is text")
     assert "bad.model: " in error_of(Tokenizer, None, tmp_path / "bad.model")
     # A subword of 5 bytes is replaced by 5 bytes that are no UTF-8, and by the name of a special token.
-    subword = next(word.encode() for word in tokenizer.ordinary_subwords() if len(word.encode()) == 5)
+    subword = next(word.encode() for word in tokenizer.list_ordinary_subwords() if len(word.encode()) == 5)
     for replacement, message in (
         (b"\xe2\x28\xa1xx", "corrupt or not a SentencePiece model"),
         (b"[CLS]", "unsupported SentencePiece model"),
@@ -491,8 +491,8 @@ def test_a_folder_says_its_text_rules_and_added_tokens_or_is_refused(piece_model
 def test_read_other_library_settings(tmp_path, settings, length):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     folder = Folder(tmp_path)
-    check_kind(folder, {}, None)
-    assert longest_input(folder) == length
+    check_tokenizer_type(folder, {}, None)
+    assert read_max_length(folder) == length
 
 
 @pytest.mark.data

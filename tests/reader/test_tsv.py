@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from ernie_m.reader.files.aligned_lines import Sentences
-from ernie_m.reader.files.official_tags import read_tagged
+from ernie_m.reader.files.official_tags import read_tagged_tsv
 from ernie_m.reader.task_reader import read_classification
 from tests.launching import error_of
 
@@ -90,5 +90,5 @@ def test_compressed_files_are_named_as_such(tmp_path, tool):
     message = f"compressed file. Decompress it with {tool}"
     for path in (tmp_path / "train.tsv", tmp_path / "train.tsv.gz"):
         path.write_bytes(COMPRESS[tool]((HEADER + ROWS).encode()))
-        for read in (read_classification, partial(read_tagged, label_map={"O": 0}), Sentences):
+        for read in (read_classification, partial(read_tagged_tsv, label_map={"O": 0}), Sentences):
             assert f"{path}: {message}" in error_of(read, path)

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from ernie_m.reader import batching
-from ernie_m.reader.batching import EncodePairs, Example, warn_truncated
+from ernie_m.reader.batching import Example, TextFeaturizer, warn_if_truncated
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary_coverage import count_unknown_words, warn_if_unsuited
 from tests.toys import sentences, train_piece_model
@@ -59,7 +59,7 @@ def test_count_truncated_rows(tmp_path, caplog, monkeypatch, length, found):
     monkeypatch.setattr(batching, "_MOST_MEASURED", 5)
     tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model"))
     rows = [Example("a", "a")] * (length - 1) + [Example("a", "a " * 20)] * bool(length)
-    warn_truncated("train.en.tsv", rows, EncodePairs(tokenizer, max_seq_len=16), "rows")
+    warn_if_truncated("train.en.tsv", rows, TextFeaturizer(tokenizer, max_seq_len=16), "rows")
     message = f"train.en.tsv: {found} sampled rows are truncated to 16 tokens (max_seq_len)"
     assert [line for line in caplog.messages if " truncated " in line] == ([message] if found else [])
 
@@ -67,5 +67,5 @@ def test_count_truncated_rows(tmp_path, caplog, monkeypatch, length, found):
 def test_rows_with_an_empty_text_are_counted(tmp_path, caplog):
     tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model"))
     rows = [Example(" "), Example("a", " "), Example("a", "a"), Example("a")]
-    warn_truncated("train.en.tsv", rows, EncodePairs(tokenizer, max_seq_len=16), "rows")
+    warn_if_truncated("train.en.tsv", rows, TextFeaturizer(tokenizer, max_seq_len=16), "rows")
     assert "train.en.tsv: 2 of 4 rows have an empty text" in caplog.messages

@@ -51,4 +51,4 @@ def test_pairs(lines, expected):
     reference = XLMRobertaTokenizer(str(MODEL / "sentencepiece.bpe.model"))
     tokenizer = open_model(open_checkpoint(MODEL)).tokenizer
     for first, second in zip(lines[:100], lines[100:200]):
-        assert tokenizer.build(first, second, 512) == reference(first, second)["input_ids"]
+        assert tokenizer.build_inputs(first, second, 512) == reference(first, second)["input_ids"]

@@ -71,7 +71,7 @@ def test_embeddings_on_all_lines(tmp_path, lines, pooling, normalize):
     its_ids = reference.tokenizer([prompt + line for line in lines], truncation=True, max_length=LONGEST)[
         "input_ids"
     ]
-    our_ids = [model.loaded.tokenizer.build(prompt + line, None, LONGEST) for line in lines]
+    our_ids = [model.loaded.tokenizer.build_inputs(prompt + line, None, LONGEST) for line in lines]
     same = [number for number in range(len(lines)) if its_ids[number] == our_ids[number]]
     print(f"{pooling}: {len(lines) - len(same)} of {len(lines)} lines have other ids in the fast tokenizer")
     assert len(same) > 0.9 * len(lines)
@@ -98,7 +98,7 @@ def test_saved_again_by_the_library(tmp_path, lines):
         model = ernie_m.load(tmp_path / f"saved-{number}")
         longest = reference.max_seq_length
         its_ids = reference.tokenizer(lines[:400], truncation=True, max_length=longest)["input_ids"]
-        our_ids = [model.tokenizer.build(line, None, longest) for line in lines[:400]]
+        our_ids = [model.tokenizer.build_inputs(line, None, longest) for line in lines[:400]]
         texts = [line for line, theirs, native in zip(lines, its_ids, our_ids) if theirs == native]
         assert len(texts) > 360
         np.testing.assert_allclose(model.encode(texts), reference.encode(texts, batch_size=32), atol=1e-5)

@@ -14,15 +14,20 @@ from paddle.autograd import PyLayer
 from ernie_m.finetune.head import compute_accuracy
 from ernie_m.finetune.retrieval.pair_batches import PairStep, StepPairs, StepRows
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, divide, hold_out, make_text_keys
+from ernie_m.finetune.retrieval.split_pairs import (
+    DedupedPairs,
+    hold_out_rows,
+    make_text_keys,
+    select_training_rows,
+)
 from ernie_m.finetune.run_setup import (
     MultiSeedTraining,
     digest_files,
+    find_resumed_step,
+    format_official_line,
     make_engine,
     make_fingerprint,
-    official_line,
     open_step,
-    resumed_step,
 )
 from ernie_m.model.checkpoint.check_weights import HEADS, list_unused_parts
 from ernie_m.model.checkpoint.load import load_from
@@ -43,17 +48,17 @@ from ernie_m.model.preprocessing import (
 )
 from ernie_m.model.tasks import SEARCH, stored_name
 from ernie_m.reader.batching import (
-    EncodePairs,
     Example,
-    log_truncated,
-    padded_batches,
+    TextFeaturizer,
+    iter_padded_batches,
+    log_truncation,
     sample_evenly,
     warn_if_prompted,
-    warn_truncated,
+    warn_if_truncated,
 )
 from ernie_m.reader.corpus import Corpus, verify_corpus
-from ernie_m.reader.equal_texts import hash_ids
-from ernie_m.reader.files.pairs import PairRows, is_notation
+from ernie_m.reader.equal_texts import hash_token_ids
+from ernie_m.reader.files.pairs import PairRows, is_pair_notation
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
@@ -109,7 +114,7 @@ class Retrieval(MultiSeedTraining):
     def __init__(
         self, flags: RetrievalFlags, opened: OpenedModel, start_of_seed: Mapping[int, Checkpoint | None]
     ):
-        if flags.init_checkpoint and not resumed_step(flags):
+        if flags.init_checkpoint and not find_resumed_step(flags):
             raise UserError(f"{flags.init_checkpoint}: missing training_state to resume from")
         self.flags = flags
         self.start_of_seed = start_of_seed
@@ -117,7 +122,7 @@ class Retrieval(MultiSeedTraining):
         self.config = opened.config
         self.layer = resolve_layer(flags, self.config.num_hidden_layers)
         digests = {}
-        if is_notation(flags.train_set):  # a file of pairs; a corpus is a folder
+        if is_pair_notation(flags.train_set):  # a file of pairs; a corpus is a folder
             self.rows = PairRows(flags.train_set, flags)
             self.languages: list[str] = []
             digests["train_set"] = digest_files(self.rows.paths)
@@ -137,8 +142,8 @@ class Retrieval(MultiSeedTraining):
             texts = [
                 Example(self.prompts[min(index, 1)] + text) for row in rows for index, text in enumerate(row)
             ]
-            warn_truncated(flags.train_set, texts, EncodePairs(self.tokenizer, flags.max_seq_len))
-            self.deduped = DedupedPairs.of(self.rows, make_text_keys(opened, flags.max_seq_len))
+            warn_if_truncated(flags.train_set, texts, TextFeaturizer(self.tokenizer, flags.max_seq_len))
+            self.deduped = DedupedPairs.from_rows(self.rows, make_text_keys(opened, flags.max_seq_len))
             if self.rows.with_negatives:
                 logger.info(
                     "%s: %d rows, %d with negatives; dropped %d false negatives (equal to the query or to "
@@ -153,7 +158,7 @@ class Retrieval(MultiSeedTraining):
                 ids for pairs in corpus.parallel.values() for pair in sample_evenly(pairs) for ids in pair
             ]
             cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # without [CLS] and [SEP]
-            log_truncated(flags.train_set, cut, len(sides), "sampled texts", flags.max_seq_len)
+            log_truncation(flags.train_set, cut, len(sides), "sampled texts", flags.max_seq_len)
         if opened.preprocessing.prompts:  # the same for both sides of translations (a file such as en-de.tsv)
             line = "%s: prompts: query %r, document %r (also stored for retrieval)"
             logger.info(line, flags.train_set, *self.prompts)
@@ -212,8 +217,8 @@ class Retrieval(MultiSeedTraining):
         if self.rows is None:
             steps = StepPairs(path=flags.train_set, alpha=flags.pair_alpha, **shared)
             return steps, steps.open().held_out_parallel
-        held_out = hold_out(self.deduped, flags.validation_pairs, seed)
-        keys, (trained,) = divide([self.deduped], [held_out])
+        held_out = hold_out_rows(self.deduped, flags.validation_pairs, seed)
+        keys, (trained,) = select_training_rows([self.deduped], [held_out])
         logger.info(
             "%s: %d training rows, %d validation rows; dropped %d rows that share a query or positive with "
             "validation rows",
@@ -250,7 +255,7 @@ class Retrieval(MultiSeedTraining):
         pad_id = model.config.pad_token_id
         groups = []
         numbers_in_groups: list[int] = []  # the index of each sentence, in the order of the groups
-        for numbers, ids in padded_batches(data.sentences, pad_id, GROUP_TOKENS):  # ids [B, T]
+        for numbers, ids in iter_padded_batches(data.sentences, pad_id, GROUP_TOKENS):  # ids [B, T]
             groups.append(SentenceBatch.of(ids, pad_id, self.flags.pooling))
             numbers_in_groups += numbers
         order = np.argsort(numbers_in_groups)  # the index of each sentence in the groups
@@ -348,13 +353,13 @@ class Retrieval(MultiSeedTraining):
         """
         count = min(self.flags.validation_pairs, len(pairs))
         ids_of_sides = zip(*(pairs[number] for number in range(count)))
-        sides = [self.tokenizer.sentences(ids, self.flags.max_seq_len) for ids in ids_of_sides]
-        return sides, np.stack([hash_ids(side) for side in sides])
+        sides = [self.tokenizer.build_sentence_inputs(ids, self.flags.max_seq_len) for ids in ids_of_sides]
+        return sides, np.stack([hash_token_ids(side) for side in sides])
 
     def log_line(self, interval: Interval) -> str:
         """Return the log line of an interval, with the in-batch accuracy."""
         per_cent = compute_accuracy(interval.sums)  # `loss` counts each correct pair as 100
-        line = official_line(interval, self.total_steps, f"in-batch accuracy: {per_cent:.1f} %")
+        line = format_official_line(interval, self.total_steps, f"in-batch accuracy: {per_cent:.1f} %")
         self._progress = f", {line.split(', ')[1]}, {interval.remaining} left"
         return line
 
@@ -373,7 +378,7 @@ class Retrieval(MultiSeedTraining):
             "initialized_from": flags.initial_checkpoint(self.seed),
         }
         left_out = list_unused_parts(self.start_of_seed[self.seed], flags.pooling == "pooler")
-        return self.files_with(engine, masters, evaluation, settings, facts, left_out)
+        return self.collect_model_files(engine, masters, evaluation, settings, facts, left_out)
 
 
 def make_encoder(
@@ -479,7 +484,7 @@ def hardest_negative_bce(
     """
     logits = scale * (_cosines(sources, candidates) - offset)  # [B, C]
     pair_logits = logits.diagonal()  # [B]
-    hardest_candidate, hardest_source = _hardest(logits, negative)  # [B] each
+    hardest_candidate, hardest_source = _find_hardest_negatives(logits, negative)  # [B] each
     # - log sigmoid(x) is softplus(-x), and - log(1 - sigmoid(x)) is softplus(x).
     loss = 2 * F.softplus(-pair_logits) + F.softplus(hardest_candidate) + F.softplus(hardest_source)
     return loss.sum(), _count_winners(pair_logits, hardest_candidate, hardest_source)
@@ -512,7 +517,7 @@ def in_batch_softmax(
     if symmetric:
         translation_logits = summed[:, : len(logits)]  # [B, B], without given negatives
         loss = (loss + F.cross_entropy(translation_logits.T, own, reduction="sum")) / 2
-    hardest_candidate, hardest_source = _hardest(logits, negative)  # [B] each
+    hardest_candidate, hardest_source = _find_hardest_negatives(logits, negative)  # [B] each
     return loss, _count_winners(pair_logits, hardest_candidate, hardest_source)
 
 
@@ -525,10 +530,10 @@ def _cosines(sources: Tensor, candidates: Tensor) -> Tensor:
         if sources.dtype != paddle.float64:
             sources = sources.astype("float32")
             candidates = candidates.astype("float32")
-        return paddle.matmul(_Unit.apply(sources), _Unit.apply(candidates), transpose_y=True)
+        return paddle.matmul(_L2Normalize.apply(sources), _L2Normalize.apply(candidates), transpose_y=True)
 
 
-class _Unit(PyLayer):
+class _L2Normalize(PyLayer):
     """L2 normalization of rows, [N, H] -> [N, H]; zero rows stay zero.
 
     Its backward pass is three times as fast on a CPU as that of F.normalize.
@@ -546,7 +551,7 @@ class _Unit(PyLayer):
         return (gradient - along * ctx.unit) / ctx.length
 
 
-def _hardest(logits: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+def _find_hardest_negatives(logits: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logit of the hardest negative of each source, and of each translation: [B] each."""
     negative_logits = paddle.where(negative, logits, paddle.full_like(logits, _EXCLUDED))  # [B, C]
     translation_logits = negative_logits[:, : len(logits)]  # [B, B], without given negatives
@@ -558,7 +563,7 @@ def _count_winners(pair_logits: Tensor, hardest_candidate: Tensor, hardest_sourc
 
     Args:
         pair_logits: the logit of each pair, [B].
-        hardest_candidate, hardest_source: from `_hardest`, [B] each.
+        hardest_candidate, hardest_source: from `_find_hardest_negatives`, [B] each.
     """
     is_won = (pair_logits > hardest_candidate) & (pair_logits > hardest_source)
     return is_won.astype("int64").sum()

@@ -10,7 +10,7 @@ import numpy as np
 
 from ernie_m.finetune.retrieval.split_pairs import DedupedPairs
 from ernie_m.reader.corpus import Corpus
-from ernie_m.reader.equal_texts import hash_ids
+from ernie_m.reader.equal_texts import hash_token_ids
 from ernie_m.reader.sampling import Sampler
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -125,7 +125,9 @@ class StepRows(Steps):
             texts += [of_document + row[1] for row in own_rows]
             texts += [of_document + text for row in own_rows for text in row[2:]]
             yield PairStep(
-                sentences=self.tokenizer.sentences(self.tokenizer.encode_batch(texts), self.max_seq_len),
+                sentences=self.tokenizer.build_sentence_inputs(
+                    self.tokenizer.encode_batch(texts), self.max_seq_len
+                ),
                 negative=negative,
                 position=sampler.state(),
                 pair_count=len(own_rows),
@@ -204,22 +206,22 @@ class StepPairs(Steps):
                     source, translation = translation, source
                 source_ids.append(source)
                 translation_ids.append(translation)
-            sources = self.tokenizer.sentences(source_ids, self.max_seq_len)
-            translations = self.tokenizer.sentences(translation_ids, self.max_seq_len)
+            sources = self.tokenizer.build_sentence_inputs(source_ids, self.max_seq_len)
+            translations = self.tokenizer.build_sentence_inputs(translation_ids, self.max_seq_len)
             yield PairStep(
                 sentences=sources[self.share] + translations[self.share],
-                negative=negatives(sources, translations),
+                negative=find_negatives(sources, translations),
                 position=sampler.state(),
                 pair_count=len(sources[self.share]),
             )
 
 
-def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.ndarray:
+def find_negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.ndarray:
     """Return whether pairs i and j share no sentence, and so are negatives of each other: bool [B, B].
 
     Pairs are used in both directions, so the source of one pair can be the translation of another.
     """
-    source, translation = hash_ids(sources), hash_ids(translations)  # [B] each
+    source, translation = hash_token_ids(sources), hash_token_ids(translations)  # [B] each
     share_a_sentence = (
         (source[:, None] == source)
         | (source[:, None] == translation)

@@ -30,9 +30,9 @@ from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.model.open_model import OpenedModel, apply_embedding_defaults, apply_model_defaults, open_model
 from ernie_m.model.preprocessing import NEITHER, PreprocessingConfig, TextKind, pair_text_kinds
-from ernie_m.reader.batching import EncodePairs, Example, warn_if_prompted, warn_truncated
-from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, sentences_by_language
-from ernie_m.reader.labels import check_labels
+from ernie_m.reader.batching import Example, TextFeaturizer, warn_if_prompted, warn_if_truncated
+from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, read_sentences_by_language
+from ernie_m.reader.labels import find_label_issues
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import BEST, OutputDir
@@ -100,7 +100,9 @@ def train_then_search(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
     task = Retrieval(flags, inputs.opened, inputs.starts)
     for bitext in inputs.bitexts if task.rows else ():
         trained = task.deduped.keys[:, :2].ravel()
-        for error in check_labels(bitext.keys.ravel(), (), str, trained_inputs=trained, noun="sentences"):
+        for error in find_label_issues(
+            bitext.keys.ravel(), (), str, trained_inputs=trained, noun="sentences"
+        ):
             logger.warning("%s: %s", bitext.name, error)
     results = {}
     with output_dir(flags, task.fingerprint) as folder:
@@ -139,7 +141,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
         )
     sentences = {}
     if flags.center_on:
-        sentences = sentences_by_language(flags.center_on, get_languages(bitexts))
+        sentences = read_sentences_by_language(flags.center_on, get_languages(bitexts))
     open_once = cache(open_checkpoint)  # seeds may share a checkpoint
     paths = {seed: flags.initial_checkpoint(seed) for seed in flags.seeds}
     starts = {seed: open_once(path) if path else None for seed, path in paths.items()}
@@ -163,7 +165,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
             for kind, texts in zip(pair_text_kinds(bitext.are_translations), sides)
             for text in texts
         ]
-        warn_truncated(bitext.name, examples, EncodePairs(opened.tokenizer, flags.max_seq_len))
+        warn_if_truncated(bitext.name, examples, TextFeaturizer(opened.tokenizer, flags.max_seq_len))
         keys = np.stack([keys_of(texts) for texts in sides])
         log_repeats(bitext.name, keys)
         bitexts[number] = bitext._replace(keys=keys)
@@ -281,7 +283,7 @@ def make_encode_function(
         prompt = preprocessing.prompt(kind)
         warn_if_prompted(prompt, texts)
         ids = tokenizer.encode_batch([prompt + text for text in texts])
-        return encoder.vectors(tokenizer.sentences(ids, flags.max_seq_len))
+        return encoder.vectors(tokenizer.build_sentence_inputs(ids, flags.max_seq_len))
 
     return encode
 

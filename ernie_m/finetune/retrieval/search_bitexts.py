@@ -159,7 +159,7 @@ def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str,
     for bitext in bitexts:
         translation_of = results[bitext.language].forward
         with atomic_file(folder / f"test-{bitext.language}.tsv", "w", newline="\n") as file:
-            for number in bitext.alphabetical_order():
+            for number in bitext.sort_alphabetically():
                 file.write(f"{translation_of[number]}\n")
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from ernie_m.model.open_model import OpenedModel
-from ernie_m.reader.equal_texts import hash_contents, text_ids
+from ernie_m.reader.equal_texts import hash_contents, hash_texts
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.errors import UserError
 
@@ -17,13 +17,13 @@ _HELD_OUT = 0x484F4C44  # "HOLD"; separates these draws from others with the sam
 
 
 def make_text_keys(opened: OpenedModel, max_seq_len: int) -> Callable[[Iterable[str]], np.ndarray]:
-    """Return a function that hashes texts, as `text_ids`. Texts with equal ids have equal hashes.
+    """Return a function that hashes texts, as `hash_texts`. Texts with equal ids have equal hashes.
 
     The ids are truncated to the maximum length without [CLS], [SEP] and the longest prompt.
     """
     prompts = opened.tokenizer.encode_batch(list(opened.preprocessing.prompts.values()))
     length = max_seq_len - 2 - max(map(len, prompts), default=0)
-    return partial(text_ids, tokenizer=opened.tokenizer, length=max(0, length))
+    return partial(hash_texts, tokenizer=opened.tokenizer, max_length=max(0, length))
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class DedupedPairs:
     positives: Mapping[int, Set[int]]
 
     @classmethod
-    def of(cls, rows: PairRows, keys_of: Callable[[Iterable[str]], np.ndarray]) -> "DedupedPairs":
+    def from_rows(cls, rows: PairRows, hash_texts: Callable[[Iterable[str]], np.ndarray]) -> "DedupedPairs":
         """Compute the keys of all texts in rows of pairs.
 
         Args:
-            keys_of: computes the keys of texts: `text_ids`, or the result of `make_text_keys`.
+            hash_texts: computes the keys of texts: `hash_texts`, or the result of `make_text_keys`.
         """
         width = rows.most_texts
         padded_rows = (row + [""] * (width - len(row)) for row in rows)
-        keys = keys_of(chain.from_iterable(padded_rows)).reshape(-1, width)
+        keys = hash_texts(chain.from_iterable(padded_rows)).reshape(-1, width)
         _, number, occurrences = np.unique(keys[:, 0], return_inverse=True, return_counts=True)
         positives = defaultdict(set)
         for query, positive in keys[occurrences[number] > 1, :2].tolist():
@@ -88,15 +88,15 @@ class DedupedPairs:
         return key in keys[:2] or key in self.positives.get(keys[0], ())
 
 
-def hold_out(rows: DedupedPairs, most: int, seed: int | None = None, side: int = 0) -> list[int]:
-    """Select the validation rows of a file, up to `most` and at most a tenth, and return their indices.
+def hold_out_rows(rows: DedupedPairs, max_rows: int, seed: int | None = None, side: int = 0) -> list[int]:
+    """Select the validation rows of a file, up to `max_rows` and at most a tenth, and return their indices.
 
     Args:
         seed: the seed of a random sample. None: select the rows whose text has the lowest hashes, without
             shared texts, so that files with the same sentences have the same validation sentences.
         side: the index of the hashed text in a row: 0, the query, or 1, the positive.
     """
-    count = min(most, len(rows.keys) // 10)
+    count = min(max_rows, len(rows.keys) // 10)
     if seed is not None:
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, _HELD_OUT])))
         return np.sort(random.choice(len(rows.keys), count, replace=False)).tolist()
@@ -111,7 +111,7 @@ def hold_out(rows: DedupedPairs, most: int, seed: int | None = None, side: int =
     return chosen
 
 
-def divide(
+def select_training_rows(
     files: Sequence[DedupedPairs], held_out: Sequence[Sequence[int]]
 ) -> tuple[frozenset[int], list[np.ndarray]]:
     """Return the training rows: those that share no query or positive with a validation row of any file.

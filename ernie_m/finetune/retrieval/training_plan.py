@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ernie_m.finetune.score_tables import AVERAGE
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.reader.files.find_files import split_label
+from ernie_m.reader.files.find_files import split_language_prefix
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.files import read_json
 from ernie_m.utils.logging import format_columns
@@ -62,9 +62,9 @@ def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Com
     words = ["train_vocab", "--output", vocab, "--vocab_size", _SUBWORDS, "--hard_vocab_limit", "false"]
     for name, count in counts.items():
         if count["trained"]:
-            label = "query-positive" if split_label(count["files"])[0] is None else name
+            label = "query-positive" if split_language_prefix(count["files"])[0] is None else name
             words += ["--parallel", f"{label}<={pairs / 'train' / name}.tsv"]
-    trained, _ = totals(counts)
+    trained, _ = sum_counts(counts)
     batch_size = max(2, min(_TABLE_BATCH, trained // 10))
     epochs = max(3.0, 16.0 * (4000 / max(trained, 4000)) ** 0.5)
     flags = {
@@ -79,11 +79,11 @@ def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Com
     purpose = f"static baseline: mean of subword embeddings, trained on {trained:,} pairs"
     return [
         Command("vocabulary", words, vocab / "piece.model"),
-        search(purpose, pairs, folder, flags),
+        make_search_command(purpose, pairs, folder, flags),
     ]
 
 
-def totals(counts: Mapping[str, Any]) -> tuple[int, int]:
+def sum_counts(counts: Mapping[str, Any]) -> tuple[int, int]:
     """Return the total numbers of training pairs and of held-out pairs.
 
     Args:
@@ -93,7 +93,7 @@ def totals(counts: Mapping[str, Any]) -> tuple[int, int]:
     return trained, sum(count["held_out"] for count in counts.values())
 
 
-def search(
+def make_search_command(
     purpose: str, pairs: Path, folder: Path, flags: Mapping[str, object], minutes: float = 0.0
 ) -> Command:
     """Return the command that evaluates retrieval on the held-out pairs, after training if `flags` say so."""
@@ -143,7 +143,7 @@ def plan_finetuning(pairs: Path, output: Path, start: str, facts: Mapping[str, A
     nearest = min(_RATE_AND_STEPS, key=lambda width: abs(math.log(width / config.hidden_size)))
     rate, most_steps = _RATE_AND_STEPS[nearest]
     tokens = facts["tokens_of_a_pair"]
-    trained, held_out = totals(facts["pairs"])
+    trained, held_out = sum_counts(facts["pairs"])
     batch_size = max(2, min(_BATCH, int(_STEP_TOKENS / tokens), trained // 10))
     steps = max(20, min(most_steps, 13 * trained // batch_size))  # at most 13 epochs
     # Estimated training time of a pair on one core, in minutes. Retrieval takes a third of it.
@@ -152,14 +152,14 @@ def plan_finetuning(pairs: Path, output: Path, start: str, facts: Mapping[str, A
     validated = 6 * min(500, trained // 10) * minutes / 3  # before the first step and after five parts
     model = {"init_pretraining_params": start}
     return [
-        search(
+        make_search_command(
             f"base model: {start} on {held_out:,} held-out pairs",
             pairs,
             output / "before",
             model,
             searched,
         ),
-        search(
+        make_search_command(
             f"fine-tuning: {steps} steps of {batch_size} pairs, learning rate {rate:g}",
             pairs,
             output,
@@ -169,7 +169,7 @@ def plan_finetuning(pairs: Path, output: Path, start: str, facts: Mapping[str, A
     ]
 
 
-def scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str:
+def format_scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str:
     """Format the accuracy@1 on the held-out pairs as a table, with the weight of one pair if there are few.
 
     Args:

@@ -75,7 +75,7 @@ class Body(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def bounded(cls, body: Any) -> Any:
+    def check_size(cls, body: Any) -> Any:
         """Check the size of a body before its values are validated, to bound the time and the errors.
 
         Raises:
@@ -175,7 +175,7 @@ def make_app(
     if EMBEDDING in predictors:
         encode = predictors.pop(EMBEDDING)
         offered[encode.model.name] = _add_embeddings(app, encode, queue)
-    if REGRESSION in predictors and predictors[REGRESSION].model.ranks:
+    if REGRESSION in predictors and predictors[REGRESSION].model.is_cross_encoder:
         offered.setdefault(predictors[REGRESSION].model.name, {})
         _add_rerank(app, predictors[REGRESSION], queue)
     _add_models(app, offered)
@@ -194,15 +194,15 @@ def make_predictors(models: list[LoadedModel], options: PredictionOptions) -> di
         UserError: two models have the same task.
     """
     predictors: dict[str, Predictor] = {}
-    tasks = [model.own_task or EMBEDDING for model in models]
+    tasks = [model.default_task or EMBEDDING for model in models]
     if len(set(tasks)) < len(tasks):
         raise UserError(
             f"--model: two models have the same task ({', '.join(tasks)}). Start one server for each"
         )
     for model in models:
         is_asked_for = {
-            model.own_task: model.task is not None,
-            ZERO_SHOT: InferenceLabels.of(model.labels).entailment is not None,
+            model.default_task: model.task is not None,
+            ZERO_SHOT: InferenceLabels.from_labels(model.labels).entailment is not None,
             # An export with a head has only the outputs of the head, not embeddings.
             EMBEDDING: model.task is None or model.exported_layer is None,
             SEARCH: bool(options.corpus or options.index),
@@ -239,7 +239,7 @@ def describe(models: list[LoadedModel], predictors: dict[str, Predictor]) -> dic
         "corpus_languages": search.corpus_languages if search else [],
         "corpus_examples": search.examples() if search else [],
         "labels": labels,
-        "infers": InferenceLabels.of(labels).entailment is not None,  # natural language inference
+        "infers": InferenceLabels.from_labels(labels).entailment is not None,  # natural language inference
         # Whether the classifier expects pairs of texts; None: unknown.
         "pairs": classifiers[0].model.preprocessing.pairs if classifiers else None,
         "centered": [SEARCH] if search and search.center_by_language else [],
@@ -295,7 +295,7 @@ def _add_task(
     request_class = create_model(f"{word.title().replace('-', '')}Request", __base__=Body, **fields)
 
     def run(rows: list[dict[str, Any]]) -> list[Any]:
-        contents = [_parsed(predictor, row) for row in rows]
+        contents = [_parse_or_get_error(predictor, row) for row in rows]
         good = [content for content in contents if not isinstance(content, UserError)]
         predictions = iter(predictor.predict(good) if good else ())
         return [content if isinstance(content, UserError) else next(predictions) for content in contents]
@@ -312,7 +312,8 @@ def _add_task(
             labels.split(",") if isinstance(labels, str) else labels
         )  # each text is paired with each label
         sizes = [
-            _characters(labels) + times * _characters(*(row[key] for key in row if key != "labels"))
+            _count_characters(labels)
+            + times * _count_characters(*(row[key] for key in row if key != "labels"))
             for row in rows
         ]
         predictions = await queue.results(request, run, rows, sizes)
@@ -321,7 +322,7 @@ def _add_task(
     app.post(f"/api/{word}", summary=type(predictor).__doc__.splitlines()[0], operation_id=word)(endpoint)
 
 
-def _parsed(predictor: Predictor, row: dict[str, Any]) -> Any:
+def _parse_or_get_error(predictor: Predictor, row: dict[str, Any]) -> Any:
     """Parse a request, and return its content or its UserError."""
     try:
         content = predictor.parse(row)
@@ -333,12 +334,12 @@ def _parsed(predictor: Predictor, row: dict[str, Any]) -> Any:
         return error
 
 
-def _characters(*values: Any) -> int:
+def _count_characters(*values: Any) -> int:
     """Count the characters of all values that are texts or sequences of texts."""
     return sum(len("".join(value)) for value in values if isinstance(value, str | list | tuple))
 
 
-def _contents(key: str, texts: list[str], content: Callable[[str], Any]) -> list[Any]:
+def _convert_texts(key: str, texts: list[str], content: Callable[[str], Any]) -> list[Any]:
     """Validate the texts of a request, and convert each by `content` for the queue.
 
     Args:
@@ -351,13 +352,13 @@ def _contents(key: str, texts: list[str], content: Callable[[str], Any]) -> list
     return [content(read_text_key({name: text}, name)) for name, text in zip(names, texts)]
 
 
-def _reject_truncated(key: str, features: Sequence[Feature], most: int, truncate: Truncate) -> None:
+def _reject_truncated(key: str, features: Sequence[Feature], max_length: int, truncate: Truncate) -> None:
     """Check that no text was truncated, unless the request allows truncation.
 
     Args:
         key: the key of the texts, for errors.
         features: the model inputs of the texts.
-        most: the maximum length of a text in tokens, for errors.
+        max_length: the maximum length of a text in tokens, for errors.
 
     Raises:
         UserError: a text was truncated.
@@ -365,7 +366,7 @@ def _reject_truncated(key: str, features: Sequence[Feature], most: int, truncate
     for number, feature in enumerate(features):
         if feature.cut and truncate not in (True, "END"):
             raise UserError(
-                f"'{key}[{number}]' has more than {most} tokens. Shorten it, or send \"truncate\": true"
+                f"'{key}[{number}]' has more than {max_length} tokens. Shorten it, or send \"truncate\": true"
             )
 
 
@@ -401,7 +402,7 @@ def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict
             except UserError as error:
                 raise UserError(f"'prompt_name': {error}") from error
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
-        contents = _contents("input", texts, lambda text: prompt + text)
+        contents = _convert_texts("input", texts, lambda text: prompt + text)
         run = runs[asked.encoding_format == "base64"]
         features, rows = zip(*await queue.results(request, run, contents, list(map(len, contents))))
         _reject_truncated("input", features, encode.max_seq_len - 2, asked.truncate)
@@ -439,7 +440,7 @@ def _add_rerank(app: FastAPI, classify: ClassifyTexts, queue: WorkQueue) -> None
     @app.post("/v1/rerank", summary="Documents ranked by relevance to a query (Jina-compatible)")
     async def rerank(request: Request, asked: RerankRequest) -> Response:
         query = read_text_key({"query": asked.query}, "query")
-        pairs = _contents("documents", asked.documents, lambda text: Example(query, text))
+        pairs = _convert_texts("documents", asked.documents, lambda text: Example(query, text))
         sizes = [len(query) + len(text) for text in asked.documents]
         features, outputs = zip(*await queue.results(request, run, pairs, sizes))
         truncate = True if asked.truncate is None else asked.truncate

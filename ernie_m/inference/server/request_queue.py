@@ -136,15 +136,15 @@ class WorkQueue:
             job.answer.cancel()
             if job.left:
                 with self._changed:
-                    self._take_out([text for text in self.waiting if text.job is job])
+                    self._remove([text for text in self.waiting if text.job is job])
 
-    def _take_out(self, texts: list[Text]) -> None:
+    def _remove(self, texts: list[Text]) -> None:
         """Remove texts from the queue."""
         leaving = set(texts)
         self.waiting = [text for text in self.waiting if text not in leaving]
         self.characters -= sum(text.size for text in texts)
 
-    def _take(self) -> list[Text]:
+    def _take_batch(self) -> list[Text]:
         """Remove and return the next batch: texts with the same `run`, by priority.
 
         Every `OLDEST`-th batch begins with the oldest text. Texts of requests that exceed a batch are not in
@@ -163,7 +163,7 @@ class WorkQueue:
                 break
             free -= text.size
             batch.append(text)
-        self._take_out(batch)
+        self._remove(batch)
         return batch
 
     def _is_long(self, text: Text) -> bool:
@@ -176,7 +176,7 @@ class WorkQueue:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self.waiting)
-                batch = self._take()
+                batch = self._take_batch()
             try:
                 results = batch[0].job.run([text.content for text in batch])
             except BaseException:  # not even SystemExit may end the thread

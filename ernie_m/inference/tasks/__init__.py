@@ -104,7 +104,7 @@ def make_predictor(
     Raises:
         UserError: the model does not support the task, or an option is invalid.
     """
-    return _class_named(TASKS[task].predictor)(model, options)
+    return _import_class(TASKS[task].predictor)(model, options)
 
 
 def training_file(task: str, path: Path, options: TableOptions, predictor: Predictor) -> InputFile | None:
@@ -114,10 +114,10 @@ def training_file(task: str, path: Path, options: TableOptions, predictor: Predi
         UserError: the file cannot be read.
     """
     name = TASKS[task].training_file
-    return _class_named(name).of(path, options, predictor) if name else None
+    return _import_class(name).of(path, options, predictor) if name else None
 
 
-def _class_named(location: str) -> Any:
+def _import_class(location: str) -> Any:
     """Import a class of this package, given as "module.Class"."""
     file, name = location.split(".")
     return getattr(importlib.import_module(f"{__name__}.{file}"), name)
@@ -172,14 +172,14 @@ def get_caveats(tokenizer: Tokenizer, *texts: str, cut: int = False) -> dict[str
     return ({"truncated": True} if cut else {}) | ({"unknown_words": count} if count else {})
 
 
-def check_length(count: int, most: int) -> None:
-    """Check that the text of a request, with `count` tokens, does not exceed `most` tokens.
+def check_length(num_tokens: int, max_tokens: int) -> None:
+    """Check that the text of a request, with `num_tokens` tokens, does not exceed `max_tokens` tokens.
 
     Raises:
         UserError: the text is too long.
     """
-    if count > most:
-        raise UserError(f"'text' has {count} tokens (maximum: {most}). Shorten it")
+    if num_tokens > max_tokens:
+        raise UserError(f"'text' has {num_tokens} tokens (maximum: {max_tokens}). Shorten it")
 
 
 # The return types of `ernie_m.api.Model`.

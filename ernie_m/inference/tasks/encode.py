@@ -7,7 +7,7 @@ import numpy as np
 
 from ernie_m.inference.engines import GraphRunner
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.prediction_options import in_parts
+from ernie_m.inference.prediction_options import iter_parts
 from ernie_m.inference.tasks import Fields, PredictionOptions, get_caveats, read_text_key
 from ernie_m.model.checkpoint.key_mapping import WORDS
 from ernie_m.model.checkpoint.weights import check_finite
@@ -15,7 +15,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.model.threads import Workers
-from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
+from ernie_m.reader.batching import BATCH_TOKENS, Example, Feature, TextFeaturizer
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.pooling import SentenceEncoder, averages_tokens, layer_number, unit, weighted_sums
@@ -56,7 +56,7 @@ class EncodeTexts:
             self.prompt = preprocessing.prompt(options.kind, options.prompt)
         except UserError as error:
             raise UserError(f"{model.folder}: {error}") from error
-        self.encode = EncodePairs(model.tokenizer, self.max_seq_len, prompt=self.prompt)
+        self.encode = TextFeaturizer(model.tokenizer, self.max_seq_len, prompt=self.prompt)
         self.pooling = options.pooling or preprocessing.pooling or MEAN_WITHOUT_SPECIAL
         layer = model.embedding_layer if options.layer is None else options.layer
         self.layer = layer_number(layer, model.num_layers)
@@ -80,7 +80,7 @@ class EncodeTexts:
                 PaddleEncoder,  # imported here, because importing Paddle takes a second
             )
 
-            return PaddleEncoder(model.part(EMBEDDING), self.pooling, self.layer, model.autocast)
+            return PaddleEncoder(model.get_module(EMBEDDING), self.pooling, self.layer, model.autocast)
         if model.weights is not None and averages_tokens(model.config, self.pooling):
             return StaticEncoder(model.config, check_finite(WORDS, model.weights[WORDS], model.folder))
         engine = model.engine(EMBEDDING, self.layer)
@@ -118,7 +118,7 @@ class EncodeTexts:
         """
         encode = self.encode
         if prompt is not None:
-            encode = EncodePairs(encode.tokenizer, encode.max_seq_len, prompt=prompt)
+            encode = TextFeaturizer(encode.tokenizer, encode.max_seq_len, prompt=prompt)
         return encode([Example(text, text_b=None) for text in texts])
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
@@ -154,10 +154,10 @@ def encode_in_parts(
 
     Args:
         encode: computes the embeddings of texts.
-        description, size: see `in_parts`.
+        description, size: see `iter_parts`.
     """
     embeddings = np.empty((0, 0), np.float32)
-    for rows in in_parts(range(len(texts)), description, size):
+    for rows in iter_parts(range(len(texts)), description, size):
         new = encode(texts[rows.start : rows.stop])
         if not rows.start:
             embeddings = np.empty((len(texts), new.shape[1]), np.float32)

@@ -77,7 +77,7 @@ class FillMasks:
         self.max_seq_len = model.limit(options.max_seq_len, model.longest)
         self.top_k = min(options.top_k, len(self.vocabulary.ordinary_ids))
 
-    def likeliest(self, hidden: Tensor) -> list[list[dict]]:
+    def find_top_tokens(self, hidden: Tensor) -> list[list[dict]]:
         """Return the `top_k` most probable tokens, except special tokens, for each mask.
 
         Args:
@@ -113,7 +113,7 @@ class FillMasks:
                 )
             language = self.languages.index(read_text_key(request, "language", choices=self.languages))
         ids = masked_ids(self.tokenizer, text)
-        check_length(count=len(ids), most=self.max_seq_len)
+        check_length(num_tokens=len(ids), max_tokens=self.max_seq_len)
         return MaskedText(ids, language, get_caveats(self.tokenizer, *text.split(MASK)))
 
     @paddle.no_grad()
@@ -133,7 +133,9 @@ class FillMasks:
     def predict(self, requests: list[MaskedText]) -> list[dict]:
         # The few texts are encoded one by one. The logits of all masks are computed together.
         states_of_requests = list(workers.in_workers(self._states, requests))
-        candidates = iter(self.likeliest(paddle.concat(states_of_requests)))  # of each mask of all requests
+        candidates = iter(
+            self.find_top_tokens(paddle.concat(states_of_requests))
+        )  # of each mask of all requests
         return [
             {"masks": list(islice(candidates, len(states))), **request.unknown}
             for request, states in zip(requests, states_of_requests)

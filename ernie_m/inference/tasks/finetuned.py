@@ -29,7 +29,7 @@ from ernie_m.reader.batching import BATCH_TOKENS, Example
 from ernie_m.reader.files.official_tags import JOINT, Sentence, split_words
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.mrc_reader import make_windows
-from ernie_m.reader.tag_schemes import NO_ENTITIES, entity_tags, find_entities
+from ernie_m.reader.tag_schemes import NO_ENTITIES, find_entities, map_labels_to_iobes
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_valid_unicode
 from ernie_m.vectors.pooling import batches_for
@@ -121,7 +121,7 @@ class InferenceLabels(NamedTuple):
     contradiction: int | None
 
     @classmethod
-    def of(cls, labels: list[str]) -> "InferenceLabels":
+    def from_labels(cls, labels: list[str]) -> "InferenceLabels":
         """Find the labels by names that begin with "entail" and "contra".
 
         With two labels, such as entailment and not_entailment, the other label is used as contradiction.
@@ -167,7 +167,7 @@ class TagWords(HeadPredictor):
             model, Tagging.from_preprocessing(model.preprocessing, model.tokenizer, model.labels, limit)
         )
         marks_entities = model.preprocessing.chunk_scheme != NO_ENTITIES
-        self.iobes = entity_tags(model.labels) if marks_entities else {}  # label -> its tag
+        self.iobes = map_labels_to_iobes(model.labels) if marks_entities else {}  # label -> its tag
 
     def parse(self, request: dict) -> Words:
         key = next((key for key in ("words", "tokens") if key in request), None)
@@ -334,7 +334,7 @@ class ClassifyByLabels(HeadPredictor):
         limit = model.limit(options.max_seq_len, model.longest_in_training)
         super().__init__(model, Classification(model.tokenizer, model.labels, limit))
         self.options = options
-        self.inference_labels = InferenceLabels.of(model.labels)
+        self.inference_labels = InferenceLabels.from_labels(model.labels)
         if self.inference_labels.entailment is None:
             raise UserError(
                 f"{model.folder}: zero-shot requires an NLI model with a label named entailment (found: "

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, overload
 import numpy as np
 
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.prediction_options import as_list, parse_requests
+from ernie_m.inference.prediction_options import parse_requests, to_list
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
@@ -28,9 +28,9 @@ from ernie_m.inference.tasks import (
 )
 from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
 from ernie_m.model.preprocessing import DOCUMENT, QUERY
-from ernie_m.reader.batching import Example, log_truncated, warn_truncated
+from ernie_m.reader.batching import Example, log_truncation, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import Sentences
-from ernie_m.reader.files.find_files import check_languages, named_files
+from ernie_m.reader.files.find_files import check_languages, split_file_list
 from ernie_m.utils.checksums import MANIFEST, UnsupportedFormatError, check_manifest, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, is_blank, is_valid_unicode, lock_for_writing, read_json
@@ -71,7 +71,7 @@ def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
     if not isinstance(corpus, str):
         return [CorpusSentence(text, line, language="") for line, text in enumerate(corpus, 1)]
     sentences = []
-    files = named_files(corpus)
+    files = split_file_list(corpus)
     check_languages(language for language, _ in files if language)
     for language, path in files:
         for line, text in enumerate(Sentences(path).texts(), 1):
@@ -201,7 +201,7 @@ class SearchCorpus:
     def _encode_corpus(self) -> np.ndarray:
         """Compute the embeddings of the corpus, float32 [N, H]."""
         texts = [sentence.text for sentence in self.sentences]
-        warn_truncated("the corpus", [Example(text) for text in texts], self.encode.encode)
+        warn_if_truncated("the corpus", [Example(text) for text in texts], self.encode.encode)
         return encode_in_parts(self.encode.vectors, texts, "encoding the corpus")
 
     def _plain(self, numbers: np.ndarray) -> np.ndarray:
@@ -290,10 +290,10 @@ class SearchCorpus:
         For several texts, return a list for each text.
         """
         PredictionOptions(top_k=top_k)  # validates top_k
-        requests = parse_requests(self, [{"text": one} for one in as_list(text, "text")])
+        requests = parse_requests(self, [{"text": one} for one in to_list(text, "text")])
         predictions = self.predict(requests, top_k)
         cut_count = sum(prediction.get("truncated", 0) for prediction in predictions)
-        log_truncated("search", cut_count, len(predictions), "texts", self.encode_query.max_seq_len)
+        log_truncation("search", cut_count, len(predictions), "texts", self.encode_query.max_seq_len)
         found = [prediction["hits"] for prediction in predictions]
         return found[0] if isinstance(text, str) else found
 
@@ -305,7 +305,7 @@ class SearchCorpus:
         """
         text = self.encode_query.prompt + request.text
         count = len(self.encode.model.tokenizer.encode(text))
-        check_length(count, most=self.encode.max_seq_len - 2)  # without [CLS] and [SEP]
+        check_length(count, max_tokens=self.encode.max_seq_len - 2)  # without [CLS] and [SEP]
 
     def predict(self, requests: list[SearchInput], top_k: int | None = None) -> list[dict]:
         """Return the prediction for each request, with its hits.
@@ -420,8 +420,8 @@ def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[Cor
     options = _options(encode)
     if options != of_index:
         raise UserError(
-            f"{folder}: the options of the index ({_in_words(of_index)}) differ from this search "
-            f"({_in_words(options)}). Search with the options of the index, or build another one"
+            f"{folder}: the options of the index ({_format_options(of_index)}) differ from this search "
+            f"({_format_options(options)}). Search with the options of the index, or build another one"
         )
     embedding = _first_vector(encode, sentences)
     is_same_model = (
@@ -460,6 +460,6 @@ def _first_vector(encode: EncodeTexts, sentences: Sequence[CorpusSentence]) -> n
     return encode.vectors([sentences[0].text])[0]
 
 
-def _in_words(options: dict[str, Any]) -> str:
+def _format_options(options: dict[str, Any]) -> str:
     """Format the options of an encoder for an error."""
     return ", ".join(f"{name} {value}" for name, value in options.items())

@@ -14,8 +14,8 @@ from ernie_m.finetune.eval_mlqa import score_answers
 from ernie_m.finetune.metrics import entity_scores
 from ernie_m.inference.tasks import InputFile, Predictor
 from ernie_m.inference.tasks.finetuned import TagWords
-from ernie_m.reader.files.conll import read_lines, read_words
-from ernie_m.reader.files.labeled_tables import holds_questions, holds_tags
+from ernie_m.reader.files.conll import read_lines, read_tagged_words
+from ernie_m.reader.files.labeled_tables import is_question_file, is_tagged_file
 from ernie_m.reader.files.plain_text import LINES, OBJECTS, TAGS, format_from_name
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.squad import read_squad
@@ -38,13 +38,13 @@ class TaggedFile(InputFile):
         options: the options for reading the file.
 
     Raises:
-        UserError: as `read_words`.
+        UserError: as `read_tagged_words`.
     """
 
     def __init__(
         self, path: Path, labels: Sequence[str], iobes: Mapping[str, str], options: TableOptions
     ) -> None:
-        self._sentences = read_words(path, iobes.keys() or None, options=options)
+        self._sentences = read_tagged_words(path, iobes.keys() or None, options=options)
         self._lines = read_lines(path, options)
         if self._lines[0].lstrip().startswith("["):
             raise UserError(
@@ -64,7 +64,7 @@ class TaggedFile(InputFile):
     @classmethod
     def of(cls, path: Path, options: TableOptions, predictor: TagWords) -> Self | None:
         """Open the file if it contains tagged words; otherwise return None."""
-        is_one = options.columns or holds_tags(path)
+        is_one = options.columns or is_tagged_file(path)
         return cls(path, predictor.model.labels, predictor.iobes, options) if is_one else None
 
     def requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
@@ -131,7 +131,7 @@ class QuestionsFile(InputFile):
     """
 
     def __init__(self, path: Path, options: TableOptions):
-        options.reject_others(path, "questions in SQuAD format")
+        options.reject_unused(path, "questions in SQuAD format")
         has_answers = re.search(rb'"answers"\s*:\s*\[?\s*\{', read_bytes(path))
         self._file = read_squad(path, "dev" if has_answers else "test")
         self._rows: list[tuple[str, tuple[str, ...]]] = []  # predicted answer, and gold answers
@@ -139,7 +139,7 @@ class QuestionsFile(InputFile):
     @classmethod
     def of(cls, path: Path, options: TableOptions, predictor: Predictor) -> Self | None:
         """Open the file if it contains questions in SQuAD format; otherwise return None."""
-        return cls(path, options) if holds_questions(path, whole=True) else None
+        return cls(path, options) if is_question_file(path, read_whole=True) else None
 
     def requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
         for number, question in enumerate(self._file.questions, 1):

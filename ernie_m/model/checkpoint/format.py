@@ -16,7 +16,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import PreprocessingConfig, TextRules, read_preprocessing
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_config import check_ids
-from ernie_m.reader.tokenizer_json import missing_sentencepiece_model
+from ernie_m.reader.tokenizer_json import make_missing_model_error
 from ernie_m.utils.errors import UserError, format_value
 from ernie_m.utils.files import Folder
 from ernie_m.utils.logging import logger
@@ -144,7 +144,7 @@ class Checkpoint:
         """
         model_path = piece_model_path or self.piece_model_path
         if model_path is None:
-            raise missing_sentencepiece_model(self.path)
+            raise make_missing_model_error(self.path)
         vocab = vocab_path or (None if piece_model_path else self.vocab_path)
         preprocessing = self.preprocessing
         tokenizer = Tokenizer(vocab, model_path, preprocessing.text_rules, preprocessing.added_tokens)

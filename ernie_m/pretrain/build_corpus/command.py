@@ -20,7 +20,7 @@ from ernie_m.pretrain.build_corpus.source_files import gather_notation, resolve
 from ernie_m.pretrain.build_corpus.text_units import check_sources
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
 from ernie_m.reader.corpus import Corpus, open_corpus_tokenizer, read_manifest
-from ernie_m.reader.files.find_files import expand
+from ernie_m.reader.files.find_files import expand_path
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST
@@ -38,11 +38,11 @@ def build_corpus(options: BuildOptions) -> dict:
     Raises:
         UserError: invalid text or options, or --output contains other files.
     """
-    output = Path(expand(options.output)).absolute()  # workers may run in another directory
+    output = Path(expand_path(options.output)).absolute()  # workers may run in another directory
     options = replace(options, output=str(output))
     streams = resolve(options.mono, options.parallel)
-    vocab_path = None if options.vocab_path is None else expand(options.vocab_path)
-    tokenizer = Tokenizer(vocab_path, expand(options.piece_model_path), options.text_rules)
+    vocab_path = None if options.vocab_path is None else expand_path(options.vocab_path)
+    tokenizer = Tokenizer(vocab_path, expand_path(options.piece_model_path), options.text_rules)
     plan = make_plan(options, streams, tokenizer)
     modified = modification_times(streams)
     manifest_file = output / MANIFEST
@@ -93,6 +93,6 @@ def main() -> None:
     setup_console()
     options = parse_options(BuildOptions, gather_notation(sys.argv[1:]), __name__)
     table = summary(build_corpus(options))
-    corpus = Corpus(expand(options.output))
+    corpus = Corpus(expand_path(options.output))
     for line in table + pair_report(corpus, open_corpus_tokenizer(corpus.path)):
         logger.info("%s", line)

@@ -39,7 +39,7 @@ from ernie_m.pretrain.build_corpus.build_args import BuildOptions
 from ernie_m.pretrain.build_corpus.source_files import TextSource
 from ernie_m.pretrain.build_corpus.text_units import Lines, Unit, read_lines
 from ernie_m.reader.corpus import SPLITS
-from ernie_m.reader.equal_texts import hash_contents, text_ids
+from ernie_m.reader.equal_texts import hash_contents, hash_texts
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
@@ -225,7 +225,7 @@ def _write_unit(
     sides = len(work.languages)
     keys = np.zeros((len(lines.rows), 0), np.uint64)
     if options.held_out or options.deduplicate:
-        keys = text_ids(texts, tokenizer).reshape(-1, sides)
+        keys = hash_texts(texts, tokenizer).reshape(-1, sides)
     documents = np.array(lines.documents, np.uint32)
     # For a pair, the text of one side decides whether it is held out.
     deciding = iter([row[work.held_out_side] for row in lines.rows])

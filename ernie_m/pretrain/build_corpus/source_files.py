@@ -20,10 +20,10 @@ from typing import Any
 from ernie_m.reader.files.find_files import (
     NOTATION,
     check_languages,
-    find_pairs,
-    find_texts,
+    find_pair_files,
+    find_text_files,
     parse_languages,
-    split_label,
+    split_language_prefix,
 )
 from ernie_m.reader.files.plain_text import PACKINGS
 from ernie_m.utils.errors import UserError
@@ -114,11 +114,11 @@ def gather_notation(arguments: list[str]) -> list[str]:
         if value.startswith("{"):  # already a mapping
             joined_arguments += [flag, value]
             continue
-        label, path = split_label(value)
+        label, path = split_language_prefix(value)
         if not (label and path):
             raise UserError(f"invalid '{value}' (expected language<=path). {NOTATION}")
         # A comma separates several files of one language. In a pair it separates the two aligned files, which
-        # `find_pairs` splits.
+        # `find_pair_files` splits.
         paths = [path] if "-" in label else path.split(",")
         entries[flag].setdefault(label, []).extend(paths)
     for flag, mapping in entries.items():
@@ -142,7 +142,7 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
         for label, paths in entries.items():
             languages = parse_languages(label, number)
             for path in paths if isinstance(paths, list) else [paths]:
-                files = find_pairs(path, languages) if number == 2 else zip(find_texts(path))
+                files = find_pair_files(path, languages) if number == 2 else zip(find_text_files(path))
                 # en-de and de-en are one stream; each source keeps the order of its own label.
                 sources[tuple(sorted(languages))] += [TextSource(names, languages) for names in files]
     if not sources:

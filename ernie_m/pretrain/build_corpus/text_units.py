@@ -18,11 +18,17 @@ import numpy as np
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import Stream, TextSource
 from ernie_m.reader.files import plain_text
-from ernie_m.reader.files.pairs import Columns, detect_pairs, find_pair_columns
-from ernie_m.reader.files.plain_text import UNITS, TextFile, format_from_name, reject_tables, too_long
+from ernie_m.reader.files.pairs import Columns, detect_pair_dialect, find_pair_columns
+from ernie_m.reader.files.plain_text import (
+    UNITS,
+    TextFile,
+    format_from_name,
+    make_length_error,
+    reject_tables,
+)
 from ernie_m.reader.files.row_errors import RowErrors
-from ernie_m.reader.files.tables import Dialect, Table, check_width, make_table, records, wanted
-from ernie_m.reader.files.text_checks import check_part, check_text
+from ernie_m.reader.files.tables import Dialect, Table, check_row_widths, filter_rows, make_table, parse_rows
+from ernie_m.reader.files.text_checks import check_later_lines, check_text
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.languages import SEVERAL, language_tag
 from ernie_m.utils.logging import logger
@@ -142,7 +148,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
     # Strip cells, then drop rows with an empty cell.
     stripped = [tuple(map(str.strip, row)) for row in rows]
     for path, side in () if options.skip_text_checks else zip(source.paths * 2, zip(*stripped)):
-        check_part(path, enumerate(side, unit.first_line))
+        check_later_lines(path, enumerate(side, unit.first_line))
     full = [row for row in stripped if all(row)]
     if source.languages != languages:  # the source has the reverse order
         full = [row[::-1] for row in full]
@@ -200,7 +206,7 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
     if len(text) > plain_text.LONGEST_LINE:  # otherwise no line of it can be longer
         for number, line in enumerate(text.split(b"\n"), first_line):
             if len(line) > plain_text.LONGEST_LINE:
-                raise too_long(path, number)
+                raise make_length_error(path, number)
     try:
         return text.decode().split("\n")[:-1]  # each line has a line end, also the last one
     except UnicodeDecodeError as error:
@@ -253,10 +259,10 @@ def _make_table(
     if format_from_name(path) == UNITS:
         dialect, has_names, options = Dialect("\t", quoted=False), False, TextOptions()
     else:
-        dialect, has_names = detect_pairs(file, options, source.languages)
+        dialect, has_names = detect_pair_dialect(file, options, source.languages)
     errors = RowErrors(path, skip=True)  # reported later, in their unit
     head = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
-    rows = records(itertools.islice(head, dialect.skipped, None), dialect, errors, dialect.skipped + 1)
+    rows = parse_rows(itertools.islice(head, dialect.skipped, None), dialect, errors, dialect.skipped + 1)
     table = make_table(path, dialect, has_names, rows, options, errors)
     columns = find_pair_columns(table, options, source.languages)
     if len(columns.texts) > 2:
@@ -279,12 +285,14 @@ def _rows(
     """
     errors = RowErrors(path, options.on_error == "skip")
     ended_lines = (f"{line}\n" for line in lines)
-    every = records(ended_lines, pairs.dialect, errors, first_line)
+    every = parse_rows(ended_lines, pairs.dialect, errors, first_line)
     below = (row for row in every if row[0] >= pairs.first_row)
-    rows = list(check_width(below, len(pairs.names), pairs.line, errors, ragged=False))
+    rows = list(check_row_widths(below, len(pairs.names), pairs.line, errors, allow_ragged=False))
     table = Table(Path(path), pairs.names, pairs.line, pairs.dialect, [], iter(rows))
-    taken = wanted(table, options.filter, errors)
+    taken = filter_rows(table, options.filter, errors)
     columns = pairs.columns
-    texts = [[cells[index] for index in columns.texts] for _, cells in taken if columns.is_trained(cells)]
-    errors.end(logger.warning)
+    texts = [
+        [cells[index] for index in columns.texts] for _, cells in taken if columns.is_training_row(cells)
+    ]
+    errors.report(logger.warning)
     return texts, len(rows) - len(texts)

@@ -25,9 +25,9 @@ from ernie_m.reader.files.find_files import (
     check_languages,
     find_files,
     get_stem,
-    named_files,
+    split_file_list,
 )
-from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
+from ernie_m.reader.files.official_tsv import FileLines, decode_line, open_lines
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import format_from_name, reject_other_formats, reject_tables
 from ernie_m.reader.files.table_options import TableOptions
@@ -56,27 +56,29 @@ class Sentences(FileLines, Sequence[Example]):
     """The lines of a text file, read on access; each is an `Example` without a second text.
 
     Args:
-        as_it_stands: see `check_text`.
+        skip_text_checks: see `check_text`.
 
     Raises:
         UserError: the file is missing, empty, a table by its name, or not text; when a line is read: not
             UTF-8.
     """
 
-    def __init__(self, path: str | os.PathLike, as_it_stands: bool | None = None):
+    def __init__(self, path: str | os.PathLike, skip_text_checks: bool | None = None):
         starts = array("q", [0])  # byte offsets of lines
         # The version detects later changes of the file.
         with open_lines(Path(path)) as (file, version):
             head = file.peek()
             reject_other_formats(head, path)
             reject_tables(path, head)
-            check_text(path, head.decode(errors="replace").split("\n")[:-1], "", as_it_stands)
+            check_text(path, head.decode(errors="replace").split("\n")[:-1], "", skip_text_checks)
             for line in file:
                 starts.append(starts[-1] + len(line))
         super().__init__(Path(path), version, np.asarray(starts, np.int64))
 
     def __getitem__(self, index: int) -> Example:
-        text = decode(self.line(index), self.path, index + 1).strip("\ufeff\r\n")  # U+FEFF: byte order mark
+        text = decode_line(self.line(index), self.path, index + 1).strip(
+            "\ufeff\r\n"
+        )  # U+FEFF: byte order mark
         return Example(text, text_b=None)
 
     def texts(self) -> list[str]:
@@ -84,7 +86,7 @@ class Sentences(FileLines, Sequence[Example]):
         return [example.text_a for example in self]
 
 
-def sentences_by_language(files: str, languages: Sequence[str] = ()) -> dict[str, list[str]]:
+def read_sentences_by_language(files: str, languages: Sequence[str] = ()) -> dict[str, list[str]]:
     """Read the text files of several languages: language -> its non-blank lines.
 
     Args:
@@ -96,7 +98,7 @@ def sentences_by_language(files: str, languages: Sequence[str] = ()) -> dict[str
             lines, or as `check_languages`.
     """
     sentences = {}
-    for language, path in named_files(files):
+    for language, path in split_file_list(files):
         if not language or not path or language in sentences:
             raise UserError(
                 f"invalid --center_on {files} (expected language<=file,language<=file, each language once)"
@@ -140,7 +142,7 @@ class Bitext(NamedTuple):
         """Unique keys, int64 [1, N], so that only the aligned line is a hit, as in XTREME."""
         return np.arange(len(self.sentences))[np.newaxis]
 
-    def alphabetical_order(self) -> list[int]:
+    def sort_alphabetically(self) -> list[int]:
         """Return the line indices of the translations in alphabetical order, as in XTREME's prediction files
         (Hu et al., 2020).
         """

@@ -13,13 +13,13 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from ernie_m.reader.files.official_tags import words_error
+from ernie_m.reader.files.official_tags import find_words_error
 from ernie_m.reader.files.plain_text import OBJECTS, TextFile, format_from_name
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import OF_TABLES, TableOptions
 from ernie_m.reader.files.tables import WORDS, Dialect, Table, open_table
-from ernie_m.reader.labels import normal_label
-from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, PARTS_OF_SPEECH, entity_tags, is_entity_tag
+from ernie_m.reader.labels import normalize_label
+from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, PARTS_OF_SPEECH, is_entity_tag, map_labels_to_iobes
 from ernie_m.utils.errors import UserError, format_value, join_items
 from ernie_m.utils.logging import logger
 
@@ -66,7 +66,7 @@ class TaggedWords(NamedTuple):
     written: Sequence[str] = ()
 
 
-def read_words(
+def read_tagged_words(
     path: Path,
     labels: Collection[str] | None = (),
     options: TableOptions | None = None,
@@ -89,37 +89,39 @@ def read_words(
     errors = RowErrors(path, options.on_error == "skip")
     name = ""  # of the tag column
     if format_from_name(path) == OBJECTS:
-        options.reject_others(path, "tagged words in JSON", "columns", *OF_TABLES)
+        options.reject_unused(path, "tagged words in JSON", "columns", *OF_TABLES)
         table = open_table(path, options, errors)
-        word, tag = table.two_columns(options.columns, [*WORDS.values()], _ASKED)
+        word, tag = table.find_two_columns(options.columns, [*WORDS.values()], _ASKED)
         sentences, name = list(_read_objects(table, word, tag, errors)), table.names[tag]
     else:
-        options.reject_others(path, "tagged words", "columns", "encoding", "on_error")
-        text = _text(path, options, logger.warning)
+        options.reject_unused(path, "tagged words", "columns", "encoding", "on_error")
+        text = _read_text(path, options, logger.warning)
         if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official format
-            sentences = list(_read_official(_lines(text), path, errors))
+            sentences = list(_read_official(_split_lines(text), path, errors))
         else:
             sentences, name = _read_columns(text, path, options, errors)
-    errors.end(logger.warning, sentences)
+    errors.report(logger.warning, sentences)
     longest = max(sentences, key=lambda sentence: len(sentence.words))
     if len(longest.words) > _LONGEST_SENTENCE:
         line = "%s, line %d: a sentence of %d words. Add a blank line after each sentence"
         logger.warning(line, path, longest.lines[0], len(longest.words))
     if labels is None or (_OF_THEMSELVES.fullmatch(name) and not labels):
-        return [each._replace(tags=list(map(normal_label, each.tags))) for each in sentences]
-    return _with_tags_checked(sentences, labels, errors)
+        return [each._replace(tags=list(map(normalize_label, each.tags))) for each in sentences]
+    return _convert_tags(sentences, labels, errors)
 
 
 def read_lines(path: Path, options: TableOptions) -> list[str]:
-    """Return the lines of a file of tagged words, without line ends, as numbered by `read_words`."""
-    return list(_lines(_text(path, options, logger.debug)))  # `read_words` logs the warnings
+    """Return the lines of a file of tagged words, without line ends, as numbered by `read_tagged_words`."""
+    return list(
+        _split_lines(_read_text(path, options, logger.debug))
+    )  # `read_tagged_words` logs the warnings
 
 
-def _text(path: Path, options: TableOptions, say: Callable[[str], None]) -> str:
+def _read_text(path: Path, options: TableOptions, log: Callable[[str], None]) -> str:
     """Read and decode a file of tagged words.
 
     Args:
-        say: logs a warning if the file is not UTF-8.
+        log: logs a warning if the file is not UTF-8.
     """
     is_json = format_from_name(path) == OBJECTS
     content = TextFile(str(path), encoding=options.encoding, allow_json=is_json).rest()
@@ -129,32 +131,34 @@ def _text(path: Path, options: TableOptions, say: Callable[[str], None]) -> str:
         text = content.decode("iso-8859-1")
         line = content.count(b"\n", 0, error.start) + 1
         words = [format_value(word) for word in dict.fromkeys(text.split()) if not word.isascii()]
-        say(
+        log(
             f"{path}, line {line}: not UTF-8, decoded as ISO-8859-1: {join_items(words, 5)}. If a word is "
             "wrong, save the file as UTF-8, or set --encoding, as in --encoding cp1254"
         )
         return text
 
 
-def _lines(text: str) -> Iterator[str]:
+def _split_lines(text: str) -> Iterator[str]:
     """Yield the lines of a text without line ends."""
     return (match[0].rstrip("\r\n") for match in re.finditer(r".*\n|.+", text))
 
 
-def _read_objects(table: Table, word: int, tag: int, errors: RowErrors) -> Iterator[TaggedWords]:
+def _read_objects(
+    table: Table, word_column: int, tag_column: int, errors: RowErrors
+) -> Iterator[TaggedWords]:
     """Yield the sentences of a JSON file; each object has the words and the tags as lists of equal length.
 
     Args:
         table: the open file.
-        word, tag: the column indices of the words and the tags.
+        word_column, tag_column: the column indices of the words and the tags.
         errors: collects invalid objects.
     """
     for line, cells in table.rows:
-        words, tags = cells[word], cells[tag]
+        words, tags = cells[word_column], cells[tag_column]
         are_lists = isinstance(words, list) and isinstance(tags, list)
         if not are_lists or not all(isinstance(text, str) for text in words):
             errors.add(line, "invalid words or tags (expected two lists)", _FITTING)
-        elif error := words_error(words, tags):
+        elif error := find_words_error(words, tags):
             errors.add(line, error, _FITTING)
         elif words:
             yield TaggedWords(words, tags, [line] * len(words))
@@ -181,7 +185,7 @@ def _read_official(lines: Iterator[str], path: Path, errors: RowErrors) -> Itera
         elif text.strip():
             row = dict(zip(header, cells))
             words, tags = (row.get(name, "").split(JOINT) for name in ("text_a", "label"))
-            if error := words_error(words, tags):
+            if error := find_words_error(words, tags):
                 errors.add(line, error, "Join the words in text_a, and one tag per word in label, by U+0002")
             else:
                 yield TaggedWords(words, tags, [line] * len(words))
@@ -200,7 +204,7 @@ def _read_columns(
     for begin, way in _OF_TOOLS.items():
         if text.removeprefix("\ufeff").startswith(begin):
             raise UserError(f"{path}, line 1: {way}")
-    blocks = list(read_columns(_lines(text), _cells, errors))
+    blocks = list(read_columns(_split_lines(text), _split_cells, errors))
     if not blocks:
         return [], ""
     word, tag, number, name = _find_columns(path, text, blocks, options.columns)
@@ -262,14 +266,14 @@ def _find_columns(
         names = [str(index) for index in range(1, len(cells) + 1)]
         in_columns = list(zip(*(cells for rows in blocks for _, cells in rows)))
         filled = [name for name, column in zip(names, in_columns) if any(map(str.strip, column))]
-        is_clear = not _are_line_numbers(blocks) and sum(map(_are_tags, in_columns[1:])) < 2
+        is_clear = not _are_line_numbers(blocks) and sum(map(_are_entity_tags, in_columns[1:])) < 2
         known = [{"1"}, {*filled[-1:]}] if is_clear else []
     table = Table(path, names, line, Dialect(), sample, iter(()))
-    word, tag = table.two_columns(columns, known, _ASKED)
+    word, tag = table.find_two_columns(columns, known, _ASKED)
     return word, tag, number, names[tag]
 
 
-def _are_tags(cells: Collection[str]) -> bool:
+def _are_entity_tags(cells: Collection[str]) -> bool:
     """Return whether the cells of a column are entity tags, and not the chunk tags of CoNLL-2003."""
     others = {*cells} - {OUTSIDE}
     are_chunks = bool(others) and all(map(_CHUNKS.fullmatch, others))
@@ -284,7 +288,7 @@ def _are_line_numbers(blocks: Sequence[Sequence[tuple[int, list[str]]]]) -> bool
     return is_same or sum(map(str.isdecimal, cells)) > 0.9 * len(cells)
 
 
-def _cells(line: str, is_first: bool) -> list[str]:
+def _split_cells(line: str, is_first: bool) -> list[str]:
     """Split a line of a CoNLL file into cells; [] for a blank line, a comment or -DOCSTART-.
 
     Args:
@@ -297,12 +301,12 @@ def _cells(line: str, is_first: bool) -> list[str]:
 
 
 def read_columns(
-    lines: Iterable[str], cells_of: Callable[[str, bool], list[str]], errors: RowErrors
+    lines: Iterable[str], split_cells: Callable[[str, bool], list[str]], errors: RowErrors
 ) -> Iterator[list[tuple[int, list[str]]]]:
     """Yield the line number and cells of each word, by sentence of a CoNLL file.
 
     Args:
-        cells_of: splits a line, given whether it may be the first of a sentence; an empty list ends a
+        split_cells: splits a line, given whether it may be the first of a sentence; an empty list ends a
             sentence.
         errors: collects lines whose number of columns differs from the first line, or is 1; their sentences
             are skipped.
@@ -310,7 +314,7 @@ def read_columns(
     rows: list[tuple[int, list[str]]] = []  # the lines of the current sentence
     width = 0  # the number of columns
     for number, line in enumerate(chain(lines, [""]), 1):  # the empty line ends the last sentence
-        if cells := cells_of(line, not rows) if line else []:
+        if cells := split_cells(line, not rows) if line else []:
             width = width or max(len(cells), 2)  # of the first line
             rows.append((number, cells))
             continue
@@ -322,22 +326,22 @@ def read_columns(
         rows = []
 
 
-def _with_tags_checked(
+def _convert_tags(
     sentences: list[TaggedWords], labels: Collection[str], errors: RowErrors
 ) -> list[TaggedWords]:
     """Check that all tags are entity tags, and return the sentences with tags in the IOBES scheme.
 
     Args:
-        labels: see `read_words`.
+        labels: see `read_tagged_words`.
         errors: collects the lines with invalid tags; their sentences are dropped.
 
     Raises:
         UserError: tags are invalid, and invalid rows are not dropped.
     """
-    cells = [[normal_label(cell) for cell in sentence.tags] for sentence in sentences]
+    cells = [[normalize_label(cell) for cell in sentence.tags] for sentence in sentences]
     own = {*chain.from_iterable(cells)}
-    found = entity_tags(own) or entity_tags({*own, *labels})
-    types = [tag[2:] for tag in entity_tags(labels).values()]
+    found = map_labels_to_iobes(own) or map_labels_to_iobes({*own, *labels})
+    types = [tag[2:] for tag in map_labels_to_iobes(labels).values()]
     of_other_case = {type_.casefold(): type_ for type_ in types} | {type_: type_ for type_ in types}
     tag_of = {
         cell: tag[:2] + of_other_case.get(tag[2:], of_other_case.get(tag[2:].casefold(), tag[2:]))
@@ -356,5 +360,5 @@ def _with_tags_checked(
                 )
         if tag_of.keys() >= {*tags}:
             kept.append(sentence._replace(tags=[tag_of[cell] for cell in tags], written=tags))
-    errors.end(logger.warning)
+    errors.report(logger.warning)
     return kept

@@ -26,7 +26,7 @@ from ernie_m.reader.files.plain_text import (
     TAGS,
     UNITS,
     format_from_name,
-    split_name,
+    split_extensions,
 )
 from ernie_m.reader.labels import ALL_LANGUAGES
 from ernie_m.utils.errors import UserError, join_items
@@ -65,13 +65,13 @@ class NamedFile(NamedTuple):
 
 
 def find_files(
-    path: str | os.PathLike, below: bool = False, output: str | os.PathLike | None = None
+    path: str | os.PathLike, recursive: bool = False, excluded: str | os.PathLike | None = None
 ) -> list[str]:
     """List the files of a directory or a glob in alphabetical order, or a single file.
 
     Args:
-        below: whether to include hidden files and the files of subdirectories.
-        output: a directory whose files are excluded.
+        recursive: whether to include hidden files and the files of subdirectories.
+        excluded: a directory whose files are excluded.
 
     Raises:
         UserError: no file or folder matches.
@@ -81,27 +81,28 @@ def find_files(
         paths = [path] if os.path.exists(path) else sorted(glob.glob(os.fspath(path), recursive=True))
         if not paths:
             raise UserError(f"{path}: no {'file matches' if '*' in str(path) else 'such file or folder'}")
-    elif below:
+    elif recursive:
         paths = sorted(filter(Path.is_file, Path(path).rglob("*")))
     else:
         paths = sorted(os.path.join(path, name) for name in os.listdir(path) if not name.startswith("."))
     return [
         str(file)
         for file in paths
-        if not os.path.isdir(file) and not (output and Path(output).resolve() in Path(file).resolve().parents)
+        if not os.path.isdir(file)
+        and not (excluded and Path(excluded).resolve() in Path(file).resolve().parents)
     ]
 
 
-def find_texts(path: Any) -> list[str]:
+def find_text_files(path: Any) -> list[str]:
     """List the training files of a directory or a glob in alphabetical order, or a single file.
 
     Files whose path indicates validation or test data are skipped with a warning; a single file is always
     used.
 
     Raises:
-        UserError: there are no training files, or as `find_files` and `expand`.
+        UserError: there are no training files, or as `find_files` and `expand_path`.
     """
-    path = expand(path)
+    path = expand_path(path)
     files = find_files(path)
     # The folder, or the part before the first * of a glob.
     folder = path if os.path.isdir(path) else os.path.dirname(re.split(r"[*?[]", path)[0])
@@ -120,7 +121,7 @@ def find_texts(path: Any) -> list[str]:
     return [file for file in files if file not in skipped]
 
 
-def find_pairs(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]]:
+def find_pair_files(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]]:
     """Find files of pairs: for each source, a file with both sides, or two aligned files.
 
     Args:
@@ -135,7 +136,7 @@ def find_pairs(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]]:
     if isinstance(path, str) and "," in path and not os.path.exists(path):
         path = path.split(",")
     if isinstance(path, list):
-        files = [file for part in path for file in find_texts(part)] if len(path) == 2 else []
+        files = [file for part in path for file in find_text_files(part)] if len(path) == 2 else []
         if len(files) != 2 or any(format_from_name(file) in WITH_BOTH_SIDES for file in files):
             pair = "-".join(languages) or "pairs"
             raise UserError(
@@ -143,15 +144,15 @@ def find_pairs(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]]:
                 f"'{pair}<=PATH'"
             )
         return [tuple(files)]
-    prefix = expand(path)
+    prefix = expand_path(path)
     names = [[f"{prefix}.{language}{end}" for end in PACKINGS] for language in languages]
     moses = [next(filter(os.path.isfile, of_side), "") for of_side in names]  # preferably uncompressed
     if moses and all(moses) and not os.path.exists(prefix):
         return [tuple(moses)]
-    return [(file,) for file in find_texts(path)]
+    return [(file,) for file in find_text_files(path)]
 
 
-def find_tables(source: Path, output: Path) -> list[NamedFile]:
+def find_labeled_files(source: Path, output: Path) -> list[NamedFile]:
     """Find the labeled files of a directory, sorted by split and language, English first.
 
     A single file is the training file, regardless of its name. Ignored files are logged.
@@ -165,14 +166,14 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
     """
     files: dict[tuple[str, str | None], NamedFile] = {}  # (split, language) -> file
     unread: dict[str, list[str]] = {}  # why -> files
-    for path in map(Path, find_files(source, below=True, output=output)):
+    for path in map(Path, find_files(source, recursive=True, excluded=output)):
         ending = re.escape(path.name.removeprefix(get_stem(path)))
         is_table = format_from_name(path) in _OF_TABLES
-        file = recognize(path, [rf"{SPLIT}[.-]{LANGUAGE}{ending}"], {}) if is_table else None
+        file = parse_file_name(path, [rf"{SPLIT}[.-]{LANGUAGE}{ending}"], {}) if is_table else None
         if path == source:
             return [NamedFile(path, "train", file.language if file else ALL_LANGUAGES)]
         if file is None:
-            unread.setdefault(_name_error(path), []).append(str(path))
+            unread.setdefault(_explain_unknown_name(path), []).append(str(path))
         elif (used := files.setdefault(file[1:], file)) != file:  # the first of duplicates is used
             logger.warning("ignored %s: %s %s is %s", *file, used.path)
     for error, paths in unread.items():
@@ -184,7 +185,7 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
     return sorted(files.values(), key=lambda file: (SPLITS.index(file[1]), file[2] != "en", file[2]))
 
 
-def _name_error(path: Path) -> str:
+def _explain_unknown_name(path: Path) -> str:
     """Return the reason why a file name is not recognized as that of a labeled file."""
     if format_from_name(path) not in _OF_TABLES:
         return (
@@ -195,19 +196,19 @@ def _name_error(path: Path) -> str:
     return "unknown language code; see ernie_m/utils/languages.tsv"
 
 
-def recognize(path: Path, names: Iterable[str], renamed: Mapping[str, str]) -> NamedFile | None:
+def parse_file_name(path: Path, patterns: Iterable[str], aliases: Mapping[str, str]) -> NamedFile | None:
     """Detect the split and language of a data file from its name; None if no pattern matches.
 
     Args:
-        names: regular expressions for the end of the path, which may begin with the name of the directory,
+        patterns: regular expressions for the end of the path, which may begin with the name of the directory,
             with the groups "split" (default: train) and "language" (default: None).
-        renamed: a split or language in file names -> its name in this project.
+        aliases: a split or language in file names -> its name in this project.
     """
-    for pattern in names:
+    for pattern in patterns:
         match = re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}")
         if match:
             groups = {"split": "train", "language": None, **match.groupdict()}
-            split, language = (renamed.get(name, name) for name in groups.values())
+            split, language = (aliases.get(name, name) for name in groups.values())
             if language is None or language_tag(language):
                 return NamedFile(path, split, language and language_tag(language))
     return None
@@ -216,10 +217,10 @@ def recognize(path: Path, names: Iterable[str], renamed: Mapping[str, str]) -> N
 def get_stem(path: str | os.PathLike) -> str:
     """Return a file name without its extensions: "wiki.en-de" for wiki.en-de.csv.gz."""
     name = os.path.basename(path)
-    return name[: len(name) - len("".join(split_name(name)))]
+    return name[: len(name) - len("".join(split_extensions(name)))]
 
 
-def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
+def parse_languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
     """Return the two languages in a name such as wiki.en-de.csv.gz or en-de.tmx; () if there are none."""
     match = _TWO_LANGUAGES.fullmatch(get_stem(path))
     return match.groups() if match and all(map(language_tag, match.groups())) else ()
@@ -234,7 +235,7 @@ def is_evaluation_path(path: str) -> bool:
     return any(SPLIT_OF.get(_AROUND.sub("", word.lower()), "train") != "train" for word in words)
 
 
-def expand(path: Any) -> str:
+def expand_path(path: Any) -> str:
     """Expand ~ and $VARIABLES in a path.
 
     Raises:
@@ -248,7 +249,7 @@ def expand(path: Any) -> str:
     return expanded
 
 
-def split_label(notation: str) -> tuple[str | None, str]:
+def split_language_prefix(notation: str) -> tuple[str | None, str]:
     """Split `language<=path` into the language or languages and the path; (None, path) without `<=`.
 
     Raises:
@@ -260,9 +261,9 @@ def split_label(notation: str) -> tuple[str | None, str]:
     return (label, path) if arrow else (None, label)
 
 
-def named_files(files: str) -> list[tuple[str, str]]:
+def split_file_list(files: str) -> list[tuple[str, str]]:
     """Split "de<=de.txt,fr<=fr.txt" into (language, path) tuples; the language is "" without `<=`."""
-    parts = [split_label(item) for item in files.split(",")]
+    parts = [split_language_prefix(item) for item in files.split(",")]
     return [(language or "", path) for language, path in parts]
 
 

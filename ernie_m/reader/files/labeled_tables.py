@@ -1,7 +1,7 @@
-"""Readers of tables of texts: labeled (`read_labeled`), or as input of a model (`open_unlabeled`).
+"""Read tables of texts: labeled (`read_labeled_table`), or as input of a model (`open_unlabeled_table`).
 
-Columns are set by options, or found by the names in `LABELS`. Files of tagged words (`holds_tags`) and of
-questions with answers (`holds_questions`) are not tables.
+Columns are set by options, or found by the names in `LABELS`. Files of tagged words (`is_tagged_file`) and of
+questions with answers (`is_question_file`) are not tables.
 """
 
 import re
@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ernie_m.reader.files.find_files import SPLIT_OF
-from ernie_m.reader.files.official_tsv import has_quotes, in_one_line, log_quoted
-from ernie_m.reader.files.plain_text import LINES, TAGS, TextFile, format_from_name, split_name
+from ernie_m.reader.files.official_tsv import has_quotes, log_quoted_rows, to_single_line
+from ernie_m.reader.files.plain_text import LINES, TAGS, TextFile, format_from_name, split_extensions
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import OF_TABLES, LabelOptions, TableOptions
 from ernie_m.reader.files.tables import (
@@ -25,15 +25,15 @@ from ernie_m.reader.files.tables import (
     Dialect,
     Row,
     Table,
-    as_cell,
+    find_text_error,
     open_table,
-    text_error,
+    to_cell,
 )
 from ernie_m.reader.files.text_checks import check_text
 from ernie_m.reader.labels import (
-    is_mixed,
+    has_mixed_types,
     is_printed_collection,
-    normal_label,
+    normalize_label,
     parse_boolean,
     split_labels,
 )
@@ -83,7 +83,7 @@ class LabeledTable(NamedTuple):
     columns: dict[str, str]
     label_columns: list[str]
 
-    def meant_for(self, purpose: str) -> "LabeledTable":
+    def select_split(self, purpose: str) -> "LabeledTable":
         """Return the table with only the training rows ("train") or the other rows ("dev").
 
         The table is returned unchanged if it has no such rows.
@@ -100,43 +100,45 @@ class LabeledTable(NamedTuple):
 def find_columns(
     table: Table,
     options: LabelOptions,
-    needed: Collection[str] = ("text", "label"),
-    remembered: Mapping[str, str] = MappingProxyType({}),
-    ways: Sequence[str] = (),
+    required: Collection[str] = ("text", "label"),
+    trained_columns: Mapping[str, str] = MappingProxyType({}),
+    alternatives: Sequence[str] = (),
 ) -> Columns:
     """Find the columns of texts, labels, languages, ... by options or by the names in `LABELS`.
 
     With --text, a second text requires --text_b.
 
     Args:
-        needed: the keys of `LABELS` whose columns are required.
-        remembered: the column options of a model's training table, used for options that are not set; the
-            text columns are required.
-        ways: alternatives for the error, such as `TAGGED`.
+        required: the keys of `LABELS` whose columns are required.
+        trained_columns: the column options of a model's training table, used for options that are not set;
+            the text columns are required.
+        alternatives: alternatives for the error, such as `TAGGED`.
 
     Raises:
         UserError: columns are missing or ambiguous.
     """
-    format_name = " ".join(["tables of texts", *map("({})".format, ways)])
-    options.reject_others(table.path, format_name, *OF_TABLES, *LABELS, "label_separator")
+    format_name = " ".join(["tables of texts", *map("({})".format, alternatives)])
+    options.reject_unused(table.path, format_name, *OF_TABLES, *LABELS, "label_separator")
     given = {part: flag for part in LABELS if (flag := getattr(options, part, None))}
     remembered_options = {
-        part: flag for part, flag in remembered.items() if not (part == "text_b" and options.text)
+        part: flag for part, flag in trained_columns.items() if not (part == "text_b" and options.text)
     }
     flags = remembered_options | given
     found: Columns = {}
     for part, names in LABELS.items():
-        columns = _columns_in(part, flags[part], table) if part in flags else []
+        columns = _parse_column_option(part, flags[part], table) if part in flags else []
         if part in given or (columns and {*columns} <= {*table.names}):
             found[part] = [table.find_column(name, f"--{part}") for name in columns]
         else:
-            found[part] = [] if columns or (part == "text_b" and "text" in flags) else table.named(names)
+            found[part] = (
+                [] if columns or (part == "text_b" and "text" in flags) else table.find_known_columns(names)
+            )
     several = [part for part, indices in found.items() if part not in flags and len(indices) > 1]
-    if "label" in several and "label" not in needed:
+    if "label" in several and "label" not in required:
         several.remove("label")
         found["label"] = []
-    needed = {*needed, *_TEXTS.intersection(remembered_options)}
-    unclear = several + [part for part in LABELS if part in needed and not found[part]]
+    required = {*required, *_TEXTS.intersection(remembered_options)}
+    unclear = several + [part for part in LABELS if part in required and not found[part]]
     if unclear:
         questions = []
         for part in unclear:
@@ -146,25 +148,25 @@ def find_columns(
                 "missing or ambiguous column of "
                 f"{_IN_WORDS.get(part, f'the {part}')}{f' ({names})' * bool(names)}."
             )
-        raise table.column_error(" ".join(questions), [f"--{part} COLUMN" for part in unclear], *ways)
+        raise table.column_error(" ".join(questions), [f"--{part} COLUMN" for part in unclear], *alternatives)
     return found
 
 
-def _columns_in(part: str, flag: str, table: Table) -> list[str]:
+def _parse_column_option(option: str, flag: str, table: Table) -> list[str]:
     """Split the value of a column option into column names, unless the value itself is a column name.
 
     Args:
-        part: the key of `LABELS`, which determines the separator.
+        option: the key of `LABELS`, which determines the separator.
         flag: the value of the option.
     """
-    return [flag] if flag in table.names or part not in _BETWEEN else flag.split(_BETWEEN[part])
+    return [flag] if flag in table.names or option not in _BETWEEN else flag.split(_BETWEEN[option])
 
 
-def read_labeled(path: Path, options: LabelOptions, several: bool = False) -> LabeledTable:
+def read_labeled_table(path: Path, options: LabelOptions, multi_label: bool = False) -> LabeledTable:
     """Read a table of labeled texts or pairs.
 
     Args:
-        several: whether rows have several labels: a list in JSON, a cell with --label_separator, or a 0/1
+        multi_label: whether rows have several labels: a list in JSON, a cell with --label_separator, or a 0/1
             column per label.
 
     Raises:
@@ -173,22 +175,22 @@ def read_labeled(path: Path, options: LabelOptions, several: bool = False) -> La
     """
     errors = RowErrors(path, options.on_error == "skip")
     table = open_table(path, options, errors)
-    found = find_columns(table, options, ways=[TAGGED.format("--task token-classification")])
+    found = find_columns(table, options, alternatives=[TAGGED.format("--task token-classification")])
     names = [table.names[column] for column in found["label"]]
-    if len(names) > 1 and not several:
+    if len(names) > 1 and not multi_label:
         raise UserError(f"--label {options.label}: a column for each label requires --task multi-label")
     separator = options.label_separator or None
-    if separator and (len(names) > 1 or not several):
+    if separator and (len(names) > 1 or not multi_label):
         raise UserError(
             f"--label_separator {separator} requires --task multi-label with a single label column. Remove it"
         )
     rows = []
     for line, cells in table.rows:
-        with errors.of_line(line):
-            rows.append(_labeled_row(table, found, line, cells, several))
-    errors.end(logger.warning, rows, options.filter)
-    if len(names) == 1 and several:
-        rows = _with_lists(path, rows, separator)
+        with errors.record_errors(line):
+            rows.append(_parse_labeled_row(table, found, line, cells, multi_label))
+    errors.report(logger.warning, rows, options.filter)
+    if len(names) == 1 and multi_label:
+        rows = _split_label_cells(path, rows, separator)
     _log_columns(table, found, rows)
     columns = {
         part: _BETWEEN.get(part, ",").join(table.names[column] for column in indices)
@@ -196,10 +198,10 @@ def read_labeled(path: Path, options: LabelOptions, several: bool = False) -> La
         if indices and part != "qid" and table.has_header
     }
     columns |= {"label_separator": separator} if separator else {}
-    return LabeledTable(path, rows, columns, [normal_label(name) for name in names if names[1:]])
+    return LabeledTable(path, rows, columns, [normalize_label(name) for name in names if names[1:]])
 
 
-def _texts_in(table: Table, text_columns: Sequence[Sequence[int]], cells: Sequence[Any]) -> list[str]:
+def _get_texts(table: Table, text_columns: Sequence[Sequence[int]], cells: Sequence[Any]) -> list[str]:
     """Return the texts of a row; the columns of a text are joined by line breaks.
 
     Args:
@@ -210,15 +212,17 @@ def _texts_in(table: Table, text_columns: Sequence[Sequence[int]], cells: Sequen
     """
     texts = []
     for columns in filter(None, text_columns):
-        errors = [text_error(table.names[column], cells[column]) for column in columns]
+        errors = [find_text_error(table.names[column], cells[column]) for column in columns]
         if all(errors) or not all(isinstance(cells[column], str) for column in columns):
             raise UserError(f"{max(errors)}. Add a text, or remove the row")
-        texts.append("\n".join(filter(None, (in_one_line(cells[column]).strip() for column in columns))))
+        texts.append("\n".join(filter(None, (to_single_line(cells[column]).strip() for column in columns))))
     return texts
 
 
-def _labeled_row(table: Table, found: Columns, line: int, cells: Sequence[Any], several: bool) -> LabeledRow:
-    """Parse a row of a labeled table; see `read_labeled`.
+def _parse_labeled_row(
+    table: Table, found: Columns, line: int, cells: Sequence[Any], multi_label: bool
+) -> LabeledRow:
+    """Parse a row of a labeled table; see `read_labeled_table`.
 
     Args:
         found: the columns, from `find_columns`.
@@ -226,16 +230,16 @@ def _labeled_row(table: Table, found: Columns, line: int, cells: Sequence[Any], 
     Raises:
         UserError: the row is invalid.
     """
-    texts = _texts_in(table, [found["text"], found["text_b"]], cells)
-    labels_of = _marked if found["label"][1:] else _labels_in if several else _label_in
+    texts = _get_texts(table, [found["text"], found["text_b"]], cells)
+    labels_of = _get_multi_hot_labels if found["label"][1:] else _get_labels if multi_label else _get_label
     label = labels_of(table, found["label"], cells)
     words = dict.fromkeys(("language", "group", "split"), "")
     for part in words:
         for column in found[part]:  # at most one
             if not isinstance(cells[column], str):
-                error = text_error(table.names[column], cells[column])
+                error = find_text_error(table.names[column], cells[column])
                 raise UserError(f"{error}. Write a word or a number")
-            words[part] = in_one_line(cells[column]).strip()
+            words[part] = to_single_line(cells[column]).strip()
     if found["split"]:
         split = words["split"]
         if split.lower() not in SPLIT_OF:
@@ -247,37 +251,37 @@ def _labeled_row(table: Table, found: Columns, line: int, cells: Sequence[Any], 
     return LabeledRow(texts, label, **words, line=line)
 
 
-def _label_in(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> str:
+def _get_label(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> str:
     """Return the normalized label of a row in a single-label table.
 
     Raises:
         UserError: the label is empty or invalid.
     """
-    label = normal_label(_label_text(table, indices, cells[indices[0]]))
+    label = normalize_label(_get_label_text(table, indices, cells[indices[0]]))
     if not label:
         raise UserError("empty label. Add a label, or remove the row")
     return label
 
 
-def _labels_in(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> str | list[str]:
+def _get_labels(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> str | list[str]:
     """Return the labels of a row in a multi-label table: a list of JSON normalized, or a cell as it is.
 
     Raises:
         UserError: the list has objects, or mixed types.
     """
     cell = cells[indices[0]]
-    if isinstance(cell, list) and is_mixed(cell):
+    if isinstance(cell, list) and has_mixed_types(cell):
         raise UserError(
             f"invalid '{table.names[indices[0]]}' {format_value(cell)[:50]} (expected a list of label "
             "names, got "
             "mixed types). Write a list of the labels of the text"
         )
     if isinstance(cell, list):
-        return [normal_label(_label_text(table, indices, as_cell(item))) for item in cell]
-    return _label_text(table, indices, cell)
+        return [normalize_label(_get_label_text(table, indices, to_cell(item))) for item in cell]
+    return _get_label_text(table, indices, cell)
 
 
-def _label_text(table: Table, indices: Sequence[int], cell: Any) -> str:
+def _get_label_text(table: Table, indices: Sequence[int], cell: Any) -> str:
     """Return a label cell, which must be a string.
 
     Raises:
@@ -293,7 +297,7 @@ def _label_text(table: Table, indices: Sequence[int], cell: Any) -> str:
     return cell
 
 
-def _marked(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> list[str]:
+def _get_multi_hot_labels(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> list[str]:
     """Return the labels of a row in a multi-label table with a 0/1 column per label.
 
     Raises:
@@ -306,10 +310,10 @@ def _marked(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> list[
                 "(expected 1 for "
                 "texts with this label, otherwise 0)"
             )
-    return [normal_label(table.names[column]) for column in indices if parse_boolean(cells[column])]
+    return [normalize_label(table.names[column]) for column in indices if parse_boolean(cells[column])]
 
 
-def _with_lists(path: Path, rows: Sequence[LabeledRow], separator: str | None) -> list[LabeledRow]:
+def _split_label_cells(path: Path, rows: Sequence[LabeledRow], separator: str | None) -> list[LabeledRow]:
     """Return the rows with their label cells split into lists of unique labels.
 
     Raises:
@@ -344,7 +348,7 @@ def _log_columns(table: Table, found: Columns, rows: Sequence[LabeledRow]) -> No
     logger.info("%s: %s rows (%s%s)", table.path, f"{len(rows):,}", ", ".join(parts), ignored)
     check_text(table.path, [text for row in rows[:1000] for text in row.texts], "", None)
     if not table.dialect.quoted:
-        log_quoted(table.path, sum(has_quotes(row.texts) for row in rows), len(rows), logger.warning)
+        log_quoted_rows(table.path, sum(has_quotes(row.texts) for row in rows), len(rows), logger.warning)
 
 
 class UnlabeledTable(NamedTuple):
@@ -402,61 +406,61 @@ class UnlabeledTable(NamedTuple):
             yield line, cells, {key: value for key, value in request.items() if value is not None}
 
 
-def join_cells(parts: Sequence[Any]) -> Any:
+def join_cells(cells: Sequence[Any]) -> Any:
     """Join the cells of a text with line breaks; a single cell is returned unchanged."""
-    are_texts = len(parts) > 1 and all(isinstance(part, str) for part in parts)
-    return "\n".join(filter(str.strip, parts)) if are_texts else parts[0]
+    are_texts = len(cells) > 1 and all(isinstance(part, str) for part in cells)
+    return "\n".join(filter(str.strip, cells)) if are_texts else cells[0]
 
 
-def open_unlabeled(
+def open_unlabeled_table(
     path: Path,
     options: LabelOptions,
     errors: RowErrors,
-    remembered: Mapping[str, str] = MappingProxyType({}),
+    trained_columns: Mapping[str, str] = MappingProxyType({}),
     questions: bool = False,
     parts: Collection[str] = ("text", "text_b", "label", "label_separator", "language"),
     are_requests: bool = False,
-    ways: Sequence[str] = (),
+    alternatives: Sequence[str] = (),
 ) -> UnlabeledTable:
     """Open a table of texts as input of a model, or a .txt file with one text per line.
 
     Args:
         path: the file; "-": JSON on standard input.
         errors: collects invalid rows.
-        remembered, ways: see `find_columns`.
+        trained_columns, alternatives: see `find_columns`.
         questions: whether the table has questions and contexts, in the columns of --columns.
         parts: the column options that apply.
         are_requests: whether the file contains JSON requests, which may have other keys, and the text in
-            `text` instead of the columns in `remembered`.
+            `text` instead of the columns in `trained_columns`.
 
     Raises:
         UserError: the table cannot be read, an option does not apply, or text columns are missing or
             ambiguous.
     """
     if format_from_name(path) == LINES and not (options.text or options.columns or are_requests):
-        options.reject_others(path, "lines of text", "encoding", "on_error")
+        options.reject_unused(path, "lines of text", "encoding", "on_error")
         return UnlabeledTable(_read_text_lines(path, options, errors), {"text_a": [0]}, [], [])
-    table = open_table(path, options, errors, as_they_stand=are_requests)
+    table = open_table(path, options, errors, are_requests=are_requests)
     if not table.names:
         return UnlabeledTable(table, {}, [], [], are_requests=True)
     if questions:
-        options.reject_others(path, "tables of questions", "columns", *OF_TABLES)
+        options.reject_unused(path, "tables of questions", "columns", *OF_TABLES)
         what = "missing columns of question and context."
-        question, context = table.two_columns(options.columns, QUESTIONS.values(), what)
+        question, context = table.find_two_columns(options.columns, QUESTIONS.values(), what)
         texts = {"question": [question], "context": [context]}
         return UnlabeledTable(table, texts, [], [], are_requests=are_requests)
     form = "JSON lines, not scored as a .csv is," if are_requests else "tables to predict"
     read = {*parts}.difference(("label", "label_separator") if are_requests else ())
-    options.reject_others(path, form, *OF_TABLES, *read)
-    needed = () if are_requests and table.named(WORDS["words"]) else ("text",)
+    options.reject_unused(path, form, *OF_TABLES, *read)
+    needed = () if are_requests and table.find_known_columns(WORDS["words"]) else ("text",)
     has_key_only = (
         are_requests
         and bool(_TEXT_KEYS.intersection(table.names))
-        and not {*_columns_in("text", remembered.get("text", ""), table)} <= {*table.names}
+        and not {*_parse_column_option("text", trained_columns.get("text", ""), table)} <= {*table.names}
     )
-    found = find_columns(table, options, needed, {} if has_key_only else remembered, ways)
+    found = find_columns(table, options, needed, {} if has_key_only else trained_columns, alternatives)
     texts = {key: found[part] for key, part in (("text_a", "text"), ("text_b", "text_b")) if found[part]}
-    separator = options.label_separator or remembered.get("label_separator")
+    separator = options.label_separator or trained_columns.get("label_separator")
     return UnlabeledTable(table, texts, found["label"], found["language"], separator, are_requests)
 
 
@@ -467,12 +471,12 @@ def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:
         UserError: the file cannot be read, text columns are ambiguous, or rows are invalid.
     """
     errors = RowErrors(path, options.on_error == "skip")
-    asked = open_unlabeled(path, options, errors, parts=("text", "text_b"))
+    asked = open_unlabeled_table(path, options, errors, parts=("text", "text_b"))
     rows = []
     for line, cells in asked.table.rows:
-        with errors.of_line(line):
-            rows.append(_texts_in(asked.table, [*asked.texts.values()], cells))
-    errors.end(logger.warning)
+        with errors.record_errors(line):
+            rows.append(_get_texts(asked.table, [*asked.texts.values()], cells))
+    errors.report(logger.warning)
     return rows
 
 
@@ -488,10 +492,10 @@ def _read_text_lines(path: Path, options: TableOptions, errors: RowErrors) -> Ta
             f"{path}, line 1: unexpected tab in a .txt file (expected one text per line). If it is a "
             "table, set --text COLUMN"
         )
-    return Table(path, ["text"], 1, Dialect("\t", False, file.begin), [], _without_blank(file, errors))
+    return Table(path, ["text"], 1, Dialect("\t", False, file.begin), [], _iter_nonblank_lines(file, errors))
 
 
-def _without_blank(file: TextFile, errors: RowErrors) -> Iterator[Row]:
+def _iter_nonblank_lines(file: TextFile, errors: RowErrors) -> Iterator[Row]:
     """Yield the non-blank lines of a text file as rows, and log the number of blank lines."""
     blank = 0
     for line, text in enumerate(file.texts(errors), 1):
@@ -503,9 +507,9 @@ def _without_blank(file: TextFile, errors: RowErrors) -> Iterator[Row]:
         logger.warning("%s: skipped %s blank lines", file.path, f"{blank:,}")
 
 
-def holds_tags(path: Path) -> bool:
+def is_tagged_file(path: Path) -> bool:
     """Return whether a file contains tagged words, by its extension, U+0002, or lists of tags in JSON."""
-    if format_from_name(path) == TAGS or not split_name(path)[0]:
+    if format_from_name(path) == TAGS or not split_extensions(path)[0]:
         return True
     head = _read_head(path)
     if head.lstrip()[:1] in ("{", "["):
@@ -521,13 +525,13 @@ def _read_head(path: Path) -> str:
         return file.start(_HEAD).decode(errors="replace")
 
 
-def holds_questions(path: Path, whole: bool = False) -> bool:
+def is_question_file(path: Path, read_whole: bool = False) -> bool:
     """Return whether a file contains questions with contexts in JSON.
 
     Args:
-        whole: whether the file must be SQuAD JSON; otherwise it may also have a question per line.
+        read_whole: whether the file must be SQuAD JSON; otherwise it may also have a question per line.
     """
     head = _read_head(path)
-    keys = "qas" if whole else "qas|question"
+    keys = "qas" if read_whole else "qas|question"
     is_json = head.lstrip()[:1] in ("{", "[")
     return is_json and re.search(rf'"({keys})"\s*:', head) is not None and '"context"' in head

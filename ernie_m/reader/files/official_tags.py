@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ernie_m.reader.files.official_tsv import parse_header, parse_row
-from ernie_m.reader.labels import normal_label
+from ernie_m.reader.labels import normalize_label
 from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, SCHEMES, to_iob2
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_bytes
@@ -22,16 +22,16 @@ _SEVERAL_WORDS = re.compile("\\S\\s\\S|\\S{21}|[\u0e00-\u109f\u1780-\u17ff\u2e80
 _ABBREVIATION = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # without its last full stop: U.N, J
 
 
-def split_words(text: str, marks_apart: bool) -> list[tuple[int, int]]:
+def split_words(text: str, split_punctuation: bool) -> list[tuple[int, int]]:
     """Split a text into words at white space, and return the character span (start, end) of each word.
 
     Args:
-        marks_apart: whether punctuation at the edges of a word is separate words: "(CDU)," is four words,
-            "..." one, and "U.N." one.
+        split_punctuation: whether punctuation at the edges of a word is separate words: "(CDU)," is four
+            words, "..." one, and "U.N." one.
     """
     spans = []
     for chunk in re.finditer(r"\S+", text):
-        if not marks_apart:
+        if not split_punctuation:
             spans.append(chunk.span())
             continue
         before, word, after = _WITH_MARKS.fullmatch(chunk[0]).groups()  # type: ignore[union-attr]  # always matches
@@ -47,7 +47,7 @@ def split_words(text: str, marks_apart: bool) -> list[tuple[int, int]]:
     return spans
 
 
-def has_marks_apart(sentences: Iterable["Sentence"]) -> bool:
+def has_separate_punctuation(sentences: Iterable["Sentence"]) -> bool:
     """Return whether punctuation is mostly separate words in tagged sentences, as in CoNLL and WikiANN."""
     apart = attached = 0
     for sentence in sentences:
@@ -59,19 +59,19 @@ def has_marks_apart(sentences: Iterable["Sentence"]) -> bool:
     return apart >= attached
 
 
-def entities_on_marks(sentences: Iterable["Sentence"], begins: Collection[int]) -> float:
+def compute_punctuation_entity_rate(sentences: Iterable["Sentence"], begin_labels: Collection[int]) -> float:
     """Compute the fraction of entities that begin with punctuation, which is high if tags are shifted.
 
     In WikiANN, the fraction is at most 0.5 % in ten languages, and 17 to 55 % if tags are shifted by a word,
     except for a right shift in Chinese (1 %).
 
     Args:
-        begins: the label ids of tags that begin an entity.
+        begin_labels: the label ids of tags that begin an entity.
     """
     count = on_marks = 0
     for sentence in sentences:
         for word, label in zip(sentence.words, sentence.labels or ()):
-            if label in begins:
+            if label in begin_labels:
                 count += 1
                 on_marks += not any(map(str.isalnum, word))
     return on_marks / max(count, 1)
@@ -94,7 +94,7 @@ class Sentence(NamedTuple):
         return self.text.split(JOINT)
 
 
-def read_tagged(
+def read_tagged_tsv(
     path: str | os.PathLike, label_map: Mapping[str, int], scheme: str = "IOB", labels: bool = True
 ) -> list[Sentence]:
     """Read a TSV file of tagged sentences, with the words in text_a and the tags in label joined by U+0002.
@@ -111,7 +111,7 @@ def read_tagged(
             not joined by U+0002.
     """
     path = Path(path)
-    label_map = {normal_label(label): id_ for label, id_ in label_map.items()}
+    label_map = {normalize_label(label): id_ for label, id_ in label_map.items()}
     required = ["text_a", "label"] if labels else ["text_a"]
     lines = read_bytes(path).rstrip(b"\r\n").split(b"\n")
     header = parse_header(lines[0], path, required, _FORM)
@@ -129,17 +129,17 @@ def read_tagged(
     for number, row in enumerate(rows, 2):
         location = f"{path}, line {number}"
         words = row["text_a"].split(JOINT)
-        tags = [normal_label(tag) for tag in row["label"].split(JOINT)] if "label" in row else None
-        if error := words_error(words, words if tags is None else tags):
+        tags = [normalize_label(tag) for tag in row["label"].split(JOINT)] if "label" in row else None
+        if error := find_words_error(words, words if tags is None else tags):
             raise UserError(f"{location}: {error}. Separate words, and tags, by U+0002")
-        label_ids = None if tags is None else _label_ids(tags, label_map, scheme, location)
+        label_ids = None if tags is None else _convert_tags_to_ids(tags, label_map, scheme, location)
         sentences.append(Sentence(row["text_a"], label_ids))
     if not sentences:
         raise UserError(f"{path}: no rows after the header")
     return sentences
 
 
-def words_error(words: Sequence[str], tags: Sequence[Any]) -> str:
+def find_words_error(words: Sequence[str], tags: Sequence[Any]) -> str:
     """Return the error in the words and tags of a sentence; "" if they are valid."""
     if len(words) != len(tags):
         return f"{len(words):,} words, but {len(tags):,} tags"
@@ -151,7 +151,9 @@ def words_error(words: Sequence[str], tags: Sequence[Any]) -> str:
     return ""
 
 
-def _label_ids(tags: list[str], label_map: Mapping[str, int], scheme: str, location: str) -> tuple[int, ...]:
+def _convert_tags_to_ids(
+    tags: list[str], label_map: Mapping[str, int], scheme: str, location: str
+) -> tuple[int, ...]:
     """Return the label ids of the tags of a sentence, after conversion to IOB2.
 
     Args:

@@ -97,27 +97,28 @@ def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
         yield file, version
 
 
-def in_one_line(cell: str) -> str:
+def to_single_line(cell: str) -> str:
     """Replace runs of tabs and line ends in a cell by a space."""
     return cell if cell.isprintable() else re.sub(r"[\t\r\n]+", " ", cell)
 
 
-def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) -> list[str]:
+def parse_header(line: bytes, path: Path, required: Sequence[str], expected_header: str) -> list[str]:
     """Parse the header of a TSV file into column names.
 
     Args:
         line: the first line of the file.
         required: the required column names.
-        form: the expected header, for errors.
+        expected_header: the expected header, for errors.
 
     Raises:
         UserError: a required column is missing, two columns have the same name, or the file is not text.
     """
-    header = split_cells(decode(line.removeprefix(_BYTE_ORDER_MARK), path, 1))
+    header = split_cells(decode_line(line.removeprefix(_BYTE_ORDER_MARK), path, 1))
     missing = [name for name in required if name not in header]
     if missing:
         raise UserError(
-            f"{path}, line 1: missing column {', '.join(missing)} (expected a tab-separated header: {form})"
+            f"{path}, line 1: missing column {', '.join(missing)} (expected a tab-separated header: "
+            f"{expected_header})"
         )
     same = [name for name, count in Counter(header).items() if count > 1]
     if same:
@@ -125,17 +126,17 @@ def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) ->
     return header
 
 
-def parse_row(line: bytes, path: Path, number: int, header: Sequence[str]) -> list[str]:
-    """Parse line `number` of a TSV file into cells.
+def parse_row(line: bytes, path: Path, line_number: int, header: Sequence[str]) -> list[str]:
+    """Parse line `line_number` of a TSV file into cells.
 
     Raises:
         UserError: the number of cells differs from the header, or the line is not UTF-8.
     """
-    cells = split_cells(decode(line, path, number))
+    cells = split_cells(decode_line(line, path, line_number))
     if len(cells) != len(header):
         raise UserError(
-            f"{path}, line {number}: {len(cells)} columns (expected {len(header)}: {', '.join(header)}). "
-            "Remove tabs and line ends from texts"
+            f"{path}, line {line_number}: {len(cells)} columns (expected {len(header)}: "
+            f"{', '.join(header)}). Remove tabs and line ends from texts"
         )
     return cells
 
@@ -145,21 +146,21 @@ def has_quotes(cells: Iterable[str]) -> bool:
     return any(map(_IN_QUOTES.fullmatch, cells))
 
 
-def log_quoted(path: Path, quoted: int, rows: int, say: Callable[[str], None]) -> None:
+def log_quoted_rows(path: Path, num_quoted: int, num_rows: int, log: Callable[[str], None]) -> None:
     """Log the number of rows with quoted cells, if there are any; see `has_quotes`.
 
     Args:
-        quoted: the number of rows with quoted cells, out of `rows`.
-        say: logs the message.
+        num_quoted: the number of rows with quoted cells, out of `num_rows`.
+        log: logs the message.
     """
-    if quoted:
-        say(
-            f"{path}: {quoted:,} of {rows:,} rows have a cell in quotation marks, which are kept as text. "
-            "If they enclose cells, save the file without them (pandas: quoting=3), or as .csv"
+    if num_quoted:
+        log(
+            f"{path}: {num_quoted:,} of {num_rows:,} rows have a cell in quotation marks, which are kept as "
+            "text. If they enclose cells, save the file without them (pandas: quoting=3), or as .csv"
         )
 
 
-def without_blank_end(lines: Iterable[bytes]) -> Iterator[bytes]:
+def drop_trailing_blank_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the lines of a file except trailing blank lines."""
     blank: list[bytes] = []
     for line in lines:
@@ -171,19 +172,19 @@ def without_blank_end(lines: Iterable[bytes]) -> Iterator[bytes]:
             blank.append(line)
 
 
-def decode(line: bytes, path: Path, number: int) -> str:
-    """Decode line `number` of a file from UTF-8.
+def decode_line(line: bytes, path: Path, line_number: int) -> str:
+    """Decode line `line_number` of a file from UTF-8.
 
     Raises:
         UserError: the file is compressed, or the line is not UTF-8.
     """
-    if number == 1:
+    if line_number == 1:
         reject_compressed(line, path)
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line). Save it as UTF-8"
+            f"{path}, line {line_number}: not UTF-8 (byte {error.start + 1} of the line). Save it as UTF-8"
         ) from error
 
 
@@ -198,13 +199,13 @@ def reject_compressed(content: bytes, path: str | os.PathLike) -> None:
             raise UserError(f"{path}: {what.format(path)}")
 
 
-def has_official_names(line: str, needed: Iterable[str]) -> bool:
-    """Return whether a line is an official header: with all `needed` names, and only names of OFFICIAL."""
+def is_official_header(line: str, required: Iterable[str]) -> bool:
+    """Return whether a line is an official header: with all `required` names, and only names of OFFICIAL."""
     names = set(split_cells(line))
-    return names.issuperset(needed) and names.issubset(OFFICIAL)
+    return names.issuperset(required) and names.issubset(OFFICIAL)
 
 
-def is_official(path: Path) -> bool:
+def is_official_tsv(path: Path) -> bool:
     """Return whether the first line of a file is an official header with the column text_a.
 
     Raises:
@@ -212,7 +213,7 @@ def is_official(path: Path) -> bool:
     """
     with open_lines(path) as (file, _):
         header = file.readline(1 << 16).removeprefix(_BYTE_ORDER_MARK)
-    return has_official_names(header.decode("utf-8", errors="replace"), ["text_a"])
+    return is_official_header(header.decode("utf-8", errors="replace"), ["text_a"])
 
 
 def split_cells(line: str) -> list[str]:

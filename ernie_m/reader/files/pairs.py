@@ -24,15 +24,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.reader.equal_texts import normal_form
+from ernie_m.reader.equal_texts import normalize_text
 from ernie_m.reader.files.find_files import (
     SPLIT_OF,
-    find_pairs,
-    languages_in_name,
+    find_pair_files,
     parse_languages,
-    split_label,
+    parse_languages_in_name,
+    split_language_prefix,
 )
-from ernie_m.reader.files.official_tsv import FileLines, in_one_line, open_lines, split_cells
+from ernie_m.reader.files.official_tsv import FileLines, open_lines, split_cells, to_single_line
 from ernie_m.reader.files.plain_text import UNITS, TextFile, format_from_name
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import TableOptions
@@ -40,13 +40,13 @@ from ernie_m.reader.files.tables import (
     PAIRS,
     Dialect,
     Table,
-    as_cell,
+    find_text_error,
     open_table,
-    records,
+    parse_rows,
     sniff_dialect,
-    text_error,
+    to_cell,
 )
-from ernie_m.reader.files.text_checks import check_part, check_text
+from ernie_m.reader.files.text_checks import check_later_lines, check_text
 from ernie_m.reader.labels import parse_boolean, parse_number
 from ernie_m.utils.errors import UserError, join_items
 from ernie_m.utils.files import translate_write_errors
@@ -81,7 +81,9 @@ def make_header(are_translations: bool, negatives: int = 0) -> list[str]:
     return sides + ["negative"] * negatives
 
 
-def detect_pairs(file: TextFile, options: TableOptions, languages: Sequence[str]) -> tuple[Dialect, bool]:
+def detect_pair_dialect(
+    file: TextFile, options: TableOptions, languages: Sequence[str]
+) -> tuple[Dialect, bool]:
     """Detect the dialect of a delimited table of pairs, and whether it has a header.
 
     A table of two known languages with two columns, or with columns given by number, is a bitext, whose first
@@ -92,7 +94,7 @@ def detect_pairs(file: TextFile, options: TableOptions, languages: Sequence[str]
     """
     dialect = sniff_dialect(file, options)
     lines = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
-    rows = records(
+    rows = parse_rows(
         islice(lines, dialect.skipped, None), dialect._replace(quoted=dialect.quoted or False), RowErrors("")
     )
     names = [cell.strip().lower() for _, cells in islice(rows, 1) for cell in cells]
@@ -118,7 +120,7 @@ class Columns(NamedTuple):
     texts: Sequence[int]
     split: Sequence[int]
 
-    def is_trained(self, cells: Sequence[Any]) -> bool:
+    def is_training_row(self, cells: Sequence[Any]) -> bool:
         """Return whether a row is in the training split; true without a split column."""
         return all(SPLIT_OF.get(str(cells[column]).strip().lower()) == "train" for column in self.split)
 
@@ -137,7 +139,7 @@ class Columns(NamedTuple):
         query, *others = (cells[column] for column in self.texts)
         positives, *negatives = (cell if isinstance(cell, list) else [cell] for cell in others)
         sides = [[query], positives or [""], *(list(filter(None, side)) for side in negatives)]
-        errors = [text_error(name, text) for name, side in zip(self.names, sides) for text in side]
+        errors = [find_text_error(name, text) for name, side in zip(self.names, sides) for text in side]
         if any(errors):
             raise UserError(f"{max(errors)}. Fix or remove the row")
         texts = [text.strip() for side in sides[2:] for text in side]
@@ -168,7 +170,7 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
         }
         texts = [columns[name] for name in map(str.lower, languages) if name in columns]
         if len(texts) != 2:
-            sides = [table.named(PAIRS[part]) for part in ("query", "positive")]
+            sides = [table.find_known_columns(PAIRS[part]) for part in ("query", "positive")]
             texts = list(chain(*sides)) if [len(side) for side in sides] == [1, 1] else []
         texts += [column for column, name in enumerate(folded) if texts and _NEGATIVE.fullmatch(name)]
     if len(texts) < 2 or len({*texts}) < len(texts):
@@ -177,12 +179,14 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
             "If this is not a file of pairs, pass the files of pairs instead of their folder.)",
             ["--columns QUERY,POSITIVE"],
         )
-    judges = [column for column in range(len(folded)) if column not in texts and _may_judge(table, column)]
+    judges = [
+        column for column in range(len(folded)) if column not in texts and _may_be_scores(table, column)
+    ]
     if judges and not options.filter:
         name = table.names[judges[0]]
-        cells = [str(as_cell(row[judges[0]])) for row in table.sample]
-        best = max(filter(None, cells), key=lambda cell: _verdict(cell) or 0, default="1")
-        sign = ">=" if parse_boolean(best) is None and _verdict(best) is not None else "="
+        cells = [str(to_cell(row[judges[0]])) for row in table.sample]
+        best = max(filter(None, cells), key=lambda cell: _parse_score(cell) or 0, default="1")
+        sign = ">=" if parse_boolean(best) is None and _parse_score(best) is not None else "="
         raise UserError(
             f"{table.path}, line {table.line}: column '{name}' looks like a quality score. Set --filter, "
             f"as in --filter {shlex.quote(name + sign + best)}, or --filter all to train on every pair"
@@ -193,40 +197,42 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
         logger.info(
             "%s: pairs: %s; ignored columns: %s", table.path, " and ".join(names[:2]), join_items(others)
         )
-    return Columns(names, texts, [column for column in table.named(["split"]) if column not in texts])
+    return Columns(
+        names, texts, [column for column in table.find_known_columns(["split"]) if column not in texts]
+    )
 
 
-def _verdict(cell: object) -> float | None:
+def _parse_score(cell: object) -> float | None:
     """Parse a cell as a quality score, 1 for true and 0 for false; None if it is not a number."""
     mark = parse_boolean(cell)
     return parse_number(str(cell)) if mark is None else mark
 
 
-def _may_judge(table: Table, column: int) -> bool:
+def _may_be_scores(table: Table, column: int) -> bool:
     """Return whether a column may contain quality scores, by its name, or by few distinct numbers."""
     name = table.names[column].lower()
     cells = [row[column] for row in table.sample if row[column]]
-    numbers = set(map(_verdict, cells))
+    numbers = set(map(_parse_score, cells))
     are_few = 1 < len(numbers) <= min(_MOST_VERDICTS, len(cells) - 1)
     are_verdicts = are_few and all(n is not None and abs(n) <= _LARGEST_VERDICT for n in numbers)
     return bool(_VERDICT.fullmatch(name)) or (are_verdicts and not _NO_VERDICT.fullmatch(name))
 
 
-def pair_files(notation: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def parse_pair_files(notation: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Parse `pairs.tsv` or `a.txt,b.txt` into the paths, and the languages of a prefix `en-de<=`, or ().
 
     Raises:
         UserError: a file is missing, or there are several.
     """
-    label, path = split_label(notation)
+    label, path = split_language_prefix(notation)
     languages = () if label is None else parse_languages(label, 2)
-    sources = find_pairs(path, languages)
+    sources = find_pair_files(path, languages)
     if len(sources) != 1:
         raise UserError(f"{notation}: expected one file of pairs, got {len(sources)}")
     return sources[0], languages
 
 
-def is_notation(text: str) -> bool:
+def is_pair_notation(text: str) -> bool:
     """Return whether a string specifies files of pairs (which may be missing), and not a directory."""
     is_like_one = "<=" in text or "," in text or "." in text or os.path.isfile(text)
     return is_like_one and not os.path.isdir(text)
@@ -238,7 +244,7 @@ class PairRows(Sequence[list[str]]):
     The constructor validates all rows, and stores them in a temporary file.
 
     Args:
-        files: the files in the notation of `pair_files`.
+        files: the files in the notation of `parse_pair_files`.
         options: the options for reading tables.
         all_splits: whether to include rows outside the training split.
 
@@ -259,17 +265,17 @@ class PairRows(Sequence[list[str]]):
         self, files: str | os.PathLike, options: TableOptions | None = None, all_splits: bool = False
     ):
         self.name = str(files)
-        self.paths, languages = pair_files(self.name)
+        self.paths, languages = parse_pair_files(self.name)
         path = Path(self.paths[0])
         options = options or TableOptions()
         errors = RowErrors(path, options.on_error == "skip")
-        languages = languages or languages_in_name(path)
+        languages = languages or parse_languages_in_name(path)
         self.are_translations = True
         if len(self.paths) == 1 and format_from_name(path) != UNITS:
             rows = self._read_table_rows(path, options, languages, all_splits, errors)
         else:
             of_files = ("encoding", "skip_text_checks", "on_error")
-            options.reject_others(self.name, "aligned files and .tmx", *of_files)
+            options.reject_unused(self.name, "aligned files and .tmx", *of_files)
             rows = _read_file_rows(self.paths, languages, options.encoding, errors)
         self._lines = self._write_rows(rows, errors, options.filter)
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
@@ -278,7 +284,7 @@ class PairRows(Sequence[list[str]]):
         for start in () if options.skip_text_checks else range(0, len(self), len(self) // _SAMPLES + 1):
             rows_of_sample = map(self.__getitem__, range(len(self))[start : start + _ROWS_OF_A_SAMPLE])
             for side in zip(*(row[:2] for row in rows_of_sample)):
-                check_part(self.name, enumerate(side, start + 1))
+                check_later_lines(self.name, enumerate(side, start + 1))
         if self.equal:
             share = f"{self.equal:,} of {len(self):,}"
             line = "%s: query and positive are equal in %s rows, which do not contribute to training"
@@ -290,9 +296,9 @@ class PairRows(Sequence[list[str]]):
     def __getitem__(self, index: int) -> list[str]:
         return split_cells(self._lines.line(index).decode())
 
-    def header(self, more_negatives: int = 0) -> list[str]:
-        """Return the column names for these rows with `more_negatives` additional columns of negatives."""
-        return make_header(self.are_translations, self.most_texts - 2 + more_negatives)
+    def header(self, extra_negatives: int = 0) -> list[str]:
+        """Return the column names for these rows with `extra_negatives` additional columns of negatives."""
+        return make_header(self.are_translations, self.most_texts - 2 + extra_negatives)
 
     def _read_table_rows(
         self, path: Path, options: TableOptions, languages: Sequence[str], all_splits: bool, errors: RowErrors
@@ -302,25 +308,25 @@ class PairRows(Sequence[list[str]]):
         Raises:
             UserError: as `open_table` and `find_pair_columns`.
         """
-        start_of = partial(detect_pairs, options=options, languages=languages)
-        table = open_table(path, options, errors, ragged=True, start_of=start_of)
+        start_of = partial(detect_pair_dialect, options=options, languages=languages)
+        table = open_table(path, options, errors, allow_ragged=True, detect_dialect=start_of)
         columns = find_pair_columns(table, options, languages)
         self.are_translations = bool(languages) or {*map(str.lower, columns.names[:2])} <= _OF_TRANSLATIONS
         left_out = 0
         for line, cells in table.rows:
-            if all_splits or columns.is_trained(cells):
-                with errors.of_line(line):
+            if all_splits or columns.is_training_row(cells):
+                with errors.record_errors(line):
                     yield from columns.expand(cells)
             else:
                 left_out += 1
         if left_out:
             logger.warning("%s: skipped %s rows outside the training split", path, f"{left_out:,}")
 
-    def _write_rows(self, rows: Iterable[list[str]], errors: RowErrors, only: str | None) -> FileLines:
+    def _write_rows(self, rows: Iterable[list[str]], errors: RowErrors, row_filter: str | None) -> FileLines:
         """Write all rows to a temporary file, set the counts, and return the lines of the file.
 
         Args:
-            only: the value of --filter; None if not set.
+            row_filter: the value of --filter; None if not set.
 
         Raises:
             UserError: a file cannot be read, rows are invalid, or no row is left.
@@ -333,9 +339,11 @@ class PairRows(Sequence[list[str]]):
             for texts in rows:
                 self.most_texts = max(self.most_texts, len(texts))
                 self.with_negatives += len(texts) > 2
-                self.equal += normal_form(texts[0]) == normal_form(texts[1])
-                starts.append(starts[-1] + output.write("\t".join(map(in_one_line, texts)).encode() + b"\n"))
-        errors.end(logger.warning, starts[1:], only)
+                self.equal += normalize_text(texts[0]) == normalize_text(texts[1])
+                starts.append(
+                    starts[-1] + output.write("\t".join(map(to_single_line, texts)).encode() + b"\n")
+                )
+        errors.report(logger.warning, starts[1:], row_filter)
         with open_lines(Path(name)) as (_, version):
             return FileLines(Path(name), version, np.asarray(starts, np.int64))
 

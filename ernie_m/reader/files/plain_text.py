@@ -46,7 +46,7 @@ _HEAD = 4096  # bytes to detect the format of a file
 _BLOCK = 1 << 20  # bytes that `lines` takes at a time
 
 
-def split_name(path: str | os.PathLike) -> tuple[str, str]:
+def split_extensions(path: str | os.PathLike) -> tuple[str, str]:
     """Return the extensions of a file for its format and its compression, in lower case: (".tsv", ".gz")."""
     stem, packing = os.path.splitext(os.fspath(path).lower())
     if packing and packing in PACKINGS:
@@ -56,7 +56,7 @@ def split_name(path: str | os.PathLike) -> tuple[str, str]:
 
 def format_from_name(path: str | os.PathLike) -> str:
     """Return the format of a file by its extension, a value of `FORMATS`; "" if unknown."""
-    return FORMATS.get(split_name(path)[0], "")
+    return FORMATS.get(split_extensions(path)[0], "")
 
 
 def reject_tables(path: str | os.PathLike, head: bytes) -> None:
@@ -128,9 +128,9 @@ class TextFile:
             if format_from_name(path) == UNITS and languages is not None:
                 parts = read_tmx_rows(self._file, path, languages)
             elif encoding or ends_with_cr:
-                parts = _in_utf8(self._file, path, encoding or "utf-8")
+                parts = _convert_to_utf8(self._file, path, encoding or "utf-8")
             if parts:
-                self._file = io.BufferedReader(_Unpacked(self._file, parts))
+                self._file = io.BufferedReader(_IteratorFile(self._file, parts))
             self.buffer = self._file.read(_HEAD)
         self.begin = "\ufeff" if self.buffer.startswith(codecs.BOM_UTF8) else ""
         self.buffer = self.buffer.removeprefix(codecs.BOM_UTF8)
@@ -171,7 +171,7 @@ class TextFile:
                 # Read the rest of the line that fills the buffer.
                 self.buffer += self._file.readline(LONGEST_LINE)
                 if len(self.buffer) > LONGEST_LINE and not self.buffer.endswith(b"\n"):
-                    raise too_long(self.path, self.line)
+                    raise make_length_error(self.path, self.line)
                 self.buffer = self.buffer.removesuffix(b"\n") + b"\n"
         return False
 
@@ -207,7 +207,9 @@ class TextFile:
                 text = ""
             if not text:  # find the lines with NUL bytes or invalid UTF-8
                 lines = whole_lines.split(b"\n")
-                text = "\n".join(decoded(line, number, errors) for number, line in enumerate(lines, first))
+                text = "\n".join(
+                    decode_or_add_error(line, number, errors) for number, line in enumerate(lines, first)
+                )
             yield from io.StringIO(text, newline="\n")  # does not treat other characters as line ends
 
     def rest(self) -> bytes:
@@ -229,7 +231,7 @@ class TextFile:
         return b"".join(parts)
 
 
-def decoded(line: bytes, number: int, errors: RowErrors) -> str:
+def decode_or_add_error(line: bytes, number: int, errors: RowErrors) -> str:
     """Decode line `number` from UTF-8; "" with an error in `errors` if it is not UTF-8 or has a NUL byte."""
     if b"\0" in line:
         errors.add(number, "NUL byte", "The file is corrupt. Restore or download it again")
@@ -245,7 +247,7 @@ def decoded(line: bytes, number: int, errors: RowErrors) -> str:
         return ""
 
 
-class _Unpacked(io.RawIOBase):
+class _IteratorFile(io.RawIOBase):
     """A readable file whose content is an iterator of bytes."""
 
     def __init__(self, file: IO[bytes], parts: Iterator[bytes]):
@@ -264,7 +266,7 @@ class _Unpacked(io.RawIOBase):
         return count
 
 
-def _in_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
+def _convert_to_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
     """Yield the content of a file in another encoding, or with CR line ends, as UTF-8 with LF.
 
     Log a warning at the end if the file is mostly UTF-8 although another encoding is set.
@@ -337,11 +339,12 @@ def _translate_file_errors(path: str) -> Iterator[None]:
         ) from error
 
 
-def too_long(path: str, line: int) -> UserError:
+def make_length_error(path: str, line_number: int) -> UserError:
     """Return the error for a line of more than `LONGEST_LINE` bytes."""
     limit = f"{LONGEST_LINE >> 20} MiB"
     return UserError(
-        f"{path}: line {line}: too long (maximum: {limit}). Check that it is text, and split it into lines"
+        f"{path}: line {line_number}: too long (maximum: {limit}). Check that it is text, and split it into "
+        "lines"
     )
 
 
@@ -368,16 +371,16 @@ def read_tmx_rows(file: BinaryIO, path: str, languages: Sequence[str]) -> Iterat
     try:
         # expat rejects entity expansion attacks.
         for event, element in iterparse(file, ("start", "end")):
-            name = _name(element)
+            name = _get_local_name(element)
             if event == "start":
                 body = element if body is None or name == "body" else body
             elif name in _CODES:
                 element.text = None
                 del element[:]
             elif name == "tu":
-                texts = _texts(element)
+                texts = _get_unit_texts(element)
                 languages = languages or list(texts)[:2]
-                sides = [_side(texts, language) for language in languages]
+                sides = [_get_side(texts, language) for language in languages]
                 has_both = has_both or (len(sides) == 2 and all(sides))
                 yield "\t".join(sides).encode() + b"\n"
                 body.clear()  # free the units so far
@@ -393,27 +396,27 @@ def read_tmx_rows(file: BinaryIO, path: str, languages: Sequence[str]) -> Iterat
         )
 
 
-def _name(element: Element) -> str:
+def _get_local_name(element: Element) -> str:
     """Return the name of an element without its namespace."""
     return element.tag.rpartition("}")[2]
 
 
-def _texts(unit: Element) -> dict[str, str]:
+def _get_unit_texts(unit: Element) -> dict[str, str]:
     """Return language -> text of a TMX translation unit."""
     texts: dict[str, str] = {}
     for variant in unit:
         language = variant.get(_LANGUAGE) or variant.get("lang") or ""
         for element in variant:
-            if _name(element) == "seg":
+            if _get_local_name(element) == "seg":
                 texts.setdefault(language, " ".join("".join(element.itertext()).split()))
     return texts
 
 
-def _side(texts: dict[str, str], language: str) -> str:
+def _get_side(texts: dict[str, str], language: str) -> str:
     """Return the text of a translation unit in a language, or in one of its regions; "" if missing.
 
     Args:
-        texts: from `_texts`.
+        texts: from `_get_unit_texts`.
     """
     wanted = language.lower().replace("_", "-")
     for name, text in texts.items():

@@ -32,24 +32,24 @@ class RowErrors:
         self._kinds: dict[str, list[str]] = {}  # fix of a kind of error -> its first errors
         self._more: Counter[str] = Counter()  # fix of a kind of error -> the number of further errors
 
-    def add(self, line: int, what: str, fix: str) -> None:
+    def add(self, line: int, error: str, fix: str) -> None:
         """Record an invalid row.
 
         Args:
             line: the line number of the row.
-            what: the error.
+            error: the error.
             fix: a sentence that tells how to fix the row, or "".
         """
         self.count += 1
         self.lines.add(line)
         errors = self._kinds.setdefault(fix, [])
         if len(errors) < MOST_ERRORS:
-            errors.append(f"line {line}: {what}")
+            errors.append(f"line {line}: {error}")
         else:
             self._more[fix] += 1
 
     @contextmanager
-    def of_line(self, line: int) -> Iterator[None]:
+    def record_errors(self, line: int) -> Iterator[None]:
         """Record a UserError that is raised within the context as the error of a line; see `add`.
 
         The last sentence of the error's message is the fix.
@@ -60,13 +60,15 @@ class RowErrors:
             what, _, fix = str(error).removeprefix(f"{self.name}, line {line}: ").rpartition(". ")
             self.add(line, what or fix, fix if what else "")
 
-    def end(self, say: Callable[[str], None], kept: Sized | None = None, only: str | None = None) -> None:
+    def report(
+        self, log: Callable[[str], None], kept_rows: Sized | None = None, row_filter: str | None = None
+    ) -> None:
         """Report the errors after the last row: log the dropped rows, or raise an error.
 
         Args:
-            say: logs a message.
-            kept: the valid rows, of which at least one is required; None: none is required.
-            only: the value of --filter; None if not set.
+            log: logs a message.
+            kept_rows: the valid rows, of which at least one is required; None: none is required.
+            row_filter: the value of --filter; None if not set.
 
         Raises:
             UserError: there are invalid rows that are not dropped, or no row is left.
@@ -80,8 +82,10 @@ class RowErrors:
             way_out = ["To drop these rows, set --on_error skip"] if self._may_skip and self.count > 1 else []
             raise UserError(f"{self.name}, {lines[0]}", *lines[1:], *way_out)
         for line in lines:
-            say(f"{self.name}: dropped: {line}")
+            log(f"{self.name}: dropped: {line}")
         self._kinds.clear()  # do not report them again
         self._more.clear()
-        if kept is not None and not len(kept):
-            raise UserError(f"{self.name}: no rows left" + (f" after --filter {only}" if only else ""))
+        if kept_rows is not None and not len(kept_rows):
+            raise UserError(
+                f"{self.name}: no rows left" + (f" after --filter {row_filter}" if row_filter else "")
+            )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_m.reader.files.plain_text import split_name
+from ernie_m.reader.files.plain_text import split_extensions
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import parse_json_lines
 from ernie_m.reader.token_offsets import Span
@@ -63,12 +63,12 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     found: list[str] = []  # the question id of each answer that was located by search
     unclear: list[str] = []  # the question id of each answer with several matches
     unanswerable = 0
-    for context, of_context in _paragraphs(_JsonValue(path, "", _content(path))):
+    for context, of_context in _iter_paragraphs(_JsonValue(path, "", _read_json(path))):
         for qa in of_context:
             if purpose != "test" and _is_unanswerable(qa):
                 unanswerable += 1
                 continue
-            id_ = str(qa.required("id", str | int))
+            id_ = str(qa.get_required("id", str | int))
             if id_ in ids and purpose != "train":
                 raise UserError(f"{path}: {qa.location}.id: duplicate id '{id_}'. Make ids unique")
             ids.add(id_)
@@ -76,7 +76,7 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
             span = None
             if purpose != "test":
                 answers, span = _read_answers(qa, context, misplaced, found, unclear)
-            questions.append(Question(id_, qa.string("question"), len(contexts), tuple(answers), span))
+            questions.append(Question(id_, qa.get_string("question"), len(contexts), tuple(answers), span))
         contexts.append(context)
     if unclear:
         raise UserError(
@@ -104,21 +104,21 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     return QuestionFile(path, contexts, questions)
 
 
-def _paragraphs(content: "_JsonValue") -> Iterator[tuple[str, Iterable["_JsonValue"]]]:
+def _iter_paragraphs(content: "_JsonValue") -> Iterator[tuple[str, Iterable["_JsonValue"]]]:
     """Yield each context with its questions. A row of Hugging Face's data sets has one of each."""
-    for article in content.items("data"):
-        is_row = article.has("context") and not article.has("paragraphs")
-        for paragraph in [article] if is_row else article.items("paragraphs"):
-            yield paragraph.string("context"), [article] if is_row else paragraph.items("qas")
+    for article in content.iter_items("data"):
+        is_row = article.has_key("context") and not article.has_key("paragraphs")
+        for paragraph in [article] if is_row else article.iter_items("paragraphs"):
+            yield paragraph.get_string("context"), [article] if is_row else paragraph.iter_items("qas")
 
 
-def _content(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     """Read the JSON value of a file; JSON lines of Hugging Face's data sets become {"data": rows}.
 
     Raises:
         UserError: as `read_json`, or a line is not JSON, or the file is compressed.
     """
-    if split_name(path)[1]:
+    if split_extensions(path)[1]:
         raise UserError(
             f"{path}: compressed files of questions are not supported. Decompress it, as with gunzip"
         )
@@ -128,7 +128,7 @@ def _content(path: Path) -> Any:
         return read_json(path, f"expected {_FORM}")
     errors = RowErrors(path, may_skip=False)
     rows = [row for _, row in parse_json_lines(lines, str(path), errors)]
-    errors.end(logger.warning)
+    errors.report(logger.warning)
     return {"data": rows}
 
 
@@ -156,11 +156,11 @@ def _read_answers(
     """
     texts = []
     span = None
-    for answer in qa.answers():
-        text = answer.string("text")
+    for answer in qa.iter_answers():
+        text = answer.get_string("text")
         texts.append(text)
         is_given = answer.value.get("answer_start") not in (None, -1)
-        start = answer.required("answer_start", int) if is_given else context.find(text)
+        start = answer.get_required("answer_start", int) if is_given else context.find(text)
         if not is_given and start >= 0 and text.strip():
             (unclear if text in context[start + 1 :] else found).append(str(qa.value["id"]))
         # A negative index would count from the end of the context.
@@ -180,7 +180,7 @@ class _JsonValue:
     location: str
     value: Any
 
-    def required(self, key: str, kind: Any) -> Any:
+    def get_required(self, key: str, kind: Any) -> Any:
         """Return the value of a required key.
 
         Args:
@@ -198,36 +198,36 @@ class _JsonValue:
             )
         return value
 
-    def string(self, key: str) -> str:
+    def get_string(self, key: str) -> str:
         """Return the string value of a required key.
 
         Raises:
-            UserError: as `required`, or the string has a lone surrogate, which cannot be written.
+            UserError: as `get_required`, or the string has a lone surrogate, which cannot be written.
         """
-        text = self.required(key, str)
+        text = self.get_required(key, str)
         if not is_valid_unicode(text):
             raise UserError(
                 f"{self.path}: {self._locate(key)}: lone surrogate (half of a UTF-16 pair). Remove it"
             )
         return text
 
-    def has(self, key: str) -> bool:
+    def has_key(self, key: str) -> bool:
         """Return whether the value is an object with this key."""
         return isinstance(self.value, dict) and key in self.value
 
-    def answers(self) -> Iterator["_JsonValue"]:
+    def iter_answers(self) -> Iterator["_JsonValue"]:
         """Yield the answers of a question.
 
         They are a list of objects, or, in Hugging Face's data sets, an object of lists, {"text": [...],
         "answer_start": [...]}.
 
         Raises:
-            UserError: as `required`, or the lists have different lengths.
+            UserError: as `get_required`, or the lists have different lengths.
         """
-        lists = self.value["answers"] if self.has("answers") else None
+        lists = self.value["answers"] if self.has_key("answers") else None
         if isinstance(lists, dict):
             location = self._locate("answers")
-            texts = _JsonValue(self.path, location, lists).required("text", list)
+            texts = _JsonValue(self.path, location, lists).get_required("text", list)
             starts = lists.get("answer_start")
             starts = [None] * len(texts) if starts is None else starts
             if not isinstance(starts, list) or len(texts) != len(starts):
@@ -236,16 +236,16 @@ class _JsonValue:
                     f"{len(texts)} texts"
                 )
             answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
-            return _JsonValue(self.path, self.location, {"answers": answers}).items("answers")
-        return self.items("answers")
+            return _JsonValue(self.path, self.location, {"answers": answers}).iter_items("answers")
+        return self.iter_items("answers")
 
-    def items(self, key: str) -> Iterator["_JsonValue"]:
+    def iter_items(self, key: str) -> Iterator["_JsonValue"]:
         """Yield the items of the list that is the value of a required key.
 
         Raises:
-            UserError: as `required`.
+            UserError: as `get_required`.
         """
-        for number, item in enumerate(self.required(key, list)):
+        for number, item in enumerate(self.get_required(key, list)):
             yield _JsonValue(self.path, f"{self._locate(key)}[{number}]", item)
 
     def _locate(self, key: str) -> str:

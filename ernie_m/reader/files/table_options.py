@@ -37,12 +37,12 @@ class TableOptions:
     on_error: Literal["stop", "skip"] = "stop"
     """Whether to stop at invalid rows before any work is done (stop), or to leave them out (skip)."""
 
-    def reject_others(self, name: object, contents: str, *read: str) -> None:
+    def reject_unused(self, name: object, file_contents: str, *read: str) -> None:
         """Check that no options are set that do not apply to the format of a file.
 
         Args:
             name: the name of the file.
-            contents: a plural noun for the contents of the file, such as "lines of text".
+            file_contents: a plural noun for the contents of the file, such as "lines of text".
             read: the options that apply.
 
         Raises:
@@ -54,7 +54,7 @@ class TableOptions:
             if field.name not in read and getattr(self, field.name, None) not in (None, field.default)
         ]
         if given:
-            raise UserError(f"{name}: {' and '.join(given)} cannot be used with {contents}. Remove it")
+            raise UserError(f"{name}: {' and '.join(given)} cannot be used with {file_contents}. Remove it")
 
 
 @dataclass(kw_only=True)

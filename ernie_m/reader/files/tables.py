@@ -9,10 +9,10 @@ Text and JSON may be compressed (.gz, .bz2, .xz), and are UTF-8, UTF-16 with a b
 
     table = open_table(path, options, errors)     the column names, and the rows, read lazily
     table.find_column(name, flag)                 the index of a column, by name or number
-    table.named(names)                            the indices of columns by known names, case-insensitive
-    table.column_error(what, flags)               the error for missing or ambiguous columns
-    text_error(name, cell)                        the error for a cell that is not a text
-    errors.end(logger.warning)                    after the rows: raise all errors, or log dropped rows
+    table.find_known_columns(names)               the indices of columns by known names, case-insensitive
+    table.column_error(problem, flags)            the error for missing or ambiguous columns
+    find_text_error(name, cell)                   the error for a cell that is not a text
+    errors.report(logger.warning)                 after the rows: raise all errors, or log dropped rows
 
 If all column options are numbers, there is no header. A cell is a string; in JSON it may also be a list or an
 object.
@@ -32,19 +32,19 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_m.reader.files.official_tsv import has_official_names, in_one_line
+from ernie_m.reader.files.official_tsv import is_official_header, to_single_line
 from ernie_m.reader.files.plain_text import (
     LONGEST_LINE,
     OBJECTS,
     SHEET,
     TextFile,
-    decoded,
+    decode_or_add_error,
     format_from_name,
-    split_name,
+    split_extensions,
 )
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.labels import normal_label
+from ernie_m.reader.labels import normalize_label
 from ernie_m.utils.errors import UserError, format_value, get_command_line, install_command, join_items
 from ernie_m.utils.files import is_blank
 from ernie_m.utils.logging import logger
@@ -106,9 +106,9 @@ class Dialect(NamedTuple):
     skipped: int = 0
     is_sure: bool = False
 
-    def in_file(self, path: str | os.PathLike) -> "Dialect":
+    def adapt_to_file(self, path: str | os.PathLike) -> "Dialect":
         """Return the dialect to write to another file, with the delimiter of its extension."""
-        mark = _OF_ENDING.get(split_name(path)[0], self.mark)
+        mark = _OF_ENDING.get(split_extensions(path)[0], self.mark)
         is_other = (mark == "\t") != (self.mark == "\t")
         return self._replace(mark=mark, quoted=mark != "\t") if is_other else self
 
@@ -134,7 +134,7 @@ class Table(NamedTuple):
     @property
     def has_header(self) -> bool:
         """Whether the table has a header."""
-        return self.names != _numbers(len(self.names))
+        return self.names != _make_number_names(len(self.names))
 
     def find_column(self, name: str, flag: str) -> int:
         """Return the index of the column that an option names.
@@ -146,42 +146,44 @@ class Table(NamedTuple):
         Raises:
             UserError: the column is missing or ambiguous.
         """
-        name = in_one_line(name).strip()
+        name = to_single_line(name).strip()
         if self.names.count(name) == 1 and name:
             return self.names.index(name)
         what = "ambiguous column name." if name in self.names else "no such column."
         raise self.column_error(f"{flag} {name}: {what}", [f"{flag} COLUMN"])
 
-    def named(self, names: Collection[str]) -> list[int]:
+    def find_known_columns(self, names: Collection[str]) -> list[int]:
         """Return the indices of the columns with one of the lower-case `names`, ignoring case."""
         return [column for column, name in enumerate(self.names) if name.lower() in names]
 
-    def two_columns(self, given: str | None, known: Sequence[Collection[str]], what: str) -> list[int]:
+    def find_two_columns(
+        self, columns_option: str | None, known_names: Sequence[Collection[str]], problem: str
+    ) -> list[int]:
         """Return the indices of two columns, by --columns or by known names.
 
         Args:
-            given: the value of --columns; None: by known names.
-            known: the known names of each column, in lower case.
-            what: the error if the columns are not found.
+            columns_option: the value of --columns; None: by known names.
+            known_names: the known names of each column, in lower case.
+            problem: the error if the columns are not found.
 
         Raises:
             UserError: the columns are missing or ambiguous.
         """
-        if given:
-            found = [[self.find_column(name, "--columns")] for name in given.split(",")]
+        if columns_option:
+            found = [[self.find_column(name, "--columns")] for name in columns_option.split(",")]
         else:
-            found = [self.named(names) for names in known]
+            found = [self.find_known_columns(names) for names in known_names]
         if [len(columns) for columns in found] != [1, 1]:
-            raise self.column_error(what, ["--columns COLUMN,COLUMN"])
+            raise self.column_error(problem, ["--columns COLUMN,COLUMN"])
         return list(chain(*found))
 
-    def column_error(self, what: str, flags: Sequence[str], *more: str) -> UserError:
+    def column_error(self, problem: str, flags: Sequence[str], *advice: str) -> UserError:
         """Return the error for missing or ambiguous columns, with all columns and the command to set them.
 
         Args:
-            what: the error.
+            problem: the error.
             flags: the options to set, as "--text COLUMN"; they replace those of the command line.
-            more: lines with alternatives.
+            advice: lines with alternatives.
         """
         lines = [
             f"{name or '(no name)'}: "
@@ -195,11 +197,11 @@ class Table(NamedTuple):
         numbers = count(1)
         in_numbers = re.sub("[A-Z]+", lambda _: str(next(numbers)), flags[0])
         return UserError(
-            f"{self.path}, line {self.line}: {what} Columns, with their first cells:",
+            f"{self.path}, line {self.line}: {problem} Columns, with their first cells:",
             *lines,
             f"Set the columns: {shlex.join(words)} {' '.join(flags)}",
             f"or their numbers if there is no header, as in {in_numbers}",
-            *more,
+            *advice,
         )
 
 
@@ -207,40 +209,44 @@ def open_table(
     path: Path,
     options: TableOptions,
     errors: RowErrors,
-    ragged: bool = False,
-    start_of: Callable[[TextFile], tuple[Dialect, bool]] | None = None,
-    as_they_stand: bool = False,
+    allow_ragged: bool = False,
+    detect_dialect: Callable[[TextFile], tuple[Dialect, bool]] | None = None,
+    are_requests: bool = False,
 ) -> Table:
     """Open a table and read its header.
 
     Args:
         path: the file; "-": standard input.
         errors: collects invalid rows while `Table.rows` is consumed.
-        ragged: whether trailing cells may be missing; such cells are None.
-        start_of: detects the dialect of a text file, and whether there is a header; None: by `sniff_dialect`
-            and the options.
-        as_they_stand: whether the file is JSON regardless of its name, and cells are JSON values, None for
+        allow_ragged: whether trailing cells may be missing; such cells are None.
+        detect_dialect: detects the dialect of a text file, and whether there is a header; None: by
+            `sniff_dialect` and the options.
+        are_requests: whether the file is JSON regardless of its name, and cells are JSON values, None for
             missing keys; then the file may be empty.
 
     Raises:
         UserError: the file cannot be read, is not a table, or its dialect is ambiguous.
     """
     named = format_from_name(path)
-    dialect, has_names = Dialect(), not _are_numbers(options)
+    dialect, has_names = Dialect(), not _are_columns_numbered(options)
     if named == SHEET:
         rows = _read_sheet_rows(path)
     else:
-        is_json = as_they_stand or named == OBJECTS
+        is_json = are_requests or named == OBJECTS
         file = TextFile(str(path), encoding=options.encoding, allow_json=is_json)
         path = Path(file.path)
         if is_json:
-            cell_of = (lambda value: value) if as_they_stand else as_cell
+            cell_of = (lambda value: value) if are_requests else to_cell
             rows, has_names = _read_object_rows(file, errors, cell_of), True
         else:
-            dialect, has_names = start_of(file) if start_of else (sniff_dialect(file, options), has_names)
+            dialect, has_names = (
+                detect_dialect(file) if detect_dialect else (sniff_dialect(file, options), has_names)
+            )
             lines = islice(file.texts(errors), dialect.skipped, None)
-            rows = records(lines, dialect, errors, dialect.skipped + 1)
-    return make_table(path, dialect, has_names, rows, options, errors, ragged, may_be_empty=as_they_stand)
+            rows = parse_rows(lines, dialect, errors, dialect.skipped + 1)
+    return make_table(
+        path, dialect, has_names, rows, options, errors, allow_ragged, may_be_empty=are_requests
+    )
 
 
 def make_table(
@@ -250,7 +256,7 @@ def make_table(
     rows: Iterator[Row],
     options: TableOptions,
     errors: RowErrors,
-    ragged: bool = False,
+    allow_ragged: bool = False,
     may_be_empty: bool = False,
 ) -> Table:
     """Build a table from rows.
@@ -259,37 +265,37 @@ def make_table(
         has_names: whether the first row is the header.
         rows: the line number and the cells of each row.
         may_be_empty: whether the table may have no rows.
-        path, dialect, options, errors, ragged: see `Table` and `open_table`.
+        path, dialect, options, errors, allow_ragged: see `Table` and `open_table`.
 
     Raises:
         UserError: the table has no rows, unexpectedly has a header, or requires --filter.
     """
     line, first = next(rows, (1, []))
-    names = [in_one_line(name).strip() for name in first] if has_names else _numbers(len(first))
+    names = [to_single_line(name).strip() for name in first] if has_names else _make_number_names(len(first))
     if not has_names:
-        _reject_names(path, line, first, by_number=_are_numbers(options))
+        _reject_header(path, line, first, by_number=_are_columns_numbered(options))
         rows = chain([(line, first)], rows)
     elif "_task_hash" in names and not options.filter:
         raise UserError(
             f"{path}, line {line}: Prodigy format, where answers may be rejected or ignored. Set --filter "
             "answer=accept"
         )
-    rows = check_width(rows, len(names), line, errors, ragged)
+    rows = check_row_widths(rows, len(names), line, errors, allow_ragged)
     head = list(islice(rows, _SAMPLE))
     if not head:
-        errors.end(logger.warning)
+        errors.report(logger.warning)
         if not may_be_empty:
             raise UserError(f"{path}: no rows")
     table = Table(path, names, line, dialect, [cells for _, cells in head], chain(head, rows))
-    return table._replace(rows=wanted(table, options.filter, errors))
+    return table._replace(rows=filter_rows(table, options.filter, errors))
 
 
-def _numbers(width: int) -> list[str]:
+def _make_number_names(width: int) -> list[str]:
     """Return the column names of a table without a header."""
     return [str(number) for number in range(1, width + 1)]
 
 
-def text_error(name: str, cell: Any) -> str:
+def find_text_error(name: str, cell: Any) -> str:
     """Return the error of a cell of column `name` that is not a string or blank; "" if the cell is valid."""
     if not isinstance(cell, str):
         kind = {list: "a list", dict: "an object"}.get(type(cell), json.dumps(cell))
@@ -297,13 +303,13 @@ def text_error(name: str, cell: Any) -> str:
     return f"'{name}' is empty" if is_blank(cell) else ""
 
 
-def _are_numbers(options: TableOptions) -> bool:
+def _are_columns_numbered(options: TableOptions) -> bool:
     """Return whether all column options are numbers, which means that there is no header."""
     given = ",".join(filter(None, (getattr(options, flag, None) for flag in ("columns", *LABELS))))
     return re.fullmatch(r"\d+([,+]\d+)*", given) is not None
 
 
-def _reject_names(path: Path, line: int, cells: Sequence[str], by_number: bool) -> None:
+def _reject_header(path: Path, line: int, cells: Sequence[str], by_number: bool) -> None:
     """Check that the first row is not a header, if columns are given by number.
 
     Args:
@@ -323,51 +329,56 @@ def _reject_names(path: Path, line: int, cells: Sequence[str], by_number: bool) 
         )
 
 
-def check_width(
-    rows: Iterator[Row], width: int, header: int, errors: RowErrors, ragged: bool
+def check_row_widths(
+    rows: Iterator[Row], width: int, header_line: int, errors: RowErrors, allow_ragged: bool
 ) -> Iterator[Row]:
     """Yield the rows with `width` cells, and add the others to the errors.
 
     Args:
-        header: the line number of the header, for errors.
-        ragged: whether missing trailing cells are accepted and become None.
+        header_line: the line number of the header, for errors.
+        allow_ragged: whether missing trailing cells are accepted and become None.
     """
     for line, cells in rows:
-        cells = [*cells, *[None] * (width - len(cells))] if ragged else cells
+        cells = [*cells, *[None] * (width - len(cells))] if allow_ragged else cells
         if len(cells) == width:
             yield line, cells
         else:
-            what = f"{len(cells)} column{'s' * (len(cells) != 1)} (expected {width}, as in line {header})"
+            what = (
+                f"{len(cells)} column{'s' * (len(cells) != 1)} (expected {width}, as in line {header_line})"
+            )
             errors.add(line, what, "Fix or remove these rows, or set --delimiter")
 
 
-def wanted(table: Table, only: str | None, errors: RowErrors) -> Iterator[Row]:
+def filter_rows(table: Table, row_filter: str | None, errors: RowErrors) -> Iterator[Row]:
     """Yield the rows of a table that match --filter.
 
     Args:
-        only: the value of --filter, a comparison such as label=1 or score>=0.8; None or "all": all rows.
+        row_filter: the value of --filter, a comparison such as label=1 or score>=0.8; None or "all": all
+            rows.
 
     Raises:
         UserError: the comparison is invalid, or the column is missing.
     """
-    match = re.fullmatch(r"(.+?)(!=|>=|<=|=|>|<)(.*)", only or "all")
-    if match is None and only not in (None, "all"):
+    match = re.fullmatch(r"(.+?)(!=|>=|<=|=|>|<)(.*)", row_filter or "all")
+    if match is None and row_filter not in (None, "all"):
         raise UserError(
-            f"invalid --filter {only} (expected a comparison such as label=1 or score>=0.8, or all)"
+            f"invalid --filter {row_filter} (expected a comparison such as label=1 or score>=0.8, or all)"
         )
     if match is None:
         yield from table.rows
         return
     name, sign, value = match.groups()
     column = table.find_column(name, "--filter")
-    key_of = normal_label if sign in ("=", "!=") else float
+    key_of = normalize_label if sign in ("=", "!=") else float
     try:
         key = key_of(value)
     except ValueError as error:
-        raise UserError(f"invalid --filter {only} ({sign} requires a number, as in score>=0.8)") from error
+        raise UserError(
+            f"invalid --filter {row_filter} ({sign} requires a number, as in score>=0.8)"
+        ) from error
     for line, cells in table.rows:
         try:
-            if _COMPARED[sign](key_of(str(as_cell(cells[column]))), key):
+            if _COMPARED[sign](key_of(str(to_cell(cells[column]))), key):
                 yield line, cells
         except ValueError:
             errors.add(
@@ -393,23 +404,23 @@ def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
     skipped += named_by_excel is not None  # the line has no other content
     first = "".join(lines[skipped : skipped + 1])
     errors = RowErrors(file.path, may_skip=False)  # a dropped line would make the next one the header
-    decoded(b"".join(islice(io.BytesIO(head), skipped, skipped + 1)), skipped + 1, errors)
-    errors.end(logger.warning)
+    decode_or_add_error(b"".join(islice(io.BytesIO(head), skipped, skipped + 1)), skipped + 1, errors)
+    errors.report(logger.warning)
 
     def quoted(mark: str) -> bool | None:
         if options.quoting is not None or mark != "\t":
             return options.quoting is not False
-        return False if has_official_names(first, ("text_a",)) else None
+        return False if is_official_header(first, ("text_a",)) else None
 
     def agrees(mark: str) -> bool:
         dialect = Dialect(mark, quoted(mark) or False, is_sure=True)
-        rows = islice(records(iter(lines[skipped:]), dialect, unread := RowErrors("")), 1000)
+        rows = islice(parse_rows(iter(lines[skipped:]), dialect, unread := RowErrors("")), 1000)
         return len({len(cells) for _, cells in rows}) == 1 and unread.count <= 1  # the last may be incomplete
 
     given = _MARKS.get(options.delimiter, options.delimiter) or (named_by_excel and named_by_excel[1])
     if given and len(given) != 1:
         raise UserError(f"invalid --delimiter {given} (expected one character, or tab)")
-    usual = _OF_ENDING.get(split_name(file.path)[0])
+    usual = _OF_ENDING.get(split_extensions(file.path)[0])
     there = [mark for mark in "\t,;" if mark in first]
     found = [given] if given else list(filter(agrees, there)) or there or [usual or "\t"]
     if len(found) > 1 and usual not in found:
@@ -419,7 +430,9 @@ def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
     return Dialect(mark, quoted(mark), file.begin, skipped, options.quoting is not None)
 
 
-def records(lines: Iterator[str], dialect: Dialect, errors: RowErrors, first_line: int = 1) -> Iterator[Row]:
+def parse_rows(
+    lines: Iterator[str], dialect: Dialect, errors: RowErrors, first_line: int = 1
+) -> Iterator[Row]:
     """Yield the line number and the cells of each row of a delimited table, skipping blank lines.
 
     Args:
@@ -431,14 +444,16 @@ def records(lines: Iterator[str], dialect: Dialect, errors: RowErrors, first_lin
     Raises:
         UserError: a cell begins with a quotation mark, and `dialect.quoted` is None.
     """
-    rows = _quoted_rows if dialect.quoted else _plain_rows
+    rows = _parse_quoted_rows if dialect.quoted else _parse_unquoted_rows
     for line, cells in rows(lines, dialect, errors, first_line):
         if any(map(str.strip, cells)):
             yield line, cells
 
 
-def _plain_rows(lines: Iterator[str], dialect: Dialect, errors: RowErrors, first_line: int) -> Iterator[Row]:
-    """Yield the rows of a table without quoting; see `records`."""
+def _parse_unquoted_rows(
+    lines: Iterator[str], dialect: Dialect, errors: RowErrors, first_line: int
+) -> Iterator[Row]:
+    """Yield the rows of a table without quoting; see `parse_rows`."""
     for number, line in enumerate(lines, first_line):
         cells = line.rstrip("\r\n").split(dialect.mark)
         if dialect.quoted is None and any(cell.startswith('"') for cell in cells):
@@ -449,15 +464,17 @@ def _plain_rows(lines: Iterator[str], dialect: Dialect, errors: RowErrors, first
         yield number, cells
 
 
-def _quoted_rows(lines: Iterator[str], dialect: Dialect, errors: RowErrors, first_line: int) -> Iterator[Row]:
-    """Yield the rows of a table with quoting; see `records`."""
+def _parse_quoted_rows(
+    lines: Iterator[str], dialect: Dialect, errors: RowErrors, first_line: int
+) -> Iterator[Row]:
+    """Yield the rows of a table with quoting; see `parse_rows`."""
     csv.field_size_limit(LONGEST_LINE)
     reader = csv.reader(lines, delimiter=dialect.mark, strict=True)
     while True:
         first = reader.line_num + first_line
         try:
             cells = next(reader)
-            if not dialect.is_sure and "\n" in "".join(cells) and _has_rows(cells, dialect.mark):
+            if not dialect.is_sure and "\n" in "".join(cells) and _contains_rows(cells, dialect.mark):
                 raise csv.Error(_ROWS)
             # A cell with line breaks may contain a line that was not decoded and is blank here.
             if errors.lines.isdisjoint(range(first, reader.line_num + first_line)):
@@ -472,17 +489,17 @@ def _quoted_rows(lines: Iterator[str], dialect: Dialect, errors: RowErrors, firs
             errors.add(first, span + what, fix or "Double quotation marks within a quoted cell")
 
 
-def _has_rows(cells: Sequence[str], mark: str) -> bool:
+def _contains_rows(cells: Sequence[str], delimiter: str) -> bool:
     """Return whether a cell contains several rows, as an unclosed quotation mark causes.
 
     Such a cell has the end of a row, complete rows, and the start of a row. In prose, a space follows most
     delimiters.
 
     Args:
-        mark: the delimiter.
+        delimiter: the delimiter.
     """
     for column, cell in enumerate(cells if cells[1:] else ()):
-        lines = [line.split(mark) for line in cell.split("\n")]
+        lines = [line.split(delimiter) for line in cell.split("\n")]
         widths = [len(cells) - column, *[len(cells)] * (len(lines) - 2), column + 1]
         starts = [part[:1] for parts in lines for part in parts[1:]]
         if [*map(len, lines)] == widths and not any(map(str.isspace, starts)):
@@ -490,11 +507,11 @@ def _has_rows(cells: Sequence[str], mark: str) -> bool:
     return False
 
 
-def _read_object_rows(file: TextFile, errors: RowErrors, cell_of: Callable[[Any], Any]) -> Iterator[Row]:
+def _read_object_rows(file: TextFile, errors: RowErrors, convert_cell: Callable[[Any], Any]) -> Iterator[Row]:
     """Yield the keys of the JSON objects in a file as the header, and then the values of each object.
 
     Args:
-        cell_of: converts a value, None for a missing key, to a cell.
+        convert_cell: converts a value, None for a missing key, to a cell.
 
     Raises:
         UserError: the file is too large or not JSON, is in LlamaIndex format, or has all rows in a list of
@@ -525,7 +542,7 @@ def _read_object_rows(file: TextFile, errors: RowErrors, cell_of: Callable[[Any]
             what = f"unknown key '{format_value(min(new))}'"
             errors.add(line, what, f"Each key must occur in the first {_HEAD_OBJECTS:,} objects")
         else:
-            yield line, [cell_of(value.get(name)) for name in names]
+            yield line, [convert_cell(value.get(name)) for name in names]
 
 
 def is_object(value: Any, line: int, errors: RowErrors) -> bool:
@@ -540,11 +557,13 @@ def is_object(value: Any, line: int, errors: RowErrors) -> bool:
     return not reason
 
 
-def parse_json_lines(lines: Iterable[str | bytes], name: str, errors: RowErrors) -> Iterator[tuple[int, Any]]:
+def parse_json_lines(
+    lines: Iterable[str | bytes], file_name: str, errors: RowErrors
+) -> Iterator[tuple[int, Any]]:
     """Yield the line number and the value of each line of JSON, skipping blank lines.
 
     Args:
-        name: the name of the file, for errors.
+        file_name: the name of the file, for errors.
         errors: collects lines that are not JSON.
 
     Raises:
@@ -553,7 +572,7 @@ def parse_json_lines(lines: Iterable[str | bytes], name: str, errors: RowErrors)
     for number, line in enumerate(lines, 1):
         if line.strip() == "{":
             raise UserError(
-                f"{name}, line {number}: expected one JSON object per line, or a list, got an object of "
+                f"{file_name}, line {number}: expected one JSON object per line, or a list, got an object of "
                 "several lines. Convert it with jq -c '.KEY[]'"
             )
         try:
@@ -621,11 +640,11 @@ def _read_sheet_rows(path: Path) -> Iterator[Row]:
     if names[1:]:
         logger.warning("%s: reading only sheet '%s', ignoring %s", path, names[0], join_items(names[1:]))
     for line, values in enumerate(rows_by_sheet[names[0]] if names else [], 1):
-        if any(cells := list(map(as_cell, values))):
+        if any(cells := list(map(to_cell, values))):
             yield line, cells
 
 
-def as_cell(value: Any) -> Any:
+def to_cell(value: Any) -> Any:
     """Convert a value from JSON or Excel to a string; a list or an object is returned unchanged."""
     if isinstance(value, bool):
         return str(value).lower()

@@ -44,14 +44,14 @@ def check_text(
     path: str | Path,
     lines: Sequence[str],
     language: str,
-    as_it_stands: bool | None,
+    skip_text_checks: bool | None,
 ) -> str:
     """Log the first line of a file, and check that its lines are text in the script of its language.
 
     Args:
         lines: the first lines of the file.
         language: the language code; "" if unknown.
-        as_it_stands: whether to accept every text (--skip_text_checks); None: log a warning instead of an
+        skip_text_checks: whether to accept every text (--skip_text_checks); None: log a warning instead of an
             error, and do not log the first line.
 
     Returns:
@@ -62,16 +62,16 @@ def check_text(
     """
     texts = [(number, line) for number, line in enumerate(lines[:MOST_LINES], 1) if line.strip()]
     name = f"{path}: {language}" if language else path
-    if as_it_stands is not None:
+    if skip_text_checks is not None:
         for _, line in texts[:_SHOWN]:
             logger.info("%s: %s", name, format_value(line.strip()))
     odd = _find_issue(texts)
     if odd:
         number, what, is_asked = odd
         message = f"{path}, line {number}: {what}"
-        if as_it_stands is None or not (is_asked or as_it_stands):
+        if skip_text_checks is None or not (is_asked or skip_text_checks):
             logger.warning("%s; it is kept as text", message)
-        elif not as_it_stands:
+        elif not skip_text_checks:
             raise UserError(f"{message}. {_FIX}")
     script = detect_script([line for _, line in texts])
     expected = expected_script(language)
@@ -90,7 +90,7 @@ def check_text(
     return script
 
 
-def check_part(path: str | Path, texts: Iterable[tuple[int, str]]) -> None:
+def check_later_lines(path: str | Path, texts: Iterable[tuple[int, str]]) -> None:
     """Check that later lines of a file are text; `check_text` checks the first lines.
 
     Args:
@@ -128,7 +128,7 @@ def _find_issue(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, s
     """
     if len(texts) < _FEWEST:
         return None
-    features = [_features(line, step * index) for index, (_, line) in enumerate(texts)]
+    features = [_find_features(line, step * index) for index, (_, line) in enumerate(texts)]
     counts = Counter(chain.from_iterable(features))
     feature = max(counts, key=lambda feature: (counts[feature], len(feature), feature), default="")
     share = counts[feature] / len(texts)
@@ -165,7 +165,7 @@ def _find_issue(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, s
     return max(found, key=lambda odd: odd[2], default=None)  # prefer the first error
 
 
-def _features(line: str, index: int) -> set[str]:
+def _find_features(line: str, index: int) -> set[str]:
     """Return the symbols of a line, and the pattern of its first word if that is not a plain word.
 
     Args:
@@ -181,7 +181,7 @@ def _features(line: str, index: int) -> set[str]:
     number = word.removesuffix(":")
     if number.isdecimal() and len(number) < _LONGEST_NUMBER:
         return signs | {f"{int(number) - index} "}
-    pattern = re.sub(r"a+", "a", re.sub(r"0+", "0", "".join(map(_kind, word))))
+    pattern = re.sub(r"a+", "a", re.sub(r"0+", "0", "".join(map(_classify_character, word))))
     return signs | ({f"{pattern} "} - {" ", "a ", "0 "})
 
 
@@ -199,7 +199,7 @@ def _has_no_letter(line: str) -> bool:
 
 
 @cache
-def _kind(character: str) -> str:
+def _classify_character(character: str) -> str:
     """Map letters to "a", digits to "0", and other characters to themselves."""
     category = unicodedata.category(character)[0]
     return "a" if category in "LM" else "0" if category == "N" else character

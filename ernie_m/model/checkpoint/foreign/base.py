@@ -27,13 +27,13 @@ from ernie_m.model.preprocessing import (
     stored_preprocessing,
 )
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
-from ernie_m.reader.tag_schemes import NO_ENTITIES, entity_tags
+from ernie_m.reader.tag_schemes import NO_ENTITIES, map_labels_to_iobes
 from ernie_m.reader.tokenizer_config import (
     TOKENIZER_CONFIG,
-    added_tokens,
-    check_kind,
+    check_tokenizer_type,
     has_official_rules,
-    longest_input,
+    read_added_tokens,
+    read_max_length,
 )
 from ernie_m.reader.tokenizer_json import TOKENIZER_JSON
 from ernie_m.utils.errors import UserError, format_value, join_items
@@ -103,7 +103,7 @@ class ThirdPartyFormat(Format):
         if not self.fits(weights, raw_config):
             return None
         tasks = self._tasks(weights, raw_config, config_path)
-        check_kind(folder, raw_config, config_path)
+        check_tokenizer_type(folder, raw_config, config_path)
         return Source(
             folder=folder,
             weights=weights,
@@ -194,7 +194,7 @@ class ThirdPartyFormat(Format):
         if has_key:
             fields = self._not_in_key(preprocessing, fields, config, source.config_path)
         preprocessing = replace(preprocessing, **{name: value for name, (value, _path) in fields.items()})
-        tags = entity_tags(labels if source.task == TOKEN_CLASSIFICATION else ())
+        tags = map_labels_to_iobes(labels if source.task == TOKEN_CLASSIFICATION else ())
         others = [label for label in labels if tags and label not in tags]
         if others and not drop_unknown:
             raise UserError(
@@ -214,10 +214,10 @@ class ThirdPartyFormat(Format):
             has_key: whether config.json has the key "reading", so that this project wrote the folder.
         """
         fields: _Fields = {}
-        tokens, path = added_tokens(folder)
+        tokens, path = read_added_tokens(folder)
         if path is not None:
             fields["added_tokens"] = (tokens, path)
-        longest = longest_input(folder)
+        longest = read_max_length(folder)
         if longest is not None and not (self.is_ernie_m and has_key):
             fields["max_seq_len"] = (longest, folder.path / TOKENIZER_CONFIG)
         if TOKENIZER_JSON in folder and not self.is_ernie_m:
