@@ -3,8 +3,8 @@
 #
 #   sh scripts/demo.sh --quick       an encoder from PyPI: retrieval and a classifier in ten languages, in a minute
 #   sh scripts/demo.sh --page        the demo UI in the browser, with the texts and the classifier of --quick
-#   sh scripts/demo.sh --pretrain    the paper's objectives on public text: downloads 197 MB, then takes 15 minutes on
-#                                    two cores; the same command resumes an interrupted demo
+#   sh scripts/demo.sh --pretrain    the paper's objectives on public text: downloads 197 MB, takes half an hour on two
+#                                    cores; the same command resumes an interrupted demo
 set -eu
 cd "$(dirname "$0")/.."
 case ${1-} in
