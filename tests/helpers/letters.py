@@ -14,7 +14,7 @@ class Letters:
     sep_id = 2
     unk_id = 3
     vocab = {"▁": 4}  # noqa: RUF012
-    build_from_ids = Tokenizer.build_inputs_from_ids
+    build_inputs_from_ids = Tokenizer.build_inputs_from_ids
 
     def encode_batch(self, words: list[str]) -> list[list[int]]:
         """The ids of each word."""

@@ -72,8 +72,8 @@ def seen(monkeypatch):
     for module in (trainer, evaluate, vectors):
         monkeypatch.setattr(module, "prefetch", InThisProcess)
     replace("encode_batch", encode_batch)
-    replace("build_from_ids", build_from_ids)
-    replace("sentences", build_many)
+    replace("build_inputs_from_ids", build_from_ids)
+    replace("build_sentence_inputs", build_many)
 
     def since_the_last_call():
         found = {text_of[tuple(ids)] for ids in inputs}
