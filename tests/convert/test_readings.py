@@ -77,7 +77,11 @@ def change(path, **changes):
 POOLING = "1_Pooling/config.json"
 LENGTH = "sentence_bert_config.json"
 PROMPTS = "config_sentence_transformers.json"
-RULES = {"type": "Sequence", "normalizers": make_normalizer_steps()}
+RULES = {"type": "Sequence", "normalizers": rules_1_to_3()}
+MODULES = [
+    {"path": path, "type": f"sentence_transformers.models.{kind}"}
+    for path, kind in (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+]
 # The field of "reading", a file of the folder, and keys that another library may have written there.
 CHANGES = [
     ("pooling", POOLING, {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}),
@@ -91,6 +95,8 @@ CHANGES = [
     ("default_prompt", PROMPTS, {"default_prompt_name": "query"}),  # where our key has none
     ("text_rules", "tokenizer.json", {"normalizer": RULES}),
     ("added_tokens", "tokenizer.json", {"added_tokens": [{"id": 0, "content": "<s>"}]}),
+    ("normalize", "modules.json", MODULES),
+    ("normalize", "modules.json", MODULES[:2]),  # where our key has it
 ]
 
 
@@ -103,40 +109,24 @@ def test_a_file_that_was_changed_later_is_refused(tmp_path, piece_model, field, 
         layer=2,
         max_seq_len=30,
         prompts={"query": "q: ", "passage": "p: "},
-        default_prompt=None if "query" in changes.values() else "query",
+        normalize=changes == MODULES[:2],
+        default_prompt=None if changes == {"default_prompt_name": "query"} else "query",
         added_tokens={"<e1>": Tokenizer(None, piece_model).vocab_size},
     )
     there = tmp_path / "there"
-    assert (
-        run(
-            make_model(tmp_path / "made", piece_model, preprocessing, rows=1), there, "xlm-roberta"
-        ).preprocessing
-        == preprocessing
-    )
-    change(there / file, **changes)
+    made = make_model(tmp_path / "made", piece_model, preprocessing, rows=1)
+    assert run(made, there, "xlm-roberta").preprocessing == preprocessing
+    if file == "modules.json":
+        (there / file).write_text(json.dumps(changes))
+    else:
+        change(there / file, **changes)
     if file == "tokenizer_config.json":
         change(there / LENGTH, max_seq_length=None)
     line = error_of(open_checkpoint, there)
-    assert line.startswith(f"{there}/config.json: 'reading'")
-    assert f" {field} " in line and f"{there}/{file}" in line
-
-
-@pytest.mark.parametrize("is_in_key", [True, False])
-def test_normalize_module_added_or_removed(tmp_path, piece_model, is_in_key):
-    made = make_model(tmp_path / "made", piece_model, replace(XLM_R, normalize=is_in_key))
-    run(made, tmp_path / "there", "xlm-roberta")
-    path = tmp_path / "there/modules.json"
-    modules = json.loads(path.read_text())
-    if is_in_key:
-        modules.pop()
-    else:
-        modules.append({"path": "2_Normalize", "type": "sentence_transformers.models.Normalize"})
-    path.write_text(json.dumps(modules))
-    line = error_of(open_checkpoint, tmp_path / "there")
     assert (
-        line.startswith(f"{tmp_path}/there/config.json: 'reading'")
-        and "normalize" in line
-        and str(path) in line
+        line.startswith(f"{there}/config.json: 'reading'")
+        and f" {field} " in line
+        and f"{there}/{file}" in line
     )
 
 
@@ -284,12 +274,8 @@ def test_text_rule_5_in_xlm_r_format(tmp_path):
 @pytest.mark.parametrize("module", ["Dense", "WeightedLayerPooling"])
 def test_modules_that_are_not_known(tmp_path, piece_model, module):
     make_xlm_r(tmp_path / "x", piece_model)
-    kinds = ["Transformer", "Pooling", module]
-    modules = [
-        {"path": f"{n}_{kind}" if n else "", "type": f"sentence_transformers.models.{kind}"}
-        for n, kind in enumerate(kinds)
-    ]
-    (tmp_path / "x/modules.json").write_text(json.dumps(modules))
+    unknown = {"path": f"2_{module}", "type": f"sentence_transformers.models.{module}"}
+    (tmp_path / "x/modules.json").write_text(json.dumps([*MODULES[:2], unknown]))
     (tmp_path / "x/1_Pooling").mkdir()
     (tmp_path / "x/1_Pooling/config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
     for to in ("ernie-m", "xlm-roberta"):
@@ -318,24 +304,18 @@ def test_pair_separators(tmp_path, piece_model):
     assert counts == {"question-answering": 2, "classification": 3, "token-classification": 3}
 
 
-def test_model_card_names_the_trimming(tmp_path, piece_model):
-    made = make_model(tmp_path / "made", piece_model, XLM_R)
+def test_the_card_says_what_was_trimmed(tmp_path, piece_model):
+    """Added tokens stay, behind the tokens that were kept."""
+    size = Tokenizer(None, piece_model).vocab_size
+    made = make_model(tmp_path / "made", piece_model, replace(XLM_R, added_tokens={"<e1>": size}), rows=1)
     text = write_lines(tmp_path / "some.txt", ["bada gan kofo"])
     flags = ["--trim_vocab_to", text, "--min_count", "1"]
     smaller = run(made, tmp_path / "small", "xlm-roberta", *flags)
-    assert smaller.preprocessing == XLM_R
+    kept = smaller.config.vocab_size
+    assert smaller.preprocessing == replace(XLM_R, added_tokens={"<e1>": kept - 1})
     # Without our key, tokenizer.json says the rules.
     change_config(tmp_path / "small", reading=None)
     assert open_checkpoint(tmp_path / "small").preprocessing.text_rules == "none"
     card = (tmp_path / "small" / CARD).read_text(encoding="utf-8")
-    size = Tokenizer(None, piece_model).vocab_size
-    assert f"{smaller.config.vocab_size:,} of {size:,} tokens were kept, those in some.txt" in card
+    assert f"{kept:,} of {size + 1:,} tokens were kept, those in some.txt" in card
     assert "pipeline_tag: sentence-similarity\n" in card
-
-
-def test_added_tokens_stay_when_a_vocabulary_is_trimmed(tmp_path, piece_model):
-    size = Tokenizer(None, piece_model).vocab_size
-    made = make_model(tmp_path / "made", piece_model, replace(XLM_R, added_tokens={"<e1>": size}), rows=1)
-    text = write_lines(tmp_path / "some.txt", ["bada gan kofo"])
-    smaller = run(made, tmp_path / "small", "ernie-m", "--trim_vocab_to", text)
-    assert smaller.preprocessing.added_tokens == {"<e1>": smaller.config.vocab_size - 1}

@@ -31,7 +31,6 @@ from tests.launching import error_of
 from tests.toys import CONFIG, make_ours, sentences, train_piece_model, write_lines
 
 LONGEST = toys.LONGEST  # tokens of a line
-LANGUAGES = ("ar", "de", "el", "en", "es", "fr", "hi", "ru", "tr", "zh")
 
 
 class Sample(NamedTuple):
@@ -51,18 +50,6 @@ def toy(tmp_path_factory):
     text = ["1, 12, 123, 7, and Ω", *sentences(30, seed=4)]
     write_lines(folder / "text.txt", text)
     return Sample(piece_model, folder / "text.txt", text)
-
-
-@pytest.fixture(scope="module")
-def real(data_dir, tmp_path_factory):
-    """The released vocabulary of 128,000 subwords, and 50 sentences of each of ten languages."""
-    text = []
-    for language in LANGUAGES:
-        path = data_dir / f"pretrain/parallel-multiway/ntrex.{language}"
-        text += path.read_text(encoding="utf-8").splitlines()[:50]
-    path = tmp_path_factory.mktemp("real") / "text.txt"
-    write_lines(path, text)
-    return Sample(data_dir / "vocab/multilingual-128k-unigram.model", path, text)
 
 
 def make_models(folder, piece_model):
@@ -85,15 +72,20 @@ def tokenizer_in(folder) -> Tokenizer:
     return Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path)
 
 
-def encode_lines(tokenizer: Tokenizer, text: list[str]) -> list[list[int]]:
-    """The ids of each line, with [CLS] and [SEP]."""
-    return [tokenizer.build_inputs(line, max_seq_len=LONGEST) for line in text]
+def make_batches(folder, text: list[str]):
+    """Yield the batches of 50 lines each, as ids of the classifier in a folder of `make_models`."""
+    tokenizer = tokenizer_in(folder / "classify")
+    for start in range(0, len(text), 50):
+        rows = [tokenizer.build(line, max_seq_len=LONGEST) for line in text[start : start + 50]]
+        yield padded_batch(pad(rows, 1))
 
 
-def make_batches(rows: list[list[int]]):
-    """Yield the batches of 50 rows of ids each."""
-    for start in range(0, len(rows), 50):
-        yield padded_batch(pad(rows[start : start + 50], 1))
+def assert_same_logits(whole, trimmed, text: list[str]) -> None:
+    """The logits of the classifiers in two folders of `make_models` have the same bits."""
+    classifiers = [filled("classify", folder / "classify") for folder in (whole, trimmed)]
+    for batches in zip(make_batches(whole, text), make_batches(trimmed, text)):
+        logits, trimmed_logits = [model(batch).numpy() for model, batch in zip(classifiers, batches)]
+        assert logits.tobytes() == trimmed_logits.tobytes()
 
 
 def assert_same_tokens(whole: Tokenizer, trimmed: Tokenizer, text: list[str]) -> None:
@@ -115,17 +107,12 @@ def assert_same_outputs(whole, trimmed, text: list[str]) -> None:
     vocabularies differ by at most 1e-5 of the largest: products with a smaller table may be summed in another
     order.
     """
-    rows = encode_lines(tokenizer_in(whole / "classify"), text)
-    trimmed_rows = encode_lines(tokenizer_in(trimmed / "classify"), text)
-    classifiers = [filled("classify", folder / "classify") for folder in (whole, trimmed)]
+    assert_same_logits(whole, trimmed, text)
     word_models = [filled("full", folder / "full") for folder in (whole, trimmed)]
     whole_vocab = tokenizer_in(whole / "full").vocab
     # The id of each token of the trimmed model in the vocabulary of the whole one.
     old_ids = [whole_vocab[token] for token in tokenizer_in(trimmed / "full").vocab]
-    # Each pair of batches has the same lines, as ids of the whole and of the trimmed model.
-    for batches in zip(make_batches(rows), make_batches(trimmed_rows)):
-        logits, trimmed_logits = [model(batch).numpy() for model, batch in zip(classifiers, batches)]
-        assert logits.tobytes() == trimmed_logits.tobytes()
+    for batches in zip(make_batches(whole, text), make_batches(trimmed, text)):
         states = [model.encode(batch) for model, batch in zip(word_models, batches)]
         assert states[0].numpy().tobytes() == states[1].numpy().tobytes()
         # Of 200 tokens: with all, the logits would take much memory.
@@ -136,9 +123,14 @@ def assert_same_outputs(whole, trimmed, text: list[str]) -> None:
         assert difference <= 1e-5 * np.abs(word_logits).max()
 
 
-def test_toy_text_gives_the_same(toy, tmp_path, capsys):
+def test_a_trimmed_model_computes_the_same(toy, tmp_path, capsys):
     """The report says how many tokens, parameters and megabytes both models have."""
-    assert_trimmed_model_computes_the_same(toy, tmp_path)
+    make_models(tmp_path / "whole", toy.piece_model)
+    for kind in ("classify", "full"):
+        source = tmp_path / "whole" / kind
+        convert.main([str(source), str(tmp_path / "trimmed" / kind), "--trim_vocab_to", str(toy.path)])
+    assert_same_tokens(Tokenizer(None, toy.piece_model), tokenizer_in(tmp_path / "trimmed/full"), toy.text)
+    assert_same_outputs(tmp_path / "whole", tmp_path / "trimmed", toy.text)
     report = capsys.readouterr().out
     row = re.compile(r"^ *(?:before|after) +([\d,]+) +([\d,]+) +([\d,.]+)$", re.MULTILINE)
     before, after = row.findall(report)[-2:]  # of the model "full", which is the last
@@ -154,22 +146,6 @@ def test_toy_text_gives_the_same(toy, tmp_path, capsys):
         assert float(megabytes) == pytest.approx(size / 1e6, abs=0.06)
 
 
-def test_trimmed_model_gives_the_same_for_500_sentences(real, tmp_path):
-    assert_trimmed_model_computes_the_same(real, tmp_path)
-
-
-def assert_trimmed_model_computes_the_same(sample: Sample, folder) -> None:
-    """Write the models of a sample to `whole` in a folder, trim them to `trimmed`, and compare them."""
-    make_models(folder / "whole", sample.piece_model)
-    for kind in ("classify", "full"):
-        source = folder / "whole" / kind
-        convert.main([str(source), str(folder / "trimmed" / kind), "--trim_vocab_to", str(sample.path)])
-    assert_same_tokens(
-        Tokenizer(None, sample.piece_model), tokenizer_in(folder / "trimmed/full"), sample.text
-    )
-    assert_same_outputs(folder / "whole", folder / "trimmed", sample.text)
-
-
 @pytest.mark.parametrize("target", ENCODER_TARGETS)
 def test_every_format_is_trimmed(toy, tmp_path, target):
     """A folder of each format is trimmed to the same format. All tensors but two keep their size."""
@@ -180,12 +156,7 @@ def test_every_format_is_trimmed(toy, tmp_path, target):
         flags += ["--trim_vocab_to", str(toy.path)]
         convert.main([str(tmp_path / "whole" / kind), str(tmp_path / "trimmed" / kind), *flags])
     assert_same_tokens(Tokenizer(None, toy.piece_model), tokenizer_in(tmp_path / "trimmed/full"), toy.text)
-    rows = encode_lines(tokenizer_in(tmp_path / "whole/classify"), toy.text)
-    trimmed_rows = encode_lines(tokenizer_in(tmp_path / "trimmed/classify"), toy.text)
-    models = [filled("classify", tmp_path / name / "classify") for name in ("whole", "trimmed")]
-    for batches in zip(make_batches(rows), make_batches(trimmed_rows)):
-        logits, trimmed_logits = [model(batch).numpy() for model, batch in zip(models, batches)]
-        assert logits.tobytes() == trimmed_logits.tobytes()
+    assert_same_logits(tmp_path / "whole", tmp_path / "trimmed", toy.text)
     whole = open_checkpoint(tmp_path / "whole/full").tensors
     trimmed = open_checkpoint(tmp_path / "trimmed/full").tensors
     assert set(whole) == set(trimmed)
