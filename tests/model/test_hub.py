@@ -90,25 +90,18 @@ def hub(tmp_path, monkeypatch):
         server.shutdown()
 
 
-def test_it_is_downloaded_once(hub):
-    (hub.folder / "pytorch_model.bin").write_bytes(b"the same weights in another form")
-    checkpoint = open_checkpoint(NAME)
-    assert checkpoint.format == "xlm-r"
-    assert sorted(hub.fetched) == ["config.json", "model.safetensors"]
-    open_checkpoint(NAME)
-    assert len(hub.fetched) == 2
+def test_it_is_downloaded_once(hub, monkeypatch):
+    """What is cached needs no hub."""
+    for is_offline in (False, False, True):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", is_offline)
+        assert open_checkpoint(NAME).format == "xlm-r"
+        assert sorted(hub.fetched) == ["config.json", "model.safetensors"]
 
 
 def test_a_folder_counts_more_than_a_name(hub):
     make_xlm_r(Path(NAME), num_hidden_layers=1)
     assert open_checkpoint(NAME).config.num_hidden_layers == 1
     assert hub.fetched == []
-
-
-def test_what_is_cached_needs_no_hub(hub, monkeypatch):
-    local_folder(NAME)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert open_checkpoint(NAME).format == "xlm-r"
 
 
 @pytest.mark.parametrize("case", ["no such model", "no hub", "no library"])
@@ -121,8 +114,7 @@ def test_a_name_that_leads_nowhere(hub, monkeypatch, case):
     else:
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     message = error_of(open_checkpoint, name)
-    assert message.startswith(f"{name}: ")
-    assert "Hub" in message
+    assert message.startswith(f"{name}: ") and "Hub" in message
 
 
 @pytest.mark.parametrize(
@@ -163,8 +155,11 @@ def test_a_gated_model(hub):
     """The line names the page on which its terms are accepted, and what says who asks."""
     hub.failure = "gated"
     message = error_of(open_checkpoint, NAME)
-    assert message.startswith(f"{NAME}: ")
-    assert f"{constants.ENDPOINT}/{NAME}" in message and "HF_TOKEN" in message
+    assert (
+        message.startswith(f"{NAME}: ")
+        and f"{constants.ENDPOINT}/{NAME}" in message
+        and "HF_TOKEN" in message
+    )
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,10 @@ def official_checkpoint(folder, **options):
 
 def test_warn_about_missing_pooler(tmp_path, caplog):
     checkpoint = official_checkpoint(tmp_path, head="classification", pooler=False)
-    model = classifier()
-    pooler_before = model.ernie_m.pooler.dense.weight.numpy().copy()
     with caplog.at_level(logging.WARNING):
-        fresh = load_from(model, checkpoint)
+        fresh = load_from(classifier(), checkpoint)
     assert f"{tmp_path / 'params'}: no pooled_fc; initializing pooler randomly" in caplog.text
     assert fresh == ["pooler.dense.weight", "pooler.dense.bias"]
-    assert np.array_equal(model.ernie_m.pooler.dense.weight.numpy(), pooler_before)
 
 
 def test_head_may_be_absent_from_pre_trained_weights_but_not_from_a_checkpoint(tmp_path, caplog):

@@ -13,16 +13,17 @@ from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
 def test_pack_padded_batch():
     """[CLS] is 0, [SEP] 2, and the pad 1. Positions count from 2."""
     batch = padded_batch([[0, 7, 8, 2], [0, 2, 1, 1], [0, 9, 2, 1]])
-    assert batch.input_ids.tolist() == [0, 7, 8, 2, 0, 2, 0, 9, 2]
-    assert batch.position_ids.tolist() == [2, 3, 4, 5, 2, 3, 2, 3, 4]
-    assert batch.first_tokens.tolist() == [0, 4, 6]
-    assert batch.cell_to_token.tolist() == [[0, 1, 2, 3], [4, 5, 9, 9], [6, 7, 8, 9]]  # 9: a pad
+    arrays = {
+        "input_ids": [0, 7, 8, 2, 0, 2, 0, 9, 2],
+        "position_ids": [2, 3, 4, 5, 2, 3, 2, 3, 4],
+        "first_tokens": [0, 4, 6],
+        "cell_to_token": [[0, 1, 2, 3], [4, 5, 9, 9], [6, 7, 8, 9]],  # 9: a pad
+    }
+    assert {name: getattr(batch, name).tolist() for name in arrays} == arrays
     assert (batch.tokens, batch.last_position, batch.language_ids) == (9, 5, None)
     assert batch.is_pad().tolist() == [[False] * 4, [False, False, True, True], [False] * 3 + [True]]
-    states = paddle.arange(18.0).reshape([9, 2])
-    padded = batch.padded(states)
-    assert padded.shape == [3, 4, 2]
-    assert padded[1].tolist() == [[8, 9], [10, 11], [0, 0], [0, 0]]
+    padded = batch.padded(paddle.arange(18.0).reshape([9, 2]))
+    assert padded.tolist()[1:] == [[[8, 9], [10, 11], [0, 0], [0, 0]], [[12, 13], [14, 15], [16, 17], [0, 0]]]
 
 
 def test_flash_mask_pads_to_128_tokens(monkeypatch):

@@ -11,12 +11,11 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.preprocessing import (
     PreprocessingConfig,
     TextKind,
-    TextRules,
     read_preprocessing,
     stored_preprocessing,
 )
-from ernie_m.reader.tokenization import TEXT_RULES, Tokenizer
-from ernie_m.reader.tokenizer_json import make_normalizer_steps
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.tokenizer_json import rules_1_to_3
 from ernie_m.utils.checksums import VERSION, UnsupportedFormatError
 from tests.foreign import make_bert, make_paddlenlp, make_xlm_r, tokenizer_json, xlm_r_json
 from tests.helpers.checkpoints import change_config, stored
@@ -56,10 +55,6 @@ def make_sentence_transformer(folder, modules=MODULES, pooling=None, length=20, 
 
 def open_preprocessing(folder):
     return open_checkpoint(folder).preprocessing
-
-
-def test_text_rules_names_match_the_tokenizer():
-    assert get_args(TextRules) == TEXT_RULES
 
 
 def test_what_is_written_is_what_differs_from_ernie_m():
@@ -364,8 +359,7 @@ def test_two_files_disagree_about_a_token(tmp_path, token, change):
     change(contents)
     write(tmp_path / "tokenizer.json", contents)
     line = error_of(open_checkpoint(tmp_path).tokenizer)
-    assert line.startswith(f"{tmp_path}/tokenizer.json: ")
-    assert piece_model.name in line and token in line
+    assert line.startswith(f"{tmp_path}/tokenizer.json: ") and piece_model.name in line and token in line
 
 
 @pytest.mark.parametrize("key, id_", [("bos_token_id", 0), ("eos_token_id", 2)])
@@ -457,9 +451,9 @@ def test_names_in_a_config_that_are_not_known(tmp_path, caplog, changes, errors)
         assert f"{tmp_path}/config.json: {errors[0]}" in error_of(open_checkpoint, tmp_path)
     else:
         open_checkpoint(tmp_path)
-        assert [error in line for error, line in zip(errors, caplog.messages, strict=True)] == [True] * len(
-            errors
-        )
+        assert [line.partition(": ")[2].startswith(errors[0]) for line in caplog.messages] == [
+            True for _ in errors
+        ]
 
 
 # A tokenizer of another kind

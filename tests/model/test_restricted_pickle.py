@@ -161,9 +161,7 @@ def test_arrays_come_back(protocol, tmp_path):
     with open(tmp_path / "x", "rb") as file:
         loaded = restricted_pickle.load(file, tmp_path / "x")
         for name, expected in arrays.items():
-            array = loaded[name].read(file)
-            assert (array.shape, array.dtype) == (expected.shape, expected.dtype)
-            np.testing.assert_array_equal(array, expected)
+            np.testing.assert_array_equal(loaded[name].read(file), expected, strict=True)
 
 
 def test_list_pdparams_entries_that_are_not_arrays(tmp_path):

@@ -29,12 +29,13 @@ def test_tensors_are_read_and_plain_values_are_listed(tmp_path, legacy):
     bfloat16 = np.array([0x3F80, 0xC000], np.uint16)  # the bits of 1 and -2
     write_torch_file(tmp_path / "x.bin", arrays | {"bfloat16": bfloat16}, legacy=legacy, **values)
     tensors = torch_files.read(tmp_path / "x.bin")
-    assert list(tensors) == [*arrays, "bfloat16"]
-    assert (tensors["bfloat16"].dtype, tensors["bfloat16"].tolist()) == ("float32", [1.0, -2.0])
+    assert (list(tensors), (tensors["bfloat16"].dtype, tensors["bfloat16"].tolist())) == (
+        [*arrays, "bfloat16"],
+        ("float32", [1.0, -2.0]),
+    )
     assert tensors.other_names == [*values]
     for dtype, array in arrays.items():
-        assert tensors[dtype].dtype == dtype
-        np.testing.assert_array_equal(tensors[dtype], array)
+        np.testing.assert_array_equal(tensors[dtype], array, strict=True)
     os.utime(tmp_path / "x.bin", ns=(0, 0))  # as if it were written again
     assert "x.bin: " in error_of(tensors.__getitem__, "float16")
 

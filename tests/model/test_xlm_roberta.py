@@ -90,8 +90,10 @@ def test_the_vocabulary_derives_from_the_piece_model(tmp_path):
         (folder / "vocab.txt").write_text("<s>\n▁a\n", encoding="utf-8")
         (folder / "sentencepiece.bpe.model").write_text("")
         checkpoint = open_checkpoint(folder)
-        assert checkpoint.vocab_path is None
-        assert checkpoint.piece_model_path == folder / "sentencepiece.bpe.model"
+        assert (
+            checkpoint.vocab_path is None
+            and checkpoint.piece_model_path == folder / "sentencepiece.bpe.model"
+        )
 
 
 def test_parts_and_their_index(tmp_path):
