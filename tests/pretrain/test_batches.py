@@ -87,8 +87,7 @@ def test_processes_tile_a_step(source, world_size, camlm_context):
                 counts.update(masked_counts(batch))
         assert step.counts == counts
         for part in parts:
-            assert part.position == step.position
-            assert part.counts == step.counts
+            assert (part.position, part.counts) == (step.position, step.counts)
 
 
 @pytest.mark.parametrize(

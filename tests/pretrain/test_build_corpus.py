@@ -90,9 +90,7 @@ run(command.main)
 """
 
 
-@pytest.mark.parametrize(
-    ("stage", "whom"), [("encode_unit", "command"), ("decide", "worker"), ("write_shard", "command")]
-)
+@pytest.mark.parametrize(("stage", "whom"), [("encode_unit", "command"), ("decide", "worker")])
 def test_killed_and_run_again(tmp_path, piece_model, inputs, reference, stage, whom):
     words = command(tmp_path / "corpus", piece_model, inputs, workers=2, **OPTIONS)
     # This returns when all workers have ended, as they write to the same pipe.

@@ -36,11 +36,9 @@ def make_rows(sides: list[int], masked: set[int], camlm_context: str) -> list[Ro
     Args:
         sides: of each position.
     """
-    rows = []
-    for position, side in enumerate(sides):
-        if position not in masked or camlm_context == "with_masks":
-            rows.append(Row(position, side, is_predicted=False))
-    return rows + [Row(position, sides[position], is_predicted=True) for position in sorted(masked)]
+    in_context = range(len(sides)) if camlm_context == "with_masks" else set(range(len(sides))) - masked
+    context = [Row(position, sides[position], is_predicted=False) for position in sorted(in_context)]
+    return context + [Row(position, sides[position], is_predicted=True) for position in sorted(masked)]
 
 
 def attends(row: Row, column: Row) -> bool:

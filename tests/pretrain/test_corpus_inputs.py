@@ -70,8 +70,8 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
 
 def test_dev_and_test_files_must_be_named(tmp_path, caplog):
     names = ["a.txt", "attest.txt", "dev.en", "dev.de", "newstest2020.txt", "test/c.txt"]
-    for split in ("devel", "devset", "hold-out", "validate", "tune", "tuning_1", "blind", "gold"):
-        names.append(f"x.{split}.txt")
+    splits = ("devel", "devset", "hold-out", "validate", "tune", "tuning_1", "blind", "gold")
+    names += [f"x.{split}.txt" for split in splits]
     (tmp_path / "test").mkdir()
     for name in names:
         write_lines(tmp_path / name, ["x"])

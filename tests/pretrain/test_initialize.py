@@ -1,7 +1,6 @@
 """What weights start from: encoder, head and language embeddings, each from its own source."""
 
 import json
-import re
 import shutil
 
 import numpy as np
@@ -19,7 +18,6 @@ from ernie_m.pretrain.initial_weights import initialize, open_weights, set_token
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import write_vocab
-from ernie_m.utils.errors import UserError
 from tests.foreign import make_official, make_xlm_r, official_config
 from tests.helpers.checkpoints import change_config, save_model
 from tests.launching import ROOT, error_of
@@ -102,14 +100,10 @@ def test_warn_about_unused_head(tokenizer, trained, tmp_path, caplog, folder, he
 
 def test_language_embeddings_go_by_name(tokenizer, trained):
     """A model of en, fi and fr takes the rows of en and fr from one of de, en and fr."""
-    full = load_file(trained / "full" / "model.safetensors")
-    trained_de, trained_en, trained_fr = full["language_embeddings.weight"]
-    assert trained_de.any() and trained_en.any() and trained_fr.any()
+    _, en, fr = load_file(trained / "full" / "model.safetensors")["language_embeddings.weight"]
+    assert en.any() and fr.any()
     weights = started(tokenizer, ("en", "fi", "fr"), encoder=trained / "full")
-    en, fi, fr = weights["language_embeddings.weight"]
-    np.testing.assert_array_equal(en, trained_en)
-    np.testing.assert_array_equal(fr, trained_fr)
-    assert not fi.any()
+    np.testing.assert_array_equal(weights["language_embeddings.weight"], [en, np.zeros_like(en), fr])
     # The encoder for fine-tuning has no language embeddings.
     assert not started(tokenizer, encoder=trained / "encoder")["language_embeddings.weight"].any()
 
@@ -127,8 +121,7 @@ def test_language_embeddings_that_fit_no_language(tokenizer, trained, tmp_path, 
     else:
         config["languages"] = None if error == "no languages" else [*config["languages"], "fi"]
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=re.escape(str(folder))):
-        started(tokenizer, encoder=folder)
+    assert str(folder) in error_of(started, tokenizer, encoder=folder)
 
 
 def test_initialize_drops_unused_embedding_rows(tiny_corpus, tokenizer, tmp_path):
@@ -212,8 +205,10 @@ def test_reject_permuted_vocabulary(refused, trained, tmp_path, tokenizer):
     write_vocab({**tokenizer.vocab, token_10: 11, token_11: 10}, folder / "vocab.txt")
     for key in ("init__encoder", "init__lm_head"):
         line = refused(**{key: str(folder)})
-        assert f"{folder} has another vocabulary than the corpus (other tokens)" in line
-        assert f"--piece_model_path {folder}/piece.model and --vocab_path {folder}/vocab.txt" in line
+        assert (
+            f"{folder} has another vocabulary than the corpus (other tokens)" in line
+            and f"--piece_model_path {folder}/piece.model and --vocab_path {folder}/vocab.txt" in line
+        )
     # Added tokens are not of the corpus.
     (folder / "vocab.txt").unlink()
     preprocessing = PreprocessingConfig(added_tokens={"[NEW]": tokenizer.vocab_size})

@@ -53,11 +53,10 @@ def test_pair_layout():
     # The first sequence: [CLS], two tokens of the source, [SEP], and last the mask of a token of the target.
     # The second: [SEP], three tokens of the target, [SEP], and the mask of a token of the source.
     assert camlm.inputs.lengths.tolist() == [5, 6] and camlm.inputs.context_lengths.tolist() == [4, 5]
-    by_position = sorted(zip(camlm.inputs.position_ids, restored(camlm)))
-    assert [token for _, token in by_position] == expected
-    assert [position for position, _ in by_position] == list(range(2, 13))
-    assert camlm.targets.tolist() == [4, 10]  # the positions of the two masks in the batch
-    assert (camlm.inputs.input_ids[camlm.targets] == MASK).all()
+    by_position = sorted(zip(camlm.inputs.position_ids.tolist(), restored(camlm).tolist()))
+    assert by_position == list(zip(range(2, 13), expected))
+    assert camlm.targets.tolist() == [4, 10]  # the places of the two masks in the batch
+    assert camlm.inputs.input_ids[camlm.targets].tolist() == [MASK, MASK]
     assert [target_id // 10 for target_id in camlm.target_ids.tolist()] == [2, 1]
     assert masked_counts(camlm) == {"camlm": 2}
 
@@ -157,10 +156,9 @@ def test_truncate_long_examples(objective, limit):
     maker = objectives(max_seq_len=limit)
     for example in examples:
         batch = maker[objective].batch([example], rngs(1))
-        assert batch.inputs.tokens == maker[objective].tokens(example) <= limit
+        least = limit if limit < 600 else 1
+        assert least <= batch.inputs.tokens == maker[objective].tokens(example) <= limit
         assert batch.inputs.position_ids.max() == batch.inputs.tokens + 1  # positions begin with 2
-        if limit < 600:
-            assert batch.inputs.tokens == limit
 
 
 @pytest.mark.parametrize("mask_rate", [0.01, 0.15, 0.4, 0.9])

@@ -52,9 +52,8 @@ def test_the_corpus_decides_the_objectives(texts, tmp_path, kinds, objectives):
     assert list(saved["mixing_ratios"]) == (["mmlm"] if "mono" in kinds else objectives)
     assert sorted(saved["later_mixing_ratios"] or saved["mixing_ratios"]) == sorted(objectives)
     scores = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])["held_out"]
-    assert ("mmlm" in scores) == ("mono" in kinds)
-    assert ("retrieval" in scores) == ("parallel" in kinds)
-    # The same command continues, although the saved configuration has fewer objectives than the file.
+    assert ("mmlm" in scores, "retrieval" in scores) == ("mono" in kinds, "parallel" in kinds)
+    # The same command goes on, although the saved configuration has fewer objectives than the file.
     pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, optimizer__steps=4)
 
 

@@ -215,8 +215,8 @@ def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
     assert not (out / "full/old").exists()  # what was trained again is exported again
-    assert f"step_12/{file}: corrupt" in read_log(out)
-    assert f"resuming from {out}/checkpoints/step_8" in read_log(out)
+    log = read_log(out)
+    assert f"step_12/{file}: corrupt" in log and f"resuming from {out}/checkpoints/step_8" in log
     checkpoints = sorted(path.name for path in (out / "checkpoints").iterdir())
     assert checkpoints == ["step_12", "step_12.corrupt", "step_8"]
 
@@ -243,11 +243,8 @@ def test_a_flipped_bit_in_a_shard(tiny_corpus, tmp_path, refused):
 
 def read_mtimes(folder: Path) -> dict[str, int]:
     """The time of the last change of every file but the lock and the log, by name."""
-    times = {}
-    for path in folder.rglob("*"):
-        if path.is_file() and path.name != ".lock" and path.parent.name != "log":
-            times[str(path.relative_to(folder))] = path.stat().st_mtime_ns
-    return times
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "log"]
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files if path.name != ".lock"}
 
 
 def test_a_finished_run_says_so(straight, tiny_corpus, out):
@@ -263,16 +260,20 @@ def test_a_finished_run_says_so(straight, tiny_corpus, out):
 def test_another_configuration_is_named(straight, out, refused):
     """run.eval_steps may change, so only the other two are named."""
     line = refused(optimizer__learning_rate=1e-3, data__max_seq_len=24, run__eval_steps=7, **SHAPE)
-    assert "step_12: made with other settings (" in line
-    assert "data.max_seq_len: 32 -> 24; optimizer.learning_rate: 0.01 -> 0.001)" in line
+    assert (
+        "step_12: made with other settings (" in line
+        and "data.max_seq_len: 32 -> 24; optimizer.learning_rate: 0.01 -> 0.001)" in line
+    )
     assert records(out) == records(straight)
 
 
 def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pretrain, refused):
     """The message advises so; a new run with the same seed warns that it reads the same text again."""
     line = refused(optimizer__steps=20, **USUAL)
-    assert "(optimizer.steps: 12 -> 20)" in line
-    assert f"--init.encoder {out / 'full'} --init.lm_head same, and another run.seed" in line
+    assert (
+        "(optimizer.steps: 12 -> 20)" in line
+        and f"--init.encoder {out / 'full'} --init.lm_head same, and another run.seed" in line
+    )
     start = {"init__encoder": str(out / "full"), "init__lm_head": "same", "optimizer__steps": 1, **SHAPE}
     for seed in (1, 2):
         log = read_log(pretrain(f"further-{seed}", run__seed=seed, **start))
@@ -283,8 +284,7 @@ def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pret
 
 def test_another_corpus_is_refused(straight, tmp_path, out, refused):
     line = refused(corpus=make_small_corpus(tmp_path, held_out=5), **USUAL)
-    assert "step_12: made with other settings (digests.corpus: " in line
-    assert "--run.overwrite true" in line
+    assert "step_12: made with other settings (digests.corpus: " in line and "--run.overwrite true" in line
     assert records(out) == records(straight)
 
 
