@@ -1,5 +1,6 @@
 """Several processes compute what one process computes, with and without sharding."""
 
+import itertools
 import json
 import signal
 import sys
@@ -141,32 +142,32 @@ def test_join_processes_from_each_launcher(tmp_path, launcher):
 def test_sums_are_sums_and_equal_on_every_process(proofs):
     results = [json.loads((proofs / f"{rank}.json").read_text()) for rank in range(2)]
     assert [result.pop("is_main") for result in results] == [True, False]
-    assert results[0] == results[1]
-    assert results[0]["world"] == 2
+    rows = np.full([2, 3], [[0.1], [0.2]], np.float32).tolist()
     # The script's two processes give 0.1 and 0.2, 1e-12 each, and 1 each to `all_sum`; their gradients are
     # 1e-9 and 1e-10, 1 and 2, and 2 and 3. The weight is that of process 0, which is 7.
-    assert results[0]["all_sum"] == pytest.approx([0.3, 2e-12, 2.0], rel=1e-15)
-    assert results[0]["gather"] == [{"rank": 0, "text": "é"}, {"rank": 1, "text": "é"}]
-    rows = np.full([2, 3], [[0.1], [0.2]], np.float32).tolist()
-    assert results[0]["gather_rows"] == [[rows[:1], 5], [rows[1:] * 2, 6]]
-    assert results[0]["gradients"] == [[pytest.approx([1.1e-9] * 3, rel=1e-12)] * 2, [3.0] * 4, [5.0]]
-    assert results[0]["weight"] == [7.0] * 3
+    expected = {
+        "world": 2,
+        "all_sum": pytest.approx([0.3, 2e-12, 2.0], rel=1e-15),
+        "gather": [{"rank": 0, "text": "é"}, {"rank": 1, "text": "é"}],
+        "gather_rows": [[rows[:1], 5], [rows[1:] * 2, 6]],
+        "gradients": [[pytest.approx([1.1e-9] * 3, rel=1e-12)] * 2, [3.0] * 4, [5.0]],
+        "weight": [7.0] * 3,
+    }
+    assert results == [expected] * 2
 
 
 def test_custom_loop_gradients_are_equal_in_two_processes(proofs, monkeypatch):
     """With each optimizer, whose gradients are cleared to zeros or to None."""
     found = dict(np.load(proofs / "own_loops.npz"))
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
-    for optimizer in OPTIMIZERS:
-        for zeros in (True, False):
-            expected = gradients(LOOPS[1], optimizer, zeros)
-            assert_same_gradients(found[f"{optimizer} {zeros}"], expected)
+    for optimizer, zeros in itertools.product(OPTIMIZERS, (True, False)):
+        expected = gradients(LOOPS[1], optimizer, zeros)
+        assert_same_gradients(found[f"{optimizer} {zeros}"], expected)
 
 
 def test_a_killed_process_is_one_line_to_the_other(proofs):
     text = (proofs / "lost.txt").read_text()
-    assert text.startswith("another process of the run has ended")
-    assert "Rerun to resume" in text
+    assert text.startswith("another process of the run has ended") and "Rerun to resume" in text
 
 
 @pytest.mark.parametrize("stage", [0, 1])

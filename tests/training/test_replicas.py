@@ -75,13 +75,15 @@ def fine_tuned(
     return [(step.loss, step.grad_norm) for step in steps], read_bits(engine)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_fine_tuning(threads, recompute):
+@pytest.mark.parametrize(("recompute", "amp"), [(False, "none"), (True, "none"), (False, "bf16")])
+def test_fine_tuning(threads, recompute, amp):
+    if amp == "bf16" and not is_bf16_on_cpu(amp):
+        pytest.skip("no bfloat16 on this CPU")
     threads(1)
-    alone = fine_tuned(recompute)
+    alone = fine_tuned(recompute, Precision(amp))
     for count in (2, 3):
         threads(count)
-        assert fine_tuned(recompute) == alone
+        assert fine_tuned(recompute, Precision(amp)) == alone
 
 
 def test_dense_embedding_gradient(threads):
@@ -98,9 +100,8 @@ def test_an_only_micro_batch_has_all_cores(threads):
     def derive(model, item: int) -> tuple[bool, int]:
         return model is engine.model, thread_count()
 
-    assert list(engine.replicas.each(derive, [0])) == [(True, 2)]
-    assert list(engine.replicas.each(derive, [0, 1])) == [(False, 1)] * 2
-    assert list(engine.replicas.each(derive, [])) == []
+    derived = [list(engine.replicas.each(derive, items)) for items in ([0], [0, 1], [])]
+    assert derived == [[(True, 2)], [(False, 1)] * 2, []]
 
 
 def test_copies_follow_their_model(threads):
@@ -117,15 +118,6 @@ def test_copies_follow_their_model(threads):
         return loss, read_bits(engine)
 
     assert trained(3) == trained(1)
-
-
-def test_fine_tuning_in_bfloat16(threads):
-    if not is_bf16_on_cpu("bf16"):
-        pytest.skip("no bfloat16 on this CPU")
-    threads(1)
-    alone = fine_tuned(precision=Precision("bf16"))
-    threads(2)
-    assert fine_tuned(precision=Precision("bf16")) == alone
 
 
 @pytest.mark.parametrize("objective", OF_THE_PAPER)

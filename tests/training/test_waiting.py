@@ -98,18 +98,33 @@ def two_micro_batches() -> StepBatches:
     return StepBatches(batches, dict.fromkeys(counts, 0.25), counts, position={})
 
 
-def test_pre_training_uploads_once_and_reads_once(events):
-    engine = choose_engine(PreTrainingModel(CONFIG, LANGUAGES), sums=list_sum_names())
-    pseudo_tokens = PseudoTokenGenerator(ALLOWED, 0.7)
-    step_batches = two_micro_batches()
+@pytest.mark.parametrize(("processes", "stage"), [(1, 0), (2, 0), (2, 1)])
+def test_pre_training_uploads_once_and_reads_once(events, monkeypatch, processes, stage):
+    """Of several processes the stop request, the counts, the norm and the sums travel together."""
+    model = PreTrainingModel(CONFIG, LANGUAGES)
+    engine = choose_engine(model, sums=list_sum_names())
+    if stage:  # process 0 owns every parameter
+        monkeypatch.setattr(engine, "is_sharded", True)
+        monkeypatch.setattr(engine, "_owners", {parameter.name: 0 for parameter in model.parameters()})
+    monkeypatch.setattr(distributed, "send_gradients", lambda parameters, owners: events.append("gradients"))
+    monkeypatch.setattr(distributed, "send_weights", lambda parameters, owners: None)
+    monkeypatch.setattr(distributed, "world_size", lambda: processes)
+    monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: events.append("gradients"))
+    monkeypatch.setattr(paddle.distributed, "all_reduce", lambda tensor: events.append("sum"))
     float(paddle.ones([2]).sum())  # a read
     assert events[-1] == "read", "the fixture should record a read"
+    expected = ["upload", "backward", "backward", "gradients", "norm", "sum", "read", "update"]
+    if processes == 1:
+        expected = ["upload", "backward", "backward", "norm", "read", "update"]
+    pseudo_tokens = PseudoTokenGenerator(ALLOWED, 0.7)
+    step_batches = two_micro_batches()
     for _ in range(2):  # the second step has moments
         events.begin()
         step = train_step(engine, pseudo_tokens, step_batches)
-        assert events == ["upload", "backward", "backward", "norm", "read", "update"]
+        assert events == expected
     assert step.sums["btmlm.count"] == step_batches.counts["btmlm"]
     assert step.sums["btmlm.loss"] > 0
+    assert model.ernie_m.pooler.dense.weight.grad is None  # no process used it
 
 
 @pytest.mark.parametrize(("rank", "stage"), [(0, 0), (1, 0), (1, 1)])
@@ -152,28 +167,6 @@ def test_float16_is_unscaled_and_skipped_on_every_process(monkeypatch, fp16, ran
     assert engine.step([paddle.ones([1, 3])], lambda model, x: (model(x).sum(), {})).skipped
     assert (model.weight.numpy() == before).all()
     assert engine.scaler.state_dict()["decr_count"] == 1
-
-
-@pytest.mark.parametrize("stage", [0, 1])
-def test_several_processes_wait_for_one_sum(events, monkeypatch, stage):
-    """The stop request, the counts, the norm and the sums of the objectives travel together."""
-    model = PreTrainingModel(CONFIG, LANGUAGES)
-    engine = choose_engine(model, sums=list_sum_names())
-
-    if stage:  # process 0 owns every parameter
-        monkeypatch.setattr(engine, "is_sharded", True)
-        monkeypatch.setattr(engine, "_owners", {parameter.name: 0 for parameter in model.parameters()})
-    monkeypatch.setattr(distributed, "send_gradients", lambda parameters, owners: events.append("gradients"))
-    monkeypatch.setattr(distributed, "send_weights", lambda parameters, owners: None)
-    monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: events.append("gradients"))
-    monkeypatch.setattr(paddle.distributed, "all_reduce", lambda tensor: events.append("sum"))
-    pseudo_tokens = PseudoTokenGenerator(ALLOWED)
-    for _ in range(2):
-        events.begin()
-        train_step(engine, pseudo_tokens, two_micro_batches())
-        assert events == ["upload", "backward", "backward", "gradients", "norm", "sum", "read", "update"]
-    assert model.ernie_m.pooler.dense.weight.grad is None  # no process used it
 
 
 def test_fine_tuning_reads_when_all_is_on_its_way(events):
