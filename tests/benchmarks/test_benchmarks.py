@@ -19,10 +19,8 @@ def folder(tmp_path_factory):
     make_xlm_r(folder / "weights", vocab_size=300, max_position_embeddings=80)
     train_piece_model(folder / "weights" / "sentencepiece.bpe.model")
     write_lines(folder / "texts.txt", sentences(70))
-    lines = []
-    for number, (premise, hypothesis) in enumerate(itertools.pairwise(sentences(70))):
-        lines.append(f"{premise}\t{hypothesis}\tlabel{number % 3}")
-    write_lines(folder / "pairs.tsv", lines)
+    pairs = enumerate(itertools.pairwise(sentences(70)))
+    write_lines(folder / "pairs.tsv", ["\t".join((*pair, f"label{number % 3}")) for number, pair in pairs])
     return folder
 
 

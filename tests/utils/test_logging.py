@@ -114,8 +114,7 @@ def test_eta_uses_the_mean_speed_since_start(now):
     assert bar.eta() == "?"
     now[0] += 10
     bar.update(20)  # 20 units in 10 s: the 40 left take 20 s; what was done before does not count as speed
-    assert bar.speed() == pytest.approx(2.0)
-    assert bar.eta() == "0:00:20"
+    assert (bar.speed(), bar.eta()) == (pytest.approx(2.0), "0:00:20")
     bar.update(40)
     assert bar.eta() == "0:00:00"
 

@@ -41,12 +41,11 @@ def machine(
 
     `processors` has a (physical id, core id) for each.
     """
-    blocks = []
-    for number, (package, core) in enumerate(processors):
-        blocks.append(
-            f"processor\t: {number}\nvendor_id\t: {vendor}\nphysical id\t: {package}\ncore id\t\t: {core}\n"
-            "flags\t\t: fpu avx2 avx512f\n"
-        )
+    blocks = [
+        f"processor\t: {number}\nvendor_id\t: {vendor}\nphysical id\t: {package}\ncore id\t\t: {core}\n"
+        "flags\t\t: fpu avx2 avx512f\n"
+        for number, (package, core) in enumerate(processors)
+    ]
     (folder / "cpuinfo").write_text("\n".join(blocks))
     (folder / "meminfo").write_text(f"MemTotal:       {memory_kb} kB\nMemFree:        1 kB\n")
 
@@ -103,8 +102,7 @@ def test_mkl(vendor, flags, cpu_type, branch):
     On every CPU it is told to compute the same bits for any number of rows.
     """
     settings = choose_settings(Cpu(vendor, flags, cores=4, memory=0))
-    assert settings.get("MKL_DEBUG_CPU_TYPE") == cpu_type
-    assert settings.get("MKL_CBWR") == branch
+    assert (settings.get("MKL_DEBUG_CPU_TYPE"), settings.get("MKL_CBWR")) == (cpu_type, branch)
 
 
 @pytest.mark.parametrize("variable", ["PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM", "OMP_NUM_THREADS"])
@@ -125,13 +123,9 @@ def test_a_machine_that_reports_nothing(monkeypatch):
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
     """Run code in a new Python, without the settings that this process has from `prepare`."""
-    variables = {}
-    for name, value in os.environ.items():
-        if name not in SETTINGS and "PADDLE" not in name:
-            variables[name] = value
-    variables |= environment
+    clean = {name: os.environ[name] for name in os.environ if name not in SETTINGS and "PADDLE" not in name}
     line = [sys.executable, "-c", code]
-    return subprocess.run(line, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
+    return subprocess.run(line, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=True)
 
 
 # The line of `prepare`; the next one is the number of threads that it has set.

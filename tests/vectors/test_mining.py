@@ -71,17 +71,9 @@ def by_laser(source, target):
     return pairs
 
 
-def as_dict(pairs):
-    """(source, target) -> score, as `by_laser` returns."""
-    scores = {}
-    for source, target, score in zip(pairs.sources.tolist(), pairs.targets.tolist(), pairs.scores.tolist()):
-        scores[source, target] = score
-    return scores
-
-
 def assert_equal(pairs, expected):
     """The mined pairs are those of `by_laser`, with its scores, none twice, the best first."""
-    scores = as_dict(pairs)
+    scores = dict(zip(zip(pairs.sources.tolist(), pairs.targets.tolist()), pairs.scores.tolist()))
     assert scores.keys() == expected.keys()
     assert len(scores) == len(pairs.scores)
     np.testing.assert_allclose(
