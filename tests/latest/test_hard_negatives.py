@@ -20,13 +20,10 @@ COUNT = 120  # distinct texts
 
 
 def random_vectors(texts):
-    """A random embedding of each text, float32 [N, 6], of length 1. Texts n, n + 25, ... are neighbors."""
-    embeddings = []
-    for text in texts:
-        topic = int(text.split()[-1]) % 25
-        embedding = np.random.default_rng(topic).normal(size=6)
-        embeddings.append(embedding + 0.6 * np.random.default_rng(list(text.encode())).normal(size=6))
-    return unit(np.array(embeddings))
+    """A random vector of each text, float32 [N, 6], of length 1. Texts n, n + 25, ... are neighbors."""
+    topics = [np.random.default_rng(int(text.split()[-1]) % 25).normal(size=6) for text in texts]
+    noise = [np.random.default_rng(list(text.encode())).normal(size=6) for text in texts]
+    return unit(np.array(topics) + 0.6 * np.array(noise))
 
 
 class Peer:

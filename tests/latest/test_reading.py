@@ -30,6 +30,7 @@ TEXTS = [
     "a ▁ b ▁▁ c▁",
     "plain words",
 ]
+PROMPTS_OF_E5 = {"query": "plain: ", "passage": "words: "}
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +43,20 @@ def make_sentence_transformer(folder, piece_model, pooling, normalize, prompts=N
     """An XLM-R as sentence-transformers saves it."""
     make_xlm_r(folder / "plain", piece_model, max_position_embeddings=90)
     write_xlm_r(folder / "plain", Tokenizer(None, piece_model, "none"), 88)
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ]
     files = {
-        "modules.json": [
-            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-        ],
+        "modules.json": modules if normalize else modules[:2],
         "1_Pooling/config.json": {
             "word_embedding_dimension": 16,
             "pooling_mode_cls_token": pooling == "cls",
             "pooling_mode_mean_tokens": pooling == "mean",
         },
     }
-    if normalize:
-        module = {
-            "idx": 2,
-            "name": "2",
-            "path": "2_Normalize",
-            "type": "sentence_transformers.models.Normalize",
-        }
-        files["modules.json"].append(module)
-        (folder / "plain/2_Normalize").mkdir()
+    (folder / "plain/2_Normalize").mkdir()
     if prompts:
         contents = {"prompts": prompts, "default_prompt_name": default}
         files["config_sentence_transformers.json"] = contents
@@ -77,9 +72,8 @@ def make_sentence_transformer(folder, piece_model, pooling, normalize, prompts=N
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_embeddings_equal_sentence_transformers(tmp_path, piece_model, pooling, normalize):
-    """From its folder, after a conversion to our format, and as it reads what we write of that."""
-    prompts = {"query": "plain: ", "passage": "words: "}
-    saved = make_sentence_transformer(tmp_path, piece_model, pooling, normalize, prompts, "query")
+    """From its folder, after a conversion to our form, and as it reads what we write of that."""
+    saved = make_sentence_transformer(tmp_path, piece_model, pooling, normalize, PROMPTS_OF_E5, "query")
     reference = SentenceTransformer(str(saved), device="cpu")
     convert.main([str(saved), str(tmp_path / "native"), "--piece_model_path", str(piece_model)])
     convert.main([str(tmp_path / "native"), str(tmp_path / "back"), "--to", "xlm-roberta"])
@@ -108,18 +102,15 @@ def ours_in_its_form(request, tmp_path):
         tmp_path / "own.model", texts, vocab_size=250, normalization_rule_name="nmt_nfkc"
     )
     if request.param == "XLM-R":
-        return make_sentence_transformer(
-            tmp_path, piece_model, "cls", True, {"query": "plain: ", "passage": "words: "}
-        )
+        return make_sentence_transformer(tmp_path, piece_model, "cls", True, PROMPTS_OF_E5)
     preprocessing = {
         "pooling": "mean",
         "layer": 2,
         "normalize": True,
         "max_seq_len": 60,
         "prompts": {"query": "a "},
+        "text_rules": "none" if request.param == "ours" else "ernie-m",
     }
-    if request.param == "native":
-        preprocessing["text_rules"] = "none"
     config = {**CONFIG, "max_position_embeddings": 90}
     make_ours(tmp_path / "native", config=config, piece_model=piece_model)
     change_config(tmp_path / "native", reading=stored(**preprocessing))
@@ -147,8 +138,10 @@ def test_a_length_that_was_changed_in_the_library(tmp_path, ours_in_its_form):
     config = json.loads(path.read_text(encoding="utf-8"))
     if "reading" in config:
         line = error_of(ernie_m.load, tmp_path / "again")
-        assert line.startswith(f"{path}: 'reading' says that max_seq_len is 60")
-        assert f"{tmp_path}/again/tokenizer_config.json" in line
+        assert (
+            line.startswith(f"{path}: 'reading' says that max_seq_len is 60")
+            and f"{tmp_path}/again/tokenizer_config.json" in line
+        )
         del config["reading"]
         path.write_text(json.dumps(config), encoding="utf-8")
     embeddings = ernie_m.load(tmp_path / "again").encode(WITHOUT_RULE_5)
@@ -183,8 +176,7 @@ def test_another_tokenizer_in_a_folder_that_it_saves(tmp_path, piece_model):
 
 
 def test_queries_and_documents(tmp_path, piece_model):
-    prompts = {"query": "plain: ", "passage": "words: "}
-    saved = make_sentence_transformer(tmp_path, piece_model, "mean", True, prompts)
+    saved = make_sentence_transformer(tmp_path, piece_model, "mean", True, PROMPTS_OF_E5)
     reference = SentenceTransformer(str(saved), device="cpu")
     # Its own "document" is an empty prompt, after which it does not look for "passage".
     passages = reference.encode(TEXTS, prompt="words: ")
@@ -270,8 +262,7 @@ def test_sentencepiece_model_settings(tmp_path, options, is_written):
 
 def test_run_sentence_transformers_table_from_docs(piece_model, tmp_path, monkeypatch):
     """The assignments of both columns, in the folder of one model: equal embeddings, cosines and hits."""
-    prompts = {"query": "plain: ", "passage": "words: "}
-    make_sentence_transformer(tmp_path, piece_model, "mean", normalize=False, prompts=prompts)
+    make_sentence_transformer(tmp_path, piece_model, "mean", normalize=False, prompts=PROMPTS_OF_E5)
     monkeypatch.chdir(tmp_path)
     # As E5 is on the hub: what the library saves has an empty prompt "document".
     (tmp_path / "model.folder").symlink_to(tmp_path / "plain")

@@ -27,17 +27,9 @@ def raw_lines(data_dir: Path, count: int) -> list[str]:
             .read_text(encoding="utf-8")
             .split("\n")
         )
-        own = [*mono[: of_each // 2], *news[: of_each // 2]]
-        own += mono[of_each // 2 :]
-        own = own[:of_each]
-        for location in range(0, len(own), 20):
-            own[location] = unicodedata.normalize("NFD", own[location])
-            own[location + 1 : location + 2] = [
-                text.translate(_FULL_WIDTH) for text in own[location + 1 : location + 2]
-            ]
-            own[location + 2 : location + 3] = [
-                text.replace(" ", " \u200b", 2) for text in own[location + 2 : location + 3]
-            ]
+        own = [*mono[: of_each // 2], *news[: of_each // 2], *mono[of_each // 2 :]][:of_each]
+        for change, text_of in enumerate(_CHANGES):
+            own[change::20] = map(text_of, own[change::20])
         lines += own
     return lines[:count]
 
@@ -50,3 +42,8 @@ def converted(source: Path, target: Path, to: str, *flags: str) -> Path:
 
 
 _FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
+_CHANGES = (
+    lambda text: unicodedata.normalize("NFD", text),
+    lambda text: text.translate(_FULL_WIDTH),
+    lambda text: text.replace(" ", " \u200b", 2),
+)

@@ -10,8 +10,6 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 import ernie_m
-from ernie_m.commands import convert
-from tests.launching import error_of
 from tests.real.lines import converted, raw_lines
 
 MODEL = Path(os.environ["REAL_MODEL"])
@@ -26,19 +24,15 @@ def variant(folder: Path, pooling: str, normalize: bool) -> Path:
     for file in MODEL.iterdir():
         if file.is_file():
             os.link(file, folder / file.name)
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")][
-        : 3 if normalize else 2
-    ]
-    described = []
-    for number, (path, kind) in enumerate(modules):
-        described.append(
-            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        )
+    modules = []
+    for number, kind in enumerate(("Transformer", "Pooling", "Normalize")[: 3 if normalize else 2]):
+        path = f"{number}_{kind}" if number else ""
+        kind = f"sentence_transformers.models.{kind}"
+        modules.append({"idx": number, "name": str(number), "path": path, "type": kind})
         (folder / path).mkdir(exist_ok=True)
-    settings = {"word_embedding_dimension": 384, f"pooling_mode_{pooling}": True}
-    if pooling != "mean_tokens":
-        settings["pooling_mode_mean_tokens"] = False
-    write_json(folder / "modules.json", described)
+    settings = {"word_embedding_dimension": 384, "pooling_mode_mean_tokens": False}
+    settings[f"pooling_mode_{pooling}"] = True
+    write_json(folder / "modules.json", modules)
     write_json(folder / "1_Pooling/config.json", settings)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": LONGEST, "do_lower_case": False})
     write_json(
@@ -105,12 +99,6 @@ def test_saved_again_by_the_library(tmp_path, lines):
         shutil.rmtree(tmp_path / f"saved-{number}")
 
 
-@pytest.mark.parametrize("target", ["fluid", "paddlenlp", "huggingface"])
-def test_reject_formats_that_cannot_store_it(tmp_path, target):
-    error_of(convert.main, [str(MODEL), str(tmp_path / "out"), "--to", target])
-    assert not (tmp_path / "out").exists()
-
-
 def test_after_trimming(tmp_path, lines):
     """A smaller vocabulary keeps the embeddings of lines that it keeps whole."""
     texts = lines[:200]
@@ -118,10 +106,7 @@ def test_after_trimming(tmp_path, lines):
     trimming = ["--trim_vocab_to", str(tmp_path / "text.txt")]
     before = ernie_m.load(MODEL)
     after = ernie_m.load(converted(MODEL, tmp_path / "small", "ernie-m", *trimming))
-    kept = []
-    for text in texts:
-        piece_model = before.loaded.tokenizer.tokenize(text)
-        if after.loaded.tokenizer.tokenize(text) == piece_model:
-            kept.append(text)
+    tokenizers = [model.loaded.tokenizer for model in (before, after)]
+    kept = [text for text in texts if tokenizers[0].tokenize(text) == tokenizers[1].tokenize(text)]
     assert len(kept) > 190
     np.testing.assert_allclose(after.encode(kept), before.encode(kept), atol=1e-5)
