@@ -77,7 +77,7 @@ def change(path, **changes):
 POOLING = "1_Pooling/config.json"
 LENGTH = "sentence_bert_config.json"
 PROMPTS = "config_sentence_transformers.json"
-RULES = {"type": "Sequence", "normalizers": rules_1_to_3()}
+RULES = {"type": "Sequence", "normalizers": make_normalizer_steps()}
 MODULES = [
     {"path": path, "type": f"sentence_transformers.models.{kind}"}
     for path, kind in (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
@@ -304,7 +304,7 @@ def test_pair_separators(tmp_path, piece_model):
     assert counts == {"question-answering": 2, "classification": 3, "token-classification": 3}
 
 
-def test_the_card_says_what_was_trimmed(tmp_path, piece_model):
+def test_model_card_names_the_trimming(tmp_path, piece_model):
     """Added tokens stay, behind the tokens that were kept."""
     size = Tokenizer(None, piece_model).vocab_size
     made = make_model(tmp_path / "made", piece_model, replace(XLM_R, added_tokens={"<e1>": size}), rows=1)

@@ -282,7 +282,7 @@ def test_tokens_without_a_subword_and_the_mask(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [{}, {"lm_head": True}])
-def test_pooling_files_of_sentence_transformers(tmp_path, capsys, kind):
+def test_write_pooling_files_only_for_encoders(tmp_path, capsys, kind):
     make_ours(tmp_path / "in", **kind)
     convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "xlm-roberta"])
     modules = json.loads((tmp_path / "out/modules.json").read_text())

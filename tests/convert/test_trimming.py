@@ -76,7 +76,7 @@ def make_batches(folder, text: list[str]):
     """Yield the batches of 50 lines each, as ids of the classifier in a folder of `make_models`."""
     tokenizer = tokenizer_in(folder / "classify")
     for start in range(0, len(text), 50):
-        rows = [tokenizer.build(line, max_seq_len=LONGEST) for line in text[start : start + 50]]
+        rows = [tokenizer.build_inputs(line, max_seq_len=LONGEST) for line in text[start : start + 50]]
         yield padded_batch(pad(rows, 1))
 
 

@@ -84,7 +84,7 @@ def test_lm_head_is_tied_and_named_once(pretraining):
     assert np.abs((products - 2 * (expected - head.bias)).numpy()).max() < 1e-9
 
 
-def test_loss_of_no_positions_is_empty_and_has_a_gradient(pretraining):
+def test_loss_without_positions_is_empty_and_has_a_gradient(pretraining):
     hidden = pretraining.encode(packed_batch(TOKENS, LAYOUT))[:0]
     result = pretraining.lm_head.loss(hidden, paddle.zeros([0], "int64"))
     assert result.losses.shape == result.correct.shape == [0] and float(result.total) == 0

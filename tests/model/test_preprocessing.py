@@ -15,7 +15,7 @@ from ernie_m.model.preprocessing import (
     stored_preprocessing,
 )
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.reader.tokenizer_json import rules_1_to_3
+from ernie_m.reader.tokenizer_json import make_normalizer_steps
 from ernie_m.utils.checksums import VERSION, UnsupportedFormatError
 from tests.foreign import make_bert, make_paddlenlp, make_xlm_r, tokenizer_json, xlm_r_json
 from tests.helpers.checkpoints import change_config, stored

@@ -183,7 +183,7 @@ def test_the_papers_table_11():
         plan = RunPlan(optimizer.steps, 0, optimizer.warmup_steps, phases=(), tokens_per_epoch=0)
         lr = learning_rate(plan, loaded.init.lm_head_learning_rate, optimizer)
         half_way = (10_000 + optimizer.steps) // 2  # of the fall, which is linear from the peak to 0
-        assert (rate(10_000), rate(half_way)) == (1.0, 0.5)
+        assert (lr(10_000), lr(half_way)) == (1.0, 0.5)
 
 
 def test_a_corpus_without_a_held_out_part(tmp_path, pretrain, refused):

@@ -147,7 +147,7 @@ if __name__ == "__main__":
 """
 
 
-def test_one_process_goes_on_from_two_that_were_asked_to_stop(straight, tiny_corpus, tmp_path):
+def test_one_process_resumes_from_two_that_were_stopped(straight, tiny_corpus, tmp_path):
     """With stage 1 each process has its part of Adam's state. The signal reaches all of launch.py's group."""
     out = tmp_path / "out"
     script = tmp_path / "held.py"

@@ -61,7 +61,7 @@ def find_worker(folder: Path, rank: int) -> int:
 
 
 @pytest.mark.slow
-def test_a_node_dies_and_the_same_commands_go_on(tiny_corpus, tmp_path):
+def test_resume_after_a_node_dies(tiny_corpus, tmp_path):
     """The other node ends, too, with an error; started again, both end with the losses of one process."""
     options = EXACT | {"run__save_steps": 5, "run__stall_ends_seconds": STALL_ENDS_SECONDS}
     out = tmp_path / "out"

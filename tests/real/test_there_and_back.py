@@ -79,12 +79,12 @@ def read_questions(data_dir, language, tokenizer):
 def test_answers(answering, data_dir, tmp_path):
     native, there = answering
     reference = transformers.pipeline("question-answering", model=str(there), device="cpu")
-    longest = open_checkpoint(ours).preprocessing.max_answer_length
+    longest = open_checkpoint(native).preprocessing.max_answer_length
     options = {"align_to_words": False, "max_seq_len": WINDOW, "max_answer_len": longest}
     for language in ("en", "zh"):
         questions = list(read_questions(data_dir, language, reference.tokenizer))[: QUESTIONS // 2]
         assert len(questions) == QUESTIONS // 2
-        answers = asked_here(ours, "question-answering", questions, tmp_path)
+        answers = asked_here(native, "question-answering", questions, tmp_path)
         expected = [reference(**question, **options)["answer"].strip() for question in questions]
         assert [answer["answer"] for answer in answers] == expected
 
@@ -97,7 +97,7 @@ def test_tags(tagging, data_dir, tmp_path):
         text = (data_dir / f"ner/panx/dev-{language}.tsv").read_text(encoding="utf-8")
         sentences = [re.findall(r"^(.*)\t", block, re.MULTILINE) for block in text.split("\n\n")]
         requests = [{"words": words} for words in sentences[: WORDS // 4] if len(words) <= LONGEST_SENTENCE]
-        answers = asked_here(ours, "token-classification", requests, tmp_path)
+        answers = asked_here(native, "token-classification", requests, tmp_path)
         compared = 0
         for request, answer in zip(requests, answers, strict=True):
             encoded = tokenizer(request["words"], is_split_into_words=True, return_tensors="pt")
