@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from ernie_m.model.cpu import onednn_check
 from tests.command_lines import pretraining
+from tests.helpers.arrays import assert_equal_arrays
 from tests.launching import ROOT, clean_environment, launch
 from tests.pretrain.tiny_run import checkpoint, losses, pretrain, records
 
@@ -68,11 +68,7 @@ def tokens(output) -> list[float]:
 def assert_same_state(output, expected_output) -> None:
     """The runs end with the same weights and optimizer state, but for rounding."""
     last_step = EXACT["optimizer__steps"]
-    arrays = checkpoint(output, last_step)
-    expected = checkpoint(expected_output, last_step)
-    for name, value in expected.items():
-        np.testing.assert_allclose(arrays[name], value, rtol=0, atol=1e-7, err_msg=name)
-    assert arrays.keys() == expected.keys()
+    assert_equal_arrays(checkpoint(output, last_step), checkpoint(expected_output, last_step), 1e-7)
 
 
 @pytest.fixture(scope="module")

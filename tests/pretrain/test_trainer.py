@@ -13,6 +13,7 @@ from ernie_m.model.heads import SequenceClassifier
 from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.training.engine import Engine
+from tests.helpers.arrays import assert_equal_arrays
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
 
 
@@ -31,8 +32,7 @@ def test_a_fresh_head_is_trained_alone_first(pretrain):
     after_6 = checkpoint(out, 6)
 
     # Until step 4 only the head and the language embeddings change, and Adam has no state of the encoder.
-    for name, value in select_encoder(after_2).items():
-        assert (value == after_4[name]).all(), name
+    assert_equal_arrays(select_encoder(after_2), select_encoder(after_4))
     for name in ("lm_head.dense.weight", "lm_head.bias", "language_embeddings.weight"):
         assert (after_2[name] != after_4[name]).any(), name
     assert not any(name.startswith("state/ernie_m") for name in after_4)

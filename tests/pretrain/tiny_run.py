@@ -14,6 +14,7 @@ from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST
 from tests import command_lines
 from tests.command_lines import STEPS
+from tests.helpers.arrays import assert_equal_arrays
 from tests.launching import call_main
 
 
@@ -57,11 +58,7 @@ def checkpoint(output: Path, step: int) -> dict[str, np.ndarray]:
 
 def assert_equal_runs(straight: Path, resumed: Path, step: int = STEPS) -> None:
     """Weights, optimizer state, positions, losses and exported files of two runs are the same bits."""
-    arrays = checkpoint(resumed, step)
-    expected = checkpoint(straight, step)
-    assert arrays.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(arrays[name], value, err_msg=name)
+    assert_equal_arrays(checkpoint(resumed, step), checkpoint(straight, step))
     state_path = f"checkpoints/step_{step}/training_state/state.json"
     state = json.loads((resumed / state_path).read_text())["trainer"]
     assert state == json.loads((straight / state_path).read_text())["trainer"]

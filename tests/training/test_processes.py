@@ -15,9 +15,9 @@ from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import write_checkpoint
 from ernie_m.utils.errors import UserError
+from tests.helpers.arrays import assert_equal_arrays
 from tests.launching import ROOT, error_of, launch, run_script
 from tests.training.own_loop import LOOPS, OPTIMIZERS, assert_same_gradients, gradients
-from tests.training.test_engine import assert_close
 from tests.training.toy_training import FILES, add_part, get_state, make, read_step, run, weights
 
 SCRIPT = Path(__file__).with_name("processes_script.py")
@@ -26,9 +26,7 @@ SCRIPT = Path(__file__).with_name("processes_script.py")
 def assert_same_bits(state: dict, expected: dict) -> None:
     """Two results of `Engine.state_dict` are equal: numbers, and the arrays of the optimizer."""
     assert {**state, "optimizer": None} == {**expected, "optimizer": None}
-    assert state["optimizer"].keys() == expected["optimizer"].keys()
-    for key, value in state["optimizer"].items():
-        np.testing.assert_array_equal(value, expected["optimizer"][key], err_msg=key)
+    assert_equal_arrays(state["optimizer"], expected["optimizer"])
 
 
 def start(folder: Path, *proofs: str, processes: int = 2, code: int = 0) -> None:
@@ -179,10 +177,9 @@ def test_two_processes_equal_one(straight_run, proofs, stage):
         expected = [getattr(step, name) for step in steps]
         assert [step[name] for step in trained["steps"]] == pytest.approx(expected, abs=1e-9, rel=0)
     assert [step["sums"] for step in trained["steps"]] == [step.sums for step in steps]
-    assert_close(trained["weights"], final_weights, 1e-9)
+    assert_equal_arrays(trained["weights"], final_weights, 1e-9)
     moments = trained["state"]["optimizer"]
-    assert moments.keys() == state["optimizer"].keys()
-    assert_close(state["optimizer"], moments, 1e-9)
+    assert_equal_arrays(state["optimizer"], moments, 1e-9)
     if stage == 1:
         assert sum(trained["accumulators"]) == len(moments), "each is on one process"
         assert min(trained["accumulators"]) > 0
@@ -193,11 +190,9 @@ def test_two_processes_equal_one(straight_run, proofs, stage):
 
 def test_o2_exports_all_master_weights(proofs):
     """They are as exact as those of one process: the weights themselves are rounded to bfloat16."""
-    start = weights(make("float32"))
+    expected = {name: value + np.float32(1e-4) for name, value in weights(make("float32")).items()}
     with np.load(proofs / "masters.npz") as exported:
-        assert exported.files == list(start)
-        for name, value in start.items():
-            np.testing.assert_array_equal(exported[name], value + np.float32(1e-4), err_msg=name)
+        assert_equal_arrays(exported, expected)
 
 
 def test_two_and_one_processes_load_state_from_three(proofs):
