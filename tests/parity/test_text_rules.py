@@ -1,7 +1,5 @@
 """Text rules other than the official ones: ids are those of the tokenizers of PaddleNLP and transformers."""
 
-import gzip
-
 import paddlenlp.transformers as paddlenlp
 import pytest
 import transformers
@@ -10,9 +8,8 @@ from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTo
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.write_tokenizer import write_ernie_m
+from tests.helpers.real_lines import real_lines
 
-LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
-LINES = 200  # of each language
 # Typographic quotes, full width, decomposed letters, zero width, digits before a comma, what NFKC expands.
 ODD = [
     "“Curly” ‘quotes’ — and a dash, 12, 345,678 in １２，３４５ ＡＢＣ",
@@ -27,11 +24,7 @@ ODD = [
 
 @pytest.fixture(scope="module")
 def lines(data_dir):
-    texts = [*ODD]
-    for language in LANGUAGES:
-        with gzip.open(data_dir / f"pretrain/mono/{language}.txt.gz", "rt", encoding="utf-8") as file:
-            texts += [next(file).rstrip("\n") for _ in range(LINES)]
-    return texts
+    return [*ODD, *real_lines(data_dir, 200)]
 
 
 @pytest.fixture(scope="module")

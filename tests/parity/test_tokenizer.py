@@ -1,15 +1,12 @@
 """Token ids are those of Hugging Face's slow XLM-R tokenizer with the same SentencePiece model."""
 
-import gzip
 import re
 
 import pytest
 from transformers import XLMRobertaTokenizer
 
 from ernie_m.reader.tokenization import Tokenizer, normalize
-
-LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
-LINES = 1000
+from tests.helpers.real_lines import real_lines
 
 
 @pytest.fixture(scope="module")
@@ -21,31 +18,21 @@ def tokenizers(data_dir):
 
 @pytest.fixture(scope="module")
 def lines(data_dir):
-    """1,000 lines: 67 of each of the first ten languages, and 66 of each of the others."""
-    texts = []
-    for number, language in enumerate(LANGUAGES):
-        count = LINES // len(LANGUAGES)
-        if number < LINES % len(LANGUAGES):
-            count += 1
-        with gzip.open(data_dir / f"pretrain/mono/{language}.txt.gz", "rt", encoding="utf-8") as file:
-            texts += [next(file).rstrip("\n") for _ in range(count)]
-    return texts
+    """1,005 lines of 15 languages."""
+    return list(real_lines(data_dir, 67))
 
 
 def test_special_ids(tokenizers):
     tokenizer, reference = tokenizers
-    assert tokenizer.cls_id == reference.cls_token_id
-    assert tokenizer.pad_id == reference.pad_token_id
-    assert tokenizer.sep_id == reference.sep_token_id
-    assert tokenizer.unk_id == reference.unk_token_id
-    assert tokenizer.mask_id == reference.mask_token_id
+    names = ("cls", "pad", "sep", "unk", "mask")
+    expected = [getattr(reference, f"{name}_token_id") for name in names]
+    assert [getattr(tokenizer, f"{name}_id") for name in names] == expected
     assert tokenizer.vocab_size == len(reference)
 
 
 def test_ids_in_fifteen_languages(tokenizers, lines):
     """They are equal, but where XLM-R has a subword that ends in digit and comma: ours cuts the comma off."""
     tokenizer, reference = tokenizers
-    assert len(lines) == LINES
     lines_with_such_pieces = 0
     for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
         text = normalize(line)
@@ -56,7 +43,7 @@ def test_ids_in_fifteen_languages(tokenizers, lines):
             assert ids.count(tokenizer.vocab[","]) > expected.count(tokenizer.vocab[","])
         else:
             assert ids == expected, line
-    assert lines_with_such_pieces < LINES // 20
+    assert lines_with_such_pieces < len(lines) // 20
 
 
 def test_build_inputs_from_text_and_pair(tokenizers, lines):
