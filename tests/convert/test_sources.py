@@ -20,15 +20,13 @@ from tests.convert.conftest import assert_same_bits
 from tests.foreign import (
     fairseq_args,
     fairseq_state,
-    make_official,
     make_paddlenlp,
     make_xlm_r,
-    official_config,
 )
 from tests.helpers.checkpoints import save_model, stored
 from tests.helpers.torch_files import write_torch_file
 from tests.launching import error_of
-from tests.toys import CONFIG, train_piece_model, weights, write_piece_model
+from tests.toys import CONFIG, make_ours, train_piece_model, weights, write_piece_model
 
 
 @pytest.mark.parametrize(
@@ -238,9 +236,17 @@ def test_convert_xlm_r_pooler(tmp_path):
     np.testing.assert_array_equal(open_checkpoint(tmp_path / "x").tensors["pooler.dense.weight"], 2)
 
 
-def test_a_folder_without_its_config(tmp_path):
-    make_official(tmp_path / "base", official_config(), seed=1)
-    (tmp_path / "base" / "ernie_config.json").unlink()
-    assert "base: missing config.json" in error_of(
-        convert.main, [str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"]
-    )
+@pytest.mark.parametrize(
+    ("target", "config", "location"),
+    [
+        ("fluid", "ernie_config.json", "base: missing config.json"),
+        ("huggingface", "config.json", "base/model.safetensors: "),
+        ("xlm-roberta", "config.json", "base/model.safetensors: "),
+    ],
+)
+def test_a_folder_without_its_config(tmp_path, target, config, location):
+    make_ours(tmp_path / "ours")
+    convert.main([str(tmp_path / "ours"), str(tmp_path / "base"), "--to", target])
+    (tmp_path / "base" / config).unlink()
+    line = error_of(convert.main, [str(tmp_path / "base"), str(tmp_path / "out"), "--to", "paddlenlp"])
+    assert line.startswith(f"{tmp_path}/{location}")

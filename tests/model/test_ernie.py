@@ -101,6 +101,7 @@ def test_config_from_json(tmp_path):
     assert config.vocab_size == SIZES["vocab_size"]  # that of the file
     assert (config.hidden_dropout_prob, config.intermediate_size, config.layer_norm_eps) == (0.3, 48, 1e-5)
     assert ErnieMConfig.from_dict(config.to_dict()) == config
+    assert ErnieMConfig(**SIZES, intermediate_size=40).to_dict()["intermediate_size"] == 40
     path.write_text(json.dumps(SIZES | {"vocab_size": None}))
     with pytest.raises(UserError, match=r"config.json: .*vocab_size"):
         ErnieMConfig.from_json(path)

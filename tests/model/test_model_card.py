@@ -75,7 +75,8 @@ def test_a_card_is_read_again(tmp_path):
     kept, scores = read_card(tmp_path)
     assert (kept, scores) == ({**metadata, "language": ["en", "de"]}, TABLE)
     assert model_card({"metadata": kept, "scores": scores}, CONFIG, 1).endswith(f"\n## Scores\n\n{TABLE}")
-    (tmp_path / CARD).write_text(model_card({}, CONFIG, 1), encoding="utf-8")
+    with_a_rule = f"{model_card({}, CONFIG, 1)}\n---\nwords of the user\n"
+    (tmp_path / CARD).write_text(with_a_rule, encoding="utf-8")
     assert read_card(tmp_path) == ({"language": ["multilingual"]}, None)
 
 

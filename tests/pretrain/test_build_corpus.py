@@ -401,6 +401,7 @@ def test_overwriting_leaves_other_files(tmp_path, piece_model, inputs):
         make_corpus(tmp_path / "corpus", piece_model, **inputs, held_out=held_out, overwrite=True)
         piece_model = tmp_path / "corpus/piece.model"  # the SentencePiece model of the corpus may serve again
         assert Corpus(tmp_path / "corpus").manifest["options"]["held_out"] == held_out
+    make_corpus(tmp_path / "corpus", piece_model, **inputs, held_out=6)  # overwriting is no other corpus
     assert (tmp_path / "corpus/note.txt").read_text() == "mine"
 
 

@@ -169,6 +169,7 @@ def compute_word_losses(model, batch):
     "objective, choices",
     [
         *((objective, {}) for objective in [*OF_THE_PAPER, "all"]),
+        ("tlm", {"language_embedding": "all"}),
         ("camlm", {"camlm_context": "with_masks"}),
         ("all", {"camlm_context": "with_masks"}),
     ],

@@ -1,10 +1,12 @@
 """A user's mistake is one line, whatever it quotes."""
 
+import errno
 import os
 import pickle
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -39,6 +41,17 @@ def test_one_line(message, line):
 def test_a_notebook_shows_one_line():
     """By the method with which IPython lets an exception draw itself."""
     assert UserError("a.tsv: empty")._render_traceback_() == ["UserError: a.tsv: empty"]
+
+
+@pytest.mark.parametrize(
+    ("number", "is_raised"),
+    [(errno.ENOSPC, False), (errno.EIO, False), (errno.EPIPE, False), (errno.EINVAL, True)],
+)
+def test_ignore_output_that_cannot_be_written(tmp_path, number, is_raised):
+    """A full disk, a closed terminal and a closed pipe end no run."""
+    expected = pytest.raises(OSError, match="lost") if is_raised else nullcontext()
+    with open(tmp_path / "stream", "w") as stream, expected, errors.ignore_write_errors(stream):
+        raise OSError(number, "lost")
 
 
 def test_streams_that_are_closed():
