@@ -26,6 +26,7 @@ from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.utils.checksums import CARD
 from tests import toys
 from tests.helpers.batches import padded_batch
+from tests.helpers.checkpoints import change_config, stored
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
 from tests.toys import CONFIG, make_ours, sentences, train_piece_model, write_lines
@@ -271,6 +272,8 @@ def test_bad_input(toy, tmp_path):
     shutil.copytree(source, tmp_path / "bare")
     for name in ("piece.model", "vocab.txt", "manifest.json"):
         (tmp_path / "bare" / name).unlink(missing_ok=True)
+    shutil.copytree(source, tmp_path / "theirs", ignore=shutil.ignore_patterns("manifest.json"))
+    change_config(tmp_path / "theirs", reading=stored(text_rules="paddlenlp"))
     bpe = train_piece_model(tmp_path / "bpe.model", vocab_size=200, model_type="bpe")
     (tmp_path / "blank.txt").write_text("\n \n", encoding="utf-8")
     keep = ["--trim_vocab_to", str(toy.path)]
@@ -278,6 +281,7 @@ def test_bad_input(toy, tmp_path):
     with_bpe = [*keep, "--piece_model_path", str(bpe)]
     cases = [  # model, flags, message
         (source, ["--trim_vocab_to", "none.txt"], "none.txt: cannot be read"),
+        (tmp_path / "theirs", keep, "piece.model: cannot trim text rules paddlenlp"),
         (source, blank, "blank.txt: "),
         (source, [*keep, "--min_count", "-1"], "--min_count -1: "),
         (source, with_bpe, "bpe.model: not a unigram model, "),

@@ -46,10 +46,13 @@ def test_the_heads_bias_under_its_other_name_and_unknown_tensors(tmp_path):
     state["lm_head.decoder.weight"] = state["roberta.embeddings.word_embeddings.weight"].copy()
     state["roberta.embeddings.position_ids"] = np.arange(40)[None]
     state["strange.weight"] = np.ones(3, np.float32)
+    del state["roberta.embeddings.token_type_embeddings.weight"]  # they may be missing
     save_file(state, tmp_path / "model.safetensors")
     assert "strange.weight" in error_of(open_checkpoint, tmp_path)
     checkpoint = open_checkpoint(tmp_path, drop_unknown=True)
     np.testing.assert_array_equal(checkpoint.tensors["lm_head.bias"], state["lm_head.decoder.bias"])
+    positions = state["roberta.embeddings.position_embeddings.weight"]
+    np.testing.assert_array_equal(checkpoint.tensors["embeddings.position_embeddings.weight"], positions)
     assert checkpoint.unknown == ["strange.weight"]
 
 

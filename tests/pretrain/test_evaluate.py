@@ -116,7 +116,7 @@ def test_evaluation_masks_are_never_trained_on(tiny_corpus, monkeypatch):
     assert min(step for _, step, _ in draws[1]) > OptimizerConfig().steps
 
 
-def test_every_stream_has_its_numbers(held_out):
+def test_every_stream_has_its_numbers(held_out, tiny_corpus):
     """A stream is a kind of evaluation and a language or a pair."""
     result = held_out.run()
     pairs = ["de-en", "en-fr"]
@@ -124,6 +124,9 @@ def test_every_stream_has_its_numbers(held_out):
     kinds |= dict.fromkeys(("tlm", "camlm", "btmlm", "retrieval", "candidates"), pairs)
     assert {kind: list(scores) for kind, scores in result.items()} == kinds
     assert held_out.run() == result  # the masks are the same at every evaluation
+    in_one_batch = HeldOutRun(tiny_corpus, run__eval_sequences=100, run__micro_batch_tokens=4096).run()
+    for language, scores in in_one_batch["mmlm"].items():
+        assert scores == pytest.approx(result["mmlm"][language], rel=1e-5)
     assert {len(layers) for layers in result["retrieval"].values()} == {3}  # the embeddings and two layers
     sizes = [len(held_out.corpus.held_out_parallel[pair]) for pair in (("de", "en"), ("en", "fr"))]
     assert list(result["candidates"].values()) == sizes

@@ -175,7 +175,7 @@ def test_a_step_that_no_process_may_leave_ends_before_it_is_abandoned():
     assert engine.step(make_micro_batches(0, 3), loss_that_asks(stop), stop, divisible=False) is None
     assert len(stop) == 3
     assert_equal_arrays(weights(engine), before)
-    assert not engine.step(micro_batches_of(0, 3), loss_of()).skipped
+    assert not engine.step(make_micro_batches(0, 3), make_loss()).skipped
 
 
 def loss_that_asks(stop: list):
