@@ -5,12 +5,11 @@ import shutil
 import subprocess
 import sys
 
-import pytest
-
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.utils.args import parse_options
 from tests.launching import ROOT, clean_environment
+from tests.toys import write_lines
 
 # Instead of Python: it writes its arguments as a line of JSON.
 RECORDER = f"""#!{sys.executable}
@@ -20,52 +19,38 @@ with open("lines.jsonl", "a") as file:
 """
 
 
-@pytest.fixture
-def started(tmp_path):
-    """The command lines that the script starts, in a copy of the repository's scripts."""
+def test_the_command_lines(tmp_path, monkeypatch):
+    """First XLM-R is converted, then each model is pre-trained and fine-tuned."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "python").write_text(RECORDER)
-    (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
-    (tmp_path / "output/ablation/exp0/xnli").mkdir(parents=True)
-    (tmp_path / "output/ablation/exp0/xnli/results.txt").write_text("mean  75.50")
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(RECORDER)
+    python.chmod(0o755)
+    results = tmp_path / "output/ablation/exp0/xnli/results.txt"
+    results.parent.mkdir(parents=True)
+    write_lines(results, ["mean  75.50"])
     script = ["sh", str(tmp_path / "scripts/base/ablation.sh"), "--optimizer.steps", "7"]
     environment = clean_environment(NPROC="2")
     shown = subprocess.run(script, check=True, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert shown.stdout.endswith("mean  75.50")
-    return [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
-
-
-def test_the_command_lines(started, monkeypatch):
-    """First XLM-R is converted, then each model is pre-trained and fine-tuned."""
+    assert shown.stdout.endswith("mean  75.50\n")
     monkeypatch.chdir(ROOT)
-    assert started[0] == [
-        "-m",
-        "ernie_m",
-        "convert",
-        "weights/xlm-roberta-base",
-        "output/ablation/exp0/encoder",
-        "--to",
-        "ernie-m",
-    ]
-    objectives = {}  # output of each pre-training -> its objectives
+    first, *lines = map(json.loads, (tmp_path / "lines.jsonl").read_text().splitlines())
+    encoders = [f"output/ablation/exp{number}/encoder" for number in range(6)]  # exp0 is XLM-R itself
+    assert first == ["-m", "ernie_m", "convert", "weights/xlm-roberta-base", encoders[0], "--to", "ernie-m"]
+    pretrained = {}  # output of each pre-training -> its objectives
     fine_tuned = []  # encoder and output of each fine-tuning
-    for line in started[1:]:
-        command = next(word for word in line if word.startswith("run_"))
-        arguments = line[line.index(command) + 1 :]
-        if command == "run_pretrain.py":
-            config = parse_options(PretrainConfig, arguments)
-            assert config.optimizer.steps == 7 and config.init.encoder == "weights/xlm-roberta-base"
-            objectives[config.run.output] = set(config.objectives.names)
+    for line in lines:
+        program = next(word for word in line if word.startswith("run_"))
+        flags = line[line.index(program) + 1 :]
+        if program == "run_pretrain.py":
+            config = parse_options(PretrainConfig, flags)
+            assert (config.optimizer.steps, config.init.encoder) == (7, "weights/xlm-roberta-base")
+            pretrained[f"{config.run.output}/encoder"] = {*config.objectives.names}
         else:
-            flags = parse_options(FinetuneFlags, arguments)
-            assert flags.random_seed == (1, 2, 3, 4, 5) and flags.do_test
+            flags = parse_options(FinetuneFlags, flags)
+            assert (flags.random_seed, flags.do_test) == ((1, 2, 3, 4, 5), True)
             fine_tuned.append((flags.init_pretraining_params, flags.checkpoints))
-    outputs = [f"output/ablation/exp{number}" for number in range(6)]
-    assert list(objectives) == outputs[1:]  # exp0 is XLM-R itself
-    assert objectives["output/ablation/exp5"] == {"mmlm", "tlm", "camlm", "btmlm"}
-    expected = []
-    for output in outputs:
-        expected.append((f"{output}/encoder", f"{output}/xnli"))
-        expected.append((f"{output}/encoder", f"{output}/conll"))
-    assert fine_tuned == expected
+    assert [*pretrained] == encoders[1:] and pretrained[encoders[5]] == {"mmlm", "tlm", "camlm", "btmlm"}
+    assert fine_tuned == [
+        (encoder, encoder.replace("encoder", task)) for encoder in encoders for task in ("xnli", "conll")
+    ]

@@ -51,17 +51,14 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_train_on_a_few_questions(trained):
-    """F1 and exact match are 100 on the training questions, and f1 selects the best step."""
-    results = read_json(trained / "out" / "results.json")
-    assert results["metric"] == "f1"
-    assert [table["title"].split(",")[0] for table in results["tables"]] == ["f1", "em"]
-    assert [table["mean"]["en"] for table in results["tables"]] == [100.0, 100.0]
-    assert results["selected"]["1"]["selected_by"] == 100.0
-
-
 def test_answers_and_candidates_stand_in_the_text(answer, trained, folder, tmp_path):
-    """They are there letter for letter. To a question that the model knows the best one is the gold one."""
+    """They are there letter for letter. To a question that the model knows the best one is the gold one.
+
+    So F1 and exact match, of which F1 selects the best step, are 100 on the training questions.
+    """
+    results = read_json(trained / "out" / "results.json")
+    scores = {table["title"].split(",")[0]: table["mean"]["en"] for table in results["tables"]}
+    assert (scores, results["selected"]["1"]["selected_by"]) == ({"f1": 100, "em": 100}, 100)
     answer(
         do_train="false",
         do_val="false",
@@ -97,8 +94,7 @@ def test_squads_rules_decide_the_scores(answer, trained, folder, tmp_path):
     (with_article,) = (gold for gold in answers if gold["text"].startswith("the "))
     with_article |= {"text": "port", "answer_start": with_article["answer_start"] + len("the  ")}
     for language in toys.LANGUAGES[:2]:
-        path = tmp_path / f"dev.{language}.json"
-        path.write_text(json.dumps(training), encoding="utf-8")
+        (tmp_path / f"dev.{language}.json").write_text(json.dumps(training), encoding="utf-8")
     flags = {
         "do_train": "false",
         "init_checkpoint": trained / "out/best",
@@ -191,17 +187,14 @@ def test_official_compat_trains_windows_without_the_answer(folder):
     batch = one_batch(task, path, "train")
     official_batch = one_batch(official_task, path, "train")
     has_no_answer = (official_batch.answers == 0).all(axis=1)
-    assert has_no_answer.any()
-    assert len(batch.answers) == (~has_no_answer).sum()
+    assert 0 < len(batch.answers) == (~has_no_answer).sum() < len(has_no_answer)
     assert official_batch.indices.tolist() == list(range(len(has_no_answer)))
     equal = dict.fromkeys(("start_logits", "end_logits"), np.zeros(official_batch.input_ids.shape))
     decoded = official_task.decode(official_batch, equal)
-    sizes = [(len(scores.start_logits), len(scores.end_logits)) for scores, _ in decoded]
     first_starts, behind_starts = official_batch.start_ranges.T
-    assert sizes == [*zip(behind_starts - first_starts, official_batch.ends - first_starts, strict=True)]
     assert (behind_starts < official_batch.ends).any()  # where an answer may end but not begin
-    ranked = official_task.rank(official_task.read(path, "train"), decoded)
-    assert np.allclose([sum(answer.probability for answer in answers) for answers in ranked], 1)
+    sizes = [(len(scores.start_logits), len(scores.end_logits)) for scores, _ in decoded]
+    assert sizes == [*zip(behind_starts - first_starts, official_batch.ends - first_starts, strict=True)]
     spans_of_windows = [spans for _, spans in decoded]
     assert {*np.concatenate([spans.last - spans.first for spans in spans_of_windows]).tolist()} == {0, 1, 2}
     # The [SEP] after the context is ranked: as the best start it takes the rank of a token.
@@ -239,6 +232,12 @@ def test_infer_language_from_file_name(answer, folder, tmp_path):
         answer(path.stem, max_steps=1, lang_map_config="", dev_set=path)
     (line,) = [line for line in read_log(tmp_path).splitlines() if "MLQA has rules" in line]
     assert " dev.json: " in line
+
+
+def test_cut_questions_are_counted(folder, caplog):
+    task = make_task(folder, max_query_length=3)
+    task.warn_if_truncated("dev.json", task.read(folder / "dev.de.json", "dev"))
+    assert "dev.json: 6 of 6 questions are truncated to 3 tokens (max_query_length)" in caplog.messages
 
 
 @pytest.mark.parametrize(("separators", "length", "expected"), [(1, 21, 9), (2, 21, 8), (1, 512, 64)])

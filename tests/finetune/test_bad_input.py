@@ -115,8 +115,7 @@ def test_bad_official_parameters_are_refused(refused, tmp_path):
     params = make_official(tmp_path, config, seed=1)
     (tmp_path / "ernie_config.json").write_text(json.dumps(config))
     options = {"ernie_config_path": tmp_path / "ernie_config.json", "init_pretraining_params": params}
-    as_fine_tuned = {"init_pretraining_params": None, "init_checkpoint": params}
-    line = refused(**(options | as_fine_tuned))
+    line = refused(**(options | {"init_pretraining_params": None, "init_checkpoint": params}))
     assert "not fine-tuned (it has no classifier)" in line
     (params / "encoder_layer_1_ffn_fc_0.b_0").unlink()
     assert "1 tensor missing: encoder.layers.1.linear1.bias" in refused(**options)

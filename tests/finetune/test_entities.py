@@ -11,7 +11,6 @@ from ernie_m.reader.files.official_tags import Sentence
 from ernie_m.reader.tag_schemes import find_entities
 from tests.helpers.conll import read_conll
 from tests.helpers.letters import Letters
-from tests.launching import error_of
 
 
 def scores(gold: str, predicted: str) -> MatchCounts:
@@ -64,8 +63,7 @@ def test_conlleval_on_600_sequences(data_dir):
     folder = data_dir / "ner" / "official-scores"
     sentences = read_conll(folder / "tagged.txt")
     gold = [sentence.gold for sentence in sentences]
-    predicted = [sentence.predicted for sentence in sentences]
-    computed = entity_scores(gold, predicted)
+    computed = entity_scores(gold, [sentence.predicted for sentence in sentences])
     output = (folder / "conlleval-output.txt").read_text()
     counts = re.search(r"with (\d+) phrases; found: (\d+) phrases; correct: (\d+)\.", output)
     assert list(computed) == [int(count) for count in counts.groups()]
@@ -89,20 +87,12 @@ def test_prediction_file_format(tmp_path):
 
     In the text U+0002 separates the words.
     """
-    tags = ["B-MISC", "I-MISC", "B-LOC", "I-LOC", "O"]
-    task = Tagging(Letters(), tags, max_seq_len=64)
+    task = Tagging(Letters(), ["B-MISC", "I-MISC", "B-LOC", "I-LOC", "O"], max_seq_len=64)
     rows = [Sentence("El\x02Niño", (4, 0)), Sentence("前\x02a b\x02\xa0", (2, 3, 4))]
     predictions = [np.array([4, 4]), np.array([2, 3, 4])]  # the id of each word's tag
     task.write(tmp_path / "a.txt", rows, predictions)
     text = "El O O\nNiño B-MISC O\n\n前 B-LOC B-LOC\na_b I-LOC I-LOC\n_ O O\n\n"
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == text
-    read = read_conll(tmp_path / "a.txt")
-    assert [list(sentence.words) for sentence in read] == [["El", "Niño"], ["前", "a_b", "_"]]
-    assert [list(sentence.gold) for sentence in read] == [["O", "B-MISC"], ["B-LOC", "I-LOC", "O"]]
-    without_gold = [sentence._replace(labels=None) for sentence in rows]
-    task.write(tmp_path / "b.txt", without_gold, predictions)
-    assert (tmp_path / "b.txt").read_text(encoding="utf-8").startswith("El O\nNiño O\n\n前 B-LOC\n")
-    first = read_conll(tmp_path / "b.txt")[0]
-    assert (first.words, first.gold, first.predicted) == (("El", "Niño"), None, ("O", "O"))
-    (tmp_path / "c.txt").write_bytes(text.encode() + "Niño B-LOC O\n".encode("latin-1"))
-    assert "c.txt, line 8: " in error_of(read_conll, tmp_path / "c.txt")
+    task.write(tmp_path / "b.txt", [sentence._replace(labels=None) for sentence in rows], predictions)
+    without_gold = "El O\nNiño O\n\n前 B-LOC\na_b I-LOC\n_ O\n\n"
+    assert (tmp_path / "b.txt").read_text(encoding="utf-8") == without_gold

@@ -13,7 +13,6 @@ from ernie_m.commands import convert, fit, predict, run_classifier
 from ernie_m.finetune import run_setup
 from ernie_m.fit import whole_model as finetune_model
 from ernie_m.model.tasks import CLASSIFICATION
-from ernie_m.reader.labels import write_indices
 from ernie_m.training.stop_requests import ShutdownHandler
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
@@ -138,23 +137,6 @@ def evaluated(model: str, table: str) -> float:
     call_main(run_classifier, as_flags({**flags, "checkpoints": "evaluation"}))
     (table_of_scores,) = json.loads(Path("evaluation/evaluation.json").read_text())["tables"]
     return table_of_scores["mean"]["avg"]
-
-
-def test_run_classifier_evaluates_a_head_and_trains_it_further(random_encoder, classify, tmp_path):
-    classifier = ernie_m.load(random_encoder).fit(TEXTS, LABELS, tmp_path / "kinds")
-    assert set(classifier.scores["by_label"]) == set(toys.NOUNS) and classifier.scores["rows"] == 30
-    lines = [f"{text}\t{label}" for text, label in zip(TEXTS, LABELS)]
-    toys.write_lines(tmp_path / "rows.tsv", ["text_a\tlabel", *lines])
-    answers = classifier.classify(TEXTS)
-    correct = [answer["label"] == label for answer, label in zip(answers, LABELS)]
-    assert evaluated("kinds", "rows.tsv") == pytest.approx(100 * np.mean(correct))
-    write_indices("labels.json", classifier.labels)
-    files = {"train_set": "rows.tsv", "dev_set": "rows.tsv", "label_map_config": "labels.json"}
-    others = dict.fromkeys(("ernie_config_path", "piece_model_path", "lang_map_config"))
-    classify(out="further", init_checkpoint="kinds", **files, **others)
-    settings = json.loads((tmp_path / "further/best/config.json").read_text())
-    assert settings["reading"]["pooling"] == "mean"
-    assert ernie_m.load("further/best").classify("the cat")[0]["label"] in toys.NOUNS
 
 
 def test_fit_regression_on_pairs(random_encoder, tmp_path):

@@ -37,8 +37,7 @@ def test_reject_config_with_other_num_attention_heads(random_encoder, tmp_path):
 
 def test_positions_that_were_never_trained(opened, caplog):
     """A warning names the first length with such positions, and not the length of the training itself."""
-    checkpoint = replace(opened.checkpoint, settings={TRAINED_LENGTH: 64})
-    of_64 = replace(opened, checkpoint=checkpoint)
+    of_64 = replace(opened, checkpoint=replace(opened.checkpoint, settings={TRAINED_LENGTH: 64}))
     with caplog.at_level(logging.WARNING):
         of_64.check_length(64)
         assert not caplog.messages

@@ -272,22 +272,23 @@ def test_scores_by_hand():
     """Of three a and one b, two a are found; b is given twice."""
     found = scored(["a", "a", "a", "b"], [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.1, 0.9]])
     measures = {"accuracy": 75, "macro_f1": 100 * (0.8 + 2 / 3) / 2}
-    assert found.measures() == pytest.approx(measures)
     most_frequent = {"accuracy": 75, "macro_f1": 100 * (6 / 7) / 2}  # in the same measures
-    assert found.majority_baseline().measures() == pytest.approx(most_frequent)
-    assert found.by_label()["b"] == pytest.approx({"rows": 1, "precision": 50, "recall": 100, "f1": 200 / 3})
+    by_label = {
+        "a": {"rows": 3, "precision": 100, "recall": 200 / 3, "f1": 80},
+        "b": {"rows": 1, "precision": 50, "recall": 100, "f1": 200 / 3},
+    }
     summary = found.summary()
-    assert summary["rows"] == 4 and summary["most_frequent"] == pytest.approx(most_frequent)
+    assert {name: pytest.approx(scores) for name, scores in summary.pop("by_label").items()} == by_label
+    assert summary.pop("most_frequent") == pytest.approx(most_frequent)
+    assert summary == pytest.approx({"rows": 4, "standard_error": 25, **measures})
     lines = [line.split() for line in found.text("t").splitlines()]
     assert ["t", "(4", "rows)", "75.0", "±", "25.0", "73.3"] in lines
     assert ["majority", "baseline", "75.0", "42.9"] in lines
-    assert "by_language" not in summary
 
 
 def test_several_labels_are_right_if_all_are():
     found = scored([["a"], ["a", "b"], []], [[0.9, 0.6], [0.9, 0.6], [0.4, 0.5]], MULTI_LABEL)
-    assert found.measures()["accuracy"] == pytest.approx(200 / 3)
-    assert found.by_label()["b"]["precision"] == 50
+    assert (found.measures()["accuracy"], found.by_label()["b"]["precision"]) == (pytest.approx(200 / 3), 50)
 
 
 def test_numbers_are_scored_by_correlations():
@@ -306,8 +307,7 @@ def test_scores_by_language(languages):
 
 
 def test_unknown_languages_are_separate_groups():
-    languages = ["zho_Hant", "zh-TW", "elvish", "Elvish", ""]
-    found = rows(["a", "b", "a", "b", "a"], languages=languages)
+    found = rows(["a", "b", "a", "b", "a"], languages=["zho_Hant", "zh-TW", "elvish", "Elvish", ""])
     assert found.languages.tolist() == ["zh-hant", "zh-hant", "elvish", "Elvish", ""]
     (said,) = found.find_issues()
     assert said.partition(": ")[2] == "Elvish, elvish"
@@ -315,8 +315,7 @@ def test_unknown_languages_are_separate_groups():
 
 def test_the_standard_error():
     """Of rows alone it is s / sqrt(n), with n - 1 in s; rows of a group are right or wrong together."""
-    random = np.random.default_rng(1)
-    right = random.random(60) < 0.7
+    right = np.random.default_rng(1).random(60) < 0.7
     outcomes = np.stack([right, ~right], axis=1)
     labels, texts = ["a"] * 60, [f"t {number}" for number in range(60)]
     like = rows(["a", "b"])

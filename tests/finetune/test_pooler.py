@@ -1,6 +1,7 @@
 """A start without a pooler: only a training that reads the pooler writes one, and only it warns of it."""
 
 import shutil
+from unittest import mock
 
 import numpy as np
 import paddle
@@ -8,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ernie_m.commands import run_classifier, run_mrc, run_retrieval
+from ernie_m.finetune.retrieval import run
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from tests import command_lines
 from tests.helpers.checkpoints import save_model
@@ -45,8 +47,7 @@ def test_labels(start, tmp_path, request, command, line, folder, reads_pooler, l
     flags = {"do_val": "false", "dev_set": None, "lang_map_config": None, "max_steps": 4, "save_steps": 2}
     flags |= {"init_pretraining_params": weights}
     call_main(command, line(folder, tmp_path / "out", **flags))
-    log = read_log(tmp_path)
-    assert ("initializing pooler randomly" in log) == (reads_pooler and bool(leave_out))
+    assert ("initializing pooler randomly" in read_log(tmp_path)) == (reads_pooler and bool(leave_out))
     written = load_file(tmp_path / "out" / "step_4" / "model.safetensors")
     assert ("pooler.dense.weight" in written) == (reads_pooler or not leave_out)
 
@@ -60,10 +61,13 @@ def test_labels(start, tmp_path, request, command, line, folder, reads_pooler, l
 
 @pytest.mark.parametrize("leave_out", [WITHOUT_POOLER, ()], ids=["without", "with"])
 @pytest.mark.parametrize("pooling", ["mean", "pooler"])
-def test_vectors(start, tmp_path, corpus, pooling, leave_out):
+def test_vectors(start, tmp_path, monkeypatch, corpus, pooling, leave_out):
     weights = start(corpus.parent / "config.json", leave_out)
     flags = {"init_pretraining_params": weights, "pooling": pooling}
+    make_encoder = mock.Mock(wraps=run.make_encoder)
+    monkeypatch.setattr(run, "make_encoder", make_encoder)
     call_main(run_retrieval, command_lines.retrieval(corpus, tmp_path / "out", **flags))
+    assert {call.args[4] for call in make_encoder.call_args_list} == {pooling}  # of the start and of the best
     log = read_log(tmp_path)
     assert ("initializing pooler randomly" in log) == (pooling == "pooler" and bool(leave_out))
     written = load_file(tmp_path / "out" / "best" / "model.safetensors")

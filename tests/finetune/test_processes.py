@@ -26,16 +26,15 @@ def dev_losses(folder):
     return [float(loss) for loss in losses_logged]
 
 
-def classification_and_retrieval(folder, data, corpus, pairs, processes):
+def classification_and_search(folder, data, pairs, processes):
     """The commands (script, folder to run it in, flags).
 
     The global batch is the same for any number of processes.
 
     Args:
-        folder: in it each command gets a folder: "classify", "train" and "search".
+        folder: in it each command gets a folder: "classify" and "search".
         data: where the toy is.
-        corpus: for "train", the training for retrieval.
-        pairs: the bitexts that "search" searches with the model of "train".
+        pairs: the bitexts that "search" searches with the model of "classify".
     """
     exact = {**EXACT, "ernie_config_path": data / "without_dropout.json", "batch_size": 8 // processes}
     tested = {"do_test": "true", "test_save": "predicted.%s", "metric": f"{folder}/my.py:right"}
@@ -52,22 +51,10 @@ def classification_and_retrieval(folder, data, corpus, pairs, processes):
         **exact,
         **tested,
     )
-    # Its batch is that of all processes, which encode 4 and 5 pairs.
-    train = command_lines.retrieval(
-        corpus,
-        "out",
-        dtype="float64",
-        ernie_config_path=corpus.parent / "without_dropout.json",
-        max_steps=4,
-        batch_size=9,
-        learning_rate=1e-3,
-        save_steps=100,
-        validation_steps=2,
-        skip_steps=1,
-    )
     search = as_flags(
         {
-            "init_pretraining_params": "../train/out/best",
+            "init_pretraining_params": "../classify/out/best",
+            "init_task": "classification",
             "pairs": pairs,
             "checkpoints": "out",
             "dtype": "float64",
@@ -77,7 +64,6 @@ def classification_and_retrieval(folder, data, corpus, pairs, processes):
     )
     commands = [
         ("run_classifier", folder / "classify", classify),
-        ("run_retrieval", folder / "train", train),
         ("run_retrieval", folder / "search", search),
     ]
     for _, directory, _ in commands:
@@ -86,7 +72,7 @@ def classification_and_retrieval(folder, data, corpus, pairs, processes):
 
 
 @pytest.mark.slow
-def test_classification_and_retrieval(tmp_path, corpus):
+def test_classification_and_search(tmp_path):
     """Losses, weights, evaluations, reports and predictions of two processes are those of one."""
     data = tmp_path / "data"
     pairs = tmp_path / "pairs"
@@ -100,15 +86,13 @@ def test_classification_and_retrieval(tmp_path, corpus):
             write_lines(pairs / f"{language}-en.{side}", [row.text_a for row in toys.labeled_texts(9, seed)])
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        start(tmp_path, classification_and_retrieval(folder, data, corpus, pairs, processes), processes)
+        start(tmp_path, classification_and_search(folder, data, pairs, processes), processes)
     single = tmp_path / "1"
     double = tmp_path / "2"
-    for task in ("classify", "train"):
-        assert losses(single / task) == pytest.approx(losses(double / task), abs=1e-9, rel=0), task
-        # A process knows the loss of the whole step, not only that of its share.
-        assert losses(double / task) == losses(double / task, rank=1), task
-        (path,) = (single / task / "out").glob("step_*/model.safetensors")
-        assert_close(path, double / path.relative_to(single))
+    assert losses(single / "classify") == pytest.approx(losses(double / "classify"), abs=1e-9, rel=0)
+    # A process knows the loss of the whole step, not only that of its share.
+    assert losses(double / "classify") == losses(double / "classify", rank=1)
+    assert_close(*(folder / "classify/out/step_8/model.safetensors" for folder in (single, double)))
     for report in ("classify/out/results.json", "search/out/retrieval.json"):
         expected = json.loads((single / report).read_text())
         assert json.loads((double / report).read_text())["tables"] == expected["tables"], report

@@ -65,16 +65,14 @@ def test_the_loss_is_the_mean_squared_error(folder):
     logits = paddle.to_tensor([[1.0], [2.0]])
     total, _, count = task.loss_and_counts(LabeledBatch(None, targets), {"logits": logits})
     assert (float(total), count) == (2.5**2 + 0.25**2, 2)
-    batch_of_classes = TextFeaturizer(tokenizer, 16).collate(features, np.arange(2), 2)
-    assert batch_of_classes.labels.dtype == np.int64
+    assert TextFeaturizer(tokenizer, 16).collate(features, np.arange(2), 2).labels.dtype == np.int64
 
 
 def test_it_learns_and_predicts(regress, refusal, folder, tmp_path, capsys):
     test_files = {"do_test": "true", "test_set": f"{folder}/dev.%s.tsv", "test_save": f"{tmp_path}/%s"}
     results = regress(**command_lines.LEARNS, **test_files, random_seed=5)  # of 22 seeds 9 stay below 70
     assert results["metric"] == "pearson"
-    titles = [table["title"].split(",")[0] for table in results["tables"]]
-    assert titles == ["pearson", "spearman"]
+    assert [table["title"].split(",")[0] for table in results["tables"]] == ["pearson", "spearman"]
     (path,) = tmp_path.glob("en.*")
     predicted = [float(line.split("\t")[1]) for line in path.read_text().splitlines()]
     labels = [example.label for example in read_classification(folder / "dev.en.tsv", regression=True)]

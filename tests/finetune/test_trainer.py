@@ -83,11 +83,8 @@ def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
     assert languages == [(language, language) for language in toys.LANGUAGES] * 10
     ends_of_epochs = [(int(epoch), int(step)) for _, _, _, epoch, step in evaluations[:: len(toys.LANGUAGES)]]
     assert ends_of_epochs == [(epoch, 12 * (epoch + 1)) for epoch in range(10)]  # 96 examples in batches of 8
-    progress = r"epoch: 0, progress: 32/96, step: 4/120, ave loss: \d\.\d+, ave acc: \d\.\d+, lr: "
-    assert re.search(progress, log)
-    assert "[dev evaluation] ave loss: 0.000000" not in log
-    losses = [float(loss) for loss in re.findall(r"step: \d+/120, ave loss: (\d+\.\d+), ", log)]
-    assert 0.8 < losses[0] < 1.4  # a mean, early in training: log 3 is 1.1
+    progress = r"epoch: 0, progress: 32/96, step: 4/120, ave loss: (\d\.\d+), ave acc: \d\.\d+, lr: "
+    assert 0.8 < float(re.search(progress, log)[1]) < 1.4  # a mean, before it has learned much: log 3 is 1.1
     assert "no --init_pretraining_params: " in log
     card = (tmp_path / "out" / "best" / "README.md").read_text()
     assert "Seed: 1" in card and "100.00" in card and "run_classifier" in card
@@ -96,8 +93,6 @@ def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
     rows = Counter(row.label for row in toys.labeled_texts(31, seed=20))
     share = results["tables"][0]["majority baseline"]["en"]
     assert share == pytest.approx(100 * max(rows.values()) / 31)
-    config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
-    assert (config["task"], config["labels"]) == ("classification", ["animal", "drink", "tool"])
 
 
 # step -> pattern -> language -> accuracy, for evaluations that do not look at the model. On dev, English
@@ -152,39 +147,32 @@ def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
 
 def test_the_last_step_is_reported_where_nothing_selects(classify, tmp_path):
     """Dev files are scored once, at the end; the weights are those of the last step."""
-    results = classify(epoch=2, validation_steps=5, select_on="last")
-    assert results["selected"]["1"]["step"] == 24
-    log = read_log(tmp_path)
-    assert log.count("[dev evaluation]") == len(toys.LANGUAGES)
+    assert classify(epoch=2, validation_steps=5, select_on="last")["selected"]["1"]["step"] == 24
+    assert read_log(tmp_path).count("[dev evaluation]") == len(toys.LANGUAGES)
     assert_same_weights(tmp_path / "out" / "best", tmp_path / "out" / "step_24")
 
 
 def test_several_seeds_run_in_turn_and_equal_single_runs(classify, toy_folder, tmp_path):
-    """Each seed has predictions of its own, and the table has their mean and deviation."""
+    """Each seed has predictions of its own."""
     tested = {"do_test": "true", "test_set": f"{toy_folder}/test.%s.tsv", "test_save": "t.%s.tsv"}
     results = classify(random_seed="3,4", epoch=1, **tested)
     alone = classify(out="alone", random_seed=4, epoch=1)
     for seed in (3, 4):
         assert len(list(tmp_path.glob(f"t.*.tsv.seed_{seed}.*[0-9]"))) == len(toys.LANGUAGES)
     assert_same_weights(tmp_path / "out" / "seed_4" / "step_12", tmp_path / "alone" / "step_12")
-    table = results["tables"][0]
-    assert list(table["seeds"]) == ["3", "4"]
-    assert table["seeds"]["4"] == alone["tables"][0]["seeds"]["4"]
-    averages = [table["seeds"][seed]["avg"] for seed in ("3", "4")]
-    assert table["mean"]["avg"] == pytest.approx(np.mean(averages))
-    assert table["deviation"]["avg"] == pytest.approx(np.std(averages, ddof=1))
+    seeds = results["tables"][0]["seeds"]
+    assert list(seeds) == ["3", "4"] and seeds["4"] == alone["tables"][0]["seeds"]["4"]
 
 
 @pytest.mark.parametrize("in_tokens", ["false", "true"])
 def test_resume_is_bit_identical(classify, tmp_path, in_tokens):
     """Dropout is on. The second run resumes from step 10, within the first of two epochs."""
-    options = {"save_steps": 10, "validation_steps": 6, "keep_checkpoints": 9, "in_tokens": in_tokens}
-    options["max_steps"] = 24 if in_tokens == "true" else 16
+    options = {"save_steps": 10, "validation_steps": 6, "keep_checkpoints": 9, "max_steps": 16}
     if in_tokens == "true":
-        options |= {"batch_size": 100, "max_seq_len": 40}
+        options |= {"in_tokens": in_tokens, "batch_size": 100, "max_seq_len": 40}
     straight = classify(**options)
     folder = tmp_path / "out"
-    last = max(folder.glob("step_*"), key=lambda path: int(path.name.removeprefix("step_"))).name
+    last = "step_16"
     resumed = classify(out="again", init_checkpoint=folder / "step_10", **options)
     assert not (tmp_path / "again" / "step_10").exists()
     assert_same_weights(folder / last, tmp_path / "again" / last)
@@ -208,8 +196,7 @@ def test_max_steps_ends_the_run_and_its_schedule(classify, toy_folder, tmp_path)
     }
     classify(max_steps=6, skip_steps=1, warmup_proportion=0.5, learning_rate=peak, **tests)
     assert sorted(path.name for path in tmp_path.glob("t.*")) == ["t.de.0.6", "t.en.0.6", "t.fr.0.6"]
-    log = read_log(tmp_path)
-    learning_rates = [float(expected_lr) for expected_lr in re.findall(r"lr: (\S+),", log)]
+    learning_rates = [float(rate) for rate in re.findall(r"lr: (\S+),", read_log(tmp_path))]
     expected = [0, peak / 3, peak * 2 / 3, peak * 3 / 6, peak * 2 / 6, peak / 6]
     assert learning_rates == pytest.approx(expected, rel=1e-3)  # they are logged with 4 digits
     assert (tmp_path / "out" / "step_6").is_dir()
@@ -217,9 +204,8 @@ def test_max_steps_ends_the_run_and_its_schedule(classify, toy_folder, tmp_path)
 
 def test_gradient_accumulation_equals_one_large_batch(classify, toy_folder, tmp_path):
     """In float64 without dropout, a batch of 8 gives the same weights as 4 micro-batches of 2."""
-    config = json.loads((toy_folder / "ernie_config.json").read_text())
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    without_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (tmp_path / "config.json").write_text(json.dumps(toys.TASK_CONFIG | without_dropout))
     options = {"ernie_config_path": tmp_path / "config.json", "dtype": "float64", "max_steps": 4}
     options |= {"do_val": "false", "dev_set": "absent.tsv", "test_set": "absent.tsv", "warmup_proportion": 0}
     classify(**options)
