@@ -16,11 +16,7 @@ SECONDS = 60  # the longest wait
 
 def find() -> str | None:
     """The path of a Chromium on this machine, if there is one."""
-    for name in NAMES:
-        path = shutil.which(name)
-        if path:
-            return path
-    return None
+    return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Browser:

@@ -25,8 +25,7 @@ def models(tmp_path_factory):
 def write_means(folder: Path, languages: Sequence[str]) -> None:
     """Write made-up means of languages into a model's folder; they change which texts are near."""
     random = np.random.default_rng(5)
-    shape = (len(languages), toys.LAYERS + 1, toys.HIDDEN_SIZE)
-    means = random.normal(size=shape).astype(np.float32)
+    means = random.normal(size=(len(languages), toys.LAYERS + 1, toys.HIDDEN_SIZE)).astype(np.float32)
     safetensors.write(folder / LANGUAGE_MEANS, dict(zip(languages, means)))
 
 

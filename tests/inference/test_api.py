@@ -103,24 +103,27 @@ def test_what_is_wrong_is_named(client, path, body, param):
     assert param in error["message"] and "\n" not in error["message"]
 
 
-def test_a_missing_header(client):
+@pytest.mark.parametrize(
+    ("method", "path", "status", "named"),
+    [
+        ("POST", "/v1/embeddings", 400, "Content-Type: application/json"),
+        ("GET", "/v1/embeddings", 405, ""),
+        ("POST", "/v1/embeddings/", 404, "/v1/embeddings"),
+        ("GET", "/v1/models/x", 404, ""),
+        ("GET", "/v1/x", 404, "/v1/embeddings"),
+        ("GET", "/embed", 404, "/v1/embeddings"),  # of TEI
+    ],
+)
+def test_a_header_a_model_or_a_path_that_is_not_there(client, method, path, status, named):
+    """The answer names the paths that there are."""
     headers = {"Content-Type": "text/plain"}
-    response = client.post("/v1/embeddings", content='{"input": "a"}', headers=headers)
-    assert (
-        response.status_code == 400
-        and "Content-Type: application/json" in response.json()["error"]["message"]
-    )
+    response = client.request(method, path, content='{"input": "a"}', headers=headers, follow_redirects=False)
+    error = response.json()["error"]
+    assert (response.status_code, error["type"]) == (status, "invalid_request_error")
+    assert named in error["message"]
 
 
-def test_a_model_and_a_path_that_are_not_there(client):
-    """Of TEI's routes, the answer names those that there are."""
-    for path in ("/v1/models/x", "/v1/x", "/embed"):
-        response = client.get(path)
-        assert response.status_code == 404 and response.json()["error"]["type"] == "invalid_request_error"
-    assert "/v1/embeddings" in response.json()["error"]["message"]
-    response = client.get("/v1/embeddings")
-    assert response.status_code == 405 and response.json()["error"]["type"] == "invalid_request_error"
-    assert client.post("/v1/embeddings/", json={"input": "a"}, follow_redirects=False).status_code == 404
+def test_the_head_of_the_health_page(client):
     assert client.head("/health").status_code == 200
 
 
@@ -139,32 +142,23 @@ def ranking(ranker):
         yield opened
 
 
-def predict_scores(ranker, query, texts):
-    predictor = make_predictor("regression", ranker)
-    return np.array(predictor.predictions(predictor.task.encode([Example(query, text) for text in texts])))
-
-
-def test_equal_documents_stay_in_their_order(ranking):
-    asked = {"query": TEXTS[0], "documents": ["a", *["mo"] * 6]}
-    results = ranking.post("/v1/rerank", json=asked).json()["results"]
-    assert len({result["relevance_score"] for result in results}) < 7
-    assert results == sorted(results, key=lambda result: (-result["relevance_score"], result["index"]))
-
-
 def test_reranking(ranking, ranker):
-    """The best first, with scores between 0 and 1."""
-    scores = predict_scores(ranker, TEXTS[0], TEXTS[1:])
-    order = np.argsort(-scores).tolist()
-    asked = {"query": TEXTS[0], "documents": TEXTS[1:], "top_n": 3, "model": "any", "return_documents": True}
+    """The best first, equal ones in their order, with scores between 0 and 1."""
+    documents = [TEXTS[1], *TEXTS[1:]]
+    predictor = make_predictor("regression", ranker)
+    features = predictor.task.encode([Example(TEXTS[0], text) for text in documents])
+    scores = 1 / (1 + np.exp(-np.array(predictor.predictions(features))))
+    asked = {"query": TEXTS[0], "documents": documents, "top_n": 19, "model": "any", "return_documents": True}
     response = ranking.post("/v1/rerank", json=asked).json()
-    assert [result["index"] for result in response["results"]] == order[:3]
-    assert [result["document"]["text"] for result in response["results"]] == [TEXTS[1 + n] for n in order[:3]]
-    features = make_predictor("regression", ranker).task.encode(
-        [Example(TEXTS[0], text) for text in TEXTS[1:]]
-    )
     assert response["usage"]["total_tokens"] == sum(len(feature.ids) for feature in features)
-    found = [result["relevance_score"] for result in response["results"]]
-    np.testing.assert_allclose(found, 1 / (1 + np.exp(-scores[order[:3]])), atol=1e-6)
+    assert response["results"] == [
+        {
+            "index": number,
+            "relevance_score": pytest.approx(scores[number], abs=1e-6),
+            "document": {"text": documents[number]},
+        }
+        for number in np.argsort(-scores, kind="stable").tolist()[:19]
+    ]
     assert ranking.get("/v1/models").json()["data"][0]["id"] == ranker.name
 
 
@@ -185,9 +179,12 @@ def test_reranking(ranking, ranker):
 def test_wrong_requests_for_scores(ranking, body, param):
     response = ranking.post("/v1/rerank", json=body)
     assert response.status_code == 400 and response.json()["error"]["param"] == param
-    for truncate in ({}, {"truncate": None}):  # None: as if it were not there
-        asked = {"query": "a", "documents": ["a", LONG], **truncate}
-        assert ranking.post("/v1/rerank", json=asked).status_code == 200
+
+
+@pytest.mark.parametrize("truncate", [{}, {"truncate": None}])  # None: as if it were not there
+def test_long_documents_are_cut(ranking, truncate):
+    asked = {"query": "a", "documents": ["a", LONG], **truncate}
+    assert ranking.post("/v1/rerank", json=asked).status_code == 200
 
 
 def test_task_requests_with_several_texts(models):

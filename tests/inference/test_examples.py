@@ -41,8 +41,7 @@ def test_the_estimator(models):
     fitted = clone(classifier).fit(texts, labels)
     assert fitted is not classifier and fitted.layer is None
     predictions = ernie_m.load(models / "encode").fit(texts, labels).classify(texts)
-    probabilities = fitted.predict_proba(texts)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(fitted.predict_proba(texts).sum(axis=1), 1, atol=1e-5)
     assert fitted.predict(texts).tolist() == [prediction["label"] for prediction in predictions]
     search = GridSearchCV(classifier, {"layer": [1, 2]}, cv=2).fit(texts, labels)
     assert search.best_params_["layer"] in (1, 2)

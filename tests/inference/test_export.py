@@ -13,8 +13,10 @@ import onnx
 import paddle
 import pytest
 
-from ernie_m.commands import convert, predict
+from ernie_m.commands import predict
 from ernie_m.inference import encoder_graph, engines
+from ernie_m.inference.encode_vector import open_encoder
+from ernie_m.inference.encode_vector_args import EncodeVectorFlags
 from ernie_m.inference.engines import FILES, WEIGHTS_FILES, OnnxEngine, encoder_engine, onnx_engine
 from ernie_m.inference.export import largest_difference, random_rows, run_all
 from ernie_m.inference.export_onnx import write_onnx
@@ -128,7 +130,9 @@ def test_encode_vector_writes_the_same_files(models, model_folder, encode_texts,
 def test_export_files_and_report(model_folder, target, kind):
     """Files have other words for a task than --task."""
     folder = model_folder(kind, target)
-    task = TASK_OF[kind]
+    if target == "onnx":
+        graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+        assert graph.name == f"ernie_m_{NAMES_IN_FILES[kind]}"
     names = {"README.md", "config.json", "manifest.json", "piece.model", "vocab.txt"}
     assert {path.name for path in folder.iterdir()} == names | {
         FILES[target],
@@ -140,7 +144,7 @@ def test_export_files_and_report(model_folder, target, kind):
     assert report == {
         "task": NAMES_IN_FILES[kind],
         "layer": 2,
-        "outputs": [*TASKS[task].outputs],
+        "outputs": [*TASKS[TASK_OF[kind]].outputs],
         "has_pooler": True,
         "checked_on": "64 random sequences",
         "engines": {},
@@ -202,19 +206,15 @@ def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, 
         ({"model": "encode", "task": "classification"}, "task classification "),
         ({"layer": "1"}, "--layer 1 "),
         ({"model": "nowhere"}, "nowhere: "),
+        ({"model": "exported"}, "/tag is an export"),
     ],
 )
-def test_bad_flags(models, tmp_path, refused, changes, message):
+def test_bad_flags(models, exported, tmp_path, refused, changes, message):
     flags = {"model": "classify"} | changes
     model = flags.pop("model")
-    line = refused(lambda: run_export(models / model, tmp_path / "out", **flags))
-    assert message in line
+    folder = exported / "tag" if model == "exported" else models / model
+    assert message in refused(lambda: run_export(folder, tmp_path / "out", **flags))
     assert not (tmp_path / "out").exists()
-
-
-def test_an_export_is_not_exported(exported, tmp_path, refused):
-    line = refused(lambda: run_export(exported / "tag", tmp_path / "out"))
-    assert f"--model {exported / 'tag'} " in line and "checkpoint" in line
 
 
 def test_the_current_folder_cannot_be_replaced(models, tmp_path, refused, monkeypatch):
@@ -239,16 +239,12 @@ def test_a_home_that_cannot_be_written(models, tmp_path, monkeypatch, refused):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_does_not_replace_other_folders(models, tmp_path, refused):
+def test_export_does_not_delete_other_files(models, tmp_path, refused):
+    """An export replaces the earlier one, of either form, and nothing else: no model with weights."""
     shutil.copytree(models / "tag", tmp_path / "with_graph")
     (tmp_path / "with_graph/model.onnx").write_bytes(b"")
     line = refused(lambda: run_export(models / "tag", tmp_path / "with_graph"))
     assert f"--output {tmp_path / 'with_graph'} " in line
-    assert (tmp_path / "with_graph/model.safetensors").is_file()
-
-
-def test_export_does_not_delete_other_files(models, tmp_path, refused):
-    """An export replaces the earlier one, of either format."""
     run_export(models / "classify", tmp_path / "out")
     (tmp_path / "out/inference.json").touch()
     run_export(models / "encode", tmp_path / "out")
@@ -316,15 +312,6 @@ def test_reject_config_with_another_width(exported):
     wider = dataclasses.replace(loaded.config, hidden_size=2 * loaded.config.hidden_size)
     encoder = GraphEncoder(loaded.engine("embedding"), wider, "mean_without_special", toys.LAYERS)
     assert "config.json: hidden_size" in error_of(encoder.vectors, [[0, 5, 2]])
-
-
-@pytest.mark.parametrize("kind", TASK_OF)
-def test_what_files_call_a_task(models, exported, tmp_path, kind):
-    graph = onnx.load(exported / kind / "model.onnx", load_external_data=False).graph
-    assert graph.name == f"ernie_m_{NAMES_IN_FILES[kind]}"
-    convert.main([str(models / kind), str(tmp_path / "converted")])
-    head = json.loads((tmp_path / "converted" / "config.json").read_text()).get("head")
-    assert head == (None if kind == "encode" else NAMES_IN_FILES[kind])
 
 
 def test_engines_that_are_not_there(models, model_folder):
@@ -427,17 +414,16 @@ def test_encode_vector_needs_the_pooler(exported, encode_texts, tmp_path, refuse
 
 
 def test_encode_vector_uses_the_exported_layer(exported, encode_texts, tmp_path, refused):
-    """It is not asked for another layer unless --layer names one."""
+    """It is not asked for another layer unless --layer names one; a text is cut to the room of the export."""
     settings = json.loads((exported / "encode/config.json").read_text(encoding="utf-8"))
     folder = changed_copy(exported / "encode", tmp_path / "copy", export=settings["export"] | {"layer": 1})
-    assert len(encode_texts(["mo"], folder, "named", layer=1)["vectors"]) == 1
-    assert len(encode_texts(["mo"], folder, "default")["vectors"]) == 1
+    text = ["bado kani " * 99]
+    named, default = (
+        encode_texts(text, folder, f"cut{length}", max_seq_len=length, layer=layer)["vectors"]
+        for length, layer in ((toys.LONGEST, 1), ("", None))
+    )
+    np.testing.assert_array_equal(named, default)
     assert f"{folder}" in refused(lambda: encode_texts(["mo"], folder, layer=2))
-
-
-def test_max_seq_len_defaults_to_the_exported_one(exported, encode_texts):
-    """encode_vector.py cuts a text of more tokens to the model's maximum length."""
-    long_text = ["bado kani " * 99]
-    by_default = encode_texts(long_text, exported / "encode", "default", max_seq_len="")
-    longest = encode_texts(long_text, exported / "encode", "longest")
-    np.testing.assert_array_equal(by_default["vectors"], longest["vectors"])
+    weights = {"data_set": "-", "init_pretraining_params": str(folder)}
+    shorter = EncodeVectorFlags(**weights, vectors="mean", max_seq_len=9)
+    assert open_encoder(shorter)[0].max_seq_len == 9  # a default below the room stays

@@ -139,24 +139,25 @@ def test_what_is_refused(models, ask, refused, tmp_path):
         flags = {"task": "search", "model": models / "encode", "index": folder} | changes
         assert location in refused(lambda flags=flags: ask([{"text": "mo"}], **flags))
     model = ernie_m.load(models / "encode")
-    assert f"{folder}: " in error_of(model.index, folder=folder, layer=1)
-    assert f"{folder}: " in error_of(model.index, TEXTS[:3], folder)
-    assert "the corpus is empty" in error_of(model.index, [])
-    assert "text 2 of 2 (index 1): " in error_of(model.index, ["mo", ""])
-    assert "index: missing corpus" in error_of(model.index)
-    assert "invalid center_by_language 'de' " in error_of(model.index, TEXTS, center_by_language="de")
+    for options, location in (
+        ({"folder": folder, "layer": 1}, f"{folder}: "),
+        ({"corpus": TEXTS[:3], "folder": folder}, f"{folder}: "),
+        ({"corpus": []}, "the corpus is empty"),
+        ({"corpus": ["mo", ""]}, "text 2 of 2 (index 1): "),
+        ({}, "index: missing corpus"),
+        ({"corpus": TEXTS, "center_by_language": "de"}, "invalid center_by_language 'de' "),
+    ):
+        assert location in error_of(model.index, **options)
     assert "top_k 0 " in error_of(model.index(TEXTS).search, "mo", top_k=0)
 
 
-def array_bytes(array):
-    """What a .npy file of an array contains."""
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
 def change_array(change):
-    return lambda content: array_bytes(change(np.load(io.BytesIO(content))))
+    def changed(content):
+        file = io.BytesIO()
+        np.save(file, change(np.load(io.BytesIO(content))))
+        return file.getvalue()
+
+    return changed
 
 
 def change_facts(change):

@@ -143,14 +143,18 @@ def test_summary(case):
     assert labeled.summary() == lines
 
 
-def test_several_labels_are_as_sure_as_all_decisions_together():
-    """A row is right if all are: three decisions of 0.7 are less sure than one of 0.6 next to two of 0.99."""
-    one, three = (
-        {"labels": [], "probabilities": dict(zip("abc", row))} for row in ([0.4, 0.01, 0.01], [0.3] * 3)
-    )
-    assert compute_confidence(three) == pytest.approx(0.343) and compute_confidence(
-        three
-    ) < compute_confidence(one)
+@pytest.mark.parametrize(
+    ("prediction", "expected"),
+    [
+        # A row is right if all are: three decisions of 0.7 are less sure than one of 0.6 beside two of 0.99.
+        ({"labels": [], "probabilities": {"a": 0.3, "b": 0.3, "c": 0.3}}, 0.343),
+        ({"labels": [], "probabilities": {"a": 0.4, "b": 0.01, "c": 0.01}}, 0.6 * 0.99**2),
+        ({"label": "b", "probabilities": {"a": 0.3, "b": 0.7}}, 0.7),
+        ({"answer": "a", "probability": 0.2}, 0.2),
+    ],
+)
+def test_confidence(prediction, expected):
+    assert compute_confidence(prediction) == pytest.approx(expected)
 
 
 # Rows of the columns id, a, a, (no name) and predicted_label, and their predictions.

@@ -1,8 +1,9 @@
 """ernie-m mine_pairs: hidden pairs are found, thresholds, centering, bad input."""
 
+import json
 import random
 import sys
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -22,14 +23,8 @@ from tests.toys import sentences, write_lines
 PAIRS = 40
 
 
-class MinedRow(NamedTuple):
-    """A line of pairs.tsv, and the same line of scores.tsv. The lines of the texts are counted from 1."""
-
-    source: str
-    translation: str
-    score: float
-    source_line: int
-    target_line: int
+# A line of pairs.tsv, and the same line of scores.tsv. The lines of the texts are counted from 1.
+MinedRow = namedtuple("MinedRow", "source translation score source_line target_line")
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +63,11 @@ def run_mining(texts, models, tmp_path, monkeypatch):
             "output": tmp_path / output,
         } | flags
         call_main(mine_pairs, as_flags(flags))
-        rows = []
-        pairs = read_lines(tmp_path / output / "pairs.tsv")
-        scores = read_lines(tmp_path / output / "scores.tsv")
-        for pair, score_line in zip(pairs, scores, strict=True):
-            source, translation = pair.split("\t")
-            score, source_line, target_line = score_line.split("\t")
-            rows.append(MinedRow(source, translation, float(score), int(source_line), int(target_line)))
-        return rows
+        pairs, scores = (read_lines(tmp_path / output / f"{name}.tsv") for name in ("pairs", "scores"))
+        return [
+            MinedRow(*pair.split("\t"), *map(json.loads, cells.split("\t")))
+            for pair, cells in zip(pairs, scores, strict=True)
+        ]
 
     return call
 
@@ -113,16 +105,19 @@ def test_mined_pairs_equal_brute_force(run_mining, texts, vectors):
     rows = run_mining()
     expected = mined_from(*vectors)
     # Of the 104 lines of de.txt, from 0, line 100 is blank, and 101 and 102 are equal to earlier ones. They
-    # have no embeddings. Of the 121 lines of en.txt, line 0 is blank.
-    distinct = [number for number in range(104) if number not in (100, 101, 102)]
-    assert [row.source_line - 1 for row in rows] == [distinct[number] for number in expected.sources]
-    assert [row.target_line - 2 for row in rows] == expected.targets.tolist()
-    np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
-    source_lines = read_lines(texts / "de.txt")
-    target_lines = read_lines(texts / "en.txt")
-    for row in rows:
-        assert row.source == source_lines[row.source_line - 1].replace("\t", " ")
-        assert row.translation == target_lines[row.target_line - 1]
+    # have no vectors. Of the 121 lines of en.txt, line 0 is blank.
+    distinct = np.delete(np.arange(104), (100, 101, 102))
+    source_lines, target_lines = (read_lines(texts / name) for name in ("de.txt", "en.txt"))
+    assert rows == [
+        (
+            source_lines[distinct[source]].replace("\t", " "),
+            target_lines[1 + target],
+            pytest.approx(score, abs=1e-6),
+            1 + distinct[source],
+            2 + target,
+        )
+        for source, target, score in zip(expected.sources, expected.targets, expected.scores, strict=True)
+    ]
     hidden = sum(row.source.removesuffix("the") == row.translation.removesuffix("a") for row in rows)
     assert PAIRS / 2 < hidden < len(rows)
     above = [row for row in rows if row.score >= 1.05]

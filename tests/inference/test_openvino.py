@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import ernie_m
 from ernie_m.inference import engines
@@ -147,16 +148,6 @@ def test_heads_and_embeddings_share_an_encoder(models):
     assert encoders[0] is encoders[1] is base.loaded.engine("embedding")
 
 
-def test_search_an_index_with_another_engine(models, tmp_path):
-    found = []
-    for engine in ("openvino", "paddle-eager"):
-        model = ernie_m.load(models / "encode", engine=engine)
-        index = model.index(None if found else TEXTS, folder=tmp_path / "index")
-        found.append(index.search(TEXTS[0], top_k=3))
-    for ours, theirs in zip(*found, strict=True):
-        assert ours["line"] == theirs["line"] and ours["score"] == pytest.approx(theirs["score"], abs=1e-6)
-
-
 def test_without_it_paddle_predicts(models, monkeypatch, caplog):
     """The log says once what to install."""
     expected = ernie_m.load(models / "encode").encode(TEXTS)
@@ -193,3 +184,11 @@ def test_truncated_weights_and_a_lost_tensor(models, tmp_path):
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-40])
     for call in (load, lambda folder: model.encode(TEXTS)):
         assert error_of(call, folder).startswith(f"{folder / WEIGHTS}: ")
+
+
+def test_weights_that_are_missing(models, tmp_path):
+    folder = changed_copy(models / "encode", tmp_path / "copy")
+    weights = load_file(folder / WEIGHTS)
+    del weights["encoder.layers.1.linear2.bias"]
+    save_file(weights, folder / WEIGHTS)
+    assert "encoder.layers.1.linear2.bias" in error_of(load, folder, engine="openvino")

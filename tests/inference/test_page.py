@@ -7,7 +7,6 @@ import shutil
 import pytest
 
 from ernie_m.inference.server.middleware import LONGEST_BODY
-from tests.helpers.checkpoints import changed_copy, stored
 from tests.inference import browser
 from tests.inference.conftest import write_means
 from tests.inference.served import ask, serving
@@ -89,8 +88,7 @@ def test_demo_opens_with_an_example_search(page):
         "[...document.querySelectorAll('#panel-search .examples button')].map(element => element.title)"
     )
     arabic = min([*TEXTS[:15], ARABIC], key=len)  # the shortest line of each language
-    french = min(TEXTS[15:], key=len)
-    assert examples == [arabic, french]
+    assert examples == [arabic, min(TEXTS[15:], key=len)]
     assert page.value("document.querySelector('#search-text').value") == arabic
     assert get_texts(page, "#panel-search .sentence")[0] == arabic
     command = get_texts(page, "footer code")[0]
@@ -195,25 +193,6 @@ def test_unknown_words_are_told(page):
         assert get_texts(page, f"#panel-{task} .unknown")[0].startswith("2 words are unknown"), task
     ask_page(page, "classification", text_a="bado kani", text_b="")
     assert get_texts(page, "#panel-classification .unknown") == []
-
-
-def test_demo_shows_the_fields_a_classifier_expects(page, models, tmp_path):
-    for pairs in (False, True):
-        model = changed_copy(
-            models / "classify", tmp_path / str(pairs), labels=["a", "b", "c"], reading=stored(pairs=pairs)
-        )
-        with serving("--model", str(model)) as (address, _):
-            page.open(address)
-            page.wait_for("document.querySelectorAll('[role=tab]').length")
-            page.click("#tab-classification")
-            page.click("#panel-classification .examples button")
-            answered(page, "classification")
-            second = "document.querySelector('#classification-text_b')"
-            if not pairs:
-                assert page.value(f"{second} === null")
-                continue
-            assert page.value(f"{second}.value") and page.value(f"{second}.placeholder")
-            assert not page.value(f"{second}.closest('label').textContent").endswith("(optional)")
 
 
 def test_a_request_that_is_refused(page):

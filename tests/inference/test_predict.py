@@ -127,8 +127,7 @@ def test_tags_as_in_training(models, tmp_path, preprocessing):
         )
     # The same weights without a "reading" in config.json decide by the default, "first".
     tags_by_default = predict_tags(make_predictor("token-classification", load(models / "tag")), word_lists)
-    is_default = preprocessing == {"label_pieces": "first"}
-    assert (tags_by_default == expected) is is_default
+    assert (tags_by_default == expected) is (preprocessing == {"label_pieces": "first"})
 
 
 def predict_tags(task, word_lists):
@@ -326,8 +325,7 @@ def test_mark_truncated_texts(models, ask, caplog):
     texts = [*TEXTS, "bado " * 90]
     predictions = ask([{"text": text} for text in texts], task="embedding", model=models / "encode")
     assert [prediction.get("truncated") for prediction in predictions] == [None] * len(TEXTS) + [True]
-    index = ernie_m.load(models / "encode").index(texts)
-    index.search([*TEXTS, *texts[-2:]])
+    ernie_m.load(models / "encode").index(texts).search([*TEXTS, *texts[-2:]])
     counts = ("the corpus: 1 of 10 sampled texts", "search: 1 of 11 texts")
     said = [f"{name} are truncated to 62 tokens (max_seq_len)" for name in counts]
     assert [line for line in caplog.messages if "truncated" in line] == said
@@ -355,8 +353,7 @@ def test_weights_without_a_pooler_have_no_pooler_output(models, tmp_path):
 def test_search(models, model_folder, ask, tmp_path, engine):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join([" ", *sentences(40, seed=5), *TEXTS]) + "\n")
-    folder = model_folder("encode", engine)
-    flags = {"task": "search", "model": folder, "corpus": corpus}
+    flags = {"task": "search", "model": model_folder("encode", engine), "corpus": corpus}
     assert [sentence.line for sentence in read_corpus(str(corpus))] == list(range(2, 51))  # line 1 is blank
     hits = ask([{"text": TEXTS[2]}], top_k=4, **flags)[0]["hits"]
     assert (hits[0]["line"], hits[0]["text"]) == (44, TEXTS[2])  # after a blank line, 40 lines and two texts
@@ -691,8 +688,7 @@ def test_without_a_trained_language_table(models, tmp_path, language_embedding):
     else:  # the table was trained, but not to say in which language a mask is predicted
         settings = toys.SETTINGS["full"] | {"reading": stored(language_embedding=language_embedding)}
     toys.make_model(tmp_path / "head", "full", models / "piece.model", settings, leave_out=left_out)
-    loaded = load(tmp_path / "head")
-    task = make_predictor("fill-mask", loaded)
+    task = make_predictor("fill-mask", load(tmp_path / "head"))
     assert len(task.predict([task.parse({"text": "bado [MASK]"})])[0]["masks"]) == 1
     assert "'language' requires" in error_of(task.parse, {"text": "[MASK]", "language": "de"})
 

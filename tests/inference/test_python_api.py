@@ -4,7 +4,6 @@ import copy
 import os
 import pickle
 import re
-import shlex
 import shutil
 
 import numpy as np
@@ -22,10 +21,8 @@ from tests.toys import sentences
 
 NAMES = ("quickstart", "predict", "finetune")
 PAGES = "".join((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in NAMES)
-# The pages' blocks of Python, and their command lines: (text for standard input, flags).
-# The block of OpenAI's client is like the test in tests/clients/test_clients.py.
+# The pages' blocks of Python. That of OpenAI's client is like the test in tests/clients/test_clients.py.
 PYTHON = re.findall(r"^```python\n(?!from openai)(.*?)^```", PAGES, re.DOTALL | re.MULTILINE)
-LINES = re.findall(r"^echo (.*) \| \.venv/bin/ernie-m predict (.*)$", PAGES, re.MULTILINE)
 
 # Paddle is imported by `load`. Afterwards it prints whether the environment is as before, and the page faults
 # when 100 MB are filled for the second time; a text is truncated, Paddle warns, and the user logs.
@@ -102,18 +99,6 @@ def test_similarity(models, options):
     np.testing.assert_allclose(cosines, embeddings[:1] @ embeddings.T, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_run_command_lines_from_docs(locations, ask):
-    assert len(LINES) == 4  # on the pages
-    for text, flags in LINES:
-        words = shlex.split(flags)
-        names = [word.removeprefix("--") for word in words[::2]]
-        values = words[1::2]
-        printed = shlex.split(text)[0]  # what `echo` prints: the text without its quotes
-        (prediction,) = ask(printed.encode(), **dict(zip(names, values, strict=True)))
-        assert prediction
-
-
 @pytest.mark.parametrize(
     ("kind", "method", "arguments", "options", "message"),
     [
@@ -148,8 +133,7 @@ def test_run_command_lines_from_docs(locations, ask):
     ],
 )
 def test_wrong_inputs_and_options(models, kind, method, arguments, options, message):
-    model = ernie_m.load(models / kind)
-    assert message in error_of(getattr(model, method), *arguments, **options)
+    assert message in error_of(getattr(ernie_m.load(models / kind), method), *arguments, **options)
 
 
 @pytest.mark.parametrize(
@@ -298,10 +282,9 @@ def test_name_the_index_with_an_empty_text(models, empty):
     texts = ["bado kani", "lera mo", empty, "tan ga lo"]
     for method in (model.encode, model.classify):
         assert error_of(method, texts).startswith("text 3 of 4 (index 2): ")
-    embeddings = model.encode(texts, on_empty="skip")
-    assert np.isnan(embeddings[2]).all()
-    expected = model.encode([*texts[:2], texts[3]])
-    np.testing.assert_allclose(embeddings[[0, 1, 3]], expected, atol=1e-6)
+    vectors = model.encode(texts, on_empty="skip")
+    assert np.isnan(vectors[2]).all()
+    np.testing.assert_allclose(vectors[[0, 1, 3]], model.encode([*texts[:2], texts[3]]), atol=1e-6)
     assert np.isnan(model.encode(empty if isinstance(empty, str) else [empty], on_empty="skip")).all()
     assert "index 0" in error_of(model.encode, [3, "bado"], on_empty="skip")
 

@@ -99,8 +99,7 @@ def test_an_added_token_has_one_id(models, tmp_path):
     weights["embeddings.word_embeddings.weight"] = np.concatenate([words, words[:1] + 1])
     save_file(weights, folder / "model.safetensors")
     change_config(folder, vocab_size=size + 1)
-    loaded = load(folder)
-    ids = loaded.tokenizer.build_inputs("bada <e1> gan")
+    ids = load(folder).tokenizer.build_inputs("bada <e1> gan")
     assert ids.count(size) == 1
     assert [id_ for id_ in ids if id_ != size] == tokenizer.build_inputs("bada gan")
     run_export(folder, tmp_path / "exported")

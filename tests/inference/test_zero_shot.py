@@ -63,8 +63,7 @@ def test_on_the_command_line(models, exported, ask):
     ]
     flags = {"task": "zero-shot", "labels": "bado, lera mo,kani", "hypothesis_template": TEMPLATE}
     predictions = ask(requests, model=models / "classify", **flags)
-    model = ernie_m.load(models / "classify")
-    (expected,) = model.zero_shot(TEXTS[0], LABELS, TEMPLATE)
+    (expected,) = ernie_m.load(models / "classify").zero_shot(TEXTS[0], LABELS, TEMPLATE)
     assert predictions[0]["id"] == 3
     assert predictions[0]["probabilities"] == pytest.approx(expected["probabilities"], abs=2e-6)
     assert set(predictions[1]["probabilities"]) == {"tan", "qqq"} and predictions[1]["unknown_words"] == 1
@@ -72,9 +71,8 @@ def test_on_the_command_line(models, exported, ask):
     assert sum(predictions[2]["probabilities"].values()) != pytest.approx(1, abs=1e-3)
     assert [prediction.get("truncated") for prediction in predictions] == [None, None, None, True, None]
     assert predictions[4]["probabilities"] == pytest.approx(predictions[0]["probabilities"], abs=2e-6)
-    predictions_of_export = ask(requests, model=exported / "classify", **flags)
-    for prediction, prediction_of_export in zip(predictions, predictions_of_export, strict=True):
-        assert prediction["probabilities"] == pytest.approx(prediction_of_export["probabilities"], abs=1e-4)
+    (prediction_of_export,) = ask(requests[:1], model=exported / "classify", **flags)
+    assert prediction_of_export["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-4)
     (prediction_of_flag,) = ask(requests[:1], model=models / "classify", multi_label="true", **flags)
     assert prediction_of_flag["probabilities"] == pytest.approx(predictions[2]["probabilities"], abs=2e-6)
 
