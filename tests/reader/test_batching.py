@@ -41,10 +41,9 @@ class Encode(TextFeaturizer):
 
     def __call__(self, items):
         self.encoded += [item.number for item in items]
-        features = []
-        for number, length in items:
-            ids = [0, 100 + number, *[7] * (length - 2)]
-            features.append(Feature(ids, label=number % 3))
+        features = [
+            Feature([0, 100 + number, *[7] * (length - 2)], label=number % 3) for number, length in items
+        ]
         return features
 
 
@@ -108,8 +107,7 @@ def test_seed_and_epoch_decide_the_order(small_windows):
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(2, 0)
     assert order(1, 0) != order(1, 1)
-    two_epochs = [numbers(step) for step in batches(seed=1).stream(epochs=2)]
-    assert two_epochs == order(1, 0) + order(1, 1)
+    assert [numbers(step) for step in batches(seed=1).stream(epochs=2)] == order(1, 0) + order(1, 1)
     # Two epochs differ in which examples meet, not only in the order of the same batches.
     assert {frozenset(batch) for batch in order(1, 0)} != {frozenset(batch) for batch in order(1, 1)}
 
@@ -140,8 +138,7 @@ def test_a_window_ends_with_a_batch(monkeypatch):
 
 def test_in_tokens_fills_its_budget():
     """3 x 20 tokens are full; a fourth example would make 80. One of 70 tokens is alone."""
-    lengths = [20, 5, 20, 20, 20, 20, 70, 5]
-    examples = [Item(number, length) for number, length in enumerate(lengths)]
+    examples = [Item(number, length) for number, length in enumerate([20, 5, 20, 20, 20, 20, 70, 5])]
     data = Batches(examples, Encode(), batch_size=60, in_tokens=True, shuffle=False)
     assert [sorted(numbers(step)) for step in data.stream()] == [[0, 1, 2], [3, 4, 5], [6], [7]]
 
@@ -191,11 +188,15 @@ def test_the_same_batches_from_a_copy(tokenizer, tmp_path):
         assert pickle.dumps(step) == pickle.dumps(sent)
 
 
-def test_batches_by_length():
-    """Rows are sorted by length. A batch, padded to its longest row, has at most 9 tokens, or "
-    "one row."""
-    lengths = [5, 1, 3, 20, 3]
-    assert batch_by_length(lengths, 9) == [[1, 2, 4], [0], [3]]  # 3 rows of 3 tokens are 9
-    assert batch_by_length(lengths, 1) == [[1], [2], [4], [0], [3]]
-    assert batch_by_length([3, 3, 3, 3], 9) == [[0, 1, 2], [3]]
-    assert batch_by_length([], 9) == []
+@pytest.mark.parametrize(
+    ("lengths", "tokens", "batches"),
+    [
+        ([5, 1, 3, 20, 3], 9, [[1, 2, 4], [0], [3]]),  # 3 rows of 3 tokens are 9
+        ([5, 1, 3, 20, 3], 1, [[1], [2], [4], [0], [3]]),
+        ([3, 3, 3, 3], 9, [[0, 1, 2], [3]]),
+        ([], 9, []),
+    ],
+)
+def test_batches_by_length(lengths, tokens, batches):
+    """Rows are sorted by length. A batch, padded to its longest row, has at most 9 tokens, or one row."""
+    assert batch_by_length(lengths, tokens) == batches

@@ -300,8 +300,7 @@ def test_pack_lines_equals_the_definition(limit):
     lines_per_document = rng.integers(1, 9, 50)
     lengths = rng.integers(1, 40, lines_per_document.sum())
     bounds = pack_lines(offsets(lengths), offsets(lines_per_document), limit).tolist()
-    blocks = list(pairwise(bounds))
-    assert blocks == pack_one_by_one(lengths, lines_per_document, limit)
+    assert list(pairwise(bounds)) == pack_one_by_one(lengths, lines_per_document, limit)
 
 
 def test_blocks_tile_the_text(path):

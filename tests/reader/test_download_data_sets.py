@@ -195,26 +195,39 @@ def test_name_corrupt_files(small, tmp_path, part, path, message, damage):
     whole = small.files[path]
     small.files[path] = whole[: len(whole) // 2] if damage == "cut" else b"<html>log in</html>"
     assert message in error_of(get, tmp_path, part)
-    task = download_data_sets.PARTS[part].task
-    assert not (tmp_path / "data" / task).exists()
+    assert not (tmp_path / "data" / download_data_sets.PARTS[part].task).exists()
     assert not list(tmp_path.rglob("*.unpacked"))
 
 
-def test_name_corrupt_archive_member_and_unpack_nothing(small, tmp_path):
-    small.files["/MLQA/MLQA_V1.zip"] = zipped({"MLQA_V1/dev/dev-context-en-question-en.json": "{"})
-    assert "dev-context-en-question-en.json" in error_of(get, tmp_path, "mlqa")
+@pytest.mark.parametrize(
+    ("part", "path", "content", "message"),
+    [
+        (
+            "mlqa",
+            "/MLQA/MLQA_V1.zip",
+            zipped({"MLQA_V1/dev/dev-context-en-question-en.json": "{"}),
+            "dev-context-en-question-en.json",
+        ),
+        (
+            "tatoeba",
+            "/facebookresearch/LASER/main/data/tatoeba/v1/tatoeba.deu-eng.deu",
+            b"eins\n",
+            "expected aligned lines",
+        ),
+    ],
+)
+def test_a_damaged_file_of_a_release_is_named_and_nothing_stays_unpacked(
+    small, tmp_path, part, path, content, message
+):
+    small.files[path] = content
+    assert message in error_of(get, tmp_path, part)
     assert not list(tmp_path.rglob("*.unpacked"))
 
 
-def test_reject_misaligned_tatoeba_files(small, tmp_path):
-    small.files["/facebookresearch/LASER/main/data/tatoeba/v1/tatoeba.deu-eng.deu"] = b"eins\n"
-    assert "expected aligned lines" in error_of(get, tmp_path, "tatoeba")
-
-
-@pytest.mark.parametrize("free_bytes", [100, 600], ids=["download", "unpack or prepare"])
-def test_a_full_disk(small, tmp_path, free_bytes):
-    """No file can have more than `free_bytes` bytes. With space on the disk the same command resumes."""
-    with disk_full_after(free_bytes), pytest.raises(UserError, match="no space left"):
+@pytest.mark.parametrize("room", [100, 600], ids=["download", "unpack or prepare"])
+def test_a_full_disk(small, tmp_path, room):
+    """No file can have more than `room` bytes. When the disk has room again, the same command goes on."""
+    with disk_full_after(room), pytest.raises(UserError, match="no space left"):
         get(tmp_path, "pawsx")
     assert not (tmp_path / "data/pawsx/label_map.json").exists()
     get(tmp_path, "pawsx")

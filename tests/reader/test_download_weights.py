@@ -96,8 +96,7 @@ def test_released_sizes_match_the_configurations():
 
 def test_an_archive_without_folders(small, tokenizer, tmp_path):
     """Its weights are the whole of it."""
-    content = archive(tokenizer.vocab_size, 4, folder_of_weights="")
-    (tmp_path / "a.tar.gz").write_bytes(content)
+    (tmp_path / "a.tar.gz").write_bytes(archive(tokenizer.vocab_size, 4, folder_of_weights=""))
     download_weights.place_parameters(tmp_path / "a.tar.gz", tmp_path / "base/params", "base")
     assert {"base/params/word_embedding", "base/params/pooled_fc.b_0"} <= set(files(tmp_path))
     assert not (tmp_path / "a.tar.gz").exists()
@@ -192,8 +191,7 @@ def test_the_tokenizer_one_folder_up(tokenizer, tmp_path, capsys):
     """configs/base of the official layout: vocab.txt and piece.model are in configs."""
     shutil.copy(tokenizer.piece_model_path, tmp_path / "piece.model")
     tokenizer.write_vocab(tmp_path / "vocab.txt")
-    config = official_config(vocab_size=tokenizer.vocab_size)
-    make_official(tmp_path / "base", config, seed=1)
+    make_official(tmp_path / "base", official_config(vocab_size=tokenizer.vocab_size), seed=1)
     convert.main([str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"])
     assert (tmp_path / "out" / "sentencepiece.bpe.model").is_file()
     assert "ErnieMTokenizer of these libraries produces other ids" in capsys.readouterr().out

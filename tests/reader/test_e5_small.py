@@ -74,12 +74,13 @@ def test_every_tensor_and_subword(tmp_path):
     assert [model.IdToPiece(i) for i in range(3, model.GetPieceSize())] == PIECES[4:-1]
     assert model.GetScore(5) == -6
     checkpoint = open_checkpoint(tmp_path)
-    assert (checkpoint.format, checkpoint.unknown) == ("bert", [])
-    assert checkpoint.config.layer_norm_eps == 1e-12
-    assert [checkpoint.preprocessing.prompt(kind) for kind in ("query", "document")] == [
-        "query: ",
-        "passage: ",
-    ]
+    prompts = [checkpoint.preprocessing.prompt(kind) for kind in ("query", "document")]
+    assert (checkpoint.format, checkpoint.unknown, checkpoint.config.layer_norm_eps, prompts) == (
+        "bert",
+        [],
+        1e-12,
+        ["query: ", "passage: "],
+    )
     assert json.loads((tmp_path / "modules.json").read_text())[1]["path"] == "1_Pooling"
     assert "license: mit" in (tmp_path / "README.md").read_text()
 

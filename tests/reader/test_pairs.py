@@ -169,7 +169,8 @@ def test_skip_rows_in_other_splits(tmp_path, caplog):
 def test_quotation_marks_between_tabs(tmp_path):
     """Text in a bitext and in the files that the project writes; else it is asked."""
     pairs = [[f'"{a}" he said', b] for a, b in PAIRS]
-    for name, header in (("en-de.tsv", []), ("a.tsv", [HEADER]), ("b.tsv", [["source", "translation"]])):
+    headers = {"a.tsv": [HEADER], "b.tsv": [["source", "translation"]], "n.tsv": [[*HEADER, "negative"]]}
+    for name, header in ({"en-de.tsv": []} | headers).items():
         assert list(PairRows(write(tmp_path / name, [*header, *pairs]))) == pairs
     path = write(tmp_path / "c.tsv", [["anchor", "pos"], *pairs])
     assert f"{path}, line 2: " in error_of(PairRows, path)

@@ -48,9 +48,9 @@ def folder(tmp_path):
 def test_languages_and_files_that_are_named(folder, tmp_path):
     """In the order of the columns; a file of any name has none. The notation is that of other commands."""
     write_pairs(tmp_path / "my pairs.tsv", LINES, in_language("x"))
-    notation = f"en-x<={folder}/en.txt,{folder}/news.de.txt"
-    found = find([str(folder), str(tmp_path / "my pairs.tsv"), notation], tmp_path / "output").pairs
-    assert {file.name: file.languages for file in found} == {
+    sources = [str(folder), f"{tmp_path}/my pairs.tsv", f"en-x<={folder}/en.txt,{folder}/news.de.txt"]
+    found = find(sources, tmp_path / "output")
+    assert {file.name: file.languages for file in found.pairs} == {
         "de-en": ("en", "de"),
         "fr-en": ("fr", "en"),
         "sw-en": ("en", "sw"),

@@ -149,8 +149,7 @@ def test_warn_about_wrong_encoding(tmp_path, caplog, written, asked, is_warned_o
 
 
 def test_read_numbers_with_many_digits(write):
-    path = write("my.csv", f"text,score\na,{'9' * 5000}\nb,0.5\n")
-    file = NamedFile(path, "train", ALL_LANGUAGES)
+    file = NamedFile(write("my.csv", f"text,score\na,{'9' * 5000}\nb,0.5\n"), "train", ALL_LANGUAGES)
     assert "my.csv, line 2: " in error_of(load_dataset, [file], LabelOptions())
 
 

@@ -30,8 +30,7 @@ def test_share_with_entities_at_punctuation():
     """A word with a letter or a digit is none, whatever marks are in it."""
     begins = {0, 2}
     first = Sentence(JOINT.join(["(", "U.S.", "-", "3%", "so"]), (0, 2, 1, 0, 4))
-    second = Sentence(JOINT.join(["“", "a"]), (2, 4))
-    assert compute_punctuation_entity_rate([first, second], begins) == 2 / 4
+    assert compute_punctuation_entity_rate([first, Sentence(JOINT.join(["“", "a"]), (2, 4))], begins) == 2 / 4
     assert compute_punctuation_entity_rate([Sentence("a", None)], begins) == 0
 
 
@@ -242,14 +241,17 @@ def test_tagging_batch_arrays():
     rows = [ids("<abc>"), ids("<abcdefgh>"), ids("<ghi>"), ids("<d>")]
     assert batch.input_ids.tolist() == [row + [Letters.pad_id] * (10 - len(row)) for row in rows]
     assert batch.labels[0].tolist() == [X, 0, 1, O, *[X] * 6]
-    assert (batch.labels != X).sum() == 13
-    assert batch.sentences.tolist() == [0, 1, 1, 2]
-    assert batch.lengths.tolist() == [2, 9, 1]
+    assert (batch.labels != X).sum() == batch.count == 13
     # Of each word: its window, its first subword there, and how many it has.
     words_a_to_g = [[1, position, 1] for position in range(1, 8)]
     words_h_and_i = [[2, 2, 1], [2, 3, 1]]
-    assert batch.words.tolist() == [[0, 1, 2], [0, 3, 1], *words_a_to_g, *words_h_and_i, [3, 1, 1]]
-    assert batch.indices.tolist() == [5, 3, 8] and batch.count == 13
+    expected = {
+        "sentences": [0, 1, 1, 2],
+        "lengths": [2, 9, 1],
+        "words": [[0, 1, 2], [0, 3, 1], *words_a_to_g, *words_h_and_i, [3, 1, 1]],
+        "indices": [5, 3, 8],
+    }
+    assert {name: getattr(batch, name).tolist() for name in expected} == expected
 
 
 def test_official_labels():
@@ -257,11 +259,9 @@ def test_official_labels():
     task = OfficialTaggingFeaturizer(Letters(), 8, INSIDE)
     features = task([sentence("ab - cde fg h", 0, O, 2, 1, O), sentence("a", O), sentence("ab")])
     assert features[0].ids == ids("<abcdef>")
-    assert features[0].labels == [O, 0, 1, 2, 3, 3, 1, O]
     assert features[0].words == [(1, 2), (0, 0), (3, 3), (6, 1), (0, 0)]  # (first subword, how many)
-    assert [feature.cut for feature in features] == [2, 0, 0]
-    assert features[1].labels == [O, O, O]
-    assert features[2].labels == [O] * 4
+    labels = [[O, 0, 1, 2, 3, 3, 1, O], [O] * 3, [O] * 4]
+    assert [(feature.labels, feature.cut) for feature in features] == list(zip(labels, (2, 0, 0)))
     assert task.count_targets(features) == 3 * 8  # B x T
     batch = task.collate(features, np.arange(3), count=24)
     assert (batch.labels != X).sum(1).tolist() == [8, 3, 4]
@@ -280,10 +280,8 @@ def test_official_labels():
 )
 def test_split_raw_text_into_words(text, words):
     """Marks are apart as in CoNLL; a no-break space is white space."""
-    found = [text[start:end] for start, end in split_words(text, split_punctuation=True)]
-    assert "|".join(found) == words
-    without = [text[start:end] for start, end in split_words(text, split_punctuation=False)]
-    assert without == text.split()
+    assert "|".join([text[start:end] for start, end in split_words(text, split_punctuation=True)]) == words
+    assert [text[start:end] for start, end in split_words(text, split_punctuation=False)] == text.split()
 
 
 def test_whether_training_data_has_marks_apart():

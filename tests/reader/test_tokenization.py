@@ -120,8 +120,7 @@ def test_digit_comma_rule(piece_model, tokenizer):
 
 
 def test_every_way_to_encode_agrees(tokenizer):
-    batch = tokenizer.encode_batch(TEXTS)
-    for text, ids in zip(TEXTS, batch, strict=True):
+    for text, ids in zip(TEXTS, tokenizer.encode_batch(TEXTS), strict=True):
         ids_with_offsets, _ = encode_with_offsets(tokenizer, text)
         assert tokenizer.encode(text) == ids == ids_with_offsets, repr(text)
         assert tokenizer.encode_batch([text]) == [ids], repr(text)  # few texts go another way
@@ -136,9 +135,7 @@ def characters(text: str) -> Counter:
 def test_a_model_that_spells_in_bytes(tmp_path):
     """Each byte of a character that has no subword of its own has the whole character as its span."""
     train_piece_model(tmp_path / "piece.model", SENTENCES[:3] * 20, vocab_size=400, byte_fallback=True)
-    tokenizer = Tokenizer.from_folder(tmp_path)
-    text = "a\u200b \u200b😀 x"
-    _, spans = encode_with_offsets(tokenizer, text)
+    _, spans = encode_with_offsets(Tokenizer.from_folder(tmp_path), "a\u200b \u200b😀 x")
     not_empty = [(start, end) for start, end in spans if start < end]
     assert not_empty == [(0, 1), *[(4, 5)] * 4, (6, 7)]  # 😀 has four bytes in UTF-8
 
@@ -225,7 +222,6 @@ def test_read_both_vocab_txt_formats(tokenizer, piece_model, tmp_path):
     for name in ("tab.txt", "bare.txt", "windows.txt", "blanks.txt"):
         read = Tokenizer(tmp_path / name, piece_model)
         assert read.vocab == tokenizer.vocab and read.digest == tokenizer.digest
-        assert read.build_inputs("The fox 😀", "20,") == tokenizer.build_inputs("The fox 😀", "20,")
         read.write_vocab(tmp_path / "again.txt")
         assert (tmp_path / "again.txt").read_bytes() == (tmp_path / "tab.txt").read_bytes()
     spaces = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]", "\u3000", "b "]
@@ -493,14 +489,3 @@ def test_read_other_library_settings(tmp_path, settings, length):
     folder = Folder(tmp_path)
     check_tokenizer_type(folder, {}, None)
     assert read_max_length(folder) == length
-
-
-@pytest.mark.data
-def test_real_text_in_fifteen_languages(data_dir):
-    tokenizer = Tokenizer(piece_model_path=data_dir / "vocab/xnli15-32k.model")
-    assert (tokenizer.vocab_size, tokenizer.mask_id) == (32002, 32001)
-    for path in sorted((data_dir / "pretrain/parallel-multiway").glob("ntrex.*")):
-        lines = path.read_text(encoding="utf-8").split("\n")[:30]
-        for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
-            assert tokenizer.encode(line) == ids == encode_with_offsets(tokenizer, line)[0]
-            test_token_spans(tokenizer, line)
