@@ -48,6 +48,14 @@ def test_counting_gpus_changes_no_environment(tmp_path):
     assert run_script(["-c", COUNTING], tmp_path).stdout == "[] None\n"  # a CPU build sees no GPU
 
 
+@pytest.mark.parametrize(("labels", "gpus"), [(None, ["0", "1"]), ("4,2,7", ["4", "2"])])
+def test_as_many_gpus_as_paddle_finds(monkeypatch, labels, gpus):
+    monkeypatch.setattr(launch, "has_gpu", lambda: True)
+    monkeypatch.setattr(subprocess, "check_output", lambda *_, **options: "a line before\n2\n")
+    monkeypatch.setattr("os.environ", {"CUDA_VISIBLE_DEVICES": labels} if labels else {})
+    assert launch.visible_gpus() == gpus
+
+
 def test_visible_gpus_with_and_without_paddle(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "has_gpu", lambda: True)
     monkeypatch.setattr(launch.subprocess, "check_output", lambda *_, **__: "a line of Paddle\n2\n")
@@ -109,21 +117,22 @@ def test_each_process_knows_its_rank():
     """Two machines with two processes each: their ranks, devices and addresses."""
     nodes = ["--node_ips", "10.0.0.1,10.0.0.2", "--current_node_ip", "10.0.0.2", "--nproc_per_node", "2"]
     second = launch.make_environments(parse([*nodes, "--node_id", "1"]), SCRIPT_WORDS, 2, gpus=["2", "3"])
-    assert [process["PADDLE_TRAINER_ID"] for process in second] == ["2", "3"]
-    assert [process["CUDA_VISIBLE_DEVICES"] for process in second] == ["2", "3"]
-    assert {process["FLAGS_selected_gpus"] for process in second} == {"0"}  # the only one that it sees
-    assert {process["PADDLE_TRAINERS_NUM"] for process in second} == {"4"}
-    (endpoints,) = {process["PADDLE_TRAINER_ENDPOINTS"] for process in second}
-    assert [process["PADDLE_CURRENT_ENDPOINT"] for process in second] == endpoints.split(",")[2:]
-    assert len({second[0]["PADDLE_MASTER"], *endpoints.split(",")}) == 5
-    assert re.fullmatch(r"10.0.0.1:2\d{4}", second[0]["PADDLE_MASTER"])
-
     first = launch.make_environments(parse([*nodes, "--node_id", "0"]), SCRIPT_WORDS, 2, gpus=[])
-    assert [process["PADDLE_TRAINER_ID"] for process in first] == ["0", "1"]
-    # ernie_m/utils/paddle_settings.py divides the cores by this.
-    assert {process["PADDLE_LOCAL_SIZE"] for process in first} == {"2"}
-    assert first[0]["PADDLE_MASTER"] == second[0]["PADDLE_MASTER"]
-    assert first[0]["PADDLE_TRAINER_ENDPOINTS"] == endpoints
+    endpoints = first[0]["PADDLE_TRAINER_ENDPOINTS"]
+    master = first[0]["PADDLE_MASTER"]
+    assert re.fullmatch(r"10.0.0.1:2\d{4}", master) and len({master, *endpoints.split(",")}) == 5
+    for rank, process in enumerate(first + second):
+        expected = {
+            "PADDLE_TRAINER_ID": str(rank),
+            "PADDLE_TRAINERS_NUM": "4",
+            "PADDLE_LOCAL_SIZE": "2",  # ernie_m/utils/paddle_settings.py divides the cores by this
+            "PADDLE_CURRENT_ENDPOINT": endpoints.split(",")[rank],
+            "PADDLE_TRAINER_ENDPOINTS": endpoints,
+            "PADDLE_MASTER": master,
+        }
+        if rank >= 2:  # of the second machine, which has GPUs; 0 is the only one that a process sees
+            expected |= {"CUDA_VISIBLE_DEVICES": str(rank), "FLAGS_selected_gpus": "0"}
+        assert {name: process[name] for name in expected} == expected
 
 
 def test_choose_port_on_one_machine():

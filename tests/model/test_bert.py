@@ -72,6 +72,9 @@ def test_open_transformers_regression(tmp_path, caplog):
     (tmp_path / "tokenizer_config.json").write_text('{"truncation_side": "left"}')
     assert open_checkpoint(tmp_path).preprocessing.regression
     assert "tokenizer_config.json: truncation_side left" in caplog.text
+    caplog.clear()
+    make_bert(tmp_path)  # without a head, the vectors are refused when they are asked for
+    assert "truncation_side left" in open_checkpoint(tmp_path).preprocessing_errors[0] and not caplog.messages
 
 
 def test_reject_tags_without_a_scheme(tmp_path):
