@@ -116,7 +116,5 @@ def pretraining(corpus: Path, output: Path, **changes) -> list[str]:
         values.pop("optimizer.steps")
     elif config_flag:
         values["optimizer.tokens"] = 0  # instead of those of the file
-    words = {}
-    for name, value in values.items():
-        words[name] = value if isinstance(value, str) else json.dumps(value)
+    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
     return config_flag + as_flags(words)

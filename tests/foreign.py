@@ -239,10 +239,11 @@ def make_bert(folder: Path, arrays=(), **changes) -> dict[str, np.ndarray]:
         changes: of config.json.
     """
     settings = xlm_r_config(**{"model_type": "bert", "pad_token_id": 0, "type_vocab_size": 2, **changes})
-    state = {}
-    for name, array in xlm_r_weights(settings).items():
-        if not name.startswith("lm_head."):
-            state[name.removeprefix("roberta.")] = array
+    state = {
+        name.removeprefix("roberta."): array
+        for name, array in xlm_r_weights(settings).items()
+        if not name.startswith("lm_head.")
+    }
     types = "embeddings.token_type_embeddings.weight"
     state[types] = np.concatenate([state[types], state[types] + 1])
     state |= dict(arrays)

@@ -112,8 +112,7 @@ def one_error(main: Callable[[], object], capsys) -> str:
     with pytest.raises(SystemExit) as raised:
         run(main)
     assert raised.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    (error,) = [line for line in lines if line.startswith("error: ")]
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     return error
 
 

@@ -98,9 +98,7 @@ COMMANDS = {
     r".*(python (run_retrieval|encode_vector)\.py|ernie-m mine_pairs) .*": HERE,
     r".*ernie-m convert .*model\.pt .*": "convert/test_sources.py::test_fairseq",
     r".*ernie-m (convert|export) (?!.*model\.pt).*": HERE,
-    r".*ernie-m predict --task classification --model exported.*": HERE,
-    r".*ernie-m predict --task (?!classification --model exported).*":
-        "inference/test_python_api.py::test_run_command_lines_from_docs",
+    r".*ernie-m predict --task .*": HERE,
     r".*ernie-m serve .*": "inference/test_serve.py::test_what_is_served",
     r".*ernie-m fit .*--finetune.*": "finetune/test_fit_whole.py::test_the_command_and_the_next_ones",
     r".*ernie-m (fit|predict --input) (?!.*--finetune).*":
@@ -207,6 +205,9 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
         (models / "classify", "tuned"),
         (models / "full", "output/pretrain-own/full"),
         (models / "encode", "checkpoints/sentences/best"),
+        (models / "encode", "sentences/best"),
+        (models / "answer", "checkpoints/qa"),
+        (models / "full", "pretrained/full"),
         (models / "classify", "output/pretrain-own/encoder"),
         (models / "encode", "configs/e5-small"),
     ):
@@ -227,6 +228,9 @@ def put_texts(folder: Path) -> None:
         "news.de.txt": german,
         "news.txt": german,
         "de.txt": german,
+        "fr.txt": english,
+        "passages.txt": german,
+        "queries.jsonl": [f'{{"text": "{line}"}}' for line in german[:3]],
         "sw.txt": german,
         "my.sw.txt": german,
         "pairs.tsv": ["query\tpositive", *pairs],
@@ -371,6 +375,14 @@ def test_what_download_calls(monkeypatch, words, module, rest):
     assert seen == [rest]
 
 
-def test_download_fetches_nothing_else(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ernie-m", "download", "xnli"])
-    assert "data, weights, e5-small, text" in error_of(run_command)
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("download xnli", "data, weights, e5-small, text"),
+        ("no_program", "no_program"),
+        ("recipe large/nothing", "large/nothing"),
+    ],
+)
+def test_what_no_program_has_is_named(monkeypatch, words, named):
+    monkeypatch.setattr(sys, "argv", ["ernie-m", *words.split()])
+    assert named in error_of(run_command)

@@ -3,7 +3,6 @@
 It is there as it is read: a path from the root, from the package, or next to the file that names it.
 """
 
-import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,21 +23,14 @@ MODULE = re.compile(r"(?<![\w./<>@-])ernie_m(?:\.(?!py\b)\w+)+")
 
 
 def read_prose(path: Path) -> Iterator[str]:
-    """What a file says to people: a whole page; comments; docstrings and, of a command, messages."""
-    if path.suffix not in (".md", ".py", ".sh", ".yaml", ".toml", ".txt"):
-        return
-    text = path.read_text(encoding="utf-8")
+    """What a file says to people: a whole page; comments, and the docstrings of Python."""
     if path.suffix == ".md":
-        yield text
-        return
-    yield from re.findall(r"(?:^|\s)(#.*)", text)
-    if path.suffix == ".py":
-        nodes = list(ast.walk(ast.parse(text)))
-        if "tests" in path.relative_to(ROOT).parts:  # their other strings speak of made-up files
-            nodes = [node.value for node in nodes if isinstance(node, ast.Expr)]
-        for node in nodes:
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
-                yield node.value
+        yield path.read_text(encoding="utf-8")
+    elif path.suffix in (".py", ".sh", ".yaml", ".toml", ".txt"):
+        text = path.read_text(encoding="utf-8")
+        yield from re.findall(r"(?:^|\s)(#.*)", text)
+        if path.suffix == ".py":
+            yield from re.findall(r'"""(.+?)"""', text, re.DOTALL)
 
 
 def path_is_there(name: str, location: Path) -> bool:

@@ -1,6 +1,5 @@
 """What a stranger meets first: the versions of Python, the wheel, and the first block of the README."""
 
-import re
 import subprocess
 import sys
 import tomllib
@@ -12,15 +11,6 @@ from tests.launching import ROOT, clean_environment
 from tests.test_package import OWN_NAMES, built
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def first_block(name: str) -> str:
-    return PYTHON.search((ROOT / name).read_text(encoding="utf-8"))[1]
-
-
-def test_both_readmes_have_the_same_python():
-    code = [re.sub(r"\s*#.*", "", first_block(name)) for name in ("README.md", "README_zh.md")]
-    assert code[0] == code[1]
 
 
 def test_the_wheel_in_a_fresh_environment(tmp_path):
@@ -52,7 +42,7 @@ def test_the_wheel_in_a_fresh_environment(tmp_path):
     (tmp_path / "models").mkdir()
     toys.make_models(tmp_path / "models")
     (tmp_path / "models/encode").rename(tmp_path / "configs/e5-small")
-    block = first_block("README.md")
+    block = PYTHON.search((ROOT / "README.md").read_text(encoding="utf-8"))[1]
     shown = (
         f"import sys\n{block}\nprint(ernie_m.__file__, {{*sys.modules}} & {{*{OWN_NAMES}}}, topics.labels)"
     )

@@ -59,8 +59,7 @@ def setup(folder: Path, python: Path, *words: str, **options) -> subprocess.Comp
 def test_another_python_is_refused(checkout, version):
     """`version` is what the Python that PYTHON names prints; None: there is no such file."""
     python = write_python(checkout, version) if version else checkout / "python"
-    process = setup(checkout, python)
-    line = check_refusal(process)
+    line = check_refusal(setup(checkout, python))
     assert line.startswith(f"error: PYTHON={python}") and (version or "") in line
     assert not (checkout / ".venv").exists()
 

@@ -178,10 +178,11 @@ def weights(
         parts.append("classifier")
     if lm_head:
         parts.append("lm_head")
-    shapes = {}
-    for row in NativeFormat().rows(config["num_hidden_layers"]):
-        if row.canonical.split(".")[0] in parts:
-            shapes[row.canonical] = tuple(sizes[axis] for axis in row.axes)
+    shapes = {
+        row.canonical: tuple(sizes[axis] for axis in row.axes)
+        for row in NativeFormat().rows(config["num_hidden_layers"])
+        if row.canonical.split(".")[0] in parts
+    }
     if languages:
         shapes["language_embeddings.weight"] = (languages, sizes["hidden_size"])
     arrays = {}

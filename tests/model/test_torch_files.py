@@ -49,7 +49,7 @@ def test_reject_tensor_beyond_its_storage(tmp_path):
 @pytest.mark.parametrize("layout", [zip_bytes, legacy_bytes])
 @pytest.mark.parametrize(("part", "is_read"), [(b"", True), (b"N", True), (b"K\x01", False)])
 def test_reject_storage_views(tmp_path, layout, part, is_read):
-    """As very old files have it, behind the number of elements; None is the whole storage."""
+    """As very old files have it, after the number of elements; None is the whole storage."""
     small = ONE_NUMBER_AS_A_LARGE_TENSOR.replace(b"J\x00\x00\x10\x00", b"K\x01")
     content = layout(small.replace(b"K\x01tQ", b"K\x01" + part + b"tQ"), ONE_NUMBER)
     (tmp_path / "x.bin").write_bytes(content)

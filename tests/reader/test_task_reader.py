@@ -202,7 +202,7 @@ def test_bad_patterns(patterns, languages, location):
 
 
 def test_encode_rows(write, tokenizer, caplog):
-    """Many rows at once have the ids of `Tokenizer.build`; an empty text_b is as none."""
+    """Many rows at once have the ids of `Tokenizer.build_inputs`; an empty text_b is as none."""
     path = write("text_a\ttext_b\tlabel\nthe fox\tthe dog\tneutral\nthe\t\tneutral\n")
     rows = [*read_classification(path, LABELS), Example("the fox", None, 0)]
     features = TextFeaturizer(tokenizer, max_seq_len=8)(rows)
