@@ -189,7 +189,7 @@ class Model:
             return _reload, (self.scores, loaded.versions, *how)
         from ernie_m.model.checkpoint.weights import Weights
 
-        weights = loaded.weights and Weights.of(dict(loaded.weights))  # read from the folder now
+        weights = loaded.weights and Weights.from_arrays(dict(loaded.weights))  # read from the folder now
         # `_unpickle` puts the tokenizer back.
         without: dict[str, Any] = {"tokenizer": None, "_engines": {}, "weights": weights}
         parts = replace(loaded, **without), vars(loaded.tokenizer)
@@ -326,10 +326,10 @@ class Model:
         Args:
             options: see `encode`.
         """
-        from ernie_m.vectors.pooling import unit
+        from ernie_m.vectors.pooling import normalize_vectors
 
-        embeddings = unit(self.encode(texts, **options))
-        other_vectors = unit(self.encode(others, **options))
+        embeddings = normalize_vectors(self.encode(texts, **options))
+        other_vectors = normalize_vectors(self.encode(others, **options))
         return embeddings @ other_vectors.T
 
     def search(

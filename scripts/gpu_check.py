@@ -40,7 +40,7 @@ def main() -> None:
         raise UserError("the checks require pytest. Run sh scripts/setup.sh test") from error
     import paddle
 
-    from ernie_m.model.device import summary
+    from ernie_m.model.device import format_device_summary
     from ernie_m.model.kernel_selection import is_on_gpu
 
     if not is_on_gpu():
@@ -51,7 +51,7 @@ def main() -> None:
     )
     print(f"paddlepaddle {paddle.__version__} for CUDA {paddle.version.cuda()}; {settings}")
     print(get_output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"))
-    print(summary("float32", processes=1), flush=True)
+    print(format_device_summary("float32", processes=1), flush=True)
     files = [str(ROOT / "tests" / "gpu" / f"test_{name}.py") for name in FILES]
     line = [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", *SETTINGS, *files]
     sys.exit(pytest.main(line, plugins=["tests.gpu.lines"]))

@@ -19,7 +19,7 @@ from ernie_m.api import Model, load
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.files import atomic_dir
 from ernie_m.utils.logging import format_columns
-from ernie_m.vectors.retrieval_accuracy import nearest
+from ernie_m.vectors.retrieval_accuracy import find_nearest
 
 SENTENCES = Path(ernie_m.__file__).parent / "data" / "sentences.tsv"
 LEARNED = 6  # training sentences of the ten of each topic
@@ -108,7 +108,7 @@ def score_translations(vectors: dict[str, np.ndarray]) -> dict[str, float]:
         vectors: language -> embeddings [N, H] of the same N sentences.
     """
     return {
-        code: 100 * float((nearest(foreign, vectors["en"]) == np.arange(len(foreign))).mean())
+        code: 100 * float((find_nearest(foreign, vectors["en"]) == np.arange(len(foreign))).mean())
         for code, foreign in vectors.items()
         if code != "en"
     }

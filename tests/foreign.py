@@ -61,7 +61,7 @@ def write_as_official(
     folder: Path, weights: Mapping[str, np.ndarray], config: ErnieMConfig, head: str | None = None
 ) -> list[str]:
     """Write weights under our names as a conversion does, and return the names that it cannot store."""
-    translated = official.Official().from_native(Weights.of(weights), head)
+    translated = official.Official().from_native(Weights.from_arrays(weights), head)
     official.write_official(folder, translated.weights, config)
     return translated.unknown
 

@@ -179,7 +179,7 @@ def write(
     if not flags.trim_vocab_to:  # the scores were measured with the full vocabulary
         facts["scores"] = scores
     # The max_seq_len of a model with a head is the length in its training.
-    longest = (None if task else preprocessing.max_seq_len) or checkpoint.shape.longest_input
+    longest = (None if task else preprocessing.max_seq_len) or checkpoint.shape.max_input_length
     separators = preprocessing.separators if task == QUESTION_ANSWERING else 2
     with atomic_dir(flags.target) as folder:
         written, pooling_files = write_foreign.write(format, folder, checkpoint, task, metadata, facts)

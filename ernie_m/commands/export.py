@@ -65,7 +65,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
 
     from ernie_m.inference.export import NAMES, export
     from ernie_m.inference.load import exported_settings, load
-    from ernie_m.vectors.pooling import layer_number
+    from ernie_m.vectors.pooling import parse_layer
 
     # Do not delete user files: reject an output that this command did not write.
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
@@ -95,7 +95,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     layer_name = flags.layer  # a number, "middle" or "last"
     if layer_name is None:
         layer_name = loaded.embedding_layer if task == EMBEDDING else loaded.num_layers
-    layer = layer_number(layer_name, loaded.num_layers)
+    layer = parse_layer(layer_name, loaded.num_layers)
     if task != EMBEDDING and layer != loaded.num_layers:
         raise UserError(
             f"--layer {flags.layer} requires --task embedding (task {task} requires the last "

@@ -23,7 +23,7 @@ from ernie_m.model.tasks import (
     TASKS,
     TOKEN_CLASSIFICATION,
     ZERO_SHOT,
-    task_named,
+    find_task,
 )
 from ernie_m.reader.files.find_files import split_file_list
 from ernie_m.reader.files.plain_text import split_extensions
@@ -103,7 +103,7 @@ def main() -> None:
     # Check the input before loading a model, where the format does not depend on it.
     ask = partial(open_unlabeled_table, path, flags, errors, columns, are_requests=has_objects(flags.input))
     table = None
-    task = flags.task or task_named(str(settings.get("task")))
+    task = flags.task or find_task(str(settings.get("task")))
     if task in TASKS and not TASKS[task].training_file:
         table = ask()
         table.check(read_preprocessing(settings, None).pairs if task in _CLASSIFIERS else False)

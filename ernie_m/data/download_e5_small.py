@@ -197,7 +197,7 @@ def write(folder: Path, data: bytes) -> None:
     (folder / BPE_MODEL).write_bytes(_build_sentencepiece_model(subwords, scores))
     # As on the hub: mean over all tokens, unit length.
     preprocessing = replace(
-        PreprocessingConfig.of_xlm_r(),
+        PreprocessingConfig.for_xlm_r(),
         pooling=MEAN_OF_TOKENS,
         normalize=True,
         prompts=PROMPTS,

@@ -76,7 +76,9 @@ class PairFile:
     is_evaluation: bool
 
     @classmethod
-    def of(cls, files: str, languages: tuple[str, ...], stem: str, folder: str | os.PathLike) -> "PairFile":
+    def from_paths(
+        cls, files: str, languages: tuple[str, ...], stem: str, folder: str | os.PathLike
+    ) -> "PairFile":
         """Build a `PairFile` from paths.
 
         Args:
@@ -141,7 +143,7 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
         label, files = split_language_prefix(source)
         if label is not None or ("," in source and not Path(source).exists()):
             languages = () if label is None else parse_languages(label, 2)
-            pairs.append(PairFile.of(files, languages, files, os.path.dirname(files.split(",")[0])))
+            pairs.append(PairFile.from_paths(files, languages, files, os.path.dirname(files.split(",")[0])))
             continue
         folder = source if os.path.isdir(source) else os.path.dirname(source)
         for path in map(Path, find_files(Path(source), recursive=True, excluded=output)):
@@ -149,7 +151,7 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
             last_word = stem.rpartition(".")[2]
             side = ending.removeprefix(".")  # "de" of news.de-en.de, one of two aligned files
             if format_from_name(path) in WITH_BOTH_SIDES:
-                pairs.append(PairFile.of(str(path), parse_languages_in_name(path), stem, folder))
+                pairs.append(PairFile.from_paths(str(path), parse_languages_in_name(path), stem, folder))
             elif format_from_name(path) == LINES and base_language(last_word):
                 text.setdefault(last_word, []).append(str(path))
             elif (side != "bak" and base_language(side)) or side in last_word.split("-"):  # not a backup
@@ -160,7 +162,7 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
         first, *others = sorted(file_of_language, key=lambda language: (not _is_english(language), language))
         for other in others:
             files = f"{file_of_language[first]},{file_of_language[other]}"
-            pairs.append(PairFile.of(files, (first, other), stem_path.name, folder))
+            pairs.append(PairFile.from_paths(files, (first, other), stem_path.name, folder))
         if not others:
             unread.append(str(file_of_language[first]))
     _check_files(sources, pairs, text)
@@ -223,7 +225,7 @@ def prepare_pairs(
     if model:
         opened = open_model(open_checkpoint(model))
         tokens = mean_pair_tokens(rows_of, opened.tokenizer, model)
-        keys_of = make_text_keys(opened, min(RetrievalFlags.max_seq_len, opened.longest))
+        keys_of = make_text_keys(opened, min(RetrievalFlags.max_seq_len, opened.max_length))
     deduplicate_pairs = [DedupedPairs.from_rows(rows, keys_of) for rows in rows_of.values()]
     files_with = Counter(chain.from_iterable(file.languages for file in found.pairs))  # language -> number
     held_out: list[Sequence[int]] = []

@@ -12,7 +12,7 @@ from ernie_m.finetune.head import Head
 from ernie_m.finetune.metrics import accuracy, pearson, spearman
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.preprocessing import NEITHER, PreprocessingConfig
-from ernie_m.model.tasks import CLASSIFICATION, default_label_names
+from ernie_m.model.tasks import CLASSIFICATION, make_default_label_names
 from ernie_m.reader.batching import Example, ExampleBatch, TextFeaturizer
 from ernie_m.reader.labels import read_label_map
 from ernie_m.reader.task_reader import ExampleFile, read_classification
@@ -65,7 +65,7 @@ class Classification(Head[ExampleFile]):
         labels, named = get_labels(flags, start)
         # A head of `ernie-m fit` keeps the prompt of its texts; a new head has none.
         fine_tuned = start.preprocessing if start and flags.init_checkpoint else PreprocessingConfig()
-        prompt = fine_tuned.prompt(NEITHER)
+        prompt = fine_tuned.get_prompt(NEITHER)
         return cls(tokenizer, labels, flags.max_seq_len, named, prompt, fine_tuned.pairs)
 
     def preprocessing(self) -> dict[str, Any]:
@@ -181,12 +181,12 @@ def get_labels(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str
                 f"({', '.join(start.labels)}). Remove --num_labels"
             )
         # A model that was trained without a label map has ids instead of names.
-        return start.labels, start.labels != default_label_names(count)
+        return start.labels, start.labels != make_default_label_names(count)
     if flags.num_labels == 1:
         raise UserError(
             "--num_labels 1: a classifier requires two labels. To predict numbers, set --is_regression true"
         )
-    return default_label_names(flags.num_labels), False
+    return make_default_label_names(flags.num_labels), False
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -33,19 +33,19 @@ from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import ModelFiles
-from ernie_m.model.heads import model_with_head
+from ernie_m.model.heads import make_model_with_head
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.optimization import noam_decay
 from ernie_m.model.packed_batch import LabeledBatch
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, stored_preprocessing
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, get_stored_preprocessing
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     POOLED,
     QUESTION_ANSWERING,
     TASKS,
     TOKEN_CLASSIFICATION,
-    default_label_names,
-    stored_name,
+    get_stored_name,
+    make_default_label_names,
 )
 from ernie_m.reader.batching import Batches, GlobalBatch
 from ernie_m.reader.labels import expand_patterns, find_label_issues, read_languages
@@ -150,7 +150,7 @@ def head_error(task: Head, checkpoint: Checkpoint) -> str:
 
 def _are_named(labels: Sequence[str]) -> bool:
     """Return whether the labels of a checkpoint are names, not ids (training without a label map)."""
-    return labels not in ([], default_label_names(len(labels)))
+    return labels not in ([], make_default_label_names(len(labels)))
 
 
 def load_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
@@ -173,7 +173,7 @@ def load_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
         len(labels) != tensors.shape("classifier.weight")[-1] or sorted(names) != sorted(labels)
     ):
         error = f"its labels are not {join_items(labels)}"
-    if not error and start.preprocessing.prompt(NEITHER) != task.prompt:
+    if not error and start.preprocessing.get_prompt(NEITHER) != task.prompt:
         error = "it requires a prompt, which only --init_checkpoint keeps"
     if error:
         logger.warning("%s: ignoring its classifier and training a new one: %s", start.path, error)
@@ -311,7 +311,7 @@ class FinetuningRun(MultiSeedTraining):
         """The settings and digests that determine the result of the run, as JSON values."""
         return make_fingerprint(
             self.flags,
-            stored_name(self.task.name),
+            get_stored_name(self.task.name),
             [self.start],
             self.config,
             self.tokenizer,
@@ -336,7 +336,7 @@ class FinetuningRun(MultiSeedTraining):
             self.task.encode,
             batch_size=self.global_batch,
             micro_batch_size=flags.batch_size,
-            share_tokens=device.share_tokens(),
+            share_tokens=device.get_split_tokens(),
             in_tokens=flags.in_tokens,
             shuffle=self.shuffle,
             seed=seed,
@@ -388,8 +388,8 @@ class FinetuningRun(MultiSeedTraining):
         flags = self.flags
         paddle.seed(seed)
         paddle.set_default_dtype(flags.dtype)
-        model = model_with_head(self.task.name, self.config, len(self.task.labels or []), self.pooling)
-        model.ernie_m.use_recompute(flags.recompute)
+        model = make_model_with_head(self.task.name, self.config, len(self.task.labels or []), self.pooling)
+        model.ernie_m.set_recompute(flags.recompute)
         if weights is None:
             logger.warning("no --init_pretraining_params: initializing all weights randomly")
         else:
@@ -459,13 +459,13 @@ class FinetuningRun(MultiSeedTraining):
         flags = self.flags
         task = self.task
         fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.preprocessing()}
-        preprocessing = self.start_preprocessing.for_task(task.prompt, **fields)
-        name = stored_name(task.name)
+        preprocessing = self.start_preprocessing.adapt_for_task(task.prompt, **fields)
+        name = get_stored_name(task.name)
         settings = {
             "task": name,
             "labels": task.labels,
             "epoch": self.epoch_at(engine.steps),
-            READING: stored_preprocessing(preprocessing),
+            READING: get_stored_preprocessing(preprocessing),
         }
         facts = {
             "name": f"ERNIE-M, {name}",

@@ -30,7 +30,7 @@ from ernie_m.finetune.run_setup import (
 from ernie_m.finetune.score_tables import get_paper_rows
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import apply_model_defaults, open_model
-from ernie_m.model.tasks import stored_name
+from ernie_m.model.tasks import get_stored_name
 from ernie_m.training.checkpoint import BEST, SELECTED, OutputDir
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, as_json_values
@@ -200,7 +200,7 @@ def report_seeds(fine_tuning: FinetuningRun, evaluations: dict[int, Evaluation])
         ]:
             logger.warning("%s: not above the majority baseline: %s", table.title, ", ".join(below))
     facts: dict[str, Any] = {
-        "task": stored_name(task.name),
+        "task": get_stored_name(task.name),
         "metric": task.metric,
         "select_on": flags.select_on,
     }

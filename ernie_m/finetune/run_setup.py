@@ -19,7 +19,7 @@ from ernie_m.finetune.finetune_args import FinetuneFlags, TrainingFlags, log_ine
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.kernel_selection import use_kernels
+from ernie_m.model.kernel_selection import select_kernels
 from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_decay
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.reader.tokenization import Tokenizer
@@ -54,7 +54,7 @@ _READ = (
 def set_up(flags: TrainingFlags) -> None:
     """Set up a fine-tuning command: join the other processes, open the log, and log the command line."""
     device = distributed.init(flags.use_cuda)
-    use_kernels(flags.kernels)
+    select_kernels(flags.kernels)
     logging.setup_logging(rank=distributed.rank(), is_copied=True)  # `output_dir` copies the log
     command = f"command: {shlex.join(get_command_line())} (paddle {paddle.__version__})"
     for line in (prepare(), command):

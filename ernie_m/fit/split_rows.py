@@ -13,7 +13,7 @@ import numpy as np
 from ernie_m.model.tasks import MULTI_LABEL, REGRESSION
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.language_centering import FEWEST_SENTENCES
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.pooling import normalize_vectors
 
 _PARTS = 5
 # Centered by language, translations have at least this cosine; of 1,000 unrelated sentences up to 4 % reach
@@ -85,7 +85,7 @@ def estimate_near_duplicate_share(groups: np.ndarray, vectors: np.ndarray) -> fl
         vectors: the embedding of each row, float32 [N, H].
     """
     _, rows = np.unique(groups, return_index=True)  # one of equal texts
-    near = unit(vectors[rows] - vectors[rows].mean(axis=0))
+    near = normalize_vectors(vectors[rows] - vectors[rows].mean(axis=0))
     sample = near[:: math.ceil(len(near) / _SAMPLE)]
     counts = [
         ((part @ near.T >= _NEAR_DUPLICATE).sum(axis=1) > 1).sum() for part in _split_into_chunks(sample)
@@ -119,7 +119,7 @@ def _find_translations(vectors: np.ndarray, languages: np.ndarray) -> Iterator[t
     for language in np.unique(languages):
         rows = np.flatnonzero(languages == language)
         if len(rows) >= FEWEST_SENTENCES:
-            parts.append((rows, unit(vectors[rows] - vectors[rows].mean(axis=0))))
+            parts.append((rows, normalize_vectors(vectors[rows] - vectors[rows].mean(axis=0))))
     if left_out := len(languages) - sum(len(rows) for rows, _ in parts):
         logger.warning("%d rows are in languages with too few rows to group their translations", left_out)
     nearest: dict[int, tuple[float, int]] = {}  # row -> cosine and index of the nearest

@@ -34,7 +34,7 @@ from ernie_m.utils.files import atomic_dir, lock_for_writing
 from ernie_m.utils.logging import Progress, logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
 from ernie_m.vectors.language_centering import LanguageCentering
-from ernie_m.vectors.pooling import R, SentenceEncoder, unit
+from ernie_m.vectors.pooling import R, SentenceEncoder, normalize_vectors
 
 _HEADER_BYTES = 128  # size of the .npy header of a 2-D array
 
@@ -122,8 +122,8 @@ def get_language_means(
     embeddings = {}
     for language, sentences in read_sentences_by_language(flags.center_on).items():
         ids = tokenizer.encode_batch(sentences)
-        embeddings[language] = encoder.vectors(tokenizer.build_sentence_inputs(ids, encode.max_seq_len))
-    return LanguageCentering.of(embeddings)
+        embeddings[language] = encoder.encode(tokenizer.build_sentence_inputs(ids, encode.max_seq_len))
+    return LanguageCentering.from_embeddings(embeddings)
 
 
 # Files of any number of embeddings, in bounded memory
@@ -191,7 +191,7 @@ def write_official(
         open_growing_array(folder / "cls_emb.npy", width, dtype) as grow_texts,
         open_growing_array(folder / "top_layer_emb.npy", width, dtype) as grow_tokens,
     ):
-        for ids, batches in _windows(encoder, encoder.states, texts, encode, batch_tokens, window):
+        for ids, batches in _windows(encoder, encoder.compute_states, texts, encode, batch_tokens, window):
             lengths = list(map(len, ids))
             ends = np.cumsum(lengths)  # the end of each text in `token_vectors`
             cls_vectors = grow_texts(len(ids))  # [texts, H]
@@ -223,12 +223,12 @@ def write_embeddings(
         folder, texts, encode, dtype, batch_tokens, window: see `write_official`.
     """
     with open_growing_array(folder / "vectors.npy", encoder.config.hidden_size, dtype) as grow:
-        for ids, batches in _windows(encoder, encoder.batch, texts, encode, batch_tokens, window):
+        for ids, batches in _windows(encoder, encoder.encode_batch, texts, encode, batch_tokens, window):
             embeddings = grow(len(ids))
             for rows, batch in batches:
                 if means is not None:
-                    batch = means.centered(batch)
-                embeddings[rows] = unit(batch) if normalize else batch
+                    batch = means.center(batch)
+                embeddings[rows] = normalize_vectors(batch) if normalize else batch
 
 
 def _windows(
@@ -251,7 +251,7 @@ def _windows(
     progress = Progress(len(texts), "encoding", unit="texts")
 
     def batches(ids: list[np.ndarray]) -> Iterator[tuple[list[int], R]]:
-        for rows, batch in encoder.batches(compute, ids, batch_tokens):
+        for rows, batch in encoder.map_batches(compute, ids, batch_tokens):
             yield rows, batch
             progress.update(len(rows))
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS
-from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, graph_outputs
+from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, list_graph_outputs
 
 MASKED_SCORE = -1e4  # added to the score of a pad, as in ernie_m/model/attention.py
 
@@ -61,7 +61,7 @@ class EncoderGraph(ABC):
         self.layers = layers
         self.reads_mean = pooling == MEAN_OF_TOKENS
         has_pooler = "pooler.dense.weight" in weights
-        self.outputs = graph_outputs(task, has_pooler and layers == config.num_hidden_layers)
+        self.outputs = list_graph_outputs(task, has_pooler and layers == config.num_hidden_layers)
         self._count_of_op: Counter[str] = Counter()
 
     # Implemented by subclasses

@@ -25,12 +25,12 @@ from ernie_m.inference.encoder_graph import EncoderGraph
 from ernie_m.model.checkpoint.weights import Weights, check_finite
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS
-from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, graph_outputs
-from ernie_m.model.threads import core_count
+from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, list_graph_outputs
+from ernie_m.model.threads import get_thread_count
 from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare, read_cpu
-from ernie_m.vectors.pooling import weighted_sums
+from ernie_m.vectors.pooling import pool_hidden_states
 
 # Engine -> its graph file in an export. The first existing one is the default.
 FILES = {"onnx": "model.onnx", "paddle-inference": "inference.json"}
@@ -224,9 +224,9 @@ class OpenVinoEngine:
         self.source = source
         self.pad_id = config.pad_token_id
         axes = TASKS[task].outputs
-        self.outputs = {name: "length" in axes[name] for name in graph_outputs(task, has_pooled)}
+        self.outputs = {name: "length" in axes[name] for name in list_graph_outputs(task, has_pooled)}
         self._graph = graph
-        cores = core_count()
+        cores = get_thread_count()
         self._settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if amp == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": cores,
@@ -348,7 +348,7 @@ class HeadOnHiddenStates:
         if self.task.head_reads != POOLED:
             x = states["sequence"]  # [B, T, H]
         elif self.reads_mean:
-            x = weighted_sums(ids, self.pad_id, MEAN_OF_TOKENS, states["sequence"])  # [B, H]
+            x = pool_hidden_states(ids, self.pad_id, MEAN_OF_TOKENS, states["sequence"])  # [B, H]
         else:
             x = states["pooled"]  # [B, H]
         logits = np.einsum("...h,lh->...l", x, self.weight) + self.bias

@@ -28,8 +28,8 @@ from ernie_m.inference.load import LoadedModel, run_onnx
 from ernie_m.model.checkpoint.model_card import model_card
 from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.write import model_weights
-from ernie_m.model.preprocessing import COLUMNS, GIVEN, READING, stored_preprocessing
-from ernie_m.model.tasks import EMBEDDING, TASKS, stored_name
+from ernie_m.model.preprocessing import COLUMNS, GIVEN, READING, get_stored_preprocessing
+from ernie_m.model.tasks import EMBEDDING, TASKS, get_stored_name
 from ernie_m.reader.batching import iter_padded_batches
 from ernie_m.reader.write_tokenizer import write_native
 from ernie_m.utils.checksums import CARD, MANIFEST, write_manifest
@@ -98,7 +98,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, graph_forma
                 f"{TOLERANCE:.0e}). Nothing was written"
             )
         report = {
-            "task": stored_name(task),
+            "task": get_stored_name(task),
             "layer": layer,
             "outputs": graph.outputs,
             "has_pooler": loaded.has_pooler,
@@ -154,13 +154,13 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> No
         report: the value of "export" in config.json.
     """
     write_native(folder, loaded.tokenizer)
-    if report["task"] == stored_name(EMBEDDING) and loaded.language_means_path is not None:
+    if report["task"] == get_stored_name(EMBEDDING) and loaded.language_means_path is not None:
         shutil.copyfile(loaded.language_means_path, folder / LANGUAGE_MEANS)
     settings: dict[str, Any] = {
         **loaded.config.to_dict(),
         "model_type": "ernie_m",
         "task": report["task"],
-        READING: stored_preprocessing(loaded.preprocessing),
+        READING: get_stored_preprocessing(loaded.preprocessing),
     }
     if loaded.labels:
         settings["labels"] = loaded.labels

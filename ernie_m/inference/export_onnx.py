@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from ernie_m.inference.encoder_graph import EncoderGraph
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.tasks import TASKS, stored_name
+from ernie_m.model.tasks import TASKS, get_stored_name
 
 OPSET = 20  # the first opset with Gelu
 IR_VERSION = 9  # the ONNX file format version of that opset
@@ -82,7 +82,9 @@ def write_onnx(
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, axes))
     ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])
     model = helper.make_model(
-        helper.make_graph(graph.nodes, f"ernie_m_{stored_name(task)}", [ids], outputs, graph.initializers),
+        helper.make_graph(
+            graph.nodes, f"ernie_m_{get_stored_name(task)}", [ids], outputs, graph.initializers
+        ),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="ernie-m",

@@ -12,7 +12,7 @@ from ernie_m.model.attention import MASK_VALUE, AttentionMask, padded_attention
 from ernie_m.model.config import FIRST_POSITION, PAD_POSITION
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS
-from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, graph_outputs
+from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, list_graph_outputs
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ExportedGraph(nn.Layer):
         self.task = task
         self.layer = layer
         is_top = layer == self.encoder.config.num_hidden_layers
-        self.outputs = graph_outputs(task, has_pooler and is_top)
+        self.outputs = list_graph_outputs(task, has_pooler and is_top)
 
     @property
     def encoder(self) -> ErnieMModel:

@@ -45,11 +45,11 @@ from ernie_m.model.tasks import (
     REGRESSION,
     SUPERVISED_TASKS,
     TASKS,
-    default_label_names,
-    graph_outputs,
-    task_named,
+    find_task,
+    list_graph_outputs,
+    make_default_label_names,
 )
-from ernie_m.model.threads import STOP, Workers, core_count
+from ernie_m.model.threads import STOP, Workers, get_thread_count
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import CARD, check_folder
 from ernie_m.utils.errors import UserError, install_command, join_items
@@ -127,7 +127,7 @@ class LoadedModel:
     @property
     def longest(self) -> int:
         """The maximum length of an input in tokens, including special tokens."""
-        return self.config.longest_input
+        return self.config.max_input_length
 
     @property
     def longest_in_training(self) -> int:
@@ -229,15 +229,15 @@ class LoadedModel:
         if self.engine_name == "openvino":
             return Workers(1 if STOP.get() else self._cores, most_tokens=openvino_engine.MOST_TOKENS)
         if self.engine_name == "paddle-eager":
-            from ernie_m.model.cpu.workers import paddle_workers  # here, because it imports Paddle
+            from ernie_m.model.cpu.workers import make_paddle_workers  # here, because it imports Paddle
 
-            return paddle_workers()
+            return make_paddle_workers()
         return Workers()
 
     @cached_property
     def _cores(self) -> int:
         """The number of CPU cores that prediction uses."""
-        return core_count()
+        return get_thread_count()
 
     def get_module(self, task: str) -> "nn.Layer":
         """Return the part of a checkpoint's model for a task: the encoder for embedding, else the model."""
@@ -298,7 +298,7 @@ class LoadedModel:
             self.check_unchanged(read_versions(self.versions))
         has_pooled = self.has_pooler and layer == self.num_layers
         if self.engine_name == "paddle-inference":
-            return PaddleEngine(self.folder, graph_outputs(task, has_pooled), self.amp)
+            return PaddleEngine(self.folder, list_graph_outputs(task, has_pooled), self.amp)
         if self.engine_name == "onnx":
             return run_onnx(self.folder / FILES[self.engine_name], self.config, task, has_pooled)
         if task == EMBEDDING:
@@ -415,7 +415,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     check_folder(folder)
     config = _read_export_config(folder / CONFIG, config_json)
     export = config_json["export"]
-    task = task_named(export["task"])
+    task = find_task(export["task"])
     preprocessing = read_preprocessing(config_json, folder / CONFIG)
     means_path = folder / LANGUAGE_MEANS
     labels = read_labels(config_json, "labels", folder / CONFIG)
@@ -448,7 +448,7 @@ def _read_export_config(path: Path, config_json: dict[str, Any]) -> ErnieMConfig
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     export = config_json["export"] if isinstance(config_json["export"], dict) else {}
-    task = task_named(str(export.get("task")))
+    task = find_task(str(export.get("task")))
     layer = export.get("layer")
     is_task = task in EXPORTED_TASKS
     is_layer = type(layer) is int and 0 <= layer <= config.num_hidden_layers
@@ -504,7 +504,7 @@ def load_opened(
         openvino_engine.check(amp)
         _check_weights(checkpoint, opened.config, task)
         of_engine: dict[str, Any] = {"weights": checkpoint.tensors}
-        _log_engine(f"OpenVINO, {core_count()} thread{'s' * (core_count() > 1)}")
+        _log_engine(f"OpenVINO, {get_thread_count()} thread{'s' * (get_thread_count() > 1)}")
     else:
         # Imported here, because importing Paddle takes a second.
         from ernie_m.inference.paddle_engine import build_model
@@ -517,7 +517,7 @@ def load_opened(
     labels: list[str] = []
     if task is not None and TASKS[task].has_labels:
         count = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
-        labels = checkpoint.labels or default_label_names(count)
+        labels = checkpoint.labels or make_default_label_names(count)
         if count > 1 and not checkpoint.labels:
             logger.warning(
                 "%s: no label names in config.json, using %s. Add them under id2label (or labels, in a "

@@ -15,12 +15,12 @@ from ernie_m.finetune.retrieval.run import load_model_for_seed, make_encode_func
 from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, make_text_keys
 from ernie_m.inference.mine_pairs import PART_LINES, DistinctLines
 from ernie_m.inference.tasks.encode import encode_in_parts
-from ernie_m.model.preprocessing import pair_text_kinds
+from ernie_m.model.preprocessing import get_pair_text_kinds
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.files import atomic_file, lock_for_writing, reject_overwrite
 from ernie_m.utils.logging import Progress, logger
-from ernie_m.vectors.nearest import nearest
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.nearest import find_neighbors
+from ernie_m.vectors.pooling import normalize_vectors
 
 PART_ROWS = 4096  # rows whose neighbors are held in memory at a time
 
@@ -50,11 +50,11 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
         deduped = DedupedPairs.from_rows(rows, keys_of)
         keys_of_lines = keys_of(corpus.texts)
 
-        kinds = pair_text_kinds(rows.are_translations)
+        kinds = get_pair_text_kinds(rows.are_translations)
         texts = ([row[0] for row in rows], [row[1] for row in rows], corpus.texts)
         # Lines of the corpus are encoded like positives.
         queries, positives, lines = (
-            unit(encode_in_parts(partial(encode, kind=kind), part, "encoding", PART_LINES))
+            normalize_vectors(encode_in_parts(partial(encode, kind=kind), part, "encoding", PART_LINES))
             for kind, part in zip((*kinds, kinds[1]), texts)
         )
 
@@ -70,7 +70,9 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
         with atomic_file(output, "w", newline="\n") as file:
             file.write("\t".join(rows.header(flags.num_negatives)) + "\n")
             for first in range(0, len(rows), PART_ROWS):
-                neighbors = nearest(queries[first : first + PART_ROWS], lines, count)  # [rows, count] both
+                neighbors = find_neighbors(
+                    queries[first : first + PART_ROWS], lines, count
+                )  # [rows, count] both
                 for cosines, numbers in zip(*neighbors):
                     keys, row = deduped.read(len(counts))
                     known = np.array([*keys, *deduped.positives.get(keys[0], ())], np.uint64)

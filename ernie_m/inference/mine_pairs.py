@@ -26,8 +26,15 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, lock_for_writing, reject_overwrite
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
-from ernie_m.vectors.nearest import NEIGHBORS, Neighbors, build_index, load_faiss, margins, mine
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.nearest import (
+    NEIGHBORS,
+    Neighbors,
+    build_index,
+    compute_margins,
+    load_faiss,
+    mine_greedily,
+)
+from ernie_m.vectors.pooling import normalize_vectors
 
 PART_LINES = 16_384  # lines between two progress updates
 
@@ -140,7 +147,7 @@ def mine_pairs(options: MiningOptions) -> None:
         logger.info("searching: %s and %s embeddings", f"{len(sources):,}", f"{len(targets):,}")
         forward = find_neighbors(sources, targets, options.num_neighbors)
         backward = find_neighbors(targets, sources, options.num_neighbors)
-        scores = margins(forward, backward)
+        scores = compute_margins(forward, backward)
         if not scores.are_ratios:
             reason = (
                 "ratio margins are undefined: the mean cosine of some lines with their neighbors is not "
@@ -151,8 +158,8 @@ def mine_pairs(options: MiningOptions) -> None:
                     f"--threshold {options.threshold}: {reason}. Remove it, or decrease --num_neighbors"
                 )
             logger.warning("%s; using difference margins", reason)
-        candidates = mine(forward, backward, scores)
-        pairs = candidates if options.threshold is None else candidates.at_least(options.threshold)
+        candidates = mine_greedily(forward, backward, scores)
+        pairs = candidates if options.threshold is None else candidates.filter_by_score(options.threshold)
         same = 0
         source_lines, target_lines = ([*side.numbers.items()] for side in (source, target))
         with (
@@ -187,7 +194,7 @@ def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageCenter
     """
     embeddings = encode_in_parts(encoder.vectors, side.texts, "encoding", PART_LINES)
     if means is not None:
-        (index,), _ = means.nearest(embeddings.mean(axis=0, keepdims=True))
+        (index,), _ = means.detect_languages(embeddings.mean(axis=0, keepdims=True))
         nearest = means.languages[index]
         if nearest != side.language:
             logger.warning(
@@ -198,7 +205,7 @@ def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageCenter
                 side.language,
             )
         embeddings = means.subtract(embeddings, side.language)
-    return unit(embeddings)
+    return normalize_vectors(embeddings)
 
 
 def language_means(
@@ -227,7 +234,7 @@ def language_means(
     else:
         means = {}
         if encoder.model.language_means_path is not None and encoder.pooling == MEANS_POOLING:
-            known = encoder.model.language_means.at(encoder.layer)
+            known = encoder.model.language_means.select_layer(encoder.layer)
             means = dict(zip(known.languages, known.vectors))
         if not {*languages} <= means.keys():
             logger.info(

@@ -12,14 +12,14 @@ from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import to_array, upload
 from ernie_m.model.ernie import ErnieMModel
-from ernie_m.model.heads import model_with_head
+from ernie_m.model.heads import make_model_with_head
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.tasks import (
     EMBEDDING,
     FILL_MASK,
     POOLED,
-    graph_outputs,
+    list_graph_outputs,
 )
 from ernie_m.training.precision import Autocast
 
@@ -50,7 +50,7 @@ class PaddleEagerEngine:
         self.layer = layer
         self.autocast = autocast
         self.config = getattr(model, "ernie_m", model).config
-        self.outputs = graph_outputs(task, has_pooler and layer == self.config.num_hidden_layers)
+        self.outputs = list_graph_outputs(task, has_pooler and layer == self.config.num_hidden_layers)
 
     @paddle.no_grad()
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -65,7 +65,7 @@ class PaddleEagerEngine:
     def _encode(self, inputs: PackedBatch) -> tuple[Tensor, ...]:
         """Compute the hidden states at `layer`, [B, T, H], and, if available, the pooler output, [B, H]."""
         states = self.model.encode(inputs, layers=self.layer).sequence  # [N, H]
-        sequence = inputs.padded(states)  # [B, T, H]
+        sequence = inputs.to_padded(states)  # [B, T, H]
         if len(self.outputs) == 1:
             return (sequence,)
         return sequence, self.model.pooler(paddle.gather(states, inputs.first_tokens))
@@ -86,7 +86,7 @@ def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) 
         model: nn.Layer = ErnieMModel(config)
     else:
         num_labels = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
-        model = model_with_head(task, config, num_labels, checkpoint.preprocessing.pooling)
+        model = make_model_with_head(task, config, num_labels, checkpoint.preprocessing.pooling)
     ignored = HEADS if task is None else ()
     # A head on the pooler requires its weights: a random pooler would give random classes.
     without = list_unused_parts(checkpoint, reads_pooler=getattr(model, "pooling", None) == POOLED)

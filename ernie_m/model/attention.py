@@ -20,8 +20,8 @@ from paddle import Tensor, nn
 from ernie_m.model import device
 from ernie_m.model.cpu.attention import attend
 from ernie_m.model.device import Array
-from ernie_m.model.layers import Linear, at_positions, dropout, linear_layers
-from ernie_m.model.packed_layout import Group, PackedLayout
+from ernie_m.model.layers import Linear, apply_linear_layers, dropout, select_rows
+from ernie_m.model.packed_layout import PackedLayout, SequenceGroup
 
 # Added to masked scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
 MASK_VALUE = -1e4
@@ -45,7 +45,7 @@ class AttentionMask:
         return "float32"
 
     @classmethod
-    def of(cls, layout: PackedLayout) -> Self:
+    def from_layout(cls, layout: PackedLayout) -> Self:
         """Make the attention mask of a layout, with NumPy arrays that `upload` copies to the device later."""
         raise NotImplementedError
 
@@ -72,7 +72,7 @@ class CpuMask(AttentionMask):
         return "bfloat16" if self.layout.tokens >= _LONG * len(self.layout.lengths) else "float32"
 
     @classmethod
-    def of(cls, layout: PackedLayout) -> Self:
+    def from_layout(cls, layout: PackedLayout) -> Self:
         return cls(layout)
 
     def attend(
@@ -91,7 +91,7 @@ class FlashMask(AttentionMask):
     multiple: ClassVar[int] = 128
 
     @classmethod
-    def of(cls, layout: PackedLayout) -> Self:
+    def from_layout(cls, layout: PackedLayout) -> Self:
         return cls(layout.row_indices()[None, None])  # [1, 1, N, 2]
 
     @cached_property
@@ -122,7 +122,7 @@ class PaddedGroup:
     context_lengths: Array  # int64 [b], number of context tokens of each sequence
 
     @classmethod
-    def of(cls, group: Group) -> Self:
+    def from_group(cls, group: SequenceGroup) -> Self:
         return cls(group.shape, group.cell_to_token().ravel(), group.context_lengths)
 
     @cached_property
@@ -130,7 +130,7 @@ class PaddedGroup:
         """Return the cache of `bias`: dtype -> additive mask [b, 1, T, T]."""
         return {}
 
-    def bias(self, dtype: paddle.dtype) -> Tensor:
+    def get_bias(self, dtype: paddle.dtype) -> Tensor:
         """Return the additive attention mask, 0 or MASK_VALUE: [b, 1, T, T]; computed once for all layers.
 
         Every token and every padding position attends to itself.
@@ -152,14 +152,14 @@ class PaddedMask(AttentionMask):
     cell_of_token: Array  # int64 [N], the index of each token's cell among the cells of all groups
 
     @classmethod
-    def of(cls, layout: PackedLayout) -> Self:
+    def from_layout(cls, layout: PackedLayout) -> Self:
         cell_of_token = np.empty(layout.tokens, np.int64)
         cells_before = 0  # number of cells of earlier groups
         for group in layout.groups:
             # The tokens of the group, and the indices of their cells, both in row-major order.
             cell_of_token[group.cell_to_token()[group.is_real]] = cells_before + np.flatnonzero(group.is_real)
             cells_before += group.is_real.size
-        return cls([PaddedGroup.of(group) for group in layout.groups], cell_of_token)
+        return cls([PaddedGroup.from_group(group) for group in layout.groups], cell_of_token)
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
@@ -172,7 +172,7 @@ class PaddedMask(AttentionMask):
                 paddle.gather(query, group.cell_to_token).reshape(shape),
                 paddle.gather(key, group.cell_to_token).reshape(shape),
                 paddle.gather(value, group.cell_to_token).reshape(shape),
-                group.bias(query.dtype),
+                group.get_bias(query.dtype),
                 num_heads,
                 dropout_rate,
             )  # [b, T, H]
@@ -218,9 +218,9 @@ def _split_heads(x: Tensor, num_heads: int) -> Tensor:
 _MASKS = {"FlashMask": FlashMask, "padded groups": PaddedMask, "unpadded": CpuMask}
 
 
-def mask_class() -> type[AttentionMask]:
+def select_mask_class() -> type[AttentionMask]:
     """Return the class of attention masks for the current device and precision."""
-    return _MASKS[device.attention_kind(half=paddle.amp.is_autocast_enabled())]
+    return _MASKS[device.name_attention(is_half_precision=paddle.amp.is_autocast_enabled())]
 
 
 class SelfAttention(nn.Layer):
@@ -241,12 +241,12 @@ class SelfAttention(nn.Layer):
         Args:
             positions: int64 [M], indices of the tokens whose output is computed: [M, H]; None: all tokens.
         """
-        query, key, value = linear_layers(x, [self.q_proj, self.k_proj, self.v_proj], mask.dtype)
+        query, key, value = apply_linear_layers(x, [self.q_proj, self.k_proj, self.v_proj], mask.dtype)
         dropout_rate = self.dropout_rate if self.training else 0.0
         output = mask.attend(query, key, value, self.num_heads, dropout_rate)  # [N, H]
-        return self.out_proj(at_positions(output, positions))
+        return self.out_proj(select_rows(output, positions))
 
-    def weights(self, x: Tensor, is_pad: Tensor) -> Tensor:
+    def compute_weights(self, x: Tensor, is_pad: Tensor) -> Tensor:
         """Return the attention weights of padded sequences, before dropout.
 
         Args:

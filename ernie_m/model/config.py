@@ -80,7 +80,7 @@ class ErnieMConfig:
         return self.num_hidden_layers == 0
 
     @property
-    def longest_input(self) -> int:
+    def max_input_length(self) -> int:
         """Return the maximum input length in tokens, including special tokens."""
         return self.max_position_embeddings - FIRST_POSITION
 

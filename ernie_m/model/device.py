@@ -32,7 +32,7 @@ AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 require this capability
 FLASH_VERSION = "FLAGS_flash_attn_version"
 
 
-def capability() -> tuple[int, int]:
+def get_compute_capability() -> tuple[int, int]:
     """Return the compute capability of the current GPU, such as (8, 0)."""
     major, minor = paddle.device.cuda.get_device_capability()
     return major, minor
@@ -40,20 +40,20 @@ def capability() -> tuple[int, int]:
 
 def has_bf16() -> bool:
     """Return whether the current GPU supports bfloat16."""
-    return capability() >= AMPERE
+    return get_compute_capability() >= AMPERE
 
 
-def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "unpadded"]:
+def name_attention(is_half_precision: bool) -> Literal["FlashMask", "padded groups", "unpadded"]:
     """Return the attention implementation of the current device, as named in the log.
 
     Args:
-        half: whether the model computes in half precision.
+        is_half_precision: whether the model computes in half precision.
     """
     if kernel_selection.has_plain_kernels():
         return "padded groups"
     if not kernel_selection.is_on_gpu():
         return "unpadded" if mkl.is_supported() else "padded groups"
-    return "FlashMask" if half and has_bf16() and is_flash_supported() else "padded groups"
+    return "FlashMask" if is_half_precision and has_bf16() and is_flash_supported() else "padded groups"
 
 
 @functools.cache
@@ -65,14 +65,14 @@ def is_flash_supported() -> bool:
     (`flashmask_attention` in paddle/nn/functional/flash_attention.py).
     """
     with paddle.enable_grad(), paddle.amp.auto_cast(False):
-        return kernel_selection.agrees(
-            _flash_errors,
+        return kernel_selection.check_agreement(
+            _measure_flash_errors,
             0.02,  # rounding a number near 2 to bfloat16 has an error of up to 0.008
             "FlashMask is unavailable; attention uses padded groups, which is slower",
         )
 
 
-def _flash_errors() -> Iterator[tuple[str, float]]:
+def _measure_flash_errors() -> Iterator[tuple[str, float]]:
     """Yield the maximum errors of FlashMask's output and gradient for two sequences of 64 tokens.
 
     All values are 1 in the first sequence and 2 in the second. So the output equals the values if no token
@@ -93,7 +93,7 @@ def _flash_errors() -> Iterator[tuple[str, float]]:
         yield name, float(error.astype("float32").abs().max())
 
 
-def share_tokens() -> int | None:
+def get_split_tokens() -> int | None:
     """Return the size in tokens of the parts into which a CPU splits a micro-batch; None: no split."""
     return None if kernel_selection.is_on_gpu() or kernel_selection.has_plain_kernels() else SHARE_TOKENS
 
@@ -110,26 +110,26 @@ def upload(tree: T) -> T:
     """
     arrays: list[np.ndarray] = []
     _replace_arrays(tree, arrays.append)  # only collects the arrays
-    tensors = _copy(arrays)
+    tensors = _copy_to_device(arrays)
     # The arrays are visited in the same order as before, so that each gets its own tensor.
     return _replace_arrays(tree, lambda array: tensors.pop(0))
 
 
-def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
-    """Return a nested structure with `replacement(array)` for each array, called in a fixed order."""
+def _replace_arrays(tree: Any, convert: Callable[[np.ndarray], Any]) -> Any:
+    """Return a nested structure with `convert(array)` for each array, called in a fixed order."""
     if isinstance(tree, np.ndarray):
-        return replacement(tree)
+        return convert(tree)
     if isinstance(tree, list):
-        return [_replace_arrays(item, replacement) for item in tree]
+        return [_replace_arrays(item, convert) for item in tree]
     if isinstance(tree, dict):
-        return {key: _replace_arrays(item, replacement) for key, item in tree.items()}
+        return {key: _replace_arrays(item, convert) for key, item in tree.items()}
     if is_dataclass(tree) and not isinstance(tree, type):
         values = {field.name: getattr(tree, field.name) for field in fields(tree)}
-        return replace(tree, **_replace_arrays(values, replacement))
+        return replace(tree, **_replace_arrays(values, convert))
     return tree
 
 
-def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
+def _copy_to_device(arrays: list[np.ndarray]) -> list[Tensor]:
     """Copy arrays to the device as one float64 array, and split it there; return a tensor per array."""
     sizes = [array.size for array in arrays if array.size]  # Paddle does not support empty parts
     parts = []  # one per non-empty array
@@ -154,7 +154,7 @@ def to_array(x: Tensor) -> np.ndarray:
     return x.numpy()
 
 
-def precise_dtype(x: Tensor) -> paddle.dtype:
+def get_accumulation_dtype(x: Tensor) -> paddle.dtype:
     """Return the dtype in which losses and sums of x are computed: float64 for float64, otherwise float32."""
     return paddle.float64 if x.dtype == paddle.float64 else paddle.float32
 
@@ -164,7 +164,7 @@ def has_tf32() -> bool:
     return has_bf16() and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
 
 
-def summary(precision: str, processes: int) -> str:
+def format_device_summary(precision: str, processes: int) -> str:
     """Format the log line about the device: capability, precision, attention, TF32, communication backend.
 
     Args:
@@ -174,9 +174,9 @@ def summary(precision: str, processes: int) -> str:
     device = str(paddle.device.get_device())
     is_half = precision.startswith(("bf16", "fp16"))
     backend = "NCCL" if kernel_selection.is_on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
-    facts = [f"precision {precision}", f"attention {attention_kind(is_half)}"]
+    facts = [f"precision {precision}", f"attention {name_attention(is_half)}"]
     if kernel_selection.is_on_gpu():
-        major, minor = capability()
+        major, minor = get_compute_capability()
         device += f" ({paddle.device.cuda.get_device_name()}, capability {major}.{minor})"
         facts.append("TF32 on (off: NVIDIA_TF32_OVERRIDE=0)" if has_tf32() else "TF32 off")
     facts.append(f"collectives {backend}, {processes} processes" if processes > 1 else "1 process")

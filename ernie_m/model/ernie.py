@@ -23,9 +23,9 @@ from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
 from ernie_m.model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
-from ernie_m.model.cpu.layers import with_same_dropout
+from ernie_m.model.cpu.layers import reuse_dropout_masks
 from ernie_m.model.device import upload
-from ernie_m.model.layers import LayerNorm, Linear, at_positions, dropout
+from ernie_m.model.layers import LayerNorm, Linear, dropout, select_rows
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.transformer_encoder import Encoder, init_weights
 from ernie_m.model.word_embeddings import WordEmbeddings
@@ -158,9 +158,9 @@ class ErnieMModel(nn.Layer):
         if len(empty_rows):
             raise UserError(f"input_ids: row {empty_rows[0]} has only padding")
         batch = upload(PackedBatch.from_masked(ids, is_real))
-        return batch.padded(self.encode(batch).sequence)
+        return batch.to_padded(self.encode(batch).sequence)
 
-    def use_recompute(self, enabled: bool) -> None:
+    def set_recompute(self, enabled: bool) -> None:
         """Set activation recomputation: training keeps only each layer's input until the backward pass."""
         self.recompute = enabled
 
@@ -201,23 +201,23 @@ class ErnieMModel(nn.Layer):
         stack = list(self.encoder.layers)[:layers]
         for layer in stack:
             if output_attentions:
-                states = batch.padded(batch.without_filler(x))  # [B, T, H]
-                attentions.append(layer.self_attn.weights(states, batch.is_pad()))
+                states = batch.to_padded(batch.remove_filler(x))  # [B, T, H]
+                attentions.append(layer.self_attn.compute_weights(states, batch.is_pad()))
             # The last layer is computed only where its output is used.
             only_at = positions if layer is stack[-1] else None
             if self.recompute and self.training:
-                x = recompute(with_same_dropout(layer), x, batch.mask, only_at)
+                x = recompute(reuse_dropout_masks(layer), x, batch.mask, only_at)
             else:
                 x = layer(x, batch.mask, only_at)
             if output_hidden_states:
                 hidden_states.append(x)
         if not stack:  # no layer has applied the positions
-            x = at_positions(x, positions)
+            x = select_rows(x, positions)
         if positions is None:
-            x = batch.without_filler(x)
+            x = batch.remove_filler(x)
         if not output_hidden_states:
             return EncoderOutput(x, [], attentions)
-        return EncoderOutput(x, [batch.without_filler(state) for state in hidden_states], attentions)
+        return EncoderOutput(x, [batch.remove_filler(state) for state in hidden_states], attentions)
 
 
 # `forward` reads values of tensors, which a graph does not have. Not a decorator: type checkers lose the

@@ -44,7 +44,7 @@ class SequenceClassifier(ModelWithHead):
         if self.pooling == MEAN_OF_TOKENS or self.ernie_m.pooler is None:
             is_real = (~batch.is_pad()).astype("float64")  # [S, T]
             weights = is_real / is_real.sum(axis=1, keepdim=True)
-            vectors = batch.sums(self.ernie_m.encode(batch).sequence, weights)  # [S, H]
+            vectors = batch.sum_sequences(self.ernie_m.encode(batch).sequence, weights)  # [S, H]
         else:
             first = self.ernie_m.encode(batch, positions=batch.first_tokens).sequence  # [S, H]
             vectors = self.ernie_m.pooler(first)
@@ -56,7 +56,7 @@ class TokenClassifier(ModelWithHead):
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Compute the logits of a batch that was made from a padded array [B, T]: [B, T, num_labels]."""
-        sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
+        sequence = batch.to_padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
         return self.classifier(sequence)
 
 
@@ -68,12 +68,12 @@ class SpanClassifier(ModelWithHead):
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Compute start and end logits of a batch that was made from a padded array [B, T]: [B, T] each."""
-        sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
+        sequence = batch.to_padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
         start, end = self.classify(sequence).unbind(-1)
         return start, end
 
 
-def model_with_head(
+def make_model_with_head(
     task: str, config: ErnieMConfig, num_labels: int, pooling: str | None = None
 ) -> ModelWithHead:
     """Make a randomly initialized model with the head of a task.

@@ -17,7 +17,7 @@ PLAIN = "plain"
 _kernels = FAST
 
 
-def use_kernels(kind: str) -> None:
+def select_kernels(kind: str) -> None:
     """Set the kernels of this process: FAST or PLAIN. Call this before `build_optimizer`."""
     global _kernels
     _kernels = kind
@@ -28,21 +28,23 @@ def has_plain_kernels() -> bool:
     return _kernels == PLAIN
 
 
-def agrees(measure: Callable[[], Iterable[tuple[str, float]]], tolerance: float, otherwise: str) -> bool:
+def check_agreement(
+    measure_errors: Callable[[], Iterable[tuple[str, float]]], tolerance: float, fallback: str
+) -> bool:
     """Return whether a kernel agrees with Paddle's public operations; log a warning if it does not.
 
     Args:
-        measure: runs the kernel on a small example, and yields the name and the error of each result.
+        measure_errors: runs the kernel on a small example, and yields the name and the error of each result.
         tolerance: maximum error.
-        otherwise: the warning, to which the difference or exception is appended.
+        fallback: the warning, to which the difference or exception is appended.
     """
     try:
-        for result, error in measure():
+        for result, error in measure_errors():
             if not error < tolerance:  # or NaN
                 raise RuntimeError(f"{result}: error {error:.2g}")
     except (OSError, AttributeError, AssertionError, TypeError, ValueError, RuntimeError) as problem:
         # The last line of Paddle's error; its stack is above.
-        logger.warning("%s: %s", otherwise, str(problem).strip().rpartition("\n")[2])
+        logger.warning("%s: %s", fallback, str(problem).strip().rpartition("\n")[2])
         return False
     return True
 

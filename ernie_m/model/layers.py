@@ -9,8 +9,8 @@ from paddle import Tensor, nn
 
 from ernie_m.model import kernel_selection
 from ernie_m.model.cpu import onednn_check
-from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
-from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
+from ernie_m.model.cpu.bfloat16 import Bfloat16Linear
+from ernie_m.model.cpu.layers import CpuDropout, CpuGelu, CpuLayerNorm, CpuLinear
 from ernie_m.model.word_embeddings import WordEmbeddings
 
 
@@ -34,10 +34,10 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the linear layer: x [..., I] -> [..., O]."""
-        return linear_layers(x, [self])[0]
+        return apply_linear_layers(x, [self])[0]
 
 
-def linear_layers(x: Tensor, layers: Sequence[Linear], dtype: str = "float32") -> Sequence[Tensor]:
+def apply_linear_layers(x: Tensor, layers: Sequence[Linear], dtype: str = "float32") -> Sequence[Tensor]:
     """Apply linear layers to the same input: x [..., I] -> [..., O] per layer.
 
     Args:
@@ -45,11 +45,11 @@ def linear_layers(x: Tensor, layers: Sequence[Linear], dtype: str = "float32") -
         dtype: dtype of the results if a CPU computes in bfloat16.
     """
     if layers[0].in_bfloat16 and kernel_selection.is_on_cpu(x):
-        return LinearInBfloat16.apply(
+        return Bfloat16Linear.apply(
             x, dtype, *(layer.weight for layer in layers), *(layer.bias for layer in layers)
         )
     if kernel_selection.is_training_on_cpu(x):
-        return [LinearOnCpu.apply(x, layer.weight, layer.bias) for layer in layers]
+        return [CpuLinear.apply(x, layer.weight, layer.bias) for layer in layers]
     return [F.linear(x, layer.weight, layer.bias) for layer in layers]
 
 
@@ -58,19 +58,19 @@ class LayerNorm(nn.LayerNorm):
 
     def __init__(self, size: int, epsilon: float):
         super().__init__(size, epsilon)
-        # Paddle's kernels use epsilon as float32, even if x is float64; `LayerNormOnCpu` does the same.
+        # Paddle's kernels use epsilon as float32, even if x is float64; `CpuLayerNorm` does the same.
         self.epsilon = float(np.float32(epsilon))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize over the last axis: x [..., H] -> [..., H]."""
         if not _uses_onednn(x):
             return super().forward(x)
-        return LayerNormOnCpu.apply(x, self.weight, self.bias, self.epsilon)
+        return CpuLayerNorm.apply(x, self.weight, self.bias, self.epsilon)
 
 
 def gelu(x: Tensor) -> Tensor:
     """Compute the exact GELU (with erf, not tanh) of each element: [..., H] -> [..., H]."""
-    return GeluOnCpu.apply(x) if _uses_onednn(x) else F.gelu(x)
+    return CpuGelu.apply(x) if _uses_onednn(x) else F.gelu(x)
 
 
 def _uses_onednn(x: Tensor) -> bool:
@@ -86,11 +86,11 @@ def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | No
     """Apply inverted dropout to x [..., H] in training, then add `residual` [..., H], if given."""
     if training and probability > 0.0:
         if kernel_selection.is_on_cpu(x):
-            return DropoutOnCpu.apply(x, probability, residual)
+            return CpuDropout.apply(x, probability, residual)
         x = F.dropout(x, probability, training=True)
     return x if residual is None else x + residual
 
 
-def at_positions(x: Tensor, positions: Tensor | None) -> Tensor:
+def select_rows(x: Tensor, indices: Tensor | None) -> Tensor:
     """Select rows of x [N, H] by their indices, int64 [M]: [M, H]; None: return x unchanged."""
-    return x if positions is None else paddle.gather(x, positions)
+    return x if indices is None else paddle.gather(x, indices)

@@ -16,7 +16,7 @@ from paddle.distributed.fleet.utils import recompute
 
 from ernie_m.model import device, kernel_selection
 from ernie_m.model.config import NO_LANGUAGE, ErnieMConfig
-from ernie_m.model.cpu.masked_lm_loss import CrossEntropyOnCpu, LossOnCpu
+from ernie_m.model.cpu.masked_lm_loss import CpuCrossEntropy, CpuMaskedLMLoss
 from ernie_m.model.cpu.numpy_views import needs_gradient
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import LayerNorm, Linear, gelu
@@ -94,7 +94,7 @@ class LMHead(nn.Layer):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Compute the logits of M masked positions from their last hidden states: [M, H] -> [M, V]."""
-        return logits(self.transform(hidden), self.word_embeddings.weight, self.bias)
+        return compute_logits(self.transform(hidden), self.word_embeddings.weight, self.bias)
 
     def loss(self, hidden: Tensor, labels: Tensor, loss_weights: Tensor | None = None) -> MaskedLMLoss:
         """Compute the masked-LM loss of M masked positions, in bounded memory for any M, including 0.
@@ -110,15 +110,15 @@ class LMHead(nn.Layer):
                 total=empty.sum(), losses=empty.detach(), correct=empty.detach().astype("bool")
             )
         x = self.transform(hidden)
-        return cross_entropy(x, self.word_embeddings, self.bias, labels, loss_weights)
+        return compute_cross_entropy(x, self.word_embeddings, self.bias, labels, loss_weights)
 
 
-def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def compute_logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Project x [M, H] to the vocabulary by the embedding matrix `weight` [V, H] and bias [V]: [M, V]."""
     return paddle.matmul(x, weight, transpose_y=True) + bias
 
 
-def logit_chunks(position_count: int, vocab_size: int, dtype: paddle.dtype) -> list[slice]:
+def split_into_logit_chunks(position_count: int, vocab_size: int, dtype: paddle.dtype) -> list[slice]:
     """Split masked positions into slices whose logits take at most LOGITS_BYTES of memory.
 
     Args:
@@ -131,7 +131,7 @@ def logit_chunks(position_count: int, vocab_size: int, dtype: paddle.dtype) -> l
     return [slice(start, min(start + most, position_count)) for start in range(0, position_count, most)]
 
 
-def cross_entropy(
+def compute_cross_entropy(
     x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, loss_weights: Tensor | None = None
 ) -> MaskedLMLoss:
     """Compute the cross-entropy over the vocabulary at each masked position, without an array [M, V].
@@ -143,23 +143,23 @@ def cross_entropy(
         labels: [M] int64, from 0 to V - 1.
         loss_weights: [M] float, weight of each loss in the sum; None: 1. They get no gradient.
     """
-    precise = device.precise_dtype(x)
+    precise = device.get_accumulation_dtype(x)
     if loss_weights is None:
         loss_weights = paddle.ones([x.shape[0]])
     loss_weights = loss_weights.astype(precise)
-    chunks = logit_chunks(x.shape[0], bias.shape[0], precise)
+    chunks = split_into_logit_chunks(x.shape[0], bias.shape[0], precise)
     has_backward = paddle.is_grad_enabled() and any(needs_gradient(x, table.weight, bias))
-    loss_on_cpu = LossOnCpu(table, bias) if kernel_selection.is_on_cpu(x) else None
-    if loss_on_cpu is not None and has_backward:  # gradients are computed with the losses
+    cpu_loss = CpuMaskedLMLoss(table, bias) if kernel_selection.is_on_cpu(x) else None
+    if cpu_loss is not None and has_backward:  # gradients are computed with the losses
         return MaskedLMLoss(
-            *CrossEntropyOnCpu.apply(x, table.weight, bias, labels, loss_weights, loss_on_cpu, chunks)
+            *CpuCrossEntropy.apply(x, table.weight, bias, labels, loss_weights, cpu_loss, chunks)
         )
 
     results = []  # per chunk: losses, and which are correct
     for rows in chunks:
         inputs = (x[rows], labels[rows])
-        if loss_on_cpu is not None:
-            results.append(loss_on_cpu.losses(*inputs))
+        if cpu_loss is not None:
+            results.append(cpu_loss.compute_losses(*inputs))
         elif has_backward:
             # Nothing here is random, so no random state is preserved.
             results.append(
@@ -181,7 +181,7 @@ def _compute_chunk_losses(x: Tensor, labels: Tensor, weight: Tensor, bias: Tenso
     Returns:
         The losses, [m], and whether no logit exceeds the label's, bool [m].
     """
-    scores = logits(x, weight, bias).astype(device.precise_dtype(x))  # [m, V]
+    scores = compute_logits(x, weight, bias).astype(device.get_accumulation_dtype(x))  # [m, V]
     losses = F.cross_entropy(scores, labels, reduction="none")
     label_logit = paddle.take_along_axis(scores, labels.unsqueeze(1), axis=1).squeeze(1)
     return losses, label_logit >= scores.max(1)

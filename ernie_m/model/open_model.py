@@ -14,7 +14,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
 
-class SettledFlags(Protocol):
+class ModelFlags(Protocol):
     """The flags of a command that `apply_model_defaults` requires."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -22,7 +22,7 @@ class SettledFlags(Protocol):
     on_command_line: tuple[str, ...]
 
 
-Flags = TypeVar("Flags", bound=SettledFlags)
+Flags = TypeVar("Flags", bound=ModelFlags)
 # The keys in which the configs of small, base and large differ.
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")
 
@@ -44,9 +44,9 @@ class OpenedModel:
     source: str | os.PathLike
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         """Return the maximum input length in tokens, including special tokens."""
-        return self.config.longest_input
+        return self.config.max_input_length
 
     @property
     def preprocessing(self) -> PreprocessingConfig:
@@ -59,10 +59,11 @@ class OpenedModel:
         Raises:
             UserError: `max_seq_len` exceeds the model's maximum input length.
         """
-        if max_seq_len > self.longest:
+        if max_seq_len > self.max_length:
             raise UserError(
-                f"--max_seq_len {max_seq_len}: the maximum length of {self.source} is {self.longest} tokens. "
-                f"Set --max_seq_len {self.longest} or less"
+                f"--max_seq_len {max_seq_len}: the maximum length of {self.source} is {self.max_length} "
+                "tokens. "
+                f"Set --max_seq_len {self.max_length} or less"
             )
         if self.checkpoint is None:
             return
@@ -169,7 +170,7 @@ def apply_model_defaults(flags: Flags, opened: OpenedModel, recorded: Sequence[s
         in_words = ", ".join(f"--{name} {value}" for name, value in changed_values.items())
         logger.info("preprocessing options stored in %s: %s", opened.checkpoint.path, in_words)
     if "max_seq_len" not in flags.on_command_line:
-        values["max_seq_len"] = min(values.get("max_seq_len", flags.max_seq_len), opened.longest)
+        values["max_seq_len"] = min(values.get("max_seq_len", flags.max_seq_len), opened.max_length)
     flags = replace(flags, **values)
     opened.check_length(flags.max_seq_len)
     return flags

@@ -35,7 +35,7 @@ def is_decayed(name: str) -> bool:
     return re.search(r"(layer_norm|norm1|norm2)\.", name) is None and not name.endswith("bias")
 
 
-def learning_rate_ratios(
+def compute_learning_rate_ratios(
     names: Iterable[str], num_layers: int, layerwise_lr_decay: float
 ) -> dict[str, float]:
     """Compute the layer-wise learning-rate ratio of each parameter: name -> ratio.
@@ -45,7 +45,7 @@ def learning_rate_ratios(
     """
     ratios = {}
     for name in names:
-        layer = _layer_index(name)
+        layer = _parse_layer_index(name)
         if layer is not None:
             ratios[name] = layerwise_lr_decay ** (num_layers - layer)
         elif re.search(r"(^|\.)(word|position)_embeddings\.", name):
@@ -82,9 +82,9 @@ def build_optimizer(
     parameters = {
         name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient
     }
-    layer_numbers = map(_layer_index, parameters)
+    layer_numbers = map(_parse_layer_index, parameters)
     num_layers = max((number for number in layer_numbers if number is not None), default=-1) + 1
-    ratios = learning_rate_ratios(parameters, num_layers, layerwise_lr_decay)
+    ratios = compute_learning_rate_ratios(parameters, num_layers, layerwise_lr_decay)
     sublayers = model.sublayers(include_self=True)
     # The embedding matrices, by Paddle's name of their weight.
     embeddings = {layer.weight.name: layer for layer in sublayers if isinstance(layer, WordEmbeddings)}
@@ -103,7 +103,7 @@ def build_optimizer(
             and kernel_selection.is_on_cpu(parameter)
             and lazy_adamw.is_supported()
         ):
-            gradient = embeddings[parameter.name].take_over()
+            gradient = embeddings[parameter.name].accumulate_in_place()
             tables[parameter.name] = LazyAdamW(gradient, ratio, decay, betas, eps)
         else:
             groups[ratio, decay].append(parameter)
@@ -115,7 +115,7 @@ def build_optimizer(
     return AdamW(scheduler, paddle_groups, tables, betas, eps)
 
 
-def _layer_index(name: str) -> int | None:
+def _parse_layer_index(name: str) -> int | None:
     """Return the index of the encoder layer that a parameter name belongs to; None: outside the layers."""
     match = re.search(r"encoder\.layers\.(\d+)\.", name)
     return None if match is None else int(match[1])
@@ -211,7 +211,7 @@ class AdamW(paddle.optimizer.AdamW):
                 raise UserError(f"{_ANOTHER_MODEL} {key} of shape {list(state[key].shape)}")
             tensor.set_value(state[key])
         for table in self.tables.values():
-            table.forget_rows()
+            table.reset_nonzero_rows()
 
     def _make_state(self, parameters: Mapping[str, Tensor]) -> None:
         """Create the optimizer state of parameters, if missing.
@@ -220,7 +220,7 @@ class AdamW(paddle.optimizer.AdamW):
             parameters: Paddle's parameter name -> parameter.
         """
         for name in parameters.keys() & self.tables.keys():
-            self.tables[name].begin()
+            self.tables[name].init_state()
         others = [parameter for name, parameter in parameters.items() if name not in self.tables]
         # Paddle creates a state only in the first update, and `set_state_dict` keeps one for all parameters.
         self._create_accumulators(paddle.static.default_main_program().global_block(), others)

@@ -65,8 +65,8 @@ class PackedBatch:
         """
         if position_ids is None:
             position_ids = FIRST_POSITION + layout.positions_in_sequence()
-        mask_class = attention.mask_class()
-        with_filler = layout.padded_to(mask_class.multiple)
+        mask_class = attention.select_mask_class()
+        with_filler = layout.pad_to_multiple(mask_class.multiple)
         missing = with_filler.tokens - layout.tokens  # number of filler tokens
         if missing:  # the filler is ignored, so any token and position will do
             input_ids = np.pad(input_ids, [0, missing])
@@ -79,7 +79,7 @@ class PackedBatch:
             language_ids=language_ids,
             first_tokens=layout.starts,
             cell_to_token=cell_to_token,
-            mask=mask_class.of(with_filler),
+            mask=mask_class.from_layout(with_filler),
             tokens=layout.tokens,
             last_position=int(position_ids.max()),  # the filler has position 0
         )
@@ -101,11 +101,11 @@ class PackedBatch:
         cell_to_token = np.where(is_real, tokens_up_to - 1, layout.tokens)
         return cls.from_packed(input_ids[is_real], layout, cell_to_token=cell_to_token)
 
-    def without_filler(self, states: Tensor) -> Tensor:
+    def remove_filler(self, states: Tensor) -> Tensor:
         """Remove the filler sequence from token states: [N, H] -> [tokens, H]."""
         return states if len(states) == self.tokens else states[: self.tokens]
 
-    def padded(self, states: Tensor) -> Tensor:
+    def to_padded(self, states: Tensor) -> Tensor:
         """Scatter token states into the padded array: [tokens, H] -> [B, T, H], 0 at padding."""
         assert self.cell_to_token is not None  # made from a padded array
         # Pad one row after the first axis: [tokens + 1, H]. This row of zeros is gathered for padding.
@@ -113,7 +113,7 @@ class PackedBatch:
         flat = paddle.gather(with_zeros, self.cell_to_token.flatten())  # [B x T, H]
         return flat.reshape([*self.cell_to_token.shape, -1])
 
-    def sums(self, states: Tensor, weights: Tensor) -> Tensor:
+    def sum_sequences(self, states: Tensor, weights: Tensor) -> Tensor:
         """Compute the weighted sum of token states within each sequence: [tokens, H] -> [B, H].
 
         Args:
@@ -122,7 +122,7 @@ class PackedBatch:
         if isinstance(self.mask, CpuMask):
             return sum_sequences(states, weights, ~self.is_pad(), self.mask.layout)
         row_weights = weights.astype(states.dtype).unsqueeze(1)  # [B, 1, T]
-        return paddle.matmul(row_weights, self.padded(states)).squeeze(1)  # [B, 1, H] -> [B, H]
+        return paddle.matmul(row_weights, self.to_padded(states)).squeeze(1)  # [B, 1, H] -> [B, H]
 
     def is_pad(self) -> Tensor:
         """Return the padding mask of the padded array: bool [B, T], True for padding."""

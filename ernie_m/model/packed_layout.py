@@ -48,7 +48,7 @@ class PackedLayout:
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.tokens = int(self.lengths.sum())
 
-    def padded_to(self, multiple: int) -> "PackedLayout":
+    def pad_to_multiple(self, multiple: int) -> "PackedLayout":
         """Return the layout with a filler sequence appended, if N is not a multiple of `multiple`."""
         missing = -self.tokens % multiple  # tokens up to the next multiple
         if missing == 0:
@@ -59,7 +59,7 @@ class PackedLayout:
         """Return the index of each token in its sequence, from 0: int64 [N]."""
         return np.arange(self.tokens) - np.repeat(self.starts, self.lengths)
 
-    def sequence_numbers(self) -> np.ndarray:
+    def sequence_indices(self) -> np.ndarray:
         """Return the index of each token's sequence, from 0: int64 [N]."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
@@ -67,15 +67,15 @@ class PackedLayout:
         """Return whether each token is context, not a placeholder: bool [N]."""
         return self.positions_in_sequence() < np.repeat(self.context_lengths, self.lengths)
 
-    def dense(self) -> np.ndarray:
+    def to_dense_mask(self) -> np.ndarray:
         """Return the attention mask as a matrix, bool [N, N]: the definition, for tests and display."""
-        sequence = self.sequence_numbers()
+        sequence = self.sequence_indices()
         same_sequence = sequence[:, None] == sequence  # [N, N]
         # A row attends to the context of its sequence, and to itself.
         return (same_sequence & self.is_context()) | np.eye(self.tokens, dtype=bool)
 
     @cached_property
-    def groups(self) -> list["Group"]:
+    def groups(self) -> list["SequenceGroup"]:
         """Divide the sequences into groups of similar length, longest first."""
         order = np.argsort(-self.lengths, kind="stable")  # the sequences by descending length
         sorted_lengths = self.lengths[order]
@@ -86,7 +86,7 @@ class PackedLayout:
             if following == len(order) or sorted_lengths[following] < SIMILAR * sorted_lengths[first]:
                 members = order[first:following]  # int64 [b], indices of the group's sequences
                 groups.append(
-                    Group(self.starts[members], self.lengths[members], self.context_lengths[members])
+                    SequenceGroup(self.starts[members], self.lengths[members], self.context_lengths[members])
                 )
                 first = following
         return groups
@@ -108,7 +108,7 @@ class PackedLayout:
         return np.stack([start, end], axis=-1)
 
 
-class Group:
+class SequenceGroup:
     """A group of b sequences of similar length, to be padded to an array [b, T].
 
     Attributes:

@@ -38,7 +38,7 @@ _DEFAULT = "default"  # name of a recorded prompt
 _SHARED_BY_TASKS = ("text_rules", "added_tokens", "separators", "split_han", "label_pieces")
 
 
-def pair_text_kinds(are_translations: bool) -> tuple[TextKind, TextKind]:
+def get_pair_text_kinds(are_translations: bool) -> tuple[TextKind, TextKind]:
     """Return the kinds of a pair's texts: translations, or query and document."""
     return (NEITHER, NEITHER) if are_translations else (QUERY, DOCUMENT)
 
@@ -142,7 +142,7 @@ class PreprocessingConfig(
     """
 
     @classmethod
-    def of_xlm_r(cls) -> Self:
+    def for_xlm_r(cls) -> Self:
         """Return the preprocessing settings of XLM-R.
 
         Text is only normalized by SentencePiece, a pair is `<s> question </s></s> context </s>`, and a word's
@@ -181,7 +181,7 @@ class PreprocessingConfig(
         defaults = PreprocessingConfig()
         return {name: value for name, value in vars(self).items() if value != getattr(defaults, name)}
 
-    def for_task(self, prompt: str = "", **recorded: Any) -> "PreprocessingConfig":
+    def adapt_for_task(self, prompt: str = "", **recorded: Any) -> "PreprocessingConfig":
         """Return the settings of a model that is fine-tuned from this one for another task.
 
         Tokenization settings are kept. Embedding settings, such as pooling, are dropped, because fine-tuning
@@ -196,14 +196,14 @@ class PreprocessingConfig(
             kept |= {"prompts": {_DEFAULT: prompt}, "default_prompt": _DEFAULT}
         return PreprocessingConfig(**(kept | recorded))
 
-    def with_one_prompt(self, prompt: str) -> "PreprocessingConfig":
+    def replace_prompts(self, prompt: str) -> "PreprocessingConfig":
         """Return the settings with one prompt for all kinds of texts; "": without prompts."""
         if not prompt:
             return replace(self, prompts={}, default_prompt=None)
         prompts = dict.fromkeys((QUERY, DOCUMENT, _DEFAULT), prompt)
         return replace(self, prompts=prompts, default_prompt=_DEFAULT)
 
-    def prompt(self, kind: TextKind, name: str | None = None) -> str:
+    def get_prompt(self, kind: TextKind, name: str | None = None) -> str:
         """Return the prompt of a text, the prefix added before tokenization; "": no prompt.
 
         ============  =====================================================  ===============================
@@ -234,7 +234,7 @@ class PreprocessingConfig(
         return prompts[0] if prompts else ""
 
 
-def stored_preprocessing(preprocessing: PreprocessingConfig) -> dict[str, Any]:
+def get_stored_preprocessing(preprocessing: PreprocessingConfig) -> dict[str, Any]:
     """Return the preprocessing settings as stored in config.json, for `read_preprocessing`."""
     return {_FORMAT: VERSION, **preprocessing.to_json()}
 

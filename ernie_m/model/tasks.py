@@ -112,17 +112,17 @@ EXPORTED_TASKS = tuple(task.name for task in _ALL_TASKS if task.outputs)
 _NAME_OF = {name: task.name for task in _ALL_TASKS for name in (task.stored, task.model_class) if name}
 
 
-def task_named(name: str) -> str:
+def find_task(name: str) -> str:
     """Return the task for its name or model class in model files; unknown names are returned unchanged."""
     return _NAME_OF.get(name, name)
 
 
-def stored_name(task: str) -> str:
+def get_stored_name(task: str) -> str:
     """Return the name of a task in model files; names that are not in the registry are returned unchanged."""
     return TASKS[task].stored if task in TASKS else task
 
 
-def graph_outputs(task: str, has_pooled: bool) -> tuple[str, ...]:
+def list_graph_outputs(task: str, has_pooled: bool) -> tuple[str, ...]:
     """Return the output names of a task's exported graph.
 
     Args:
@@ -131,6 +131,6 @@ def graph_outputs(task: str, has_pooled: bool) -> tuple[str, ...]:
     return tuple(name for name in TASKS[task].outputs if has_pooled or name != "pooled")
 
 
-def default_label_names(count: int) -> list[str]:
+def make_default_label_names(count: int) -> list[str]:
     """Return the default label names of a model without a label map: "0", "1", ..."""
     return [str(id_) for id_ in range(count)]

@@ -24,17 +24,17 @@ _LEAST = 128  # tokens; smaller batches have more overhead than gain from anothe
 _ENOUGH = 512  # tokens; larger inputs make more batches, not larger ones, to balance workers
 
 
-def core_count() -> int:
+def get_thread_count() -> int:
     """Return the number of compute threads: OMP_NUM_THREADS, or the number of usable cores if unset."""
     return read_int_variable("OMP_NUM_THREADS") if "OMP_NUM_THREADS" in os.environ else read_cpu().cores
 
 
-def become_worker() -> None:
+def mark_as_worker() -> None:
     """Mark the current thread as a worker, which computes on one core."""
     STOP.set(Event())
 
 
-def end_if_stopped() -> None:
+def raise_if_stopped() -> None:
     """Stop a worker whose result is no longer needed.
 
     Raises:
@@ -57,7 +57,7 @@ class Workers:
     """
 
     count: int = 1
-    begin: Callable[[], None] = become_worker
+    begin: Callable[[], None] = mark_as_worker
     most_tokens: int | None = None
 
     def count_batch_tokens(self, rows: Sequence[Collection[int]], batch_tokens: int) -> int:
@@ -95,7 +95,9 @@ class Workers:
         pending: deque[Future[R]] = deque()
         try:
             for item in items:
-                pending.append(_pool(self.count, self.begin).submit(_run, stop, compute, item))
+                pending.append(
+                    _get_thread_pool(self.count, self.begin).submit(_run_unless_stopped, stop, compute, item)
+                )
                 if len(pending) > ahead * self.count:
                     yield pending[0].result()  # keep it in `pending` until it is done, for `wait`
                     pending.popleft()
@@ -109,13 +111,13 @@ class Workers:
             wait(pending)
 
 
-def _run(stop: Event, compute: Callable[[T], R], item: T) -> R:
-    """Call `compute` in a worker, which `end_if_stopped` stops when `stop` is set."""
+def _run_unless_stopped(stop: Event, compute: Callable[[T], R], item: T) -> R:
+    """Call `compute` in a worker, which `raise_if_stopped` stops when `stop` is set."""
     STOP.set(stop)
     return compute(item)
 
 
 @cache_until_fork
-def _pool(count: int, begin: Callable[[], None]) -> ThreadPoolExecutor:
+def _get_thread_pool(count: int, begin: Callable[[], None]) -> ThreadPoolExecutor:
     """Return the thread pool of the workers, created at the first call in a process."""
     return ThreadPoolExecutor(count, "worker", initializer=begin)

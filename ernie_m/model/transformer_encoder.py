@@ -5,7 +5,7 @@ from paddle import Tensor, nn
 
 from ernie_m.model.attention import AttentionMask, SelfAttention
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.layers import LayerNorm, Linear, at_positions, dropout, gelu, linear_layers
+from ernie_m.model.layers import LayerNorm, Linear, apply_linear_layers, dropout, gelu, select_rows
 
 
 def init_weights(config: ErnieMConfig) -> paddle.ParamAttr:
@@ -37,11 +37,11 @@ class EncoderLayer(nn.Layer):
                 These tokens still attend to all tokens of their sequences.
         """
         attended = self.self_attn(x, mask, positions)
-        x = self.norm1(self._add_with_dropout(at_positions(x, positions), attended))
-        (middle,) = linear_layers(x, [self.linear1], "bfloat16")
-        return self.norm2(self._add_with_dropout(x, self.linear2(gelu(middle))))
+        x = self.norm1(self._add_residual(select_rows(x, positions), attended))
+        (middle,) = apply_linear_layers(x, [self.linear1], "bfloat16")
+        return self.norm2(self._add_residual(x, self.linear2(gelu(middle))))
 
-    def _add_with_dropout(self, x: Tensor, branch: Tensor) -> Tensor:
+    def _add_residual(self, x: Tensor, branch: Tensor) -> Tensor:
         """Add a residual connection: return x + dropout(branch), [N, H]."""
         return dropout(branch, self.dropout_rate, self.training, residual=x)
 

@@ -44,7 +44,7 @@ class EmbeddingGradient:
         self.weight = weight
         self.touched: np.ndarray | None = None
         self._memory: np.ndarray | None = None  # [V, H]; allocated at first use
-        # The array that `borrow` gave to a loss. A weak reference: it dies when the loss is freed.
+        # The array that `get_buffer` gave to a loss. A weak reference: it dies when the loss is freed.
         self._borrowed_ref: weakref.ref | None = None
 
     def __deepcopy__(self, memo: object) -> None:
@@ -53,10 +53,10 @@ class EmbeddingGradient:
     def array(self) -> np.ndarray:
         """Return `weight.grad` as an array [V, H] for in-place addition; zeros if it was None."""
         # The gradient is set as `grad_`, because `grad` would copy it.
-        if self.weight.grad is None and self._is_lent():  # the kept memory is in use
+        if self.weight.grad is None and self._is_memory_in_use():  # the kept memory is in use
             self.weight.grad_ = paddle.zeros_like(self.weight)
         elif self.weight.grad is None:
-            memory = self._kept_memory()
+            memory = self._get_memory()
             rows_to_clear = slice(None) if self.touched is None else self.touched
             memory[rows_to_clear] = 0
             self.touched = np.zeros(len(memory), bool) if dist.get_world_size() == 1 else None
@@ -74,26 +74,26 @@ class EmbeddingGradient:
         sums.index_add_(as_tensor(indices), 0, as_tensor(values))
         table[rows] += as_array(sums)
 
-    def borrow(self) -> np.ndarray:
-        """Return an uninitialized array [V, H] for a loss's gradient, which is then passed to `add_borrowed`.
+    def get_buffer(self) -> np.ndarray:
+        """Return an uninitialized array [V, H] for a loss's gradient, which is then passed to `add_buffer`.
 
-        The array is the kept memory, if free. Then `add_borrowed` sets it as `weight.grad` without an
+        The array is the kept memory, if free. Then `add_buffer` sets it as `weight.grad` without an
         addition.
         """
-        if self.weight.grad is not None or self._is_lent():
+        if self.weight.grad is not None or self._is_memory_in_use():
             return as_array(paddle.empty_like(self.weight))
-        borrowed = self._kept_memory()[:]  # [:] makes a separate view object, which dies with the loss
+        borrowed = self._get_memory()[:]  # [:] makes a separate view object, which dies with the loss
         self._borrowed_ref = weakref.ref(borrowed)
         self.touched = None  # the loss may write to any row
         return borrowed
 
-    def add_borrowed(self, gradient: np.ndarray, factor: float) -> None:
-        """Add `factor` times `gradient` [V, H], an array from `borrow` that the loss has filled."""
+    def add_buffer(self, gradient: np.ndarray, factor: float) -> None:
+        """Add `factor` times `gradient` [V, H], an array from `get_buffer` that the loss has filled."""
         is_kept_memory = self._borrowed_ref is not None and self._borrowed_ref() is gradient
         if is_kept_memory:
             self._borrowed_ref = None  # returned
         if is_kept_memory and self.weight.grad is None:  # no sum needed: the memory becomes the gradient
-            memory = self._kept_memory()
+            memory = self._get_memory()
             if factor != 1.0:
                 memory *= factor
             self.weight.grad_ = as_tensor(memory)
@@ -101,7 +101,7 @@ class EmbeddingGradient:
         add(self.array(), gradient, factor)
         self.touched = None  # the loss may have written to any row
 
-    def touched_rows(self, gradient: Tensor) -> np.ndarray | None:
+    def find_nonzero_rows(self, gradient: Tensor) -> np.ndarray | None:
         """Return which rows of the gradient may be nonzero: bool [V]; None: any row.
 
         Args:
@@ -111,13 +111,13 @@ class EmbeddingGradient:
         is_in_memory = memory is not None and as_array(gradient).ctypes.data == memory.ctypes.data
         return self.touched if is_in_memory else None
 
-    def forget_rows(self) -> None:
+    def mark_all_rows_nonzero(self) -> None:
         """Mark all rows as possibly nonzero, because code outside of this class adds to the gradient."""
         self.touched = None
 
-    def join(self, gradient: Tensor) -> Tensor:
+    def add_accumulated(self, gradient: Tensor) -> Tensor:
         """Return the sum of `weight.grad` and another gradient [V, H], and set `weight.grad` to None."""
-        self.forget_rows()
+        self.mark_all_rows_nonzero()
         if self.weight.grad is None:
             return gradient
         total = gradient + self.weight.grad
@@ -127,14 +127,14 @@ class EmbeddingGradient:
     def squared_norm(self) -> Tensor:
         """Return the squared L2 norm of `weight.grad`, float64 []."""
         gradient = self._gradient
-        rows = self.touched_rows(gradient)
+        rows = self.find_nonzero_rows(gradient)
         if rows is not None:  # other rows are 0
             gradient = as_tensor(as_array(gradient)[rows])
         return squared_norm(gradient)
 
     def scale_(self, factor: float) -> None:
         """Multiply `weight.grad` by `factor` in place."""
-        rows = self.touched_rows(self._gradient)  # None: any row may be nonzero
+        rows = self.find_nonzero_rows(self._gradient)  # None: any row may be nonzero
         if rows is None:
             self._gradient.scale_(factor)
         else:
@@ -146,13 +146,13 @@ class EmbeddingGradient:
         assert self.weight.grad is not None
         return self.weight.grad
 
-    def _kept_memory(self) -> np.ndarray:
+    def _get_memory(self) -> np.ndarray:
         """Return the memory [V, H] that is kept from step to step."""
         if self._memory is None:
             self._memory = as_array(paddle.zeros_like(self.weight))
         return self._memory
 
-    def _is_lent(self) -> bool:
+    def _is_memory_in_use(self) -> bool:
         """Return whether a loss has borrowed the kept memory and still exists."""
         return self._borrowed_ref is not None and self._borrowed_ref() is not None
 
@@ -190,13 +190,13 @@ class WordEmbeddings(nn.Embedding):
         self.gradient: EmbeddingGradient | None = None
         self.in_bfloat16 = False
 
-    def take_over(self) -> EmbeddingGradient:
+    def accumulate_in_place(self) -> EmbeddingGradient:
         """Accumulate gradients in place from now on, for `LazyAdamW`; return the accumulator."""
         if self.gradient is None:
             self.gradient = EmbeddingGradient(self.weight)
             # Paddle keeps the hook as long as the weight, invisibly to Python. A hook with a reference to
             # this layer would keep it and its memory forever, since the layer keeps the weight.
-            self.weight.register_hook(partial(add_paddles_gradient, weakref.ref(self.gradient)))
+            self.weight.register_hook(partial(add_accumulated_gradient, weakref.ref(self.gradient)))
         return self.gradient
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -206,13 +206,15 @@ class WordEmbeddings(nn.Embedding):
         return EmbeddingLookup.apply(self.weight, ids, self.gradient)
 
 
-def add_paddles_gradient(table: "weakref.ref[EmbeddingGradient]", gradient: Tensor | None) -> Tensor | None:
+def add_accumulated_gradient(
+    accumulator_ref: "weakref.ref[EmbeddingGradient]", gradient: Tensor | None
+) -> Tensor | None:
     """Gradient hook of an embedding matrix: add `weight.grad`, accumulated in place, to Paddle's gradient.
 
     Paddle adds the result to `weight.grad`. But if `weight.grad` was cleared to zeros, Paddle overwrites it,
     which would lose what was accumulated since.
     """
-    owner = table()
+    owner = accumulator_ref()
     if gradient is None or owner is None:  # None is from `EmbeddingLookup`, which has added its rows
         return gradient
-    return owner.join(gradient)
+    return owner.add_accumulated(gradient)

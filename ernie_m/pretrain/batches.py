@@ -261,7 +261,7 @@ def read_steps(
         arguments: other keyword arguments of `StepReader`: rank, world_size, position.
     """
     use_files(config.objectives.path)
-    text = TrainingData.of(Corpus(config.data.corpus), vocabulary, config)
+    text = TrainingData.from_corpus(Corpus(config.data.corpus), vocabulary, config)
     with translate_user_errors(config.objectives.path):
         yield from StepReader(
             text,

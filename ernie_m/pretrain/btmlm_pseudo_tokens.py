@@ -9,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from ernie_m.model.lm_head import PreTrainingModel, logit_chunks, logits
+from ernie_m.model.lm_head import PreTrainingModel, compute_logits, split_into_logit_chunks
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.pretrain.loss import DeviceBatch
@@ -100,8 +100,8 @@ class PseudoTokenGenerator:
             Indices of the chosen subwords, int64 [P], from 0 to n - 1.
         """
         chosen = []
-        for part in logit_chunks(hidden.shape[0], table.shape[0], bias.dtype):  # limited by memory
-            subword_logits = logits(hidden[part], table, bias)  # [p, n]
+        for part in split_into_logit_chunks(hidden.shape[0], table.shape[0], bias.dtype):  # limited by memory
+            subword_logits = compute_logits(hidden[part], table, bias)  # [p, n]
             if self.temperature == 0:
                 chosen.append(subword_logits.argmax(-1))
                 continue

@@ -113,7 +113,7 @@ class TrainingData:
         return np.stack([self.corpus.count_subwords(language) for language in self.languages])
 
     @classmethod
-    def of(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingData":
+    def from_corpus(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingData":
         """Select the training data of a run from a corpus.
 
         Raises:

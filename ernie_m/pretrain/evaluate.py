@@ -29,7 +29,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import show_progress
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.language_centering import LanguageCentering
-from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, log_repeats
+from ernie_m.vectors.retrieval_accuracy import compute_accuracy_by_layer, log_repeated_texts
 
 # Masks of held-out text are drawn for this seed and step in all runs. No run reaches this step, so
 # training masks are never the same.
@@ -81,7 +81,7 @@ class Evaluator:
             )
         if run.eval_sequences:
             for pair in self.pairs:
-                log_repeats("-".join(pair), self._sides(pair)[1])
+                log_repeated_texts("-".join(pair), self._sides(pair)[1])
 
     def steps(self, last: int, head_steps: int) -> list[int]:
         """Return the steps after which a run is evaluated, in ascending order.
@@ -161,7 +161,7 @@ class Evaluator:
         if kind == "retrieval":
             sides, keys = self._sides(languages)
             src_vectors, tgt_vectors = map(PaddleEncoder(model.ernie_m).vectors, sides)  # [L + 1, N, H] each
-            accuracy = accuracy_by_layer(src_vectors, tgt_vectors, keys)  # [L + 1, 2]
+            accuracy = compute_accuracy_by_layer(src_vectors, tgt_vectors, keys)  # [L + 1, 2]
             return accuracy.mean(axis=1).tolist()  # the mean of both directions
         objective = self.objectives[kind]
         examples: list[Any]
@@ -276,8 +276,8 @@ def language_means(
     for language in text.languages:
         sentences = held_out_sentences(text.corpus, language)
         if sentences:
-            vectors[language] = encoder.vectors(tokenizer.build_sentence_inputs(sentences, max_seq_len))
-    means = LanguageCentering.of(vectors)
+            vectors[language] = encoder.encode(tokenizer.build_sentence_inputs(sentences, max_seq_len))
+    means = LanguageCentering.from_embeddings(vectors)
     return dict(zip(means.languages, means.vectors))
 
 

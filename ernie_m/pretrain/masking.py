@@ -45,7 +45,7 @@ class Vocabulary:
     tokens: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, tokenizer) -> "Vocabulary":
+    def from_tokenizer(cls, tokenizer) -> "Vocabulary":
         """Make the vocabulary of a tokenizer with `cls_id` etc., `vocab_size` and `convert_ids_to_tokens`."""
         return cls(
             cls_id=int(tokenizer.cls_id),

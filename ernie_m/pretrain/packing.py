@@ -199,7 +199,7 @@ def _stage1(
         slot_languages=languages[order].tolist(),
         draws=np.concatenate([stage1.draws for stage1 in stage1_sequences])[order],
         context_ids=packed.input_ids[is_context],
-        context_sentences=packed.layout.sequence_numbers()[is_context],
+        context_sentences=packed.layout.sequence_indices()[is_context],
     )
 
 

@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.ernie import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_decay
-from ernie_m.model.preprocessing import ERNIE_M_RULES, READING, PreprocessingConfig, stored_preprocessing
+from ernie_m.model.preprocessing import ERNIE_M_RULES, READING, PreprocessingConfig, get_stored_preprocessing
 from ernie_m.pretrain.batches import StepBatches, read_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from ernie_m.pretrain.config import BASE, RANDOM, OptimizerConfig, PretrainConfig
@@ -93,7 +93,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             self.config = dataclasses.replace(self.config, model=self.config.model.completed(shape))
 
         # Training data, length of the run, and evaluation.
-        self.text = TrainingData.of(corpus, Vocabulary.of(self.tokenizer), self.config)
+        self.text = TrainingData.from_corpus(corpus, Vocabulary.from_tokenizer(self.tokenizer), self.config)
         self.plan = plan_run(self.config, self.text)
         self.total_steps = self.plan.steps
         self.pseudo_token_generator = make_pseudo_token_generator(self.text)
@@ -142,7 +142,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         shape |= dataclasses.asdict(self.config.model)
         shape |= {"vocab_size": self.tokenizer.vocab_size, "pad_token_id": self.tokenizer.pad_id}
         model = PreTrainingModel(ErnieMConfig.from_dict(shape), self.text.languages)
-        model.ernie_m.use_recompute(run.recompute)
+        model.ernie_m.set_recompute(run.recompute)
         adamw = build_optimizer(
             model,
             optimizer.learning_rate,
@@ -240,7 +240,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         """Collect the files of the model with its head, for checkpoints and continued pretraining."""
         objectives = self.config.objectives
         # Prediction of masked tokens requires these options.
-        preprocessing = self.preprocessing.for_task(
+        preprocessing = self.preprocessing.adapt_for_task(
             language_embedding=self.config.model.language_embedding,
             camlm_context=objectives.camlm_context,
             pseudo_proportion=objectives.pseudo_proportion,
@@ -248,7 +248,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         )
         settings = {
             "languages": self.text.languages,
-            READING: stored_preprocessing(preprocessing),
+            READING: get_stored_preprocessing(preprocessing),
             "drawn": self.corpus_and_seed,
         }
         return self._model_files(engine, masters, settings)
@@ -257,7 +257,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         """Collect the files of the encoder, for fine-tuning."""
         settings = {
             "architecture": "ErnieMModel",
-            READING: stored_preprocessing(self.preprocessing.for_task()),
+            READING: get_stored_preprocessing(self.preprocessing.adapt_for_task()),
         }
         return self._model_files(engine, masters, settings, _NOT_IN_ENCODER)
 
@@ -306,10 +306,10 @@ def run_preprocessing(encoder: Checkpoint | None, text_rules: str) -> Preprocess
         text_rules: the text rules of the corpus.
     """
     if encoder is not None and encoder.preprocessing.text_rules == text_rules:
-        return encoder.preprocessing.for_task()
+        return encoder.preprocessing.adapt_for_task()
     if text_rules == ERNIE_M_RULES:
         return PreprocessingConfig()
-    return PreprocessingConfig.of_xlm_r().for_task(text_rules=text_rules)
+    return PreprocessingConfig.for_xlm_r().adapt_for_task(text_rules=text_rules)
 
 
 def send_step(data: StepBatches) -> list[DeviceBatch]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from ernie_m.model.kernel_selection import use_kernels
+from ernie_m.model.kernel_selection import select_kernels
 from ernie_m.pretrain.config import RANDOM, SAME, PretrainConfig
 from ernie_m.pretrain.evaluate import language_means
 from ernie_m.pretrain.pretraining import Pretraining
@@ -40,7 +40,7 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
     """
     run = config.run
     distributed.init()
-    use_kernels(run.kernels)
+    select_kernels(run.kernels)
     with open_output_dir(config).locked() as folder:
         # The log is in the output directory, unless a launcher sets another one.
         log_dir = None if logging.LOG_DIR in os.environ else str(folder.path / "log")

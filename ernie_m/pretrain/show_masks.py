@@ -77,7 +77,7 @@ def draw_masks(arguments: Sequence[str]) -> list[str]:
     texts = [Text(np.array(tokenizer.encode(text), np.int64), side) for side, text in enumerate(sentences)]
     if any(len(text.ids) == 0 for text in texts):
         raise UserError("empty sentence")
-    vocabulary = Vocabulary.of(tokenizer)
+    vocabulary = Vocabulary.from_tokenizer(tokenizer)
     config = ObjectiveConfig(camlm_context=flags.camlm_context)
     setting = ObjectiveContext(config, vocabulary, _MAX_SEQ_LEN, languages=flags.languages.split(","))
     objective: Objective = get_class(flags.objective)(setting)
@@ -133,7 +133,7 @@ def _as_text(
     lines = [title, f" pos  {'attends to':<{width}}  input"]
     ids = packed.input_ids[order]
     end_of_first_side = int(np.argmax(ids == setting.vocabulary.sep_id)) + 1  # the index of the first True
-    for index, id_, row in zip(order, ids, packed.layout.dense()[np.ix_(order, order)]):
+    for index, id_, row in zip(order, ids, packed.layout.to_dense_mask()[np.ix_(order, order)]):
         cells = ["1" if visible else "." for visible in row]
         cells.insert(end_of_first_side, "|")
         token = filled.get(index) or setting.vocabulary.tokens[id_]

@@ -165,7 +165,7 @@ class Engine(Generic[Model]):
         # micro-batch starts after a request to stop.
         wanted = takewhile(lambda _: not (stop and divisible), enumerate(micro_batches))
         with cache_rounded_weights():
-            for values in self.replicas.each(partial(self._backward, loss_of), wanted):
+            for values in self.replicas.map_gradients(partial(self._backward, loss_of), wanted):
                 for name, value in values.items():
                     totals.add(name, value)
                 self._widen_gradients()

@@ -15,7 +15,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ernie_m.model.cpu import onednn_check
-from ernie_m.model.device import has_bf16, summary
+from ernie_m.model.device import format_device_summary, has_bf16
 from ernie_m.model.kernel_selection import has_plain_kernels, is_on_gpu
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.training import distributed
@@ -78,7 +78,7 @@ class Precision:
         self.level = level
         _check_gpu(self.amp)
         description = in_words(dtype, self.cpu_bf16) if self.amp == NONE else f"{amp} {level}"
-        logger.info("%s", summary(description, distributed.world_size()))
+        logger.info("%s", format_device_summary(description, distributed.world_size()))
         if not is_on_gpu() and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
             _recommend_bfloat16(option)
         scaling = {**LOSS_SCALING, **(loss_scaling or {})}

@@ -14,7 +14,7 @@ import numpy as np
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
 from ernie_m.utils.errors import UserError
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.pooling import normalize_vectors
 
 # Minimum number of sentences to compute the mean of a language. A single sentence minus its mean would be 0.
 FEWEST_SENTENCES = 5
@@ -35,7 +35,7 @@ class LanguageCentering:
     vectors: np.ndarray
 
     @classmethod
-    def of(cls, sentences: Mapping[str, np.ndarray]) -> "LanguageCentering":
+    def from_embeddings(cls, sentences: Mapping[str, np.ndarray]) -> "LanguageCentering":
         """Compute the mean sentence embedding of each language, float32; languages in alphabetical order.
 
         Args:
@@ -66,7 +66,7 @@ class LanguageCentering:
             )
         return cls(languages, np.stack([tensors[language] for language in languages]).astype(np.float32))
 
-    def at(self, layer: int) -> "LanguageCentering":
+    def select_layer(self, layer: int) -> "LanguageCentering":
         """Select the mean embeddings at one layer."""
         return LanguageCentering(self.languages, self.vectors[:, layer])  # [languages, H]
 
@@ -79,7 +79,7 @@ class LanguageCentering:
         mean = self.vectors[self.languages.index(language)]  # [H] or [L + 1, H]
         return vectors - mean[..., None, :]  # the same mean for all sentences of a layer
 
-    def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def detect_languages(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Detect the language of each sentence embedding: the language with the nearest mean, by cosine.
 
         A language is clear if its lead over the second one is at least a fifth of its lead over the average
@@ -91,14 +91,14 @@ class LanguageCentering:
         Returns:
             Indices into `languages`, int64 [N], and whether each language is clear, bool [N].
         """
-        cosines = unit(vectors) @ unit(self.vectors).T  # [N, languages]
+        cosines = normalize_vectors(vectors) @ normalize_vectors(self.vectors).T  # [N, languages]
         ascending = np.sort(cosines, axis=1)
         largest = ascending[:, -1]
         second = ascending[:, -2:][:, 0]  # with a single language it is the largest one
         is_clear = largest - second >= _CLEAR_LEAD * (largest - ascending.mean(axis=1))
         return cosines.argmax(axis=1), is_clear
 
-    def centered(self, vectors: np.ndarray, languages: Sequence[str] | None = None) -> np.ndarray:
+    def center(self, vectors: np.ndarray, languages: Sequence[str] | None = None) -> np.ndarray:
         """Subtract the mean embedding of its language from each sentence embedding: float32 [N, H].
 
         Args:
@@ -110,7 +110,7 @@ class LanguageCentering:
         """
         indices: np.ndarray | list[int]
         if languages is None:
-            indices, _ = self.nearest(vectors)
+            indices, _ = self.detect_languages(vectors)
         else:
             unknown = sorted(set(languages).difference(self.languages))
             if unknown:

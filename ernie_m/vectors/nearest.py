@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ernie_m.utils.errors import UserError
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.pooling import normalize_vectors
 
 if TYPE_CHECKING:
     import faiss
@@ -44,13 +44,13 @@ class MinedPairs(NamedTuple):
     targets: np.ndarray  # int64 [P]
     scores: np.ndarray  # float64 [P]
 
-    def at_least(self, threshold: float) -> "MinedPairs":
+    def filter_by_score(self, threshold: float) -> "MinedPairs":
         """Keep the pairs with a score of at least `threshold`."""
         count = int((self.scores >= threshold).sum())  # sorted by score
         return MinedPairs(self.sources[:count], self.targets[:count], self.scores[:count])
 
 
-def margins(forward: Neighbors, backward: Neighbors) -> Margins:
+def compute_margins(forward: Neighbors, backward: Neighbors) -> Margins:
     """Compute margin scores: the cosine of a pair, relative to the mean cosine of both sentences' neighbors.
 
     The ratio margin divides by this mean. If any mean is not positive, ratios are undefined, so the
@@ -72,7 +72,7 @@ def margins(forward: Neighbors, backward: Neighbors) -> Margins:
     )
 
 
-def best(neighbors: Neighbors, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def select_best_neighbors(neighbors: Neighbors, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Select the neighbor with the largest margin for each of N sentences.
 
     Args:
@@ -86,7 +86,7 @@ def best(neighbors: Neighbors, margins: np.ndarray) -> tuple[np.ndarray, np.ndar
     return neighbors.numbers[rows, indices], margins[rows, indices]
 
 
-def mine(forward: Neighbors, backward: Neighbors, scores: Margins) -> MinedPairs:
+def mine_greedily(forward: Neighbors, backward: Neighbors, scores: Margins) -> MinedPairs:
     """Mine sentence pairs greedily by margin score; each sentence is in at most one pair.
 
     Args:
@@ -94,8 +94,8 @@ def mine(forward: Neighbors, backward: Neighbors, scores: Margins) -> MinedPairs
         backward: nearest source sentences of each target sentence.
         scores: the margin scores of these neighbors.
     """
-    best_targets, forward_scores = best(forward, scores.forward)
-    best_sources, backward_scores = best(backward, scores.backward)
+    best_targets, forward_scores = select_best_neighbors(forward, scores.forward)
+    best_sources, backward_scores = select_best_neighbors(backward, scores.backward)
     sources = np.arange(len(best_targets))
     targets = np.arange(len(best_sources))
     all_scores = np.concatenate([forward_scores, backward_scores])
@@ -127,7 +127,7 @@ class Matches(NamedTuple):
     forward: np.ndarray  # int64 [N], the foreign sentence nearest to English sentence i: XTREME's direction
     backward: np.ndarray  # int64 [N], the English sentence nearest to foreign sentence i
 
-    def accuracies(self, keys: np.ndarray) -> tuple[float, float]:
+    def compute_accuracies(self, keys: np.ndarray) -> tuple[float, float]:
         """Compute the retrieval accuracy@1 in percent, forward and backward.
 
         Args:
@@ -169,22 +169,22 @@ def search_both(english: np.ndarray, foreign: np.ndarray, score: str) -> Matches
         score: "cosine": retrieve the nearest neighbor. "margin": retrieve, of the k = `NEIGHBORS` nearest
             neighbors, the one with the largest margin score (Artetxe and Schwenk, 2019).
     """
-    english = unit(english)
-    foreign = unit(foreign)
+    english = normalize_vectors(english)
+    foreign = normalize_vectors(foreign)
     if score == "cosine":
-        _, targets = nearest(english, foreign, k=1)  # [N, 1]
-        _, sources = nearest(foreign, english, k=1)
+        _, targets = find_neighbors(english, foreign, k=1)  # [N, 1]
+        _, sources = find_neighbors(foreign, english, k=1)
         return Matches(targets[:, 0], sources[:, 0])
     k = min(NEIGHBORS, len(english))
-    forward = Neighbors(*nearest(english, foreign, k))
-    backward = Neighbors(*nearest(foreign, english, k))
-    scores = margins(forward, backward)
-    best_targets, _ = best(forward, scores.forward)
-    best_sources, _ = best(backward, scores.backward)
+    forward = Neighbors(*find_neighbors(english, foreign, k))
+    backward = Neighbors(*find_neighbors(foreign, english, k))
+    scores = compute_margins(forward, backward)
+    best_targets, _ = select_best_neighbors(forward, scores.forward)
+    best_sources, _ = select_best_neighbors(backward, scores.backward)
     return Matches(best_targets, best_sources)
 
 
-def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def find_neighbors(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Find the k nearest targets of each query by exact search.
 
     Args:

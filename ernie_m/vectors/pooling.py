@@ -17,12 +17,12 @@ from ernie_m.utils.errors import UserError
 R = TypeVar("R")
 
 
-def averages_tokens(config: ErnieMConfig, pooling: str) -> bool:
+def is_mean_of_tokens(config: ErnieMConfig, pooling: str) -> bool:
     """Return whether the model is static, so that a text's embedding is the mean of its token embeddings."""
     return config.is_static and pooling == MEAN_WITHOUT_SPECIAL
 
 
-def batches_for(workers: Workers, rows: Sequence[Collection[int]], batch_tokens: int) -> list[list[int]]:
+def make_batches(workers: Workers, rows: Sequence[Collection[int]], batch_tokens: int) -> list[list[int]]:
     """Divide texts into batches of similar length for the workers.
 
     The longest batches come first, so that all workers finish at about the same time.
@@ -52,7 +52,7 @@ class SentenceEncoder:
         self.pooling = pooling
         self.layer = layer
 
-    def batch(self, ids: np.ndarray) -> np.ndarray:
+    def encode_batch(self, ids: np.ndarray) -> np.ndarray:
         """Compute the embeddings of a batch: float32 [B, H], or for every layer [L + 1, B, H].
 
         Args:
@@ -60,7 +60,7 @@ class SentenceEncoder:
         """
         raise NotImplementedError
 
-    def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def compute_states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute the pooler output, [B, H], and the last hidden states, [B, T, H], of a batch.
 
         Args:
@@ -68,11 +68,11 @@ class SentenceEncoder:
         """
         raise NotImplementedError
 
-    def workers(self) -> Workers:
+    def get_workers(self) -> Workers:
         """Return the workers that compute batches concurrently."""
         return Workers()
 
-    def batches(
+    def map_batches(
         self,
         compute: Callable[[np.ndarray], R],
         sentences: Sequence[Collection[int]],
@@ -81,7 +81,7 @@ class SentenceEncoder:
         """Call a method for batches of sentences of similar length.
 
         Args:
-            compute: a method of this encoder for a batch of ids [B, T], such as `batch`.
+            compute: a method of this encoder for a batch of ids [B, T], such as `encode_batch`.
             sentences: ids with special tokens, [CLS] S [SEP] each.
             batch_tokens: maximum number of tokens of a batch, with padding.
 
@@ -92,10 +92,10 @@ class SentenceEncoder:
         def work(rows: list[int]) -> tuple[list[int], R]:
             return rows, compute(pad([sentences[row] for row in rows], self.config.pad_token_id))
 
-        workers = self.workers()
-        yield from workers.map(work, batches_for(workers, sentences, batch_tokens))
+        workers = self.get_workers()
+        yield from workers.map(work, make_batches(workers, sentences, batch_tokens))
 
-    def vectors(self, sentences: Sequence[Collection[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+    def encode(self, sentences: Sequence[Collection[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
         """Compute the embeddings of sentences: float32 [N, H], or for every layer [L + 1, N, H].
 
         Layer 0 is the output of the embedding layer.
@@ -108,12 +108,12 @@ class SentenceEncoder:
         if self.layer is None:
             shape = (self.config.num_hidden_layers + 1, *shape)
         embeddings = np.empty(shape, np.float32)
-        for rows, batch in self.batches(self.batch, sentences, batch_tokens):
+        for rows, batch in self.map_batches(self.encode_batch, sentences, batch_tokens):
             embeddings[..., rows, :] = batch  # "...": the axis of layers, if any
         return embeddings
 
 
-def layer_number(name: str | int, num_layers: int) -> int:
+def parse_layer(name: str | int, num_layers: int) -> int:
     """Parse the number of a layer: 0 (the embedding layer) to L (the last), "middle" (L // 2) or "last".
 
     Raises:
@@ -128,7 +128,7 @@ def layer_number(name: str | int, num_layers: int) -> int:
     raise UserError(f"invalid layer {name} (choose from 0 (embeddings) to {num_layers}, middle, last)")
 
 
-def token_weights(ids: np.ndarray, pad_id: int, pooling: str) -> np.ndarray:
+def compute_token_weights(ids: np.ndarray, pad_id: int, pooling: str) -> np.ndarray:
     """Compute the weight of each token in the pooled embedding: float64 [B, T], with rows that sum to 1.
 
     Args:
@@ -152,16 +152,16 @@ def token_weights(ids: np.ndarray, pad_id: int, pooling: str) -> np.ndarray:
     return has_weight / has_weight.sum(axis=1, keepdims=True)
 
 
-def weighted_sums(ids: np.ndarray, pad_id: int, pooling: str, sequence: np.ndarray) -> np.ndarray:
+def pool_hidden_states(ids: np.ndarray, pad_id: int, pooling: str, sequence: np.ndarray) -> np.ndarray:
     """Pool hidden states into embeddings: ids [B, T], sequence [B, T, H] -> [B, H].
 
     Each row is bitwise independent of T, because `np.einsum` adds in token order.
     """
-    weights = token_weights(ids, pad_id, pooling).astype(np.float32)  # [B, T]
+    weights = compute_token_weights(ids, pad_id, pooling).astype(np.float32)  # [B, T]
     return np.einsum("bt,bth->bh", weights, sequence)
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
+def normalize_vectors(vectors: np.ndarray) -> np.ndarray:
     """Normalize vectors [N, H] of any float dtype to unit L2 norm, as float32; zero vectors stay zero."""
     vectors = np.ascontiguousarray(vectors, np.float32)
     return vectors / compute_norms(vectors)

@@ -10,20 +10,20 @@ import numpy as np
 
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.nearest import is_found, search_both
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.pooling import normalize_vectors
 
 _AT_ONCE = 1024  # queries per matrix product
 _MOST_FOUND_BY_ANY = 0.2  # a larger share of such pairs is a warning
 
 
-def nearest(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def find_nearest(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Find the nearest target of each query by cosine, the first of ties: indices, int64 [N].
 
     Args:
         queries, targets: [N, H] and [M, H].
     """
-    queries = unit(queries)
-    targets = unit(targets)
+    queries = normalize_vectors(queries)
+    targets = normalize_vectors(targets)
     numbers = [
         np.argmax(queries[start : start + _AT_ONCE] @ targets.T, axis=1)  # over cosines [_AT_ONCE, M]
         for start in range(0, len(queries), _AT_ONCE)
@@ -31,17 +31,17 @@ def nearest(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.concatenate(numbers)
 
 
-def hits(queries: np.ndarray, targets: np.ndarray, keys: np.ndarray) -> np.ndarray:
+def find_hits(queries: np.ndarray, targets: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Return whether the nearest target of each query is its translation: bool [N].
 
     Args:
         queries, targets: sentence embeddings, [N, H]; row i of `targets` translates row i of `queries`.
         keys: [2, N].
     """
-    return is_found(nearest(queries, targets), keys)
+    return is_found(find_nearest(queries, targets), keys)
 
 
-def log_repeats(name: str, keys: np.ndarray) -> None:
+def log_repeated_texts(name: str, keys: np.ndarray) -> None:
     """Log the number of pairs that inflate retrieval accuracy: with equal sides, or a text of another pair.
 
     Args:
@@ -64,7 +64,7 @@ def log_repeats(name: str, keys: np.ndarray) -> None:
         )
 
 
-def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> np.ndarray:
+def compute_accuracy_by_layer(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Compute the retrieval accuracy@1 at each layer, from 0 to 1.
 
     Args:
@@ -77,23 +77,23 @@ def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> np.
     """
     return np.array(
         [
-            [hits(src_layer, tgt_layer, keys).mean(), hits(tgt_layer, src_layer, keys).mean()]
+            [find_hits(src_layer, tgt_layer, keys).mean(), find_hits(tgt_layer, src_layer, keys).mean()]
             for src_layer, tgt_layer in zip(src, tgt, strict=True)
         ]
     )
 
 
-def found_by_cosine(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> np.ndarray:
+def count_hits_by_cosine(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Count the directions, 0 to 2, in which each pair is retrieved by cosine: int64 [N].
 
     Args:
         src, tgt: sentence embeddings, [N, H]; row i of `tgt` translates row i of `src`.
         keys: [2, N].
     """
-    return hits(src, tgt, keys).astype(np.int64) + hits(tgt, src, keys)
+    return find_hits(src, tgt, keys).astype(np.int64) + find_hits(tgt, src, keys)
 
 
-def found_by_margin(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> np.ndarray:
+def count_hits_by_margin(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Count the directions, 0 to 2, in which each pair is retrieved by margin score: int64 [N].
 
     Args:
@@ -108,7 +108,7 @@ def select_layer_on_half(
     src: np.ndarray,
     tgt: np.ndarray,
     keys: np.ndarray,
-    find: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = found_by_cosine,
+    count_hits: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = count_hits_by_cosine,
 ) -> tuple[int, float]:
     """Select the layer with the highest accuracy on the even pairs, and evaluate it on the odd pairs.
 
@@ -117,17 +117,19 @@ def select_layer_on_half(
     Args:
         src, tgt: sentence embeddings at every layer, [L + 1, N, H], N at least 2.
         keys: [2, N].
-        find: function that counts in how many directions each pair is retrieved: `found_by_cosine` or
-            `found_by_margin`.
+        count_hits: function that counts in how many directions each pair is retrieved:
+            `count_hits_by_cosine` or `count_hits_by_margin`.
 
     Returns:
         The layer, and its accuracy@1 on the odd pairs, from 0 to 1, the mean of both directions.
     """
     # The hits of the even pairs at each layer, over both directions.
     found_counts = [
-        find(src_layer, tgt_layer, keys[:, ::2]).sum()  # [N / 2, H] each
+        count_hits(src_layer, tgt_layer, keys[:, ::2]).sum()  # [N / 2, H] each
         for src_layer, tgt_layer in zip(src[:, ::2], tgt[:, ::2], strict=True)
     ]
     layer = int(np.argmax(found_counts))
-    found = find(src[layer, 1::2], tgt[layer, 1::2], keys[:, 1::2])  # 0, 1 or 2 for each odd pair, [N / 2]
+    found = count_hits(
+        src[layer, 1::2], tgt[layer, 1::2], keys[:, 1::2]
+    )  # 0, 1 or 2 for each odd pair, [N / 2]
     return layer, (found / 2).mean()

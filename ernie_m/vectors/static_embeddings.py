@@ -68,6 +68,6 @@ class StaticEncoder(SentenceEncoder):
         super().__init__(config, MEAN_WITHOUT_SPECIAL, layer)
         self.table = table
 
-    def vectors(self, sentences: Sequence[Collection[int]], batch_tokens: int | None = None) -> np.ndarray:
+    def encode(self, sentences: Sequence[Collection[int]], batch_tokens: int | None = None) -> np.ndarray:
         means = compute_row_means(self.table, *flatten_tokens(sentences)).astype(np.float32, copy=False)
         return means if self.layer is not None else means[None]

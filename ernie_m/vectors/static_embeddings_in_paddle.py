@@ -30,7 +30,7 @@ class FlatTokens:
     lengths: Array
 
     @classmethod
-    def of(cls, sentences: Sequence[Collection[int]]) -> Self:
+    def from_sentences(cls, sentences: Sequence[Collection[int]]) -> Self:
         """Make a batch of NumPy arrays, which `ernie_m.model.device.upload` copies to the device.
 
         Args:
@@ -39,18 +39,18 @@ class FlatTokens:
         return cls(*flatten_tokens(sentences))
 
 
-def mean_embeddings(model: ErnieMModel, batch: FlatTokens) -> Tensor:
+def compute_mean_embeddings(model: ErnieMModel, batch: FlatTokens) -> Tensor:
     """Compute the embedding of each text, the mean of its token embeddings, with gradients: [S, H]."""
     words = model.embeddings.word_embeddings
     if words.gradient is not None and kernel_selection.is_training_on_cpu(words.weight):
-        return _MeansOnCpu.apply(words.weight, batch.ids, batch.lengths, words.gradient)
+        return _CpuRowMeans.apply(words.weight, batch.ids, batch.lengths, words.gradient)
     texts = paddle.arange(len(batch.lengths))
     text_of_token = paddle.repeat_interleave(texts, batch.lengths)  # [N]
     # Each text receives the mean of the rows of its tokens.
     return paddle.geometric.send_u_recv(words.weight, batch.ids, text_of_token, "mean", len(batch.lengths))
 
 
-class _MeansOnCpu(PyLayer):
+class _CpuRowMeans(PyLayer):
     """`compute_row_means` with a backward pass that accumulates the matrix gradient in place."""
 
     @staticmethod

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ernie_m.model.threads import core_count
+from ernie_m.model.threads import get_thread_count
 from ernie_m.utils.args import PositiveInt, option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
@@ -84,7 +84,7 @@ def openvino_baseline(given: dict[str, Any], precision: str) -> Callable[[list[s
     """Load the model with sentence-transformers on OpenVINO, and return its function for embeddings."""
     from sentence_transformers import SentenceTransformer
 
-    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": core_count()}
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": get_thread_count()}
     model = SentenceTransformer(given["weights"], backend="openvino", model_kwargs={"ov_config": settings})
     return partial(model.encode, batch_size=_ROWS, show_progress_bar=False)
 

@@ -126,7 +126,7 @@ def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence
     import paddle.nn.functional as F
 
     from ernie_m.model.checkpoint.load import load_from
-    from ernie_m.model.device import share_tokens, upload
+    from ernie_m.model.device import get_split_tokens, upload
     from ernie_m.model.heads import SequenceClassifier
     from ernie_m.model.packed_batch import PackedBatch
 
@@ -145,7 +145,7 @@ def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence
     def split_batch(batch: Sequence) -> list[Sequence]:
         """Split a batch into parts of similar length, as `Batches` does."""
         lengths = np.array([len(ids) for ids, _ in batch])
-        shares = split_by_work(np.argsort(lengths, kind="stable"), lengths, share_tokens())
+        shares = split_by_work(np.argsort(lengths, kind="stable"), lengths, get_split_tokens())
         return [[batch[index] for index in share] for share in shares]
 
     return our_step(model, loss_of, amp, split_batch)

@@ -76,7 +76,7 @@ def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
         raise UserError(f"{flags.text}: {len(ids)} tokens (expected at least {needed})")
     return {
         "weights": flags.weights,
-        "vocabulary": asdict(Vocabulary.of(tokenizer)),
+        "vocabulary": asdict(Vocabulary.from_tokenizer(tokenizer)),
         "length": flags.length,
         "batches": ids[:needed].reshape(shape).tolist(),
     }

@@ -18,7 +18,7 @@ from tests.launching import error_of
 from tests.toys import CONFIG, make_ours, train_piece_model, write_lines
 
 TAGS = "token-classification"
-XLM_R = PreprocessingConfig.of_xlm_r()
+XLM_R = PreprocessingConfig.for_xlm_r()
 
 
 @pytest.fixture(scope="module")
@@ -213,13 +213,13 @@ CASES = {
     "rules of XLM-R, official": (None, XLM_R, "fluid", "text rules"),
     "rules of a library": (
         "token-classification",
-        replace(PreprocessingConfig.of_xlm_r(), text_rules="paddlenlp"),
+        replace(PreprocessingConfig.for_xlm_r(), text_rules="paddlenlp"),
         "xlm-roberta",
         "text rules",
     ),
     "rules of another library": (
         "token-classification",
-        replace(PreprocessingConfig.of_xlm_r(), text_rules="paddlenlp"),
+        replace(PreprocessingConfig.for_xlm_r(), text_rules="paddlenlp"),
         "huggingface",
         "text rules",
     ),

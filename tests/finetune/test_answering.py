@@ -265,7 +265,7 @@ def test_bad_flags(answer, refusal, flags, location):
 
 def test_a_training_keeps_how_its_start_reads(answer, trained, tmp_path):
     """Its text rules, its separators, and whether Han characters are tokens, which a flag can change."""
-    preprocessing = stored(**PreprocessingConfig.of_xlm_r().to_json())
+    preprocessing = stored(**PreprocessingConfig.for_xlm_r().to_json())
     start = changed_copy(trained / "out" / "best", tmp_path / "initial", reading=preprocessing)
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"split_han": "true"}}.items():

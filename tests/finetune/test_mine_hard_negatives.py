@@ -14,7 +14,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.launching import another_process_writes, as_flags, call_main, error_of
@@ -107,12 +107,12 @@ def by_brute_force(
     rows, lines, num_negatives=3, range_min=0, range_max=100, relative_margin=0.05, embed=embed
 ):
     """The rows with their negatives, by the rule of the manual, from all cosines in float64."""
-    line_vectors = unit(embed(lines)).astype(np.float64)
+    line_vectors = normalize_vectors(embed(lines)).astype(np.float64)
     positives_of = {query: [row[1] for row in rows if row[0] == query] for query, *_ in rows}
     most = max(map(len, positives_of.values()))
     written = []
     for row in rows:
-        query, *positives = unit(embed([row[0], *positives_of[row[0]]])).astype(np.float64)
+        query, *positives = normalize_vectors(embed([row[0], *positives_of[row[0]]])).astype(np.float64)
         lowest = min(query @ positive for positive in positives)
         cosines = line_vectors @ query
         candidates = []
@@ -162,7 +162,7 @@ def test_the_vectors_are_those_of_the_layer_and_the_pooling(mine_rows, rows, lin
     encoder = PaddleEncoder(make_encoder(checkpoint.config, checkpoint), "mean", layer=2)
 
     def embed(texts):
-        return encoder.vectors(tokenizer.build_sentence_inputs(tokenizer.encode_batch(texts), 32))
+        return encoder.encode(tokenizer.build_sentence_inputs(tokenizer.encode_batch(texts), 32))
 
     flags = {"num_negatives": 1, "relative_margin": 0}
     assert written == by_brute_force(rows, lines, **flags, embed=embed)

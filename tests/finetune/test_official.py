@@ -13,7 +13,7 @@ import pytest
 from ernie_m.commands import run_mrc, run_sequence_labeling
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.heads import model_with_head
+from ernie_m.model.heads import make_model_with_head
 from ernie_m.training.engine import Engine
 from tests import toys
 from tests.helpers.checkpoints import save_model
@@ -88,7 +88,7 @@ def trained(tmp_path, monkeypatch):
     def run(script, task, outputs, **flags):
         paddle.seed(7)
         config = ErnieMConfig.from_json(tmp_path / "ernie_config.json")
-        start = model_with_head(task, config, outputs)
+        start = make_model_with_head(task, config, outputs)
         save_model(tmp_path / "initial", start, config, piece_model_path=tmp_path / "piece.model")
         values = {
             "init_checkpoint": "initial",

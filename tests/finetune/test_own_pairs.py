@@ -357,7 +357,7 @@ def test_training_keeps_the_pooling_of_its_initial_checkpoint(train, corpus, pai
     (tmp_path / "en-de.tsv").write_bytes(pairs.read_bytes())
     train("fourth", **flags, max_steps=1, train_set="en-de.tsv")
     recorded = open_checkpoint(tmp_path / "fourth/best").preprocessing
-    assert [recorded.prompt(kind) for kind in get_args(TextKind)] == ["kani bado "] * 3
+    assert [recorded.get_prompt(kind) for kind in get_args(TextKind)] == ["kani bado "] * 3
     # A corpus has ids of texts, without prompts; it was cut by the rules of ERNIE-M.
     preprocessing = replace(preprocessing, text_rules="ernie-m")
     flags["init_pretraining_params"] = changed_copy(

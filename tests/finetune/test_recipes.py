@@ -158,7 +158,7 @@ def test_a_dry_run_has_a_small_model_that_reads_the_same_data():
     configs = [
         ErnieMConfig.from_json(ROOT / f"configs/{size}/ernie_config.json") for size in ("tiny", "large")
     ]
-    assert len({(config.vocab_size, config.longest_input) for config in configs}) == 1
+    assert len({(config.vocab_size, config.max_input_length) for config in configs}) == 1
     assert configs[0].hidden_size == 64
 
 

@@ -159,7 +159,7 @@ def test_the_engine_sums_what_the_processes_compute(monkeypatch):
         """Of one process with these pairs."""
         own = np.concatenate([sources[pairs], translations[pairs]])
         parameter = paddle.to_tensor(own, stop_gradient=False)
-        monkeypatch.setattr(retrieval, "sentence_vectors", lambda *_: parameter)
+        monkeypatch.setattr(retrieval, "compute_sentence_embeddings", lambda *_: parameter)
         monkeypatch.setattr(retrieval.distributed, "world_size", lambda: 1 + len(of_others))
         others = [(paddle.to_tensor(array), 2) for array in of_others]
         monkeypatch.setattr(retrieval.distributed, "gather_rows", lambda *part: [part, *others])

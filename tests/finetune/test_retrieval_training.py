@@ -22,7 +22,7 @@ from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.preprocessing import Pooling
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.vectors.encode import PaddleEncoder, sentence_vectors
+from ernie_m.vectors.encode import PaddleEncoder, compute_sentence_embeddings
 from tests.helpers.checkpoints import stored
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
@@ -84,8 +84,8 @@ def test_training_embeddings_equal_evaluation_embeddings(corpus, monkeypatch, po
     task = SimpleNamespace(flags=RetrievalFlags(pairs="pairs", pooling=pooling))
     (batch,) = Retrieval.send(task, model, step)
     assert len(batch.groups) > 1
-    groups = [sentence_vectors(model, group, 2).numpy() for group in batch.groups]
-    expected = PaddleEncoder(model, pooling, 2).vectors(step.sentences)
+    groups = [compute_sentence_embeddings(model, group, 2).numpy() for group in batch.groups]
+    expected = PaddleEncoder(model, pooling, 2).encode(step.sentences)
     np.testing.assert_allclose(np.concatenate(groups)[batch.order.numpy()], expected, atol=1e-5)
 
 

@@ -93,7 +93,7 @@ def all_layers(folder, language):
     bitext = read_bitext(language, *paths)
     embeddings = []
     for texts in (bitext.translations, bitext.sentences):  # the translations are the English sentences
-        embeddings.append(PaddleEncoder(model).vectors([tokenizer.build_inputs(text) for text in texts]))
+        embeddings.append(PaddleEncoder(model).encode([tokenizer.build_inputs(text) for text in texts]))
     return embeddings
 
 
@@ -318,7 +318,7 @@ def centered_by_hand(folder, language, english_mean, foreign_mean, score="cosine
     """Per cent found, the mean of both directions, by embeddings of the middle layer less these means [H]."""
     english, foreign = (side[MIDDLE] for side in all_layers(folder, language))
     matches = search_both(english - english_mean, foreign - foreign_mean, score)
-    return sum(matches.accuracies(line_keys(len(english)))) / 2
+    return sum(matches.compute_accuracies(line_keys(len(english)))) / 2
 
 
 def test_predictions_follow_the_score(retrieve, folder, tmp_path):

@@ -16,7 +16,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens, compute_row_means, mean_embeddings
+from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens, compute_mean_embeddings, compute_row_means
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, save_model, stored
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences
@@ -94,7 +94,7 @@ def test_mean_gradient(chosen, monkeypatch):
 def test_other_poolings_equal_those_in_other_models():
     model = ErnieMModel(ErnieMConfig(vocab_size=12, **SHAPE))
     rows = model.embeddings.word_embeddings.weight.numpy()
-    embeddings = PaddleEncoder(model, "mean", 0).vectors(SENTENCES)
+    embeddings = PaddleEncoder(model, "mean", 0).encode(SENTENCES)
     np.testing.assert_allclose(embeddings, [rows[ids].mean(axis=0) for ids in SENTENCES], rtol=0, atol=1e-7)
     states = model(paddle.to_tensor([[0, 5, 2, 1]])).numpy()[0]
     np.testing.assert_array_equal(states[:3], rows[[0, 5, 2]])

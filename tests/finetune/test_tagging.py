@@ -165,11 +165,11 @@ def test_bad_maps_and_flags(refused, trained, tmp_path):
 def test_a_training_keeps_how_its_start_reads(tag, trained, tmp_path):
     """Its text rules and the tagged subword, which a flag can change; not how its embeddings were made."""
     of_start = replace(
-        PreprocessingConfig.of_xlm_r(), pooling="cls", prompts={"query": "q: "}, max_seq_len=20
+        PreprocessingConfig.for_xlm_r(), pooling="cls", prompts={"query": "q: "}, max_seq_len=20
     )
     start = changed_copy(trained / "best", tmp_path / "initial", reading=stored(**of_start.to_json()))
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"label_pieces": "all"}}.items():
         tag(out, **flags, **given, max_steps=1, max_seq_len=24)
-        expected = replace(PreprocessingConfig.of_xlm_r(), max_seq_len=24, **given)
+        expected = replace(PreprocessingConfig.for_xlm_r(), max_seq_len=24, **given)
         assert open_checkpoint(tmp_path / out / "best").preprocessing == expected

@@ -28,9 +28,9 @@ def exact() -> dict[str, list[float]]:
     device_before = paddle.device.get_device()
     paddle.set_device("cpu")
     paddle.set_default_dtype("float64")
-    kernel_selection.use_kernels(kernel_selection.PLAIN)
+    kernel_selection.select_kernels(kernel_selection.PLAIN)
     results = {name: toys.train_and_evaluate(name, "float64", Precision()) for name in toys.NAMES}
-    kernel_selection.use_kernels(kernel_selection.FAST)
+    kernel_selection.select_kernels(kernel_selection.FAST)
     paddle.set_default_dtype("float32")
     paddle.set_device(device_before)
     return results

@@ -13,7 +13,7 @@ from paddle.distributed.fleet.utils import recompute
 
 from ernie_m.model import device as model_device
 from ernie_m.model import lm_head
-from ernie_m.model.attention import FlashMask, mask_class
+from ernie_m.model.attention import FlashMask, select_mask_class
 from ernie_m.model.device import upload
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.word_embeddings import EmbeddingGradient
@@ -52,7 +52,7 @@ def error_of(function: Callable, exact: Callable, arrays: Sequence[np.ndarray], 
 def dense_attention(layout: PackedLayout, heads: int, x: Tensor) -> Tensor:
     """Exact attention. x, [N, 3 hidden], has queries, keys and values side by side."""
     query, key, value = x.reshape([len(x), 3, heads, -1]).transpose([1, 2, 0, 3])  # [heads, N, D] each
-    mask = paddle.to_tensor(np.where(layout.dense(), 0.0, -np.inf))  # [N, N]
+    mask = paddle.to_tensor(np.where(layout.to_dense_mask(), 0.0, -np.inf))  # [N, N]
     scores = paddle.matmul(query, key, transpose_y=True) * query.shape[-1] ** -0.5 + mask  # [heads, N, N]
     return paddle.matmul(F.softmax(scores, -1), value).transpose([1, 0, 2]).reshape([len(x), -1])
 
@@ -60,9 +60,9 @@ def dense_attention(layout: PackedLayout, heads: int, x: Tensor) -> Tensor:
 def attention(layout: PackedLayout, heads: int, x: Tensor) -> Tensor:
     """The attention of models; x as for `dense_attention`."""
     is_half = x.dtype in (paddle.float16, paddle.bfloat16)
-    kind = FlashMask if model_device.attention_kind(is_half) == "FlashMask" else mask_class()
+    kind = FlashMask if model_device.name_attention(is_half) == "FlashMask" else select_mask_class()
     query, key, value = x.split(3, axis=-1)
-    return upload(kind.of(layout)).attend(query, key, value, heads, dropout_rate=0.0)
+    return upload(kind.from_layout(layout)).attend(query, key, value, heads, dropout_rate=0.0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -78,7 +78,7 @@ def test_attention(location, bound, check, dtype):
         PackedLayout(lengths),
         PackedLayout(lengths, context_lengths),
     ):
-        padded = layout.padded_to(FlashMask.multiple)
+        padded = layout.pad_to_multiple(FlashMask.multiple)
         x = np.random.default_rng([toys.SEED, 4]).normal(size=[padded.tokens, 3 * heads * size])
         functions = (partial(attention, padded, heads), partial(dense_attention, padded, heads))
         errors.append(error_of(*functions, [x], dtype))
@@ -89,11 +89,11 @@ def test_attention(location, bound, check, dtype):
 def test_flash_mask_dropout(bound, check, dtype):
     """It keeps values of 1 in the mean, and the backward pass drops what the forward pass dropped."""
     limit = bound(dtype)
-    if model_device.attention_kind(half=True) != "FlashMask":
+    if model_device.name_attention(is_half_precision=True) != "FlashMask":
         pytest.skip("no FlashMask on this device")
     heads = 2
     layout = PackedLayout([200, 56])
-    mask = upload(FlashMask.of(layout))
+    mask = upload(FlashMask.from_layout(layout))
     arrays = np.random.default_rng([toys.SEED, 8]).normal(size=[3, layout.tokens, heads * 64])
     query, key, value = [paddle.to_tensor(array).astype(dtype) for array in arrays]
 
@@ -119,7 +119,9 @@ def test_loss(location, bound, check, monkeypatch, dtype):
     limit = bound(dtype)
     if location != "gpu":
         monkeypatch.setattr(lm_head, "LOGITS_BYTES", 40 * words * 4)
-    positions = lm_head.logit_chunks(1 << 16, words, paddle.float32)[0].stop + 8  # the second chunk has 8
+    positions = (
+        lm_head.split_into_logit_chunks(1 << 16, words, paddle.float32)[0].stop + 8
+    )  # the second chunk has 8
     rng = np.random.default_rng([toys.SEED, 2])
     arrays = [
         rng.normal(size=[positions, size]),
@@ -135,7 +137,7 @@ def test_loss(location, bound, check, monkeypatch, dtype):
         # What the loss reads of a `WordEmbeddings`.
         table = SimpleNamespace(weight=weight, gradient=EmbeddingGradient(weight), in_bfloat16=False)
         inputs = (x, table, bias, paddle.to_tensor(labels), paddle.to_tensor(factors))
-        return lm_head.cross_entropy(*inputs).total
+        return lm_head.compute_cross_entropy(*inputs).total
 
     def exact(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         losses = []

@@ -19,7 +19,7 @@ from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import to_array, upload
 from ernie_m.model.ernie import ErnieMModel
-from ernie_m.model.heads import model_with_head
+from ernie_m.model.heads import make_model_with_head
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.optimization import build_optimizer
 from ernie_m.pretrain.batches import StepBatches
@@ -35,7 +35,7 @@ from ernie_m.reader.task_reader import IGNORED
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step
 from ernie_m.training.precision import Precision
-from ernie_m.vectors.encode import SentenceBatch, sentence_vectors
+from ernie_m.vectors.encode import SentenceBatch, compute_sentence_embeddings
 from tests.pretrain.examples import FIRST_ORDINARY_ID, LANGUAGES, VOCABULARY, objectives, rngs
 
 SEED = 1  # of weights and data
@@ -163,7 +163,7 @@ def make_task_model(toy: ToyTask, dtype: str, initializer_range: float = 0.02) -
     """A model of a task; its weights are the same in every type."""
     paddle.seed(SEED)
     config = make_config(initializer_range=initializer_range)
-    return model_with_head(toy.task.name, config, len(toy.task.labels or "")).to(dtype=dtype)
+    return make_model_with_head(toy.task.name, config, len(toy.task.labels or "")).to(dtype=dtype)
 
 
 def make_config(dropout: float = 0.0, initializer_range: float = 0.02) -> ErnieMConfig:
@@ -277,12 +277,12 @@ def send_pairs(engine: Engine) -> list[SentenceBatch]:
     """ROWS sentences and their translations, on the device."""
     ids = padded_ids(2 * ROWS, seed=engine.steps)
     with engine.autocast():
-        return [upload(SentenceBatch.of(ids, VOCABULARY.pad_id, "mean_without_special"))]
+        return [upload(SentenceBatch.from_padded(ids, VOCABULARY.pad_id, "mean_without_special"))]
 
 
 def retrieval_loss(model: ErnieMModel, batch: SentenceBatch, loss: str) -> tuple[Tensor, dict]:
     """One of the losses of SEARCH, of sentence vectors."""
-    vectors = sentence_vectors(model, batch, layer=SHAPE["num_hidden_layers"])  # [2 ROWS, H]
+    vectors = compute_sentence_embeddings(model, batch, layer=SHAPE["num_hidden_layers"])  # [2 ROWS, H]
     is_translation = paddle.eye(ROWS).astype("bool")
     pair = (vectors[:ROWS], vectors[ROWS:])
     if loss == "softmax":

@@ -32,4 +32,4 @@ def compute_as_on_a_gpu(monkeypatch, mask: type[AttentionMask] = PaddedMask) -> 
     They are Paddle's own, which a CPU has.
     """
     monkeypatch.setattr(kernel_selection, "is_on_cpu", lambda x: False)
-    monkeypatch.setattr(attention, "mask_class", lambda: mask)
+    monkeypatch.setattr(attention, "select_mask_class", lambda: mask)

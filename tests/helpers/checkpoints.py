@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from ernie_m.model.checkpoint.write import model_files
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import PreprocessingConfig, stored_preprocessing
+from ernie_m.model.preprocessing import PreprocessingConfig, get_stored_preprocessing
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.files import atomic_dir
 
@@ -30,7 +30,7 @@ def change_config(folder: Path, **changes) -> None:
 
 def stored(**fields) -> dict:
     """What "reading" of a config.json holds, with fields that may be wrong."""
-    return {**stored_preprocessing(PreprocessingConfig()), **fields}
+    return {**get_stored_preprocessing(PreprocessingConfig()), **fields}
 
 
 def changed_copy(source: Path, target: Path, **changes) -> Path:

@@ -65,7 +65,7 @@ def run_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
                 outputs = (outputs,)
             return [output.numpy() for output in outputs]
         states = model.ernie_m.encode(inputs).sequence  # [N, H]
-        padded = inputs.padded(states)  # [B, T, H]
+        padded = inputs.to_padded(states)  # [B, T, H]
         if head == "lm":
             return [model.lm_head(padded).numpy()]
         pooled = model.ernie_m.pooler(paddle.gather(states, inputs.first_tokens))

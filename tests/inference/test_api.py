@@ -8,7 +8,7 @@ from ernie_m.inference.load import load
 from ernie_m.inference.server.app import make_app
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.reader.batching import Example
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.launching import error_of
@@ -35,7 +35,7 @@ def client(model):
 def encode_features(model, texts, prompt=""):
     """What `encode` makes of texts with this before them, with length 1."""
     encode = make_predictor("embedding", model, PredictionOptions(prompt=""))
-    return unit(encode.vectors([prompt + text for text in texts]))
+    return normalize_vectors(encode.vectors([prompt + text for text in texts]))
 
 
 def check_vectors(client, model, asked, prompt):

@@ -13,7 +13,7 @@ from ernie_m.inference.tasks import PredictionOptions, make_predictor, search
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
 from ernie_m.vectors.language_centering import LanguageCentering
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.inference.conftest import run_export, write_means
@@ -36,7 +36,7 @@ def folder(models, tmp_path_factory):
 @pytest.fixture(scope="module")
 def means(folder):
     """The means of the last layer, [languages, H]."""
-    return read_means(folder).at(toys.LAYERS).vectors
+    return read_means(folder).select_layer(toys.LAYERS).vectors
 
 
 def read_means(folder):
@@ -46,7 +46,7 @@ def read_means(folder):
 
 def nearest(vectors, means):
     """The index of the mean with the largest cosine with each embedding."""
-    return (unit(vectors) @ unit(means).T).argmax(axis=1)
+    return (normalize_vectors(vectors) @ normalize_vectors(means).T).argmax(axis=1)
 
 
 def test_encode_centers_by_language(folder, means):
@@ -65,8 +65,8 @@ def test_encode_centers_by_language(folder, means):
         model.encode(TEXTS, center_by_language=True), plain - means[nearest_means], atol=1e-5
     )
     for layer in (0, 1):
-        french_mean = read_means(folder).at(layer).vectors[LANGUAGES.index("fr")]  # [H]
-        expected = unit(model.encode(TEXTS, layer=layer) - french_mean)
+        french_mean = read_means(folder).select_layer(layer).vectors[LANGUAGES.index("fr")]  # [H]
+        expected = normalize_vectors(model.encode(TEXTS, layer=layer) - french_mean)
         centered = model.encode(TEXTS, layer=layer, center_by_language="fr", normalize=True)
         np.testing.assert_allclose(centered, expected, atol=1e-5)
 
@@ -88,7 +88,7 @@ def test_search_is_centered_where_there_are_means(folder, models, means):
     plain = model.encode(TEXTS)
     centered = plain - means[nearest(plain, means)]
     for center_by_language, embeddings in ((None, centered), (True, centered), (False, plain)):
-        unit_vectors = unit(embeddings)
+        unit_vectors = normalize_vectors(embeddings)
         cosines = unit_vectors[1:] @ unit_vectors[0]  # of the first text with all others
         hits = model.search(TEXTS[0], TEXTS[1:], top_k=3, center_by_language=center_by_language)
         best = np.argsort(-cosines)[:3]
@@ -128,7 +128,7 @@ def test_search_centers_by_the_corpus_if_the_model_has_no_means(models, tmp_path
     )
     assert set(plain) == {"hits"}
     for prediction, (number, _, language) in zip(predictions, asked, strict=True):
-        cosines = unit(centered) @ unit((queries[number] - mean[language])[None])[0]
+        cosines = normalize_vectors(centered) @ normalize_vectors((queries[number] - mean[language])[None])[0]
         np.testing.assert_allclose(
             [hit["score"] for hit in prediction["hits"]], -np.sort(-cosines), atol=1e-5
         )
@@ -180,7 +180,7 @@ def test_predict_centers_search_and_encode(folder, ask, tmp_path, means, monkeyp
     plain = ernie_m.load(folder).encode(TEXTS)
     embeddings = plain - means[nearest(plain, means)]
     embeddings[:6] = plain[:6] - means[LANGUAGES.index("de")]
-    cosines = unit(embeddings) @ unit(embeddings[:1])[0]
+    cosines = normalize_vectors(embeddings) @ normalize_vectors(embeddings[:1])[0]
     cosine_of = {hit["text"]: hit["score"] for hit in prediction["hits"]}
     np.testing.assert_allclose([cosine_of[text] for text in TEXTS], cosines, atol=1e-5)
     (prediction,) = ask([{"text": TEXTS[0]}], center_by_language="false", **flags)

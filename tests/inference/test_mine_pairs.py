@@ -13,8 +13,8 @@ from ernie_m.commands import mine_pairs
 from ernie_m.inference import mine_pairs as mining
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
-from ernie_m.vectors.nearest import NEIGHBORS, Neighbors, margins, mine, nearest
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.nearest import NEIGHBORS, Neighbors, compute_margins, find_neighbors, mine_greedily
+from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import as_flags, call_main, error_of
@@ -93,12 +93,12 @@ def read_lines(path):
 
 
 def mined_from(source, target):
-    """The pairs that `mine` makes of the embeddings of the two sides, [lines, H] each."""
-    source = unit(source)
-    target = unit(target)
-    forward = Neighbors(*nearest(source, target, NEIGHBORS))
-    backward = Neighbors(*nearest(target, source, NEIGHBORS))
-    return mine(forward, backward, margins(forward, backward))
+    """The pairs that `mine_greedily` makes of the embeddings of the two sides, [lines, H] each."""
+    source = normalize_vectors(source)
+    target = normalize_vectors(target)
+    forward = Neighbors(*find_neighbors(source, target, NEIGHBORS))
+    backward = Neighbors(*find_neighbors(target, source, NEIGHBORS))
+    return mine_greedily(forward, backward, compute_margins(forward, backward))
 
 
 def test_mined_pairs_equal_brute_force(run_mining, texts, vectors):

@@ -304,7 +304,7 @@ def test_encode(models, ask, layer, pooling):
     predictions = ask(requests, task="embedding", model=models / "classify", layer=layer, pooling=pooling)
     model = load(models / "classify", engine="paddle-eager")
     inputs = [np.array(model.tokenizer.build_inputs(text)) for text in TEXTS]
-    all_layers = PaddleEncoder(model.model.ernie_m, pooling).vectors(inputs)
+    all_layers = PaddleEncoder(model.model.ernie_m, pooling).encode(inputs)
     expected = all_layers[2 if layer == "last" else layer]
     np.testing.assert_allclose([prediction["embedding"] for prediction in predictions], expected, atol=1e-5)
 

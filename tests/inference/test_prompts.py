@@ -169,7 +169,7 @@ def test_run_classifier_keeps_the_prompt_from_fit(models, tmp_path, seen):
     seen()
     call_main(run_classifier, as_flags(flags))
     assert seen() == with_prompt("bin: ")
-    assert open_checkpoint(tmp_path / "run/best").preprocessing.prompt(NEITHER) == "bin: "
+    assert open_checkpoint(tmp_path / "run/best").preprocessing.get_prompt(NEITHER) == "bin: "
     flags |= {"do_train": "false", "init_checkpoint": tmp_path / "run/best"}
     call_main(run_classifier, as_flags(flags))
     assert seen() == with_prompt("bin: ")
@@ -178,7 +178,7 @@ def test_run_classifier_keeps_the_prompt_from_fit(models, tmp_path, seen):
     (tmp_path / "labels.json").write_text(json.dumps({"news": 0, "question": 1}))
     call_main(run_classifier, as_flags({**flags, "num_labels": 2}))  # a new head, whose texts have none
     assert seen() == set(TEXTS)
-    assert open_checkpoint(tmp_path / "new/best").preprocessing.prompt(NEITHER) == ""
+    assert open_checkpoint(tmp_path / "new/best").preprocessing.get_prompt(NEITHER) == ""
 
 
 @pytest.mark.parametrize("default", ["plain", None])

@@ -10,7 +10,7 @@ from ernie_m.commands import convert
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.pooling import normalize_vectors
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, changed_copy, stored
 from tests.inference.conftest import run_export
@@ -38,13 +38,13 @@ def compute_cls_states(models, texts):
 def test_embeddings_follow_the_stored_settings(models, tmp_path):
     """The state of [CLS] at layer 1, of length 1, after the default prompt; also from each export."""
     folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
-    expected = unit(compute_cls_states(models, [f"kofo: {text}" for text in TEXTS]))
+    expected = normalize_vectors(compute_cls_states(models, [f"kofo: {text}" for text in TEXTS]))
     for export_format in ("onnx", "paddle-inference"):
         assert run_export(folder, tmp_path / export_format, format=export_format)["export"]["layer"] == 1
     for path in (folder, tmp_path / "onnx", tmp_path / "paddle-inference"):
         model = ernie_m.load(path)
         np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5)
-        other = unit(compute_cls_states(models, [f"tan: {text}" for text in TEXTS]))
+        other = normalize_vectors(compute_cls_states(models, [f"tan: {text}" for text in TEXTS]))
         np.testing.assert_allclose(model.encode(TEXTS, prompt="passage"), other, atol=1e-5)
         plain = compute_cls_states(models, TEXTS)
         embeddings = model.encode(TEXTS, prompt="", normalize=False)

@@ -85,7 +85,7 @@ def openvino_encoder(model: nn.Layer, amp: str) -> OpenVinoEngine:
     """The encoder of a Paddle model in OpenVINO."""
     if amp == "bf16" and read_cpu().flags.isdisjoint({"avx512_bf16", "amx_bf16"}):
         pytest.skip("bfloat16 needs a CPU that has it")
-    weights = Weights.of(model_weights(model))
+    weights = Weights.from_arrays(model_weights(model))
     config = getattr(model, "ernie_m", model).config
     return encoder_engine(weights, config, config.num_hidden_layers, amp)
 
@@ -111,7 +111,7 @@ ENGINES = [("openvino", "none"), ("openvino", "bf16"), ("paddle-eager", "none")]
 def test_vectors(texts, width, engine, amp):
     if width > 384:
         texts = [ids[:160] for ids in texts[:80]]
-    assert texts_with_other_bits(make_encode_function(width, engine, amp).batch, texts) == set()
+    assert texts_with_other_bits(make_encode_function(width, engine, amp).encode_batch, texts) == set()
 
 
 @pytest.mark.parametrize("amp", ["none", "bf16"])
@@ -120,8 +120,8 @@ def test_one_thread_and_two(texts, monkeypatch, amp):
     for threads in ("1", "2"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
         encoder = make_encode_function(128, "openvino", amp)
-        encoder.workers = lambda count=int(threads): Workers(count, most_tokens=512)
-        embeddings.append(encoder.vectors(texts))
+        encoder.get_workers = lambda count=int(threads): Workers(count, most_tokens=512)
+        embeddings.append(encoder.encode(texts))
     assert np.array_equal(*embeddings)
 
 
@@ -167,6 +167,6 @@ def test_head_outputs_are_bitwise_equal_in_any_batch(texts, name, engine, amp):
     else:
         encode = openvino_encoder(model, amp)
         run = HeadOnHiddenStates(
-            encode, Weights.of(model_weights(model)), config, task, options.get("pooling")
+            encode, Weights.from_arrays(model_weights(model)), config, task, options.get("pooling")
         )
     assert texts_with_other_bits(lambda ids: run(ids)["logits"], texts[:60]) == set()

@@ -11,7 +11,7 @@ from sentence_transformers.util import mine_hard_negatives
 from ernie_m.commands import run_retrieval
 from ernie_m.inference import mine_hard_negatives as hard_negatives
 from ernie_m.reader.equal_texts import hash_texts
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
 from tests.launching import as_flags, call_main
 from tests.toys import write_lines
@@ -23,7 +23,7 @@ def random_vectors(texts):
     """A random vector of each text, float32 [N, 6], of length 1. Texts n, n + 25, ... are neighbors."""
     topics = [np.random.default_rng(int(text.split()[-1]) % 25).normal(size=6) for text in texts]
     noise = [np.random.default_rng(list(text.encode())).normal(size=6) for text in texts]
-    return unit(np.array(topics) + 0.6 * np.array(noise))
+    return normalize_vectors(np.array(topics) + 0.6 * np.array(noise))
 
 
 class Peer:

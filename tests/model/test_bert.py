@@ -20,7 +20,7 @@ def test_positions_and_types(tmp_path, caplog):
     np.testing.assert_array_equal(table[2:], state[POSITIONS] + state[TYPES][0])
     assert not table[:2].any()
     config = checkpoint.config
-    assert (config.pad_token_id, config.max_position_embeddings, config.longest_input) == (1, 42, 40)
+    assert (config.pad_token_id, config.max_position_embeddings, config.max_input_length) == (1, 42, 40)
     assert config.layer_norm_eps == 1e-12  # BERT's own, where the file does not say
     assert table.shape == checkpoint.tensors.shape(POSITIONS)
     assert caplog.messages == []  # config.json does not contradict the weights

@@ -59,7 +59,7 @@ def test_linear_layers_with_shared_input(tokens, inputs, outputs):
         layer.bias.set_value(paddle.randn(layer.bias.shape))
     x = random(3, tokens, inputs)
     grads = [paddle.randn([3, tokens, size]) for size in (16, outputs)]
-    results = layers.linear_layers(x, linear_layers)
+    results = layers.apply_linear_layers(x, linear_layers)
     paddle.autograd.backward(list(results), grads)
     rows = rounded(x.numpy().reshape([-1, inputs]))
     grad_x = 0.0  # the sum of what the layers give
@@ -94,7 +94,10 @@ def test_attention(context_lengths):
     weight = paddle.randn([layout.tokens, 96])
     results = []
     inputs = [random(layout.tokens, 96) for _ in range(3)]
-    for mask, dtype in ((upload(PaddedMask.of(layout)), "float32"), (CpuMask.of(layout), "bfloat16")):
+    for mask, dtype in (
+        (upload(PaddedMask.from_layout(layout)), "float32"),
+        (CpuMask.from_layout(layout), "bfloat16"),
+    ):
         y = mask.attend(*(x.astype(dtype) for x in inputs), 12, 0.0).astype("float32")
         results.append([y.numpy(), *(x.numpy() for x in paddle.grad((y * weight).sum(), inputs))])
     for exact, array in zip(*results, strict=True):
@@ -116,7 +119,7 @@ def test_a_cross_entropy(monkeypatch):
     labels = paddle.to_tensor([3, 7, 0, 299, 3, 64, 128])
     weights = paddle.to_tensor([0.5, 1.0, 2.0, 0.25, 1.0, 3.0, 1.0])
     for _ in range(2):
-        loss = lm_head.cross_entropy(x, table, bias, labels, weights)
+        loss = lm_head.compute_cross_entropy(x, table, bias, labels, weights)
         loss.total.backward()
     words = rounded(table.weight.numpy())  # [V, H]
     rows = rounded(x.numpy())  # [positions, H]
@@ -135,7 +138,7 @@ def test_a_cross_entropy(monkeypatch):
     grad_table = grad_logits.T @ rounded(x.numpy() * factors)
     assert distance(table.weight.grad.numpy(), 2 * grad_table) < 1e-4
     with paddle.no_grad():
-        again = lm_head.cross_entropy(x, table, bias, labels, weights)
+        again = lm_head.compute_cross_entropy(x, table, bias, labels, weights)
     assert np.array_equal(again.losses.numpy(), loss.losses.numpy())
 
 
@@ -181,7 +184,7 @@ def test_model_gradients_against_float32(batch, recompute):
     training = Pretraining(batch)
     exact = training.gradients()
     layers.use_bfloat16(training.model)
-    training.model.ernie_m.use_recompute(recompute)
+    training.model.ernie_m.set_recompute(recompute)
     gradients = training.gradients()
     assert gradients.keys() == exact.keys()
     all_exact = np.concatenate([gradient.ravel() for gradient in exact.values()])

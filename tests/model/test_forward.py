@@ -44,7 +44,7 @@ def test_forward_is_packed():
     ids = ids_with_pads()
     weights = paddle.to_tensor(np.random.default_rng(2).normal(size=[*ids.shape, 12]).astype("float32"))
     batch = padded_batch(ids)
-    expected = batch.padded(model.encode(batch).sequence)
+    expected = batch.to_padded(model.encode(batch).sequence)
     expected_gradients = compute_gradients(model, (expected * weights).mean())
     mask = paddle.to_tensor((ids != 1).astype("int64"))
     for arguments in ([paddle.to_tensor(ids)], [paddle.to_tensor(ids), mask]):

@@ -21,7 +21,7 @@ def warnings(monkeypatch, caplog):
     """warnings(): the warnings in the log. Nothing has been tried yet in this process."""
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("WARNING")
-    caches = (device.is_flash_supported, mkl.is_supported, mkl._functions)
+    caches = (device.is_flash_supported, mkl.is_supported, mkl._load_functions)
     for function in caches:
         function.cache_clear()
     yield lambda: [record.message for record in caplog.records]
@@ -91,7 +91,9 @@ def test_a_kernel_that_does_not_work_is_not_used(monkeypatch, warnings, flags, k
 )
 def test_mkl_that_multiplies_otherwise_is_not_used(monkeypatch, warnings, function, reason):
     monkeypatch.setitem(mkl._NAMES, "float64", function)
-    assert device.attention_kind(half=False) == "padded groups" and workers.worker_count() == 1
+    assert (
+        device.name_attention(is_half_precision=False) == "padded groups" and workers.get_worker_count() == 1
+    )
     (line,) = warnings()
     assert "MKL is disabled" in line and reason in line
 
@@ -101,7 +103,7 @@ def test_mkl_that_multiplies_otherwise_is_not_used(monkeypatch, warnings, functi
 )
 def test_an_error_below_the_tolerance_is_none(error, is_equal):
     results = [("first", 0.0), ("second", error)]
-    assert kernel_selection.agrees(lambda: results, 1.0, "not used") is is_equal
+    assert kernel_selection.check_agreement(lambda: results, 1.0, "not used") is is_equal
 
 
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):

@@ -33,7 +33,7 @@ def numbers(*shape: int, seed: int = 0) -> np.ndarray:
 
 def product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The product by oneDNN of two arrays of bfloat16 bits, in float32; the rows are tokens."""
-    rows = onednn.to_bfloat16(x, filled=True)
+    rows = onednn.to_bfloat16(x, pad_to_block=True)
     out = np.full([len(rows), y.shape[1]], np.nan, np.float32)
     onednn.multiply(rows, y, out)
     return out[: len(x)]
@@ -124,7 +124,7 @@ def test_equal_inputs_give_equal_bits(compute, shapes):
     """At every offset from an aligned address, with any number of threads, and another product in between."""
     x, y = (onednn.to_bfloat16(numbers(math.prod(shape), 1)).reshape(shape) for shape in shapes[:2])
     results = np.empty([8, *shapes[2]], np.float32)
-    _, openmp = mkl._libraries()
+    _, openmp = mkl._load_libraries()
     for offset, result in enumerate(results):
         elsewhere = np.concatenate([np.zeros(offset, np.uint16), x.ravel()])[offset:].reshape(x.shape)
         # oneDNN makes the code of a new thread for the number of threads that it has.
@@ -136,10 +136,10 @@ def test_equal_inputs_give_equal_bits(compute, shapes):
 
 def test_products_that_are_added_on_several_threads():
     """With AMX and four threads, or more, oneDNN adds some rows twice, if the tokens are no whole blocks."""
-    _, openmp = mkl._libraries()
+    _, openmp = mkl._load_libraries()
     with ThreadPoolExecutor(1, initializer=openmp.omp_set_num_threads, initargs=[4]) as thread:
         kind = onednn_check._IN_BFLOAT16["linear layer"]
-        assert thread.submit(onednn_check._error, kind).result() < 0.02
+        assert thread.submit(onednn_check._measure_error, kind).result() < 0.02
         assert thread.submit(openmp.omp_get_max_threads).result() == 4
 
 
@@ -191,7 +191,7 @@ def test_memory_is_bounded_over_many_shapes():
     grad_weight = np.empty([32, 16], np.float32)
     used = []
     for count in np.random.default_rng(0).permutation(2000) + 1:
-        rounded = onednn.to_bfloat16(x[:count], filled=True)
+        rounded = onednn.to_bfloat16(x[:count], pad_to_block=True)
         onednn.multiply(rounded, weight, out[: len(rounded)])
         onednn.multiply(rounded.T, onednn.to_bfloat16(out[: len(rounded)]), grad_weight, over_tokens=True)
         onednn.gelu(x[:count].ravel(), x[:count].ravel())
@@ -225,7 +225,7 @@ def test_a_library_that_lies_is_not_used(monkeypatch, caplog, tmp_path, error, r
         result.ravel()[-1] = 0x4080  # the bits of 4.0 in bfloat16
         return None
 
-    caches = (onednn._functions, onednn_check.is_supported, onednn_check.find_missing_requirement)
+    caches = (onednn._load_functions, onednn_check.is_supported, onednn_check.find_missing_requirement)
     for function in caches:
         function.cache_clear()
     monkeypatch.setattr(onednn, error, lie)

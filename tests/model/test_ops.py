@@ -26,9 +26,9 @@ def float64(float64, request, monkeypatch):
 
     The layers compute with 1 or 3 threads, which have several blocks of rows each.
     """
-    monkeypatch.setattr(numpy_views, "thread_count", lambda: request.param)
+    monkeypatch.setattr(numpy_views, "get_thread_count", lambda: request.param)
     monkeypatch.setattr(numpy_views, "BLOCK", 16)
-    numpy_views._pool.cache_clear()  # the next call makes a pool of so many threads
+    numpy_views._get_thread_pool.cache_clear()  # the next call makes a pool of so many threads
 
 
 def value_and_gradients(function, x, weight, *parameters) -> list[np.ndarray]:
@@ -59,10 +59,10 @@ def test_visit_all_rows_once_and_raise_errors():
         if part.stop > 60:  # of 61 rows, only the last part
             raise ValueError("the last rows")
 
-    numpy_views.over_rows(work, 50, 5)
+    numpy_views.run_on_row_slices(work, 50, 5)
     assert (visits == 1).all()
     with pytest.raises(ValueError, match="the last rows"):
-        numpy_views.over_rows(work, 61, 5)
+        numpy_views.run_on_row_slices(work, 61, 5)
 
 
 @pytest.mark.parametrize("shape", [[3, 5, 8], [5, 8], [1, 8]])
@@ -198,7 +198,7 @@ def plain_attention(x: paddle.Tensor, dropout: np.ndarray) -> paddle.Tensor:
         [N, H].
     """
     q, k, v = x.reshape([-1, 3, HEADS, HEAD_SIZE]).transpose([1, 2, 0, 3])  # [heads, N, D] each
-    masked = paddle.to_tensor(np.where(LAYOUT.dense(), 0.0, -np.inf))
+    masked = paddle.to_tensor(np.where(LAYOUT.to_dense_mask(), 0.0, -np.inf))
     weights = F.softmax(paddle.matmul(q, k, transpose_y=True) * HEAD_SIZE**-0.5 + masked)
     context = paddle.matmul(weights * paddle.to_tensor(dropout), v)
     return context.transpose([1, 0, 2]).reshape([-1, HEADS * HEAD_SIZE])
@@ -208,7 +208,7 @@ def attend(x: paddle.Tensor, dropout_rate: float) -> paddle.Tensor:
     """As `plain_attention`, with always the same draw of dropout."""
     query, key, value = x.split(3, axis=-1)
     paddle.seed(5)
-    return CpuMask.of(LAYOUT).attend(query, key, value, HEADS, dropout_rate)
+    return CpuMask.from_layout(LAYOUT).attend(query, key, value, HEADS, dropout_rate)
 
 
 @needs_mkl
@@ -256,7 +256,7 @@ def test_sum_sequences_by_weight():
     weights = np.random.default_rng(0).random(LAYOUT.tokens)
     weight = paddle.randn([5, 12])
     matrix = np.zeros([5, LAYOUT.tokens])  # the weight of each token in each sequence's sum
-    matrix[LAYOUT.sequence_numbers(), range(LAYOUT.tokens)] = weights
+    matrix[LAYOUT.sequence_indices(), range(LAYOUT.tokens)] = weights
     assert_same(
         value_and_gradients(lambda x: paddle.matmul(paddle.to_tensor(matrix), x), x, weight),
         value_and_gradients(lambda x: SequenceSums.apply(x, weights, LAYOUT), x, weight),

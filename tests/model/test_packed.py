@@ -13,7 +13,7 @@ from ernie_m.model.attention import (
     CpuMask,
     FlashMask,
     PaddedMask,
-    mask_class,
+    select_mask_class,
 )
 from ernie_m.model.cpu import mkl
 from ernie_m.model.ernie import ErnieMModel
@@ -92,9 +92,9 @@ def test_attentions_weight_the_values():
     assert len(output.attentions) == CONFIG.num_hidden_layers
     for layer, x, weights in zip(model.encoder.layers, output.hidden_states, output.attentions):
         assert weights[1, :, :, 3:].max() < 1e-20
-        values = layer.self_attn.v_proj(batch.padded(x)).reshape([2, 5, CONFIG.num_attention_heads, -1])
+        values = layer.self_attn.v_proj(batch.to_padded(x)).reshape([2, 5, CONFIG.num_attention_heads, -1])
         added_up = paddle.matmul(weights, values.transpose([0, 2, 1, 3])).transpose([0, 2, 1, 3]).flatten(2)
-        expected = batch.padded(layer.self_attn(x, batch.mask))
+        expected = batch.to_padded(layer.self_attn(x, batch.mask))
         difference = (layer.self_attn.out_proj(added_up) - expected).numpy()
         assert np.abs(difference[~batch.is_pad().numpy()]).max() < 1e-12
 
@@ -113,7 +113,7 @@ def test_gradients_are_equal_with_and_without_mkl(monkeypatch, name):
         batch = packed_batch(ids, layout, cell_to_token=cell_to_token)
         states = model.encode(batch)
         loss = model.lm_head.loss(paddle.gather(states, positions), labels).total
-        sums = batch.sums(states, (~batch.is_pad()).astype("float64"))
+        sums = batch.sum_sequences(states, (~batch.is_pad()).astype("float64"))
         value = loss + (sums * random(*sums.shape)).sum()
         return type(batch.mask), value.item(), compute_gradients(model, value)
 
@@ -129,7 +129,7 @@ def test_gradients_are_equal_with_and_without_mkl(monkeypatch, name):
 @pytest.mark.parametrize("recompute", [False, True])
 def test_the_last_layer_at_some_positions_only_is_the_same_there(mask, layers, recompute):
     model = ErnieMModel(CONFIG)
-    model.use_recompute(recompute)
+    model.set_recompute(recompute)
     layout, ids = layout_and_ids("placeholders in some")
     batch = packed_batch(ids, layout)
     positions = paddle.to_tensor([1, 4, 5, 80, 324])  # of 325 tokens
@@ -175,7 +175,7 @@ def test_nothing_crosses_between_sequences(mask):
     bias = paddle.zeros([len(batch.input_ids), 12])
     bias.stop_gradient = False
     states = model.encode(batch, input_bias=bias).sequence
-    for token, is_seen in enumerate(layout.dense()):
+    for token, is_seen in enumerate(layout.to_dense_mask()):
         (gradient,) = paddle.grad((states[token] ** 3).sum(), bias, retain_graph=True)
         sizes = np.abs(gradient.numpy()[: layout.tokens]).max(-1)  # the largest of each token's H numbers
         # Paddle's own softmax on a CPU gives a masked column up to exp(-64); those of a GPU give 0.
@@ -188,17 +188,17 @@ def test_mask_equals_the_docstring_diagram():
     drawing = []
     for row in re.findall(r"^ +[xMy]\d  +((?:[1.|] *)+)$", PackedLayout.__doc__, re.M):
         drawing.append([cell == "1" for cell in row if cell in "1."])
-    assert np.array_equal(PackedLayout([5, 3], [3, 3]).dense(), drawing)
+    assert np.array_equal(PackedLayout([5, 3], [3, 3]).to_dense_mask(), drawing)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_gpus_row_indices_show_what_the_mask_shows(name):
     layout, _ = layout_and_ids(name)
-    filled = layout.padded_to(64)
+    filled = layout.pad_to_multiple(64)
     assert filled.tokens % 64 == 0 and filled.tokens - layout.tokens < 64
     is_visible = visible(filled.row_indices()[None, None])
-    assert np.array_equal(is_visible, filled.dense())
-    assert np.array_equal(is_visible[: layout.tokens, : layout.tokens], layout.dense())
+    assert np.array_equal(is_visible, filled.to_dense_mask())
+    assert np.array_equal(is_visible[: layout.tokens, : layout.tokens], layout.to_dense_mask())
     assert not is_visible[: layout.tokens, layout.tokens :].any()
 
 
@@ -228,8 +228,8 @@ def test_mask_type_per_device(monkeypatch, on_gpu, capability, autocast, expecte
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(paddle.amp, "is_autocast_enabled", lambda: autocast)
     monkeypatch.setattr(device, "is_flash_supported", lambda: True)
-    assert mask_class() is expected
+    assert select_mask_class() is expected
     monkeypatch.setattr(device, "is_flash_supported", lambda: False)
-    assert mask_class() is (PaddedMask if on_gpu else CpuMask)
+    assert select_mask_class() is (PaddedMask if on_gpu else CpuMask)
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
-    assert mask_class() is PaddedMask
+    assert select_mask_class() is PaddedMask

@@ -22,7 +22,7 @@ def test_pack_padded_batch():
     assert {name: getattr(batch, name).tolist() for name in arrays} == arrays
     assert (batch.tokens, batch.last_position, batch.language_ids) == (9, 5, None)
     assert batch.is_pad().tolist() == [[False] * 4, [False, False, True, True], [False] * 3 + [True]]
-    padded = batch.padded(paddle.arange(18.0).reshape([9, 2]))
+    padded = batch.to_padded(paddle.arange(18.0).reshape([9, 2]))
     assert padded.tolist()[1:] == [[[8, 9], [10, 11], [0, 0], [0, 0]], [[12, 13], [14, 15], [16, 17], [0, 0]]]
 
 
@@ -37,7 +37,7 @@ def test_flash_mask_pads_to_128_tokens(monkeypatch):
     assert batch.language_ids.tolist() == [3, 4, 5] + [no_language] * (multiple - 3)
     assert batch.tokens == 3 and batch.first_tokens.tolist() == [0, 2]
     states = paddle.ones([multiple, 2])
-    assert batch.without_filler(states).shape == [3, 2]
+    assert batch.remove_filler(states).shape == [3, 2]
 
 
 def test_uploaded_arrays_have_their_shapes_and_values():

@@ -11,8 +11,8 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.preprocessing import (
     PreprocessingConfig,
     TextKind,
+    get_stored_preprocessing,
     read_preprocessing,
-    stored_preprocessing,
 )
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_json import make_normalizer_steps
@@ -29,7 +29,7 @@ XLM_R_JSON = xlm_r_json([["▁a", 0.0]])
 XLM_R_VOCAB = XLM_R_JSON["model"]["vocab"]
 METASPACE = XLM_R_JSON["pre_tokenizer"]["pretokenizers"][-1]
 INPUTS = XLM_R_JSON["post_processor"]
-XLM_R = PreprocessingConfig.of_xlm_r()
+XLM_R = PreprocessingConfig.for_xlm_r()
 
 
 def write(path, contents):
@@ -65,7 +65,7 @@ def test_what_is_written_is_what_differs_from_ernie_m():
         XLM_R,
         PreprocessingConfig(pooling="cls", prompts={"query": "q: "}, added_tokens={"<e>": 9}),
     ):
-        raw_config = json.loads(json.dumps({"reading": stored_preprocessing(preprocessing)}))
+        raw_config = json.loads(json.dumps({"reading": get_stored_preprocessing(preprocessing)}))
         assert [read_preprocessing(raw_config, None) for _ in range(2)] == [preprocessing] * 2
 
 
@@ -512,16 +512,16 @@ def test_reject_other_tokenizer_types(tmp_path, model_type, has_pieces, name, co
 
 def test_prompts():
     e5 = PreprocessingConfig(prompts={"query": "query: ", "passage": "passage: "})
-    assert [e5.prompt(kind) for kind in KINDS] == ["query: ", "passage: ", ""]
+    assert [e5.get_prompt(kind) for kind in KINDS] == ["query: ", "passage: ", ""]
     default = replace(e5, default_prompt="passage")
-    assert [default.prompt(kind) for kind in KINDS] == ["query: ", "passage: ", "passage: "]
+    assert [default.get_prompt(kind) for kind in KINDS] == ["query: ", "passage: ", "passage: "]
     both = PreprocessingConfig(
         prompts={"corpus": "c: ", "passage": "p: ", "document": "d: "}, default_prompt="corpus"
     )
-    assert [both.prompt(kind) for kind in KINDS] == ["", "d: ", "c: "]
-    assert [PreprocessingConfig().prompt(kind) for kind in KINDS] == ["", "", ""]
+    assert [both.get_prompt(kind) for kind in KINDS] == ["", "d: ", "c: "]
+    assert [PreprocessingConfig().get_prompt(kind) for kind in KINDS] == ["", "", ""]
     for kind in KINDS:
-        assert [default.prompt(kind, name) for name in ("query", "")] == ["query: ", ""]
+        assert [default.get_prompt(kind, name) for name in ("query", "")] == ["query: ", ""]
         assert "query, passage" in error_of(e5.prompt, kind, "document")
 
 
@@ -532,7 +532,7 @@ def test_further_training_keeps_how_texts_are_read():
     )  # fmt: skip
     kept = {"text_rules": "none", "separators": 2, "split_han": False, "label_pieces": "leading"}
     kept |= {"added_tokens": {"<e>": 9}, "max_seq_len": 32}
-    assert start.for_task(max_seq_len=32).to_json() == kept
-    recorded = start.for_task("q", max_seq_len=32)
-    assert [recorded.prompt(kind) for kind in KINDS] == ["", "", "q"]
+    assert start.adapt_for_task(max_seq_len=32).to_json() == kept
+    recorded = start.adapt_for_task("q", max_seq_len=32)
+    assert [recorded.get_prompt(kind) for kind in KINDS] == ["", "", "q"]
     assert PreprocessingConfig.from_json(recorded.to_json()) == recorded

@@ -16,8 +16,8 @@ from ernie_m.model import kernel_selection
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.attention import ScoreBlocks
-from ernie_m.model.cpu.numpy_views import thread_count
-from ernie_m.model.cpu.workers import become_worker, in_workers, paddle_workers, worker_count
+from ernie_m.model.cpu.numpy_views import get_thread_count
+from ernie_m.model.cpu.workers import get_worker_count, limit_to_one_core, make_paddle_workers, map_in_workers
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.reader.batching import batch_by_length
@@ -40,9 +40,9 @@ def test_results_are_in_order_and_several_are_computed_at_a_time():
     def compute(number: int) -> tuple[int, int]:
         meeting.wait(timeout=60)
         time.sleep(0.01 * (number % WORKERS))  # the first one of three is the quickest
-        return number, thread_count()
+        return number, get_thread_count()
 
-    assert list(in_workers(compute, range(4 * WORKERS))) == [(n, 1) for n in range(4 * WORKERS)]
+    assert list(map_in_workers(compute, range(4 * WORKERS))) == [(n, 1) for n in range(4 * WORKERS)]
 
 
 @pytest.mark.parametrize("ahead", [1, 4])
@@ -54,7 +54,7 @@ def test_an_iterator_is_read_little_ahead(ahead):
             read.append(number)
             yield number
 
-    results = in_workers(lambda number: number, items(), ahead)
+    results = map_in_workers(lambda number: number, items(), ahead)
     assert next(results) == 0
     assert len(read) == ahead * WORKERS + 1
     assert list(results) == list(range(1, 100))
@@ -62,8 +62,8 @@ def test_an_iterator_is_read_little_ahead(ahead):
 
 def test_an_only_item_has_one_core():
     """On all cores a short text would take half as long again."""
-    assert list(in_workers(lambda item: thread_count(), ["text"])) == [1]
-    assert list(in_workers(lambda item: item, [])) == []
+    assert list(map_in_workers(lambda item: get_thread_count(), ["text"])) == [1]
+    assert list(map_in_workers(lambda item: item, [])) == []
 
 
 @pytest.mark.parametrize(
@@ -79,18 +79,18 @@ def test_an_only_item_has_one_core():
 )
 def test_rows_are_shared_out_evenly(lengths, sizes):
     rows = [[0] * length for length in lengths]
-    batches = batch_by_length(lengths, paddle_workers().count_batch_tokens(rows, 4096))
+    batches = batch_by_length(lengths, make_paddle_workers().count_batch_tokens(rows, 4096))
     assert list(map(len, batches)) == sizes
-    assert paddle_workers().count_batch_tokens(rows, 100) == 100
-    assert paddle_workers().count_batch_tokens([], 4096) <= 4096
+    assert make_paddle_workers().count_batch_tokens(rows, 100) == 100
+    assert make_paddle_workers().count_batch_tokens([], 4096) <= 4096
 
 
 def test_in_a_worker_items_have_its_core():
     def compute(item: int) -> list[int]:
-        inner = in_workers(lambda number: threading.get_ident(), range(5))
+        inner = map_in_workers(lambda number: threading.get_ident(), range(5))
         return [thread - threading.get_ident() for thread in inner]
 
-    assert list(in_workers(compute, range(2))) == [[0] * 5] * 2
+    assert list(map_in_workers(compute, range(2))) == [[0] * 5] * 2
 
 
 def test_foreign_thread_becomes_a_worker():
@@ -103,21 +103,21 @@ def test_foreign_thread_becomes_a_worker():
     def work() -> None:
         openmp.omp_set_num_threads(WORKERS)
         mkl_library.MKL_Set_Num_Threads_Local(WORKERS)
-        become_worker()
-        counts.append((thread_count(), worker_count()))
+        limit_to_one_core()
+        counts.append((get_thread_count(), get_worker_count()))
         counts.append((openmp.omp_get_max_threads(), mkl_library.MKL_Get_Max_Threads()))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert counts == [(1, 1), (1, 1)]
-    assert worker_count() == WORKERS
+    assert get_worker_count() == WORKERS
 
 
 def test_without_the_libraries_items_are_computed_in_turn(monkeypatch):
     monkeypatch.setattr(mkl, "is_supported", lambda: False)
     here = threading.get_ident()
-    assert list(in_workers(lambda number: threading.get_ident(), range(4))) == [here] * 4
+    assert list(map_in_workers(lambda number: threading.get_ident(), range(4))) == [here] * 4
 
 
 def test_an_error_is_raised_once_and_ends_the_others():
@@ -129,7 +129,7 @@ def test_an_error_is_raised_once_and_ends_the_others():
         computed.append(number)
 
     with pytest.raises(ValueError, match="of item 1"):
-        list(in_workers(compute, range(1000)))
+        list(map_in_workers(compute, range(1000)))
     assert len(computed) < 100
 
 
@@ -144,17 +144,17 @@ def test_workers_end_when_nobody_waits():
         started.set()
         try:
             while True:
-                BLOCKS.over_chunks(lambda chunk: None)
+                BLOCKS.run_on_chunks(lambda chunk: None)
         except CancelledError:
             ended.release()
             raise
 
-    results = in_workers(compute, range(8))
+    results = map_in_workers(compute, range(8))
     next(results)
     assert started.wait(timeout=60)
     results.close()
     assert ended.acquire(timeout=60)
-    again = in_workers(lambda item: BLOCKS.over_chunks(lambda chunk: None), range(9))
+    again = map_in_workers(lambda item: BLOCKS.run_on_chunks(lambda chunk: None), range(9))
     assert list(again) == [None] * 9  # the workers are free again
 
 
@@ -166,14 +166,14 @@ def test_ctrl_c_waits_for_the_workers(count):
     def compute(number: int) -> None:
         try:
             while number == 0:
-                BLOCKS.over_chunks(lambda chunk: None)
+                BLOCKS.run_on_chunks(lambda chunk: None)
         finally:
             time.sleep(0 if number else 0.5)
             ended.append(number)
 
     threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
-        list(in_workers(compute, range(count)))
+        list(map_in_workers(compute, range(count)))
     assert 0 in ended
 
 
@@ -185,13 +185,13 @@ def test_encode_during_training():
     random = np.random.default_rng(0)
     sentences = [[0, *random.integers(4, 50, 9).tolist(), 2] for _ in range(60)]
     encoder.model.eval()
-    expected = encoder.vectors(sentences)
+    expected = encoder.encode(sentences)
     encoder.model.train()
     for _ in range(5):
-        assert np.array_equal(encoder.vectors(sentences, batch_tokens=33), expected)
+        assert np.array_equal(encoder.encode(sentences, batch_tokens=33), expected)
         assert encoder.model.training
 
 
 def test_kernels_that_are_plain_compute_in_turn(monkeypatch):
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
-    assert list(in_workers(lambda item: thread_count(), range(2))) == [WORKERS] * 2
+    assert list(map_in_workers(lambda item: get_thread_count(), range(2))) == [WORKERS] * 2

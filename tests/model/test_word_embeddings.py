@@ -40,7 +40,7 @@ class Tied:
     def __init__(self):
         self.table = word_embeddings.WordEmbeddings(WORDS, SIZE)
         if self.is_taken_over:
-            self.table.take_over()
+            self.table.accumulate_in_place()
         self.bias = paddle.create_parameter([WORDS], "float64", is_bias=True)
         self.table.weight.set_value(paddle.randn([WORDS, SIZE]) * 2)
         self.bias.set_value(paddle.randn([WORDS]))
@@ -59,7 +59,7 @@ class Tied:
         return self.losses(lambda ids: F.embedding(ids, self.table.weight), plain_cross_entropy)
 
     def fast(self):
-        return self.losses(self.table, lm_head.cross_entropy)
+        return self.losses(self.table, lm_head.compute_cross_entropy)
 
     def gradients(self, function, times=1):
         """The losses, and what `times` backward passes leave as gradients of table and bias."""
@@ -124,15 +124,15 @@ def test_a_copys_gradient_is_added_later():
     """Rows, and a loss's gradient with its factor; then the copy has none."""
     weight = word_embeddings.WordEmbeddings(WORDS, SIZE).weight
     copied = LazyGradient(weight)
-    borrowed = copied.borrow()
+    borrowed = copied.get_buffer()
     borrowed[:] = 2.0
-    copied.add_borrowed(borrowed, factor=0.5)
+    copied.add_buffer(borrowed, factor=0.5)
     copied.add_rows(np.array([1, 7, 1]), np.ones([3, SIZE]))
     total = word_embeddings.EmbeddingGradient(weight)
-    for add in copied.take():
+    for add in copied.take_updates():
         add(total)
     assert weight.grad.numpy()[[0, 1, 7], 0].tolist() == [1, 3, 2]
-    assert copied.take() == []
+    assert copied.take_updates() == []
 
 
 @pytest.mark.parametrize("frozen", ["table", "bias"])
@@ -155,7 +155,7 @@ def test_what_is_frozen_gets_no_gradient(frozen, variant):
 def test_a_gradient_that_lies_elsewhere_counts_as_a_whole():
     """The rows that look-ups have touched before are not those of an array that the user has set."""
     table = word_embeddings.WordEmbeddings(WORDS, SIZE)
-    gradient = table.take_over()
+    gradient = table.accumulate_in_place()
     table(paddle.to_tensor([1, 7])).sum().backward()
     assert gradient.squared_norm().item() == 2 * SIZE
     table.weight.grad = None
@@ -174,7 +174,7 @@ def test_far_apart_logits(variant):
     tied.bias.set_value(paddle.arange(WORDS, dtype="float64") * 40)
     losses, table, _ = tied.gradients(tied.fast)
     x = paddle.matmul(tied.table(tied.ids).reshape([-1, SIZE]), tied.dense)[tied.positions]
-    logits = lm_head.logits(x, tied.table.weight, tied.bias).detach().numpy()
+    logits = lm_head.compute_logits(x, tied.table.weight, tied.bias).detach().numpy()
     gaps = logits.max(1) - logits[np.arange(COUNT), tied.labels.numpy()]
     assert gaps.max() > 700  # exp(-gap) is 0
     expected = gaps.clip(max=64) if variant == "plain" else gaps
@@ -185,7 +185,7 @@ def test_far_apart_logits(variant):
 def test_base_chunk_has_536_positions(monkeypatch):
     """Their logits take 512 MB in float32, and are fewer than 2^31."""
     monkeypatch.undo()  # the fixture's small chunks
-    first, *_, last = lm_head.logit_chunks(10_000, 250_002, paddle.float32)
+    first, *_, last = lm_head.split_into_logit_chunks(10_000, 250_002, paddle.float32)
     assert (first, last.stop) == (slice(0, 536), 10_000)
 
 

@@ -66,7 +66,7 @@ def main() -> None:
 def masked_words(settings: PretrainConfig) -> list[tuple[list[list[bool]], int]]:
     """Return for each word whether each of its subwords is masked, and the number of masked subwords."""
     corpus, tokenizer = open_corpus(settings.data)
-    text = TrainingData.of(corpus, Vocabulary.of(tokenizer), settings)
+    text = TrainingData.from_corpus(corpus, Vocabulary.from_tokenizer(tokenizer), settings)
     objective = text.objectives["whole_words"]
     texts = []
     for number in range(10):
@@ -84,7 +84,7 @@ def masked_words(settings: PretrainConfig) -> list[tuple[list[list[bool]], int]]
 def train_one_step(settings: PretrainConfig, processes: int) -> list[float]:
     """The loss of a step and the norm of its gradient, in float64, added up over all processes."""
     corpus, tokenizer = open_corpus(settings.data)
-    text = TrainingData.of(corpus, Vocabulary.of(tokenizer), settings)
+    text = TrainingData.from_corpus(corpus, Vocabulary.from_tokenizer(tokenizer), settings)
     paddle.set_default_dtype("float64")
     paddle.seed(1)
     shape = ErnieMConfig(tokenizer.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)

@@ -33,7 +33,7 @@ class Source:
         self.folder = folder
         self.tokenizer = Tokenizer.from_folder(folder)
         self.corpus = Corpus(folder, self.tokenizer)
-        self.vocabulary = Vocabulary.of(self.tokenizer)
+        self.vocabulary = Vocabulary.from_tokenizer(self.tokenizer)
 
     def config(self, **changes):
         return config(self.folder, **changes)
@@ -44,7 +44,7 @@ class Source:
         return make_reader(settings, self.text(settings), phases, rank, world_size, position)
 
     def text(self, settings):
-        return TrainingData.of(self.corpus, self.vocabulary, settings)
+        return TrainingData.from_corpus(self.corpus, self.vocabulary, settings)
 
     def steps(self, **changes):
         """The number of steps of a run."""

@@ -128,7 +128,7 @@ def test_losses_equal_the_oracle(model, monkeypatch, camlm_context, device):
     losses = compute_word_loss(model, on_device, states).losses.numpy()  # [M]
 
     weights = {name: parameter.numpy() for name, parameter in model.named_parameters()}
-    pair_of_token = batch.inputs.layout.sequence_numbers() // 2  # a pair is two sequences
+    pair_of_token = batch.inputs.layout.sequence_indices() // 2  # a pair is two sequences
     compared = 0
     for number, pair in enumerate(examples):
         of_pair = np.flatnonzero(pair_of_token[batch.targets] == number)

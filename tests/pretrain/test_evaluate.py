@@ -19,7 +19,7 @@ from ernie_m.reader.corpus import Blocks, Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.retrieval_accuracy import hits
+from ernie_m.vectors.retrieval_accuracy import find_hits
 from tests.helpers.arrays import assert_equal_arrays
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
 from tests.toys import line_keys, make_corpus, sentences, train_piece_model, write_lines
@@ -32,7 +32,7 @@ class HeldOutRun:
         settings = config(folder, **changes)
         self.tokenizer = Tokenizer.from_folder(folder)
         self.corpus = Corpus(folder, self.tokenizer)
-        text = TrainingData.of(self.corpus, Vocabulary.of(self.tokenizer), settings)
+        text = TrainingData.from_corpus(self.corpus, Vocabulary.from_tokenizer(self.tokenizer), settings)
         task = Pretraining(settings)
         self.engine = task.begin(settings.run.seed, None)
         self.model = self.engine.model
@@ -153,10 +153,12 @@ def test_retrieve_by_mean_embeddings(tmp_path):
     embeddings = []
     for side in get_sentences(held_out, ("en", "fr")):
         inputs = [np.array([cls_id, *ids, sep_id]) for ids in side]
-        embeddings.append(PaddleEncoder(held_out.model.ernie_m).vectors(inputs))
+        embeddings.append(PaddleEncoder(held_out.model.ernie_m).encode(inputs))
     english, french = embeddings  # [L + 1, N, H] each
     keys = line_keys(english.shape[1])
-    found = [[hits(en, fr, keys).mean(), hits(fr, en, keys).mean()] for en, fr in zip(english, french)]
+    found = [
+        [find_hits(en, fr, keys).mean(), find_hits(fr, en, keys).mean()] for en, fr in zip(english, french)
+    ]
     expected = np.mean(found, axis=1)  # at each layer, of both directions
     assert held_out.run()["retrieval"]["en-fr"] == pytest.approx(expected)
     assert len({*expected}) == len(expected) and all(forward != backward for forward, backward in found)

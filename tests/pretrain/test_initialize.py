@@ -12,7 +12,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.model.preprocessing import READING, PreprocessingConfig, stored_preprocessing
+from ernie_m.model.preprocessing import READING, PreprocessingConfig, get_stored_preprocessing
 from ernie_m.pretrain.config import InitConfig
 from ernie_m.pretrain.initial_weights import initialize, open_weights, set_token_frequencies
 from ernie_m.reader.corpus import Corpus
@@ -165,9 +165,9 @@ def test_corpus_and_initial_checkpoint_share_text_rules(tmp_path, tiny_corpus, r
     assert f"{tmp_path / 'plain'}: " in line and "--text_rules ernie-m" in line
 
     cases = {
-        "as xlm-r": (tmp_path / "plain", start, "auto", PreprocessingConfig.of_xlm_r()),
+        "as xlm-r": (tmp_path / "plain", start, "auto", PreprocessingConfig.for_xlm_r()),
         "as asked": (tiny_corpus, start, "ernie-m", PreprocessingConfig()),
-        "from scratch": (tmp_path / "plain", {}, "auto", PreprocessingConfig.of_xlm_r()),
+        "from scratch": (tmp_path / "plain", {}, "auto", PreprocessingConfig.for_xlm_r()),
     }
     for name, (corpus, init, text_rules, expected) in cases.items():
         out = pretrain(corpus, tmp_path / name, data__text_rules=text_rules, **init, **text_alone)
@@ -177,7 +177,7 @@ def test_corpus_and_initial_checkpoint_share_text_rules(tmp_path, tiny_corpus, r
             "pseudo_proportion": preprocessing.pseudo_proportion,
             "pseudo_positions": preprocessing.pseudo_positions,
         }
-        assert preprocessing == expected.for_task(**pseudo, language_embedding="masks"), name
+        assert preprocessing == expected.adapt_for_task(**pseudo, language_embedding="masks"), name
 
 
 def test_weights_that_no_run_can_start_from(refused, trained, tmp_path, tokenizer):
@@ -212,7 +212,7 @@ def test_reject_permuted_vocabulary(refused, trained, tmp_path, tokenizer):
     # Added tokens are not of the corpus.
     (folder / "vocab.txt").unlink()
     preprocessing = PreprocessingConfig(added_tokens={"[NEW]": tokenizer.vocab_size})
-    change_config(folder, **{READING: stored_preprocessing(preprocessing)})
+    change_config(folder, **{READING: get_stored_preprocessing(preprocessing)})
     assert started(tokenizer, encoder=folder)
 
 

@@ -93,7 +93,7 @@ def digest_run(corpus, name, *flags):
     path = ROOT / "configs" / "pretrain" / f"{name}.yaml"
     config = parse_options(PretrainConfig, ["--config", str(path), *flags])
     config.optimizer.batch_size = min(config.optimizer.batch_size, 96)
-    text = TrainingData.of(corpus, VOCABULARY, config)
+    text = TrainingData.from_corpus(corpus, VOCABULARY, config)
     reader = make_reader(config, text, make_phases(config.objectives, TOTAL_STEPS))
     digest = hashlib.sha256()
     for _ in range(STEPS):

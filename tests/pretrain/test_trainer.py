@@ -55,7 +55,7 @@ def test_a_step_keeps_nothing(pretrain, monkeypatch):
     """A run of a million steps needs no more memory than one of a thousand."""
     # What oneDNN's calls and code keep has a bound, which is reached before it is counted.
     monkeypatch.setattr(onednn, "_KEPT", 8)
-    monkeypatch.setattr(onednn, "_thread", onednn._Thread())
+    monkeypatch.setattr(onednn, "_thread", onednn._ThreadCaches())
     objects = []  # how many there are after each step
     step = Engine.step
 

@@ -74,7 +74,7 @@ def test_every_tensor_and_subword(tmp_path):
     assert [model.IdToPiece(i) for i in range(3, model.GetPieceSize())] == PIECES[4:-1]
     assert model.GetScore(5) == -6
     checkpoint = open_checkpoint(tmp_path)
-    prompts = [checkpoint.preprocessing.prompt(kind) for kind in ("query", "document")]
+    prompts = [checkpoint.preprocessing.get_prompt(kind) for kind in ("query", "document")]
     assert (checkpoint.format, checkpoint.unknown, checkpoint.config.layer_norm_eps, prompts) == (
         "bert",
         [],

@@ -180,7 +180,7 @@ def test_mean_tokens_per_pair(tmp_path, tokenizer):
     files = {}
     for name, right in (("en-de", "fox"), ("en-fr", "the lazy dog"), ("en-ja", "☃☃☃")):
         path = write_lines(tmp_path / f"{name}.tsv", [f"the fox\t{right}", f"dog\t{right}"])
-        files[PairFile.of(path, tuple(name.split("-")), name, tmp_path)] = PairRows(path)
+        files[PairFile.from_paths(path, tuple(name.split("-")), name, tmp_path)] = PairRows(path)
     message = error_of(mean_pair_tokens, files, tokenizer, "a model")
     assert message.startswith(f"{path}: ") and " ja " in message
     files.popitem()

@@ -32,7 +32,7 @@ def work() -> list[float]:
     rng = np.random.default_rng(0)
     batches = [(rng.integers(4, 50, [4, 9]), rng.integers(0, 3, 4)) for _ in range(3)]
     sentences = [[0, *ids.tolist(), 2] for part, _ in batches for ids in part]
-    vectors = PaddleEncoder(engine().model.ernie_m, "mean_without_special", 2).vectors(
+    vectors = PaddleEncoder(engine().model.ernie_m, "mean_without_special", 2).encode(
         sentences, batch_tokens=33
     )
     engine().step(batches, loss)

@@ -8,8 +8,8 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.optimization import (
     build_optimizer,
+    compute_learning_rate_ratios,
     is_decayed,
-    learning_rate_ratios,
     linear_warmup_decay,
     noam_decay,
 )
@@ -127,7 +127,7 @@ def test_learning_rate_ratio_by_other_names():
         "lm_head.bias": 1.0,
         "encoder.layers.11.norm1.bias": 0.8,
     }
-    assert learning_rate_ratios(ratios, 12, 0.8) == ratios
+    assert compute_learning_rate_ratios(ratios, 12, 0.8) == ratios
 
 
 # expected: step -> share of the peak.

@@ -82,7 +82,7 @@ def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, a
     (line,) = {record.message for record in caplog.records if "device: gpu:0 (Card" in record.message}
     assert description in line
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
-    assert "TF32 off; collectives NCCL, 4 processes" in device.summary("float32", 4)
+    assert "TF32 off; collectives NCCL, 4 processes" in device.format_device_summary("float32", 4)
 
 
 def test_bf16_is_refused_below_8_0(fp16, monkeypatch):

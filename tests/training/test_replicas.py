@@ -8,8 +8,8 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model.cpu.numpy_views import thread_count
-from ernie_m.model.cpu.workers import in_workers
+from ernie_m.model.cpu.numpy_views import get_thread_count
+from ernie_m.model.cpu.workers import map_in_workers
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.training.engine import Engine
@@ -66,7 +66,7 @@ def fine_tuned(
 ) -> tuple[list[tuple], dict]:
     """The losses and norms of a classifier with dropout, and its bits. A layer is frozen in step 0."""
     engine = classifier(precision)
-    engine.model.ernie_m.use_recompute(recompute)
+    engine.model.ernie_m.set_recompute(recompute)
     steps = []
     for number in range(STEPS):
         for parameter in engine.model.ernie_m.encoder.layers[0].parameters():
@@ -98,9 +98,9 @@ def test_an_only_micro_batch_has_all_cores(threads):
     engine = classifier()
 
     def derive(model, item: int) -> tuple[bool, int]:
-        return model is engine.model, thread_count()
+        return model is engine.model, get_thread_count()
 
-    derived = [list(engine.replicas.each(derive, items)) for items in ([0], [0, 1], [])]
+    derived = [list(engine.replicas.map_gradients(derive, items)) for items in ([0], [0, 1], [])]
     assert derived == [[(True, 2)], [(False, 1)] * 2, []]
 
 
@@ -169,7 +169,7 @@ def test_what_a_worker_raises(threads):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(engine.replicas.each(fails_at_the_third, enumerate(batches)))
+        list(engine.replicas.map_gradients(fails_at_the_third, enumerate(batches)))
     engine._drop_gradients()
     straight = classifier()
     assert engine.step(batches, compute_loss) == straight.step(batches, compute_loss)
@@ -179,7 +179,7 @@ def test_what_a_worker_raises(threads):
 def test_after_workers_that_nobody_waited_for(threads):
     """As those of an evaluation that was broken off: they stop, and a step does not."""
     threads(2)
-    results = in_workers(lambda number: number, range(50))
+    results = map_in_workers(lambda number: number, range(50))
     next(results)
     results.close()
     assert math.isfinite(classifier().step(micro_batches(0), compute_loss).loss)

@@ -83,7 +83,7 @@ def test_rows_that_got_moments_in_a_whole_update_are_updated_later(float64, monk
     mixed = ToyRun()
     mixed.train(0, 2)
     with monkeypatch.context() as patched:
-        patched.setattr(word_embeddings.EmbeddingGradient, "touched_rows", lambda *args: None)
+        patched.setattr(word_embeddings.EmbeddingGradient, "find_nonzero_rows", lambda *args: None)
         mixed.train(2, 3)
     mixed.train(3, STEPS)
     for name, value in by_rows.state().items():
@@ -110,7 +110,7 @@ def test_words_that_another_process_has_looked_up_are_updated(monkeypatch):
     for as_whole in (False, True):
         with monkeypatch.context() as patch:
             if as_whole:
-                patch.setattr(word_embeddings.EmbeddingGradient, "touched_rows", lambda *args: None)
+                patch.setattr(word_embeddings.EmbeddingGradient, "find_nonzero_rows", lambda *args: None)
             toy_run = ToyRun()
 
             def add_theirs(trained, toy_run=toy_run):
@@ -130,7 +130,9 @@ def test_lazy_adamw_is_bitwise_equal_to_paddle():
     table = word_embeddings.WordEmbeddings(WORDS, 8)
     parameter = paddle.create_parameter(table.weight.shape, "float32")
     parameter.set_value(table.weight)
-    by_rows = LazyAdamW(table.take_over(), rate_ratio=0.5, decay=0.0, betas=(0.9, 0.999), epsilon=1e-6)
+    by_rows = LazyAdamW(
+        table.accumulate_in_place(), lr_ratio=0.5, weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-6
+    )
     group = {"params": [parameter], "learning_rate": 0.5}
     whole = paddle.optimizer.AdamW(1e-2, epsilon=1e-6, weight_decay=0.0, parameters=[group])
     for number in range(STEPS):

@@ -68,7 +68,9 @@ def events(monkeypatch) -> Events:
 
     for name in READING:
         record(paddle.Tensor, name, "read")
-    record(numpy_views._Memory, "__init__", "read")  # with which the kernels of a CPU read a tensor's memory
+    record(
+        numpy_views._ArrayInterface, "__init__", "read"
+    )  # with which the kernels of a CPU read a tensor's memory
     record(paddle, "to_tensor", "upload")
     record(paddle.Tensor, "set_value", "upload")
     record(paddle.Tensor, "backward", "backward")

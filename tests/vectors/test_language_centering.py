@@ -10,7 +10,7 @@ from tests.launching import error_of
 
 def test_the_mean_by_hand():
     vectors = np.array([[[1.0, 0.0], [3.0, 4.0]], [[0.0, 2.0], [0.0, 4.0]]])  # two layers, two sentences
-    means = LanguageCentering.of({"en": vectors, "de": 10 * vectors})
+    means = LanguageCentering.from_embeddings({"en": vectors, "de": 10 * vectors})
     assert means.languages == ["de", "en"]
     assert means.vectors[1].tolist() == [[2.0, 2.0], [0.0, 3.0]]
     assert means.subtract(vectors, "en").tolist() == [[[-1, -2], [1, 2]], [[0, -1], [0, 1]]]
@@ -23,8 +23,8 @@ def test_nearest_mean_decides_the_language_per_layer():
     means = LanguageCentering(["de", "en"], np.array([[x_axis, y_axis], [y_axis, x_axis]], np.float32))
     near_x_near_y = [[3.0, 1.0], [0.1, 0.2]]
     vectors = np.array(near_x_near_y)  # [N, H]
-    assert means.at(0).nearest(vectors)[0].tolist() == [0, 1]  # the number of a language
-    assert means.at(1).nearest(vectors)[0].tolist() == [1, 0]
+    assert means.select_layer(0).detect_languages(vectors)[0].tolist() == [0, 1]  # the number of a language
+    assert means.select_layer(1).detect_languages(vectors)[0].tolist() == [1, 0]
 
 
 def test_the_nearest_mean_says_a_language_if_it_is_clearly_the_nearest():
@@ -32,10 +32,10 @@ def test_the_nearest_mean_says_a_language_if_it_is_clearly_the_nearest():
     means = LanguageCentering(["de", "en", "fr"], np.eye(3, dtype=np.float32))
     vectors = np.array([[2, 0, 0], [1, 1, 0], [4, 3, 0]], np.float32)
     # The leads over the second are 1, 0 and 0.2; those over the average 0.67, 0.24 and 0.33.
-    assert means.nearest(vectors)[1].tolist() == [True, False, True]
-    assert means.nearest(np.array([[4, 3.8, 0]], np.float32))[1].tolist() == [False]
+    assert means.detect_languages(vectors)[1].tolist() == [True, False, True]
+    assert means.detect_languages(np.array([[4, 3.8, 0]], np.float32))[1].tolist() == [False]
     alone = LanguageCentering(["de"], np.eye(1, 3, dtype=np.float32))
-    assert alone.nearest(vectors)[1].tolist() == [True] * 3
+    assert alone.detect_languages(vectors)[1].tolist() == [True] * 3
 
 
 @pytest.mark.parametrize("wrong", ["de", "en"])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ernie_m.vectors.nearest import Neighbors, margins, mine, nearest
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.nearest import Neighbors, compute_margins, find_neighbors, mine_greedily
+from ernie_m.vectors.pooling import normalize_vectors
 
 K = 4
 
@@ -18,21 +18,21 @@ def texts(count):
     copies = source[:half] + rng.normal(scale=0.8, size=(half, 24))
     locations = rng.permutation(count)[:half]
     target[locations] = copies
-    return unit(source), unit(target)
+    return normalize_vectors(source), normalize_vectors(target)
 
 
 def both_ways(source, target, k=K):
     """The targets nearest to each source, and the sources nearest to each target."""
-    forward = nearest(source, target, min(k, len(target)))
-    backward = nearest(target, source, min(k, len(source)))
+    forward = find_neighbors(source, target, min(k, len(target)))
+    backward = find_neighbors(target, source, min(k, len(source)))
     return Neighbors(*forward), Neighbors(*backward)
 
 
 def mined(source, target):
     """The pairs, and whether their margins are ratios."""
     neighbors = both_ways(source, target)
-    scores = margins(*neighbors)
-    return mine(*neighbors, scores), scores.are_ratios
+    scores = compute_margins(*neighbors)
+    return mine_greedily(*neighbors, scores), scores.are_ratios
 
 
 def nearest_numbers(queries, targets):
@@ -98,7 +98,7 @@ def test_margin_uses_the_mean_in_each_direction(side):
         Neighbors(np.float32([[0.8], [0.5]]), np.array([[0], [0]])),
         Neighbors(np.float32([[0.6], [-0.7]]), np.array([[0], [1]])),
     )
-    scores = margins(*((one, other) if side == 0 else (other, one)))
+    scores = compute_margins(*((one, other) if side == 0 else (other, one)))
     assert not scores.are_ratios
     values = [scores.forward, scores.backward]
     np.testing.assert_allclose(values[side], [[0.8 - 0.7], [0.5 - 0.55]], atol=1e-6)

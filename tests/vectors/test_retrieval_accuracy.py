@@ -11,12 +11,12 @@ from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.vectors import retrieval_accuracy
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.nearest import search_both
-from ernie_m.vectors.pooling import layer_number, unit
+from ernie_m.vectors.pooling import normalize_vectors, parse_layer
 from ernie_m.vectors.retrieval_accuracy import (
-    accuracy_by_layer,
-    found_by_margin,
-    hits,
-    log_repeats,
+    compute_accuracy_by_layer,
+    count_hits_by_margin,
+    find_hits,
+    log_repeated_texts,
     select_layer_on_half,
 )
 from tests.helpers.batches import padded_batch
@@ -30,9 +30,9 @@ def test_hits_equal_a_search_written_out(monkeypatch, chunk):
     rng = np.random.default_rng(0)
     targets = rng.normal(size=(40, 6))
     queries = targets + rng.normal(scale=0.8, size=targets.shape)
-    expected = (unit(queries) @ unit(targets).T).argmax(axis=1) == np.arange(40)
+    expected = (normalize_vectors(queries) @ normalize_vectors(targets).T).argmax(axis=1) == np.arange(40)
     assert 0 < expected.sum() < 40, "some queries should find their target, and some should not"
-    assert (hits(queries, targets, line_keys(40)) == expected).all()
+    assert (find_hits(queries, targets, line_keys(40)) == expected).all()
 
 
 def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd():
@@ -62,12 +62,12 @@ def test_choose_margin_layer_by_margin():
     tgt = src + rng.normal(scale=1.0, size=src.shape)
 
     def accuracies(layer, pairs):
-        return search_both(src[layer, pairs], tgt[layer, pairs], "margin").accuracies(line_keys(30))
+        return search_both(src[layer, pairs], tgt[layer, pairs], "margin").compute_accuracies(line_keys(30))
 
     even = slice(0, None, 2)
     odd = slice(1, None, 2)
     best_layer = int(np.argmax([sum(accuracies(layer, even)) for layer in range(3)]))
-    layer, accuracy = select_layer_on_half(src, tgt, line_keys(60), found_by_margin)
+    layer, accuracy = select_layer_on_half(src, tgt, line_keys(60), count_hits_by_margin)
     assert layer == best_layer
     assert 100 * accuracy == pytest.approx(np.mean(accuracies(best_layer, odd)))
     assert layer != select_layer_on_half(src, tgt, line_keys(60))[0]
@@ -79,22 +79,22 @@ def test_repeats_are_counted(caplog):
     unlike = np.arange(100, 140)
     with caplog.at_level(logging.INFO, "ernie_m"):
         for more in (unlike[:0], unlike[:20], unlike):
-            log_repeats("x", np.concatenate([keys, [more, more + 100]], axis=1))
+            log_repeated_texts("x", np.concatenate([keys, [more, more + 100]], axis=1))
     lines = [(record.levelno, record.args[1:3]) for record in caplog.records]
     assert lines == [(logging.WARNING, (6, 5)), (logging.INFO, (26, 5)), (logging.INFO, (46, 5))]
 
 
 @pytest.mark.parametrize(("name", "number"), [("middle", 1), ("last", 3), (0, 0), ("3", 3)])
 def test_parse_layer_names(name, number):
-    assert layer_number(name, num_layers=3) == number
-    assert "layer 4 " in error_of(layer_number, 4, 3)
+    assert parse_layer(name, num_layers=3) == number
+    assert "layer 4 " in error_of(parse_layer, 4, 3)
 
 
 def test_both_directions_are_reported():
     """By hand: src 0 is nearest to tgt 1, src 1 to tgt 0; tgt 0 to src 0, tgt 1 to src 0."""
     src = np.array([[[1.0, 0.0], [0.8, 0.6]]])  # [1 layer, 2 sentences, H]
     tgt = np.array([[[1.0, 0.1], [1.0, 0.0]]])
-    assert accuracy_by_layer(src, tgt, line_keys(2)).tolist() == [[0.0, 0.5]]
+    assert compute_accuracy_by_layer(src, tgt, line_keys(2)).tolist() == [[0.0, 0.5]]
 
 
 def tiny_model():
@@ -116,7 +116,7 @@ def test_embeddings_are_token_means_in_input_order(monkeypatch):
     compute = PaddleEncoder.batch
     counted = lambda self, ids: sizes.append(ids.size) or compute(self, ids)  # noqa: E731
     monkeypatch.setattr(PaddleEncoder, "batch", counted)
-    vectors = PaddleEncoder(model).vectors(sentences, batch_tokens=20)  # [L + 1, N, H]
+    vectors = PaddleEncoder(model).encode(sentences, batch_tokens=20)  # [L + 1, N, H]
     assert len(sizes) > 2 and max(sizes) <= 20
     assert vectors.shape == (3, 6, 16)
     assert model.training, "the model is left in the mode it was in"
@@ -128,9 +128,9 @@ def test_embeddings_are_token_means_in_input_order(monkeypatch):
         for layer, states in enumerate(hidden_states):
             assert np.abs(vectors[layer, row] - states.numpy()[counted].mean(axis=0)).max() < 1e-5
     for layer in range(3):
-        of_layer = PaddleEncoder(model, layer=layer).vectors(sentences, batch_tokens=20)
+        of_layer = PaddleEncoder(model, layer=layer).encode(sentences, batch_tokens=20)
         np.testing.assert_allclose(of_layer, vectors[layer], atol=1e-5)
-    of_all_tokens = PaddleEncoder(model, "mean").vectors(sentences)
+    of_all_tokens = PaddleEncoder(model, "mean").encode(sentences)
     first_states = model.encode(padded_batch(sentences[0][None])).sequence.numpy()  # [T, H]
     assert np.abs(of_all_tokens[-1, 0] - first_states.mean(axis=0)).max() < 1e-5
     assert not model.training
@@ -140,8 +140,8 @@ def test_read_bfloat16_embeddings(monkeypatch):
     """Autocast returns bfloat16, and without a cast NumPy would read its bits as integers."""
     model = tiny_model()
     sentences = [np.array([0, 7, 8, 2])]
-    exact = PaddleEncoder(model).vectors(sentences)
+    exact = PaddleEncoder(model).encode(sentences)
     sums = PackedBatch.sums
     monkeypatch.setattr(PackedBatch, "sums", lambda *arguments: sums(*arguments).astype("bfloat16"))
-    assert np.abs(PaddleEncoder(model).vectors(sentences) - exact).max() < 0.02
-    assert np.abs(PaddleEncoder(model, layer=2).vectors(sentences) - exact[2]).max() < 0.02
+    assert np.abs(PaddleEncoder(model).encode(sentences) - exact).max() < 0.02
+    assert np.abs(PaddleEncoder(model, layer=2).encode(sentences) - exact[2]).max() < 0.02

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ernie_m.vectors import nearest as search
-from ernie_m.vectors.nearest import build_index, nearest, search_both
-from ernie_m.vectors.pooling import unit
-from ernie_m.vectors.retrieval_accuracy import hits
+from ernie_m.vectors.nearest import build_index, find_neighbors, search_both
+from ernie_m.vectors.pooling import normalize_vectors
+from ernie_m.vectors.retrieval_accuracy import find_hits
 from tests.toys import line_keys
 
 
@@ -20,15 +20,15 @@ def bitext(count=150, width=24, noise=1.2, seed=0):
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_cosine_is_the_exact_search(dtype):
     english, foreign = (side.astype(dtype) for side in bitext())
-    cosines = unit(english).astype(np.float64) @ unit(foreign).astype(np.float64).T
+    cosines = normalize_vectors(english).astype(np.float64) @ normalize_vectors(foreign).astype(np.float64).T
     matches = search_both(english, foreign, "cosine")
     np.testing.assert_array_equal(matches.forward, cosines.argmax(axis=1))
     np.testing.assert_array_equal(matches.backward, cosines.argmax(axis=0))
     keys = line_keys(len(english))
-    forward_accuracy, backward_accuracy = matches.accuracies(keys)
+    forward_accuracy, backward_accuracy = matches.compute_accuracies(keys)
     assert 0 < forward_accuracy < 100
-    assert forward_accuracy == 100 * hits(english, foreign, keys).mean()
-    assert backward_accuracy == 100 * hits(foreign, english, keys).mean()
+    assert forward_accuracy == 100 * find_hits(english, foreign, keys).mean()
+    assert backward_accuracy == 100 * find_hits(foreign, english, keys).mean()
 
 
 def test_a_negative_mean_does_not_turn_the_margin_over():
@@ -47,8 +47,8 @@ def test_a_large_index_finds_nearly_all_neighbors(monkeypatch):
     2000 vectors have 179 cells, which is 4 times the root of 2000. The nearest cell alone has four in ten of
     the neighbors.
     """
-    targets, queries = map(unit, bitext(2000, width=8, noise=0.3))
-    expected_cosines, expected = nearest(queries, targets, k=10)
+    targets, queries = map(normalize_vectors, bitext(2000, width=8, noise=0.3))
+    expected_cosines, expected = find_neighbors(queries, targets, k=10)
     cosines, found = build_index(targets).search(queries, 10)
     np.testing.assert_array_equal(cosines, expected_cosines)
     np.testing.assert_array_equal(found, expected)
@@ -63,5 +63,5 @@ def test_a_large_index_finds_nearly_all_neighbors(monkeypatch):
 def test_zero_vector_is_not_an_error():
     english, foreign = bitext(10)
     foreign[3] = 0
-    assert np.isfinite(unit(foreign)).all()
+    assert np.isfinite(normalize_vectors(foreign)).all()
     assert search_both(english, foreign, "cosine").forward[3] != 3

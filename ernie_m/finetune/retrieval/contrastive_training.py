@@ -44,9 +44,9 @@ from ernie_m.model.preprocessing import (
     QUERY,
     READING,
     PreprocessingConfig,
-    stored_preprocessing,
+    get_stored_preprocessing,
 )
-from ernie_m.model.tasks import SEARCH, stored_name
+from ernie_m.model.tasks import SEARCH, get_stored_name
 from ernie_m.reader.batching import (
     Example,
     TextFeaturizer,
@@ -67,9 +67,9 @@ from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import ON_CONSOLE, logger
-from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, sentence_vectors
-from ernie_m.vectors.pooling import averages_tokens, layer_number
-from ernie_m.vectors.retrieval_accuracy import hits, log_repeats
+from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, compute_sentence_embeddings
+from ernie_m.vectors.pooling import is_mean_of_tokens, parse_layer
+from ernie_m.vectors.retrieval_accuracy import find_hits, log_repeated_texts
 from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens
 
 _SMOOTH = 1e-3  # a of `init_static`
@@ -134,7 +134,7 @@ class Retrieval(MultiSeedTraining):
             digests["train_set"] = digest_files([corpus.path / MANIFEST])
         # The prompts of queries and of positives and negatives, which are stored for retrieval.
         self.preprocessing = embedding_preprocessing(opened, self.rows)
-        self.prompts = (self.preprocessing.prompt(QUERY), self.preprocessing.prompt(DOCUMENT))
+        self.prompts = (self.preprocessing.get_prompt(QUERY), self.preprocessing.get_prompt(DOCUMENT))
         if self.rows is not None:
             rows = sample_evenly(self.rows)
             for index, prompt in enumerate(self.prompts):  # queries, then positives
@@ -164,7 +164,7 @@ class Retrieval(MultiSeedTraining):
             logger.info(line, flags.train_set, *self.prompts)
         self.fingerprint = make_fingerprint(
             flags,
-            stored_name(SEARCH),
+            get_stored_name(SEARCH),
             start_of_seed.values(),
             self.config,
             self.tokenizer,
@@ -179,7 +179,7 @@ class Retrieval(MultiSeedTraining):
         self.pairs, self.held_out = self._pairs(seed)
         for languages, pairs in self.held_out.items():
             if flags.validation_pairs and len(pairs):
-                log_repeats("-".join(languages), self._validation_sides(pairs)[1])
+                log_repeated_texts("-".join(languages), self._validation_sides(pairs)[1])
         self.total_steps = flags.max_steps
         self.evaluation_steps: Sequence[int] = []
         if self.held_out and flags.validation_pairs:
@@ -195,7 +195,7 @@ class Retrieval(MultiSeedTraining):
         model = make_encoder(self.config, weights, flags.dtype, seed, flags.pooling, is_trained=True)
         if weights is None and self.config.is_static:
             init_static(model.embeddings.word_embeddings.weight, self.tokenizer)
-        model.use_recompute(flags.recompute)
+        model.set_recompute(flags.recompute)
         return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
 
     def _pairs(self, seed: int) -> tuple[StepPairs | StepRows, dict[tuple, Sequence]]:
@@ -248,15 +248,15 @@ class Retrieval(MultiSeedTraining):
 
     def send(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
         """Send the sentences of a step to the device, grouped by length; for a static model in one group."""
-        if averages_tokens(model.config, self.flags.pooling):
-            tokens = FlatTokens.of(data.sentences)
+        if is_mean_of_tokens(model.config, self.flags.pooling):
+            tokens = FlatTokens.from_sentences(data.sentences)
             order = np.arange(len(data.sentences))
             return [upload(PairBatch([tokens], order, data.negative, data.pair_count))]
         pad_id = model.config.pad_token_id
         groups = []
         numbers_in_groups: list[int] = []  # the index of each sentence, in the order of the groups
         for numbers, ids in iter_padded_batches(data.sentences, pad_id, GROUP_TOKENS):  # ids [B, T]
-            groups.append(SentenceBatch.of(ids, pad_id, self.flags.pooling))
+            groups.append(SentenceBatch.from_padded(ids, pad_id, self.flags.pooling))
             numbers_in_groups += numbers
         order = np.argsort(numbers_in_groups)  # the index of each sentence in the groups
         return [upload(PairBatch(groups, order, data.negative, data.pair_count))]
@@ -268,7 +268,7 @@ class Retrieval(MultiSeedTraining):
         and its gradient with respect to the process's embeddings; the engine sums the gradients.
         """
         world_size = distributed.world_size()
-        vectors_of_groups = [sentence_vectors(model, group, self.layer) for group in batch.groups]
+        vectors_of_groups = [compute_sentence_embeddings(model, group, self.layer) for group in batch.groups]
         vectors = paddle.index_select(paddle.concat(vectors_of_groups), batch.order, axis=0)  # [2b + n, H]
         local_part = split_pairs(vectors, batch.pair_count)  # sources, translations, hard negatives
         parts = [local_part]  # of all processes
@@ -341,8 +341,8 @@ class Retrieval(MultiSeedTraining):
         """
         encoder = PaddleEncoder(model, self.flags.pooling, self.layer)
         sides, keys = self._validation_sides(pairs)
-        sources, translations = map(encoder.vectors, sides)  # [count, H] each
-        is_found = [hits(sources, translations, keys), hits(translations, sources, keys)]
+        sources, translations = map(encoder.encode, sides)  # [count, H] each
+        is_found = [find_hits(sources, translations, keys), find_hits(translations, sources, keys)]
         return float(100.0 * np.mean(is_found))
 
     def _validation_sides(self, pairs: Sequence) -> tuple[list[list[np.ndarray]], np.ndarray]:
@@ -369,10 +369,10 @@ class Retrieval(MultiSeedTraining):
         """Return the files of the model, with its preprocessing settings and its model card."""
         flags = self.flags
         preprocessing = dataclasses.replace(self.preprocessing, layer=self.layer, pooling=flags.pooling)
-        settings = {"task": stored_name(SEARCH), READING: stored_preprocessing(preprocessing)}
+        settings = {"task": get_stored_name(SEARCH), READING: get_stored_preprocessing(preprocessing)}
         facts = {
             "name": "ERNIE-M, retrieval",
-            "task": stored_name(SEARCH),
+            "task": get_stored_name(SEARCH),
             "data": flags.train_set,
             "languages": self.languages,
             "initialized_from": flags.initial_checkpoint(self.seed),
@@ -436,11 +436,11 @@ def embedding_preprocessing(opened: OpenedModel, rows: PairRows | None) -> Prepr
     """
     preprocessing = opened.preprocessing
     if opened.checkpoint is not None and opened.checkpoint.task not in (None, SEARCH):
-        preprocessing = preprocessing.for_task()  # the settings of its head do not apply to embeddings
+        preprocessing = preprocessing.adapt_for_task()  # the settings of its head do not apply to embeddings
     if rows is None:
-        return preprocessing.with_one_prompt("")
+        return preprocessing.replace_prompts("")
     return (
-        preprocessing.with_one_prompt(preprocessing.prompt(NEITHER))
+        preprocessing.replace_prompts(preprocessing.get_prompt(NEITHER))
         if rows.are_translations
         else preprocessing
     )
@@ -448,7 +448,7 @@ def embedding_preprocessing(opened: OpenedModel, rows: PairRows | None) -> Prepr
 
 def resolve_layer(flags: RetrievalFlags, num_layers: int) -> int:
     """Return the index of the encoder layer of the embeddings by --layer; with the pooler, the last layer."""
-    return num_layers if flags.pooling == "pooler" else layer_number(flags.layer, num_layers)
+    return num_layers if flags.pooling == "pooler" else parse_layer(flags.layer, num_layers)
 
 
 def split_pairs(vectors: Tensor, pair_count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -25,11 +25,11 @@ from ernie_m.finetune.retrieval.split_pairs import make_text_keys
 from ernie_m.finetune.run_setup import make_loop_config, output_dir, set_up
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.device import summary
+from ernie_m.model.device import format_device_summary
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.model.open_model import OpenedModel, apply_embedding_defaults, apply_model_defaults, open_model
-from ernie_m.model.preprocessing import NEITHER, PreprocessingConfig, TextKind, pair_text_kinds
+from ernie_m.model.preprocessing import NEITHER, PreprocessingConfig, TextKind, get_pair_text_kinds
 from ernie_m.reader.batching import Example, TextFeaturizer, warn_if_prompted, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, read_sentences_by_language
 from ernie_m.reader.labels import find_label_issues
@@ -44,7 +44,7 @@ from ernie_m.utils.logging import logger
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import load_faiss
-from ernie_m.vectors.retrieval_accuracy import log_repeats
+from ernie_m.vectors.retrieval_accuracy import log_repeated_texts
 
 
 class Inputs(NamedTuple):
@@ -79,7 +79,7 @@ def search(flags: RetrievalFlags) -> None:
     results = {}
     for seed in flags.seeds:
         opened, model = load_model_for_seed(inputs, seed)
-        logger.info("%s", summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
+        logger.info("%s", format_device_summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
         results[seed] = search_seed(
             inputs, seed, model, opened.tokenizer, opened.preprocessing, opened.checkpoint
         )
@@ -161,13 +161,13 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
         # The vocabulary may not cover a bitext, or its pairs may be too easy.
         sides = (bitext.sentences, bitext.translations)
         examples = [
-            Example(opened.preprocessing.prompt(kind) + text)
-            for kind, texts in zip(pair_text_kinds(bitext.are_translations), sides)
+            Example(opened.preprocessing.get_prompt(kind) + text)
+            for kind, texts in zip(get_pair_text_kinds(bitext.are_translations), sides)
             for text in texts
         ]
         warn_if_truncated(bitext.name, examples, TextFeaturizer(opened.tokenizer, flags.max_seq_len))
         keys = np.stack([keys_of(texts) for texts in sides])
-        log_repeats(bitext.name, keys)
+        log_repeated_texts(bitext.name, keys)
         bitexts[number] = bitext._replace(keys=keys)
     return Inputs(flags, bitexts, sentences, starts, opened)
 
@@ -280,10 +280,10 @@ def make_encode_function(
     encoder = PaddleEncoder(model, flags.pooling, layer)
 
     def encode(texts: Sequence[str], kind: TextKind) -> np.ndarray:
-        prompt = preprocessing.prompt(kind)
+        prompt = preprocessing.get_prompt(kind)
         warn_if_prompted(prompt, texts)
         ids = tokenizer.encode_batch([prompt + text for text in texts])
-        return encoder.vectors(tokenizer.build_sentence_inputs(ids, flags.max_seq_len))
+        return encoder.encode(tokenizer.build_sentence_inputs(ids, flags.max_seq_len))
 
     return encode
 
@@ -311,7 +311,11 @@ def load_language_means(
             ", ".join(missing),
         )
         return None
-    return means if flags.layer == "sweep" else means.at(resolve_layer(flags, config.num_hidden_layers))
+    return (
+        means
+        if flags.layer == "sweep"
+        else means.select_layer(resolve_layer(flags, config.num_hidden_layers))
+    )
 
 
 def get_languages(bitexts: list[Bitext]) -> list[str]:

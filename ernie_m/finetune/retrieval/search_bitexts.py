@@ -13,15 +13,19 @@ from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.run_setup import log_and_write_report
 from ernie_m.finetune.score_tables import AVERAGE, average, get_paper_rows
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import TextKind, pair_text_kinds
-from ernie_m.model.tasks import SEARCH, stored_name
+from ernie_m.model.preprocessing import TextKind, get_pair_text_kinds
+from ernie_m.model.tasks import SEARCH, get_stored_name
 from ernie_m.reader.files.aligned_lines import Bitext
 from ernie_m.training import distributed
 from ernie_m.utils.files import atomic_file, write_json
 from ernie_m.utils.logging import Progress, format_columns, logger
 from ernie_m.vectors.language_centering import LanguageCentering
 from ernie_m.vectors.nearest import Matches, search_both
-from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, found_by_margin, select_layer_on_half
+from ernie_m.vectors.retrieval_accuracy import (
+    compute_accuracy_by_layer,
+    count_hits_by_margin,
+    select_layer_on_half,
+)
 
 WITH_ENGLISH = ("en -> xx", "xx -> en")
 OF_ANY_PAIRS = ("second side -> first side", "first side -> second side")
@@ -63,7 +67,7 @@ class Sweep(NamedTuple):
 def encode_sides(encode: Encode, bitext: Bitext) -> list[np.ndarray]:
     """Return the embeddings of the sentences of a bitext, and those of their translations."""
     sides = (bitext.sentences, bitext.translations)
-    return [encode(texts, kind) for texts, kind in zip(sides, pair_text_kinds(bitext.are_translations))]
+    return [encode(texts, kind) for texts, kind in zip(sides, get_pair_text_kinds(bitext.are_translations))]
 
 
 def search_layer(
@@ -102,14 +106,14 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCenterin
     def search_one(bitext: Bitext) -> dict[str, tuple[int | None, float]]:
         """Search a bitext with every layer: row -> the selected layer, if any, and the accuracy."""
         foreign, english = encode_sides(encode, bitext)  # [L + 1, N, H] each
-        of_directions = accuracy_by_layer(english, foreign, bitext.keys)  # [L + 1, 2]
+        of_directions = compute_accuracy_by_layer(english, foreign, bitext.keys)  # [L + 1, 2]
         means_of_layers = enumerate(of_directions.mean(axis=1))
         results = {f"layer {layer}": (None, accuracy) for layer, accuracy in means_of_layers}
         results[CHOSEN] = select_layer_on_half(english, foreign, bitext.keys)
         if means is not None:
             centered = means.subtract(english, "en"), means.subtract(foreign, bitext.language)
             results[f"centered, {CHOSEN}"] = select_layer_on_half(*centered, bitext.keys)
-            by_margin = select_layer_on_half(*centered, bitext.keys, find=found_by_margin)
+            by_margin = select_layer_on_half(*centered, bitext.keys, count_hits=count_hits_by_margin)
             results[f"centered margin, {CHOSEN}"] = by_margin
         return results
 
@@ -236,7 +240,7 @@ def report_seeds(
             continue
         add_table("mean of both directions", measure, [0, 1])
     facts: dict[str, Any] = {
-        "task": stored_name(SEARCH),
+        "task": get_stored_name(SEARCH),
         "pooling": flags.pooling,
         "score": flags.score,
         "layers": layers,
@@ -253,5 +257,5 @@ def _accuracies(
         keys: language -> the keys of its texts; see `ernie_m.vectors.nearest.is_found`.
         directions: indices of `WITH_ENGLISH`.
     """
-    found = {language: matches.accuracies(keys[language]) for language, matches in results.items()}
+    found = {language: matches.compute_accuracies(keys[language]) for language, matches in results.items()}
     return {language: fmean(both[index] for index in directions) for language, both in found.items()}

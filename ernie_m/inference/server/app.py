@@ -47,7 +47,7 @@ from ernie_m.reader.batching import Example, Feature
 from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_text
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.pooling import normalize_vectors
 
 MOST_KEYS = 50  # maximum number of keys of a request
 MOST_TEXTS = 2048  # maximum length of a list, as at OpenAI
@@ -380,7 +380,7 @@ def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict
         features = encode.features(texts, prompt="")  # the texts include the prompt
         embeddings = encode.encode_features(features)
         if not encode.normalize:  # dividing by the norm twice would change the last bits
-            embeddings = unit(embeddings)
+            embeddings = normalize_vectors(embeddings)
         rows = map(_as_base64, embeddings) if as_base64 else embeddings.tolist()
         return list(zip(features, map(to_json, rows), strict=True))
 
@@ -398,7 +398,7 @@ def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict
         prompt = encode.prompt
         if asked.input_type or asked.prompt_name is not None:
             try:
-                prompt = preprocessing.prompt(KINDS.get(asked.input_type, QUERY), asked.prompt_name)
+                prompt = preprocessing.get_prompt(KINDS.get(asked.input_type, QUERY), asked.prompt_name)
             except UserError as error:
                 raise UserError(f"'prompt_name': {error}") from error
         texts = [asked.input] if isinstance(asked.input, str) else asked.input

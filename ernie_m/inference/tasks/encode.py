@@ -18,7 +18,13 @@ from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS, Example, Feature, TextFeaturizer
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
-from ernie_m.vectors.pooling import SentenceEncoder, averages_tokens, layer_number, unit, weighted_sums
+from ernie_m.vectors.pooling import (
+    SentenceEncoder,
+    is_mean_of_tokens,
+    normalize_vectors,
+    parse_layer,
+    pool_hidden_states,
+)
 from ernie_m.vectors.static_embeddings import StaticEncoder
 
 
@@ -53,13 +59,13 @@ class EncodeTexts:
         preprocessing = model.preprocessing
         self.normalize = preprocessing.normalize if options.normalize is None else options.normalize
         try:
-            self.prompt = preprocessing.prompt(options.kind, options.prompt)
+            self.prompt = preprocessing.get_prompt(options.kind, options.prompt)
         except UserError as error:
             raise UserError(f"{model.folder}: {error}") from error
         self.encode = TextFeaturizer(model.tokenizer, self.max_seq_len, prompt=self.prompt)
         self.pooling = options.pooling or preprocessing.pooling or MEAN_WITHOUT_SPECIAL
         layer = model.embedding_layer if options.layer is None else options.layer
-        self.layer = layer_number(layer, model.num_layers)
+        self.layer = parse_layer(layer, model.num_layers)
         if self.pooling == "pooler" and not model.has_pooler:
             raise UserError(
                 f"{model.folder}: missing pooler weights, required by pooling pooler (--vectors official). "
@@ -81,7 +87,7 @@ class EncodeTexts:
             )
 
             return PaddleEncoder(model.get_module(EMBEDDING), self.pooling, self.layer, model.autocast)
-        if model.weights is not None and averages_tokens(model.config, self.pooling):
+        if model.weights is not None and is_mean_of_tokens(model.config, self.pooling):
             return StaticEncoder(model.config, check_finite(WORDS, model.weights[WORDS], model.folder))
         engine = model.engine(EMBEDDING, self.layer)
         return GraphEncoder(engine, model.config, self.pooling, self.layer, model.workers)
@@ -97,7 +103,7 @@ class EncodeTexts:
                 f"pooling {self.pooling}: centering requires pooling {MEANS_POOLING}, the pooling of the "
                 "language means"
             )
-        return self.model.language_means.at(self.layer)
+        return self.model.language_means.select_layer(self.layer)
 
     def parse(self, request: dict) -> str:
         return read_text_key(request, "text")
@@ -138,10 +144,10 @@ class EncodeTexts:
             languages: the language of each text for centering; None: the language of the nearest mean.
             batch_tokens: maximum number of tokens in a forward pass, including padding.
         """
-        embeddings = self.encoder.vectors([feature.ids for feature in features], batch_tokens)
+        embeddings = self.encoder.encode([feature.ids for feature in features], batch_tokens)
         if self.means is not None:
-            embeddings = self.means.centered(embeddings, languages)
-        return unit(embeddings) if self.normalize else embeddings
+            embeddings = self.means.center(embeddings, languages)
+        return normalize_vectors(embeddings) if self.normalize else embeddings
 
 
 def encode_in_parts(
@@ -185,15 +191,15 @@ class GraphEncoder(SentenceEncoder):
     ):
         super().__init__(config, pooling, layer)
         self.engine = engine
-        self.workers = workers
+        self.get_workers = workers
 
-    def batch(self, ids: np.ndarray) -> np.ndarray:
+    def encode_batch(self, ids: np.ndarray) -> np.ndarray:
         outputs = self.outputs(ids)
         if self.pooling == "pooler":
             return outputs["pooled"]
-        return weighted_sums(ids, self.config.pad_token_id, self.pooling, outputs["sequence"])
+        return pool_hidden_states(ids, self.config.pad_token_id, self.pooling, outputs["sequence"])
 
-    def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def compute_states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         outputs = self.outputs(ids)
         return outputs["pooled"], outputs["sequence"]
 

@@ -73,7 +73,7 @@ class FillMasks:
         self.languages = model.languages
         self.model: PreTrainingModel = model.model
         self.autocast = model.autocast
-        self.vocabulary = Vocabulary.of(model.tokenizer)
+        self.vocabulary = Vocabulary.from_tokenizer(model.tokenizer)
         self.max_seq_len = model.limit(options.max_seq_len, model.longest)
         self.top_k = min(options.top_k, len(self.vocabulary.ordinary_ids))
 
@@ -132,7 +132,7 @@ class FillMasks:
     @paddle.no_grad()
     def predict(self, requests: list[MaskedText]) -> list[dict]:
         # The few texts are encoded one by one. The logits of all masks are computed together.
-        states_of_requests = list(workers.in_workers(self._states, requests))
+        states_of_requests = list(workers.map_in_workers(self._states, requests))
         candidates = iter(
             self.find_top_tokens(paddle.concat(states_of_requests))
         )  # of each mask of all requests

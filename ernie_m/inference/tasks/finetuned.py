@@ -32,7 +32,7 @@ from ernie_m.reader.mrc_reader import make_windows
 from ernie_m.reader.tag_schemes import NO_ENTITIES, find_entities, map_labels_to_iobes
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_valid_unicode
-from ernie_m.vectors.pooling import batches_for
+from ernie_m.vectors.pooling import make_batches
 
 ANSWER_WINDOW = 384  # tokens
 # Number of candidates in the softmax of answer probabilities, as in run_mrc.py; top_k if that is more.
@@ -70,7 +70,7 @@ class HeadPredictor:
 
         ids = [feature.ids for feature in features]
         workers = self.model.workers()
-        return workers.map(compute, batches_for(workers, ids, BATCH_TOKENS))
+        return workers.map(compute, make_batches(workers, ids, BATCH_TOKENS))
 
 
 class ClassifyTexts(HeadPredictor):
@@ -89,7 +89,7 @@ class ClassifyTexts(HeadPredictor):
             task = Regression(model.tokenizer, limit)
         else:
             task_class = MultiLabelClassification if model.preprocessing.multi_label else Classification
-            prompt = model.preprocessing.prompt(NEITHER)
+            prompt = model.preprocessing.get_prompt(NEITHER)
             labels = model.given_labels if options.given_labels else model.labels
             task = task_class(model.tokenizer, labels, limit, prompt=prompt)
         super().__init__(model, task)

@@ -36,8 +36,8 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, is_blank, is_valid_unicode, lock_for_writing, read_json
 from ernie_m.utils.logging import show_progress
 from ernie_m.vectors.language_centering import FEWEST_SENTENCES, MEANS_POOLING, LanguageCentering
-from ernie_m.vectors.nearest import load_faiss, nearest
-from ernie_m.vectors.pooling import compute_norms, unit
+from ernie_m.vectors.nearest import find_neighbors, load_faiss
+from ernie_m.vectors.pooling import compute_norms, normalize_vectors
 
 EXAMPLES = 5  # example sentences of the web UI
 _PART_ROWS = 65_536  # embeddings centered at a time
@@ -216,7 +216,7 @@ class SearchCorpus:
             for part in np.split(numbers, range(_PART_ROWS, len(numbers), _PART_ROWS)):
                 # None: subtract the nearest mean from each embedding.
                 languages = [language] * len(part) if language in self.means.languages else None
-                embeddings[part] = unit(self.means.centered(self._plain(part), languages))
+                embeddings[part] = normalize_vectors(self.means.center(self._plain(part), languages))
         return embeddings
 
     @cached_property
@@ -228,7 +228,7 @@ class SearchCorpus:
         """
         if not self.takes_own_means:
             return self.encode.get_language_means()
-        return LanguageCentering.of(
+        return LanguageCentering.from_embeddings(
             {code: self._plain(rows) for code, rows in self.numbers_of_language.items()}
         )
 
@@ -244,7 +244,7 @@ class SearchCorpus:
         ):
             texts = [self.sentences[number].text for number in numbers[:_AS_QUERIES]]
             embeddings[language] = self.encode_query.vectors(texts)
-        return LanguageCentering.of(embeddings)
+        return LanguageCentering.from_embeddings(embeddings)
 
     def _unit_queries(
         self, texts: Sequence[str], languages: Sequence[str | None]
@@ -258,13 +258,13 @@ class SearchCorpus:
         embeddings = self.encode_query.vectors(texts)
         subtracted: list[str] = []  # the language whose mean is subtracted
         named: list[str | None] = []  # the language in the response
-        for text, language, index, is_clear in zip(texts, languages, *means.nearest(embeddings)):
+        for text, language, index, is_clear in zip(texts, languages, *means.detect_languages(embeddings)):
             known = language or self.language_of_line.get(text)
             is_known = known in means.languages
             taken = known if is_known else means.languages[index]
             subtracted.append(taken)
             named.append(taken if is_known or (is_clear and _is_prose(text)) else None)
-        return unit(means.centered(embeddings, subtracted)), named
+        return normalize_vectors(means.center(embeddings, subtracted)), named
 
     def parse(self, request: dict) -> SearchInput:
         each = get_flag(request, "each", default=False)
@@ -325,7 +325,7 @@ class SearchCorpus:
             if is_centered:
                 queries, languages = self._unit_queries(texts, [requests[row].language for row in rows])
             else:
-                queries = unit(self.encode_query.vectors(texts))
+                queries = normalize_vectors(self.encode_query.vectors(texts))
             hits_of_rows = self._search(queries, embeddings, top_k or self.top_k, each)
             for index, (row, hits) in enumerate(zip(rows, hits_of_rows)):
                 predictions[row]["hits"] = [self._as_json(*hit) for hit in hits]
@@ -346,11 +346,11 @@ class SearchCorpus:
             each: whether to return the best hit of each language, instead of the `top_k` best.
         """
         if not each:
-            cosines, numbers = nearest(queries, vectors, min(top_k, len(vectors)))  # [N, top_k] each
+            cosines, numbers = find_neighbors(queries, vectors, min(top_k, len(vectors)))  # [N, top_k] each
             return [list(zip(*hits)) for hits in zip(numbers.tolist(), cosines.tolist())]
         hits = [[] for _ in queries]
         for numbers in self.numbers_of_language.values():  # indices of sentences of one language
-            cosines, indices = nearest(queries, vectors[numbers], k=1)  # [N, 1] each
+            cosines, indices = find_neighbors(queries, vectors[numbers], k=1)  # [N, 1] each
             for hits_of_query, cosine, index in zip(hits, cosines[:, 0].tolist(), indices[:, 0].tolist()):
                 hits_of_query.append((int(numbers[index]), cosine))
         return [sorted(hits_of_query, key=lambda hit: -hit[1]) for hits_of_query in hits]
@@ -426,7 +426,8 @@ def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[Cor
     embedding = _first_vector(encode, sentences)
     is_same_model = (
         embedding.shape == first_vector.shape == embeddings.shape[1:]
-        and np.linalg.norm(unit(embedding[None]) - unit(first_vector[None])) <= TOLERANCE
+        and np.linalg.norm(normalize_vectors(embedding[None]) - normalize_vectors(first_vector[None]))
+        <= TOLERANCE
     )
     if not is_same_model:
         raise UserError(f"{folder}: the index was built with another model. Build one with this model")

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ernie_m.model.tasks import EMBEDDING, TASKS, task_named
+from ernie_m.model.tasks import EMBEDDING, TASKS, find_task
 from ernie_m.utils.args import NULLS, parse_yaml
 from ernie_m.utils.checksums import CARD
 from ernie_m.utils.errors import UserError, escape_control_characters
@@ -48,8 +48,8 @@ def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: 
         config: contents of config.json.
         parameters: number of parameters.
     """
-    # `task_named` also knows model classes. The class of an encoder is not a task.
-    task = task_named(facts.get("task") or config.get("task") or config.get("architecture", EMBEDDING))
+    # `find_task` also knows model classes. The class of an encoder is not a task.
+    task = find_task(facts.get("task") or config.get("task") or config.get("architecture", EMBEDDING))
     # "zh-Hans" and "bn_rom" are the languages zh and bn; "all" is not a language.
     codes = map(base_language, facts.get("languages") or config.get("languages") or ())
     languages = list(dict.fromkeys(filter(None, codes)))

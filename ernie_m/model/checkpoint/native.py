@@ -15,8 +15,8 @@ from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
 from ernie_m.model.checkpoint.key_mapping import CHOICE, HEADS, TASKS, WORDS, ModelClass
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, Weights, open_weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import READING, stored_preprocessing
-from ernie_m.model.tasks import CLASSIFICATION, stored_name, task_named
+from ernie_m.model.preprocessing import READING, get_stored_preprocessing
+from ernie_m.model.tasks import CLASSIFICATION, find_task, get_stored_name
 from ernie_m.model.tasks import TASKS as DESCRIPTIONS
 from ernie_m.utils.errors import format_value
 from ernie_m.utils.files import Folder, format_json
@@ -81,10 +81,13 @@ class NativeFormat(Format):
         else:  # CHOICE has the same layer as a classifier
             architecture = DESCRIPTIONS[CLASSIFICATION if task == CHOICE else task].model_class
         contents = {**checkpoint.shape.to_dict(), "model_type": MODEL_TYPE, "architecture": architecture}
-        told = {"labels": checkpoint.labels or None, READING: stored_preprocessing(checkpoint.preprocessing)}
+        told = {
+            "labels": checkpoint.labels or None,
+            READING: get_stored_preprocessing(checkpoint.preprocessing),
+        }
         contents |= {key: value for key, value in (checkpoint.settings | told).items() if value is not None}
         if task:
-            contents["head"] = stored_name(task)
+            contents["head"] = get_stored_name(task)
         (folder / CONFIG).write_text(format_json(contents), encoding="utf-8")
         return []
 
@@ -93,7 +96,7 @@ def _read_tasks(raw_config: dict[str, Any], config_path: Path | None) -> list[st
     """Read the task that the model was fine-tuned for from config.json: a list of one; [] if unknown."""
     # ernie-m convert writes "head", fine-tuning "task"; the name of a model class also identifies its task.
     for key in ("head", "task", "architecture"):
-        task = task_named(str(raw_config.get(key)))
+        task = find_task(str(raw_config.get(key)))
         if task in TASKS:
             return [task]
         if task == raw_config.get(key) != "ErnieMModel":

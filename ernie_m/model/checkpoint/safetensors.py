@@ -54,7 +54,7 @@ def write(
         dtype: dtype to convert all arrays to; None: unchanged.
         metadata: strings to store in the header.
     """
-    weights = Weights.of(arrays)
+    weights = Weights.from_arrays(arrays)
     dtypes = {name: np.dtype(dtype or arrays[name].dtype) for name in weights}
     # The library's order: the widest dtype first, so that each tensor is aligned.
     order = sorted(weights, key=lambda name: (-dtypes[name].itemsize, name))

@@ -57,7 +57,7 @@ class Weights(Mapping[str, np.ndarray]):
         self._fetch = fetch
 
     @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray]) -> "Weights":
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Weights":
         """Make `Weights` from arrays in memory; a `Weights` is returned unchanged."""
         if isinstance(arrays, cls):
             return arrays

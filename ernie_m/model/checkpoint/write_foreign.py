@@ -33,7 +33,7 @@ from ernie_m.model.tasks import (
     SUPERVISED_TASKS,
     TASKS,
     TOKEN_CLASSIFICATION,
-    stored_name,
+    get_stored_name,
 )
 from ernie_m.reader import write_tokenizer
 from ernie_m.utils.checksums import CARD
@@ -301,10 +301,10 @@ def write(
     pipeline = {"pipeline_tag": TASKS[SEARCH].pipeline} if pooling_files else {}
     facts = {
         "name": "ERNIE-M" if format.name == NativeFormat.name else f"ERNIE-M for {library}",
-        "task": task and stored_name(task),
+        "task": task and get_stored_name(task),
         "labels": checkpoint.labels or None,
         "languages": checkpoint.settings.get("languages"),
-        "reads_at_most": f"{checkpoint.shape.longest_input} tokens",
+        "reads_at_most": f"{checkpoint.shape.max_input_length} tokens",
         "reads": checkpoint.preprocessing.to_json() or None,
         **further_facts,
         "metadata": {"library_name": library, **metadata, **pipeline},

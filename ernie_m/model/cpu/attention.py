@@ -19,18 +19,18 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import mkl
-from ernie_m.model.cpu.attention_bfloat16 import AttentionInBfloat16
+from ernie_m.model.cpu.attention_bfloat16 import Bfloat16Attention
 from ernie_m.model.cpu.layers import DropoutMask, draw_dropout_mask
-from ernie_m.model.cpu.mkl import Matrices, Shapes
-from ernie_m.model.cpu.numpy_views import as_array, over_rows
+from ernie_m.model.cpu.mkl import MatrixBatch, ProductShapes
+from ernie_m.model.cpu.numpy_views import as_array, run_on_row_slices
 from ernie_m.model.packed_layout import PackedLayout
-from ernie_m.model.threads import end_if_stopped
+from ernie_m.model.threads import raise_if_stopped
 
 CHUNK = 1 << 17  # scores per thread at a time; at least a block
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ScoreChunk:
     """Score blocks that one thread computes: all heads of sequences of equal length, or some heads of one.
 
     Attributes:
@@ -45,14 +45,14 @@ class Chunk:
     columns: slice
     bias: np.ndarray | None
 
-    def view(self, scores: np.ndarray) -> np.ndarray:
+    def view_scores(self, scores: np.ndarray) -> np.ndarray:
         """Return a view of the chunk's blocks in a flat array of scores: [sequences, heads, t, t]."""
         return scores[self.scores].reshape(self.shape)
 
-    def view_columns(self, numbers: np.ndarray) -> np.ndarray:
+    def view_columns(self, array: np.ndarray) -> np.ndarray:
         """Return a view of the chunk's elements in an array with one per column: [sequences, heads, 1, t]."""
         sequences, heads, _, length = self.shape
-        return numbers[self.columns].reshape([sequences, heads, 1, length])
+        return array[self.columns].reshape([sequences, heads, 1, length])
 
 
 class ScoreBlocks:
@@ -70,7 +70,7 @@ class ScoreBlocks:
     def __init__(self, layout: PackedLayout, num_heads: int):
         self.num_heads = num_heads
         self._heads = np.arange(num_heads)
-        self._chunks: list[Chunk] = []
+        self._chunks: list[ScoreChunk] = []
         self.size = 0
         columns = 0  # number of columns so far
         starts = []  # start of each block; per length int64 [sequences x heads]
@@ -84,7 +84,9 @@ class ScoreBlocks:
             tokens = layout.starts[sequences, None, None] + np.arange(length)  # [sequences, 1, t]
             queries_of_heads = tokens * num_heads + self._heads[:, None]  # [sequences, heads, t]
             queries.append(queries_of_heads.ravel())
-            self._chunks += _chunks(length, layout.context_lengths[sequences], num_heads, self.size, columns)
+            self._chunks += _split_into_chunks(
+                length, layout.context_lengths[sequences], num_heads, self.size, columns
+            )
             self.size += blocks * length * length
             columns += blocks * length
         self.queries = np.concatenate(queries)
@@ -93,7 +95,7 @@ class ScoreBlocks:
         self._lengths = lengths.astype(np.int32)
         self._counts = (counts * num_heads).astype(np.int32)
 
-    def scores(self, keys: np.ndarray, queries: np.ndarray, factor: float = 1.0) -> np.ndarray:
+    def compute_scores(self, keys: np.ndarray, queries: np.ndarray, factor: float = 1.0) -> np.ndarray:
         """Compute `factor` times the dot products of keys and queries of the same sequence and head.
 
         Args:
@@ -105,12 +107,12 @@ class ScoreBlocks:
         scores = np.empty(self.size, keys.dtype)
         keys_of_blocks = self._view_tokens(keys)  # [t, D] per block
         queries_of_blocks = self._view_tokens(queries)._replace(transposed=True)  # [D, t]
-        blocks = Matrices(scores, self._starts, self._lengths)  # [t, t]
-        shapes = Shapes(self._lengths, self._head_sizes(keys), self._lengths, self._counts)
+        blocks = MatrixBatch(scores, self._starts, self._lengths)  # [t, t]
+        shapes = ProductShapes(self._lengths, self._head_sizes(keys), self._lengths, self._counts)
         mkl.multiply(keys_of_blocks, queries_of_blocks, blocks, shapes, factor)
         return scores
 
-    def sums(
+    def sum_weighted_rows(
         self, scores: np.ndarray, x: np.ndarray, out: np.ndarray, of_keys: bool, factor: float = 1.0
     ) -> None:
         """Sum rows of x [N, H], weighted with scores, and write `factor` times the sums to `out` [N, H].
@@ -119,39 +121,39 @@ class ScoreBlocks:
             scores: the flat array of scores, [size].
             of_keys: whether to sum over the keys of each query; otherwise over the queries of each key.
         """
-        weights = Matrices(scores, self._starts, self._lengths, transposed=of_keys)
-        shapes = Shapes(self._lengths, self._lengths, self._head_sizes(x), self._counts)
+        weights = MatrixBatch(scores, self._starts, self._lengths, transposed=of_keys)
+        shapes = ProductShapes(self._lengths, self._lengths, self._head_sizes(x), self._counts)
         mkl.multiply(weights, self._view_tokens(x), self._view_tokens(out), shapes, factor)
 
-    def over_chunks(self, work: Callable[[Chunk], None]) -> None:
-        """Call `work` with each chunk, concurrently and in any order.
+    def run_on_chunks(self, process_chunk: Callable[[ScoreChunk], None]) -> None:
+        """Call `process_chunk` with each chunk, concurrently and in any order.
 
         Raises:
             CancelledError: this thread is a worker whose result is no longer needed.
         """
-        end_if_stopped()
+        raise_if_stopped()
 
-        def work_on(numbers: slice) -> None:
+        def process_chunks(numbers: slice) -> None:
             for chunk in self._chunks[numbers]:
-                work(chunk)
+                process_chunk(chunk)
 
-        over_rows(work_on, len(self._chunks), width=CHUNK)
+        run_on_row_slices(process_chunks, len(self._chunks), width=CHUNK)
 
-    def _view_tokens(self, x: np.ndarray) -> Matrices:
+    def _view_tokens(self, x: np.ndarray) -> MatrixBatch:
         """Return x [N, H] as one matrix [t, D] per block: the tokens of a sequence, in one head."""
         stride = x.strides[0] // x.itemsize  # from one token to the next, in elements
         head_size = x.shape[1] // self.num_heads
         starts = stride * self._first_tokens[:, None] + head_size * self._heads  # [S, heads]
-        return Matrices(x, starts.ravel(), np.full_like(self._lengths, stride))
+        return MatrixBatch(x, starts.ravel(), np.full_like(self._lengths, stride))
 
     def _head_sizes(self, x: np.ndarray) -> np.ndarray:
         """Return the head size D of x [N, H], once per sequence length, as MKL expects it: int32 [groups]."""
         return np.full_like(self._lengths, x.shape[1] // self.num_heads)
 
 
-def _chunks(
+def _split_into_chunks(
     length: int, context_lengths: np.ndarray, num_heads: int, next_score: int, next_column: int
-) -> list[Chunk]:
+) -> list[ScoreChunk]:
     """Divide the blocks of all sequences of the same length into chunks of about CHUNK scores.
 
     Args:
@@ -165,20 +167,20 @@ def _chunks(
     heads_at_once = min(blocks_at_once, num_heads)
     for first in range(0, len(context_lengths), sequences_at_once):
         contexts = context_lengths[first : first + sequences_at_once]
-        bias = _bias(length, contexts) if contexts.min() < length else None
+        bias = _make_bias(length, contexts) if contexts.min() < length else None
         for first_head in range(0, num_heads, heads_at_once):
             heads = min(heads_at_once, num_heads - first_head)
             shape = (len(contexts), heads, length, length)
             blocks = len(contexts) * heads
             scores = slice(next_score, next_score + blocks * length * length)
             columns = slice(next_column, next_column + blocks * length)
-            chunks.append(Chunk(shape, scores, columns, bias))
+            chunks.append(ScoreChunk(shape, scores, columns, bias))
             next_score = scores.stop
             next_column = columns.stop
     return chunks
 
 
-def _bias(length: int, context_lengths: np.ndarray) -> np.ndarray:
+def _make_bias(length: int, context_lengths: np.ndarray) -> np.ndarray:
     """Return the additive attention mask `Chunk.bias` of sequences of t = `length` tokens.
 
     Args:
@@ -198,14 +200,14 @@ _blocks = lru_cache(16)(ScoreBlocks)  # for current batches, shared by all layer
 def attend(
     query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, num_heads: int, dropout_rate: float
 ) -> Tensor:
-    """Compute attention by `AttentionInBfloat16` for bfloat16 inputs, otherwise by `AttentionOnCpu`."""
+    """Compute attention by `Bfloat16Attention` for bfloat16 inputs, otherwise by `CpuAttention`."""
     if query.dtype == paddle.bfloat16:
-        return AttentionInBfloat16.apply(query, key, value, layout, num_heads, dropout_rate)
-    return AttentionOnCpu.apply(query, key, value, _blocks(layout, num_heads), dropout_rate)
+        return Bfloat16Attention.apply(query, key, value, layout, num_heads, dropout_rate)
+    return CpuAttention.apply(query, key, value, _blocks(layout, num_heads), dropout_rate)
 
 
-class _Saved(NamedTuple):
-    """Arrays that the forward pass of `AttentionOnCpu` saves for its backward pass."""
+class _SavedArrays(NamedTuple):
+    """Arrays that the forward pass of `CpuAttention` saves for its backward pass."""
 
     query: np.ndarray  # [N, H]
     key: np.ndarray  # [N, H]
@@ -216,7 +218,7 @@ class _Saved(NamedTuple):
     dropout_mask: DropoutMask | None  # None: no dropout
 
 
-class AttentionOnCpu(PyLayer):
+class CpuAttention(PyLayer):
     """Compute softmax(q k^T / sqrt(D)) v within each sequence: [N, H] each -> [N, H].
 
     Args:
@@ -230,22 +232,22 @@ class AttentionOnCpu(PyLayer):
         result = paddle.empty_like(query)
         output = as_array(result)
         q, k, v = (as_array(x) for x in (query, key, value))
-        weights = blocks.scores(k, q, factor=_scale(q, blocks))  # scores at first
-        sums = _exponential_(weights, blocks)
+        weights = blocks.compute_scores(k, q, factor=_compute_scale(q, blocks))  # scores at first
+        sums = _exponentiate_(weights, blocks)
         dropout_mask = draw_dropout_mask([blocks.size], dropout_rate) if dropout_rate > 0.0 else None
         # `sums` has the order of the columns, and `factors` that of the tokens.
         factors = np.empty([len(q), blocks.num_heads], q.dtype)
-        factors.ravel()[blocks.queries] = _dropout_scale(dropout_mask) / sums
-        blocks.sums(_after_dropout(weights, dropout_mask, blocks), v, out=output, of_keys=True)
+        factors.ravel()[blocks.queries] = _compute_dropout_scale(dropout_mask) / sums
+        blocks.sum_weighted_rows(_apply_dropout(weights, dropout_mask, blocks), v, out=output, of_keys=True)
         _multiply_heads(output, factors, out=output)
         ctx.blocks = blocks
-        ctx.saved = _Saved(q, k, v, output, weights, factors, dropout_mask)
+        ctx.saved = _SavedArrays(q, k, v, output, weights, factors, dropout_mask)
         return result
 
     @staticmethod
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         blocks: ScoreBlocks = ctx.blocks
-        saved: _Saved = ctx.saved
+        saved: _SavedArrays = ctx.saved
         gradients = tuple(paddle.empty_like(grad_output) for _ in range(3))
         grad_query, grad_key, grad_value = (as_array(gradient) for gradient in gradients)
         scaled = np.empty_like(grad_query)  # [N, H], gradient of the sums before `factors`
@@ -253,24 +255,24 @@ class AttentionOnCpu(PyLayer):
         # For each query the sum of weights times their gradients, which equals output times gradient.
         shape = [len(scaled), blocks.num_heads, -1]  # N, heads, D
         dots = np.einsum("nhd,nhd->nh", scaled.reshape(shape), saved.output.reshape(shape))
-        dots = dots.ravel()[blocks.queries] / _dropout_scale(saved.dropout_mask)  # now of each column
-        weights_after_dropout = _after_dropout(saved.weights, saved.dropout_mask, blocks)
-        blocks.sums(weights_after_dropout, scaled, out=grad_value, of_keys=False)
+        dots = dots.ravel()[blocks.queries] / _compute_dropout_scale(saved.dropout_mask)  # now of each column
+        weights_after_dropout = _apply_dropout(saved.weights, saved.dropout_mask, blocks)
+        blocks.sum_weighted_rows(weights_after_dropout, scaled, out=grad_value, of_keys=False)
         del weights_after_dropout  # before allocating the next array of its size
-        grad_scores = blocks.scores(saved.value, scaled)  # the gradients of the weights, at first
-        _softmax_gradient_(grad_scores, saved.weights, dots, saved.dropout_mask, blocks)
-        scale = _scale(saved.query, blocks)
-        blocks.sums(grad_scores, saved.key, out=grad_query, of_keys=True, factor=scale)
-        blocks.sums(grad_scores, saved.query, out=grad_key, of_keys=False, factor=scale)
+        grad_scores = blocks.compute_scores(saved.value, scaled)  # the gradients of the weights, at first
+        _compute_softmax_gradient_(grad_scores, saved.weights, dots, saved.dropout_mask, blocks)
+        scale = _compute_scale(saved.query, blocks)
+        blocks.sum_weighted_rows(grad_scores, saved.key, out=grad_query, of_keys=True, factor=scale)
+        blocks.sum_weighted_rows(grad_scores, saved.query, out=grad_key, of_keys=False, factor=scale)
         return gradients
 
 
-def _scale(query: np.ndarray, blocks: ScoreBlocks) -> float:
+def _compute_scale(query: np.ndarray, blocks: ScoreBlocks) -> float:
     """Return the factor of the dot products, D^-1/2."""
     return (query.shape[1] // blocks.num_heads) ** -0.5
 
 
-def _dropout_scale(dropout_mask: DropoutMask | None) -> float:
+def _compute_dropout_scale(dropout_mask: DropoutMask | None) -> float:
     """Return the factor of the attention weights that dropout keeps; 1 without dropout."""
     return 1.0 if dropout_mask is None else dropout_mask.scale
 
@@ -283,10 +285,10 @@ def _multiply_heads(x: np.ndarray, factors: np.ndarray, out: np.ndarray) -> None
     def work(rows: slice) -> None:
         np.multiply(heads[rows], factors[rows, :, None], out=out_heads[rows])
 
-    over_rows(work, *x.shape)
+    run_on_row_slices(work, *x.shape)
 
 
-def _exponential_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
+def _exponentiate_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
     """Replace each score, in place, by exp(score - maximum score of its query); by 0 if masked.
 
     Returns:
@@ -294,8 +296,8 @@ def _exponential_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
     """
     sums = np.empty(len(blocks.queries), scores.dtype)
 
-    def work(chunk: Chunk) -> None:
-        part = chunk.view(scores)  # [sequences, heads, keys, queries]
+    def work(chunk: ScoreChunk) -> None:
+        part = chunk.view_scores(scores)  # [sequences, heads, keys, queries]
         if chunk.bias is not None:
             part += chunk.bias
         part -= part.max(axis=2, keepdims=True)
@@ -303,26 +305,26 @@ def _exponential_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
         chunk_sums = chunk.view_columns(sums)[:, :, 0]  # [sequences, heads, queries]
         np.einsum("shkq->shq", part, out=chunk_sums)  # the sum over the keys
 
-    blocks.over_chunks(work)
+    blocks.run_on_chunks(work)
     return sums
 
 
-def _after_dropout(weights: np.ndarray, dropout_mask: DropoutMask | None, blocks: ScoreBlocks) -> np.ndarray:
+def _apply_dropout(weights: np.ndarray, dropout_mask: DropoutMask | None, blocks: ScoreBlocks) -> np.ndarray:
     """Apply a dropout mask to attention weights, without rescaling; None: return the weights unchanged."""
     if dropout_mask is None:
         return weights
     result = np.empty_like(weights)
 
-    def work(chunk: Chunk) -> None:
+    def work(chunk: ScoreChunk) -> None:
         part = result[chunk.scores]
         np.copyto(part, dropout_mask.stays[chunk.scores])  # True becomes 1.0 and False 0.0
         part *= weights[chunk.scores]
 
-    blocks.over_chunks(work)
+    blocks.run_on_chunks(work)
     return result
 
 
-def _softmax_gradient_(
+def _compute_softmax_gradient_(
     gradients: np.ndarray,
     weights: np.ndarray,
     dots: np.ndarray,
@@ -338,11 +340,11 @@ def _softmax_gradient_(
         dots: this sum for each query, in column order: [N x heads].
     """
 
-    def work(chunk: Chunk) -> None:
+    def work(chunk: ScoreChunk) -> None:
         if dropout_mask is not None:
             gradients[chunk.scores] *= dropout_mask.stays[chunk.scores]
-        part = chunk.view(gradients)
+        part = chunk.view_scores(gradients)
         part -= chunk.view_columns(dots)
-        part *= chunk.view(weights)
+        part *= chunk.view_scores(weights)
 
-    blocks.over_chunks(work)
+    blocks.run_on_chunks(work)

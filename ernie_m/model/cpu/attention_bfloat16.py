@@ -17,12 +17,12 @@ from ernie_m.model.cpu import onednn
 from ernie_m.model.cpu.layers import DropoutMask, draw_dropout_mask
 from ernie_m.model.cpu.numpy_views import as_array
 from ernie_m.model.packed_layout import PackedLayout
-from ernie_m.model.threads import end_if_stopped
+from ernie_m.model.threads import raise_if_stopped
 
 _AT_ONCE = 1 << 18  # scores at a time, so that they stay in the cache; at least one head's
 
 
-class _Chunk(NamedTuple):
+class _HeadChunk(NamedTuple):
     """Some attention heads of one sequence of t tokens."""
 
     tokens: slice
@@ -41,7 +41,7 @@ class _Chunk(NamedTuple):
         return scores[self.scores].reshape(self.shape)
 
 
-class AttentionInBfloat16(PyLayer):
+class Bfloat16Attention(PyLayer):
     """Compute softmax(q k^T / sqrt(D)) v within each sequence: bfloat16 [N, H] each -> bfloat16 [N, H]."""
 
     @staticmethod
@@ -54,9 +54,9 @@ class AttentionInBfloat16(PyLayer):
         num_heads: int,
         dropout_rate: float,
     ) -> Tensor:
-        end_if_stopped()
+        raise_if_stopped()
         result = paddle.empty_like(query)
-        ctx.chunks = list(_chunks(layout, num_heads))
+        ctx.chunks = list(_split_into_chunks(layout, num_heads))
         size = ctx.chunks[-1].scores.stop
         ctx.num_heads = num_heads
         ctx.scale = (query.shape[1] // num_heads) ** -0.5
@@ -73,23 +73,23 @@ class AttentionInBfloat16(PyLayer):
                 indices = np.arange(length)
                 scores[:, (indices >= chunk.context_length) & (indices[:, None] != indices)] = -np.inf
             onednn.softmax(scores.reshape([-1, length]), weights.reshape([-1, length]))
-            kept, scale = _after_dropout(weights, ctx.dropout_mask, chunk)
+            kept, scale = _apply_dropout(weights, ctx.dropout_mask, chunk)
             onednn.sum_tokens(kept, v, out, scale, of_keys=True)
         return result
 
     @staticmethod
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        end_if_stopped()
+        raise_if_stopped()
         gradients = tuple(paddle.empty_like(grad_output) for _ in range(3))
         arrays = [*ctx.inputs, as_array(grad_output), *map(as_array, gradients)]
         for chunk in ctx.chunks:
             q, k, v, grad_out, grad_q, grad_k, grad_v = (chunk.view_tokens(x, ctx.num_heads) for x in arrays)
             weights = chunk.view_scores(ctx.weights)
-            kept, scale = _after_dropout(weights, ctx.dropout_mask, chunk)
+            kept, scale = _apply_dropout(weights, ctx.dropout_mask, chunk)
             onednn.sum_tokens(kept, grad_out, grad_v, scale, of_keys=False)
             grad_weights = np.empty(chunk.shape, np.uint16)
             onednn.multiply_tokens(grad_out, v, grad_weights, scale)
-            grad_weights, _ = _after_dropout(grad_weights, ctx.dropout_mask, chunk)
+            grad_weights, _ = _apply_dropout(grad_weights, ctx.dropout_mask, chunk)
             grad_scores = np.empty(chunk.shape, np.uint16)
             onednn.softmax_gradient(
                 *(x.reshape([-1, chunk.shape[-1]]) for x in (weights, grad_weights, grad_scores))
@@ -100,7 +100,7 @@ class AttentionInBfloat16(PyLayer):
         return gradients
 
 
-def _chunks(layout: PackedLayout, num_heads: int) -> Iterator[_Chunk]:
+def _split_into_chunks(layout: PackedLayout, num_heads: int) -> Iterator[_HeadChunk]:
     """Divide the sequences and heads of a packed batch into chunks of at most _AT_ONCE scores, in order."""
     first_score = 0
     for start, length, context_length in zip(layout.starts, layout.lengths, layout.context_lengths):
@@ -110,11 +110,11 @@ def _chunks(layout: PackedLayout, num_heads: int) -> Iterator[_Chunk]:
             shape = (heads.stop - heads.start, int(length), int(length))
             scores = slice(first_score, first_score + math.prod(shape))
             first_score = scores.stop
-            yield _Chunk(slice(start, start + length), heads, scores, shape, context_length)
+            yield _HeadChunk(slice(start, start + length), heads, scores, shape, context_length)
 
 
-def _after_dropout(
-    weights: np.ndarray, dropout_mask: DropoutMask | None, chunk: _Chunk
+def _apply_dropout(
+    weights: np.ndarray, dropout_mask: DropoutMask | None, chunk: _HeadChunk
 ) -> tuple[np.ndarray, float]:
     """Apply a dropout mask to attention weights [heads, t, t].
 

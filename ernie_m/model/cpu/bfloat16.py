@@ -34,7 +34,7 @@ def cache_rounded_weights() -> Iterator[None]:
         _rounded = None
 
 
-def rounded_weight(weight: np.ndarray) -> np.ndarray:
+def round_weight(weight: np.ndarray) -> np.ndarray:
     """Return a weight rounded to bfloat16, as bits, uint16; cached within `cache_rounded_weights`.
 
     Thread-safe: two threads may round the same weight, with the same result.
@@ -48,7 +48,7 @@ def rounded_weight(weight: np.ndarray) -> np.ndarray:
     return rounded[key]
 
 
-class LinearInBfloat16(PyLayer):
+class Bfloat16Linear(PyLayer):
     """Linear layers with the same input x [..., I], in bfloat16 -> [..., O] per layer.
 
     Args:
@@ -63,12 +63,12 @@ class LinearInBfloat16(PyLayer):
         ctx.needs_gradient = needs_gradient(x, *parameters)
         ctx.x_shape = x.shape
         ctx.x_dtype = x.dtype
-        ctx.rounded_x = to_bfloat16(as_rows(x), filled=True)  # [N', I]
+        ctx.rounded_x = to_bfloat16(as_rows(x), pad_to_block=True)  # [N', I]
         layer_count = len(parameters) // 2
         results = []
         for weight, bias in zip(parameters[:layer_count], parameters[layer_count:]):
-            y, rows = _new_rows([*x.shape[:-1], weight.shape[1]], dtype)  # [..., O] and [N', O]
-            multiply(ctx.rounded_x, rounded_weight(as_array(weight)), rows, as_array(bias))
+            y, rows = _allocate_padded_rows([*x.shape[:-1], weight.shape[1]], dtype)  # [..., O] and [N', O]
+            multiply(ctx.rounded_x, round_weight(as_array(weight)), rows, as_array(bias))
             results.append(y)
         return tuple(results)
 
@@ -80,16 +80,16 @@ class LinearInBfloat16(PyLayer):
         parameters = ctx.saved_tensor()
         x_needs, *needed = ctx.needs_gradient
         # [..., I] and [N', I]
-        grad_x, grad_x_rows = _new_rows(ctx.x_shape, ctx.x_dtype) if x_needs else (None, None)
+        grad_x, grad_x_rows = _allocate_padded_rows(ctx.x_shape, ctx.x_dtype) if x_needs else (None, None)
         gradients = [
             paddle.empty_like(parameter) if is_needed else None
             for parameter, is_needed in zip(parameters, needed)
         ]
         ones = np.full([len(rounded_x), 1], _ONE, np.uint16).T
         for layer, grad_y in enumerate(grad_results):
-            rounded_grad_y = to_bfloat16(as_rows(grad_y), filled=True)  # [N', O]
+            rounded_grad_y = to_bfloat16(as_rows(grad_y), pad_to_block=True)  # [N', O]
             if x_needs:
-                weight = rounded_weight(as_array(parameters[layer]))
+                weight = round_weight(as_array(parameters[layer]))
                 # The first product fills the empty `grad_x`; those of other layers are added.
                 multiply(rounded_grad_y, weight.T, grad_x_rows, add=layer > 0)
             for factor, gradient in ((rounded_x.T, gradients[layer]), (ones, gradients[layer_count + layer])):
@@ -99,7 +99,7 @@ class LinearInBfloat16(PyLayer):
         return grad_x, *gradients
 
 
-def _new_rows(shape: list[int], dtype: object) -> tuple[Tensor, np.ndarray]:
+def _allocate_padded_rows(shape: list[int], dtype: object) -> tuple[Tensor, np.ndarray]:
     """Allocate a tensor [..., H]; return it, and its rows with the padding rows of `multiply`: [N', H].
 
     N' is N rounded up to a multiple of 32.
@@ -109,19 +109,19 @@ def _new_rows(shape: list[int], dtype: object) -> tuple[Tensor, np.ndarray]:
     return as_tensor(rows[:count].reshape(shape)), rows
 
 
-def table_products(x: Tensor, table: Tensor) -> Tensor:
+def compute_logits(x: Tensor, table: Tensor) -> Tensor:
     """Compute the logits before the bias: x [m, H] times the embedding matrix [V, H] -> [m, V], float32."""
-    result, logits = _new_rows([x.shape[0], table.shape[0]], x.dtype)  # [m, V] and [m', V]
-    rounded_x = to_bfloat16(as_array(x), filled=True)
-    for words, rounded_rows in _blocks(table):
+    result, logits = _allocate_padded_rows([x.shape[0], table.shape[0]], x.dtype)  # [m, V] and [m', V]
+    rounded_x = to_bfloat16(as_array(x), pad_to_block=True)
+    for words, rounded_rows in _split_into_bfloat16_blocks(table):
         multiply(rounded_x, rounded_rows.T, logits[:, words])
     return result
 
 
-def table_gradients(
+def compute_logits_gradient(
     grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, accumulate: bool
 ) -> Tensor:
-    """Compute the backward pass of `table_products`.
+    """Compute the backward pass of `compute_logits`.
 
     Args:
         grad_logits: gradient of the logits, [m, V].
@@ -132,11 +132,11 @@ def table_gradients(
     Returns:
         The gradient of x, [m, H].
     """
-    result, grad_x = _new_rows(x.shape, x.dtype)  # [m, H] and [m', H]
+    result, grad_x = _allocate_padded_rows(x.shape, x.dtype)  # [m, H] and [m', H]
     gradient = as_array(grad_logits)
-    rounded_x = to_bfloat16(as_array(x), filled=True)
-    for words, rounded_rows in _blocks(table):
-        rounded_gradient = to_bfloat16(gradient[:, words], filled=True)
+    rounded_x = to_bfloat16(as_array(x), pad_to_block=True)
+    for words, rounded_rows in _split_into_bfloat16_blocks(table):
+        rounded_gradient = to_bfloat16(gradient[:, words], pad_to_block=True)
         # The first product fills the empty `grad_x`; those of other blocks are added.
         multiply(rounded_gradient, rounded_rows, grad_x, add=words.start > 0)
         if grad_table is not None:
@@ -144,9 +144,9 @@ def table_gradients(
     return result
 
 
-def _blocks(table: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
+def _split_into_bfloat16_blocks(table: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield blocks of rows of an embedding matrix [V, H]: the slice, and the rows as bits of bfloat16."""
     rows = as_array(table)
     for start in range(0, len(rows), _BLOCK_WORDS):
         words = slice(start, min(start + _BLOCK_WORDS, len(rows)))
-        yield words, rounded_weight(rows[words])
+        yield words, round_weight(rows[words])

@@ -15,7 +15,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import onednn
-from ernie_m.model.cpu.numpy_views import add, as_array, as_rows, as_tensor, needs_gradient, over_rows
+from ernie_m.model.cpu.numpy_views import add, as_array, as_rows, as_tensor, needs_gradient, run_on_row_slices
 from ernie_m.model.packed_layout import PackedLayout
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ PART_SIZE = 1 << 18  # elements of a dropout mask per stream of random bits
 LEVELS = 1 << 16  # number of values of 16 random bits
 
 
-class LinearOnCpu(PyLayer):
+class CpuLinear(PyLayer):
     """Linear layer: x [..., I] times weight [I, O], plus bias [O] -> [..., O].
 
     Product and sum are one operation, because Paddle's backward pass of a sum copies the gradient for each
@@ -53,7 +53,7 @@ class LinearOnCpu(PyLayer):
         return grad_x, grad_weight, grad_bias
 
 
-class LayerNormOnCpu(PyLayer):
+class CpuLayerNorm(PyLayer):
     """Layer norm over the last axis, by oneDNN: x [..., H], weight [H], bias [H], float32 -> [..., H]."""
 
     @staticmethod
@@ -90,7 +90,7 @@ class LayerNormOnCpu(PyLayer):
         )
 
 
-class GeluOnCpu(PyLayer):
+class CpuGelu(PyLayer):
     """Exact GELU, by oneDNN: [..., H] -> [..., H], float32 or bfloat16."""
 
     @staticmethod
@@ -135,7 +135,7 @@ class DropoutStream:
 _STREAM: ContextVar[DropoutStream | None] = ContextVar("dropout", default=None)
 
 
-def with_same_dropout(function: Callable[..., T]) -> Callable[..., T]:
+def reuse_dropout_masks(function: Callable[..., T]) -> Callable[..., T]:
     """Return a function that draws the same dropout masks at each call, as required by recomputation."""
     stream = _STREAM.get()
     if stream is None:  # Paddle saves its generator's state
@@ -179,11 +179,11 @@ def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:
             bits = words.view(np.uint16)[: len(part)]
             np.less(bits, threshold, out=part)
 
-    over_rows(draw, len(parts), width=PART_SIZE)
+    run_on_row_slices(draw, len(parts), width=PART_SIZE)
     return DropoutMask(stays.reshape(shape), LEVELS / threshold)
 
 
-class DropoutOnCpu(PyLayer):
+class CpuDropout(PyLayer):
     """Dropout of x [..., H], then addition of `residual` [..., H], if given.
 
     The backward pass keeps a mask of one byte per element; Paddle's product would keep two floats.
@@ -193,19 +193,19 @@ class DropoutOnCpu(PyLayer):
     def forward(ctx, x: Tensor, probability: float, residual: Tensor | None) -> Tensor:
         ctx.mask = draw_dropout_mask(x.shape, probability)
         ctx.needs_gradient = needs_gradient(x) if residual is None else needs_gradient(x, residual)
-        return _masked(ctx.mask, x, residual)
+        return _apply_dropout_mask(ctx.mask, x, residual)
 
     @staticmethod
     def backward(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x_needs, *residual_needs = ctx.needs_gradient
-        grad_x = _masked(ctx.mask, grad_y) if x_needs else None
+        grad_x = _apply_dropout_mask(ctx.mask, grad_y) if x_needs else None
         if not residual_needs:  # no residual
             return (grad_x,)
         grad_residual = grad_y if residual_needs[0] else None
         return grad_x, grad_residual
 
 
-def _masked(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Tensor:
+def _apply_dropout_mask(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Tensor:
     """Return x [..., H] times the dropout mask and its scale, plus `residual` [..., H], if given."""
     y = paddle.empty_like(x)
     x_rows = as_rows(x)
@@ -221,7 +221,7 @@ def _masked(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Ten
         if residual_rows is not None:
             part += residual_rows[rows]
 
-    over_rows(work, *x_rows.shape)
+    run_on_row_slices(work, *x_rows.shape)
     return y
 
 
@@ -251,5 +251,5 @@ class SequenceSums(PyLayer):
 
     @staticmethod
     def backward(ctx, grad_sums: Tensor) -> Tensor:
-        of_tokens = as_array(grad_sums)[ctx.layout.sequence_numbers()]  # [N, H]
+        of_tokens = as_array(grad_sums)[ctx.layout.sequence_indices()]  # [N, H]
         return as_tensor(of_tokens * ctx.weights[:, None])

@@ -14,7 +14,7 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.model import kernel_selection
-from ernie_m.model.cpu.numpy_views import as_array, as_tensor, over_rows
+from ernie_m.model.cpu.numpy_views import as_array, as_tensor, run_on_row_slices
 from ernie_m.model.word_embeddings import EmbeddingGradient
 
 LARGEST_SHARE = 0.4  # fraction of rows with moments above which all rows are updated
@@ -26,17 +26,17 @@ def is_supported() -> bool:
 
     `LazyAdamW` calls a private function of Paddle, which may change.
     """
-    return kernel_selection.agrees(
-        _errors, 1e-6, "embedding matrices are updated by Paddle's AdamW, which is slower"
+    return kernel_selection.check_agreement(
+        _measure_errors, 1e-6, "embedding matrices are updated by Paddle's AdamW, which is slower"
     )
 
 
-def _errors() -> Iterator[tuple[str, float]]:
+def _measure_errors() -> Iterator[tuple[str, float]]:
     """Yield the errors of a small matrix after an update of two rows and after an update of all rows."""
     ones = paddle.nn.initializer.Constant(1.0)  # does not use the training's random numbers
     table, expected = (paddle.create_parameter([8, 4], "float32", default_initializer=ones) for _ in range(2))
     gradient = EmbeddingGradient(table)
-    by_rows = LazyAdamW(gradient, rate_ratio=1.0, decay=0.1, betas=(0.8, 0.9), epsilon=0.01)
+    by_rows = LazyAdamW(gradient, lr_ratio=1.0, weight_decay=0.1, betas=(0.8, 0.9), epsilon=0.01)
     whole = paddle.optimizer.AdamW(0.1, 0.8, 0.9, 0.01, [expected], 0.1)
     for count in (2, 8):
         rows = np.arange(count)
@@ -68,21 +68,21 @@ class LazyAdamW:
     def __init__(
         self,
         gradient: EmbeddingGradient,
-        rate_ratio: float,
-        decay: float,
+        lr_ratio: float,
+        weight_decay: float,
         betas: tuple[float, float],
         epsilon: float,
     ):
         self.gradient = gradient
         self.weight = gradient.weight
-        self.rate_ratio = rate_ratio
-        self.decay = decay
+        self.rate_ratio = lr_ratio
+        self.decay = weight_decay
         self.betas = betas
         self.epsilon = epsilon
         self.state: dict[str, Tensor] = {}
         self._has_moments: np.ndarray | None = None  # bool [V]; None: to be found in the moments
 
-    def begin(self) -> None:
+    def init_state(self) -> None:
         """Create the optimizer state with zero moments, if missing."""
         if not self.state:
             dtype = self.weight.dtype
@@ -91,7 +91,7 @@ class LazyAdamW:
                 self.state[name] = paddle.full([1], beta, dtype)
             self._has_moments = np.zeros(len(self.weight), bool)
 
-    def forget_rows(self) -> None:
+    def reset_nonzero_rows(self) -> None:
         """Recompute which rows have nonzero moments at the next step, because the state was replaced."""
         self._has_moments = None
 
@@ -104,19 +104,19 @@ class LazyAdamW:
         """
         if self.weight.grad is None:
             return
-        self.begin()
+        self.init_state()
         scaled_lr = paddle.full([1], learning_rate, self.weight.dtype) * self.rate_ratio
-        touched = self.gradient.touched_rows(self.weight.grad)
+        touched = self.gradient.find_nonzero_rows(self.weight.grad)
         if touched is None:  # any row may have a gradient and get moments
             self._has_moments = None
-            self._adam(self._tables(), self.weight.grad, scaled_lr, self.decay)
+            self._apply_adamw(self._get_parameters_and_moments(), self.weight.grad, scaled_lr, self.decay)
             return
         # One loop over all rows, so that bits do not depend on which rows have moments: a resumed run finds
         # them by their moments, which are still 0 in rows that only had zero gradients.
         if self.decay:
             table = as_array(self.weight)
             factor = 1.0 - scaled_lr.item() * self.decay
-            over_rows(partial(_scale, table, factor), *table.shape)
+            run_on_row_slices(partial(_scale_rows, table, factor), *table.shape)
         self._update_rows(touched, scaled_lr)
 
     def _update_rows(self, touched: np.ndarray, scaled_lr: Tensor) -> None:
@@ -126,35 +126,39 @@ class LazyAdamW:
             touched: bool [V], whether a row may have a gradient.
             scaled_lr: learning rate of the matrix, [1].
         """
-        tables = self._tables()
+        tables = self._get_parameters_and_moments()
         if self._has_moments is None:  # [V], whether any element is nonzero
             first, second = (as_array(moments).any(axis=1) for moments in tables[1:])
             self._has_moments = first | second
         self._has_moments |= touched
         rows = np.flatnonzero(self._has_moments)  # int64 [R]
         if len(rows) > LARGEST_SHARE * len(touched):  # updating all rows is faster
-            self._adam(tables, self.weight.grad, scaled_lr, decay=0.0)
+            self._apply_adamw(tables, self.weight.grad, scaled_lr, weight_decay=0.0)
             return
         arrays = [as_array(table) for table in tables]
-        parts = [_gather(array, rows) for array in arrays]  # [R, H] each
-        gradient = _gather(as_array(self.weight.grad), rows)  # [R, H]
+        parts = [_gather_rows(array, rows) for array in arrays]  # [R, H] each
+        gradient = _gather_rows(as_array(self.weight.grad), rows)  # [R, H]
         # The tensors share the memory of `parts`, which is thus updated.
-        self._adam([as_tensor(part) for part in parts], as_tensor(gradient), scaled_lr, decay=0.0)
+        self._apply_adamw(
+            [as_tensor(part) for part in parts], as_tensor(gradient), scaled_lr, weight_decay=0.0
+        )
         for array, part in zip(arrays, parts):
-            over_rows(partial(_put, part, array, rows), *part.shape)
+            run_on_row_slices(partial(_write_rows, part, array, rows), *part.shape)
 
-    def _tables(self) -> list[Tensor]:
+    def _get_parameters_and_moments(self) -> list[Tensor]:
         """Return the weight and both moments, [V, H] each."""
         return [self.weight, self.state["moment1"], self.state["moment2"]]
 
-    def _adam(self, tables: list[Tensor], gradient: Tensor, scaled_lr: Tensor, decay: float) -> None:
+    def _apply_adamw(
+        self, tables: list[Tensor], gradient: Tensor, scaled_lr: Tensor, weight_decay: float
+    ) -> None:
         """Update weight and moments of R rows in place, with Paddle's AdamW kernel.
 
         Args:
             tables: weight and both moments of these rows, [R, H] each.
             gradient: [R, H].
             scaled_lr: learning rate of the matrix, [1].
-            decay: weight decay coefficient.
+            weight_decay: weight decay coefficient.
         """
         paddle._C_ops.adamw_(  # as paddle.optimizer.AdamW calls it
             tables[0],
@@ -170,7 +174,7 @@ class LazyAdamW:
             *self.betas,
             self.epsilon,
             1.0,  # learning-rate ratio, already in `scaled_lr`
-            decay,
+            weight_decay,
             True,  # with decay
             False,  # lazy mode
             1000,  # rows per thread in lazy mode
@@ -180,23 +184,23 @@ class LazyAdamW:
         )
 
 
-def _gather(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _gather_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return the given rows of a matrix, copied on all threads."""
     part = np.empty([len(rows), table.shape[1]], table.dtype)
-    over_rows(partial(_take, part, table, rows), *part.shape)
+    run_on_row_slices(partial(_read_rows, part, table, rows), *part.shape)
     return part
 
 
-def _scale(table: np.ndarray, factor: float, part_rows: slice) -> None:
-    """Multiply the slice `part_rows` of a matrix by `factor` in place; called by `over_rows`."""
+def _scale_rows(table: np.ndarray, factor: float, part_rows: slice) -> None:
+    """Multiply the slice `part_rows` of a matrix by `factor` in place; called by `run_on_row_slices`."""
     table[part_rows] *= factor
 
 
-def _take(part: np.ndarray, table: np.ndarray, rows: np.ndarray, part_rows: slice) -> None:
-    """Copy the rows `rows[part_rows]` of `table` to `part[part_rows]`; called by `over_rows`."""
+def _read_rows(part: np.ndarray, table: np.ndarray, rows: np.ndarray, part_rows: slice) -> None:
+    """Copy the rows `rows[part_rows]` of `table` to `part[part_rows]`; called by `run_on_row_slices`."""
     part[part_rows] = table[rows[part_rows]]
 
 
-def _put(part: np.ndarray, table: np.ndarray, rows: np.ndarray, part_rows: slice) -> None:
-    """Copy `part[part_rows]` to the rows `rows[part_rows]` of `table`; called by `over_rows`."""
+def _write_rows(part: np.ndarray, table: np.ndarray, rows: np.ndarray, part_rows: slice) -> None:
+    """Copy `part[part_rows]` to the rows `rows[part_rows]` of `table`; called by `run_on_row_slices`."""
     table[rows[part_rows]] = part[part_rows]

@@ -12,13 +12,13 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import bfloat16
-from ernie_m.model.cpu.numpy_views import add, as_array, as_tensor, over_rows
+from ernie_m.model.cpu.numpy_views import add, as_array, as_tensor, run_on_row_slices
 from ernie_m.model.word_embeddings import WordEmbeddings
 
 BLOCK_WORDS = 1 << 14  # rows of the embedding matrix per gradient update
 
 
-class CrossEntropyOnCpu(PyLayer):
+class CpuCrossEntropy(PyLayer):
     """Compute the fields of `ernie_m.model.lm_head.MaskedLMLoss`, and the gradients, in the forward pass.
 
     Only the total loss has a gradient.
@@ -41,12 +41,12 @@ class CrossEntropyOnCpu(PyLayer):
         bias: Tensor,
         labels: Tensor,
         loss_weights: Tensor,
-        kernels: "LossOnCpu",
+        kernels: "CpuMaskedLMLoss",
         chunks: Sequence[slice],
     ) -> tuple[Tensor, Tensor, Tensor]:
         # `kernels` has weight and bias. They are arguments so that Paddle requests their gradients.
         # Each call of `derive` accumulates these in `kernels`, for the backward pass.
-        results = [kernels.derive(x[rows], labels[rows], loss_weights[rows]) for rows in chunks]
+        results = [kernels.compute_gradients(x[rows], labels[rows], loss_weights[rows]) for rows in chunks]
         losses_of_chunks, correct_of_chunks, grad_x_of_chunks = zip(*results)
         losses = paddle.concat(losses_of_chunks)  # [M]
         correct = paddle.concat(correct_of_chunks)
@@ -66,7 +66,7 @@ class CrossEntropyOnCpu(PyLayer):
         return grad_x, grad_weight, grad_bias, None, None  # no gradients of labels and loss weights
 
 
-class LossOnCpu:
+class CpuMaskedLMLoss:
     """Losses of chunks of masked positions, and the accumulated gradients of their weighted sum.
 
     Args:
@@ -80,7 +80,7 @@ class LossOnCpu:
         self._grad_weight: np.ndarray | None = None  # [V, H]
         self._grad_bias: Tensor | None = None  # [V]
 
-    def losses(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_losses(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the losses of a chunk x [m, H] without gradients.
 
         Args:
@@ -89,9 +89,11 @@ class LossOnCpu:
         Returns:
             The losses, [m], and whether no logit exceeds the label's, bool [m].
         """
-        return cross_entropy_(self._products(x), self._bias, as_array(labels), derive=False)
+        return cross_entropy_(self._compute_logits(x), self._bias, as_array(labels), with_gradients=False)
 
-    def derive(self, x: Tensor, labels: Tensor, loss_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def compute_gradients(
+        self, x: Tensor, labels: Tensor, loss_weights: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the losses of a chunk x [m, H] and the gradients of their weighted sum.
 
         The gradients of the embedding matrix and the bias are accumulated for `take_gradients`.
@@ -103,8 +105,8 @@ class LossOnCpu:
         Returns:
             The results of `losses`, and the gradient of x, [m, H].
         """
-        logits = self._products(x)  # [m, V]
-        losses, correct = cross_entropy_(logits, self._bias, as_array(labels), derive=True)
+        logits = self._compute_logits(x)  # [m, V]
+        losses, correct = cross_entropy_(logits, self._bias, as_array(labels), with_gradients=True)
         grad_logits = logits  # `cross_entropy_` has replaced logits by gradients
         factors = loss_weights.unsqueeze(1)  # [m, 1]
         if not self._bias.stop_gradient:
@@ -113,10 +115,10 @@ class LossOnCpu:
         is_first = self._grad_weight is None  # the first chunk overwrites the borrowed memory
         if is_first and not self._table.weight.stop_gradient:
             weight, owner = self._table.weight, self._table.gradient
-            self._grad_weight = as_array(paddle.empty_like(weight)) if owner is None else owner.borrow()
+            self._grad_weight = as_array(paddle.empty_like(weight)) if owner is None else owner.get_buffer()
         # The weights of the losses are not multiplied into `grad_logits`, which is large, but into x for the
         # gradient of the matrix, and into the gradient of x.
-        grad_x = self._product_gradients(grad_logits, x * factors, accumulate=not is_first)
+        grad_x = self._compute_logits_gradient(grad_logits, x * factors, accumulate=not is_first)
         return losses, correct, grad_x * factors
 
     def take_gradients(self, grad_total: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -131,17 +133,19 @@ class LossOnCpu:
         if self._grad_weight is not None and self._table.gradient is None:
             grad_weight = as_tensor(self._grad_weight) * grad_total
         elif self._grad_weight is not None:
-            self._table.gradient.add_borrowed(self._grad_weight, factor=grad_total.item())
+            self._table.gradient.add_buffer(self._grad_weight, factor=grad_total.item())
         return grad_weight, None if self._grad_bias is None else self._grad_bias * grad_total
 
-    def _products(self, x: Tensor) -> Tensor:
+    def _compute_logits(self, x: Tensor) -> Tensor:
         """Compute the logits of x [m, H] without the bias: [m, V]."""
         if self._table.in_bfloat16:
-            return bfloat16.table_products(x, self._table.weight)
+            return bfloat16.compute_logits(x, self._table.weight)
         return paddle.matmul(x, self._table.weight, transpose_y=True)
 
-    def _product_gradients(self, grad_logits: Tensor, weighted_x: Tensor, accumulate: bool) -> Tensor:
-        """Compute the backward pass of `_products`; the matrix gradient goes to `_grad_weight`, if needed.
+    def _compute_logits_gradient(self, grad_logits: Tensor, weighted_x: Tensor, accumulate: bool) -> Tensor:
+        """Compute the backward pass of `_compute_logits`.
+
+        The matrix gradient is added to `_grad_weight`, if needed.
 
         Args:
             grad_logits: [m, V], without the weights of the losses.
@@ -154,7 +158,7 @@ class LossOnCpu:
         weight = self._table.weight
         grad_weight = self._grad_weight
         if self._table.in_bfloat16:
-            return bfloat16.table_gradients(grad_logits, weighted_x, weight, grad_weight, accumulate)
+            return bfloat16.compute_logits_gradient(grad_logits, weighted_x, weight, grad_weight, accumulate)
         if grad_weight is not None and not accumulate:
             # The tensor shares the memory of the array, so the product is written to `grad_weight`.
             paddle.matmul(grad_logits, weighted_x, transpose_x=True, out=as_tensor(grad_weight))
@@ -167,12 +171,14 @@ class LossOnCpu:
         return paddle.matmul(grad_logits, weight)
 
 
-def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: bool) -> tuple[Tensor, Tensor]:
+def cross_entropy_(
+    logits: Tensor, bias: Tensor, labels: np.ndarray, with_gradients: bool
+) -> tuple[Tensor, Tensor]:
     """Compute cross-entropy losses from logits [m, V] without the bias [V], and overwrite the logits.
 
     Args:
         labels: int64 [m].
-        derive: replace the logits by the gradient of each loss with respect to the logits.
+        with_gradients: replace the logits by the gradient of each loss with respect to the logits.
 
     Returns:
         The losses [m], and whether no logit exceeds the label's, bool [m].
@@ -193,9 +199,9 @@ def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: boo
         np.exp(part, out=part)
         exp_sum = np.einsum("ij->i", part)[:, None]  # [rows, 1], twice as fast as `sum`
         losses[rows] = (np.log(exp_sum) + highest - label_logit)[:, 0]
-        if derive:  # softmax, less 1 at the label
+        if with_gradients:  # softmax, less 1 at the label
             part /= exp_sum
             part[at_label] -= 1.0
 
-    over_rows(work, *values.shape)
+    run_on_row_slices(work, *values.shape)
     return as_tensor(losses), as_tensor(correct)

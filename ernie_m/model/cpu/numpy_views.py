@@ -24,7 +24,7 @@ def as_array(x: Tensor) -> np.ndarray:
     x = x.detach()
     if 0 in x.shape:  # NumPy rejects null pointers; `x.size` would take half of this function's time
         return x.numpy()
-    return np.asarray(_Memory(x))
+    return np.asarray(_ArrayInterface(x))
 
 
 def as_rows(x: Tensor) -> np.ndarray:
@@ -43,7 +43,7 @@ def as_tensor(array: np.ndarray) -> Tensor:
     return tensor
 
 
-class _Memory:
+class _ArrayInterface:
     """NumPy's array interface of a CPU tensor, for `np.asarray`.
 
     `np.from_dlpack` is not used, because its array may be read-only.
@@ -62,45 +62,45 @@ class _Memory:
         }
 
 
-def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
-    """Call `work` with slices that cover all rows of an array, on all threads and in any order.
+def run_on_row_slices(process_rows: Callable[[slice], None], num_rows: int, width: int) -> None:
+    """Call `process_rows` with slices that cover all rows of an array, on all threads and in any order.
 
-    `work` gets a slice with a start and a stop. It must not call `over_rows`, and each row may depend only on
-    its own values, so that the result does not depend on the number of threads. NumPy's floating-point
-    warnings are disabled.
+    `process_rows` gets a slice with a start and a stop. It must not call `run_on_row_slices`, and each row
+    may depend only on its own values, so that the result does not depend on the number of threads. NumPy's
+    floating-point warnings are disabled.
 
     Args:
-        rows: total number of rows.
+        num_rows: total number of rows.
         width: number of elements per row.
     """
-    threads = thread_count()
+    threads = get_thread_count()
     # A slice has at most BLOCK elements, and there is at least a slice per thread.
-    size = max(1, min(BLOCK // width, math.ceil(rows / threads)))  # rows of a slice
-    slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+    size = max(1, min(BLOCK // width, math.ceil(num_rows / threads)))  # rows of a slice
+    slices = [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
     # Thread i gets the slices i, i + threads, i + 2 threads, ...; this thread has the first part.
     parts = [slices[first::threads] for first in range(threads)]
-    futures = [_pool().submit(_work_on, part, work) for part in parts[1:] if part]
-    _work_on(parts[0], work)
+    futures = [_get_thread_pool().submit(_process_slices, part, process_rows) for part in parts[1:] if part]
+    _process_slices(parts[0], process_rows)
     for future in futures:
         future.result()  # raises that thread's exception
 
 
-def thread_count() -> int:
+def get_thread_count() -> int:
     """Return the number of threads that the current thread may use: OMP_NUM_THREADS, or 1 in a worker."""
     return 1 if STOP.get() else read_int_variable("OMP_NUM_THREADS")
 
 
-def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:
-    """Call `work` with each slice, in order, without NumPy's floating-point warnings."""
+def _process_slices(slices: list[slice], process_rows: Callable[[slice], None]) -> None:
+    """Call `process_rows` with each slice, in order, without NumPy's floating-point warnings."""
     with np.errstate(all="ignore"):
         for rows in slices:
-            work(rows)
+            process_rows(rows)
 
 
 @cache_until_fork
-def _pool() -> ThreadPoolExecutor:
-    """Return the thread pool of `over_rows`, created at the first call in a process."""
-    return ThreadPoolExecutor(thread_count(), "rows")
+def _get_thread_pool() -> ThreadPoolExecutor:
+    """Return the thread pool of `run_on_row_slices`, created at the first call in a process."""
+    return ThreadPoolExecutor(get_thread_count(), "rows")
 
 
 def add(total: np.ndarray, addend: np.ndarray, factor: float = 1.0) -> None:
@@ -110,7 +110,7 @@ def add(total: np.ndarray, addend: np.ndarray, factor: float = 1.0) -> None:
         part = addend if addend.ndim == 1 else addend[rows]
         total[rows] += part if factor == 1.0 else part * factor
 
-    over_rows(work, *total.shape)
+    run_on_row_slices(work, *total.shape)
 
 
 def needs_gradient(*tensors: Tensor) -> tuple[bool, ...]:

@@ -108,17 +108,17 @@ _SIGNATURES = {
 }  # fmt: skip
 
 
-def version() -> tuple[int, int, int]:
+def get_version() -> tuple[int, int, int]:
     """Return the version (major, minor, patch) of the oneDNN library in Paddle's wheel."""
-    return tuple(ctypes.cast(_functions()["version"](), POINTER(c_int))[:3])
+    return tuple(ctypes.cast(_load_functions()["version"](), POINTER(c_int))[:3])
 
 
-def has_bfloat16() -> bool:
+def supports_bfloat16() -> bool:
     """Return whether the CPU has instructions for products in bfloat16."""
-    return _functions()["get_effective_cpu_isa"]() & _AVX512_BF16 == _AVX512_BF16
+    return _load_functions()["get_effective_cpu_isa"]() & _AVX512_BF16 == _AVX512_BF16
 
 
-class _Objects(ExitStack):
+class _OneDnnObjects(ExitStack):
     """oneDNN objects that are destroyed at the end of a `with` block."""
 
     def make(self, create: str, destroy: str, *arguments: object) -> c_void_p:
@@ -129,20 +129,20 @@ class _Objects(ExitStack):
             arguments: arguments of `create`, without the address of the new object.
         """
         result = c_void_p()
-        _call(create, result, *arguments)  # ctypes passes the address of `result`, a _NewObject
-        self.callback(_call, destroy, result)
+        _call_onednn(create, result, *arguments)  # ctypes passes the address of `result`, a _NewObject
+        self.callback(_call_onednn, destroy, result)
         return result
 
-    def operation(self, name: str, *arguments: object) -> c_void_p:
+    def make_primitive_descriptor(self, name: str, *arguments: object) -> c_void_p:
         """Create the primitive descriptor of an operation on the CPU.
 
         Args:
             name: the operation in `_SIGNATURES`, such as "matmul".
             arguments: arguments of its creation function after the engine.
         """
-        return self.make(f"{name}_primitive_desc_create", "primitive_desc_destroy", _engine(), *arguments)
+        return self.make(f"{name}_primitive_desc_create", "primitive_desc_destroy", _get_engine(), *arguments)
 
-    def description(self, layout: "_MemoryLayout") -> c_void_p:
+    def make_memory_descriptor(self, layout: "_MemoryLayout") -> c_void_p:
         """Create the memory descriptor of an array with this layout."""
         shape, strides, data_type = layout
         sizes = (len(shape), Dimensions(*shape), data_type, Dimensions(*strides))
@@ -158,16 +158,16 @@ _ROWS: Open = ((0,), ())
 _COLUMNS: Open = ((1,), ())
 
 
-class _Call:
+class _Operation:
     """A oneDNN operation on arrays of given shapes. Only one thread may use it, because calls share memory.
 
     Args:
-        describe: creates the primitive descriptor from an `_Objects`, the arrays' memory descriptors and
-            `options`.
+        describe: creates the primitive descriptor from an `_OneDnnObjects`, the arrays' memory descriptors
+            and `options`.
         options: numeric parameters of the operation, such as a factor or epsilon.
         names: oneDNN's argument index of each array, such as FROM.
         keys: shape, strides in bytes and NumPy's dtype letter of each array.
-        opens: axes of each array with a dynamic size or stride; (): none.
+        dynamic_axes: axes of each array with a dynamic size or stride; (): none.
     """
 
     def __init__(
@@ -176,16 +176,18 @@ class _Call:
         options: tuple[float, ...],
         names: tuple[int, ...],
         keys: tuple[tuple, ...],
-        opens: tuple[Open, ...],
+        dynamic_axes: tuple[Open, ...],
     ):
         layouts = [_get_layout(*key) for key in keys]
         open_layouts = tuple(
-            _get_layout(*key, *open_axes) for key, open_axes in zip(keys, opens or repeat(_CLOSED))
+            _get_layout(*key, *open_axes) for key, open_axes in zip(keys, dynamic_axes or repeat(_CLOSED))
         )
         self._code = _thread.code(describe, options, open_layouts)
-        objects = _kept_for(self)
+        objects = _make_objects_owned_by(self)
         memories = [  # None: `run` sets the memory
-            objects.make("memory_create", "memory_destroy", objects.description(layout), _engine(), None)
+            objects.make(
+                "memory_create", "memory_destroy", objects.make_memory_descriptor(layout), _get_engine(), None
+            )
             for layout in layouts
         ]
         self._arguments = (_Argument * len(names))(*map(_Argument, names, memories))
@@ -193,17 +195,17 @@ class _Call:
     def run(self, arrays: Iterable[np.ndarray]) -> None:
         """Run the operation on arrays, in the order of `names`."""
         for argument, array in zip(self._arguments, arrays):
-            _call("memory_set_data_handle", argument.memory, array.ctypes.data)
-        _call(
+            _call_onednn("memory_set_data_handle", argument.memory, array.ctypes.data)
+        _call_onednn(
             "primitive_execute", self._code.primitive, _thread.stream, len(self._arguments), self._arguments
         )
 
 
-class _Code:
+class _Primitive:
     """A compiled oneDNN primitive, owned by one thread.
 
     Args:
-        describe, options: as in `_Call`.
+        describe, options: as in `_Operation`.
         layouts: memory layout of each array, in which sizes may be dynamic.
     """
 
@@ -213,101 +215,105 @@ class _Code:
         options: tuple[float, ...],
         layouts: tuple[_MemoryLayout, ...],
     ):
-        with _Objects() as objects:
-            operation = describe(objects, *map(objects.description, layouts), *options)
-            self.primitive = _kept_for(self).make("primitive_create", "primitive_destroy", operation)
+        with _OneDnnObjects() as objects:
+            operation = describe(objects, *map(objects.make_memory_descriptor, layouts), *options)
+            self.primitive = _make_objects_owned_by(self).make(
+                "primitive_create", "primitive_destroy", operation
+            )
 
 
-def _kept_for(owner: object) -> _Objects:
-    """Return a new, empty `_Objects` whose contents are destroyed when `owner` is garbage-collected."""
-    objects = _Objects()
+def _make_objects_owned_by(owner: object) -> _OneDnnObjects:
+    """Return a new, empty `_OneDnnObjects` whose contents are destroyed when `owner` is garbage-collected."""
+    objects = _OneDnnObjects()
     weakref.finalize(owner, objects.close).atexit = False  # not at exit, where another thread would
     return objects
 
 
-class _Thread(threading.local):
-    """Per-thread LRU caches of `_Call` and `_Code`."""
+class _ThreadCaches(threading.local):
+    """Per-thread LRU caches of `_Operation` and `_Primitive`."""
 
     def __init__(self):
-        self.call = lru_cache(_KEPT)(_Call)
-        self.code = lru_cache(_KEPT)(_Code)
+        self.call = lru_cache(_KEPT)(_Operation)
+        self.code = lru_cache(_KEPT)(_Primitive)
 
     @cached_property
     def stream(self) -> c_void_p:
         """Return the thread's oneDNN stream, created at the first use."""
-        return _kept_for(self.call).make("stream_create", "stream_destroy", _engine(), _IN_ORDER_STREAM)
+        return _make_objects_owned_by(self.call).make(
+            "stream_create", "stream_destroy", _get_engine(), _IN_ORDER_STREAM
+        )
 
 
-_thread = _Thread()
+_thread = _ThreadCaches()
 
 
 def _run(
     describe: Callable[..., c_void_p],
     arrays: Mapping[int, np.ndarray],
     *options: float,
-    opens: tuple[Open, ...] = (),
+    dynamic_axes: tuple[Open, ...] = (),
 ) -> None:
     """Run an operation on arrays.
 
     Args:
-        describe, options, opens: as in `_Call`.
+        describe, options, dynamic_axes: as in `_Operation`.
         arrays: oneDNN's argument index, such as FROM -> array.
     """
     keys = tuple([(array.shape, array.strides, array.dtype.char) for array in arrays.values()])
-    _thread.call(describe, options, tuple(arrays), keys, opens).run(arrays.values())
+    _thread.call(describe, options, tuple(arrays), keys, dynamic_axes).run(arrays.values())
 
 
 def _get_layout(
     shape: Sequence[int],
     strides: Sequence[int],
-    letter: str,
-    open_sizes: Sequence[int] = (),
-    open_strides: Sequence[int] = (),
+    dtype_char: str,
+    dynamic_sizes: Sequence[int] = (),
+    dynamic_strides: Sequence[int] = (),
 ) -> _MemoryLayout:
     """Return oneDNN's memory layout of a NumPy array.
 
     Args:
         strides: in bytes.
-        letter: `dtype.char` of the array, "f" or "H" (bits of bfloat16).
-        open_sizes, open_strides: axes whose size or stride is given at run time.
+        dtype_char: `dtype.char` of the array, "f" or "H" (bits of bfloat16).
+        dynamic_sizes, dynamic_strides: axes whose size or stride is given at run time.
     """
-    itemsize = np.dtype(letter).itemsize
-    sizes = tuple(_OPEN if axis in open_sizes else size for axis, size in enumerate(shape))
-    steps = tuple(_OPEN if axis in open_strides else step // itemsize for axis, step in enumerate(strides))
-    return sizes, steps, _TYPES[letter]
+    itemsize = np.dtype(dtype_char).itemsize
+    sizes = tuple(_OPEN if axis in dynamic_sizes else size for axis, size in enumerate(shape))
+    steps = tuple(_OPEN if axis in dynamic_strides else step // itemsize for axis, step in enumerate(strides))
+    return sizes, steps, _TYPES[dtype_char]
 
 
-def to_bfloat16(x: np.ndarray, filled: bool = False) -> np.ndarray:
+def to_bfloat16(x: np.ndarray, pad_to_block: bool = False) -> np.ndarray:
     """Round float32 numbers [N, K] to the nearest bfloat16. Return their bits, uint16 [N, K].
 
     Args:
         x: float32, with contiguous rows; or bits of bfloat16, which are copied.
-        filled: append zero rows until N is a multiple of 32, as `multiply` requires.
+        pad_to_block: append zero rows until N is a multiple of 32, as `multiply` requires.
 
     Raises:
         ValueError: the rows are not contiguous, or not float32.
         RuntimeError: oneDNN has failed.
     """
-    bits = np.empty([round_up_to_block(len(x)) if filled else len(x), x.shape[1]], np.uint16)
+    bits = np.empty([round_up_to_block(len(x)) if pad_to_block else len(x), x.shape[1]], np.uint16)
     bits[len(x) :] = 0
     if x.dtype == np.uint16 or x.size == 0:
         bits[: len(x)] = x
     elif x.dtype != np.float32 or x.strides[1] != x.itemsize:
         raise ValueError(f"expected contiguous float32 rows, got {x.dtype} with strides {x.strides}")
     else:
-        _run(_rounding, {FROM: x, TO: bits[: len(x)]})
+        _run(_describe_rounding, {FROM: x, TO: bits[: len(x)]})
     return bits
 
 
-def round_up_to_block(tokens: int) -> int:
+def round_up_to_block(num_tokens: int) -> int:
     """Round a number of tokens up to a multiple of 32."""
-    return tokens + -tokens % _TOKENS_AT_ONCE
+    return num_tokens + -num_tokens % _TOKENS_AT_ONCE
 
 
-def _rounding(objects: _Objects, x: c_void_p, out: c_void_p) -> c_void_p:
+def _describe_rounding(objects: _OneDnnObjects, x: c_void_p, out: c_void_p) -> c_void_p:
     """Create the primitive descriptor of a conversion of x to the dtype of `out`."""
     return objects.make(
-        "reorder_primitive_desc_create", "primitive_desc_destroy", x, _engine(), out, _engine(), None
+        "reorder_primitive_desc_create", "primitive_desc_destroy", x, _get_engine(), out, _get_engine(), None
     )
 
 
@@ -341,9 +347,11 @@ def multiply(
             out[:] = 0.0
         return
     if over_tokens:
-        opens = (_COLUMNS, _ROWS, _CLOSED) if len(x) == 1 else ()
-        with mkl.one_thread():  # the bits would depend on the number of threads that divide the sums
-            _run(_product, {FROM: x, WEIGHT: y, TO: out}, add, 1.0, opens=opens)
+        dynamic_axes = (_COLUMNS, _ROWS, _CLOSED) if len(x) == 1 else ()
+        with (
+            mkl.limit_openmp_to_one_thread()
+        ):  # the bits would depend on the number of threads that divide the sums
+            _run(_describe_product, {FROM: x, WEIGHT: y, TO: out}, add, 1.0, dynamic_axes=dynamic_axes)
         return
     for first in range(0, len(y), _TERMS_AT_ONCE):
         terms = slice(first, first + _TERMS_AT_ONCE)
@@ -351,7 +359,7 @@ def multiply(
         arrays = {FROM: np.ascontiguousarray(x[:, terms]), WEIGHT: y[terms], TO: out}
         if bias is not None and first == 0:
             arrays[BIAS] = bias.reshape([1, -1])  # [None] would make a stride of 0, which oneDNN rejects
-        _run(_product, arrays, add or first > 0, 1.0, opens=(_ROWS, _CLOSED, _ROWS, _CLOSED))
+        _run(_describe_product, arrays, add or first > 0, 1.0, dynamic_axes=(_ROWS, _CLOSED, _ROWS, _CLOSED))
 
 
 # For heads of a sequence of t tokens: the axes that depend on t in an array of tokens [heads, t, D], in
@@ -380,12 +388,14 @@ def sum_tokens(scores: np.ndarray, x: np.ndarray, out: np.ndarray, factor: float
 
 
 def _multiply_heads(
-    x: np.ndarray, y: np.ndarray, out: np.ndarray, factor: float, opens: tuple[Open, ...]
+    x: np.ndarray, y: np.ndarray, out: np.ndarray, factor: float, dynamic_axes: tuple[Open, ...]
 ) -> None:
     _check_shapes(x, y, out)
-    opens = opens if out.shape[1] % _USUAL else ()
-    with mkl.one_thread():  # several threads would divide the rows, whose bits would depend on their number
-        _run(_product, {FROM: x, WEIGHT: y, TO: out}, False, factor, opens=opens)
+    dynamic_axes = dynamic_axes if out.shape[1] % _USUAL else ()
+    with (
+        mkl.limit_openmp_to_one_thread()
+    ):  # several threads would divide the rows, whose bits would depend on their number
+        _run(_describe_product, {FROM: x, WEIGHT: y, TO: out}, False, factor, dynamic_axes=dynamic_axes)
 
 
 def _check_shapes(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
@@ -399,27 +409,29 @@ def _check_shapes(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
         raise ValueError(f"shapes {x.shape} x {y.shape} -> {out.shape}")
 
 
-def _product(
-    objects: _Objects, x: c_void_p, y: c_void_p, out: c_void_p, *bias_and_options: c_void_p | float
+def _describe_product(
+    objects: _OneDnnObjects, x: c_void_p, y: c_void_p, out: c_void_p, *bias_and_options: c_void_p | float
 ) -> c_void_p:
     *bias, add, factor = bias_and_options
     attributes = objects.make("primitive_attr_create", "primitive_attr_destroy")
     after_product = objects.make("post_ops_create", "post_ops_destroy")
     if factor != 1.0:
-        _call("post_ops_append_eltwise", after_product, _LINEAR, factor, 0.0)
+        _call_onednn("post_ops_append_eltwise", after_product, _LINEAR, factor, 0.0)
     if add:
-        _call("post_ops_append_sum", after_product, 1.0, 0, 0)
-    _call("primitive_attr_set_post_ops", attributes, after_product)
-    return objects.operation("matmul", x, y, bias[0] if bias else None, out, attributes)
+        _call_onednn("post_ops_append_sum", after_product, 1.0, 0, 0)
+    _call_onednn("primitive_attr_set_post_ops", attributes, after_product)
+    return objects.make_primitive_descriptor("matmul", x, y, bias[0] if bias else None, out, attributes)
 
 
 def softmax(x: np.ndarray, out: np.ndarray) -> None:
     """Write the softmax of each row of x, float32 [N, K], to `out` [N, K], bfloat16 or float32."""
-    _run(_softmax, {FROM: x, TO: out})
+    _run(_describe_softmax, {FROM: x, TO: out})
 
 
-def _softmax(objects: _Objects, x: c_void_p, out: c_void_p) -> c_void_p:
-    return objects.operation("softmax_forward", _TRAINING, _SOFTMAX, x, out, _ALONG_ROWS, None)
+def _describe_softmax(objects: _OneDnnObjects, x: c_void_p, out: c_void_p) -> c_void_p:
+    return objects.make_primitive_descriptor(
+        "softmax_forward", _TRAINING, _SOFTMAX, x, out, _ALONG_ROWS, None
+    )
 
 
 def softmax_gradient(softmax: np.ndarray, gradient: np.ndarray, out: np.ndarray) -> None:
@@ -429,21 +441,25 @@ def softmax_gradient(softmax: np.ndarray, gradient: np.ndarray, out: np.ndarray)
         softmax: output of the forward pass, [N, K].
         gradient: gradient of this output, [N, K].
     """
-    _run(_softmax_gradient, {TO: softmax, TO_GRADIENT: gradient, FROM_GRADIENT: out})
+    _run(_describe_softmax_gradient, {TO: softmax, TO_GRADIENT: gradient, FROM_GRADIENT: out})
 
 
-def _softmax_gradient(objects: _Objects, y: c_void_p, gradient: c_void_p, out: c_void_p) -> c_void_p:
-    forward = _softmax(objects, y, y)
-    return objects.operation("softmax_backward", _SOFTMAX, out, gradient, y, _ALONG_ROWS, forward, None)
+def _describe_softmax_gradient(
+    objects: _OneDnnObjects, y: c_void_p, gradient: c_void_p, out: c_void_p
+) -> c_void_p:
+    forward = _describe_softmax(objects, y, y)
+    return objects.make_primitive_descriptor(
+        "softmax_backward", _SOFTMAX, out, gradient, y, _ALONG_ROWS, forward, None
+    )
 
 
 def gelu(x: np.ndarray, out: np.ndarray) -> None:
     """Write the exact GELU of x to `out`; float32 or bfloat16 [N]."""
-    _run(_gelu, {FROM: x, TO: out})
+    _run(_describe_gelu, {FROM: x, TO: out})
 
 
-def _gelu(objects: _Objects, x: c_void_p, out: c_void_p) -> c_void_p:
-    return objects.operation("eltwise_forward", _TRAINING, _GELU, x, out, 0.0, 0.0, None)
+def _describe_gelu(objects: _OneDnnObjects, x: c_void_p, out: c_void_p) -> c_void_p:
+    return objects.make_primitive_descriptor("eltwise_forward", _TRAINING, _GELU, x, out, 0.0, 0.0, None)
 
 
 def gelu_gradient(x: np.ndarray, gradient: np.ndarray, out: np.ndarray) -> None:
@@ -452,12 +468,16 @@ def gelu_gradient(x: np.ndarray, gradient: np.ndarray, out: np.ndarray) -> None:
     Args:
         gradient: gradient of the output of `gelu`, [N].
     """
-    _run(_gelu_gradient, {FROM: x, TO_GRADIENT: gradient, FROM_GRADIENT: out})
+    _run(_describe_gelu_gradient, {FROM: x, TO_GRADIENT: gradient, FROM_GRADIENT: out})
 
 
-def _gelu_gradient(objects: _Objects, x: c_void_p, gradient: c_void_p, out: c_void_p) -> c_void_p:
-    forward = _gelu(objects, x, x)
-    return objects.operation("eltwise_backward", _GELU, out, gradient, x, 0.0, 0.0, forward, None)
+def _describe_gelu_gradient(
+    objects: _OneDnnObjects, x: c_void_p, gradient: c_void_p, out: c_void_p
+) -> c_void_p:
+    forward = _describe_gelu(objects, x, x)
+    return objects.make_primitive_descriptor(
+        "eltwise_backward", _GELU, out, gradient, x, 0.0, 0.0, forward, None
+    )
 
 
 def layer_norm(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
@@ -473,13 +493,13 @@ def layer_norm(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
     for vector in (arrays[SCALE], arrays[SHIFT]):
         if vector.shape != arrays[FROM].shape[1:] or vector.dtype != np.float32:
             raise ValueError(f"{vector.dtype} {vector.shape} for a layer norm of {arrays[FROM].shape}")
-    _run(_layer_norm, arrays, epsilon)
+    _run(_describe_layer_norm, arrays, epsilon)
 
 
-def _layer_norm(objects: _Objects, *descriptions_and_epsilon: c_void_p | float) -> c_void_p:
+def _describe_layer_norm(objects: _OneDnnObjects, *descriptions_and_epsilon: c_void_p | float) -> c_void_p:
     x, _, _, mean, *_, epsilon = descriptions_and_epsilon
     options = (_TRAINING, x, x, mean, epsilon, _WITH_SCALE_AND_SHIFT, None)
-    return objects.operation("layer_normalization_forward", *options)
+    return objects.make_primitive_descriptor("layer_normalization_forward", *options)
 
 
 def layer_norm_gradient(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
@@ -489,37 +509,39 @@ def layer_norm_gradient(arrays: Mapping[int, np.ndarray], epsilon: float) -> Non
         arrays: argument -> array: those of `layer_norm` without TO; TO_GRADIENT, read; FROM_GRADIENT,
             SCALE_GRADIENT and SHIFT_GRADIENT, written.
     """
-    with mkl.one_thread():  # as in `multiply`
-        _run(_layer_norm_gradient, arrays, epsilon)
+    with mkl.limit_openmp_to_one_thread():  # as in `multiply`
+        _run(_describe_layer_norm_gradient, arrays, epsilon)
 
 
-def _layer_norm_gradient(objects: _Objects, *descriptions_and_epsilon: c_void_p | float) -> c_void_p:
+def _describe_layer_norm_gradient(
+    objects: _OneDnnObjects, *descriptions_and_epsilon: c_void_p | float
+) -> c_void_p:
     x, _, _, mean, *_, epsilon = descriptions_and_epsilon
-    forward = _layer_norm(objects, *descriptions_and_epsilon)
+    forward = _describe_layer_norm(objects, *descriptions_and_epsilon)
     options = (_BACKWARD, x, x, x, mean, epsilon, _WITH_SCALE_AND_SHIFT, forward, None)
-    return objects.operation("layer_normalization_backward", *options)
+    return objects.make_primitive_descriptor("layer_normalization_backward", *options)
 
 
-def _call(function: str, *arguments) -> None:
+def _call_onednn(function: str, *arguments) -> None:
     """Call a oneDNN function by its name in `_SIGNATURES`.
 
     Raises:
         RuntimeError: the function has returned an error status.
     """
-    status = _functions()[function](*arguments)
+    status = _load_functions()[function](*arguments)
     if status:
         raise RuntimeError(f"oneDNN: dnnl_{function} failed with status {status}")
 
 
-def _path() -> Path:
+def _find_library() -> Path:
     """Return the path of the oneDNN library in Paddle's wheel."""
     return Path(paddle.__file__).parent / "libs" / "libdnnl.so.3"
 
 
 @cache
-def _functions() -> dict[str, Callable[..., int]]:
+def _load_functions() -> dict[str, Callable[..., int]]:
     """Return the oneDNN functions of `_SIGNATURES`, by name. Functions that take long release the GIL."""
-    library = ctypes.CDLL(str(_path()))
+    library = ctypes.CDLL(str(_find_library()))
     function_of = {}
     for name, argument_types in _SIGNATURES.items():
         make_type = CFUNCTYPE if name in ("primitive_create", "primitive_execute") else PYFUNCTYPE
@@ -529,8 +551,8 @@ def _functions() -> dict[str, Callable[..., int]]:
 
 
 @cache
-def _engine() -> c_void_p:
+def _get_engine() -> c_void_p:
     """Return oneDNN's CPU engine, created at the first call."""
     result = c_void_p()
-    _call("engine_create", result, _CPU_ENGINE, 0)  # 0: the first and only CPU
+    _call_onednn("engine_create", result, _CPU_ENGINE, 0)  # 0: the first and only CPU
     return result

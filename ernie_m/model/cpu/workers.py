@@ -19,37 +19,37 @@ from paddle import Tensor, nn
 
 from ernie_m.model import kernel_selection, threads
 from ernie_m.model.cpu import mkl
-from ernie_m.model.cpu.numpy_views import as_array, thread_count
+from ernie_m.model.cpu.numpy_views import as_array, get_thread_count
 from ernie_m.model.threads import AHEAD, R, T, Workers
-from ernie_m.model.word_embeddings import EmbeddingGradient, WordEmbeddings, add_paddles_gradient
+from ernie_m.model.word_embeddings import EmbeddingGradient, WordEmbeddings, add_accumulated_gradient
 
 _MOST = 2048  # tokens of a batch
 
 
-def worker_count() -> int:
+def get_worker_count() -> int:
     """Return the number of workers that the current thread may use.
 
     1 in a worker, on a GPU, with plain kernels, and without MKL.
     """
     if kernel_selection.is_on_gpu() or kernel_selection.has_plain_kernels() or not mkl.is_supported():
         return 1
-    return thread_count()
+    return get_thread_count()
 
 
-def paddle_workers() -> Workers:
+def make_paddle_workers() -> Workers:
     """Return the workers of the current thread; with a single one, items are computed one at a time."""
-    count = worker_count()
-    return Workers(count, become_worker, _MOST) if count > 1 else Workers()
+    count = get_worker_count()
+    return Workers(count, limit_to_one_core, _MOST) if count > 1 else Workers()
 
 
-def in_workers(compute: Callable[[T], R], items: Iterable[T], ahead: int = AHEAD) -> Iterator[R]:
+def map_in_workers(compute: Callable[[T], R], items: Iterable[T], ahead: int = AHEAD) -> Iterator[R]:
     """Yield `compute(item)` for each item, in order, by the workers of the current thread (`Workers.map`)."""
-    return paddle_workers().map(compute, items, ahead)
+    return make_paddle_workers().map(compute, items, ahead)
 
 
-def become_worker() -> None:
+def limit_to_one_core() -> None:
     """Limit the current thread to one core for all later work in NumPy, Paddle, MKL and oneDNN."""
-    threads.become_worker()
+    threads.mark_as_worker()
     mkl.use_one_thread()
 
 
@@ -64,8 +64,8 @@ class Replicas:
         self.model = model
         self._idle: list[nn.Layer] = []
 
-    def each(self, derive: Callable[[nn.Layer, T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield `derive(replica, item)` for each item, in order, and accumulate the gradients in the model.
+    def map_gradients(self, compute: Callable[[nn.Layer, T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield `compute(replica, item)` for each item, in order, and accumulate the gradients in the model.
 
         Each worker computes an item with its own replica. Gradients are added to the model in the order of
         the items, so that the sums are bitwise independent of the number of workers. A single item is
@@ -73,32 +73,36 @@ class Replicas:
         stops iterating, the gradients are incomplete.
 
         Args:
-            derive: runs forward and backward passes of a model, which leave gradients in its parameters.
+            compute: runs forward and backward passes of a model, which leave gradients in its parameters.
         """
         rest = iter(items)
-        first_two = list(islice(rest, 2)) if worker_count() > 1 else []
+        first_two = list(islice(rest, 2)) if get_worker_count() > 1 else []
         if len(first_two) < 2:  # the gradients add up in place
-            yield from (derive(self.model, item) for item in chain(first_two, rest))
+            yield from (compute(self.model, item) for item in chain(first_two, rest))
             return
-        for result, gradients in in_workers(partial(self._derive, derive), chain(first_two, rest), ahead=1):
+        for result, gradients in map_in_workers(
+            partial(self._compute_gradients, compute), chain(first_two, rest), ahead=1
+        ):
             gradients.add_to(self.model)
             yield result
 
-    def _derive(self, derive: Callable[[nn.Layer, T], R], item: T) -> tuple[R, "Gradients"]:
-        """Call `derive` with an idle replica and an item; return the result and the replica's gradients."""
+    def _compute_gradients(
+        self, compute: Callable[[nn.Layer, T], R], item: T
+    ) -> tuple[R, "ReplicaGradients"]:
+        """Call `compute` with an idle replica and an item; return the result and the replica's gradients."""
         try:
             replica = self._idle.pop()
         except IndexError:  # all replicas are in use
-            replica = _copy(self.model)
+            replica = _make_replica(self.model)
         self._share_weights(replica)
         try:
-            result = derive(replica, item)
-            return result, Gradients(replica)
+            result = compute(replica, item)
+            return result, ReplicaGradients(replica)
         finally:
             for parameter in replica.parameters():
                 parameter.grad = None
-            for table in _word_embeddings(replica):
-                table.gradient.take()  # leftovers of a failed item
+            for table in _find_word_embeddings(replica):
+                table.gradient.take_updates()  # leftovers of a failed item
             self._idle.append(replica)
 
     def _share_weights(self, replica: nn.Layer) -> None:
@@ -109,7 +113,7 @@ class Replicas:
                 own._share_buffer_to(copied)
 
 
-def _copy(model: nn.Layer) -> nn.Layer:
+def _make_replica(model: nn.Layer) -> nn.Layer:
     """Return a replica of a model, which shares its weights."""
     copies: dict[int, Any] = {}  # replacements in `deepcopy`, by id
     for parameter in model.parameters():
@@ -117,18 +121,18 @@ def _copy(model: nn.Layer) -> nn.Layer:
         copied = type(parameter)(parameter.shape, parameter.dtype, name=f"{parameter.name}_copy")
         parameter._share_buffer_to(copied)
         copies[id(parameter)] = copied
-    for table in _word_embeddings(model):
+    for table in _find_word_embeddings(model):
         gradient = copies[id(table.gradient)] = LazyGradient(copies[id(table.weight)])
-        copies[id(table.weight)].register_hook(partial(add_paddles_gradient, weakref.ref(gradient)))
+        copies[id(table.weight)].register_hook(partial(add_accumulated_gradient, weakref.ref(gradient)))
     return copy.deepcopy(model, copies)
 
 
-class Gradients:
+class ReplicaGradients:
     """The gradients taken from a replica."""
 
     def __init__(self, replica: nn.Layer):
         self._gradients = [_take_gradient(parameter) for parameter in replica.parameters()]
-        self._of_tables = [table.gradient.take() for table in _word_embeddings(replica)]
+        self._of_tables = [table.gradient.take_updates() for table in _find_word_embeddings(replica)]
 
     def add_to(self, model: nn.Layer) -> None:
         """Add the gradients to those of a model of the same structure."""
@@ -139,7 +143,7 @@ class Gradients:
                 parameter.grad_ = gradient  # `grad` would copy it
             else:
                 parameter.grad.add_(gradient)
-        for table, additions in zip(_word_embeddings(model), self._of_tables, strict=True):
+        for table, additions in zip(_find_word_embeddings(model), self._of_tables, strict=True):
             for add in additions:
                 add(table.gradient)
 
@@ -154,7 +158,7 @@ class LazyGradient:
         self._weight = weight
         self._additions: list[Callable[[EmbeddingGradient], None]] = []
 
-    def take(self) -> list[Callable[[EmbeddingGradient], None]]:
+    def take_updates(self) -> list[Callable[[EmbeddingGradient], None]]:
         """Return the recorded updates since the last call, in order. Each adds to the model's gradient."""
         additions = self._additions
         self._additions = []
@@ -163,14 +167,14 @@ class LazyGradient:
     def add_rows(self, ids: np.ndarray, values: np.ndarray) -> None:
         self._additions.append(lambda total: total.add_rows(ids, values))
 
-    def borrow(self) -> np.ndarray:
+    def get_buffer(self) -> np.ndarray:
         return as_array(paddle.empty_like(self._weight))
 
-    def add_borrowed(self, gradient: np.ndarray, factor: float) -> None:
-        self._additions.append(lambda total: total.add_borrowed(gradient, factor))
+    def add_buffer(self, gradient: np.ndarray, factor: float) -> None:
+        self._additions.append(lambda total: total.add_buffer(gradient, factor))
 
-    def join(self, gradient: Tensor) -> Tensor:
-        self._additions.append(EmbeddingGradient.forget_rows)
+    def add_accumulated(self, gradient: Tensor) -> Tensor:
+        self._additions.append(EmbeddingGradient.mark_all_rows_nonzero)
         return gradient
 
 
@@ -183,7 +187,7 @@ def _take_gradient(parameter: Tensor) -> Tensor | None:
     return gradient
 
 
-def _word_embeddings(model: nn.Layer) -> list[WordEmbeddings]:
+def _find_word_embeddings(model: nn.Layer) -> list[WordEmbeddings]:
     """Return the layers with an embedding matrix whose gradient is accumulated in place."""
     layers = model.sublayers(include_self=True)
     return [layer for layer in layers if isinstance(layer, WordEmbeddings) and layer.gradient is not None]

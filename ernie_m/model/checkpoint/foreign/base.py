@@ -23,8 +23,8 @@ from ernie_m.model.preprocessing import (
     NO_RULES,
     READING,
     PreprocessingConfig,
+    get_stored_preprocessing,
     read_preprocessing,
-    stored_preprocessing,
 )
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
 from ernie_m.reader.tag_schemes import NO_ENTITIES, map_labels_to_iobes
@@ -164,12 +164,12 @@ class ThirdPartyFormat(Format):
             preprocessing = read_preprocessing(source.raw_config, source.config_path)
         elif self.text_rules is not None:  # an ErnieM
             preprocessing = (
-                replace(PreprocessingConfig.of_xlm_r(), text_rules=self.text_rules)
+                replace(PreprocessingConfig.for_xlm_r(), text_rules=self.text_rules)
                 if has_head
                 else PreprocessingConfig()
             )
         else:
-            preprocessing = PreprocessingConfig.of_xlm_r()
+            preprocessing = PreprocessingConfig.for_xlm_r()
         # The library's key of config.json, and the other files.
         fields: _Fields = {}
         problem_type = source.raw_config.get("problem_type")
@@ -285,7 +285,7 @@ class ThirdPartyFormat(Format):
             written["id2label"] = {str(i): label for i, label in enumerate(labels)}
             written["label2id"] = {label: i for i, label in enumerate(labels)}
         # ERNIE-M's settings are written as well: without the key, a folder has those of its library.
-        written[READING] = stored_preprocessing(checkpoint.preprocessing)
+        written[READING] = get_stored_preprocessing(checkpoint.preprocessing)
         if checkpoint.preprocessing.multi_label:
             written["problem_type"] = MULTI_LABEL
         (folder / CONFIG).write_text(format_json(written), encoding="utf-8")
@@ -322,4 +322,4 @@ def _check_problem_type(source: Source, weights: Weights) -> None:
 
 def _limiting(length: int | None, config: ErnieMConfig) -> int | None:
     """Return a maximum length, or None for a length of at least the model's, such as transformers' 10^30."""
-    return None if length is None or length >= config.longest_input else length
+    return None if length is None or length >= config.max_input_length else length

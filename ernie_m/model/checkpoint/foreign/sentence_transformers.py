@@ -280,7 +280,7 @@ def as_written(preprocessing: PreprocessingConfig, config: ErnieMConfig) -> Prep
     stored as "document", because the library uses no other prompt for documents.
     """
     prompts = dict(preprocessing.prompts)
-    document = preprocessing.prompt(DOCUMENT)
+    document = preprocessing.get_prompt(DOCUMENT)
     if document:
         prompts.setdefault(DOCUMENT, document)
     layer = config.num_hidden_layers if preprocessing.layer is None else preprocessing.layer
@@ -309,7 +309,7 @@ def write(folder: Path, config: ErnieMConfig, preprocessing: PreprocessingConfig
     pooling |= {flag: name == written.pooling for flag, name in common_flags}
     files: dict[str, Any] = {
         f"{_POOLING}/{CONFIG}": pooling,
-        _LENGTH: {"max_seq_length": written.max_seq_len or config.longest_input, "do_lower_case": False},
+        _LENGTH: {"max_seq_length": written.max_seq_len or config.max_input_length, "do_lower_case": False},
     }
     return _write_modules(folder, {"Transformer": "", "Pooling": _POOLING}, written, files)
 
