@@ -58,7 +58,7 @@ def train(start: str, train_set: str, label_map: str, kind: str, rate: float, ep
         paddle.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.clear_grad()
-        yield distributed.all_sum([loss.item()])[0]
+        yield distributed.all_reduce_sum([loss.item()])[0]
 
 
 if __name__ == "__main__":

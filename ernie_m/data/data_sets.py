@@ -36,7 +36,7 @@ RENAMED = {
 }
 
 
-class Prepared(NamedTuple):
+class ConvertedFile(NamedTuple):
     """The converted content of a file, or of one language in a file.
 
     Attributes:
@@ -58,7 +58,7 @@ class DataSet:
 
     languages: Sequence[str]  # in the order of the paper's tables, then alphabetically
     names: Sequence[str]  # patterns for `parse_file_name`
-    read: Callable[[NamedFile, TableOptions], Iterable[Prepared]]
+    read: Callable[[NamedFile, TableOptions], Iterable[ConvertedFile]]
     label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> ordered by id
     ending: str = "tsv"
 
@@ -117,7 +117,7 @@ def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
 
 def read_pairs(
     file: NamedFile, labels: Mapping[str, str], no_text: Collection[str], with_qid: bool = False
-) -> Iterator[Prepared]:
+) -> Iterator[ConvertedFile]:
     """Convert a file of labeled pairs of texts, and yield the content for each language.
 
     Unusable rows are dropped, and their number is printed.
@@ -159,10 +159,10 @@ def read_pairs(
         of_labels, lines = zip(*rows_of_language)
         counts = {**dict.fromkeys(label_names, 0), **Counter(of_labels), "rows": len(lines)}
         content = "\n".join(["\t".join(columns), *lines, ""]).encode()
-        yield Prepared(language, content, label_names, counts)
+        yield ConvertedFile(language, content, label_names, counts)
 
 
-def read_paraphrases(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
+def read_paraphrases(file: NamedFile, _: TableOptions) -> Iterator[ConvertedFile]:
     """Convert a file of PAWS-X, in which label 1 means paraphrase.
 
     In training files, rows with the placeholder "NS" are dropped; in dev and test files, all rows are used,
@@ -173,12 +173,12 @@ def read_paraphrases(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
     )
 
 
-def read_inferences(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
+def read_inferences(file: NamedFile, _: TableOptions) -> Iterator[ConvertedFile]:
     """Convert a file of XNLI; the label "contradictory" of its training files becomes "contradiction"."""
     return read_pairs(file, {**dict(zip(NLI, NLI)), "contradictory": "contradiction"}, no_text={""})
 
 
-def read_tags(file: NamedFile, options: TableOptions) -> Iterator[Prepared]:
+def read_tags(file: NamedFile, options: TableOptions) -> Iterator[ConvertedFile]:
     """Convert a file of words with entity tags to the official format, with tags in IOB2.
 
     Raises:
@@ -196,10 +196,12 @@ def read_tags(file: NamedFile, options: TableOptions) -> Iterator[Prepared]:
         output_lines.append(f"{JOINT.join(sentence.words)}\t{JOINT.join(iob2)}")
     in_order = [tag[2:] for tag in make_tag_names(types) if tag.startswith("B-")]
     counts_by_type = {type_: types[type_] for type_ in in_order}
-    yield Prepared(file.language, "\n".join([*output_lines, ""]).encode(), in_order, counts_by_type | counts)
+    yield ConvertedFile(
+        file.language, "\n".join([*output_lines, ""]).encode(), in_order, counts_by_type | counts
+    )
 
 
-def read_questions(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
+def read_questions(file: NamedFile, _: TableOptions) -> Iterator[ConvertedFile]:
     """Validate a file in SQuAD format, and yield its content unchanged.
 
     Raises:
@@ -209,7 +211,7 @@ def read_questions(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
     content = read_squad(file.path, purpose="train" if file.split == "train" else "dev")
     unanswered = sum(question.span is None for question in content.questions)
     counts = {"texts": len(content.contexts), "questions": len(content.questions), "unanswered": unanswered}
-    yield Prepared(file.language or "en", file.path.read_bytes(), (), counts)
+    yield ConvertedFile(file.language or "en", file.path.read_bytes(), (), counts)
 
 
 XNLI = DataSet(

@@ -36,7 +36,7 @@ _DAMAGED = (
 )
 
 
-class _Member(tarfile.TarInfo):
+class _CheckedTarInfo(tarfile.TarInfo):
     """A member of a tar archive, which is rejected before a large header exhausts memory."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
@@ -134,7 +134,7 @@ def unpack(archive: Path, target: Path) -> None:
                         raise zipfile.BadZipFile("unsupported compression of a file")
                     file.extractall(folder)
             else:
-                with tarfile.open(archive, tarinfo=_Member) as file:
+                with tarfile.open(archive, tarinfo=_CheckedTarInfo) as file:
                     _check_sizes((member.size for member in file), LARGEST_ARCHIVE)
                     if file.fileobj.read(1 << 20).strip(b"\0"):  # a corrupt header looks like the end
                         raise tarfile.ReadError("data after the end")
@@ -145,17 +145,17 @@ def unpack(archive: Path, target: Path) -> None:
         ) from error
 
 
-def _check_sizes(sizes: Iterable[int], largest: int) -> None:
+def _check_sizes(sizes: Iterable[int], max_bytes: int) -> None:
     """Check the sizes of the members of an archive.
 
     Raises:
-        ValueError: the total exceeds `largest`, or a size is negative.
+        ValueError: the total exceeds `max_bytes`, or a size is negative.
     """
     total = 0
     for size in sizes:
         total += size
-        if size < 0 or total > largest:
-            raise ValueError(f"invalid size of {total:,} bytes (expected 0 to {largest:,})")
+        if size < 0 or total > max_bytes:
+            raise ValueError(f"invalid size of {total:,} bytes (expected 0 to {max_bytes:,})")
 
 
 def raise_errors(errors: list[str]) -> None:

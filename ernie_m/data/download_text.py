@@ -83,7 +83,7 @@ class Package(NamedTuple):
     sha256: str
 
 
-class Collected(NamedTuple):
+class LanguagePairs(NamedTuple):
     """The (English, translation) pairs of a language.
 
     Attributes:
@@ -160,7 +160,7 @@ def fetch(downloads: Path) -> dict[Package, Path]:
     return sources
 
 
-def collect(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[str, Collected]:
+def collect(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[str, LanguagePairs]:
     """Return language -> its pairs, without pairs that share a sentence, ignoring all but letters.
 
     Test pairs share no sentence with a training pair of the language, and no English sentence with training
@@ -169,7 +169,7 @@ def collect(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[s
     Args:
         sources: package -> path of its wheel.
     """
-    collected = {language: Collected([], [], [], Counter()) for language in languages}
+    collected = {language: LanguagePairs([], [], [], Counter()) for language in languages}
     seen: dict[str, set[str]] = {language: set() for language in (ENGLISH, *languages)}
     for source in sorted(sources, key=lambda source: source.use == "held-out"):  # training packages first
         say(f"reading {source.package} {source.version}")
@@ -198,7 +198,7 @@ def _hash(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=8).digest()
 
 
-def write(folder: Path, sources: Iterable[Package], collected: dict[str, Collected]) -> None:
+def write(folder: Path, sources: Iterable[Package], collected: dict[str, LanguagePairs]) -> None:
     """Write train/, held-out/ and SOURCES.tsv, and print the table in SOURCES.tsv."""
     with atomic_dir(folder / "train") as train, atomic_dir(folder / "held-out") as held_out:
         english: dict[str, None] = {}  # the lines of en.txt, in order

@@ -114,11 +114,11 @@ def get_parameters(configs: Path, size: str) -> list[str]:
     archive = configs / Path(url).name
     errors = fetch_missing({archive: url})
     if not errors:
-        place_parameters(archive, target, size)
+        unpack_parameters(archive, target, size)
     return errors
 
 
-def place_parameters(archive: Path, target: Path, size: str) -> None:
+def unpack_parameters(archive: Path, target: Path, size: str) -> None:
     """Unpack and verify the released weights, move them to `target`, and delete the archive.
 
     Args:

@@ -62,7 +62,7 @@ def write_data(flags: PrepareFlags, output: Path) -> None:
     data_set = DATA_SETS[flags.task]
     counts: Counts = {}
     labels: set[str] = set()
-    for file in find_releases(data_set, map(Path, flags.sources), output):
+    for file in find_data_set_files(data_set, map(Path, flags.sources), output):
         say(f"reading {file.path}")
         for prepared in data_set.read(file, flags):
             key = (file.split, prepared.language)
@@ -85,7 +85,7 @@ def format_counts(counts: Counts) -> str:
     return format_columns([["split", "language", *columns], *rows])
 
 
-def find_releases(data_set: DataSet, sources: Iterable[Path], output: Path) -> list[NamedFile]:
+def find_data_set_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list[NamedFile]:
     """Find the files of a public data set in the sources by their names.
 
     Args:

@@ -224,7 +224,7 @@ def prepare_pairs(
     keys_of = hash_texts
     if model:
         opened = open_model(open_checkpoint(model))
-        tokens = mean_pair_tokens(rows_of, opened.tokenizer, model)
+        tokens = estimate_pair_tokens(rows_of, opened.tokenizer, model)
         keys_of = make_text_keys(opened, min(RetrievalFlags.max_seq_len, opened.max_length))
     deduplicate_pairs = [DedupedPairs.from_rows(rows, keys_of) for rows in rows_of.values()]
     files_with = Counter(chain.from_iterable(file.languages for file in found.pairs))  # language -> number
@@ -271,7 +271,7 @@ def prepare_pairs(
         say(f"skipped: {join_items(found.skipped, 10)}")
 
 
-def mean_pair_tokens(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:
+def estimate_pair_tokens(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:
     """Return the mean number of tokens per pair, estimated from the first rows of each file.
 
     Args:

@@ -20,7 +20,7 @@ import numpy as np
 import sentencepiece
 
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
-from ernie_m.pretrain.build_corpus.source_files import gather_notation, resolve
+from ernie_m.pretrain.build_corpus.source_files import merge_source_options, resolve
 from ernie_m.pretrain.build_corpus.text_units import check_sources, read_lines, read_units
 from ernie_m.reader.files.plain_text import LONGEST_LINE
 from ernie_m.reader.sampling import apply_temperature
@@ -87,7 +87,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
         tempfile.TemporaryFile(dir=model_path.parent).close()
     check_sources(resolve(options.mono, options.parallel), options)
     lines: Counter[str] = Counter()  # language -> number of lines
-    for side in read_sides(options, "counting"):
+    for side in read_language_lines(options, "counting"):
         lines[side.language] += len(side.lines)
     empty = [language for language, count in lines.items() if count == 0]
     if empty:
@@ -138,7 +138,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     return Tokenizer(piece_model_path=model_path)
 
 
-class SideOfUnit(NamedTuple):
+class LanguageLines(NamedTuple):
     """The lines of one language in a chunk of the training text.
 
     Attributes:
@@ -152,7 +152,7 @@ class SideOfUnit(NamedTuple):
 
 def sample(options: VocabOptions, repeats: Mapping[str, float]) -> Iterator[str]:
     """Yield each line of a language `repeats[language]` times on average, normalized by rules 1 to 3."""
-    for side in read_sides(options, "sampling"):
+    for side in read_language_lines(options, "sampling"):
         uniform = np.random.default_rng([_SEED, *side.key]).random(len(side.lines))  # in [0, 1)
         # With 2.3 repeats, a line is sampled three times with probability 0.3, and twice otherwise.
         counts = np.floor(repeats[side.language] + uniform).astype(int)
@@ -162,7 +162,7 @@ def sample(options: VocabOptions, repeats: Mapping[str, float]) -> Iterator[str]
                 yield text
 
 
-def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
+def read_language_lines(options: VocabOptions, description: str) -> Iterator[LanguageLines]:
     """Yield the lines of each chunk of the text; the two languages of a chunk of pairs are separate items.
 
     Args:
@@ -177,14 +177,14 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
                     rows = read_lines(unit, source, stream.languages, options).rows
                     for side_number, language in enumerate(stream.languages):
                         key = (stream_number, source_number, unit_number, side_number)
-                        yield SideOfUnit(language, [row[side_number] for row in rows], key)
+                        yield LanguageLines(language, [row[side_number] for row in rows], key)
                     progress.update(unit.bytes_read)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `ernie-m train_vocab`."""
     setup_console()
-    options = parse_options(VocabOptions, gather_notation(arguments or sys.argv[1:]), __name__)
+    options = parse_options(VocabOptions, merge_source_options(arguments or sys.argv[1:]), __name__)
     with lock_for_writing(Path(options.output, "piece.model")):
         tokenizer = train_vocab(options)
     line = "%s and vocab.txt: %s ids"

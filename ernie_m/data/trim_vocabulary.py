@@ -65,7 +65,7 @@ def trim(
         raise UserError(f"{names}: no text. --trim_vocab_to requires the text whose subwords are kept")
     # The kept subwords, by their index in the SentencePiece model, which is not the token id.
     numbers = {number for number, count in counts.items() if count >= min_count}
-    tokens = _needed_by_rule_5(tokenizer, model, numbers)  # adds to `numbers`
+    tokens = _find_rule_5_tokens(tokenizer, model, numbers)  # adds to `numbers`
     # Only normal subwords can be removed: unknown, control, user-defined subwords and bytes are kept.
     normal = [number for number, piece in enumerate(model.pieces) if piece.type == piece.NORMAL]
     # The characters of all subwords of the text are kept, including those rarer than `min_count`.
@@ -94,17 +94,17 @@ def trim(
     return trimmed, np.array(old_ids, np.int64)
 
 
-def _needed_by_rule_5(tokenizer: Tokenizer, model: ModelProto, numbers: set[int]) -> set[str]:
+def _find_rule_5_tokens(tokenizer: Tokenizer, model: ModelProto, token_ids: set[int]) -> set[str]:
     """Return the tokens into which rule 5 of `ernie_m.reader.tokenization` splits subwords: "0" "," for "0,".
 
     Args:
-        numbers: the numbers of the kept subwords in the SentencePiece model; subwords of the digits before
+        token_ids: the numbers of the kept subwords in the SentencePiece model; subwords of the digits before
             the comma are added to this set.
     """
     tokens: set[str] = set()
-    for number in sorted(numbers & tokenizer.digit_comma.keys()):
+    for number in sorted(token_ids & tokenizer.digit_comma.keys()):
         # The smaller model must split the digits before the comma in the same way.
         digits = model.pieces[number].piece[:-1].replace("▁", "")
-        numbers.update(tokenizer.get_subword_indices([digits])[0])
+        token_ids.update(tokenizer.get_subword_indices([digits])[0])
         tokens.update(tokenizer.digit_comma[number])
     return tokens

@@ -85,8 +85,8 @@ def predict_files(
     with prefetch(partial(stream_all, batches_of_files)) as batches, paddle.no_grad(), engine.autocast():
         began = time.monotonic()
         for file_number, global_batch in batches:  # every process has the same number of batches
-            # All processes return together, because each of them would wait for the others in `all_sum`.
-            if stop.anywhere():
+            # All processes return together, because each would wait for the others in `all_reduce_sum`.
+            if stop.is_set_on_any_process():
                 progress.close()
                 return None
             for batch in global_batch.micro_batches:
@@ -98,7 +98,7 @@ def predict_files(
             began = ended
             progress.update(global_batch.count)
     progress.close()
-    losses = distributed.all_sum(losses)
+    losses = distributed.all_reduce_sum(losses)
     results = []
     for file, own_rows, loss, file_seconds in zip(files, rows, losses, seconds, strict=True):
         prediction_of = dict(distributed.gather_items(own_rows))  # index of the item -> its prediction
@@ -186,7 +186,7 @@ def predict_tests(
     """
     if not tests:
         return True
-    with StallWatchdog(flags.stall_ends_seconds) as watch, watch.during("the prediction of --test_set"):
+    with StallWatchdog(flags.stall_ends_seconds) as watch, watch.watch("the prediction of --test_set"):
         files = list(tests.values())
         predictions_of_files = predict_files(task, engine, files, flags, labeled=False, stop=stop)
     if predictions_of_files is None:

@@ -412,7 +412,7 @@ class FinetuningRun(MultiSeedTraining):
         epoch, index = position or (0, 0)  # `GlobalBatch.position`
         return partial(self._batches.stream, epochs=self.flags.epoch, epoch=epoch, index=index)
 
-    def send(self, model: nn.Layer, data: GlobalBatch) -> list[tuple[Any, LabeledBatch]]:
+    def copy_to_device(self, model: nn.Layer, data: GlobalBatch) -> list[tuple[Any, LabeledBatch]]:
         """Send the micro-batches of a global batch to the device."""
         return self.task.send_batches(model, data.micro_batches)
 
@@ -452,8 +452,8 @@ class FinetuningRun(MultiSeedTraining):
         line = format_official_line(interval, self.total_steps, self.task.measure(interval.sums))
         return f"epoch: {batch.epoch}, progress: {batch.progress}/{len(self.train_set)}, {line}"
 
-    def files(
-        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
+    def collect_files(
+        self, engine: Engine, master_weights: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
         """Return the files of the model, with its preprocessing settings and its model card."""
         flags = self.flags
@@ -478,7 +478,7 @@ class FinetuningRun(MultiSeedTraining):
         }
         if self.dev_files:
             facts["selected_by"] = f"{task.metric}, {flags.select_on}, {self.dev_files[0].pattern}"
-        return self.collect_model_files(engine, masters, evaluation, settings, facts, self._unread)
+        return self.collect_model_files(engine, master_weights, evaluation, settings, facts, self._unread)
 
 
 def effective_batch_size(flags: FinetuneFlags, processes: int) -> int:

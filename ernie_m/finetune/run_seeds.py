@@ -111,7 +111,7 @@ def train_seeds(fine_tuning: FinetuningRun, tests: Mapping[str, LanguageFile], s
             if not run_seed(fine_tuning, seed, seed_folder, tests_of_seed, stop):
                 return
             if fine_tuning.dev_files:
-                evaluations[seed] = seed_folder.selected()
+                evaluations[seed] = seed_folder.read_selected()
         if evaluations:
             report_seeds(fine_tuning, evaluations)
 
@@ -153,7 +153,7 @@ def run_seed(
         gc.collect()
     if not tests:
         return True
-    selected = folder.selected()
+    selected = folder.read_selected()
     engine = fine_tuning.make_engine(open_checkpoint(folder.path / BEST))
     return predict(engine, epoch=selected.epoch, step=selected.step)
 

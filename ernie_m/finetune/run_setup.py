@@ -92,7 +92,7 @@ def output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[Ou
     )
     with folder.locked():
         # A checkpoint is of one seed; other seeds may be trained in the same directory.
-        folder.acquire({**fingerprint, "random_seed": list(flags.seeds)})
+        folder.check_or_write_fingerprint({**fingerprint, "random_seed": list(flags.seeds)})
         # ./log/job.log.0, the official path, has the lines of all runs; this copy only those of this run.
         distributed.run_on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
         yield folder
@@ -266,7 +266,7 @@ class MultiSeedTraining(Trainable):
     def collect_model_files(
         self,
         engine: Engine,
-        masters: Mapping[str, Tensor],
+        master_weights: Mapping[str, Tensor],
         evaluation: Evaluation | None,
         settings: Mapping[str, Any],
         facts: Mapping[str, Any],
@@ -295,7 +295,7 @@ class MultiSeedTraining(Trainable):
             facts=facts,
             settings={**settings, "step": engine.steps, "seed": self.seed},
             leave_out=leave_out,
-            masters=masters,
+            master_weights=master_weights,
         )
 
 

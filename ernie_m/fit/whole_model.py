@@ -92,7 +92,7 @@ def finetune_model(
     trainer = _train(folder / "all", flags, opened, rows, stop)
     if trainer is None:
         return None
-    files = trainer.task.files(trainer.engine, trainer.engine.masters(), None)
+    files = trainer.task.collect_files(trainer.engine, trainer.engine.master_weights(), None)
     with atomic_dir(output) as new:
         replace(files, config_json={**files.config_json, **rows.to_settings()}).write(new)
     remove(folder)

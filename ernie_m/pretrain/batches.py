@@ -15,9 +15,9 @@ import numpy as np
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.pretrain.masking import Pair, Text, Vocabulary, make_rng
-from ernie_m.pretrain.objective import names_for_input
-from ernie_m.pretrain.objective_mix import Phase, allocate, mixing_ratios_at
-from ernie_m.pretrain.objectives import use_files
+from ernie_m.pretrain.objective import list_names_for_input
+from ernie_m.pretrain.objective_mix import Phase, allocate, get_mixing_ratios
+from ernie_m.pretrain.objectives import register_files
 from ernie_m.pretrain.packing import HostBatch, pack
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.sampling import Sampler
@@ -81,7 +81,9 @@ class StepReader:
         kinds = {objective.reads for objective in self.objectives.values()}
         if Text in kinds:
             # Language -> its texts for MMLM and BTMLM.
-            self.blocks = {language: text.blocks(text.corpus.mono[language]) for language in text.mono}
+            self.blocks = {
+                language: text.split_into_examples(text.corpus.mono[language]) for language in text.mono
+            }
             self.samplers["mono"] = Sampler(
                 items={language: len(blocks) for language, blocks in self.blocks.items()},
                 amounts=text.mono,  # the tokens of each language
@@ -111,17 +113,17 @@ class StepReader:
     def next(self) -> StepBatches:
         """Make this process's micro-batches of the next step."""
         # Draw the whole step, and divide it among the processes.
-        share = mixing_ratios_at(self.phases, self.step)
+        share = get_mixing_ratios(self.phases, self.step)
         counts = allocate(share, self.batch_size, self.step)
-        examples = self._examples(counts)
-        tokens = [self.objectives[name].tokens(example) for name, example in examples]
-        groups = self._groups(examples)  # the indices of the examples of each
+        examples = self._draw_examples(counts)
+        tokens = [self.objectives[name].count_tokens(example) for name, example in examples]
+        groups = self._group_examples(examples)  # the indices of the examples of each
         tokens_of_groups = [sum(tokens[number] for number in group) for group in groups]
-        indices_by_process = cut_by_tokens(tokens_of_groups, self.micro_batch_tokens, self.world_size)
+        indices_by_process = split_by_tokens(tokens_of_groups, self.micro_batch_tokens, self.world_size)
 
         # Mask only the examples of this process.
         micro_batches = [
-            self._micro_batch(examples, [groups[index] for index in indices])
+            self._make_micro_batch(examples, [groups[index] for index in indices])
             for indices in indices_by_process[self.rank]  # indices into `groups` of one micro-batch
         ]
 
@@ -133,7 +135,7 @@ class StepReader:
         position = {"step": self.step} | {kind: sampler.state() for kind, sampler in self.samplers.items()}
         return StepBatches(micro_batches, share, loss_counts, position)
 
-    def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
+    def _draw_examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
         """Draw the examples of the whole step: objective, and text or pair.
 
         Every process draws all examples, so that the samplers stay in the same position. The index of an
@@ -143,9 +145,9 @@ class StepReader:
             counts: objective -> number of examples in this step.
         """
         examples: list[tuple[str, Text | Pair]] = []
-        for name in names_for_input(Text):
+        for name in list_names_for_input(Text):
             examples += [(name, text) for text in self._draw("mono", counts.get(name, 0))]
-        for name in names_for_input(Pair):
+        for name in list_names_for_input(Pair):
             for pair in self._draw("parallel", counts.get(name, 0)):
                 if self.objectives[name].accepts(pair):
                     examples.append((name, pair))
@@ -155,7 +157,7 @@ class StepReader:
                     examples.append(("tlm", pair))
         return examples
 
-    def _groups(self, examples: Sequence[tuple[str, Text | Pair]]) -> list[list[int]]:
+    def _group_examples(self, examples: Sequence[tuple[str, Text | Pair]]) -> list[list[int]]:
         """Group the indices of examples that must be in the same micro-batch.
 
         A group has `Objective.group` consecutive examples of an objective, which is usually one.
@@ -182,10 +184,10 @@ class StepReader:
                 examples.append(Text(self.blocks[stream][item], self.text.languages.index(stream)))
             else:
                 languages = self.languages_of[stream]
-                examples.append(self.text.pair(languages, self.text.pairs[languages][item], reverse))
+                examples.append(self.text.make_pair(languages, self.text.pairs[languages][item], reverse))
         return examples
 
-    def _micro_batch(
+    def _make_micro_batch(
         self, examples: Sequence[tuple[str, Text | Pair]], groups: Sequence[Sequence[int]]
     ) -> HostBatch:
         """Mask the examples of some groups, and pack them into a micro-batch.
@@ -203,7 +205,7 @@ class StepReader:
         return pack(masked)
 
 
-def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[list[list[int]]]:
+def split_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[list[list[int]]]:
     """Divide a step's sequences into micro-batches with similar numbers of tokens.
 
     Every process gets the same number of micro-batches, unless there are fewer sequences than micro-batches.
@@ -260,7 +262,7 @@ def read_steps(
         phases: the mixing ratios of the objectives in each phase.
         arguments: other keyword arguments of `StepReader`: rank, world_size, position.
     """
-    use_files(config.objectives.path)
+    register_files(config.objectives.path)
     text = TrainingData.from_corpus(Corpus(config.data.corpus), vocabulary, config)
     with translate_user_errors(config.objectives.path):
         yield from StepReader(

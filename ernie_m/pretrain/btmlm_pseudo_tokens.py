@@ -25,7 +25,7 @@ class PseudoTokenGenerator:
     Logits are computed only for the n subwords of the target language: [P, n], never [P, V].
 
     Args:
-        allowed: ids that may be generated in each language, from `allowed_subwords`.
+        allowed: ids that may be generated in each language, from `find_allowed_subwords`.
         temperature: 0: take the argmax; above 0: sample from softmax(logits / temperature), with the uniform
             random numbers of the batch.
     """
@@ -126,11 +126,11 @@ def make_pseudo_token_generator(text: TrainingData) -> PseudoTokenGenerator:
             "pseudo-tokens. Add camlm"
         )
     choices = text.setting.config
-    allowed = allowed_subwords(text.count_subwords(), choices.min_piece_count, text.setting.vocabulary)
+    allowed = find_allowed_subwords(text.count_subwords(), choices.min_piece_count, text.setting.vocabulary)
     return PseudoTokenGenerator(allowed, choices.pseudo_temperature)
 
 
-def allowed_subwords(
+def find_allowed_subwords(
     subword_counts: Iterable[np.ndarray], min_count: int, vocabulary: Vocabulary
 ) -> list[np.ndarray]:
     """Return the ids that may become pseudo-tokens of each language, without special tokens.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from ernie_m.model.preprocessing import TextRules
-from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER, use_files
+from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER, register_files
 from ernie_m.training.training_flags import ComputeFlags
 from ernie_m.utils.args import (
     NonNegativeFloat,
@@ -68,9 +68,9 @@ class ModelConfig:
     language_embedding: Literal["masks", "none", "all"] = "masks"
     """Tokens to which a language embedding is added: [MASK] tokens and placeholders (masks), none, or all."""
 
-    def completed(self, shape: Mapping[str, Any]) -> "ModelConfig":
+    def fill_missing(self, config: Mapping[str, Any]) -> "ModelConfig":
         """Return a copy whose missing values are taken from a model config."""
-        return replace(self, **{key: shape[key] for key in BASE if getattr(self, key) is None})
+        return replace(self, **{key: config[key] for key in BASE if getattr(self, key) is None})
 
 
 @dataclass
@@ -115,7 +115,7 @@ class ObjectiveFiles:
     """Files with custom objectives, each named after its file."""
 
     def __post_init__(self):
-        use_files(self.path)
+        register_files(self.path)
 
 
 @dataclass
@@ -179,10 +179,10 @@ class ObjectiveConfig(ObjectiveFiles):
         unknown = set(self.names) - set(OBJECTIVES)
         if unknown or not self.names:
             raise UserError(f"invalid objectives.active {self.active} (choose from {', '.join(OBJECTIVES)})")
-        if self.active is not None and self.mixing_ratios and set(self.active) != set(self._with_ratio):
+        if self.active is not None and self.mixing_ratios and set(self.active) != set(self._names_with_ratio):
             raise UserError(
                 f"objectives.active has {', '.join(self.active)}, but objectives.mixing_ratios has "
-                f"{', '.join(self._with_ratio)}. Remove objectives.active"
+                f"{', '.join(self._names_with_ratio)}. Remove objectives.active"
             )
         if "btmlm" in self.names and "mmlm" not in self.names:
             key = "mixing_ratios" if self.mixing_ratios else "active"
@@ -196,10 +196,10 @@ class ObjectiveConfig(ObjectiveFiles):
         """Return the names of the trained objectives: `active`, those with a nonzero ratio, or all four."""
         if self.active is not None:
             return self.active
-        return self._with_ratio if self.mixing_ratios else list(OF_THE_PAPER)
+        return self._names_with_ratio if self.mixing_ratios else list(OF_THE_PAPER)
 
     @property
-    def _with_ratio(self) -> list[str]:
+    def _names_with_ratio(self) -> list[str]:
         return [
             name for name in OBJECTIVES if self.mixing_ratios.get(name) or self.later_mixing_ratios.get(name)
         ]
@@ -393,7 +393,7 @@ class PretrainConfig:
         if not self.data.corpus:
             raise UserError("missing data.corpus: the output directory of ernie-m build_corpus")
         if self.init.encoder == RANDOM:
-            self.model = self.model.completed(BASE)
+            self.model = self.model.fill_missing(BASE)
         max_seq_len = self.data.max_seq_len
         # Two position embeddings are reserved. Before an encoder is opened, its maximum length may be
         # unknown.

@@ -9,8 +9,8 @@ import numpy as np
 
 from ernie_m.pretrain.config import DataConfig, PretrainConfig
 from ernie_m.pretrain.masking import ObjectiveContext, Pair, Text, Vocabulary
-from ernie_m.pretrain.objective import Objective, names_for_input
-from ernie_m.pretrain.objective_mix import with_text
+from ernie_m.pretrain.objective import Objective, list_names_for_input
+from ernie_m.pretrain.objective_mix import drop_objectives_without_text
 from ernie_m.pretrain.objectives import OBJECTIVES, get_class
 from ernie_m.reader.corpus import Blocks, Corpus, CorpusPairs, CorpusText, open_corpus_tokenizer
 from ernie_m.reader.tokenization import Tokenizer
@@ -29,14 +29,14 @@ def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
     return Corpus(config.corpus, tokenizer), tokenizer
 
 
-def drop_unsupported(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
+def drop_unsupported_objectives(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     """Return the config without objectives for which the corpus has no text, if `skip_unsupported` is set."""
     if not config.objectives.skip_unsupported:
         return config
-    languages = choose_languages(config.data, corpus)
+    languages = select_languages(config.data, corpus)
     monolingual = any(language in corpus.mono for language in languages)
     parallel = any(set(pair) <= set(languages) for pair in corpus.parallel)
-    objectives = with_text(config.objectives, monolingual, parallel)
+    objectives = drop_objectives_without_text(config.objectives, monolingual, parallel)
     left_out = [name for name in config.objectives.names if name not in objectives.names]
     if left_out:
         trained = ", ".join(objectives.names)
@@ -44,7 +44,7 @@ def drop_unsupported(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     return dataclasses.replace(config, objectives=objectives)
 
 
-def choose_languages(config: DataConfig, corpus: Corpus) -> list[str]:
+def select_languages(config: DataConfig, corpus: Corpus) -> list[str]:
     """Return the languages to train on, in alphabetical order: `data.languages`, or all of the corpus.
 
     Raises:
@@ -89,12 +89,12 @@ class TrainingData:
         """Return the trained objectives by name."""
         return make_objectives(self.setting, self.setting.config.names)
 
-    def blocks(self, text: CorpusText) -> Blocks:
+    def split_into_examples(self, text: CorpusText) -> Blocks:
         """Divide monolingual text into examples for MMLM and BTMLM."""
         longest = self.data.max_seq_len - 2  # without [CLS] and [SEP]
         return Blocks(text, longest, one_line=not self.data.pack_lines)
 
-    def pair(
+    def make_pair(
         self, languages: tuple[str, str], sides: tuple[np.ndarray, np.ndarray], reverse: bool = False
     ) -> Pair:
         """Make an example from a sentence pair.
@@ -119,12 +119,12 @@ class TrainingData:
         Raises:
             UserError: the corpus lacks a language, or has no text for an objective.
         """
-        languages = choose_languages(config.data, corpus)
+        languages = select_languages(config.data, corpus)
         mono = {language: text.num_tokens for language, text in corpus.mono.items() if language in languages}
         pairs = {pair: stream for pair, stream in corpus.parallel.items() if set(pair) <= set(languages)}
         active = set(config.objectives.names)
         for kind, reads, text in (("monolingual", Text, mono), ("parallel", Pair, pairs)):
-            of_kind = active & set(names_for_input(reads))
+            of_kind = active & set(list_names_for_input(reads))
             if of_kind and not text:
                 key = "mixing_ratios" if config.objectives.mixing_ratios else "active"
                 others = active - of_kind

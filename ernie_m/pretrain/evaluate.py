@@ -15,7 +15,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.config import RunConfig
 from ernie_m.pretrain.corpus_selection import TrainingData, make_objectives
-from ernie_m.pretrain.loss import batch_loss, to_device
+from ernie_m.pretrain.loss import compute_batch_loss, to_device
 from ernie_m.pretrain.masking import Pair, Text, make_rng
 from ernie_m.pretrain.objective import Objective, perplexity
 from ernie_m.pretrain.packing import HostBatch, MaskedExample, group_by_tokens, pack
@@ -81,7 +81,7 @@ class Evaluator:
             )
         if run.eval_sequences:
             for pair in self.pairs:
-                log_repeated_texts("-".join(pair), self._sides(pair)[1])
+                log_repeated_texts("-".join(pair), self._read_sides(pair)[1])
 
     def steps(self, last: int, head_steps: int) -> list[int]:
         """Return the steps after which a run is evaluated, in ascending order.
@@ -112,7 +112,7 @@ class Evaluator:
 
             perplexity_without is the perplexity of the same masked tokens without pseudo-tokens.
         """
-        parts = self._parts()
+        parts = self._list_parts()
         engine.model.eval()
         self.stop = stop
         rank = distributed.rank()
@@ -127,8 +127,8 @@ class Evaluator:
                 if first + rank < len(parts):  # the last round may have fewer parts than processes
                     kind, languages = parts[first + rank]
                     name = languages if isinstance(languages, str) else "-".join(languages)
-                    process_scores.append((kind, name, self._result(kind, engine.model, languages)))
-                if stop.anywhere():
+                    process_scores.append((kind, name, self._evaluate_part(kind, engine.model, languages)))
+                if stop.is_set_on_any_process():
                     return None
         scores: dict[str, dict[str, Any]] = {kind: {} for kind, _ in parts}
         for kind, name, result in distributed.gather_items(process_scores):
@@ -140,7 +140,7 @@ class Evaluator:
             scores["candidates"] = counts
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
-    def _parts(self) -> list[tuple[str, Any]]:
+    def _list_parts(self) -> list[tuple[str, Any]]:
         """List the parts of an evaluation: (objective or "retrieval", language or language pair)."""
         kinds = {name: one.evaluated_on or one.reads for name, one in self.objectives.items()}
         on_text = [name for name, kind in kinds.items() if kind is Text]
@@ -148,7 +148,7 @@ class Evaluator:
         parts: list[tuple[str, Any]] = [(name, language) for name in on_text for language in self.mono]
         return parts + [(name, pair) for pair in self.pairs for name in on_pairs]
 
-    def _result(self, kind: str, model: PreTrainingModel, languages: Any) -> Any:
+    def _evaluate_part(self, kind: str, model: PreTrainingModel, languages: Any) -> Any:
         """Evaluate one part; None: no token of the text can be predicted.
 
         Args:
@@ -159,19 +159,19 @@ class Evaluator:
             The scores of an objective by name, or the retrieval accuracy@1 of each layer.
         """
         if kind == "retrieval":
-            sides, keys = self._sides(languages)
-            src_vectors, tgt_vectors = map(PaddleEncoder(model.ernie_m).vectors, sides)  # [L + 1, N, H] each
+            sides, keys = self._read_sides(languages)
+            src_vectors, tgt_vectors = map(PaddleEncoder(model.ernie_m).encode, sides)  # [L + 1, N, H] each
             accuracy = compute_accuracy_by_layer(src_vectors, tgt_vectors, keys)  # [L + 1, 2]
             return accuracy.mean(axis=1).tolist()  # the mean of both directions
         objective = self.objectives[kind]
         examples: list[Any]
         if isinstance(languages, str):
-            examples = self._texts(languages)
+            examples = self._read_texts(languages)
         else:
-            examples = [pair for pair in self._examples(languages) if objective.accepts(pair)]
+            examples = [pair for pair in self._read_pairs(languages) if objective.accepts(pair)]
         return objective.evaluate(examples, model, self)
 
-    def frequency_perplexity(self, texts: Sequence[Text]) -> float:
+    def compute_unigram_perplexity(self, texts: Sequence[Text]) -> float:
         """Compute the perplexity of texts of one language under the unigram model of its training text."""
         ids = np.concatenate([text.ids for text in texts])
         language = self.text.languages[texts[0].language]
@@ -182,7 +182,7 @@ class Evaluator:
         losses = -np.log(counts[ids[ids != unknown]] / counts.sum())
         return perplexity(losses.mean())
 
-    def _sides(self, pair: tuple[str, str]) -> tuple[list[list[np.ndarray]], np.ndarray]:
+    def _read_sides(self, pair: tuple[str, str]) -> tuple[list[list[np.ndarray]], np.ndarray]:
         """Return the sentences of both sides of the held-out pairs, for retrieval.
 
         Returns:
@@ -191,25 +191,27 @@ class Evaluator:
         longest = self.text.data.max_seq_len
         sides = [
             self.tokenizer.build_sentence_inputs(side, longest)
-            for side in zip(*self._first(self.pairs[pair]))
+            for side in zip(*self._take_first(self.pairs[pair]))
         ]
         return sides, np.stack([hash_token_ids(side) for side in sides])
 
-    def _texts(self, language: str) -> list[Text]:
+    def _read_texts(self, language: str) -> list[Text]:
         """Return the held-out monolingual examples of a language, packed as in training."""
         number = self.text.languages.index(language)
-        return [Text(ids, number) for ids in self._first(self.text.blocks(self.mono[language]))]
+        return [
+            Text(ids, number) for ids in self._take_first(self.text.split_into_examples(self.mono[language]))
+        ]
 
-    def _examples(self, pair: tuple[str, str]) -> list[Pair]:
+    def _read_pairs(self, pair: tuple[str, str]) -> list[Pair]:
         """Return the held-out examples of a language pair, with sides swapped in every second one."""
-        pairs = self._first(self.pairs[pair])
-        return [self.text.pair(pair, sides, reverse=index % 2 == 1) for index, sides in enumerate(pairs)]
+        pairs = self._take_first(self.pairs[pair])
+        return [self.text.make_pair(pair, sides, reverse=index % 2 == 1) for index, sides in enumerate(pairs)]
 
-    def _first(self, items: CorpusPairs | Blocks) -> list[Any]:
+    def _take_first(self, items: CorpusPairs | Blocks) -> list[Any]:
         """Return the first `run.eval_sequences` items."""
         return [items[index] for index in range(min(len(items), self.run_config.eval_sequences))]
 
-    def scores(
+    def compute_scores(
         self,
         model: PreTrainingModel,
         objective: Objective,
@@ -227,10 +229,10 @@ class Evaluator:
         # Each example is masked with its own generator.
         mask = mask or objective.mask
         masked = [mask(example, make_rng(_SEED, _STEP, index)) for index, example in enumerate(examples)]
-        for batch in self._batches(masked, objective.group):
+        for batch in self._make_batches(masked, objective.group):
             (device_batch,) = to_device([batch])
             device_batch, _ = self.pseudo_token_generator.fill(model, device_batch)
-            total, sums = batch_loss(model, device_batch)
+            total, sums = compute_batch_loss(model, device_batch)
             loss += float(total)
             correct += float(sums.get(f"{objective.name}.correct", 0.0))
             count += int(sums.get(f"{objective.name}.count", 0))
@@ -238,7 +240,7 @@ class Evaluator:
             return None
         return {"perplexity": perplexity(loss / count), "accuracy": correct / count}
 
-    def _batches(self, masked: Sequence[MaskedExample], group: int) -> Iterator[HostBatch]:
+    def _make_batches(self, masked: Sequence[MaskedExample], group: int) -> Iterator[HostBatch]:
         """Pack masked examples into micro-batches of at most `run.micro_batch_tokens` tokens.
 
         Args:
@@ -257,7 +259,7 @@ class Evaluator:
 SENTENCES = 300  # per language; more sentences hardly change the means and retrieval
 
 
-def language_means(
+def compute_language_means(
     model: ErnieMModel, text: TrainingData, tokenizer: Tokenizer, max_seq_len: int
 ) -> dict[str, np.ndarray]:
     """Compute the mean sentence embedding of each language at every layer, from held-out sentences.
@@ -274,14 +276,14 @@ def language_means(
     encoder = PaddleEncoder(model)
     vectors = {}  # language -> [L + 1, N, H]
     for language in text.languages:
-        sentences = held_out_sentences(text.corpus, language)
+        sentences = read_held_out_sentences(text.corpus, language)
         if sentences:
             vectors[language] = encoder.encode(tokenizer.build_sentence_inputs(sentences, max_seq_len))
     means = LanguageCentering.from_embeddings(vectors)
     return dict(zip(means.languages, means.vectors))
 
 
-def held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:
+def read_held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:
     """Return about `SENTENCES` held-out sentences of a language: ids without special tokens.
 
     The sentences are sides of sentence pairs, equally many from each language pair. For a language without

@@ -82,7 +82,7 @@ def initialize(
         )
     if encoder is not None:
         load_from(model.ernie_m, encoder, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
-        _load_languages(model, encoder)
+        _load_language_embeddings(model, encoder)
         logger.info("encoder: from %s", encoder.path)
         # `Pretraining.files` writes the key "drawn".
         if encoder.settings.get("drawn") == corpus_and_seed:
@@ -211,7 +211,7 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
             raise UserError(f"{mismatch} (other tokens). {advice}")
 
 
-def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
+def _load_language_embeddings(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
     """Load the language embeddings of a checkpoint, if any, by language name.
 
     The embedding of a language that the checkpoint lacks stays zero.

@@ -13,7 +13,7 @@ from ernie_m.model.device import upload
 from ernie_m.model.lm_head import MaskedLMLoss, PreTrainingModel
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.pretrain.objectives import OBJECTIVES, get_class
-from ernie_m.pretrain.packing import HostBatch, MicroBatch, Packed, Stage1
+from ernie_m.pretrain.packing import HostBatch, MicroBatch, PackedTokens, Stage1
 from ernie_m.training.log import Interval
 
 DeviceBatch = MicroBatch[PackedBatch, Tensor]
@@ -35,9 +35,9 @@ def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None 
     """
     for_device: list[Any] = []  # the results, still with arrays
     for batch in batches:
-        changes: dict[str, Any] = {"inputs": _inputs(batch.inputs)}
+        changes: dict[str, Any] = {"inputs": _make_inputs(batch.inputs)}
         if batch.stage1 is not None:
-            changes["stage1"] = Stage1(**vars(batch.stage1) | {"inputs": _inputs(batch.stage1.inputs)})
+            changes["stage1"] = Stage1(**vars(batch.stage1) | {"inputs": _make_inputs(batch.stage1.inputs)})
         if weights is not None:
             word_weights = np.zeros(len(batch.target_ids))
             for objective in batch.rows.keys() - batch.groups.keys():
@@ -50,14 +50,14 @@ def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None 
     return upload(for_device)
 
 
-def _inputs(packed: Packed) -> PackedBatch:
+def _make_inputs(packed: PackedTokens) -> PackedBatch:
     """Make the encoder's input from packed tokens, with NumPy arrays that `upload` copies to the device."""
     has_languages = (packed.language_ids != NO_LANGUAGE).any()
     language_ids = packed.language_ids if has_languages else None
     return PackedBatch.from_packed(packed.input_ids, packed.layout, packed.position_ids, language_ids)
 
 
-def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dict[str, Tensor | int]]:
+def compute_batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dict[str, Tensor | int]]:
     """Compute the loss of a micro-batch, which may mix objectives.
 
     The pseudo-tokens of BTMLM sequences must have been generated (`PseudoTokenGenerator.fill`).

@@ -118,11 +118,11 @@ Example = TypeVar("Example", bound=Text | Pair)
 class Masking(Generic[Example]):
     """Base class of objectives: selects `mask_rate` of the tokens of each side, and replaces them."""
 
-    def __init__(self, setting: ObjectiveContext):
-        self.config = setting.config
-        self.vocabulary = setting.vocabulary
-        self.max_seq_len = setting.max_seq_len
-        self.language_embedding = setting.language_embedding
+    def __init__(self, context: ObjectiveContext):
+        self.config = context.config
+        self.vocabulary = context.vocabulary
+        self.max_seq_len = context.max_seq_len
+        self.language_embedding = context.language_embedding
         self.cls = np.array([self.vocabulary.cls_id])
         self.sep = np.array([self.vocabulary.sep_id])
         self.positions = np.arange(FIRST_POSITION, FIRST_POSITION + self.max_seq_len)
@@ -140,7 +140,7 @@ class Masking(Generic[Example]):
         """Return the indices of tokens that may be predicted, all except [UNK]: int64 [n]."""
         return np.flatnonzero(ids != self.vocabulary.unk_id)
 
-    def choose(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def select_tokens(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Select the tokens to predict, `mask_rate` of the maskable ones: sorted indices, int64 [m].
 
         Every set of m tokens is equally likely.
@@ -150,7 +150,7 @@ class Masking(Generic[Example]):
         drawn = rng.permutation(len(maskable))[:count]  # indices into `maskable`
         return maskable[np.sort(drawn)]
 
-    def choose_in_pair(self: "Masking[Pair]", pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    def select_in_pair(self: "Masking[Pair]", pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """Concatenate both sides of a pair with special tokens, and select the tokens to predict.
 
         Returns:
@@ -161,56 +161,58 @@ class Masking(Generic[Example]):
         ids = np.concatenate([self.cls, source, self.sep, self.sep, target, self.sep])
         side = np.repeat([0, 1], [len(source) + 2, len(target) + 2])  # [CLS] S [SEP] and [SEP] Y [SEP]
         languages = np.array([pair.source.language, pair.target.language])[side]  # [t]
-        chosen_in_source = 1 + self.choose(source, rng)  # S begins in column 1
-        chosen_in_target = len(source) + 3 + self.choose(target, rng)  # Y begins after [CLS] S [SEP] [SEP]
+        chosen_in_source = 1 + self.select_tokens(source, rng)  # S begins in column 1
+        chosen_in_target = (
+            len(source) + 3 + self.select_tokens(target, rng)
+        )  # Y begins after [CLS] S [SEP] [SEP]
         return ids, languages, side, np.concatenate([chosen_in_source, chosen_in_target])
 
-    def replaced_in_text(self: "Masking[Text]", text: Text, rng: np.random.Generator) -> MaskedSequence:
+    def mask_text(self: "Masking[Text]", text: Text, rng: np.random.Generator) -> MaskedSequence:
         """Make the masked sequence [CLS] X [SEP] of a text."""
         (x,) = self.sides(text)
         ids = np.concatenate([self.cls, x, self.sep])
         languages = np.full(len(ids), text.language)
-        chosen = 1 + self.choose(x, rng)  # X begins in column 1
-        return self.replaced(ids, languages, chosen, rng)
+        chosen = 1 + self.select_tokens(x, rng)  # X begins in column 1
+        return self.replace_selected(ids, languages, chosen, rng)
 
-    def replaced(
-        self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, rng: np.random.Generator
+    def replace_selected(
+        self, ids: np.ndarray, languages: np.ndarray, selected: np.ndarray, rng: np.random.Generator
     ) -> MaskedSequence:
         """Make a sequence whose selected tokens are replaced as in BERT.
 
         80 % become [MASK], 10 % a random ordinary token, and 10 % stay unchanged.
 
         Args:
-            ids, languages, chosen: as in `sequence`.
+            ids, languages, selected: as in `make_sequence`.
         """
-        draws = rng.random(len(chosen))
+        draws = rng.random(len(selected))
         ordinary_ids = self.vocabulary.ordinary_ids
-        random_ids = ordinary_ids[rng.integers(len(ordinary_ids), size=len(chosen))]
-        random_or_same = np.where(draws < _MASKED + _RANDOM, random_ids, ids[chosen])
+        random_ids = ordinary_ids[rng.integers(len(ordinary_ids), size=len(selected))]
+        random_or_same = np.where(draws < _MASKED + _RANDOM, random_ids, ids[selected])
         replacements = np.where(draws < _MASKED, self.vocabulary.mask_id, random_or_same)
-        return self.sequence(ids, languages, chosen, replacements)
+        return self.make_sequence(ids, languages, selected, replacements)
 
-    def sequence(
-        self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, replacements: np.ndarray | int
+    def make_sequence(
+        self, ids: np.ndarray, languages: np.ndarray, selected: np.ndarray, replacements: np.ndarray | int
     ) -> MaskedSequence:
         """Make a masked sequence from ids, with the selected tokens as targets.
 
         Args:
             ids: ids before masking, [t].
             languages: language id of each token's side, [t].
-            chosen: indices of the selected tokens, [m].
+            selected: indices of the selected tokens, [m].
             replacements: ids that replace the selected tokens, [m], or one id for all.
         """
         input_ids = ids.copy()
-        input_ids[chosen] = replacements
+        input_ids[selected] = replacements
         # The tokens with a language, for each choice of `language_embedding`.
         has_language = {"all": True, "none": False, "masks": input_ids == self.vocabulary.mask_id}
         return MaskedSequence(
             input_ids=input_ids,
             position_ids=self.positions[: len(ids)],
             language_ids=np.where(has_language[self.language_embedding], languages, NO_LANGUAGE),
-            targets=chosen,
-            target_ids=ids[chosen],
-            target_languages=languages[chosen],
+            targets=selected,
+            target_ids=ids[selected],
+            target_languages=languages[selected],
             context=len(ids),  # all tokens are context, visible to every token; no placeholders
         )

@@ -66,7 +66,7 @@ class Objective(Masking[Example]):
         """
         return True
 
-    def tokens(self, example: Example) -> int:
+    def count_tokens(self, example: Example) -> int:
         """Return the number of tokens of an example's sequences, without BTMLM's first stage."""
         return sum(len(ids) + 2 for ids in self.sides(example))  # [CLS] S [SEP], or [SEP] Y [SEP]
 
@@ -86,7 +86,7 @@ class Objective(Masking[Example]):
         Returns:
             Scores by name; None: nothing can be predicted.
         """
-        return evaluator.scores(model, self, examples)
+        return evaluator.compute_scores(model, self, examples)
 
     # Log lines
 
@@ -117,18 +117,18 @@ class Objective(Masking[Example]):
         Args:
             results: scores of each language or language pair, from `Evaluator.run`.
         """
-        note = cls.perplexity_note(results)
+        note = cls.format_perplexity_note(results)
         mean = geometric_mean(result["perplexity"] for result in results)
         accuracy = 100 * np.mean([result["accuracy"] for result in results])
         return [f"{cls.name}: perplexity {mean:.2f} (geometric mean{note}), accuracy {accuracy:.2f} %"]
 
     @classmethod
-    def perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:
+    def format_perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:
         """Format a note that follows the perplexity in `summary`, such as a baseline; "": none."""
         return ""
 
     @classmethod
-    def plateau(cls, results: Sequence[Mapping[str, Any]], advice: str) -> str | None:
+    def find_plateau(cls, results: Sequence[Mapping[str, Any]], advice: str) -> str | None:
         """Return a warning if an evaluation shows that little was learned; otherwise None.
 
         Args:
@@ -151,7 +151,7 @@ class Objective(Masking[Example]):
         return pack([example._replace(group=n // self.group) for n, example in enumerate(masked)])
 
 
-def names_for_input(kind: type) -> list[str]:
+def list_names_for_input(kind: type) -> list[str]:
     """Return the names of the objectives whose training examples are of a kind, `Text` or `Pair`."""
     return [name for name in OBJECTIVES if get_class(name).reads is kind]
 

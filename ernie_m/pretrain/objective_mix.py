@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.masking import Pair, Text
-from ernie_m.pretrain.objective import names_for_input
+from ernie_m.pretrain.objective import list_names_for_input
 from ernie_m.pretrain.objectives import OBJECTIVES
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
@@ -59,7 +59,7 @@ def make_phases(config: ObjectiveConfig, total_steps: int) -> tuple[Phase, ...]:
     return tuple(phases)
 
 
-def mixing_ratios_at(phases: Sequence[Phase], step: int) -> dict[str, float]:
+def get_mixing_ratios(phases: Sequence[Phase], step: int) -> dict[str, float]:
     """Return the mixing ratios at a step, from 0; after the end of the run, those of the last phase."""
     return next(phase.mixing_ratios for phase in reversed(phases) if step >= phase.steps.start)
 
@@ -69,12 +69,14 @@ def default_mixing_ratios(config: ObjectiveConfig) -> dict[str, float]:
 
     Each half is divided equally among its active objectives, so that ablations are comparable.
     """
-    kinds = [[name for name in names_for_input(kind) if name in config.names] for kind in (Text, Pair)]
+    kinds = [[name for name in list_names_for_input(kind) if name in config.names] for kind in (Text, Pair)]
     used = [names for names in kinds if names]
     return {name: 1.0 / len(used) / len(names) for names in used for name in names}
 
 
-def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> ObjectiveConfig:
+def drop_objectives_without_text(
+    config: ObjectiveConfig, monolingual: bool, parallel: bool
+) -> ObjectiveConfig:
     """Return the config without objectives for which a corpus has no text; other ratios stay proportional.
 
     Without pairs BTMLM is also removed, because only CAMLM trains the generation of pseudo-tokens. If the
@@ -86,9 +88,9 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
     """
     without_text: set[str] = set()
     if not monolingual:
-        without_text |= set(names_for_input(Text))
+        without_text |= set(list_names_for_input(Text))
     if not parallel:
-        without_text |= {*names_for_input(Pair), "btmlm"}
+        without_text |= {*list_names_for_input(Pair), "btmlm"}
     if not without_text:
         return config
     active = [name for name in config.names if name not in without_text]

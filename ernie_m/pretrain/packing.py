@@ -1,7 +1,7 @@
 """Packs masked sequences into micro-batches. Does not import Paddle.
 
 `HostBatch` is a micro-batch of NumPy arrays. `ernie_m.pretrain.loss.to_device` copies it to a `DeviceBatch`,
-with tensors, and with a `PackedBatch`, the encoder's input, instead of each `Packed`.
+with tensors, and with a `PackedBatch`, the encoder's input, instead of each `PackedTokens`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ class MaskedExample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedTokens:
     """S sequences, concatenated to N tokens without padding, as NumPy arrays.
 
     Attributes:
@@ -137,7 +137,7 @@ class MicroBatch(Generic[Inputs, Array]):
     word_weights: Array | None = None
 
 
-HostBatch = MicroBatch[Packed, np.ndarray]
+HostBatch = MicroBatch[PackedTokens, np.ndarray]
 
 
 def pack(examples: Sequence[MaskedExample]) -> HostBatch:
@@ -154,10 +154,10 @@ def pack(examples: Sequence[MaskedExample]) -> HostBatch:
         objectives += [OBJECTIVES.index(example.objective)] * len(example.sequences)
         groups += [example.group] * len(example.sequences)
         sequences += example.sequences
-    packed = _join(sequences)
+    packed = _join_sequences(sequences)
     starts = packed.layout.starts  # [S], the first token of each sequence among the N tokens
-    stage1 = _stage1(stage1_sequences, starts[btmlm_indices]) if stage1_sequences else None
-    targets = _targets(starts, sequences)  # [M]
+    stage1 = _pack_stage1(stage1_sequences, starts[btmlm_indices]) if stage1_sequences else None
+    targets = _index_targets(starts, sequences)  # [M]
     target_counts = [len(sequence.targets) for sequence in sequences]
     numbers = np.repeat(objectives, target_counts)  # [M]
     has_own_loss = np.array([get_class(name).loss is not None for name in OBJECTIVES])
@@ -176,16 +176,16 @@ def pack(examples: Sequence[MaskedExample]) -> HostBatch:
     )
 
 
-def _stage1(
+def _pack_stage1(
     stage1_sequences: Sequence[Stage1Sequence], first_tokens: np.ndarray
-) -> Stage1[Packed, np.ndarray]:
+) -> Stage1[PackedTokens, np.ndarray]:
     """Pack the input of BTMLM's first stage.
 
     Args:
         first_tokens: index of each sequence's first token in the packed input of the second stage.
     """
     sequences = [stage1.sequence for stage1 in stage1_sequences]
-    packed = _join(sequences)
+    packed = _join_sequences(sequences)
     slots = [first_token + stage1.slots for first_token, stage1 in zip(first_tokens, stage1_sequences)]
     slot_counts = [len(stage1.slots) for stage1 in stage1_sequences]
     languages = _concatenate([sequence.target_languages for sequence in sequences])  # [P]
@@ -193,7 +193,7 @@ def _stage1(
     is_context = packed.layout.is_context()  # bool [N']
     return Stage1(
         inputs=packed,
-        placeholders=_targets(packed.layout.starts, sequences)[order],
+        placeholders=_index_targets(packed.layout.starts, sequences)[order],
         slots=_concatenate(slots)[order],
         slot_sentences=np.repeat(np.arange(len(sequences)), slot_counts)[order],
         slot_languages=languages[order].tolist(),
@@ -203,9 +203,9 @@ def _stage1(
     )
 
 
-def _join(sequences: Sequence[MaskedSequence]) -> Packed:
+def _join_sequences(sequences: Sequence[MaskedSequence]) -> PackedTokens:
     """Concatenate the tokens of sequences."""
-    return Packed(
+    return PackedTokens(
         input_ids=_concatenate([sequence.input_ids for sequence in sequences]),
         position_ids=_concatenate([sequence.position_ids for sequence in sequences]),
         language_ids=_concatenate([sequence.language_ids for sequence in sequences]),
@@ -214,7 +214,7 @@ def _join(sequences: Sequence[MaskedSequence]) -> Packed:
     )
 
 
-def _targets(starts: np.ndarray, sequences: Sequence[MaskedSequence]) -> np.ndarray:
+def _index_targets(starts: np.ndarray, sequences: Sequence[MaskedSequence]) -> np.ndarray:
     """Return the targets of all sequences as indices into the packed tokens, int64 [M].
 
     Args:

@@ -20,12 +20,12 @@ from ernie_m.model.preprocessing import ERNIE_M_RULES, READING, PreprocessingCon
 from ernie_m.pretrain.batches import StepBatches, read_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from ernie_m.pretrain.config import BASE, RANDOM, OptimizerConfig, PretrainConfig
-from ernie_m.pretrain.corpus_selection import TrainingData, drop_unsupported, open_corpus
+from ernie_m.pretrain.corpus_selection import TrainingData, drop_unsupported_objectives, open_corpus
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.initial_weights import initialize, open_weights, set_token_frequencies
 from ernie_m.pretrain.loss import (
     DeviceBatch,
-    batch_loss,
+    compute_batch_loss,
     format_record,
     list_sum_names,
     make_record,
@@ -57,7 +57,7 @@ _AFTER_HEAD_WARMUP = (
 )
 
 
-def advice_after_training(config: PretrainConfig) -> str:
+def format_plateau_advice(config: PretrainConfig) -> str:
     """Return what a run with this configuration could change, if MMLM has learned little."""
     is_open = {
         "Train on more tokens (optimizer.tokens), or with a smaller vocabulary": True,
@@ -86,11 +86,11 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         corpus, self.tokenizer = open_corpus(config.data)
         if config.data.verify:
             distributed.run_on_main(lambda: verify_corpus(config.data.corpus))
-        self.config = drop_unsupported(config, corpus)
+        self.config = drop_unsupported_objectives(config, corpus)
         # A resumed run compares the shape, so it is needed before the weights are loaded.
         if None in dataclasses.astuple(self.config.model):
             shape = self.start.config.to_dict() if self.start and self.start.config else BASE
-            self.config = dataclasses.replace(self.config, model=self.config.model.completed(shape))
+            self.config = dataclasses.replace(self.config, model=self.config.model.fill_missing(shape))
 
         # Training data, length of the run, and evaluation.
         self.text = TrainingData.from_corpus(corpus, Vocabulary.from_tokenizer(self.tokenizer), self.config)
@@ -168,7 +168,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         start = self.start
         text_rules = self.config.data.text_rules
         initialize(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
-        self.preprocessing = run_preprocessing(start, self.tokenizer.text_rules)
+        self.preprocessing = make_preprocessing(start, self.tokenizer.text_rules)
         self.trained_length = self.config.data.max_seq_len
         if start is not None:
             length_before = start.settings.get(TRAINED_LENGTH)
@@ -189,20 +189,20 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             position=position,
         )
 
-    def send(self, model: PreTrainingModel, data: StepBatches) -> list[DeviceBatch]:
+    def copy_to_device(self, model: PreTrainingModel, data: StepBatches) -> list[DeviceBatch]:
         """Copy the micro-batches of a step to the device, and freeze the encoder during the head warm-up."""
         if self.plan.head_steps:
             steps_before = data.position["step"] - 1  # the position is after the step
             # The head shares the embedding matrix, which is one of the parameters.
             for parameter in model.ernie_m.parameters():
                 parameter.stop_gradient = steps_before < self.plan.head_steps
-        return send_step(data)
+        return copy_step_to_device(data)
 
     def loss(
         self, model: PreTrainingModel, micro_batch: DeviceBatch
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         with translate_user_errors(self.config.objectives.path):
-            return objectives_loss(model, self.pseudo_token_generator, micro_batch)
+            return compute_objectives_loss(model, self.pseudo_token_generator, micro_batch)
 
     def evaluate(self, engine: Engine[PreTrainingModel], stop: ShutdownHandler) -> Evaluation | None:
         """Evaluate on held-out text, and log the scores; None: the evaluation was stopped."""
@@ -213,11 +213,11 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             logger.info("%s", line)
         advice = None
         if engine.steps == self.plan.steps > 1:  # a run of one step only writes the initial weights
-            advice = advice_after_training(self.config)
+            advice = format_plateau_advice(self.config)
         elif engine.steps == self.plan.head_steps:
             advice = _AFTER_HEAD_WARMUP
         for name in self.config.objectives.names if advice else ():
-            warning = get_class(name).plateau(list(scores.get(name, {}).values()), advice)
+            warning = get_class(name).find_plateau(list(scores.get(name, {}).values()), advice)
             if warning is not None:
                 logger.warning("%s", warning)
         # Pretraining has no epochs, and its last step is its result.
@@ -231,10 +231,10 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             make_record(interval), self.plan.steps, interval.remaining, self.plan.tokens_per_epoch
         )
 
-    def files(
+    def collect_files(
         self,
         engine: Engine[PreTrainingModel],
-        masters: Mapping[str, Tensor],
+        master_weights: Mapping[str, Tensor],
         evaluation: Evaluation | None = None,
     ) -> ModelFiles:
         """Collect the files of the model with its head, for checkpoints and continued pretraining."""
@@ -251,27 +251,29 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             READING: get_stored_preprocessing(preprocessing),
             "drawn": self.corpus_and_seed,
         }
-        return self._model_files(engine, masters, settings)
+        return self._model_files(engine, master_weights, settings)
 
-    def encoder_files(self, engine: Engine[PreTrainingModel], masters: Mapping[str, Tensor]) -> ModelFiles:
+    def collect_encoder_files(
+        self, engine: Engine[PreTrainingModel], master_weights: Mapping[str, Tensor]
+    ) -> ModelFiles:
         """Collect the files of the encoder, for fine-tuning."""
         settings = {
             "architecture": "ErnieMModel",
             READING: get_stored_preprocessing(self.preprocessing.adapt_for_task()),
         }
-        return self._model_files(engine, masters, settings, _NOT_IN_ENCODER)
+        return self._model_files(engine, master_weights, settings, _NOT_IN_ENCODER)
 
     def _model_files(
         self,
         engine: Engine[PreTrainingModel],
-        masters: Mapping[str, Tensor],
+        master_weights: Mapping[str, Tensor],
         settings: Mapping[str, Any],
         leave_out: tuple[str, ...] = (),
     ) -> ModelFiles:
         """Collect the files of the model.
 
         Args:
-            masters: `parameter.name` -> float32 master weight.
+            master_weights: `parameter.name` -> float32 master weight.
             settings: keys of config.json besides the model config.
             leave_out: name prefixes of weights to omit.
         """
@@ -294,11 +296,11 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             settings=settings,
             facts=facts,
             leave_out=leave_out,
-            masters=masters,
+            master_weights=master_weights,
         )
 
 
-def run_preprocessing(encoder: Checkpoint | None, text_rules: str) -> PreprocessingConfig:
+def make_preprocessing(encoder: Checkpoint | None, text_rules: str) -> PreprocessingConfig:
     """Return the preprocessing settings of a new run: the initial encoder's, with the corpus's text rules.
 
     Args:
@@ -312,7 +314,7 @@ def run_preprocessing(encoder: Checkpoint | None, text_rules: str) -> Preprocess
     return PreprocessingConfig.for_xlm_r().adapt_for_task(text_rules=text_rules)
 
 
-def send_step(data: StepBatches) -> list[DeviceBatch]:
+def copy_step_to_device(data: StepBatches) -> list[DeviceBatch]:
     """Copy the micro-batches of a step to the device, with loss weights. Call this under autocast."""
     # An objective's loss is the mean over its masked tokens in the whole step, so each has the objective's
     # mixing ratio divided by their number. An objective without masked tokens adds nothing.
@@ -320,7 +322,7 @@ def send_step(data: StepBatches) -> list[DeviceBatch]:
     return to_device(data.micro_batches, weights)
 
 
-def objectives_loss(
+def compute_objectives_loss(
     model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator, batch: DeviceBatch
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
     """Generate the pseudo-tokens of a micro-batch, and compute its loss.
@@ -331,7 +333,7 @@ def objectives_loss(
     """
     sums: dict[str, Tensor | float] = {"tokens": batch.inputs.tokens}
     batch, counts = pseudo_token_generator.fill(model, batch)
-    total, sums_of_objectives = batch_loss(model, batch)
+    total, sums_of_objectives = compute_batch_loss(model, batch)
     return total, sums | counts | sums_of_objectives
 
 

@@ -9,10 +9,10 @@ import yaml
 
 from ernie_m.model.kernel_selection import select_kernels
 from ernie_m.pretrain.config import RANDOM, SAME, PretrainConfig
-from ernie_m.pretrain.evaluate import language_means
+from ernie_m.pretrain.evaluate import compute_language_means
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import FolderRules, OutputDir, step_folders, write_checkpoint
+from ernie_m.training.checkpoint import FolderRules, OutputDir, list_checkpoints, write_checkpoint
 from ernie_m.training.log import CURVES, METRICS
 from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.training.trainer import LoopConfig, Trainer
@@ -93,7 +93,7 @@ def check_checkpoints(folder: OutputDir) -> None:
             replace the model.
     """
     models = [name for name in (FULL, ENCODER) if (folder.path / name).exists()]
-    if models and not step_folders(folder.steps_folder) and not folder.overwrite:
+    if models and not list_checkpoints(folder.steps_folder) and not folder.overwrite:
         raise UserError(
             f"{folder.path} contains {' and '.join(models)}, which would be overwritten, but no checkpoint "
             f"to resume from. Restore {CHECKPOINTS}, {_WAYS_OUT}"
@@ -138,16 +138,18 @@ def finish(task: Pretraining, trainer: Trainer, folder: OutputDir) -> None:
         logger.info("already finished: %d steps, models exported", task.total_steps)
         return
     stall_watch = StallWatchdog(trainer.loop_config.stall_ends_seconds)
-    with stall_watch, stall_watch.during("the export of the finished model"):
+    with stall_watch, stall_watch.watch("the export of the finished model"):
         engine = trainer.engine
-        masters = engine.masters()  # float32 weights of parameters trained in lower precision
+        master_weights = engine.master_weights()  # float32 weights of parameters trained in lower precision
         full = None
         encoder = None
         if distributed.is_main():  # the other processes only take part in `write_checkpoint`
             max_seq_len = task.config.data.max_seq_len
-            means = language_means(engine.model.ernie_m, task.text, task.tokenizer, max_seq_len)
-            full = dataclasses.replace(task.files(engine, masters), language_means=means)
-            encoder = dataclasses.replace(task.encoder_files(engine, masters), language_means=means)
+            means = compute_language_means(engine.model.ernie_m, task.text, task.tokenizer, max_seq_len)
+            full = dataclasses.replace(task.collect_files(engine, master_weights), language_means=means)
+            encoder = dataclasses.replace(
+                task.collect_encoder_files(engine, master_weights), language_means=means
+            )
         write_checkpoint(full_path, full)
         write_checkpoint(encoder_path, encoder)
     logger.info(

@@ -13,8 +13,8 @@ from ernie_m.utils.logging import logger
 
 _CHECKED_PAIRS = 200  # number of pairs per language pair that `check_pairs` samples
 _MANY_SHORT_PAIRS = 0.2  # a higher fraction causes a warning
-# `mean_tokens` measures the tokens of a step on this many sequences of each phase. It assumes a run long
-# enough for each phase to have that many.
+# `measure_mean_tokens` measures the tokens of a step on this many sequences of each phase. It assumes a run
+# long enough for each phase to have that many.
 _PROBE_SEQUENCES = 8192
 _ASSUMED_STEPS = 1 << 30
 
@@ -55,7 +55,7 @@ def plan_run(config: PretrainConfig, text: TrainingData) -> RunPlan:
     check_pairs(text)
     exact_steps = optimizer.steps / config.run.compute_ratio
     if optimizer.tokens:
-        tokens_of_step = mean_tokens(text, optimizer.batch_size, micro_batch_tokens, config.run.seed)
+        tokens_of_step = measure_mean_tokens(text, optimizer.batch_size, micro_batch_tokens, config.run.seed)
         exact_steps = optimizer.tokens / config.run.compute_ratio / tokens_of_step
     steps = max(1, round(exact_steps))
     head_steps = config.init.lm_head_warmup_steps
@@ -107,7 +107,7 @@ def check_pairs(text: TrainingData) -> None:
     for languages, stream in text.pairs.items():
         count = min(_CHECKED_PAIRS, len(stream))
         for index in rng.choice(len(stream), count, replace=False):
-            pairs.append(text.pair(languages, stream[index]))
+            pairs.append(text.make_pair(languages, stream[index]))
     for name, objective in text.objectives.items():
         if objective.reads is not Pair:
             continue
@@ -137,7 +137,7 @@ def tokens_per_epoch(text: TrainingData) -> int:
     return (Text in kinds) * sum(text.mono.values()) + (Pair in kinds) * in_pairs
 
 
-def mean_tokens(text: TrainingData, batch_size: int, micro_batch_tokens: int, seed: int) -> float:
+def measure_mean_tokens(text: TrainingData, batch_size: int, micro_batch_tokens: int, seed: int) -> float:
     """Measure the mean number of tokens per step, on sample steps of each phase, weighted by phase length."""
     steps_to_read = max(1, _PROBE_SEQUENCES // batch_size)  # steps of each phase
     phases = make_phases(text.setting.config, _ASSUMED_STEPS + steps_to_read)

@@ -20,7 +20,7 @@ from ernie_m.pretrain.masking import ObjectiveContext, Pair, Text, Vocabulary, m
 from ernie_m.pretrain.objective import Objective
 from ernie_m.pretrain.objectives import OBJECTIVES, get_class
 from ernie_m.pretrain.objectives.camlm import Camlm
-from ernie_m.pretrain.packing import Packed
+from ernie_m.pretrain.packing import PackedTokens
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, say
 
@@ -29,7 +29,7 @@ _SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 
 
 @dataclass
-class ShowFlags:
+class ShowMasksFlags:
     """The masks to show."""
 
     sentence: str = option(positional=True)
@@ -61,17 +61,17 @@ class ShowFlags:
 
 def main() -> None:
     """Print the attention masks for the sentences of the command line."""
-    say(*draw_masks(sys.argv[1:]), "Rows attend to columns: 1 = may attend.", sep="\n\n")
+    say(*format_masks(sys.argv[1:]), "Rows attend to columns: 1 = may attend.", sep="\n\n")
 
 
-def draw_masks(arguments: Sequence[str]) -> list[str]:
+def format_masks(arguments: Sequence[str]) -> list[str]:
     """Format the attention masks for the sentences of a command line; for BTMLM, one per stage.
 
     Raises:
         UserError: a flag is invalid, a file cannot be read, a sentence is empty, or the objective does not
             accept the sentences.
     """
-    flags = parse_options(ShowFlags, arguments, __name__)
+    flags = parse_options(ShowMasksFlags, arguments, __name__)
     sentences = [text for text in (flags.sentence, flags.translation) if text is not None]
     tokenizer = WordTokenizer(sentences)
     texts = [Text(np.array(tokenizer.encode(text), np.int64), side) for side, text in enumerate(sentences)]
@@ -100,23 +100,23 @@ def draw_masks(arguments: Sequence[str]) -> list[str]:
         # [MASK] of the context at the same position.
         order = np.lexsort([np.isin(order, batch.targets), batch.inputs.position_ids])
     if batch.stage1 is None:
-        return [_as_text(objective.name, setting, batch.inputs, order, predicted)]
+        return [_format_packed(objective.name, setting, batch.inputs, order, predicted)]
     # BTMLM: without a model, pseudo-tokens are called h1, h2, ...
     stage1 = batch.stage1
     produced = {index: f"h{number}" for number, index in enumerate(stage1.placeholders, start=1)}
     filled = dict(zip(stage1.slots, produced.values()))
     return [
-        _as_text(
+        _format_packed(
             f"{objective.name}, stage 1", setting, stage1.inputs, np.arange(stage1.inputs.tokens), produced
         ),
-        _as_text(f"{objective.name}, stage 2", setting, batch.inputs, order, predicted, filled),
+        _format_packed(f"{objective.name}, stage 2", setting, batch.inputs, order, predicted, filled),
     ]
 
 
-def _as_text(
+def _format_packed(
     title: str,
     setting: ObjectiveContext,
-    packed: Packed,
+    packed: PackedTokens,
     order: np.ndarray,
     predicted: Mapping[int, str],
     filled: Mapping[int, str] = MappingProxyType({}),

@@ -173,13 +173,13 @@ class SavedRun(NamedTuple):
     values: dict[str, Any]
 
 
-def step_folders(folder: Path) -> list[tuple[int, Path]]:
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """List the checkpoints `step_N` in a folder as (N, path), in ascending order of N."""
     matches = [(_STEP.fullmatch(path.name), path) for path in folder.glob("step_*")]
     return sorted((int(match[1]), path) for match, path in matches if match and path.is_dir())
 
 
-def newest_step(folder: Path) -> SavedRun | None:
+def read_last_checkpoint(folder: Path) -> SavedRun | None:
     """Read the last complete checkpoint in a folder. Call this on every process.
 
     Corrupt checkpoints are skipped with a warning, and renamed to `step_N.corrupt`.
@@ -193,7 +193,7 @@ def newest_step(folder: Path) -> SavedRun | None:
     """
     newest = None
     corrupt: list[Path] = []
-    for _, path in reversed(step_folders(folder)):
+    for _, path in reversed(list_checkpoints(folder)):
         try:
             newest = SavedRun(path, *read_state(path))
             break
@@ -225,14 +225,14 @@ def newest_step(folder: Path) -> SavedRun | None:
     return newest
 
 
-def keep_last(folder: Path, count: int, always: Path | None = None) -> None:
+def remove_old_checkpoints(folder: Path, count: int, always: Path | None = None) -> None:
     """Remove old checkpoints from a folder.
 
     Args:
         count: number of checkpoints to keep, at least 1.
         always: path of a checkpoint to keep in addition.
     """
-    for _, path in step_folders(folder)[:-count]:
+    for _, path in list_checkpoints(folder)[:-count]:
         if always is None or path.resolve() != always.resolve():
             # Rename first, because a partly removed folder must not look like a checkpoint.
             removed = make_temporary_path(path, "gone")
@@ -320,7 +320,7 @@ class OutputDir:
             distributed.run_on_main(translate_write_errors(self.path)(take))
             yield self
 
-    def acquire(self, fingerprint: Mapping[str, Any]) -> None:
+    def check_or_write_fingerprint(self, fingerprint: Mapping[str, Any]) -> None:
         """Write the fingerprint of a fine-tuning run to run.json, or compare it with that of an existing run.
 
         Args:
@@ -333,7 +333,9 @@ class OutputDir:
 
         def compare_or_write() -> None:
             path = self.path / RUN
-            if not self._named(TRAINED):  # run.json may be of a command that stopped before its first step
+            if not self._find_files(
+                TRAINED
+            ):  # run.json may be of a command that stopped before its first step
                 path.unlink(missing_ok=True)
             elif not path.is_file():
                 raise UserError(f"{self.path}: contains checkpoints but no {RUN}; {self.rules.ways_out}")
@@ -352,7 +354,7 @@ class OutputDir:
 
         @translate_write_errors(self.path)
         def remove_contents() -> None:
-            contents = self._named(self.rules.contents)
+            contents = self._find_files(self.rules.contents)
             for source in self.sources:
                 if any(Path(source).resolve().is_relative_to(path.resolve()) for path in contents):
                     raise UserError(
@@ -369,7 +371,7 @@ class OutputDir:
             distributed.run_on_main(remove_contents)
             self.overwrite = False
 
-    def _named(self, patterns: Iterable[str]) -> list[Path]:
+    def _find_files(self, patterns: Iterable[str]) -> list[Path]:
         """Return the files whose whole names match one of the patterns, in the order of the patterns."""
         contents = sorted(self.path.glob("*"))
         return [path for pattern in patterns for path in contents if re.fullmatch(pattern, path.name)]
@@ -388,7 +390,7 @@ class OutputDir:
             UserError: all checkpoints are corrupt, the checkpoint is of another run, or best/ does not
                 contain the best step of the run.
         """
-        saved = None if self.overwrite else newest_step(self.steps_folder)
+        saved = None if self.overwrite else read_last_checkpoint(self.steps_folder)
         if saved is None:
             if self.resume_from is None:
                 return None
@@ -396,10 +398,10 @@ class OutputDir:
         elif self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
             logger.info("ignoring %s: resuming from %s", self.resume_from, saved.folder)
         check_fingerprint(saved.folder, saved.values["identity"], fingerprint, self.rules.ways_out)
-        self._take_best(saved)
+        self._copy_best(saved)
         return saved
 
-    def _take_best(self, saved: SavedRun) -> None:
+    def _copy_best(self, saved: SavedRun) -> None:
         """Copy best/ of the checkpoint's run into this directory.
 
         If best/ is later than the last evaluation in the training state, the run was killed just after
@@ -443,7 +445,7 @@ class OutputDir:
         write_checkpoint(folder, files, arrays, values)
         if distributed.is_main():
             # `resume_from` may be one of the oldest. Keep it, so that the same command can be run again.
-            keep_last(self.steps_folder, self.keep_checkpoints, always=self.resume_from)
+            remove_old_checkpoints(self.steps_folder, self.keep_checkpoints, always=self.resume_from)
         return folder
 
     def save_best(self, files: ModelFiles | None) -> None:
@@ -468,7 +470,7 @@ class OutputDir:
         """Return whether the run is finished: whether selected.json exists."""
         return (self.path / SELECTED).is_file()
 
-    def selected(self) -> Evaluation:
+    def read_selected(self) -> Evaluation:
         """Read the evaluation of the best step from selected.json, and check that best/ contains this step.
 
         Raises:

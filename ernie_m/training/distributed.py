@@ -99,11 +99,11 @@ def translate_connection_errors() -> Iterator[None]:
 def barrier() -> None:
     """Wait until every process has called this function."""
     if world_size() > 1:
-        all_sum([0.0])  # unlike dist.barrier(), it needs no device id with NCCL
+        all_reduce_sum([0.0])  # unlike dist.barrier(), it needs no device id with NCCL
 
 
 @translate_connection_errors()
-def all_sum(values: Sequence[float]) -> list[float]:
+def all_reduce_sum(values: Sequence[float]) -> list[float]:
     """Sum `values` over all processes (all-reduce), element by element, in float64."""
     if world_size() == 1 or not values:
         return [float(value) for value in values]
@@ -128,7 +128,7 @@ def gather_items(items: Iterable[T]) -> list[T]:
 
 
 @translate_connection_errors()
-def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
+def all_gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
     """All-gather the rows and an integer of each process, in order of rank, without pickling.
 
     Args:
@@ -286,7 +286,7 @@ def assign_owners(parameters: Iterable[Tensor]) -> dict[str, int]:
 
 
 @translate_connection_errors()
-def send_gradients(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> None:
+def reduce_gradients(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> None:
     """Sum the gradient of each parameter over the processes on its owner (reduce).
 
     Every process must pass the same parameters in the same order, all with a gradient. On other processes the
@@ -297,7 +297,7 @@ def send_gradients(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> N
 
 
 @translate_connection_errors()
-def send_weights(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> None:
+def broadcast_weights(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> None:
     """Broadcast each parameter from its owner to the other processes."""
     for parameter in parameters:
         dist.broadcast(parameter, src=owners[parameter.name])

@@ -51,7 +51,7 @@ class Step:
     """The result of an optimizer step."""
 
     loss: float  # of the whole batch, over all processes
-    sums: dict[str, float]  # named values of `loss_of`, summed over micro-batches and processes
+    sums: dict[str, float]  # named values of `compute_loss`, summed over micro-batches and processes
     grad_norm: float  # global gradient norm before clipping
     lr: float
     skipped: bool  # loss or gradient was not finite; the weights are unchanged
@@ -72,7 +72,7 @@ class Engine(Generic[Model]):
         sharding_stage: 0, or 1 to shard the optimizer state across processes (ZeRO).
         max_bad_steps: number of consecutive steps with a non-finite loss or gradient after which training
             stops.
-        sums: names of the values to sum that `loss_of` may return.
+        sums: names of the values to sum that `compute_loss` may return.
 
     Attributes:
         steps: number of optimizer steps so far, including skipped ones.
@@ -109,24 +109,24 @@ class Engine(Generic[Model]):
         self._owners = distributed.assign_owners(self.parameters.values())  # for stage 1
         distributed.broadcast_(model.state_dict().values())
 
-    def masters(self) -> dict[str, Tensor]:
+    def master_weights(self) -> dict[str, Tensor]:
         """Return the float32 master weights of level O2 by `parameter.name`. Call this on every process.
 
         With sharding, process 0 gets all master weights, on the CPU, and other processes only their own.
         """
-        masters = dict(self.optimizer.state_dict().get("master_weights", {}))
+        master_weights = dict(self.optimizer.state_dict().get("master_weights", {}))
         if not self.is_sharded:
-            return masters
+            return master_weights
         for parameter in self.parameters.values():
             if parameter.dtype not in HALF:
                 continue
-            master = masters.get(parameter.name)
+            master = master_weights.get(parameter.name)
             if master is None:  # another process owns the parameter and sends the master
                 master = paddle.empty(parameter.shape, "float32")
             distributed.broadcast_([master], source=self._owners[parameter.name])
             if distributed.is_main():
-                masters[parameter.name] = master.cpu()
-        return masters
+                master_weights[parameter.name] = master.cpu()
+        return master_weights
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Return the context manager of forward passes, in training and evaluation."""
@@ -135,7 +135,7 @@ class Engine(Generic[Model]):
     def step(
         self,
         micro_batches: Iterable[Any],
-        loss_of: LossOf[Model],
+        compute_loss: LossOf[Model],
         stop: object = None,
         divisible: bool = True,
     ) -> Step | None:
@@ -143,8 +143,8 @@ class Engine(Generic[Model]):
 
         Args:
             micro_batches: the micro-batches of this process; may be empty.
-            loss_of: model and micro-batch -> the scalar loss, divided by the count over ALL processes and
-                micro-batches of the step; and the values to sum by name. On a CPU several workers call it
+            compute_loss: model and micro-batch -> the scalar loss, divided by the count over ALL processes
+                and micro-batches of the step; and the values to sum by name. On a CPU several workers call it
                 concurrently, each with a replica of the model.
             stop: true after a shutdown request; None: no requests.
             divisible: whether to check `stop` before each micro-batch, not only after the last.
@@ -165,12 +165,12 @@ class Engine(Generic[Model]):
         # micro-batch starts after a request to stop.
         wanted = takewhile(lambda _: not (stop and divisible), enumerate(micro_batches))
         with cache_rounded_weights():
-            for values in self.replicas.map_gradients(partial(self._backward, loss_of), wanted):
+            for values in self.replicas.map_gradients(partial(self._backward, compute_loss), wanted):
                 for name, value in values.items():
                     totals.add(name, value)
                 self._widen_gradients()
         if stop and distributed.world_size() == 1:  # several processes agree by the sum below
-            self._drop_gradients()
+            self._clear_gradients()
             return None
 
         # Gradients and totals of all processes. This is the only read from the device.
@@ -181,7 +181,7 @@ class Engine(Generic[Model]):
         totals.add(ASKED_TO_STOP, float(bool(stop)))
         sums, processes_with_gradient = totals.read(has_gradient)
         if sums.pop(ASKED_TO_STOP) > 0:
-            self._drop_gradients()
+            self._clear_gradients()
             return None
 
         # A parameter without a gradient on any process got zeros. AdamW would apply weight decay to it.
@@ -196,7 +196,7 @@ class Engine(Generic[Model]):
         finite = math.isfinite(norm) and (self.scaler.is_enable() or math.isfinite(loss))
         lr = float(self.optimizer.get_lr())
         self._update(norm, finite)
-        self._drop_gradients()
+        self._clear_gradients()
         self.optimizer.lr_scheduler.step()
         self.steps += 1
         self._count_bad_step(finite, loss, norm)
@@ -208,13 +208,13 @@ class Engine(Generic[Model]):
             self.precision.decorate(self.model, self.optimizer, self._is_own)
             self._is_decorated = True
 
-    def _drop_gradients(self) -> None:
+    def _clear_gradients(self) -> None:
         """Set all gradients to None."""
         for parameter in self.parameters.values():
             parameter.grad = None  # clear_grad() would leave zeros
 
     def _backward(
-        self, loss_of: LossOf[Model], model: Model, numbered: tuple[int, Any]
+        self, compute_loss: LossOf[Model], model: Model, numbered: tuple[int, Any]
     ) -> dict[str, Tensor | float]:
         """Run the forward and backward pass of a micro-batch, and return the values to sum.
 
@@ -224,7 +224,7 @@ class Engine(Generic[Model]):
         number, micro_batch = numbered
         with DropoutStream((self.seed, self.steps, distributed.rank(), number)):
             with self.autocast():
-                loss, values = loss_of(model, micro_batch)
+                loss, values = compute_loss(model, micro_batch)
             self.scaler.scale(loss).backward()
         return {LOSS: loss.detach(), **values}
 
@@ -252,7 +252,7 @@ class Engine(Generic[Model]):
                 dtype = paddle.float32 if parameter.dtype in HALF else parameter.dtype
                 parameter.grad_ = paddle.zeros(parameter.shape, dtype)  # `grad` would copy it
         if self.is_sharded:
-            distributed.send_gradients(trained, self._owners)
+            distributed.reduce_gradients(trained, self._owners)
         else:
             distributed.sum_gradients(trained)
 
@@ -261,7 +261,7 @@ class Engine(Generic[Model]):
         """Return this process's part of the squared global gradient norm, float64 []."""
         # In stage 0 every process has the whole norm, so only one adds it.
         adds_norm = self.is_sharded or distributed.is_main()
-        parameters = self._own_with_gradient() if adds_norm else []
+        parameters = self._list_own_with_gradient() if adds_norm else []
         tables = self.optimizer.tables  # of which only some rows may have gradients
         squares = [
             tables[parameter.name].gradient.squared_norm()
@@ -271,11 +271,11 @@ class Engine(Generic[Model]):
         ]
         return paddle.add_n([paddle.zeros([], "float64"), *squares])
 
-    def _own_with_gradient(self) -> list[Tensor]:
+    def _list_own_with_gradient(self) -> list[Tensor]:
         """Return the parameters that have a gradient and that this process updates."""
-        return [parameter for parameter in self._with_gradient() if self._is_own(parameter)]
+        return [parameter for parameter in self._list_with_gradient() if self._is_own(parameter)]
 
-    def _with_gradient(self) -> list[Tensor]:
+    def _list_with_gradient(self) -> list[Tensor]:
         """Return the parameters that have a gradient; after the exchange the same on all processes."""
         return [parameter for parameter in self.parameters.values() if parameter.grad is not None]
 
@@ -295,7 +295,7 @@ class Engine(Generic[Model]):
         """
         if not finite and not self.scaler.is_enable():
             return
-        trained = self._with_gradient()
+        trained = self._list_with_gradient()
         if not finite:
             # The scaler checks the gradients of this process; another process may have an overflow.
             for parameter in trained:
@@ -311,11 +311,11 @@ class Engine(Generic[Model]):
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.is_sharded:
-            distributed.send_weights(trained, self._owners)
+            distributed.broadcast_weights(trained, self._owners)
 
     def _clip(self, factor: float) -> None:
         """Multiply all gradients by a factor."""
-        for parameter in self._own_with_gradient():
+        for parameter in self._list_own_with_gradient():
             # `EmbeddingGradient` of an embedding matrix only touches rows with a gradient.
             table = self.optimizer.tables.get(parameter.name)
             gradient = distributed.get_gradient(parameter) if table is None else table.gradient

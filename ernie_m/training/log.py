@@ -113,12 +113,12 @@ class Meter:
         return interval
 
 
-class Records:
+class MetricsFile:
     """The file metrics.jsonl of a run, for the main process only.
 
     Args:
         path: path of the file, which may not exist yet.
-        curves: TensorBoard writer from `curve_writer`, if any.
+        curves: TensorBoard writer from `make_curve_writer`, if any.
     """
 
     def __init__(self, path: Path, curves: Any = None):
@@ -144,7 +144,7 @@ class Records:
         if self.path.is_file():
             sync_file(self.path)
 
-    def cut_back(self, step: int, evaluated_step: int) -> int:
+    def truncate_after(self, step: int, evaluated_step: int) -> int:
         """Remove the entries that a resumed run will write again, and corrupt lines.
 
         The last line may have been truncated by a kill. Any other corrupt line causes a warning.
@@ -157,7 +157,7 @@ class Records:
             The number of removed lines.
         """
         text = self.path.read_bytes() if self.path.is_file() else b""
-        records = [_record_in(line) for line in text.split(b"\n") if line.strip()]
+        records = [_parse_record(line) for line in text.split(b"\n") if line.strip()]
         remaining = []
         for number, record in enumerate(records, 1):
             if record is None and number < len(records):
@@ -170,14 +170,14 @@ class Records:
         return len(records) - len(remaining)
 
 
-def curve_writer(folder: Path, step: int) -> Any:
+def make_curve_writer(folder: Path, step: int) -> Any:
     """Make a TensorBoard writer for a run that resumes after `step`; it invalidates later points."""
     from tensorboardX import SummaryWriter  # imported here, because it is optional
 
     return SummaryWriter(str(folder), purge_step=step + 1, flush_secs=10)
 
 
-def _record_in(line: bytes) -> dict[str, Any] | None:
+def _parse_record(line: bytes) -> dict[str, Any] | None:
     """Parse a line of metrics.jsonl; None: the line is corrupt."""
     record = parse_json(line)
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None

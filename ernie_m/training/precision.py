@@ -72,12 +72,12 @@ class Precision:
         dtype = str(paddle.get_default_dtype())
         self.cpu_bf16 = is_bf16_on_cpu(amp)
         if amp != NONE and not is_on_gpu() and not self.cpu_bf16:
-            missing = "a GPU" if amp == "fp16" else _missing_for_bf16()
+            missing = "a GPU" if amp == "fp16" else _find_missing_bf16_requirement()
             logger.warning("amp %s requires %s; using float32", amp, missing)
         self.amp = amp if is_on_gpu() else NONE
         self.level = level
         _check_gpu(self.amp)
-        description = in_words(dtype, self.cpu_bf16) if self.amp == NONE else f"{amp} {level}"
+        description = describe_precision(dtype, self.cpu_bf16) if self.amp == NONE else f"{amp} {level}"
         logger.info("%s", format_device_summary(description, distributed.world_size()))
         if not is_on_gpu() and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
             _recommend_bfloat16(option)
@@ -105,12 +105,12 @@ class Precision:
                 model, optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True, master_grad=True
             )
             # Frozen parameters also get a master, because they may be trained later.
-            masters = {
+            master_weights = {
                 parameter.name: paddle.to_tensor(loaded[name])
                 for name, parameter in model.named_parameters()
                 if parameter.dtype in HALF and is_own(parameter)
             }
-            optimizer.set_state_dict({**optimizer.state_dict(), "master_weights": masters})
+            optimizer.set_state_dict({**optimizer.state_dict(), "master_weights": master_weights})
 
     def loss_scale(self) -> float:
         """Return the current loss scale; 1 unless amp is fp16."""
@@ -132,10 +132,10 @@ def autocast(amp: str, level: Level = "O1") -> contextlib.AbstractContextManager
 
 def is_bf16_on_cpu(amp: str) -> bool:
     """Return whether `amp` makes models compute in bfloat16 on this CPU."""
-    return amp == "bf16" and not is_on_gpu() and _missing_for_bf16() is None
+    return amp == "bf16" and not is_on_gpu() and _find_missing_bf16_requirement() is None
 
 
-def in_words(dtype: str, cpu_bf16: bool) -> str:
+def describe_precision(dtype: str, cpu_bf16: bool) -> str:
     """Describe the precision of a model without `paddle.amp`, for the log.
 
     Args:
@@ -166,7 +166,7 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
         return functools.partial(autocast, amp)
     if amp != "bf16":
         raise UserError(f"amp {amp} requires a GPU (on a CPU: bf16 or none)")
-    missing = _missing_for_bf16()
+    missing = _find_missing_bf16_requirement()
     if missing is not None:
         raise UserError(f"amp bf16 requires {missing}. Remove amp")
     use_bfloat16(model)
@@ -183,7 +183,7 @@ def _check_gpu(amp: str) -> None:
         raise UserError("amp bf16 requires a GPU of compute capability 8.0 (A100 or newer). Use fp16 or none")
 
 
-def _missing_for_bf16() -> str | None:
+def _find_missing_bf16_requirement() -> str | None:
     """Return what is missing for bfloat16 products on this CPU, for an error message; None: nothing."""
     if paddle.get_default_dtype() != "float32":
         return "weights in float32"

@@ -49,10 +49,10 @@ class prefetch(Generic[T]):
         context = multiprocessing.get_context(START)
         receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(
-            target=_work, args=(sender, make_iterator), name="reader", daemon=True
+            target=_run_reader, args=(sender, make_iterator), name="reader", daemon=True
         )
         # The parent decides when the worker ends: it may need a few more items before it saves and exits.
-        with block_signals_in_children((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), _no_main_module():
+        with block_signals_in_children((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), _hide_main_module():
             self._process.start()
         sender.close()  # the worker has the only sender: if it dies, the receiver gets an EOFError
         self._items: queue.Queue[_Message] = queue.Queue(ahead)
@@ -60,7 +60,7 @@ class prefetch(Generic[T]):
         thread.start()
         # At exit, this runs before multiprocessing sends SIGTERM to its daemons and joins them: the worker
         # ignores SIGTERM, so that would never return.
-        self._finalizer = Finalize(self, _end_worker, (self._process, thread, self._items), exitpriority=10)
+        self._finalizer = Finalize(self, _kill_reader, (self._process, thread, self._items), exitpriority=10)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -90,12 +90,12 @@ class prefetch(Generic[T]):
             if ending is None:
                 return item
             if isinstance(ending, EOFError):
-                ending = self._death()
+                ending = self._make_death_error()
             self.close()
             raise ending
         raise StopIteration
 
-    def _death(self) -> UserError:
+    def _make_death_error(self) -> UserError:
         """Return the error for a reader process that died. Call this before `close`, which kills it."""
         self._process.join(timeout=10)  # seconds
         exit_code = self._process.exitcode
@@ -117,7 +117,7 @@ class prefetch(Generic[T]):
 
 
 @contextlib.contextmanager
-def _no_main_module() -> Iterator[None]:
+def _hide_main_module() -> Iterator[None]:
     """Prevent processes that are spawned within a `with` block from importing the main module."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -127,7 +127,7 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
+def _run_reader(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
     """Main function of the reader process: send all items, and finally the exception that ends iteration."""
     ending: Exception = StopIteration()
     with contextlib.suppress(BrokenPipeError):  # the parent has ended
@@ -156,7 +156,7 @@ def _receive(receiver: Connection, items: queue.Queue) -> None:
     receiver.close()
 
 
-def _end_worker(process: multiprocessing.Process, thread: threading.Thread, items: queue.Queue) -> None:
+def _kill_reader(process: multiprocessing.Process, thread: threading.Thread, items: queue.Queue) -> None:
     """Kill the reader process, and wait until the process and the receiving thread have ended."""
     process.kill()  # SIGTERM is blocked
     process.join()

@@ -83,12 +83,12 @@ class ShutdownHandler:
     def __bool__(self) -> bool:
         return self.received is not None
 
-    def anywhere(self) -> bool:
+    def is_set_on_any_process(self) -> bool:
         """Return whether any process has received a shutdown request. Call this on every process."""
         # A command enters `ShutdownHandler` before it imports Paddle.
         from ernie_m.training import distributed
 
-        (requests,) = distributed.all_sum([float(bool(self))])  # number of processes with a request
+        (requests,) = distributed.all_reduce_sum([float(bool(self))])  # number of processes with a request
         return requests > 0
 
     def _handle_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -111,17 +111,17 @@ class ShutdownHandler:
             if number == signal.SIGINT:
                 interrupts += 1
             if requests == 1:
-                _acknowledge(number)
+                _log_receipt(number)
             if interrupts == 2:
                 os._exit(130)
 
 
-def _acknowledge(number: int) -> None:
+def _log_receipt(signum: int) -> None:
     """Log the receipt of a signal, and how to exit immediately."""
-    if number == signal.SIGINT:
+    if signum == signal.SIGINT:
         line = "Ctrl-C received: saving the state before exit; press Ctrl-C again to exit immediately"
     else:
-        name = signal.Signals(number).name
+        name = signal.Signals(signum).name
         line = f"{name} received: saving the state before exit; press Ctrl-C twice to exit immediately"
     if logger.handlers:
         logger.warning("%s", line)
@@ -145,20 +145,20 @@ class StallWatchdog:
         self._end = threading.Event()
 
     def __enter__(self) -> "StallWatchdog":
-        threading.Thread(target=self._look, name="stall-watch", daemon=True).start()
+        threading.Thread(target=self._watch_operation, name="stall-watch", daemon=True).start()
         return self
 
     def __exit__(self, *_) -> None:
         self._end.set()
 
     @contextmanager
-    def during(self, name: str) -> Iterator[None]:
+    def watch(self, name: str) -> Iterator[None]:
         """Watch the operation within a `with` block; `name` is its name in the log."""
         self._work = (name, time.monotonic())
         yield
         self._work = ("", math.inf)
 
-    def _look(self) -> None:
+    def _watch_operation(self) -> None:
         """Main function of the watchdog thread: check the duration of the operation repeatedly."""
         while not self._end.wait(min(self.seconds / 4, 5.0)):
             name, began = self._work

@@ -19,7 +19,16 @@ from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import BEST, OutputDir
 from ernie_m.training.engine import Engine, Model, Step
-from ernie_m.training.log import CURVES, HELD_OUT, METRICS, Evaluation, Interval, Meter, Records, curve_writer
+from ernie_m.training.log import (
+    CURVES,
+    HELD_OUT,
+    METRICS,
+    Evaluation,
+    Interval,
+    Meter,
+    MetricsFile,
+    make_curve_writer,
+)
 from ernie_m.training.prefetch import prefetch
 from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.utils.errors import UserError
@@ -80,7 +89,7 @@ class Trainable(Protocol[Model, Data]):
             position: `StepData.position` of the last step; None: start at the beginning.
         """
 
-    def send(self, model: Model, data: Data) -> Sequence[Any]:
+    def copy_to_device(self, model: Model, data: Data) -> Sequence[Any]:
         """Copy the micro-batches of a step to the device in one transfer. Called under autocast."""
 
     def loss(self, model: Model, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -99,13 +108,13 @@ class Trainable(Protocol[Model, Data]):
     def log_line(self, interval: Interval) -> str:
         """Format the log line of a log interval."""
 
-    def files(
-        self, engine: Engine[Model], masters: Mapping[str, Tensor], evaluation: Evaluation | None
+    def collect_files(
+        self, engine: Engine[Model], master_weights: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
         """Collect the model files of a checkpoint: weights, config, tokenizer, model card.
 
         Args:
-            masters: `parameter.name` -> float32 master weight, from `Engine.masters`.
+            master_weights: `parameter.name` -> float32 master weight, from `Engine.master_weights`.
             evaluation: the evaluation of the current step, if any.
         """
 
@@ -143,7 +152,7 @@ class Trainer(Generic[Model, Data]):
         best: evaluation of the best step so far; None: none.
         meter: sums of the current log interval.
         records: metrics.jsonl, on the main process; None if the task does not write the file.
-        curves: TensorBoard writer from `curve_writer`, if any.
+        curves: TensorBoard writer from `make_curve_writer`, if any.
 
     Raises:
         UserError: the run cannot be resumed or started.
@@ -171,16 +180,16 @@ class Trainer(Generic[Model, Data]):
         keeps_records = task.record is not None and distributed.is_main()
         self.first_step = self.engine.steps
         self.curves = (
-            curve_writer(folder.path / CURVES, self.first_step)
+            make_curve_writer(folder.path / CURVES, self.first_step)
             if keeps_records and loop_config.tensorboard
             else None
         )
-        self.records = Records(folder.path / METRICS, self.curves) if keeps_records else None
+        self.records = MetricsFile(folder.path / METRICS, self.curves) if keeps_records else None
         # `engine.steps` and `evaluated_step` in the newest checkpoint.
         self._saved_at = (self.engine.steps, self.evaluated_step)
         self._evaluation: Evaluation | None = None  # last evaluation in this process
         if self.records is not None:  # drop those of steps that this process repeats
-            dropped = self.records.cut_back(self.first_step, self.evaluated_step)
+            dropped = self.records.truncate_after(self.first_step, self.evaluated_step)
             if dropped and self.first_step == 0:
                 line = "%s: no checkpoint: starting at step 0 and dropping the %d records of %s"
                 logger.warning(line, folder.path, dropped, self.records.path.name)
@@ -215,14 +224,14 @@ class Trainer(Generic[Model, Data]):
                     # The last evaluation may fail in custom code, which must not lose the training.
                     if engine.steps >= last_step:
                         self._save()
-                    with stalls.during(f"the evaluation after step {engine.steps}"):
+                    with stalls.watch(f"the evaluation after step {engine.steps}"):
                         stopped = not self._evaluate(stop)
 
                 # Each step tells all processes whether one of them received a request to stop. No step
                 # follows the last one, so check here: the work after training may take long.
                 if not stopped and engine.steps >= last_step:
-                    with stalls.during("the last step"):
-                        stopped = stop.anywhere()
+                    with stalls.watch("the last step"):
+                        stopped = stop.is_set_on_any_process()
                 ends_now = stopped or engine.steps >= last_step
 
                 # Save after the evaluation as well, so that the checkpoint contains its result.
@@ -234,11 +243,11 @@ class Trainer(Generic[Model, Data]):
                 # Read. The reader process runs ahead, so this rarely waits. If a step may be abandoned
                 # midway, a request to stop ends the wait without data. Otherwise the step must start, because
                 # the other processes wait in it for this one.
-                with stalls.during(f"reading for step {engine.steps + 1}"):
+                with stalls.watch(f"reading for step {engine.steps + 1}"):
                     data = batches.next_unless(stop if task.divisible else None)
 
                 # Forward and backward passes, the sum over processes, and the update.
-                with stalls.during(f"step {engine.steps + 1}"):
+                with stalls.watch(f"step {engine.steps + 1}"):
                     step = self._step(data, stop)
 
                 # An abandoned step does not count: the resumed run repeats it.
@@ -310,7 +319,7 @@ class Trainer(Generic[Model, Data]):
             "tokens": self.meter.tokens,
         }
         values = {"identity": self.task.fingerprint, "seed": self.seed, "engine": counters, "trainer": state}
-        with self.stalls.during(f"the checkpoint of step {steps}"):
+        with self.stalls.watch(f"the checkpoint of step {steps}"):
             folder = self.folder.save_step(steps, self._files(), arrays, values)
         if self._saved_at[0] != steps:  # not again after the evaluation
             logger.info("saved %s", folder)
@@ -321,13 +330,13 @@ class Trainer(Generic[Model, Data]):
 
     def _files(self) -> ModelFiles | None:
         """Collect the files of the model; None on other than the main process. Call this on every process."""
-        masters = self.engine.masters()
+        master_weights = self.engine.master_weights()
         if not distributed.is_main():
             return None
         evaluation = self._evaluation
         if evaluation is not None and evaluation.step != self.engine.steps:
             evaluation = None  # of an earlier step
-        return self.task.files(self.engine, masters, evaluation)
+        return self.task.collect_files(self.engine, master_weights, evaluation)
 
     def _step(self, data: Data | None, stop: ShutdownHandler) -> Step | None:
         """Copy the data of a step to the device, and perform the step.
@@ -341,11 +350,11 @@ class Trainer(Generic[Model, Data]):
         micro_batches: Sequence[Any] = ()
         if data is not None:
             with self.engine.autocast():  # attention uses other arrays in half precision
-                micro_batches = self.task.send(self.engine.model, data)
+                micro_batches = self.task.copy_to_device(self.engine.model, data)
         # Also without data: the other processes wait for this one in the sum by which all agree on stopping.
         return self.engine.step(
             micro_batches,
-            loss_of=self.task.loss,
+            compute_loss=self.task.loss,
             stop=stop,
             divisible=self.task.divisible,
         )

@@ -106,7 +106,7 @@ def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[list], N
 
     from ernie_m.model.checkpoint.load import load_from
     from ernie_m.model.lm_head import PreTrainingModel
-    from ernie_m.pretrain.loss import batch_loss, to_device
+    from ernie_m.pretrain.loss import compute_batch_loss, to_device
 
     checkpoint = open_checkpoint(given["weights"])
     model = PreTrainingModel(checkpoint.config, ["en"])
@@ -115,7 +115,7 @@ def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[list], N
     def loss_of(model: PreTrainingModel, texts: list) -> paddle.Tensor:
         batch = mask(given, texts)
         (on_device,) = to_device([batch])
-        total, _ = batch_loss(model, on_device)
+        total, _ = compute_batch_loss(model, on_device)
         return total / len(batch.targets)
 
     return our_step(model, loss_of, amp)

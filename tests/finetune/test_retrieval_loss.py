@@ -162,7 +162,7 @@ def test_the_engine_sums_what_the_processes_compute(monkeypatch):
         monkeypatch.setattr(retrieval, "compute_sentence_embeddings", lambda *_: parameter)
         monkeypatch.setattr(retrieval.distributed, "world_size", lambda: 1 + len(of_others))
         others = [(paddle.to_tensor(array), 2) for array in of_others]
-        monkeypatch.setattr(retrieval.distributed, "gather_rows", lambda *part: [part, *others])
+        monkeypatch.setattr(retrieval.distributed, "all_gather_rows", lambda *part: [part, *others])
         batch = retrieval.PairBatch([None], paddle.arange(len(own)), negative, len(own) // 2)
         loss, _ = retrieval.Retrieval.loss(task, None, batch)
         loss.backward()

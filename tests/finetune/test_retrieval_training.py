@@ -82,7 +82,7 @@ def test_training_embeddings_equal_evaluation_embeddings(corpus, monkeypatch, po
     model.eval()
     step = next(make_steps(corpus)())
     task = SimpleNamespace(flags=RetrievalFlags(pairs="pairs", pooling=pooling))
-    (batch,) = Retrieval.send(task, model, step)
+    (batch,) = Retrieval.copy_to_device(task, model, step)
     assert len(batch.groups) > 1
     groups = [compute_sentence_embeddings(model, group, 2).numpy() for group in batch.groups]
     expected = PaddleEncoder(model, pooling, 2).encode(step.sentences)

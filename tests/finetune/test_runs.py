@@ -86,7 +86,7 @@ def test_resume_after_ctrl_c_while_evaluating_the_second_seed(classify, monkeypa
 
 def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, monkeypatch):
     """All processes stop if one of them gets a signal, or they would wait for each other."""
-    monkeypatch.setattr(ShutdownHandler, "anywhere", lambda self: True)
+    monkeypatch.setattr(ShutdownHandler, "is_set_on_any_process", lambda self: True)
     assert classify(**FAST) is None
     log = read_log(tmp_path)
     assert "interrupted at step 3/6" in log and "[dev evaluation]" not in log

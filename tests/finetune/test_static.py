@@ -16,7 +16,8 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens, compute_mean_embeddings, compute_row_means
+from ernie_m.vectors.static_embeddings import compute_row_means
+from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens, compute_mean_embeddings
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, save_model, stored
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences
@@ -64,11 +65,11 @@ def by_hand(rows):
 
 def test_static_embedding_is_the_subword_mean_in_any_batch():
     rows = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
-    batch = FlatTokens.of(SENTENCES)
+    batch = FlatTokens.from_sentences(SENTENCES)
     embeddings = compute_row_means(rows, batch.ids, batch.lengths)
     np.testing.assert_allclose(embeddings, by_hand(rows), rtol=0, atol=1e-6)
     for sentence, embedding in zip(SENTENCES, embeddings):
-        alone = FlatTokens.of([sentence])
+        alone = FlatTokens.from_sentences([sentence])
         assert compute_row_means(rows, alone.ids, alone.lengths)[0].tobytes() == embedding.tobytes()
 
 
@@ -80,7 +81,7 @@ def test_mean_gradient(chosen, monkeypatch):
     paddle.set_default_dtype("float32")
     assert [name for name, _ in model.named_parameters()] == [WORDS]
     weight = model.embeddings.word_embeddings.weight
-    embeddings = mean_embeddings(model, device.upload(FlatTokens.of(SENTENCES)))
+    embeddings = compute_mean_embeddings(model, device.upload(FlatTokens.from_sentences(SENTENCES)))
     np.testing.assert_allclose(embeddings.numpy(), by_hand(weight.numpy()), rtol=0, atol=1e-12)
     factors = np.random.default_rng(1).normal(size=(4, 8))
     (embeddings * paddle.to_tensor(factors)).sum().backward()

@@ -24,7 +24,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
-from ernie_m.pretrain.build_corpus.source_files import TextSource
+from ernie_m.pretrain.build_corpus.source_files import CorpusSource
 from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.reader.files.conll import read_tagged_words
@@ -246,7 +246,7 @@ def read_json_requests(path: Path) -> None:
 
 def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
     """Read a source of texts in units of 512 bytes, at most 2,000 of them."""
-    source = TextSource((str(path),), languages)
+    source = CorpusSource((str(path),), languages)
     options = TextOptions(documents=documents)
     for unit in itertools.islice(read_units(source, 512, options), 2000):
         read_lines(unit, source, languages, options)

@@ -28,7 +28,7 @@ from ernie_m.pretrain.loss import list_sum_names
 from ernie_m.pretrain.masking import Pair, Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER, get_class
 from ernie_m.pretrain.packing import MicroBatch
-from ernie_m.pretrain.pretraining import objectives_loss, send_step
+from ernie_m.pretrain.pretraining import compute_objectives_loss, copy_step_to_device
 from ernie_m.reader.batching import ExampleBatch
 from ernie_m.reader.mrc_reader import WindowConfig
 from ernie_m.reader.task_reader import IGNORED
@@ -201,7 +201,7 @@ def pseudo_tokens() -> PseudoTokenGenerator:
 def make_objectives_loss():
     """The loss of a micro-batch of pre-training, for `Engine.step`."""
     generator = pseudo_tokens()
-    return lambda model, batch: objectives_loss(model, generator, batch)
+    return lambda model, batch: compute_objectives_loss(model, generator, batch)
 
 
 def train(engine: Engine, objective: str, last: int) -> list[float]:
@@ -246,7 +246,7 @@ def send_micro_batches(engine: Engine, objective: str) -> list[MicroBatch]:
     own_batches = batches[distributed.rank() :: distributed.world_size()]
     with engine.autocast():  # in half precision a batch holds other arrays, for FlashMask
         step = StepBatches(own_batches, share={objective: 1.0}, counts={objective: count}, position={})
-        return send_step(step)
+        return copy_step_to_device(step)
 
 
 def padded_ids(rows: int, seed: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.packing import MicroBatch
-from ernie_m.pretrain.pretraining import objectives_loss
+from ernie_m.pretrain.pretraining import compute_objectives_loss
 from ernie_m.training import distributed
 from ernie_m.training.precision import Precision
 from tests.gpu import toys
@@ -47,7 +47,7 @@ def overflow_on_process_1(stage: int) -> list[bool]:
 
 def _scaled_loss(model: PreTrainingModel, batch: MicroBatch, factor: float) -> tuple[Tensor, dict]:
     """The loss of a micro-batch of MMLM times a factor."""
-    total, sums = objectives_loss(model, PseudoTokenGenerator([]), batch)
+    total, sums = compute_objectives_loss(model, PseudoTokenGenerator([]), batch)
     return total * factor, sums
 
 

@@ -311,7 +311,7 @@ def test_reject_config_with_another_width(exported):
     loaded = load(exported / "encode")
     wider = dataclasses.replace(loaded.config, hidden_size=2 * loaded.config.hidden_size)
     encoder = GraphEncoder(loaded.engine("embedding"), wider, "mean_without_special", toys.LAYERS)
-    assert "config.json: hidden_size" in error_of(encoder.vectors, [[0, 5, 2]])
+    assert "config.json: hidden_size" in error_of(encoder.encode, [[0, 5, 2]])
 
 
 def test_engines_that_are_not_there(models, model_folder):

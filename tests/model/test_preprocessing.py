@@ -522,7 +522,7 @@ def test_prompts():
     assert [PreprocessingConfig().get_prompt(kind) for kind in KINDS] == ["", "", ""]
     for kind in KINDS:
         assert [default.get_prompt(kind, name) for name in ("query", "")] == ["query: ", ""]
-        assert "query, passage" in error_of(e5.prompt, kind, "document")
+        assert "query, passage" in error_of(e5.get_prompt, kind, "document")
 
 
 def test_further_training_keeps_how_texts_are_read():

@@ -23,7 +23,7 @@ def float64(float64, monkeypatch):
 
 
 def plain_cross_entropy(x, table, bias, labels, weights):
-    """`lm_head.cross_entropy` in plain Paddle."""
+    """`lm_head.compute_cross_entropy` in plain Paddle."""
     scores = paddle.matmul(x, table.weight, transpose_y=True) + bias
     losses = F.cross_entropy(scores, labels, reduction="none").flatten()
     return lm_head.MaskedLMLoss((losses * weights).sum(), losses, scores.argmax(-1) == labels)

@@ -84,7 +84,7 @@ def our_results(our_model, batch):
     pooled = our_model.ernie_m.pooler(paddle.gather(output.sequence, inputs.first_tokens))
     F.cross_entropy(our_model.classifier(pooled), paddle.to_tensor(labels)).backward()
     gradients = {name: p.grad.numpy() for name, p in our_model.named_parameters()}
-    states = [inputs.padded(layer).numpy() for layer in output.hidden_states]
+    states = [inputs.to_padded(layer).numpy() for layer in output.hidden_states]
     return states, pooled.numpy(), gradients, [weights.numpy() for weights in output.attentions]
 
 

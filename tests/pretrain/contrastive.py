@@ -26,7 +26,7 @@ class Contrastive(Objective):
             tokens = np.concatenate([self.cls, ids, self.sep])
             languages = np.full(len(tokens), text.language)
             target = np.array([0])  # the column of [CLS]
-            sequences.append(self.sequence(tokens, languages, target, tokens[:1]))
+            sequences.append(self.make_sequence(tokens, languages, target, tokens[:1]))
         return MaskedExample(self.name, sequences)
 
     @staticmethod

@@ -17,9 +17,9 @@ from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.corpus_selection import TrainingData, open_corpus
 from ernie_m.pretrain.masking import Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective_mix import make_phases
-from ernie_m.pretrain.pretraining import Pretraining, objectives_loss, send_step
+from ernie_m.pretrain.pretraining import Pretraining, compute_objectives_loss, copy_step_to_device
 from ernie_m.pretrain.run import train
-from ernie_m.pretrain.show_masks import draw_masks
+from ernie_m.pretrain.show_masks import format_masks
 from ernie_m.training.stop_requests import ShutdownHandler
 from tests.helpers.gradients import take_gradients
 from tests.launching import error_of
@@ -55,7 +55,7 @@ def main() -> None:
         "of_kinds": records(straight),
         "words": masked_words(config(corpus, **OF_KINDS)),
         "records": records(output),
-        "masks": draw_masks(
+        "masks": format_masks(
             ["a b c", "d e", "--objective", "contrastive", "--objectives.path", "contrastive.py"]
         ),
         "refused": error_of(Pretraining, too_small),
@@ -93,8 +93,8 @@ def train_one_step(settings: PretrainConfig, processes: int) -> list[float]:
     loss = 0.0
     for rank in range(processes):
         step = make_reader(settings, text, make_phases(settings.objectives, 10), rank, processes).next()
-        for batch in send_step(step):
-            of_batch, _ = objectives_loss(model, PseudoTokenGenerator([]), batch)
+        for batch in copy_step_to_device(step):
+            of_batch, _ = compute_objectives_loss(model, PseudoTokenGenerator([]), batch)
             of_batch.backward()
             loss += float(of_batch)
     paddle.set_default_dtype("float32")

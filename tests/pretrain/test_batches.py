@@ -6,12 +6,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ernie_m.pretrain.batches import StepBatches, cut_by_tokens
+from ernie_m.pretrain.batches import StepBatches, split_by_tokens
 from ernie_m.pretrain.btmlm_pseudo_tokens import make_pseudo_token_generator
 from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.corpus_selection import TrainingData, drop_unsupported
+from ernie_m.pretrain.corpus_selection import TrainingData, drop_unsupported_objectives
 from ernie_m.pretrain.masking import Vocabulary
-from ernie_m.pretrain.objective_mix import allocate, log_phases, make_phases, mixing_ratios_at
+from ernie_m.pretrain.objective_mix import allocate, get_mixing_ratios, log_phases, make_phases
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.pretrain.run_length import plan_run, tokens_per_epoch
@@ -132,7 +132,7 @@ def test_micro_batches_have_equal_size(processes, budget):
     """A step of 2048 sequences, with lengths spread as in real text: 30 tokens is the median."""
     rng = np.random.default_rng(1)
     tokens = np.clip(rng.lognormal(3.4, 0.6, 2048).astype(int), 5, 256).tolist()
-    divided = cut_by_tokens(tokens, budget, processes)
+    divided = split_by_tokens(tokens, budget, processes)
     # All processes have equally many micro-batches, of about equally many tokens, and no more than needed.
     assert len(divided) == processes
     assert len({len(of_process) for of_process in divided}) == 1
@@ -146,10 +146,13 @@ def test_micro_batches_have_equal_size(processes, budget):
 
 def test_fewer_sequences_than_processes():
     """Arguments: tokens of each sequence, budget, processes. The result: [process][micro-batch][sequence]."""
-    assert cut_by_tokens([5, 9], 16, 3) == [[[1]], [[0]], []]
-    assert cut_by_tokens([16, 16, 16], 16, 2) == [[[0], [2]], [[1]]]
-    assert cut_by_tokens([], 16, 2) == [[], []]
-    assert [len(of_process) for of_process in cut_by_tokens([4] * 10, 10, 2)] == [3, 3]  # not 2, nor 3 and 2
+    assert split_by_tokens([5, 9], 16, 3) == [[[1]], [[0]], []]
+    assert split_by_tokens([16, 16, 16], 16, 2) == [[[0], [2]], [[1]]]
+    assert split_by_tokens([], 16, 2) == [[], []]
+    assert [len(of_process) for of_process in split_by_tokens([4] * 10, 10, 2)] == [
+        3,
+        3,
+    ]  # not 2, nor 3 and 2
 
 
 @pytest.mark.parametrize(
@@ -201,7 +204,7 @@ def test_make_phases():
                 ratios = {"mmlm": 0.3, "camlm": 0.7}
             if step < round(0.34 * total):
                 ratios = {"mmlm": 0.3, "tlm": 0.7}
-            assert mixing_ratios_at(phases, step) == ratios
+            assert get_mixing_ratios(phases, step) == ratios
 
 
 def test_log_phases_with_equal_ratios_once(caplog):
@@ -287,9 +290,9 @@ def test_a_batch_too_small_for_an_objective(source):
 def test_languages_decide_the_objectives(source):
     """The corpus has pairs of English, but none of English with itself."""
     config = source.config(objectives__skip_unsupported=True, data__languages=["en"])
-    assert drop_unsupported(config, source.corpus).objectives.names == ["mmlm"]
+    assert drop_unsupported_objectives(config, source.corpus).objectives.names == ["mmlm"]
     config = source.config(objectives__skip_unsupported=True, data__languages=["en", "xx"])
-    assert "data.languages: unknown xx " in error_of(drop_unsupported, config, source.corpus)
+    assert "data.languages: unknown xx " in error_of(drop_unsupported_objectives, config, source.corpus)
 
 
 def test_warn_about_btmlm_without_camlm(source, caplog):

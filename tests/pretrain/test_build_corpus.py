@@ -20,7 +20,7 @@ import pytest
 from ernie_m.pretrain.build_corpus import build, encode_units
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
 from ernie_m.pretrain.build_corpus.build_args import BuildOptions
-from ernie_m.pretrain.build_corpus.report import pair_report, summary
+from ernie_m.pretrain.build_corpus.report import format_pair_report, summary
 from ernie_m.pretrain.build_corpus.text_units import read_lines
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.pretrain.packing import group_by_tokens
@@ -90,7 +90,7 @@ run(command.main)
 """
 
 
-@pytest.mark.parametrize(("stage", "whom"), [("encode_unit", "command"), ("decide", "worker")])
+@pytest.mark.parametrize(("stage", "whom"), [("encode_unit", "command"), ("assign_splits", "worker")])
 def test_killed_and_run_again(tmp_path, piece_model, inputs, reference, stage, whom):
     words = command(tmp_path / "corpus", piece_model, inputs, workers=2, **OPTIONS)
     # This returns when all workers have ended, as they write to the same pipe.
@@ -333,7 +333,7 @@ def test_sides_that_do_not_belong_together(tmp_path, piece_model, second, warnin
     lines = [f"{english}\t{german}" for english, german in zip(ENGLISH, second)]
     make_corpus(tmp_path / "corpus", piece_model, parallel={"en-de": write_lines(tmp_path / "x.tsv", lines)})
     corpus = Corpus(tmp_path / "corpus")
-    report = pair_report(corpus, Tokenizer.from_folder(corpus.path))
+    report = format_pair_report(corpus, Tokenizer.from_folder(corpus.path))
     assert [line[:14] for line in report[:3]] == [f"0 of {len(lines)} pairs"] * 3  # too long
     examples = report[3:9]  # three pairs
     assert f"de-en 1 de: {second[0]}".startswith(examples[0])  # a long line is truncated

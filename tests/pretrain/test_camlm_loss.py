@@ -139,4 +139,4 @@ def test_losses_equal_the_oracle(model, monkeypatch, camlm_context, device):
             assert abs(loss - expected[position]) < 1e-9
             compared += 1
     assert compared == len(losses)
-    assert batch.inputs.tokens == sum(maker.tokens(pair) for pair in examples)
+    assert batch.inputs.tokens == sum(maker.count_tokens(pair) for pair in examples)

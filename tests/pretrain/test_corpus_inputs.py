@@ -8,8 +8,8 @@ from itertools import accumulate, chain
 import pytest
 
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
-from ernie_m.pretrain.build_corpus.source_files import gather_notation, resolve
-from ernie_m.pretrain.build_corpus.text_units import Lines, read_lines, read_units
+from ernie_m.pretrain.build_corpus.source_files import merge_source_options, resolve
+from ernie_m.pretrain.build_corpus.text_units import UnitLines, read_lines, read_units
 from ernie_m.reader.files import plain_text
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
@@ -28,7 +28,7 @@ def all_units(path, unit_bytes=1000, **options):
     return list(read_units(stream.sources[0], unit_bytes, TextOptions(**options)))
 
 
-def read_only_stream(mono=None, parallel=None, unit_bytes=1000, **options) -> Lines:
+def read_only_stream(mono=None, parallel=None, unit_bytes=1000, **options) -> UnitLines:
     """All lines of the only stream. The options are those of `TextOptions`."""
     (stream,) = resolve(mono or {}, parallel or {})
     options = TextOptions(**options)
@@ -38,18 +38,18 @@ def read_only_stream(mono=None, parallel=None, unit_bytes=1000, **options) -> Li
         assert sum(unit.bytes_read for unit in units) == source.size
         parts += [read_lines(unit, source, stream.languages, options) for unit in units]
     rows, documents, empty, not_wanted = zip(*parts)
-    return Lines(list(chain(*rows)), list(chain(*documents)), sum(empty), sum(not_wanted))
+    return UnitLines(list(chain(*rows)), list(chain(*documents)), sum(empty), sum(not_wanted))
 
 
 def test_repeated_flags_become_one_mapping():
     words = "--mono en<=a.txt,b.txt.gz --output o --mono=de<=c --mono en<=d --parallel en-de<=x.en,x.de"
     mono, parallel = '{"en": ["a.txt", "b.txt.gz", "d"], "de": ["c"]}', '{"en-de": ["x.en,x.de"]}'
-    assert gather_notation(words.split()) == ["--output", "o", "--mono", mono, "--parallel", parallel]
+    assert merge_source_options(words.split()) == ["--output", "o", "--mono", mono, "--parallel", parallel]
     # A mapping stays as it is.
-    assert gather_notation(["--mono", '{"en": "a"}']) == ["--mono", '{"en": "a"}']
+    assert merge_source_options(["--mono", '{"en": "a"}']) == ["--mono", '{"en": "a"}']
     for wrong in ("en=a.txt", "<=a.txt", "en<="):
         with pytest.raises(UserError, match=f"'{wrong}'.*language<=path"):
-            gather_notation(["--mono", wrong])
+            merge_source_options(["--mono", wrong])
 
 
 def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
@@ -202,7 +202,7 @@ def test_lines_are_lines(tmp_path, data, documents, lines, lengths, empty):
     """`lengths`: the lines of each document; `empty`: the blank lines that are counted as left out."""
     (tmp_path / "text").write_bytes(data)
     text = read_only_stream({"en": str(tmp_path / "text")}, documents=documents)
-    assert text == Lines(list(zip(lines)), lengths, empty)
+    assert text == UnitLines(list(zip(lines)), lengths, empty)
 
 
 @pytest.mark.parametrize("end", ARCHIVES)
@@ -287,7 +287,7 @@ def test_scores(tmp_path):
     parallel = {"en-de": write_lines(tmp_path / "x.tsv", rows)}
     text = read_only_stream(parallel=parallel, columns="3,2", filter="1>=1.04")
     # Named columns are taken as they are.
-    assert text == Lines([("good", "gut"), ("new", "neu")], [1, 1], not_wanted_count=2)
+    assert text == UnitLines([("good", "gut"), ("new", "neu")], [1, 1], not_wanted_count=2)
 
 
 def test_quotation_marks_between_tabs(tmp_path):

@@ -11,7 +11,7 @@ from ernie_m.pretrain import evaluate
 from ernie_m.pretrain.config import OptimizerConfig
 from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.pretrain.evaluate import Evaluator
-from ernie_m.pretrain.loss import batch_loss
+from ernie_m.pretrain.loss import compute_batch_loss
 from ernie_m.pretrain.masking import Vocabulary, make_rng
 from ernie_m.pretrain.objective import Objective
 from ernie_m.pretrain.pretraining import Pretraining
@@ -65,9 +65,9 @@ def test_constant_model_perplexity_and_accuracy(held_out, monkeypatch):
     def loss(model, batch, **options):
         assert batch.inputs.tokens <= held_out.evaluator.run_config.micro_batch_tokens
         masked_ids.extend(batch.target_ids.tolist())
-        return batch_loss(model, batch, **options)
+        return compute_batch_loss(model, batch, **options)
 
-    monkeypatch.setattr(evaluate, "batch_loss", loss)
+    monkeypatch.setattr(evaluate, "compute_batch_loss", loss)
     held_out.run()  # collects the masked tokens
     held_out.predict_always(max(set(masked_ids), key=masked_ids.count))
     result = held_out.run()
@@ -167,7 +167,7 @@ def test_retrieve_by_mean_embeddings(tmp_path):
 def test_every_second_pair_has_its_sides_exchanged(held_out, monkeypatch):
     seen = []
     monkeypatch.setattr(Objective, "evaluate", lambda self, examples, *_: seen.extend(examples))
-    held_out.evaluator._result("tlm", held_out.model, ("de", "en"))
+    held_out.evaluator._evaluate_part("tlm", held_out.model, ("de", "en"))
     pairs = [[*pair] for pair in zip(*get_sentences(held_out, ("de", "en")))]
     assert len(pairs) > 1
     for number, (example, pair) in enumerate(zip(seen, pairs, strict=True)):
@@ -185,7 +185,7 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
     losses: dict[bool, float] = {True: 0.0, False: 0.0}  # their sums
 
     def loss(model, batch, **options):
-        result = batch_loss(model, batch, **options)
+        result = compute_batch_loss(model, batch, **options)
         has_pseudo_tokens = batch.stage1 is not None
         if has_pseudo_tokens:
             in_slots = batch.inputs.input_ids.numpy()[batch.stage1.slots.numpy()]
@@ -194,8 +194,8 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
         losses[has_pseudo_tokens] += float(result[0])
         return result
 
-    monkeypatch.setattr(evaluate, "batch_loss", loss)
-    scores = held_out.evaluator._result("btmlm", held_out.model, ("de", "en"))
+    monkeypatch.setattr(evaluate, "compute_batch_loss", loss)
+    scores = held_out.evaluator._evaluate_part("btmlm", held_out.model, ("de", "en"))
     assert masked_ids[True] == masked_ids[False]
     count = len(masked_ids[True])
     assert scores["perplexity"] == pytest.approx(math.exp(losses[True] / count))

@@ -58,8 +58,8 @@ def test_exported_language_means(pretrained, corpus, tmp_path):
 def test_each_pair_gives_equally_many_sentences(corpus, monkeypatch):
     """5 sentences of English, in two pairs, are 3 of each, rounded up."""
     monkeypatch.setattr(evaluate, "SENTENCES", 5)
-    assert len(evaluate.held_out_sentences(corpus, "en")) == 3 + 3
-    german = evaluate.held_out_sentences(corpus, "de")
+    assert len(evaluate.read_held_out_sentences(corpus, "en")) == 3 + 3
+    german = evaluate.read_held_out_sentences(corpus, "de")
     text = corpus.held_out_parallel["de", "en"]
     assert [sentence.tolist() for sentence in german] == [text[number][0].tolist() for number in range(5)]
 
@@ -70,7 +70,7 @@ def test_a_language_without_pairs_has_its_monolingual_text(corpus, monkeypatch):
     lines = [text.read_line(number).tolist() for number in range(text.num_lines)]
     for most in (evaluate.SENTENCES, 2):
         monkeypatch.setattr(evaluate, "SENTENCES", most)
-        french = evaluate.held_out_sentences(corpus, "fr")
+        french = evaluate.read_held_out_sentences(corpus, "fr")
         assert [sentence.tolist() for sentence in french] == lines[:most]
 
 

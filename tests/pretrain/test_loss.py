@@ -13,7 +13,7 @@ import paddle.nn.functional as F
 import pytest
 
 from ernie_m.model.config import NO_LANGUAGE, PAD_POSITION
-from ernie_m.pretrain.loss import batch_loss, compute_word_loss, to_device
+from ernie_m.pretrain.loss import compute_batch_loss, compute_word_loss, to_device
 from ernie_m.pretrain.masking import Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.packing import MicroBatch, Stage1
@@ -179,7 +179,7 @@ def test_loss_follows_the_definitions(model, objective, choices):
     batch = make_batch(model, objective, **choices)
     weights = dict(zip(OF_THE_PAPER, [0.1, 0.2, 0.3, 0.4]))
     (on_device,) = to_device([batch], weights)
-    summed, _ = batch_loss(model, on_device)
+    summed, _ = compute_batch_loss(model, on_device)
     gradients = compute_gradients(model, summed)
     result = compute_word_losses(model, on_device)
 
@@ -209,7 +209,7 @@ def test_batch_without_masked_tokens_has_zero_loss(model):
     batch = objectives()["mmlm"].batch([unknown], rngs(1))
     assert len(batch.targets) == 0
     (on_device,) = to_device([batch], {"mmlm": 1.0})
-    summed, _ = batch_loss(model, on_device)
+    summed, _ = compute_batch_loss(model, on_device)
     summed.backward()
     assert float(summed) == 0 and compute_word_losses(model, on_device).losses.shape == [0]
     assert not any(gradient.any() for gradient in take_gradients(model).values())

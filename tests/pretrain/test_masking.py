@@ -18,7 +18,7 @@ OBJECTIVE = get_class("mmlm")(ObjectiveContext(ObjectiveConfig(), VOCABULARY, LO
 def test_fifteen_per_cent_and_at_least_one(n, count):
     """Of n tokens, `count` different ones are chosen, in ascending order."""
     assert count_selected(n, 0.15) == count
-    chosen = OBJECTIVE.choose(np.full(n, 7), make_rng(0, 0, 0))
+    chosen = OBJECTIVE.select_tokens(np.full(n, 7), make_rng(0, 0, 0))
     assert len(chosen) == count
     assert (np.diff(chosen) > 0).all()
     assert (chosen >= 0).all() and (chosen < n).all()
@@ -27,7 +27,9 @@ def test_fifteen_per_cent_and_at_least_one(n, count):
 def test_eighty_ten_ten():
     """200,000 times token 7: the shares are right within 0.005, more than five standard deviations."""
     tokens = np.full(LONGEST, 7)
-    sequence = OBJECTIVE.replaced(tokens, np.zeros_like(tokens), np.arange(LONGEST), make_rng(1, 0, 0))
+    sequence = OBJECTIVE.replace_selected(
+        tokens, np.zeros_like(tokens), np.arange(LONGEST), make_rng(1, 0, 0)
+    )
     inputs = sequence.input_ids
     is_random = (inputs != 7) & (inputs != VOCABULARY.mask_id)
     assert (inputs == VOCABULARY.mask_id).mean() == pytest.approx(0.8, abs=0.005)

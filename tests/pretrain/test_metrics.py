@@ -11,9 +11,9 @@ import pytest
 from ernie_m.pretrain.loss import format_record, list_sum_names, make_record, summary
 from ernie_m.pretrain.objectives import get_class
 from ernie_m.pretrain.objectives.mmlm import Mmlm
-from ernie_m.pretrain.pretraining import advice_after_training
+from ernie_m.pretrain.pretraining import format_plateau_advice
 from ernie_m.training.engine import Step
-from ernie_m.training.log import Meter, Records
+from ernie_m.training.log import Meter, MetricsFile
 from tests.pretrain.tiny_run import config
 
 
@@ -139,9 +139,9 @@ def test_cut_back_to_a_checkpoint(tmp_path, tail, dropped):
     lines = [json.dumps({"step": number, "loss": 0.1 * number}) + "\n" for number in (2, 4, 4, 6)]
     path.write_text("".join(lines) + tail)
     no_evaluation = -1
-    assert Records(path).cut_back(step=4, evaluated_step=no_evaluation) == dropped
+    assert MetricsFile(path).truncate_after(step=4, evaluated_step=no_evaluation) == dropped
     assert path.read_text() == "".join(lines[:3])
-    assert Records(tmp_path / "none.jsonl").cut_back(step=4, evaluated_step=no_evaluation) == 0
+    assert MetricsFile(tmp_path / "none.jsonl").truncate_after(step=4, evaluated_step=no_evaluation) == 0
     assert not (tmp_path / "none.jsonl").exists()
 
 
@@ -149,7 +149,7 @@ def test_name_corrupt_record(tmp_path, caplog):
     """A last line that a kill cut short is not."""
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 2}\n{"step": \n{"step": 4}\n{"st')
-    assert Records(path).cut_back(step=4, evaluated_step=-1) == 2
+    assert MetricsFile(path).truncate_after(step=4, evaluated_step=-1) == 2
     (line,) = caplog.messages
     assert line.startswith(f"{path}, line 2: ")
 
@@ -188,11 +188,11 @@ def test_a_run_on_the_plateau():
     """A perplexity above half of the unigram baseline, in the geometric mean."""
     german = {"perplexity": 100.0, "frequency_perplexity": 400.0, "accuracy": 0.25}
     english = {"perplexity": 300.0, "frequency_perplexity": 400.0, "accuracy": 0.25}
-    assert Mmlm.plateau([german, german], "advice") is None
-    assert Mmlm.plateau([german, english], "advice") is None  # 173 next to 400
-    line = Mmlm.plateau([english, english], "advice")
+    assert Mmlm.find_plateau([german, german], "advice") is None
+    assert Mmlm.find_plateau([german, english], "advice") is None  # 173 next to 400
+    line = Mmlm.find_plateau([english, english], "advice")
     assert "300" in line and "400" in line and line.endswith("advice")
-    assert Mmlm.plateau([], "advice") is None
+    assert Mmlm.find_plateau([], "advice") is None
 
 
 def test_the_advice_is_not_what_the_run_does(tmp_path):
@@ -206,5 +206,5 @@ def test_the_advice_is_not_what_the_run_does(tmp_path):
         (later, ["init.word_embeddings"]),
         (alone, ["init.word_embeddings"]),
     ):
-        advice = advice_after_training(config(tmp_path, **changes))
+        advice = format_plateau_advice(config(tmp_path, **changes))
         assert re.findall(r"init\.\w+|objectives\.\w+", advice) == named

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ernie_m.pretrain.objectives import use_files
+from ernie_m.pretrain.objectives import register_files
 from tests.launching import ROOT, clean_environment, error_of
 
 KINDS = ("tlm", "camlm", "btmlm")
@@ -109,7 +109,7 @@ def test_whole_words_are_masked(results):
 def test_names_that_no_file_can_have(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / path).write_text(KIND_OF.format(name="mmlm", base="Mmlm"))
-    assert error_of(use_files, [path]).startswith(f"{path}: ")
+    assert error_of(register_files, [path]).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_btmlm_fits_whatever_the_length(proportion, positions):
         maker = objectives(limit, pseudo_proportion=proportion, pseudo_positions=positions)
         for length in range(1, 80):
             text = Text(np.arange(4, 4 + length), 0)
-            n, p = maker["btmlm"].lengths(text)
+            n, p = maker["btmlm"].compute_lengths(text)
             assert 1 <= n <= length
             assert p == max(1, round(proportion * n))
             assert n + p + 4 <= limit
@@ -157,7 +157,7 @@ def test_truncate_long_examples(objective, limit):
     for example in examples:
         batch = maker[objective].batch([example], rngs(1))
         least = limit if limit < 600 else 1
-        assert least <= batch.inputs.tokens == maker[objective].tokens(example) <= limit
+        assert least <= batch.inputs.tokens == maker[objective].count_tokens(example) <= limit
         assert batch.inputs.position_ids.max() == batch.inputs.tokens + 1  # positions begin with 2
 
 
@@ -171,7 +171,7 @@ def test_the_masks_in_the_context_take_no_more_than_a_micro_batch_must_hold(mask
         for pair in pairs([(source_length, length) for length in range(2, 22)]):
             if camlm.accepts(pair):
                 batch = camlm.batch([pair], rngs(1))
-                assert batch.inputs.tokens == camlm.tokens(pair)
+                assert batch.inputs.tokens == camlm.count_tokens(pair)
                 assert batch.inputs.position_ids.max() < 2 + limit
                 most = max(most, batch.inputs.tokens)
     changes = {"data__max_seq_len": limit, "objectives__camlm_context": "with_masks"}

@@ -10,7 +10,7 @@ from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint, open_checkpoint
 from ernie_m.model.open_model import apply_model_defaults, open_model
 from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.objective_mix import with_text
+from ernie_m.pretrain.objective_mix import drop_objectives_without_text
 from ernie_m.utils.checksums import MANIFEST
 from tests.helpers.checkpoints import change_config
 from tests.launching import ROOT
@@ -120,7 +120,9 @@ ALL_FOUR = {"mmlm": 1, "btmlm": 1, "tlm": 2, "camlm": 4}
     ],
 )
 def test_drop_objectives_without_data(options, kinds, expected):
-    fitted = with_text(ObjectiveConfig(**options), monolingual="text" in kinds, parallel="pairs" in kinds)
+    fitted = drop_objectives_without_text(
+        ObjectiveConfig(**options), monolingual="text" in kinds, parallel="pairs" in kinds
+    )
     expected = ObjectiveConfig(**expected)
     assert (fitted.names, fitted.mixing_ratios) == (expected.names, expected.mixing_ratios)
     assert fitted.later_mixing_ratios == {}

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, allowed_subwords
+from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, find_allowed_subwords
 from ernie_m.pretrain.masking import Text
 from ernie_m.pretrain.objectives.btmlm import SecondLanguage
 from tests.launching import error_of
@@ -131,7 +131,7 @@ def test_allowed_subwords():
     counts[0, [0, 3, 99]] = 90  # special ids
     counts[0, [7, 8, 9]] = [5, 4, 6]
     counts[1, [11, 12]] = [1, 2]
-    first, second, third = allowed_subwords(counts, 5, VOCABULARY)
+    first, second, third = find_allowed_subwords(counts, 5, VOCABULARY)
     assert first.tolist() == [7, 9]
     assert second.tolist() == [11, 12]
     assert np.array_equal(third, VOCABULARY.ordinary_ids)

@@ -16,7 +16,7 @@ from ernie_m.pretrain import evaluate
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.run import check_checkpoints, open_output_dir
 from ernie_m.training import log as run_log
-from ernie_m.training.checkpoint import OutputDir, step_folders
+from ernie_m.training.checkpoint import OutputDir, list_checkpoints
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import METRICS
 from ernie_m.utils.errors import run
@@ -167,7 +167,7 @@ def rename(number: int) -> Callable:
         (send_signal(signal.SIGTERM, 1, Engine, "step"), 0, 0),  # the first step is given up
         (send_signal(signal.SIGTERM, 2, Engine, "step"), 0, 1),
         (send_signal(signal.SIGTERM, 2, OutputDir, "save_step"), 0, 8),
-        (send_signal(signal.SIGINT, 2, evaluate, "accuracy_by_layer"), 130, 5),  # of the second pair
+        (send_signal(signal.SIGINT, 2, evaluate, "compute_accuracy_by_layer"), 130, 5),  # of the second pair
     ],
 )
 def test_a_run_that_ends_early(
@@ -180,7 +180,7 @@ def test_a_run_that_ends_early(
         with pytest.raises((Stopped, ZeroDivisionError, SystemExit)) as ended:
             sys.exit(run(lambda: pretrain(tiny_corpus, out, **USUAL)))
     assert (getattr(ended.value, "code", type(ended.value)) or 0) == ending
-    assert max([0, *(step for step, _ in step_folders(out / "checkpoints"))]) == saved_step
+    assert max([0, *(step for step, _ in list_checkpoints(out / "checkpoints"))]) == saved_step
     assert (f"interrupted at step {saved_step}/12" in read_log(out)) == (ending in (0, 130))
     errors = [
         line for line in capsys.readouterr().err.splitlines() if line.startswith(("error: ", "Traceback"))

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from ernie_m.pretrain.show_masks import draw_masks
+from ernie_m.pretrain.show_masks import format_masks
 from tests.launching import error_of
 
 MMLM = """\
@@ -77,13 +77,19 @@ btmlm, stage 2
     ],
 )
 def test_the_masks(arguments, masks):
-    assert "\n\n".join(draw_masks(shlex.split(arguments))) == masks
+    assert "\n\n".join(format_masks(shlex.split(arguments))) == masks
 
 
 def test_another_seed_masks_other_words():
     pair = ["the small red house stands on the hill", "das kleine rote Haus steht auf dem Berg"]
     assert (
-        len({*draw_masks(pair), *draw_masks([*pair, "--seed", "4"]), *draw_masks([*pair, "--seed", "-1"])})
+        len(
+            {
+                *format_masks(pair),
+                *format_masks([*pair, "--seed", "4"]),
+                *format_masks([*pair, "--seed", "-1"]),
+            }
+        )
         == 3
     )
 
@@ -99,4 +105,4 @@ def test_another_seed_masks_other_words():
     ],
 )
 def test_bad_input_is_one_line(arguments, message):
-    assert message in error_of(draw_masks, arguments)
+    assert message in error_of(format_masks, arguments)

@@ -130,7 +130,7 @@ def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
     task = Pretraining(config(tiny_corpus))
     engine = task.begin(1, None)
     data = StepBatches(micro_batches=[], share={"camlm": 1.0}, counts={"camlm": 0}, position={"step": 1})
-    step = engine.step(task.send(engine.model, data), task.loss)
+    step = engine.step(task.copy_to_device(engine.model, data), task.loss)
     assert (step.loss, step.skipped, engine.steps) == (0.0, False, 1)
 
 

@@ -97,7 +97,7 @@ def test_released_sizes_match_the_configurations():
 def test_an_archive_without_folders(small, tokenizer, tmp_path):
     """Its weights are the whole of it."""
     (tmp_path / "a.tar.gz").write_bytes(archive(tokenizer.vocab_size, 4, folder_of_weights=""))
-    download_weights.place_parameters(tmp_path / "a.tar.gz", tmp_path / "base/params", "base")
+    download_weights.unpack_parameters(tmp_path / "a.tar.gz", tmp_path / "base/params", "base")
     assert {"base/params/word_embedding", "base/params/pooled_fc.b_0"} <= set(files(tmp_path))
     assert not (tmp_path / "a.tar.gz").exists()
 

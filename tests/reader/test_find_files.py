@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.data.data_sets import DATA_SETS
-from ernie_m.data.prepare import find_releases
+from ernie_m.data.prepare import find_data_set_files
 from ernie_m.data.prepare_pairs import find
 from ernie_m.reader.files.aligned_lines import find_bitexts
 from ernie_m.reader.files.find_files import (
@@ -26,7 +26,9 @@ WAYS = {
         (split, language, path) for path, split, language in find_labeled_files(Path("my"), OUT)
     ],
     **{
-        task: lambda task=task: [file[::-1] for file in find_releases(DATA_SETS[task], [Path("my")], OUT)]
+        task: lambda task=task: [
+            file[::-1] for file in find_data_set_files(DATA_SETS[task], [Path("my")], OUT)
+        ]
         for task in DATA_SETS
     },
     "own pairs": lambda: [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.data.prepare_pairs import PairFile, find, mean_pair_tokens, prepare_pairs
+from ernie_m.data.prepare_pairs import PairFile, estimate_pair_tokens, find, prepare_pairs
 from ernie_m.reader.files.aligned_lines import read_bitexts
 from ernie_m.reader.files.pairs import PairRows
 from tests.launching import error_of
@@ -181,11 +181,11 @@ def test_mean_tokens_per_pair(tmp_path, tokenizer):
     for name, right in (("en-de", "fox"), ("en-fr", "the lazy dog"), ("en-ja", "☃☃☃")):
         path = write_lines(tmp_path / f"{name}.tsv", [f"the fox\t{right}", f"dog\t{right}"])
         files[PairFile.from_paths(path, tuple(name.split("-")), name, tmp_path)] = PairRows(path)
-    message = error_of(mean_pair_tokens, files, tokenizer, "a model")
+    message = error_of(estimate_pair_tokens, files, tokenizer, "a model")
     assert message.startswith(f"{path}: ") and " ja " in message
     files.popitem()
     lengths = [len(tokenizer.encode(text)) for rows in files.values() for row in rows for text in row]
-    assert mean_pair_tokens(files, tokenizer, "a model") == pytest.approx(2 * sum(lengths) / len(lengths))
+    assert estimate_pair_tokens(files, tokenizer, "a model") == pytest.approx(2 * sum(lengths) / len(lengths))
 
 
 def test_an_output_that_exists(folder, tmp_path):

@@ -58,7 +58,7 @@ def test_lines_are_sampled_as_the_tokenizer_normalizes_them(tmp_path):
 
 
 def test_each_side_has_its_own_random_numbers(tmp_path, texts):
-    keys = [side.key for side in script.read_sides(options(tmp_path, texts), "counting")]
+    keys = [side.key for side in script.read_language_lines(options(tmp_path, texts), "counting")]
     assert len({*keys}) == len(keys) == 4  # two languages, and two sides of pairs
 
 

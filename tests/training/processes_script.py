@@ -38,13 +38,13 @@ def collectives() -> None:
     weight = paddle.full([3], float(rank + 7))
     distributed.broadcast_([weight])
     # Process 0 has one row, process 1 two.
-    gathered = distributed.gather_rows(paddle.full([rank + 1, 3], 0.1 * (rank + 1)), rank + 5)
+    gathered = distributed.all_gather_rows(paddle.full([rank + 1, 3], 0.1 * (rank + 1)), rank + 5)
     results = {
         "is_main": distributed.is_main(),
         "world": distributed.world_size(),
-        "all_sum": distributed.all_sum([0.1 * (rank + 1), 1e-12, 1.0]),
+        "all_reduce_sum": distributed.all_reduce_sum([0.1 * (rank + 1), 1e-12, 1.0]),
         "gather": distributed.gather({"rank": rank, "text": "é"}),
-        "gather_rows": [(rows.tolist(), number) for rows, number in gathered],
+        "all_gather_rows": [(rows.tolist(), number) for rows, number in gathered],
         "gradients": [parameter.grad.tolist() for parameter in parameters],
         "weight": weight.tolist(),
     }
@@ -78,8 +78,8 @@ def choose_seed() -> int:
     return 3 if distributed.is_main() else 4
 
 
-def masters() -> None:
-    """O2 with sharding and stand-ins for the GPU: process 0 writes the weights to export to masters.npz."""
+def master_weights() -> None:
+    """O2 with sharding and stand-ins for the GPU: process 0 writes the weights to export to a file."""
 
     def decorate(model, optimizer, **options):
         model.to(dtype="bfloat16")
@@ -93,9 +93,9 @@ def masters() -> None:
     assert 0 < len(master_weights) < len(engine.parameters)
     for master in master_weights:  # what AdamW does in bfloat16 only a GPU can do
         master.set_value(master + 1e-4)
-    exported = model_weights(engine.model, engine.masters())
+    exported = model_weights(engine.model, engine.master_weights())
     if distributed.is_main():
-        np.savez(FOLDER / "masters.npz", **exported)
+        np.savez(FOLDER / "master_weights.npz", **exported)
 
 
 def train(name: str, steps: int) -> None:
@@ -128,7 +128,12 @@ def train(name: str, steps: int) -> None:
 if __name__ == "__main__":
     device = distributed.init()
     assert device == "cpu"
-    functions = {"collectives": collectives, "masters": masters, "own_loops": own_loops, "lost": lost}
+    functions = {
+        "collectives": collectives,
+        "master_weights": master_weights,
+        "own_loops": own_loops,
+        "lost": lost,
+    }
     for proof in PROOFS:
         if proof in functions:
             functions[proof]()

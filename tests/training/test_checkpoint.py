@@ -18,7 +18,13 @@ import pytest
 
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import checkpoint, distributed
-from ernie_m.training.checkpoint import keep_last, newest_step, read_state, step_folders, write_checkpoint
+from ernie_m.training.checkpoint import (
+    list_checkpoints,
+    read_last_checkpoint,
+    read_state,
+    remove_old_checkpoints,
+    write_checkpoint,
+)
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import remove_leftovers
@@ -169,10 +175,12 @@ def test_step_folders_are_in_numeric_order_and_the_last_ones_are_kept(tmp_path):
     for name in not_steps:
         (tmp_path / name).mkdir()
     (tmp_path / "step_300").write_text("a file")
-    assert [step for step, _ in step_folders(tmp_path)] == [3, 9, 20, 100]
-    path, _, values = newest_step(tmp_path)
+    assert [step for step, _ in list_checkpoints(tmp_path)] == [3, 9, 20, 100]
+    path, _, values = read_last_checkpoint(tmp_path)
     assert (path, values) == (tmp_path / "step_100", {"step": 100})
-    keep_last(tmp_path, 2, always=tmp_path / "step_100" / ".." / "step_3")  # written in another way
+    remove_old_checkpoints(
+        tmp_path, 2, always=tmp_path / "step_100" / ".." / "step_3"
+    )  # written in another way
     assert names_in(tmp_path) == sorted(["step_3", "step_20", "step_100", "step_300", *not_steps])
 
 
@@ -193,24 +201,24 @@ def test_set_corrupt_checkpoint_aside(tmp_path, caplog, damage):
     damage(step)
     files = sorted(file.relative_to(step) for file in step.rglob("*"))
     with pytest.raises(UserError, match="all of its 1 checkpoints are corrupt .*step_2"):
-        newest_step(tmp_path)
+        read_last_checkpoint(tmp_path)
     make_step(tmp_path, 1)
     with caplog.at_level(logging.WARNING):
-        path, _, values = newest_step(tmp_path)
+        path, _, values = read_last_checkpoint(tmp_path)
     assert (path.name, values) == ("step_1", {"step": 1})
     assert f"{step}" in caplog.text and "skipping step_2" in caplog.text
     aside = tmp_path / "step_2.corrupt"
     assert sorted(file.relative_to(aside) for file in aside.rglob("*")) == files
     # The next corrupt one replaces it.
     damage(make_step(tmp_path, 2))
-    newest_step(tmp_path)
+    read_last_checkpoint(tmp_path)
     assert names_in(tmp_path) == ["step_1", "step_2.corrupt"]
 
 
 def test_processes_that_see_different_folders(tmp_path, monkeypatch):
     make_step(tmp_path, 1)
     monkeypatch.setattr(distributed, "gather", lambda found: [found, str(tmp_path / "step_2")])
-    assert "Choose a folder that all machines share" in error_of(newest_step, tmp_path)
+    assert "Choose a folder that all machines share" in error_of(read_last_checkpoint, tmp_path)
 
 
 def save_in_a_child(folder, allowed_syncs):
@@ -244,7 +252,7 @@ def test_a_save_killed_at_any_file_is_never_taken_as_complete(tmp_path):
     outcomes = set()
     for allowed_syncs in range(30):
         status = save_in_a_child(tmp_path, allowed_syncs)
-        newest, _, _ = newest_step(tmp_path)
+        newest, _, _ = read_last_checkpoint(tmp_path)
         outcomes.add((status, newest.name))
         if status == 0:
             break
@@ -252,7 +260,7 @@ def test_a_save_killed_at_any_file_is_never_taken_as_complete(tmp_path):
     killed_after_the_rename = (-9, "step_2")
     assert outcomes <= {(-9, "step_1"), killed_after_the_rename, (0, "step_2")}
     remove_leftovers(tmp_path)
-    keep_last(tmp_path, 1)
+    remove_old_checkpoints(tmp_path, 1)
     assert names_in(tmp_path) == ["step_2"]
 
 

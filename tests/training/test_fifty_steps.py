@@ -15,7 +15,7 @@ from paddle import nn
 from ernie_m.model import lm_head
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.optimization import build_optimizer, is_decayed
-from ernie_m.pretrain.loss import batch_loss, to_device
+from ernie_m.pretrain.loss import compute_batch_loss, to_device
 from ernie_m.training.engine import Engine
 from tests.helpers.batches import compute_as_on_a_gpu
 from tests.helpers.plain_model import PlainPretraining, padded, real_cells
@@ -101,7 +101,7 @@ def test_masked_language_modeling():
 
     def compute_loss(batch):
         (on_device,) = to_device([batch])
-        total, _ = batch_loss(model, on_device)
+        total, _ = compute_batch_loss(model, on_device)
         return total / len(batch.targets)
 
     losses = train(model, compute_loss, batches)

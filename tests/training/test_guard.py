@@ -40,10 +40,10 @@ def test_stop_requests(handlers_put_back):
     """The first signal counts. Afterwards the old handler of Ctrl-C is back."""
     interrupt_handler = signal.getsignal(signal.SIGINT)
     with ShutdownHandler() as stop:
-        assert not stop and not stop.anywhere()
+        assert not stop and not stop.is_set_on_any_process()
         for _ in range(3):  # SIGTERM may come any number of times
             send(signal.SIGTERM)
-        assert stop and stop.anywhere() and stop.received == signal.SIGTERM
+        assert stop and stop.is_set_on_any_process() and stop.received == signal.SIGTERM
     with pytest.raises(SystemExit, match="130"), ShutdownHandler() as stop:
         interrupt(stop)
     with pytest.raises(ZeroDivisionError), ShutdownHandler() as stop:  # an error is not hidden
@@ -236,7 +236,7 @@ def test_a_stop_signal_that_is_not_active():
     """Work after which there is nothing to save is interrupted at once."""
     with pytest.raises(KeyboardInterrupt), ShutdownHandler(active=False) as stop:
         send(signal.SIGINT)
-    assert not stop and not stop.anywhere()
+    assert not stop and not stop.is_set_on_any_process()
 
 
 STALLED = """
@@ -244,10 +244,10 @@ import os, time
 os.environ["PADDLE_TRAINERS_NUM"] = "2"
 from ernie_m.training.stop_requests import StallWatchdog
 with StallWatchdog(0.2) as watch:
-    with watch.during("step 6"):
+    with watch.watch("step 6"):
         pass
     time.sleep(0.5)  # no work goes on
-    with watch.during("step 7"):
+    with watch.watch("step 7"):
         time.sleep(60)
 """
 

@@ -181,10 +181,10 @@ def test_masters_begin_from_the_loaded_weights(fp16, monkeypatch):
     model.weight.set_value(loaded)  # after the engine was made
     engine._decorate()
     assert model.weight.dtype == paddle.bfloat16
-    assert np.array_equal(engine.masters()[model.weight.name].numpy(), loaded)
-    (exported,) = model_weights(model, engine.masters()).values()
+    assert np.array_equal(engine.master_weights()[model.weight.name].numpy(), loaded)
+    (exported,) = model_weights(model, engine.master_weights()).values()
     assert np.array_equal(exported, loaded)
-    (rounded,) = model_weights(model).values()  # without the masters
+    (rounded,) = model_weights(model).values()  # without the master_weights
     assert (rounded != exported).all()
 
 

@@ -54,7 +54,7 @@ def proofs(tmp_path_factory):
     """The folder of all proofs: "0" has trainings without sharding, and "1" those with it.
 
     Two processes train `whole` from the first step, load and save the parts of three in `three`, and gather
-    the weights of O2 in `masters`.
+    the weights of O2 in `master_weights`.
     """
     folder = tmp_path_factory.mktemp("proofs")
     for stage in ("0", "1"):
@@ -66,7 +66,7 @@ def proofs(tmp_path_factory):
         add_part(folder / "1/three.start", rank, part)
     trainings = ("0/whole", "1/whole", "1/three")
     # The last proof kills process 1.
-    start(folder, "collectives", *trainings, "masters", "own_loops", "lost", code=-signal.SIGKILL)
+    start(folder, "collectives", *trainings, "master_weights", "own_loops", "lost", code=-signal.SIGKILL)
     return folder
 
 
@@ -119,7 +119,7 @@ from ernie_m.utils.paddle_settings import prepare
 prepare()
 from ernie_m.training import distributed
 distributed.init()
-print("sum", distributed.all_sum([distributed.rank() + 1]))
+print("sum", distributed.all_reduce_sum([distributed.rank() + 1]))
 """
 
 
@@ -141,13 +141,13 @@ def test_sums_are_sums_and_equal_on_every_process(proofs):
     results = [json.loads((proofs / f"{rank}.json").read_text()) for rank in range(2)]
     assert [result.pop("is_main") for result in results] == [True, False]
     rows = np.full([2, 3], [[0.1], [0.2]], np.float32).tolist()
-    # The script's two processes give 0.1 and 0.2, 1e-12 each, and 1 each to `all_sum`; their gradients are
+    # The script's two processes give 0.1 and 0.2, 1e-12 each, and 1 each to `all_reduce_sum`; their gradients are
     # 1e-9 and 1e-10, 1 and 2, and 2 and 3. The weight is that of process 0, which is 7.
     expected = {
         "world": 2,
-        "all_sum": pytest.approx([0.3, 2e-12, 2.0], rel=1e-15),
+        "all_reduce_sum": pytest.approx([0.3, 2e-12, 2.0], rel=1e-15),
         "gather": [{"rank": 0, "text": "é"}, {"rank": 1, "text": "é"}],
-        "gather_rows": [[rows[:1], 5], [rows[1:] * 2, 6]],
+        "all_gather_rows": [[rows[:1], 5], [rows[1:] * 2, 6]],
         "gradients": [[pytest.approx([1.1e-9] * 3, rel=1e-12)] * 2, [3.0] * 4, [5.0]],
         "weight": [7.0] * 3,
     }
@@ -191,7 +191,7 @@ def test_two_processes_equal_one(straight_run, proofs, stage):
 def test_o2_exports_all_master_weights(proofs):
     """They are as exact as those of one process: the weights themselves are rounded to bfloat16."""
     expected = {name: value + np.float32(1e-4) for name, value in weights(make("float32")).items()}
-    with np.load(proofs / "masters.npz") as exported:
+    with np.load(proofs / "master_weights.npz") as exported:
         assert_equal_arrays(exported, expected)
 
 

@@ -170,7 +170,7 @@ def test_what_a_worker_raises(threads):
 
     with pytest.raises(ZeroDivisionError):
         list(engine.replicas.map_gradients(fails_at_the_third, enumerate(batches)))
-    engine._drop_gradients()
+    engine._clear_gradients()
     straight = classifier()
     assert engine.step(batches, compute_loss) == straight.step(batches, compute_loss)
     assert read_bits(engine) == read_bits(straight)

@@ -129,14 +129,14 @@ def test_best_model_from_another_step(folder, save, model):
 
 def test_a_claimed_folder(folder, save):
     with folder.locked():
-        folder.acquire(IDENTITY)
+        folder.check_or_write_fingerprint(IDENTITY)
         # Nothing was trained yet, so this claim replaces the first.
-        folder.acquire({**IDENTITY, "lr": 2})
+        folder.check_or_write_fingerprint({**IDENTITY, "lr": 2})
         save(folder, 2)
-        line = error_of(folder.acquire, IDENTITY)
+        line = error_of(folder.check_or_write_fingerprint, IDENTITY)
         assert f"{folder.path}: made with other settings (lr: 2 -> 1); {WAYS_OUT}" in line
         (folder.path / "run.json").unlink()
-        assert f"no run.json; {WAYS_OUT}" in error_of(folder.acquire, IDENTITY)
+        assert f"no run.json; {WAYS_OUT}" in error_of(folder.check_or_write_fingerprint, IDENTITY)
 
 
 def test_overwriting(folder, save):
@@ -151,7 +151,7 @@ def test_overwriting(folder, save):
     again = OutputDir(folder.path, RULES, keep_checkpoints=2, overwrite=True)
     with again.locked():
         assert again.resume(IDENTITY) is None
-        again.acquire({**IDENTITY, "lr": 2})
+        again.check_or_write_fingerprint({**IDENTITY, "lr": 2})
         save(again, 4)
         again.remove_old_run()  # does nothing: the old run is removed once
     kept = [".lock", "notes.txt", "run.json.old", "step_2.txt"]
@@ -168,7 +168,7 @@ def test_overwriting_does_not_remove_what_the_run_reads(folder, save, source):
     (folder.path / "best/of/mine").mkdir(parents=True)
     path = str(folder.path / source)
     again = OutputDir(folder.path, RULES, keep_checkpoints=2, overwrite=True, sources=[path])
-    assert error_of(again.acquire, IDENTITY).startswith(f"overwrite would remove {path}, ")
+    assert error_of(again.check_or_write_fingerprint, IDENTITY).startswith(f"overwrite would remove {path}, ")
     assert names_in(folder.path) == ["best", "step_2", "step_4"]
 
 
@@ -184,17 +184,17 @@ def test_seeds_have_separate_folders(folder, save, model):
     best = Evaluation(step=2, epoch=0, selected_by=50.5, scores={"dev.%s": {"en": {"acc": 50.5}}})
     seed.finish(best)
     assert seed.is_finished()
-    assert error_of(seed.selected).startswith(f"{seed.path / 'best'}: missing")
+    assert error_of(seed.read_selected).startswith(f"{seed.path / 'best'}: missing")
     seed.save_best(make_model_files(model, 4))
-    assert error_of(seed.selected).startswith(f"{seed.path / 'best'}: contains step 4")
+    assert error_of(seed.read_selected).startswith(f"{seed.path / 'best'}: contains step 4")
     seed.save_best(make_model_files(model, 2))
-    assert seed.selected() == best
+    assert seed.read_selected() == best
     path = seed.path / "selected.json"
     for content in ("", "{}"):
         path.write_text(content)
         if content:
             write_digest(path)
-        assert error_of(seed.selected).startswith(f"{path}: ")
+        assert error_of(seed.read_selected).startswith(f"{path}: ")
 
 
 def test_clear_leftovers_in_seed_folders(folder):

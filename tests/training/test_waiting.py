@@ -17,7 +17,7 @@ from ernie_m.model.optimization import AdamW, build_optimizer
 from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.loss import list_sum_names
-from ernie_m.pretrain.pretraining import objectives_loss, send_step
+from ernie_m.pretrain.pretraining import compute_objectives_loss, copy_step_to_device
 from ernie_m.reader.batching import ExampleBatch
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step
@@ -87,7 +87,8 @@ def choose_engine(model, **options) -> Engine:
 def train_step(engine: Engine, pseudo_tokens: PseudoTokenGenerator, step_batches: StepBatches) -> Step:
     """Do a pre-training step as `ernie_m.training.trainer.Trainer` does."""
     return engine.step(
-        send_step(step_batches), lambda model, batch: objectives_loss(model, pseudo_tokens, batch)
+        copy_step_to_device(step_batches),
+        lambda model, batch: compute_objectives_loss(model, pseudo_tokens, batch),
     )
 
 
@@ -145,8 +146,8 @@ def test_float16_is_unscaled_and_skipped_on_every_process(monkeypatch, fp16, ran
     monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: None)
     if stage:
         monkeypatch.setattr(engine, "is_sharded", True)
-        monkeypatch.setattr(distributed, "send_gradients", lambda parameters, owners: None)
-        monkeypatch.setattr(distributed, "send_weights", lambda parameters, owners: None)
+        monkeypatch.setattr(distributed, "reduce_gradients", lambda parameters, owners: None)
+        monkeypatch.setattr(distributed, "broadcast_weights", lambda parameters, owners: None)
     squared_norms = iter([1024.0**2, math.inf])
 
     def all_reduce(totals):

@@ -113,9 +113,9 @@ def test_embeddings_are_token_means_in_input_order(monkeypatch):
     # [CLS] = 0, some words, [SEP] = 2; the fifth sentence has no words.
     sentences = [np.array([0, *rng.integers(5, 50, size=words), 2]) for words in (7, 1, 12, 3, 0, 5)]
     sizes = []  # of each batch, in tokens
-    compute = PaddleEncoder.batch
+    compute = PaddleEncoder.encode_batch
     counted = lambda self, ids: sizes.append(ids.size) or compute(self, ids)  # noqa: E731
-    monkeypatch.setattr(PaddleEncoder, "batch", counted)
+    monkeypatch.setattr(PaddleEncoder, "encode_batch", counted)
     vectors = PaddleEncoder(model).encode(sentences, batch_tokens=20)  # [L + 1, N, H]
     assert len(sizes) > 2 and max(sizes) <= 20
     assert vectors.shape == (3, 6, 16)
@@ -141,7 +141,7 @@ def test_read_bfloat16_embeddings(monkeypatch):
     model = tiny_model()
     sentences = [np.array([0, 7, 8, 2])]
     exact = PaddleEncoder(model).encode(sentences)
-    sums = PackedBatch.sums
-    monkeypatch.setattr(PackedBatch, "sums", lambda *arguments: sums(*arguments).astype("bfloat16"))
+    sums = PackedBatch.sum_sequences
+    monkeypatch.setattr(PackedBatch, "sum_sequences", lambda *arguments: sums(*arguments).astype("bfloat16"))
     assert np.abs(PaddleEncoder(model).encode(sentences) - exact).max() < 0.02
     assert np.abs(PaddleEncoder(model, layer=2).encode(sentences) - exact[2]).max() < 0.02

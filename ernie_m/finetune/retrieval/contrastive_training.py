@@ -246,7 +246,7 @@ class Retrieval(MultiSeedTraining):
         """Return the training steps from a saved position on; None: from the first step."""
         return dataclasses.replace(self.pairs, position=position)
 
-    def send(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
+    def copy_to_device(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
         """Send the sentences of a step to the device, grouped by length; for a static model in one group."""
         if is_mean_of_tokens(model.config, self.flags.pooling):
             tokens = FlatTokens.from_sentences(data.sentences)
@@ -274,7 +274,7 @@ class Retrieval(MultiSeedTraining):
         parts = [local_part]  # of all processes
         if world_size > 1:
             # For each process: its embeddings and its number of pairs.
-            gathered = distributed.gather_rows(vectors.detach(), batch.pair_count)
+            gathered = distributed.all_gather_rows(vectors.detach(), batch.pair_count)
             parts = [split_pairs(rows, pair_count) for rows, pair_count in gathered]
             parts[distributed.rank()] = local_part  # the part with a gradient
         sources, *of_candidates = zip(*parts)
@@ -323,7 +323,7 @@ class Retrieval(MultiSeedTraining):
                     process_scores["-".join(languages)] = self._accuracy(
                         engine.model, self.held_out[languages]
                     )
-            if stop.anywhere():  # every process calls it equally often
+            if stop.is_set_on_any_process():  # every process calls it equally often
                 return None
         scores = dict(distributed.gather_items(process_scores.items()))
         mean = sum(scores.values()) / len(scores)
@@ -363,8 +363,8 @@ class Retrieval(MultiSeedTraining):
         self._progress = f", {line.split(', ')[1]}, {interval.remaining} left"
         return line
 
-    def files(
-        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
+    def collect_files(
+        self, engine: Engine, master_weights: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
         """Return the files of the model, with its preprocessing settings and its model card."""
         flags = self.flags
@@ -378,7 +378,7 @@ class Retrieval(MultiSeedTraining):
             "initialized_from": flags.initial_checkpoint(self.seed),
         }
         left_out = list_unused_parts(self.start_of_seed[self.seed], flags.pooling == "pooler")
-        return self.collect_model_files(engine, masters, evaluation, settings, facts, left_out)
+        return self.collect_model_files(engine, master_weights, evaluation, settings, facts, left_out)
 
 
 def make_encoder(

@@ -36,7 +36,7 @@ from ernie_m.reader.labels import find_label_issues
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import BEST, OutputDir
-from ernie_m.training.precision import in_words, is_bf16_on_cpu
+from ernie_m.training.precision import describe_precision, is_bf16_on_cpu
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import Trainer
 from ernie_m.utils.errors import UserError
@@ -79,7 +79,9 @@ def search(flags: RetrievalFlags) -> None:
     results = {}
     for seed in flags.seeds:
         opened, model = load_model_for_seed(inputs, seed)
-        logger.info("%s", format_device_summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
+        logger.info(
+            "%s", format_device_summary(describe_precision(flags.dtype, cpu_bf16), distributed.world_size())
+        )
         results[seed] = search_seed(
             inputs, seed, model, opened.tokenizer, opened.preprocessing, opened.checkpoint
         )
@@ -195,7 +197,7 @@ def train_seed(task: Retrieval, seed: int, folder: OutputDir, stop: ShutdownHand
         None after a stop request.
     """
     if folder.is_finished():
-        folder.selected()  # rejects a best/ that is not the selected one
+        folder.read_selected()  # rejects a best/ that is not the selected one
     else:
         trainer = Trainer(task, folder, seed, make_loop_config(task.flags))
         if not trainer.run(stop):

@@ -88,7 +88,7 @@ def model_files(
     settings: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
     leave_out: tuple[str, ...] = (),
-    masters: Mapping[str, "paddle.Tensor"] | None = None,
+    master_weights: Mapping[str, "paddle.Tensor"] | None = None,
     language_means: Mapping[str, np.ndarray] | None = None,
 ) -> ModelFiles:
     """Collect the contents of a checkpoint folder from a model.
@@ -100,10 +100,10 @@ def model_files(
         settings: keys of config.json besides the model config: "task", "labels", "languages".
         facts: facts for the model card.
         leave_out: name prefixes of weights to omit, such as "lm_head." and "language_embeddings.".
-        masters: `parameter.name` -> float32 master weight to write instead of that parameter.
+        master_weights: `parameter.name` -> float32 master weight to write instead of that parameter.
         language_means: language -> mean embedding at each layer, [L + 1, H].
     """
-    weights = model_weights(model, masters or {})
+    weights = model_weights(model, master_weights or {})
     weights = {name: array for name, array in weights.items() if not name.startswith(leave_out)}
     files = collect_files(weights, config, type(model).__name__, settings or {}, facts or {})
     copies: dict[str, Path] = {}
@@ -137,20 +137,20 @@ def collect_files(
 
 
 def model_weights(
-    model: "paddle.nn.Layer", masters: Mapping[str, "paddle.Tensor"] = MappingProxyType({})
+    model: "paddle.nn.Layer", master_weights: Mapping[str, "paddle.Tensor"] = MappingProxyType({})
 ) -> dict[str, np.ndarray]:
     """Return a model's parameters by native name as arrays, float64 or float32.
 
     On a CPU the arrays share the parameters' memory: write them to disk before the next training step.
 
     Args:
-        masters: `parameter.name` -> float32 master weight to return instead of that parameter.
+        master_weights: `parameter.name` -> float32 master weight to return instead of that parameter.
     """
     from ernie_m.model.checkpoint.load import STORED_DTYPES, get_parameters
 
     weights = {}
     for name, parameter in get_parameters(model).items():
-        tensor = masters.get(parameter.name, parameter)
+        tensor = master_weights.get(parameter.name, parameter)
         if tensor.dtype not in STORED_DTYPES:
             tensor = tensor.detach().astype("float32")
         weights[name] = as_numpy(tensor)

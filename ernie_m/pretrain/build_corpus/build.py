@@ -20,18 +20,18 @@ from ernie_m.pretrain.build_corpus.encode_units import (
     HELD_OUT_TEXT,
     VOCABULARY_FILES,
     WORK,
-    StreamWork,
+    StreamSettings,
+    assign_splits,
+    collect_held_out_keys,
     count_ranges,
-    decide,
     encode_unit,
     find_duplicates,
-    held_out_texts,
-    id_dtype,
     save,
+    select_id_dtype,
     sort_keys,
 )
 from ernie_m.pretrain.build_corpus.shards import write_shard
-from ernie_m.pretrain.build_corpus.source_files import Stream, TextSource
+from ernie_m.pretrain.build_corpus.source_files import CorpusSource, Stream
 from ernie_m.pretrain.build_corpus.text_units import read_units
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.pretrain.packing import group_by_tokens
@@ -66,7 +66,7 @@ class CorpusBuild:
     streams: list[Stream]
     workers: LocalWorkers
     tokenizer: Tokenizer
-    works: dict[Stream, StreamWork] = field(default_factory=dict)
+    works: dict[Stream, StreamSettings] = field(default_factory=dict)
     units: dict[Stream, list[Path]] = field(default_factory=lambda: defaultdict(list))
 
     @property
@@ -88,7 +88,7 @@ class CorpusBuild:
             file.write(self.tokenizer.piece_model)
         self.tokenizer.write_vocab(self.output / vocab_name)
         total = sum(source.size for stream in self.streams for source in stream.sources)
-        counts: dict[TextSource, Any] = defaultdict(int)  # of `encode_unit`, of all units
+        counts: dict[CorpusSource, Any] = defaultdict(int)  # of `encode_unit`, of all units
         with closing(Progress(total, "tokenizing", unit="bytes")) as progress:
             for source, bytes_read, counts_of_unit in self.workers.run(encode_unit, self._read()):
                 progress.update(bytes_read)
@@ -117,7 +117,7 @@ class CorpusBuild:
             # held out in all or in none.
             side = stream.languages.index(max(stream.languages, key=pairs_of.__getitem__))
             folder = self.output / WORK / stream.folder
-            work = self.works[stream] = StreamWork(folder, stream.languages, side, self.options.max_ratio)
+            work = self.works[stream] = StreamSettings(folder, stream.languages, side, self.options.max_ratio)
             for source in stream.sources:
                 for unit in read_units(source, unit_bytes, self.options):
                     layout = (stream.languages, side, source.languages, unit.table, unit.first_line)
@@ -138,7 +138,7 @@ class CorpusBuild:
         ]
         list(self._run("finding duplicates", find_duplicates, tasks))
 
-    def decide(self) -> dict[Stream, np.ndarray]:
+    def assign_splits(self) -> dict[Stream, np.ndarray]:
         """Assign each line to training, held-out text, or a reason for dropping it.
 
         Training lines with held-out text are dropped, unless they are more than half of a stream.
@@ -146,10 +146,10 @@ class CorpusBuild:
         Returns:
             stream -> number of lines and of tokens per fate, int64 [units, 2, fates].
         """
-        held_out = self._run_units("holding out", held_out_texts)
+        held_out = self._run_units("holding out", collect_held_out_keys)
         keys = [keys for units in held_out.values() for keys, _ in units]
         save(self.output / WORK / HELD_OUT, np.unique(np.concatenate(keys)))
-        counts = self._run_units("filtering", decide)
+        counts = self._run_units("filtering", assign_splits)
         for stream, work in self.works.items():
             trained = sum(lines for _, lines in held_out[stream])
             shared = int(np.sum(counts[stream], axis=0)[0, FATES.index(HELD_OUT_TEXT)])
@@ -163,20 +163,20 @@ class CorpusBuild:
                     f"{trained:,}",
                 )
         if any(work.keeps_all for work in self.works.values()):
-            counts = self._run_units("filtering", decide)
+            counts = self._run_units("filtering", assign_splits)
         return {stream: np.array(counts_of_units) for stream, counts_of_units in counts.items()}
 
     def write_shards(self, counts: Mapping[Stream, np.ndarray]) -> dict[str, Any]:
         """Write the training and held-out lines to shards, and return the manifest.
 
         Args:
-            counts: result of `decide`.
+            counts: result of `assign_splits`.
 
         Raises:
             UserError: no training line of a language or language pair is left.
         """
         vocab_size = self.tokenizer.vocab_size
-        dtype = id_dtype(vocab_size)
+        dtype = select_id_dtype(vocab_size)
         shard_tokens = max(1, int(self.options.shard_mib * (1 << 20)) // dtype.itemsize)
         manifest: dict[str, Any] = {"format": FORMAT, **self.plan, "dtype": dtype.name}
         manifest |= {"mono": {}, "parallel": {}, "pieces": {}, "files": {}}
@@ -262,12 +262,12 @@ def no_training_text_error(stream: Stream, lines: Mapping[str, int]) -> UserErro
     Args:
         lines: split or reason for dropping -> number of lines.
     """
-    error = f"(dropped: {left_out(lines)}). Relax the filters or remove it from the command"
+    error = f"(dropped: {format_dropped_counts(lines)}). Relax the filters or remove it from the command"
     if lines["held_out"]:
         error = "(all of it is held out). Provide more text, or set --held_out 0"
     return UserError(f"{'-'.join(stream.languages)}: no training text left {error}")
 
 
-def left_out(lines: Mapping[str, int]) -> str:
+def format_dropped_counts(lines: Mapping[str, int]) -> str:
     """Format the number of dropped lines of a language or language pair by reason."""
     return ", ".join(f"{lines[reason]:,} {reason}" for reason in DROPPED if lines.get(reason))

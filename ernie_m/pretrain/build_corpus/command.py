@@ -15,8 +15,8 @@ from pathlib import Path
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
 from ernie_m.pretrain.build_corpus.build_args import BuildOptions, make_plan, modification_times
 from ernie_m.pretrain.build_corpus.encode_units import WORK
-from ernie_m.pretrain.build_corpus.report import pair_report, summary
-from ernie_m.pretrain.build_corpus.source_files import gather_notation, resolve
+from ernie_m.pretrain.build_corpus.report import format_pair_report, summary
+from ernie_m.pretrain.build_corpus.source_files import merge_source_options, resolve
 from ernie_m.pretrain.build_corpus.text_units import check_sources
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
 from ernie_m.reader.corpus import Corpus, open_corpus_tokenizer, read_manifest
@@ -84,15 +84,15 @@ def build_corpus(options: BuildOptions) -> dict:
         if changed:
             raise UserError(f"{changed}: changed while being read. Run the same command again")
         corpus_build.find_duplicates()
-        counts = corpus_build.decide()
+        counts = corpus_build.assign_splits()
         return corpus_build.finish(corpus_build.write_shards(counts))
 
 
 def main() -> None:
     """Build the corpus of the command line, and log a summary and sample pairs."""
     setup_console()
-    options = parse_options(BuildOptions, gather_notation(sys.argv[1:]), __name__)
+    options = parse_options(BuildOptions, merge_source_options(sys.argv[1:]), __name__)
     table = summary(build_corpus(options))
     corpus = Corpus(expand_path(options.output))
-    for line in table + pair_report(corpus, open_corpus_tokenizer(corpus.path)):
+    for line in table + format_pair_report(corpus, open_corpus_tokenizer(corpus.path)):
         logger.info("%s", line)

@@ -36,8 +36,8 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.pretrain.build_corpus.build_args import BuildOptions
-from ernie_m.pretrain.build_corpus.source_files import TextSource
-from ernie_m.pretrain.build_corpus.text_units import Lines, Unit, read_lines
+from ernie_m.pretrain.build_corpus.source_files import CorpusSource
+from ernie_m.pretrain.build_corpus.text_units import TextUnit, UnitLines, read_lines
 from ernie_m.reader.corpus import SPLITS
 from ernie_m.reader.equal_texts import hash_contents, hash_texts
 from ernie_m.reader.tokenization import Tokenizer
@@ -61,7 +61,7 @@ _OF_DAMAGE = (
 
 
 @dataclass
-class StreamWork:
+class StreamSettings:
     """Settings of a stream, the text of a language or language pair, for the workers.
 
     Args:
@@ -123,7 +123,7 @@ def count_ranges(lines: int) -> int:
     return math.ceil(lines / KEYS_IN_MEMORY)
 
 
-def sort_keys(work: StreamWork, number: int, unit: Path) -> None:
+def sort_keys(work: StreamSettings, number: int, unit: Path) -> None:
     """Write the file of a unit with the keys of its lines, ascending, and their indices: uint64 [2, lines].
 
     Args:
@@ -136,7 +136,7 @@ def sort_keys(work: StreamWork, number: int, unit: Path) -> None:
     save(work.file("keys", number), np.stack([keys[order], number * _UNIT + order.astype("<u8")]))
 
 
-def find_duplicates(work: StreamWork, number: int, units: int) -> None:
+def find_duplicates(work: StreamSettings, number: int, units: int) -> None:
     """Write the file of a key range with the indices of its duplicate lines, ascending: uint64 [repeated].
 
     Args:
@@ -158,7 +158,7 @@ def find_duplicates(work: StreamWork, number: int, units: int) -> None:
     save(work.file("repeated", number), np.sort(indices[order[1:][keys[1:] == keys[:-1]]]))
 
 
-def is_duplicate(work: StreamWork, number: int, lines: int) -> np.ndarray:
+def is_duplicate(work: StreamSettings, number: int, lines: int) -> np.ndarray:
     """Return whether each line of a unit duplicates an earlier line: bool [lines].
 
     Args:
@@ -180,8 +180,8 @@ _BATCH = 2048  # lines per SentencePiece call
 
 
 def encode_unit(
-    path: Path, unit: Unit, source: TextSource, work: StreamWork, options: BuildOptions, digest: str
-) -> tuple[TextSource, int, np.ndarray]:
+    path: Path, unit: TextUnit, source: CorpusSource, work: StreamSettings, options: BuildOptions, digest: str
+) -> tuple[CorpusSource, int, np.ndarray]:
     """Tokenize a unit of text and write its file, unless the file exists.
 
     Args:
@@ -206,7 +206,7 @@ def encode_unit(
 
 
 def _write_unit(
-    path: Path, lines: Lines, work: StreamWork, options: BuildOptions, tokenizer: Tokenizer
+    path: Path, lines: UnitLines, work: StreamSettings, options: BuildOptions, tokenizer: Tokenizer
 ) -> None:
     """Tokenize lines and write the file of their unit.
 
@@ -216,7 +216,7 @@ def _write_unit(
     the number of lines, documents, blank lines and filtered lines.
     """
     texts = list(itertools.chain.from_iterable(lines.rows))  # both sides of a pair, then of the next one
-    ids = [np.zeros(0, id_dtype(tokenizer.vocab_size))]  # `concatenate` requires an array
+    ids = [np.zeros(0, select_id_dtype(tokenizer.vocab_size))]  # `concatenate` requires an array
     lengths: list[int] = []
     for start in range(0, len(texts), _BATCH):
         batch = tokenizer.encode_batch(texts[start : start + _BATCH])
@@ -242,7 +242,7 @@ def _write_unit(
         )
 
 
-def id_dtype(vocab_size: int) -> np.dtype:
+def select_id_dtype(vocab_size: int) -> np.dtype:
     """Return the dtype of stored token ids: uint16 if all ids fit, otherwise uint32."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
@@ -259,7 +259,7 @@ def open_tokenizer(output: str, text_rules: str, digest: str) -> Tokenizer:  # n
     return Tokenizer(Path(output, vocab_name), Path(output, model_name), text_rules)
 
 
-def held_out_texts(work: StreamWork, number: int, unit: Path) -> tuple[np.ndarray, int]:
+def collect_held_out_keys(work: StreamSettings, number: int, unit: Path) -> tuple[np.ndarray, int]:
     """Return the keys of a unit's held-out texts, and the number of its training lines, without duplicates.
 
     Args:
@@ -272,7 +272,7 @@ def held_out_texts(work: StreamWork, number: int, unit: Path) -> tuple[np.ndarra
     return keys[is_new & is_held_out].ravel(), int((is_new & ~is_held_out).sum())
 
 
-def decide(work: StreamWork, number: int, unit: Path) -> np.ndarray:
+def assign_splits(work: StreamSettings, number: int, unit: Path) -> np.ndarray:
     """Assign each line of a unit to a split or a reason for dropping it, and write the file of fates.
 
     The file has the index in FATES of each line, uint8 [lines].

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.pretrain.build_corpus.build import left_out
+from ernie_m.pretrain.build_corpus.build import format_dropped_counts
 from ernie_m.reader.corpus import SPLITS, Corpus, CorpusPairs, describe_long_pairs
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.logging import format_columns
@@ -42,7 +42,7 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
                     f"{counts['unknown'] / tokens:.2%}",
                     f"{tokens / lines:.1f}",
                     f"{held_out['lines'] // sides:,}",
-                    left_out(entry["dropped"]),
+                    format_dropped_counts(entry["dropped"]),
                 )
             )
     width = max(len(title) for title, *_ in rows)
@@ -55,7 +55,7 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
     return table
 
 
-def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
+def format_pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
     """Format length statistics, sample pairs, and a warning if the sides of a language pair seem misaligned.
 
     The samples are evenly spaced.
@@ -68,7 +68,7 @@ def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
         for number in examples.tolist():
             for language, ids in zip(languages, pairs[number]):
                 report.append(f"{name} {number + 1:,} {language}: {tokenizer.decode(ids.tolist())[:_WIDTH]}")
-        fits = sides_fit(pairs)
+        fits = are_lengths_correlated(pairs)
         misfits = fits.count(False)
         if misfits > len(fits) * _TOLERATED:
             report.append(
@@ -78,7 +78,7 @@ def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
     return report
 
 
-def sides_fit(pairs: CorpusPairs) -> list[bool]:
+def are_lengths_correlated(pairs: CorpusPairs) -> list[bool]:
     """Return, for sampled positions, whether the lengths of both sides of consecutive pairs correlate.
 
     The lengths of translations correlate; those of files that are misaligned by a line do not. [] if there

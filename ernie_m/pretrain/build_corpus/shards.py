@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.pretrain.build_corpus.encode_units import FATES, StreamWork, id_dtype, read_unit, save
+from ernie_m.pretrain.build_corpus.encode_units import FATES, StreamSettings, read_unit, save, select_id_dtype
 from ernie_m.utils.checksums import make_entry
 from ernie_m.utils.files import atomic_file
 
 
 def write_shard(
-    work: StreamWork,
+    work: StreamSettings,
     output: Path,
     name: str,
     split: str,
@@ -36,7 +36,7 @@ def write_shard(
         Manifest entry of the shard; file name -> size and SHA-256; subword counts of each side, int64 [sides,
         V].
     """
-    dtype = id_dtype(vocab_size)
+    dtype = select_id_dtype(vocab_size)
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (tokens,)}
     subword_counts = np.zeros((len(work.languages), vocab_size), np.int64)
     # A zero, then per unit the tokens of its lines, and the lines of its documents.

@@ -31,7 +31,7 @@ from ernie_m.utils.files import get_file_version
 
 
 @dataclass(frozen=True)
-class TextSource:
+class CorpusSource:
     """A source of a corpus: one file, or two aligned files.
 
     Args:
@@ -81,7 +81,7 @@ class Stream:
     """
 
     languages: tuple[str, ...]
-    sources: tuple[TextSource, ...]
+    sources: tuple[CorpusSource, ...]
 
     @property
     def is_parallel(self) -> bool:
@@ -95,7 +95,7 @@ class Stream:
         return f"{kind}/{'-'.join(self.languages)}"
 
 
-def gather_notation(arguments: list[str]) -> list[str]:
+def merge_source_options(arguments: list[str]) -> list[str]:
     """Merge repeated --mono options of a command line into one JSON mapping, and likewise --parallel.
 
     Raises:
@@ -137,19 +137,19 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
     Raises:
         UserError: no text, an invalid name, a missing file, an unknown format, or two names for a language.
     """
-    sources: dict[tuple[str, ...], list[TextSource]] = defaultdict(list)
+    sources: dict[tuple[str, ...], list[CorpusSource]] = defaultdict(list)
     for number, entries in ((1, mono), (2, parallel)):
         for label, paths in entries.items():
             languages = parse_languages(label, number)
             for path in paths if isinstance(paths, list) else [paths]:
                 files = find_pair_files(path, languages) if number == 2 else zip(find_text_files(path))
                 # en-de and de-en are one stream; each source keeps the order of its own label.
-                sources[tuple(sorted(languages))] += [TextSource(names, languages) for names in files]
+                sources[tuple(sorted(languages))] += [CorpusSource(names, languages) for names in files]
     if not sources:
         raise UserError(f"missing --mono or --parallel. {NOTATION}")
     check_languages(chain.from_iterable(sources))
     streams = []
-    given: dict[tuple[str, ...], str] = {}  # `TextSource.unpacked` -> its languages and its paths
+    given: dict[tuple[str, ...], str] = {}  # `CorpusSource.unpacked` -> its languages and its paths
     for languages, sources_of_stream in sources.items():
         name = "-".join(languages)
         for source in sources_of_stream:

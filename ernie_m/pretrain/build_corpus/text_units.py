@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
-from ernie_m.pretrain.build_corpus.source_files import Stream, TextSource
+from ernie_m.pretrain.build_corpus.source_files import CorpusSource, Stream
 from ernie_m.reader.files import plain_text
 from ernie_m.reader.files.pairs import Columns, detect_pair_dialect, find_pair_columns
 from ernie_m.reader.files.plain_text import (
@@ -57,7 +57,7 @@ class PairTable(NamedTuple):
     first_row: int
 
 
-class Unit(NamedTuple):
+class TextUnit(NamedTuple):
     """A unit of a source: some consecutive lines, which a worker processes at a time.
 
     Args:
@@ -73,7 +73,7 @@ class Unit(NamedTuple):
     table: PairTable | None
 
 
-class Lines(NamedTuple):
+class UnitLines(NamedTuple):
     """The lines of a unit, stripped, without blank lines.
 
     Args:
@@ -89,7 +89,7 @@ class Lines(NamedTuple):
     not_wanted_count: int = 0
 
 
-def read_units(source: TextSource, unit_bytes: int, options: TextOptions) -> Iterator[Unit]:
+def read_units(source: CorpusSource, unit_bytes: int, options: TextOptions) -> Iterator[TextUnit]:
     """Split a source into units, in order.
 
     Args:
@@ -103,30 +103,32 @@ def read_units(source: TextSource, unit_bytes: int, options: TextOptions) -> Ite
     """
     bytes_before = 0  # bytes read from disk for earlier units
     with contextlib.ExitStack() as opened:
-        files = [opened.enter_context(_opened(source, path, options)) for path in source.paths]
+        files = [opened.enter_context(_open_source(source, path, options)) for path in source.paths]
         if not any(file.buffer for file in files):
             raise UserError(f"{source}: empty. Remove it from the command")
         table = _make_table(files[0], source, options)[0] if source.has_columns else None
         while True:
             first_line = files[0].line
             if len(files) == 2:
-                texts = _cut_aligned(files, unit_bytes)
+                texts = _take_aligned_lines(files, unit_bytes)
             else:
-                texts = (_cut(files[0], unit_bytes, blank_lines=options.documents == "blank"),)
+                texts = (_take_lines(files[0], unit_bytes, blank_lines=options.documents == "blank"),)
             if not any(texts):  # end of the files
                 return
             bytes_so_far = sum(file.raw.tell() for file in files)
-            yield Unit(texts, first_line, bytes_so_far - bytes_before, table)
+            yield TextUnit(texts, first_line, bytes_so_far - bytes_before, table)
             bytes_before = bytes_so_far
 
 
-def _opened(source: TextSource, path: str, options: TextOptions) -> contextlib.closing[TextFile]:
+def _open_source(source: CorpusSource, path: str, options: TextOptions) -> contextlib.closing[TextFile]:
     """Open a file of a source within a `with` block."""
     languages = source.languages if len(source.languages) == 2 else None
     return contextlib.closing(TextFile(path, languages, options.encoding))
 
 
-def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], options: TextOptions) -> Lines:
+def read_lines(
+    unit: TextUnit, source: CorpusSource, languages: tuple[str, ...], options: TextOptions
+) -> UnitLines:
     """Split a unit into lines or pairs.
 
     Args:
@@ -142,7 +144,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
     rows: Sequence[Sequence[str]]
     not_wanted = 0
     if unit.table:
-        rows, not_wanted = _rows(decoded[0], unit.table, unit.first_line, source.paths[0], options)
+        rows, not_wanted = _parse_rows(decoded[0], unit.table, unit.first_line, source.paths[0], options)
     else:
         rows = list(zip(*decoded))
     # Strip cells, then drop rows with an empty cell.
@@ -155,11 +157,11 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
     if len(languages) == 1 and options.documents == "blank":
         # Blank lines separate documents, and are not counted as dropped.
         documents = [len(list(lines)) for is_text, lines in itertools.groupby(stripped, key=all) if is_text]
-        return Lines(full, documents)
-    return Lines(full, [1] * len(full), len(stripped) - len(full), not_wanted)
+        return UnitLines(full, documents)
+    return UnitLines(full, [1] * len(full), len(stripped) - len(full), not_wanted)
 
 
-def _cut(file: TextFile, size: int, blank_lines: bool) -> bytes:
+def _take_lines(file: TextFile, size: int, blank_lines: bool) -> bytes:
     """Take the next lines from a file: up to `size` bytes, or one longer line.
 
     Args:
@@ -172,7 +174,7 @@ def _cut(file: TextFile, size: int, blank_lines: bool) -> bytes:
     return file.take(end)
 
 
-def _cut_aligned(files: list[TextFile], size: int) -> tuple[bytes, ...]:
+def _take_aligned_lines(files: list[TextFile], size: int) -> tuple[bytes, ...]:
     """Take the next lines from two aligned files, equally many: up to `size` bytes, or one longer line.
 
     Raises:
@@ -227,7 +229,7 @@ def check_sources(streams: Sequence[Stream], options: TextOptions) -> None:
     for source in itertools.chain.from_iterable(stream.sources for stream in streams):
         for number, path in enumerate(source.paths):
             sides: dict[str, Sequence[str]]  # language -> its texts
-            with _opened(source, path, options) as file:
+            with _open_source(source, path, options) as file:
                 if source.has_columns:
                     table, sample = _make_table(file, source, options)
                     rows = [[cells[index] for index in table.columns.texts] for _, cells in sample]
@@ -245,7 +247,7 @@ def check_sources(streams: Sequence[Stream], options: TextOptions) -> None:
 
 
 def _make_table(
-    file: TextFile, source: TextSource, options: TextOptions
+    file: TextFile, source: CorpusSource, options: TextOptions
 ) -> tuple[PairTable, list[tuple[int, list[str]]]]:
     """Detect the structure of a file of sentence pairs.
 
@@ -271,7 +273,7 @@ def _make_table(
     return PairTable(table.names, table.line, dialect, columns, first_row), list(table.rows)
 
 
-def _rows(
+def _parse_rows(
     lines: list[str], pairs: PairTable, first_line: int, path: str, options: TextOptions
 ) -> tuple[list[list[str]], int]:
     """Parse the rows of a table of sentence pairs.

@@ -127,11 +127,11 @@ class RayWorkers(LocalWorkers):
 
     def submit(self, function: Callable[..., Result], *task: Any) -> Future:
         """Submit a task to the cluster, which retries it if its worker dies."""
-        return _on_cluster(function).remote(*task).future()
+        return _make_remote_function(function).remote(*task).future()
 
 
 @functools.cache  # otherwise Ray sends the function with each task, with a warning
-def _on_cluster(function: Callable) -> Any:
+def _make_remote_function(function: Callable) -> Any:
     """Return a function as a remote function of Ray."""
     import ray
 

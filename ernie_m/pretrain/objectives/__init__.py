@@ -16,10 +16,10 @@ from ernie_m.utils.user_code import run_file
 OF_THE_PAPER = ("mmlm", "tlm", "camlm", "btmlm")
 # All objectives of this process; a batch refers to an objective by its index here.
 OBJECTIVES = [*OF_THE_PAPER]
-_own: dict[str, Any] = {}  # classes added by `use_files`
+_own: dict[str, Any] = {}  # classes added by `register_files`
 
 
-def use_files(paths: Iterable[str]) -> None:
+def register_files(paths: Iterable[str]) -> None:
     """Register the custom objective of each file, under the name of the file.
 
     Raises:
@@ -30,7 +30,7 @@ def use_files(paths: Iterable[str]) -> None:
         name = Path(path).stem
         if name in OF_THE_PAPER or not name.isidentifier():
             raise UserError(f"{path}: invalid objective name {name}. Rename the file")
-        classes = _classes_in(run_file(path, f"{__name__}.{name}"))
+        classes = _find_classes(run_file(path, f"{__name__}.{name}"))
         if len(classes) != 1:
             line = max((inspect.getsourcelines(cls)[1] for cls in classes), default=1)
             raise UserError(f"{path}, line {line}: expected one subclass of Objective, got {len(classes)}")
@@ -40,10 +40,10 @@ def use_files(paths: Iterable[str]) -> None:
 
 def get_class(name: str) -> Any:
     """Return the class of an objective by name."""
-    return _own[name] if name in _own else _classes_in(import_module(f"{__name__}.{name}"))[0]
+    return _own[name] if name in _own else _find_classes(import_module(f"{__name__}.{name}"))[0]
 
 
-def _classes_in(module: ModuleType) -> list[Any]:
+def _find_classes(module: ModuleType) -> list[Any]:
     """Return the objective classes that a module defines: those with an attribute `reads`."""
     return [
         value

@@ -46,7 +46,7 @@ class Btmlm(Objective[Text]):
         super().__init__(setting)
         self.second_language = SecondLanguage(setting.languages, setting.pairs, self.config.second_language)
 
-    def lengths(self, text: Text) -> tuple[int, int]:
+    def compute_lengths(self, text: Text) -> tuple[int, int]:
         """Return n and p, the number of sentence tokens after truncation and of pseudo-tokens.
 
         p = max(1, round(proportion x n)); the paper's Figure 6 compares 5, 10, 15 and 20 %. A text is
@@ -64,11 +64,11 @@ class Btmlm(Objective[Text]):
 
     def sides(self, text: Text) -> list[np.ndarray]:
         """Return the ids of the truncated sentence, whose tokens may be predicted."""
-        n, _ = self.lengths(text)
+        n, _ = self.compute_lengths(text)
         return [text.ids[:n]]
 
-    def tokens(self, text: Text) -> int:
-        return sum(self.lengths(text)) + 4  # [CLS] X' [SEP] [SEP] P [SEP]
+    def count_tokens(self, text: Text) -> int:
+        return sum(self.compute_lengths(text)) + 4  # [CLS] X' [SEP] [SEP] P [SEP]
 
     def mask(self, text: Text, rng: np.random.Generator, second_language: int | None = None) -> MaskedExample:
         """Make the inputs of both stages; pseudo-tokens are [MASK] until the first stage has generated them.
@@ -78,7 +78,7 @@ class Btmlm(Objective[Text]):
         """
         if second_language is None:
             second_language = self.second_language.draw(text.language, rng)
-        n, p = self.lengths(text)
+        n, p = self.compute_lengths(text)
         # The positions of the pseudo-tokens, as offsets from the first position after [CLS] X [SEP] [SEP].
         offsets = np.arange(p)
         if self.config.pseudo_positions == "spread":
@@ -90,10 +90,10 @@ class Btmlm(Objective[Text]):
 
         # The first stage: [CLS] X [SEP] is the context of n + 2 tokens, followed by the placeholders. Their
         # predictions are unknown yet, so their target ids are [MASK].
-        stage1 = self.sequence(
+        stage1 = self.make_sequence(
             ids=np.concatenate([context, placeholders]),
             languages=np.repeat([text.language, second_language], [n + 2, p]),
-            chosen=n + 2 + np.arange(p),
+            selected=n + 2 + np.arange(p),
             replacements=self.vocabulary.mask_id,
         )
         stage1_positions = np.concatenate([self.positions[: n + 2], slot_positions])
@@ -102,8 +102,8 @@ class Btmlm(Objective[Text]):
         # The second stage: all tokens are context.
         ids = np.concatenate([context, self.sep, placeholders, self.sep])
         languages = np.repeat([text.language, second_language], [n + 2, p + 2])
-        chosen = 1 + self.choose(text.ids[:n], rng)  # X begins in column 1
-        stage2 = self.replaced(ids, languages, chosen, rng)
+        chosen = 1 + self.select_tokens(text.ids[:n], rng)  # X begins in column 1
+        stage2 = self.replace_selected(ids, languages, chosen, rng)
         last_position = slot_positions[-1:] + 1  # the position of the last [SEP], [1]
         stage2_positions = np.concatenate([self.positions[: n + 3], slot_positions, last_position])
         slots = n + 3 + np.arange(p)  # columns, after [CLS] X [SEP] [SEP]
@@ -116,17 +116,17 @@ class Btmlm(Objective[Text]):
 
     def evaluate(self, pairs: Sequence[Pair], model: Any, evaluator: Any) -> dict[str, Any] | None:
         """Evaluate on the sources of held-out pairs; also compute the perplexity without pseudo-tokens."""
-        scores = evaluator.scores(
+        scores = evaluator.compute_scores(
             model, self, pairs, mask=lambda pair, rng: self.mask(pair.source, rng, pair.target.language)
         )
         if scores is None:
             return None
         # The same sentences with the same truncation and masks.
-        without = evaluator.scores(
+        without = evaluator.compute_scores(
             model,
             self,
             pairs,
-            mask=lambda pair, rng: MaskedExample(self.name, [self.replaced_in_text(pair.source, rng)]),
+            mask=lambda pair, rng: MaskedExample(self.name, [self.mask_text(pair.source, rng)]),
         )
         return scores | {"perplexity_without": without["perplexity"]}
 
@@ -141,7 +141,7 @@ class Btmlm(Objective[Text]):
         return record
 
     @classmethod
-    def perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:
+    def format_perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:
         without = geometric_mean(result["perplexity_without"] for result in results)
         return f"; without the pseudo-tokens: {without:.2f}"
 

@@ -69,10 +69,10 @@ class Camlm(Objective[Pair]):
         super().__init__(setting)
         self.with_masks = self.config.camlm_context == "with_masks"
 
-    def tokens(self, pair: Pair) -> int:
+    def count_tokens(self, pair: Pair) -> int:
         # With masks in the context, the predicted ones are additional rows.
         further = self.count(pair) if self.with_masks else 0
-        return super().tokens(pair) + further
+        return super().count_tokens(pair) + further
 
     def accepts(self, pair: Pair) -> bool:
         """Return whether both sides keep at least one unmasked ordinary token as context."""
@@ -80,14 +80,16 @@ class Camlm(Objective[Pair]):
         return all(count_selected(n, self.config.mask_rate) < n for n in lengths)
 
     def mask(self, pair: Pair, rng: np.random.Generator) -> MaskedExample:
-        ids, languages, side, chosen = self.choose_in_pair(pair, rng)
+        ids, languages, side, chosen = self.select_in_pair(pair, rng)
         # Always [MASK]: a masked position attends to itself, so an unchanged token would reveal itself.
-        masked = self.sequence(ids, languages, chosen, self.vocabulary.mask_id)
-        halves = [_half(masked, side, context_side, self.with_masks) for context_side in (0, 1)]
+        masked = self.make_sequence(ids, languages, chosen, self.vocabulary.mask_id)
+        halves = [_make_half(masked, side, context_side, self.with_masks) for context_side in (0, 1)]
         return MaskedExample(self.name, halves)
 
 
-def _half(whole: MaskedSequence, side: np.ndarray, context_side: int, with_masks: bool) -> MaskedSequence:
+def _make_half(
+    whole: MaskedSequence, side: np.ndarray, context_side: int, with_masks: bool
+) -> MaskedSequence:
     """Make one of the two sequences of a masked pair: one side as context, the other's masks as placeholders.
 
     Each token keeps its position and language, and each mask its label. So the losses of both sequences are

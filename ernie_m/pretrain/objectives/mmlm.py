@@ -28,22 +28,22 @@ class Mmlm(Objective[Text]):
     reads = Text
 
     def mask(self, text: Text, rng: np.random.Generator) -> MaskedExample:
-        return MaskedExample(self.name, [self.replaced_in_text(text, rng)])
+        return MaskedExample(self.name, [self.mask_text(text, rng)])
 
     def evaluate(self, texts: Sequence[Text], model: Any, evaluator: Any) -> dict[str, Any] | None:
         """Evaluate on held-out texts; also compute the perplexity of the unigram baseline."""
         scores = super().evaluate(texts, model, evaluator)
         if scores is None:
             return None
-        return scores | {"frequency_perplexity": evaluator.frequency_perplexity(texts)}
+        return scores | {"frequency_perplexity": evaluator.compute_unigram_perplexity(texts)}
 
     @classmethod
-    def perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:
+    def format_perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:
         baseline = geometric_mean(result["frequency_perplexity"] for result in results)
         return f"; unigram baseline: {baseline:.2f}"
 
     @classmethod
-    def plateau(cls, results: Sequence[Mapping[str, float]], advice: str) -> str | None:
+    def find_plateau(cls, results: Sequence[Mapping[str, float]], advice: str) -> str | None:
         """Return a warning if the perplexity is not far below the unigram baseline; otherwise None.
 
         A small model, or a new head, learns subword frequencies first, and co-occurrence much later.

@@ -25,5 +25,5 @@ class Tlm(Objective[Pair]):
     reads = Pair
 
     def mask(self, pair: Pair, rng: np.random.Generator) -> MaskedExample:
-        ids, languages, _, chosen = self.choose_in_pair(pair, rng)
-        return MaskedExample(self.name, [self.replaced(ids, languages, chosen, rng)])
+        ids, languages, _, chosen = self.select_in_pair(pair, rng)
+        return MaskedExample(self.name, [self.replace_selected(ids, languages, chosen, rng)])
