@@ -141,8 +141,8 @@ def test_sums_are_sums_and_equal_on_every_process(proofs):
     results = [json.loads((proofs / f"{rank}.json").read_text()) for rank in range(2)]
     assert [result.pop("is_main") for result in results] == [True, False]
     rows = np.full([2, 3], [[0.1], [0.2]], np.float32).tolist()
-    # The script's two processes give 0.1 and 0.2, 1e-12 each, and 1 each to `all_reduce_sum`; their gradients are
-    # 1e-9 and 1e-10, 1 and 2, and 2 and 3. The weight is that of process 0, which is 7.
+    # The script's two processes give 0.1 and 0.2, 1e-12 each, and 1 each to `all_reduce_sum`; their
+    # gradients are 1e-9 and 1e-10, 1 and 2, and 2 and 3. The weight is that of process 0, which is 7.
     expected = {
         "world": 2,
         "all_reduce_sum": pytest.approx([0.3, 2e-12, 2.0], rel=1e-15),

@@ -109,8 +109,10 @@ def test_pre_training_uploads_once_and_reads_once(events, monkeypatch, processes
     if stage:  # process 0 owns every parameter
         monkeypatch.setattr(engine, "is_sharded", True)
         monkeypatch.setattr(engine, "_owners", {parameter.name: 0 for parameter in model.parameters()})
-    monkeypatch.setattr(distributed, "send_gradients", lambda parameters, owners: events.append("gradients"))
-    monkeypatch.setattr(distributed, "send_weights", lambda parameters, owners: None)
+    monkeypatch.setattr(
+        distributed, "reduce_gradients", lambda parameters, owners: events.append("gradients")
+    )
+    monkeypatch.setattr(distributed, "broadcast_weights", lambda parameters, owners: None)
     monkeypatch.setattr(distributed, "world_size", lambda: processes)
     monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: events.append("gradients"))
     monkeypatch.setattr(paddle.distributed, "all_reduce", lambda tensor: events.append("sum"))
