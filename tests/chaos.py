@@ -34,7 +34,7 @@ FORGETFUL = """
 from ernie_m.training import checkpoint
 from ernie_m.commands.run_classifier import main
 from ernie_m.utils.errors import run
-checkpoint.newest_step = lambda folder: None
+checkpoint.read_last_checkpoint = lambda folder: None
 run(main)
 """
 OUTPUT = Path("out")  # relative, so that all runs write the same bytes
