@@ -23,7 +23,7 @@ from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.nearest import search_both
-from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.pooling import normalize_vectors
 from ernie_m.vectors.retrieval_accuracy import select_layer_on_half
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, save_model, stored
@@ -111,7 +111,9 @@ def sort_english(folder, language):
 
 def nearest(queries, targets):
     """For each of `queries` [N, H] the number of the nearest target by cosine, in float64: [N]."""
-    return (unit(queries).astype(np.float64) @ unit(targets).T.astype(np.float64)).argmax(axis=1)
+    return (
+        normalize_vectors(queries).astype(np.float64) @ normalize_vectors(targets).T.astype(np.float64)
+    ).argmax(axis=1)
 
 
 def percent_found(queries, targets):

@@ -85,7 +85,7 @@ def test_empty_arrays(rows, inner, columns):
     x = onednn.to_bfloat16(np.empty([rows, inner], np.float32))
     y = onednn.to_bfloat16(np.empty([inner, columns], np.float32))
     assert np.array_equal(product(x, y), np.zeros([rows, columns]))
-    filled = onednn.to_bfloat16(x, filled=True)
+    filled = onednn.to_bfloat16(x, pad_to_block=True)
     out = np.ones([len(filled), columns], np.float32)
     onednn.multiply(filled, y, out, add=True)
     assert (out == 1).all()
