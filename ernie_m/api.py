@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ernie_m.inference.load import LoadedModel
-    from ernie_m.inference.tasks.search import SearchCorpus
+    from ernie_m.inference.tasks.search import SearchPredictor
     from ernie_m.reader.tokenization import Tokenizer
 
 
@@ -115,34 +115,36 @@ def load(
     return Model(loaded)
 
 
-def _reload(scores: dict[str, Any] | None, versions: dict[Path, FileVersion], *how: Any) -> "Model":
+def _reload(
+    scores: dict[str, Any] | None, versions: dict[Path, FileVersion], *load_arguments: Any
+) -> "Model":
     """Unpickle a saved model: load it again, and set its scores.
 
     Args:
         versions: the versions of its files when it was loaded.
-        how: the arguments of `load`.
+        load_arguments: the arguments of `load`.
 
     Raises:
         UserError: as `load`, or the files have changed.
     """
-    loaded = load(*how).loaded
+    loaded = load(*load_arguments).loaded
     loaded.check_unchanged(versions)
     return Model(loaded, scores)
 
 
-def _unpickle(scores: dict[str, Any] | None, engine: str, parts: bytes) -> "Model":
+def _unpickle(scores: dict[str, Any] | None, engine: str, pickled: bytes) -> "Model":
     """Unpickle a model of `fit` that was not saved.
 
     Args:
         engine: the inference engine.
-        parts: the pickled `LoadedModel`, and the attributes of its tokenizer.
+        pickled: the pickled `LoadedModel`, and the attributes of its tokenizer.
     """
     configure_as_library()
     if engine == "paddle-eager":
         prepare()
     from ernie_m.reader.tokenization import Tokenizer
 
-    loaded, state = pickle.loads(parts)
+    loaded, state = pickle.loads(pickled)
     tokenizer = object.__new__(Tokenizer)
     vars(tokenizer).update(state)
     return Model(replace(loaded, tokenizer=tokenizer), scores)
@@ -363,7 +365,7 @@ class Model:
         corpus: str | Iterable[str] | None = None,
         folder: str | os.PathLike[str] | None = None,
         **options: Unpack[IndexOptions],
-    ) -> "SearchCorpus":
+    ) -> "SearchPredictor":
         """Encode a corpus once for many searches: `index.search(text, top_k)` returns the hits of `search`.
 
         For a list of texts, `index.search` returns a list of hits for each text.
@@ -377,7 +379,7 @@ class Model:
         Raises:
             UserError: the index is corrupt, or was built with other texts, another model or another layer.
         """
-        from ernie_m.inference.tasks.search import SearchCorpus
+        from ernie_m.inference.tasks.search import SearchPredictor
 
         task_options = PredictionOptions(index=None if folder is None else os.fspath(folder), **options)
         if corpus is None and folder is None:
@@ -391,7 +393,7 @@ class Model:
                 self._predictor(EMBEDDING, of_vectors), [{"text": text} for text in texts]
             )
             task_options = replace(task_options, corpus=tuple(inputs))  # type: ignore[arg-type]  # of a flag
-        return SearchCorpus(self.loaded, task_options)
+        return SearchPredictor(self.loaded, task_options)
 
     def fit(
         self,
@@ -468,7 +470,7 @@ class Model:
         fitted = fit_model(self.loaded, dataset, path, finetune, layer)
         assert fitted is not None  # None only after a stop request
         loaded, scored = fitted
-        return Model(loaded, None if scored is None else scored.summary())
+        return Model(loaded, None if scored is None else scored.to_dict())
 
     def rank(self, query: str, texts: Iterable[str]) -> list[Ranked]:
         """Rank texts by relevance to a query: {"index", "text", "score"} for each, best first.

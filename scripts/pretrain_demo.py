@@ -63,7 +63,7 @@ def main() -> None:
     static = OUTPUT / "pieces"
     train = ["train", TEXT / "train", "--output", static]
     run_steps(
-        pre_training("an encoder with MMLM", start, flags.start_steps, "mmlm", 1),
+        make_pretraining_command("an encoder with MMLM", start, flags.start_steps, "mmlm", 1),
         Command("train a static model on the pairs", train, static / "retrieval.json"),
     )
     folders = {STATIC: static, START: start}
@@ -71,16 +71,16 @@ def main() -> None:
     for label, objectives in MIXES.items():
         name = label.replace(", seed ", "-seed-")
         folders[label] = OUTPUT / f"start-{flags.start_steps}-{flags.steps}" / name
-        training = pre_training(objectives, folders[label], flags.steps, objectives, 2)
+        training = make_pretraining_command(objectives, folders[label], flags.steps, objectives, 2)
         from_start = ["--init.encoder", start / "full", "--init.lm_head", "same"]
         trainings.append(training._replace(words=[*training.words, *from_start]))
     run_steps(*trainings)
-    searches = [search(folder) for folder in folders.values()]
+    searches = [make_search_command(folder) for folder in folders.values()]
     for first in range(0, len(searches), 2):
         run_steps(*searches[first : first + 2])
 
     scores = {label: read_scores(folder) for label, folder in folders.items()}
-    show(scores)
+    print_scores(scores)
     print(json.dumps({**scores, "minutes": round((time.monotonic() - started) / 60, 1)}))
 
 
@@ -125,7 +125,7 @@ def plan_corpus() -> list[Command]:
     ]
 
 
-def pre_training(purpose: str, folder: Path, steps: int, objectives: str, seed: int) -> Command:
+def make_pretraining_command(purpose: str, folder: Path, steps: int, objectives: str, seed: int) -> Command:
     """Return the command that pretrains an encoder with CONFIG and some objectives.
 
     Args:
@@ -153,7 +153,7 @@ def get_model_path(folder: Path) -> Path:
     return folder / ("best" if folder.name == "pieces" else "encoder")
 
 
-def search(folder: Path) -> Command:
+def make_search_command(folder: Path) -> Command:
     """Return the command that evaluates retrieval on held-out pairs with the model of an output directory."""
     words = ["run_retrieval", "--pairs", TEXT / "held-out", "--untrained", "false", "--layer", "sweep"]
     words += ["--init_pretraining_params", get_model_path(folder), "--checkpoints", folder / "search"]
@@ -181,7 +181,7 @@ def read_scores(folder: Path) -> dict[str, float]:
     return {name: round(score, 1) for name, score in scores.items()}
 
 
-def show(scores: Mapping[str, Mapping[str, float]]) -> None:
+def print_scores(scores: Mapping[str, Mapping[str, float]]) -> None:
     """Print a table of the scores of all runs, and the differences between four objectives and MMLM only."""
     measures = list(scores[START])
     lines = [["", *measures]]

@@ -63,7 +63,7 @@ def main() -> None:
     size, model, has_lm_head = load_released(flags.path)
     print(f"verify: names and shapes match ernie-m-{size}; all values are finite")
     if has_lm_head:
-        fill_words(flags.path)
+        predict_masked_words(flags.path)
     if size != "base":
         print("verify: no values of this size are published")
     elif agrees(hidden_states(model, IDS, masked=1)[1:4, 1:4]):  # the part in `EXPECTED`
@@ -73,7 +73,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def fill_words(path: str) -> None:
+def predict_masked_words(path: str) -> None:
     """Predict the masked tokens of `WORDS`, and print the predictions next to the expected words."""
     from ernie_m.api import load
 

@@ -39,7 +39,7 @@ import os
 os.environ.pop("OMP_NUM_THREADS")
 from ernie_m.commands import launch
 launch.has_gpu = lambda: True
-print(launch.visible_gpus(), os.environ.get("OMP_NUM_THREADS"))
+print(launch.list_visible_gpus(), os.environ.get("OMP_NUM_THREADS"))
 """
 
 
@@ -53,7 +53,7 @@ def test_as_many_gpus_as_paddle_finds(monkeypatch, labels, gpus):
     monkeypatch.setattr(launch, "has_gpu", lambda: True)
     monkeypatch.setattr(subprocess, "check_output", lambda *_, **options: "a line before\n2\n")
     monkeypatch.setattr("os.environ", {"CUDA_VISIBLE_DEVICES": labels} if labels else {})
-    assert launch.visible_gpus() == gpus
+    assert launch.list_visible_gpus() == gpus
 
 
 def test_visible_gpus_with_and_without_paddle(tmp_path, monkeypatch):
@@ -61,10 +61,10 @@ def test_visible_gpus_with_and_without_paddle(tmp_path, monkeypatch):
     monkeypatch.setattr(launch.subprocess, "check_output", lambda *_, **__: "a line of Paddle\n2\n")
     for labels, gpus in (("", ["0", "1"]), ("5,7,no such GPU", ["5", "7"])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", labels)
-        assert launch.visible_gpus() == gpus
+        assert launch.list_visible_gpus() == gpus
     monkeypatch.delitem(sys.modules, "paddle")  # or it is found there
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert "Paddle is not installed" in error_of(launch.visible_gpus)
+    assert "Paddle is not installed" in error_of(launch.list_visible_gpus)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from ernie_m.finetune.eval_mlqa import rules_language
+from ernie_m.finetune.eval_mlqa import resolve_rules_language
 from ernie_m.reader.tag_schemes import JOINT
 from ernie_m.utils.errors import run
 from tests import toys
@@ -319,7 +319,7 @@ def test_each_command_follows_each_rule(
         write_lines(tmp_path / name, lines)
     module, words, usual = PROGRAMS[command]
     line = [word.format(**locations) for word in [*words, *as_flags(usual | flags)]]
-    rules_language.cache_clear()
+    resolve_rules_language.cache_clear()
     with contextlib.suppress(SystemExit):
         run(partial(call_main, import_module(f"ernie_m.{module}"), line))
     said = "".join([*capsys.readouterr(), caplog.text])

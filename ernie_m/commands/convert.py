@@ -106,7 +106,7 @@ def convert(flags: ConvertFlags) -> None:
     task = write_foreign.task_to_convert(checkpoint, flags.head)
     tokenizer = open_tokenizer(checkpoint, flags)
     if not flags.trim_vocab_to:
-        write(flags, checkpoint, task, tokenizer)
+        write_model(flags, checkpoint, task, tokenizer)
         return
     with tempfile.TemporaryDirectory() as folder:
         texts = [Path(name) for name in flags.trim_vocab_to.split(",")]
@@ -117,7 +117,7 @@ def convert(flags: ConvertFlags) -> None:
         kept = f"{sizes[0]} of {sizes[1]} tokens were kept, those in {names}"
         if flags.min_count > 1:
             kept += f" with at least {flags.min_count} occurrences"
-        write(flags, smaller, task, trimmed, kept)
+        write_model(flags, smaller, task, trimmed, kept)
     rows = [["", "tokens", "parameters", "MB (float32)"]]
     for name, model in (("before", checkpoint), ("after", smaller)):
         parameters = write_foreign.count_parameters(model.tensors)
@@ -145,18 +145,18 @@ def open_tokenizer(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
     return tokenizer
 
 
-def write(
+def write_model(
     flags: ConvertFlags,
     checkpoint: Checkpoint,
     task: str | None,
     tokenizer: Tokenizer,
-    trimmed: str | None = None,
+    trimmed_note: str | None = None,
 ) -> None:
     """Write a model in the output format, and print what was written.
 
     Args:
         task: the task of the model's head; None: the model has no head.
-        trimmed: how the vocabulary was trimmed, for the model card; None: the vocabulary was not trimmed.
+        trimmed_note: how the vocabulary was trimmed, for the model card; None: it was not trimmed.
 
     Raises:
         UserError: the format cannot represent the model, or its library preprocesses texts differently and
@@ -175,7 +175,7 @@ def write(
         )
     write_foreign.check_fits(flags.to, checkpoint, task)
     note = write_foreign.note(format, preprocessing)
-    facts = {"reads_otherwise": [*differing, note] if note else differing or None, "trimmed": trimmed}
+    facts = {"reads_otherwise": [*differing, note] if note else differing or None, "trimmed": trimmed_note}
     if not flags.trim_vocab_to:  # the scores were measured with the full vocabulary
         facts["scores"] = scores
     # The max_seq_len of a model with a head is the length in its training.

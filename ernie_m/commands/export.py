@@ -64,13 +64,13 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     import paddle
 
     from ernie_m.inference.export import NAMES, export
-    from ernie_m.inference.load import exported_settings, load
+    from ernie_m.inference.load import load, read_export_settings
     from ernie_m.vectors.pooling import parse_layer
 
     # Do not delete user files: reject an output that this command did not write.
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
     holds_something = bool(names) or (output.exists() and not output.is_dir())
-    if holds_something and exported_settings(output) is None:
+    if holds_something and read_export_settings(output) is None:
         raise UserError(f"--output {output} already exists and is not an export. Choose another folder")
     others = sorted(names - NAMES)
     if others:
@@ -78,7 +78,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
             f"--output {output}: a new export would delete {', '.join(others)}, not written by ernie-m "
             "export. Move it, or choose another folder"
         )
-    if exported_settings(Path(flags.model)) is not None:
+    if read_export_settings(Path(flags.model)) is not None:
         raise UserError(f"--model {flags.model} is an export. Use the checkpoint it was made from")
     paddle.set_device("cpu")  # a GPU would compute the reference outputs in TF32
     loaded = load(flags.model, engine="paddle-eager", task=flags.task)

@@ -133,7 +133,7 @@ def fit_labels(
     if fitted is None:
         return False
     trained, scored = fitted
-    say(f"\n{scored.text(flags.table)}")
+    say(f"\n{scored.format_tables(flags.table)}")
     for name, part in parts.items():
-        say(f"\n{evaluate_labels(trained, part, name).text(name)}")
+        say(f"\n{evaluate_labels(trained, part, name).format_tables(name)}")
     return True

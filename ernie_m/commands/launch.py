@@ -82,7 +82,7 @@ class LaunchFlags:
         return self.node_ips.split(",")
 
 
-def visible_gpus() -> list[str]:
+def list_visible_gpus() -> list[str]:
     """Return the labels of the GPUs that Paddle can use, as in CUDA_VISIBLE_DEVICES; [] without GPUs.
 
     Raises:
@@ -102,7 +102,7 @@ def select_gpus(flags: LaunchFlags, visible: list[str]) -> list[str]:
     """Return the labels of the GPUs to use: --selected_gpus, by default all; [] without GPUs.
 
     Args:
-        visible: the labels of all GPUs, from `visible_gpus`.
+        visible: the labels of all GPUs, from `list_visible_gpus`.
 
     Raises:
         UserError: a selected GPU is unknown, or --nproc_per_node exceeds the number of GPUs.
@@ -242,7 +242,7 @@ def main() -> None:
     if flags.print_config:
         lines = [f"launch: --{name} {getattr(flags, name)}" for name in list_options(LaunchFlags)]
         say(*lines, f"launch: script {shlex.join(script)}")
-    gpus = select_gpus(flags, visible_gpus())
+    gpus = select_gpus(flags, list_visible_gpus())
     processes = flags.nproc_per_node or len(gpus) or 1  # on this node
 
     os.environ[LOG_DIR] = flags.split_log_path or os.environ.get(LOG_DIR) or "log"

@@ -91,7 +91,7 @@ def main() -> None:
         read_requests,
         write_answers,
     )
-    from ernie_m.inference.tasks import make_predictor, training_file
+    from ernie_m.inference.tasks import make_predictor, open_training_file
     from ernie_m.reader.files.labeled_tables import TAGGED, open_unlabeled_table
 
     options = flags.options()
@@ -113,7 +113,7 @@ def main() -> None:
     predictor = make_predictor(task, model, options)
 
     # Tagging and question answering first check for an official file.
-    file = None if flags.input == "-" else training_file(task, path, flags, predictor)
+    file = None if flags.input == "-" else open_training_file(task, path, flags, predictor)
     if file is None:
         is_question = task == QUESTION_ANSWERING
         alternatives = [TAGGED.format("--columns WORD,TAG")] if task == TOKEN_CLASSIFICATION else []

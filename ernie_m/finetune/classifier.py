@@ -103,13 +103,13 @@ class Classification(Head[ExampleFile]):
             )
         self.pairs = are_pairs
 
-    def inputs(self, data: ExampleFile) -> np.ndarray:
+    def hash_inputs(self, data: ExampleFile) -> np.ndarray:
         return data.inputs
 
-    def loss_and_counts(
+    def compute_loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
-        """Compute the summed cross-entropy of a batch; see `Head.loss_and_counts`."""
+        """Compute the summed cross-entropy of a batch; see `Head.compute_loss_and_counts`."""
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [B, C]
@@ -122,7 +122,7 @@ class Classification(Head[ExampleFile]):
         activation = sigmoid if self.multi_label else softmax
         return list(activation(outputs["logits"]))
 
-    def answer(self, prediction: Any) -> dict[str, Any]:
+    def to_json(self, prediction: Any) -> dict[str, Any]:
         """Convert a prediction to JSON values, for ernie-m predict and the server."""
         return {
             "label": self.labels[prediction.argmax()],
@@ -134,27 +134,27 @@ class Classification(Head[ExampleFile]):
         return {label: round(float(value), 6) for label, value in zip(self.labels, probabilities)}
 
     def score(self, data: ExampleFile, predictions: list[Any], language: str) -> dict[str, float]:
-        return {"acc": accuracy(self.predicted(data, predictions), self.gold(data))}
+        return {"acc": accuracy(self.get_predicted_values(data, predictions), self.get_gold_values(data))}
 
-    def predicted(self, data: ExampleFile, predictions: list[Any]) -> list[Any]:
+    def get_predicted_values(self, data: ExampleFile, predictions: list[Any]) -> list[Any]:
         return [self.labels[probabilities.argmax()] for probabilities in predictions]
 
-    def gold(self, data: ExampleFile) -> list[Any]:
+    def get_gold_values(self, data: ExampleFile) -> list[Any]:
         return [self.labels[number] for number in np.array([example.label for example in data])]
 
-    def baseline(self, data: ExampleFile) -> dict[str, float]:
+    def compute_baseline(self, data: ExampleFile) -> dict[str, float]:
         labels = np.array([example.label for example in data])
         prediction = np.arange(len(self.labels)) == np.bincount(labels).argmax()
         return self.score(data, [prediction] * len(data), "")
 
     def write(self, path: str | os.PathLike, data: ExampleFile, predictions: list[Any]) -> None:
-        """Write a tab-separated line per input: the qid, if any, and the `cells` of the prediction."""
+        """Write a tab-separated line per input: the qid, if any, and the `format_cells` of the prediction."""
         with atomic_file(path, "w") as file:
             for example, prediction in zip(data, predictions, strict=True):
                 qid = [] if example.qid is None else [example.qid]
-                file.write("\t".join([*qid, *self.cells(prediction)]) + "\n")
+                file.write("\t".join([*qid, *self.format_cells(prediction)]) + "\n")
 
-    def cells(self, prediction: Any) -> list[str]:
+    def format_cells(self, prediction: Any) -> list[str]:
         """Format a prediction as cells of the official format: label id, then probabilities."""
         return [str(prediction.argmax()), *(f"{probability:.6f}" for probability in prediction)]
 
@@ -209,7 +209,7 @@ class MultiLabelClassification(Classification):
 
     multi_label = True
 
-    def loss_and_counts(
+    def compute_loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
         """Compute the mean binary cross-entropy over the labels, summed over the texts of a batch.
@@ -224,7 +224,7 @@ class MultiLabelClassification(Classification):
         is_right = ((logits > 0) == (targets > 0.5)).all(axis=1)  # [B]
         return losses.mean(axis=1).sum(), is_right.sum(), len(targets)
 
-    def answer(self, prediction: Any) -> dict[str, Any]:
+    def to_json(self, prediction: Any) -> dict[str, Any]:
         """Convert a prediction to JSON values: the labels with a probability above 0.5, and probabilities."""
         labels = [label for label, probability in zip(self.labels, prediction) if probability > 0.5]
         return {"labels": labels, "probabilities": self.name_probabilities(prediction)}
@@ -267,7 +267,7 @@ class Regression(Classification):
         self.check_pairs(examples, path)
         return examples
 
-    def loss_and_counts(
+    def compute_loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
         """Compute the sum of squared errors of a batch; the number of correct predictions is 0."""
@@ -275,7 +275,7 @@ class Regression(Classification):
         errors = scores - on_device.targets.astype(scores.dtype)
         return errors.square().sum(), 0.0, len(scores)
 
-    def measure(self, sums: Mapping[str, float]) -> str:
+    def format_training_metric(self, sums: Mapping[str, float]) -> str:
         """Return the root mean squared error for a log line; nan if all steps were skipped."""
         error = math.sqrt(sums["loss"] / sums["steps"]) if sums["steps"] else math.nan
         return f"root mean squared error: {error:f}"
@@ -284,22 +284,22 @@ class Regression(Classification):
         """Return the predicted value of each input."""
         return outputs["logits"][:, 0].tolist()
 
-    def answer(self, prediction: float) -> dict[str, Any]:
+    def to_json(self, prediction: float) -> dict[str, Any]:
         return {"score": round(prediction, 6)}
 
     def score(self, data: ExampleFile, predictions: list[Any], language: str) -> dict[str, float]:
-        labels = self.gold(data)
+        labels = self.get_gold_values(data)
         return {"pearson": pearson(predictions, labels), "spearman": spearman(predictions, labels)}
 
-    def predicted(self, data: ExampleFile, predictions: list[Any]) -> list[float]:
+    def get_predicted_values(self, data: ExampleFile, predictions: list[Any]) -> list[float]:
         return predictions
 
-    def gold(self, data: ExampleFile) -> list[Any]:
+    def get_gold_values(self, data: ExampleFile) -> list[Any]:
         return [example.label for example in data]
 
-    def baseline(self, data: ExampleFile) -> dict[str, float]:
+    def compute_baseline(self, data: ExampleFile) -> dict[str, float]:
         return {}
 
-    def cells(self, prediction: float) -> list[str]:
+    def format_cells(self, prediction: float) -> list[str]:
         """Format the predicted number as a cell."""
         return [f"{prediction:.6f}"]

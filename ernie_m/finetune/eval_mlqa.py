@@ -51,7 +51,7 @@ def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlq
 
 
 @functools.cache  # so that each name is logged once
-def rules_language(name: str) -> str:
+def resolve_rules_language(name: str) -> str:
     """Return the language whose MLQA rules normalize answers; log a warning if there are no rules for it.
 
     For an unknown language, the result is English. The articles of a known language without rules are kept.
@@ -78,10 +78,10 @@ def score_answers(
 
     Args:
         rows: the predicted answer and the gold answers of each question.
-        name: the language, or a file name that contains the language; see `rules_language`.
+        name: the language, or a file name that contains the language; see `resolve_rules_language`.
         rules: "mlqa" or "squad".
     """
-    language = rules_language(name) if rules == "mlqa" else ""
+    language = resolve_rules_language(name) if rules == "mlqa" else ""
     sum_of_f1 = 0.0
     sum_of_matches = 0.0
     for prediction, answers in rows:  # in this order, which the last digit depends on
@@ -100,7 +100,7 @@ def normalize(text: str, language: str, rules: str = "mlqa") -> list[str]:
     text = text.lower()
     if rules == "squad":
         return ARTICLES["en"].sub(" ", text.translate(_ASCII_PUNCTUATION)).split()
-    text = text.translate(_punctuation())
+    text = text.translate(_make_punctuation_table())
     if language in ARTICLES:
         text = ARTICLES[language].sub(" ", text)
     if language in _CHARACTERS_AS_WORDS:
@@ -109,7 +109,7 @@ def normalize(text: str, language: str, rules: str = "mlqa") -> list[str]:
 
 
 @functools.cache
-def _punctuation() -> dict[int, None]:
+def _make_punctuation_table() -> dict[int, None]:
     """Return the characters that MLQA's rules remove, as a table for `str.translate`.
 
     They are Unicode punctuation (categories P*), and ASCII symbols such as $ + < = >.

@@ -128,7 +128,11 @@ def evaluate_files(
         metrics = dict(task.score(file.data, predictions, file.language))
         if task.custom_metric:
             custom = distributed.run_on_main(
-                partial(task.custom_metric, task.predicted(file.data, predictions), task.gold(file.data))
+                partial(
+                    task.custom_metric,
+                    task.get_predicted_values(file.data, predictions),
+                    task.get_gold_values(file.data),
+                )
             )
             metrics = {**custom, **metrics, **custom}  # first, also instead of one of the same name
         scores.setdefault(file.pattern, {})[file.language] = metrics

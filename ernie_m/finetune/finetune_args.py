@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from ernie_m.finetune.score_tables import recipes
+from ernie_m.finetune.score_tables import load_recipe_scores
 from ernie_m.training.training_flags import ComputeFlags
 from ernie_m.utils.args import (
     NonNegativeFloat,
@@ -168,8 +168,10 @@ class TrainingFlags(ModelFileFlags, ComputeFlags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.paper is not None and self.paper not in recipes():
-            raise UserError(f"--paper {self.paper}: unknown recipe (choose from {', '.join(recipes())})")
+        if self.paper is not None and self.paper not in load_recipe_scores():
+            raise UserError(
+                f"--paper {self.paper}: unknown recipe (choose from {', '.join(load_recipe_scores())})"
+            )
         have_equal = len(set(self.seeds)) < len(self.seeds)
         if have_equal or min(self.seeds) < 0 or max(self.seeds) >= 2**63:
             seeds = ",".join(map(str, self.seeds))

@@ -120,12 +120,12 @@ def check_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> Che
             f"{checkpoint.path}: {error}. To train from its encoder, pass it as --init_pretraining_params"
         )
     labels = task.labels or []
-    if label_map and _are_named(checkpoint.labels) and checkpoint.labels != labels:
+    if label_map and _are_label_names(checkpoint.labels) and checkpoint.labels != labels:
         raise UserError(
             f"{label_map}: labels {', '.join(labels)} do not match those of {checkpoint.path}: "
             f"{', '.join(checkpoint.labels)}. Use the label map it was trained with"
         )
-    if label_map and not _are_named(checkpoint.labels):
+    if label_map and not _are_label_names(checkpoint.labels):
         names = ", ".join(f"{number}: {label}" for number, label in enumerate(labels))
         logger.warning("%s: no label names; %s assigns %s", checkpoint.path, label_map, names)
     return checkpoint
@@ -148,7 +148,7 @@ def head_error(task: Head, checkpoint: Checkpoint) -> str:
     return ""
 
 
-def _are_named(labels: Sequence[str]) -> bool:
+def _are_label_names(labels: Sequence[str]) -> bool:
     """Return whether the labels of a checkpoint are names, not ids (training without a label map)."""
     return labels not in ([], make_default_label_names(len(labels)))
 
@@ -167,7 +167,7 @@ def load_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
         return None
     tensors = start.tensors
     labels = task.labels or ["start", "end"]
-    names = start.labels if _are_named(start.labels) and _are_named(labels) else labels
+    names = start.labels if _are_label_names(start.labels) and _are_label_names(labels) else labels
     error = head_error(task, start)
     if not error and (
         len(labels) != tensors.shape("classifier.weight")[-1] or sorted(names) != sorted(labels)
@@ -178,7 +178,9 @@ def load_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
     if error:
         logger.warning("%s: ignoring its classifier and training a new one: %s", start.path, error)
         return None
-    by_number = " (by index: it has no label names)" if task.labels and not _are_named(start.labels) else ""
+    by_number = (
+        " (by index: it has no label names)" if task.labels and not _are_label_names(start.labels) else ""
+    )
     logger.info("%s: loading its classifier%s: %s", start.path, by_number, join_items(labels))
     order = [names.index(label) for label in labels]
     head = {name: tensors[name][..., order] for name in tensors if name.startswith("classifier.")}
@@ -225,7 +227,7 @@ def add_metric(task: Head, metric: str, dev_files: Sequence[LanguageFile]) -> No
     """
     task.metric, task.custom_metric = load_metric(metric)
     for file in dev_files[:1]:
-        gold = task.gold(file.data)
+        gold = task.get_gold_values(file.data)
         first = [answers[0] for answers in gold] if task.name == QUESTION_ANSWERING else gold
         task.custom_metric(first, gold)
 
@@ -239,7 +241,7 @@ def check_rows(
     trained = None  # `hash_input` of the training rows
     for name, data in [*named, *((file.path, file.data) for file in files)]:
         task.warn_if_truncated(name, data)
-        inputs = task.inputs(data)
+        inputs = task.hash_inputs(data)
         targets, location = (data.targets, data.location) if has_ids else (np.zeros(0), str)
         for error in find_label_issues(inputs, targets, location, trained_inputs=trained):
             logger.warning("%s: %s", name, error)
@@ -449,7 +451,9 @@ class FinetuningRun(MultiSeedTraining):
     def log_line(self, interval: Interval) -> str:
         """Return the log line of an interval: epoch, progress in the epoch, and the official line."""
         batch: GlobalBatch = interval.data
-        line = format_official_line(interval, self.total_steps, self.task.measure(interval.sums))
+        line = format_official_line(
+            interval, self.total_steps, self.task.format_training_metric(interval.sums)
+        )
         return f"epoch: {batch.epoch}, progress: {batch.progress}/{len(self.train_set)}, {line}"
 
     def collect_files(

@@ -80,20 +80,20 @@ class Head(ABC, Generic[Data]):
         """Log warnings about truncated rows, and about text that the vocabulary does not cover."""
         warn_if_truncated(name, data, self.encode, "rows")
 
-    def baseline(self, data: Data) -> dict[str, float]:
+    def compute_baseline(self, data: Data) -> dict[str, float]:
         """Return the scores of the majority baseline, metric -> percent; {} if the task has none."""
         return {}
 
-    def targets(self, batch: Any) -> np.ndarray:
+    def get_targets(self, batch: Any) -> np.ndarray:
         """Return the target array of a batch, which is sent to the device with the ids."""
         return batch.labels
 
     @abstractmethod
-    def inputs(self, data: Data) -> np.ndarray:
+    def hash_inputs(self, data: Data) -> np.ndarray:
         """Return the hash of each row, sentence or question of a file by `hash_input`, int64 [N]."""
 
     @abstractmethod
-    def loss_and_counts(
+    def compute_loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
         """Compute the summed loss of a batch, the number of correct predictions, and of all predictions.
@@ -117,12 +117,12 @@ class Head(ABC, Generic[Data]):
         """
 
     @abstractmethod
-    def predicted(self, data: Data, predictions: list[Any]) -> list[Any]:
+    def get_predicted_values(self, data: Data, predictions: list[Any]) -> list[Any]:
         """Convert the predictions for a file to labels, numbers, tags or texts, for `custom_metric`."""
 
     @abstractmethod
-    def gold(self, data: Data) -> list[Any]:
-        """Return the gold values of a file in the format of `predicted`; for a question, all gold answers."""
+    def get_gold_values(self, data: Data) -> list[Any]:
+        """Return the gold values of a file, as `get_predicted_values`; for a question, all gold answers."""
 
     @abstractmethod
     def write(self, path: str | os.PathLike, data: Data, predictions: list[Any]) -> None:
@@ -137,12 +137,12 @@ class Head(ABC, Generic[Data]):
 
         pad_id = model.ernie_m.config.pad_token_id
         labeled = [
-            LabeledBatch(PackedBatch.from_padded(batch.input_ids, pad_id), self.targets(batch))
+            LabeledBatch(PackedBatch.from_padded(batch.input_ids, pad_id), self.get_targets(batch))
             for batch in batches
         ]
         return list(zip(batches, upload(labeled), strict=True))
 
-    def outputs(self, model: "nn.Layer", on_device: "LabeledBatch") -> dict[str, "Tensor"]:
+    def compute_outputs(self, model: "nn.Layer", on_device: "LabeledBatch") -> dict[str, "Tensor"]:
         """Run the forward pass: output name -> tensor in float32, or in float64 if the model is float64."""
         import paddle
 
@@ -155,9 +155,11 @@ class Head(ABC, Generic[Data]):
             outputs[name] = tensor.astype("float32") if is_half else tensor
         return outputs
 
-    def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], on_device: "LabeledBatch") -> float:
+    def compute_evaluation_loss(
+        self, batch: Any, outputs: dict[str, "Tensor"], on_device: "LabeledBatch"
+    ) -> float:
         """Return the loss summed over the items of a batch, for the mean loss of a file."""
-        total, _, _ = self.loss_and_counts(on_device, outputs)
+        total, _, _ = self.compute_loss_and_counts(on_device, outputs)
         return float(total)
 
     def loss(
@@ -166,18 +168,20 @@ class Head(ABC, Generic[Data]):
         """Compute the loss of a micro-batch from `send_batches`; see `Trainable.loss`."""
         batch, on_device = micro_batch
         # `batch.count` is of the whole step, `count` of this micro-batch.
-        total, correct, count = self.loss_and_counts(on_device, self.outputs(model, on_device))
+        total, correct, count = self.compute_loss_and_counts(
+            on_device, self.compute_outputs(model, on_device)
+        )
         return total / batch.count, {"correct": correct, "count": count}
 
-    def measure(self, sums: Mapping[str, float]) -> str:
+    def format_training_metric(self, sums: Mapping[str, float]) -> str:
         """Return the training metric of a log line, from sums over the steps since the last line."""
         return f"ave acc: {compute_accuracy(sums):f}"
 
     def predict(self, model: "nn.Layer", batch: Any, labeled: bool) -> tuple[list[Any], float]:
-        """Predict a batch: the predictions of its items, and the `evaluation_loss`, 0 without labels."""
+        """Return the predictions for a batch, and `compute_evaluation_loss`, or 0 without labels."""
         _, on_device = self.send_batches(model, [batch])[0]
-        outputs = self.outputs(model, on_device)
-        loss = self.evaluation_loss(batch, outputs, on_device) if labeled else 0.0
+        outputs = self.compute_outputs(model, on_device)
+        loss = self.compute_evaluation_loss(batch, outputs, on_device) if labeled else 0.0
         return self.decode(batch, {name: tensor.numpy() for name, tensor in outputs.items()}), loss
 
 

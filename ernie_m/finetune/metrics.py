@@ -34,7 +34,7 @@ class MatchCounts(NamedTuple):
         return 2 * self.precision * self.recall / total if total else 0.0
 
 
-def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> MatchCounts:
+def count_entity_matches(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> MatchCounts:
     """Count gold, predicted and matching entities, as conlleval of CoNLL-2002 and 2003 does.
 
     An entity is correct if its first word, last word and type are correct. For parts of speech, the counts

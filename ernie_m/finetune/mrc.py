@@ -85,7 +85,7 @@ class Answer(NamedTuple):
     end_logit: float
 
 
-def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
+def find_best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
     """Return the `count` spans of a window with the highest sums of logits, or all if there are fewer.
 
     Args:
@@ -113,7 +113,7 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
     )
 
 
-def select_best(spans_of_windows: Sequence[Spans], count: int) -> Spans:
+def select_best_spans(spans_of_windows: Sequence[Spans], count: int) -> Spans:
     """Return the `count` best spans of all windows, or all if there are fewer; ties keep their order."""
     # Concatenate each field of `Spans` over the windows.
     first, last, start_logits, end_logits = map(np.concatenate, zip(*spans_of_windows))
@@ -197,18 +197,18 @@ class QuestionAnswering(Head[AnswerWindows]):
         most = self.cut.max_query_length
         log_truncation(name, sum(data.cut), len(data.cut), "questions", most, "max_query_length")
 
-    def inputs(self, data: AnswerWindows) -> np.ndarray:
+    def hash_inputs(self, data: AnswerWindows) -> np.ndarray:
         file = data.file
         hashes = [hash_input(question.text, file.contexts[question.context]) for question in file.questions]
         return np.array(hashes, np.int64)
 
-    def targets(self, batch: AnswerBatch) -> np.ndarray:
+    def get_targets(self, batch: AnswerBatch) -> np.ndarray:
         return batch.answers
 
-    def loss_and_counts(
+    def compute_loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
-        """Compute the mean of the start and end losses, summed over the batch; see `Head.loss_and_counts`.
+        """Compute the mean of start and end loss, summed over the batch; see `Head.compute_loss_and_counts`.
 
         Windows without an answer have no loss. A prediction is correct if both start and end are correct.
         """
@@ -251,7 +251,9 @@ class QuestionAnswering(Head[AnswerWindows]):
 
         Answers are normalized by the rules for the language of the contexts.
         """
-        rows = list(zip(self.predicted(data, predictions), self.gold(data), strict=True))
+        rows = list(
+            zip(self.get_predicted_values(data, predictions), self.get_gold_values(data), strict=True)
+        )
         # Without a language map, the file name contains the language.
         path = data.file.path
         name = path.name if path and language == ALL_LANGUAGES else language
@@ -277,10 +279,10 @@ class QuestionAnswering(Head[AnswerWindows]):
         write_json(path.with_name(f"nbest_{path.name}"), candidates)
         write_json(path, texts)
 
-    def gold(self, data: AnswerWindows) -> list[tuple[str, ...]]:
+    def get_gold_values(self, data: AnswerWindows) -> list[tuple[str, ...]]:
         return [question.answers for question in data.file.questions]
 
-    def predicted(self, data: AnswerWindows, predictions: list[Any]) -> list[str]:
+    def get_predicted_values(self, data: AnswerWindows, predictions: list[Any]) -> list[str]:
         """Return the text of the best answer to each question; "" without candidates."""
         return [answers[0].text if answers else "" for answers in self.rank(data, predictions)]
 
@@ -313,10 +315,10 @@ class QuestionAnswering(Head[AnswerWindows]):
         count = 4 * self.n_best
         while True:
             spans_of_windows = [
-                best_spans(scores, self.max_answer_length, count) for scores in scores_of_windows
+                find_best_spans(scores, self.max_answer_length, count) for scores in scores_of_windows
             ]
-            spans = select_best(spans_of_windows, count)
-            answers = self._different_answers(data, question, spans)
+            spans = select_best_spans(spans_of_windows, count)
+            answers = self._find_distinct_answers(data, question, spans)
             if len(answers) == self.n_best or len(spans.first) < count:
                 break
             count *= 4
@@ -329,7 +331,7 @@ class QuestionAnswering(Head[AnswerWindows]):
             for answer, probability in zip(answers, probabilities, strict=True)
         ]
 
-    def _different_answers(self, data: AnswerWindows, question: int, spans: Spans) -> list[Answer]:
+    def _find_distinct_answers(self, data: AnswerWindows, question: int, spans: Spans) -> list[Answer]:
         """Return answers with the first `n_best` distinct texts of spans, with probability 0."""
         answers: dict[str, Answer] = {}
         columns = [array.tolist() for array in spans]  # the four fields of `Spans`
@@ -444,7 +446,7 @@ class OfficialAnswering(QuestionAnswering):
         spans = [scores.spans for scores in scores_of_windows]
         if not any(len(spans_of_window.first) for spans_of_window in spans):
             return [Answer("empty", start=0, probability=1.0, start_logit=0.0, end_logit=0.0)]
-        best = select_best(spans, self.n_best)
+        best = select_best_spans(spans, self.n_best)
         probabilities = softmax(best.start_logits + best.end_logits)
         columns = [array.tolist() for array in (*best, probabilities)]  # `Spans` has the first four
         return [

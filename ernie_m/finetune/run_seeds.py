@@ -24,8 +24,8 @@ from ernie_m.finetune.run_setup import (
     choose_hyperparameters,
     log_and_write_report,
     make_loop_config,
-    output_dir,
-    set_up,
+    open_output_dir,
+    set_up_command,
 )
 from ernie_m.finetune.score_tables import get_paper_rows
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -56,7 +56,7 @@ def run_finetuning(
     """
     # Resolve flags that depend on each other, and join the other processes.
     flags.check()
-    set_up(flags)
+    set_up_command(flags)
 
     # Open the model. Its checkpoint provides settings that no flag gives, and perhaps a head for the task.
     start = open_checkpoint(flags.start) if flags.start else None
@@ -102,7 +102,7 @@ def train_seeds(fine_tuning: FinetuningRun, tests: Mapping[str, LanguageFile], s
     """Train and evaluate each seed, predict the test files with its best checkpoint, and write the report."""
     flags = fine_tuning.flags
     evaluations: dict[int, Evaluation] = {}
-    with output_dir(flags, fine_tuning.fingerprint) as folder:
+    with open_output_dir(flags, fine_tuning.fingerprint) as folder:
         several = len(flags.seeds) > 1
         for seed in flags.seeds:
             seed_folder = folder.for_seed(seed) if several else folder
@@ -182,10 +182,12 @@ def report_seeds(fine_tuning: FinetuningRun, evaluations: dict[int, Evaluation])
     task = fine_tuning.task
     baselines: dict[str, dict[str, dict[str, float]]] = {}  # pattern -> language -> metric -> percent
     for file in fine_tuning.dev_files:
-        baselines.setdefault(file.pattern, {})[file.language] = as_json_values(task.baseline(file.data))
+        baselines.setdefault(file.pattern, {})[file.language] = as_json_values(
+            task.compute_baseline(file.data)
+        )
     # Count questions, not windows. A run from random weights is not comparable with the paper's.
     is_counted = flags.paper and flags.do_train and flags.start
-    examples = len(task.inputs(fine_tuning.train_set)) if is_counted else 0
+    examples = len(task.hash_inputs(fine_tuning.train_set)) if is_counted else 0
     tables = score_tables.make_seed_tables(
         evaluations,
         list(baselines.values()),

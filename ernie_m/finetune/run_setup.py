@@ -51,11 +51,11 @@ _READ = (
 )
 
 
-def set_up(flags: TrainingFlags) -> None:
+def set_up_command(flags: TrainingFlags) -> None:
     """Set up a fine-tuning command: join the other processes, open the log, and log the command line."""
     device = distributed.init(flags.use_cuda)
     select_kernels(flags.kernels)
-    logging.setup_logging(rank=distributed.rank(), is_copied=True)  # `output_dir` copies the log
+    logging.setup_logging(rank=distributed.rank(), is_copied=True)  # `open_output_dir` copies the log
     command = f"command: {shlex.join(get_command_line())} (paddle {paddle.__version__})"
     for line in (prepare(), command):
         logger.info("%s", line, extra=IN_FILE)
@@ -65,7 +65,7 @@ def set_up(flags: TrainingFlags) -> None:
 
 
 @contextmanager
-def output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[OutputDir]:
+def open_output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[OutputDir]:
     """Lock the output directory --checkpoints for a run, as a context manager that yields it.
 
     Raises:
@@ -322,7 +322,7 @@ _BY_HIDDEN_SIZE = {
 }
 
 
-class _Amount(NamedTuple):
+class _TrainingAmount(NamedTuple):
     """Amount of training: `times` epochs, but between `least` and `most` examples in total."""
 
     times: int
@@ -333,9 +333,9 @@ class _Amount(NamedTuple):
 
 # 1,280 examples are 40 steps of 32. Contexts are long, so they get fewer epochs than texts.
 _AMOUNTS = {
-    CLASSIFICATION: _Amount(20, 1280, 10_000),
-    TOKEN_CLASSIFICATION: _Amount(20, 1280, 6500),
-    QUESTION_ANSWERING: _Amount(10, 0, 3000, fewest_epochs=2),
+    CLASSIFICATION: _TrainingAmount(20, 1280, 10_000),
+    TOKEN_CLASSIFICATION: _TrainingAmount(20, 1280, 6500),
+    QUESTION_ANSWERING: _TrainingAmount(10, 0, 3000, fewest_epochs=2),
 }
 
 

@@ -33,7 +33,7 @@ _LEGEND = (
 )
 
 
-def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
+def compute_transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
     """Return the cross-lingual transfer gap, {"gap": English minus the mean of other languages}.
 
     See Table 7 of the paper. Return {} without English or without other languages.
@@ -92,7 +92,10 @@ class Table:
 
     def full_rows(self) -> dict[int, dict[str, float]]:
         """Return the rows of the seeds with the average and the transfer gap added."""
-        return {seed: {**row, AVERAGE: average(row), **transfer_gap(row)} for seed, row in self.rows.items()}
+        return {
+            seed: {**row, AVERAGE: average(row), **compute_transfer_gap(row)}
+            for seed, row in self.rows.items()
+        }
 
     def paper_rows(self) -> dict[str, dict[str, float]]:
         """Return the rows of the paper with the transfer gap over the run's languages added."""
@@ -100,7 +103,7 @@ class Table:
         rows = {}
         for name, (row, _) in self.paper.items():
             without_average = {language: row[language] for language in languages if language in row}
-            rows[name] = {**row, **transfer_gap(without_average)}
+            rows[name] = {**row, **compute_transfer_gap(without_average)}
         return rows
 
     def summary(self) -> dict[str, tuple[float, float]]:
@@ -127,7 +130,7 @@ class Table:
             if self.paper[name].is_comparable
         }
 
-    def cells(self) -> list[list[str]]:
+    def format_cells(self) -> list[list[str]]:
         """Format the table as rows of cells, with two decimals.
 
         The rows are the header, the seeds, the mean and deviation of several seeds, the rows of `comparison`,
@@ -206,7 +209,7 @@ def make_seed_tables(
 
 def to_text(tables: Sequence[Table]) -> str:
     """Format tables as text with aligned columns."""
-    return "\n\n".join(f"{table.title}\n{format_columns(table.cells())}" for table in tables)
+    return "\n\n".join(f"{table.title}\n{format_columns(table.format_cells())}" for table in tables)
 
 
 def write_report(
@@ -225,7 +228,10 @@ def write_report(
     contents = {
         "txt": to_text(tables),
         "md": "\n\n".join(
-            [*(f"**{table.title}**\n\n{format_markdown_table(table.cells())}" for table in tables), _LEGEND]
+            [
+                *(f"**{table.title}**\n\n{format_markdown_table(table.format_cells())}" for table in tables),
+                _LEGEND,
+            ]
         ),
         "json": json.dumps(values, indent=2, ensure_ascii=False),
     }
@@ -248,7 +254,7 @@ def average(scores: Mapping[Any, float]) -> float:
 
 
 @cache
-def recipes() -> dict[str, dict[str, Any]]:
+def load_recipe_scores() -> dict[str, dict[str, Any]]:
     """Return the scores in the paper: recipe (the name of its script) -> a dictionary with these keys.
 
     "table": the table of the paper, as "Table 1"
@@ -266,9 +272,9 @@ def get_paper_rows(
     """Return the scores in the paper for the languages of a run, with a row per model size.
 
     Args:
-        recipe: a key of `recipes`; None: no rows.
+        recipe: a key of `load_recipe_scores`; None: no rows.
         config: the configuration of the run's encoder.
-        examples: the number of the run's examples, counted as in `recipes`.
+        examples: the number of the run's examples, counted as in `load_recipe_scores`.
         metric: the name of a metric in a report, such as "acc" or "en -> xx". Metrics that the paper does not
             report have other names.
         languages: the languages of the run.
@@ -281,7 +287,7 @@ def get_paper_rows(
     """
     if recipe is None:
         return {}
-    in_paper = recipes()[recipe]
+    in_paper = load_recipe_scores()[recipe]
     has_its_data = abs(examples / in_paper["examples"] - 1) <= _LEFT_OUT
     columns = in_paper["columns"].split()
     same_languages = set(languages) == set(columns) - {AVERAGE}

@@ -9,7 +9,7 @@ import numpy as np
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.metrics import accuracy, entity_scores
+from ernie_m.finetune.metrics import accuracy, count_entity_matches
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
@@ -142,13 +142,13 @@ class Tagging(Head[Sequence[Sentence]]):
             line = "%s: %.0f %% of the entities start with a punctuation mark, so the tags may be misaligned"
             logger.warning(line, path, 100 * share)
 
-    def inputs(self, data: Sequence[Sentence]) -> np.ndarray:
+    def hash_inputs(self, data: Sequence[Sentence]) -> np.ndarray:
         return np.array([hash_input(" ".join(sentence.words)) for sentence in data], np.int64)
 
-    def loss_and_counts(
+    def compute_loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
-        """Compute the summed cross-entropy of the labeled tokens of a batch; see `Head.loss_and_counts`."""
+        """Compute the summed cross-entropy of labeled tokens; see `Head.compute_loss_and_counts`."""
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [R, T, C]
@@ -157,7 +157,7 @@ class Tagging(Head[Sequence[Sentence]]):
         correct = (logits.argmax(-1) == labels).sum()
         return loss, correct, (labels != IGNORED).sum()
 
-    def evaluation_loss(
+    def compute_evaluation_loss(
         self, batch: TaggedBatch, outputs: dict[str, "Tensor"], on_device: "LabeledBatch"
     ) -> float:
         """Compute the mean loss over the labeled tokens of each sentence, summed over the sentences."""
@@ -185,19 +185,21 @@ class Tagging(Head[Sequence[Sentence]]):
 
     def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
         gold = [sentence.labels for sentence in data if sentence.labels is not None]
-        return self.measures(gold, predictions)
+        return self.compute_metrics(gold, predictions)
 
-    def predicted(self, data: Sequence[Sentence], predictions: list) -> list[Sequence[str]]:
-        return [sentence.predicted for sentence in self.tagged(data, predictions)]
+    def get_predicted_values(self, data: Sequence[Sentence], predictions: list) -> list[Sequence[str]]:
+        return [sentence.predicted for sentence in self.iter_tagged_sentences(data, predictions)]
 
-    def gold(self, data: Sequence[Sentence]) -> list[list[str]]:
-        return [self.tags(sentence.labels) for sentence in data if sentence.labels is not None]
+    def get_gold_values(self, data: Sequence[Sentence]) -> list[list[str]]:
+        return [self.convert_ids_to_tags(sentence.labels) for sentence in data if sentence.labels is not None]
 
-    def measures(self, gold: Sequence[Sequence[int]], predicted: Sequence[Sequence[int]]) -> dict[str, float]:
+    def compute_metrics(
+        self, gold: Sequence[Sequence[int]], predicted: Sequence[Sequence[int]]
+    ) -> dict[str, float]:
         """Compute the metrics from the label ids of sentences: metric -> percent."""
-        gold_tags = [self.tags(labels) for labels in gold]
-        predicted_tags = [self.tags(labels) for labels in predicted]
-        scores = entity_scores(gold_tags, predicted_tags)
+        gold_tags = [self.convert_ids_to_tags(labels) for labels in gold]
+        predicted_tags = [self.convert_ids_to_tags(labels) for labels in predicted]
+        scores = count_entity_matches(gold_tags, predicted_tags)
         if self.scheme == "NONE":  # no entities: XTREME's metrics
             accuracy_of_words = accuracy(list(chain(*predicted_tags)), list(chain(*gold_tags)))
             return {"f1": scores.f1, "acc": accuracy_of_words}
@@ -205,20 +207,20 @@ class Tagging(Head[Sequence[Sentence]]):
 
     def write(self, path: str | os.PathLike, data: Sequence[Sentence], predictions: list) -> None:
         """Write the words with their tags by `write_conll`, and log the number of truncated words."""
-        write_conll(path, self.tagged(data, predictions))
+        write_conll(path, self.iter_tagged_sentences(data, predictions))
         total = sum(len(sentence.words) for sentence in data)
         cut = sum(
             feature.cut for window in iter_chunks(data, WINDOW_EXAMPLES) for feature in self.encode(window)
         )
         log_truncation(path, cut, total, "words", self.encode.max_seq_len)
 
-    def tagged(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
+    def iter_tagged_sentences(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
         """Yield each sentence with its gold and predicted tags."""
         for sentence, labels in zip(data, predictions, strict=True):
-            gold = None if sentence.labels is None else self.tags(sentence.labels)
-            yield TaggedSentence(sentence.words, gold, self.tags(labels))
+            gold = None if sentence.labels is None else self.convert_ids_to_tags(sentence.labels)
+            yield TaggedSentence(sentence.words, gold, self.convert_ids_to_tags(labels))
 
-    def tags(self, labels: Sequence[int]) -> list[str]:
+    def convert_ids_to_tags(self, labels: Sequence[int]) -> list[str]:
         """Convert label ids to tags."""
         return [self.labels[label] for label in labels]
 
@@ -257,7 +259,7 @@ class OfficialTagging(Tagging):
         ]
 
     def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
-        over_subwords = self.measures(
+        over_subwords = self.compute_metrics(
             [prediction.gold for prediction in predictions],
             [prediction.predicted for prediction in predictions],
         )
@@ -267,8 +269,8 @@ class OfficialTagging(Tagging):
             **{f"{metric} over words": score for metric, score in over_words.items()},
         }
 
-    def tagged(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
-        return super().tagged(data, [prediction.words for prediction in predictions])
+    def iter_tagged_sentences(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
+        return super().iter_tagged_sentences(data, [prediction.words for prediction in predictions])
 
 
 def _split_by_sentence(labels: np.ndarray, batch: TaggedBatch) -> list[np.ndarray]:

@@ -73,7 +73,7 @@ def fit_model(
         pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, center_by_language=False
     )
     encode = make_predictor(EMBEDDING, loaded, options)
-    limit = min(_LONGEST, loaded.longest) if whole else encode.max_seq_len
+    limit = min(_LONGEST, loaded.max_length) if whole else encode.max_seq_len
     prompt = "" if whole else loaded.preprocessing.get_prompt(NEITHER)
     rows.make_task(loaded.tokenizer, limit, prompt).warn_if_truncated(name, rows.examples)
     embeddings = encode.vectors([" ".join(filter(None, example[:2])) for example in rows.examples])
@@ -208,7 +208,7 @@ def _load_in_memory(fitted: OpenedModel, loaded: LoadedModel) -> LoadedModel:
     classifier.is_saved = False
     if classifier.engine_name == "openvino":
         key = EMBEDDING, classifier.num_layers
-        encode = classifier._engines[key] = loaded.engine(*key)
+        encode = classifier._engines[key] = loaded.get_engine(*key)
         head = {name: fitted.checkpoint.tensors[name] for name in ("classifier.weight", "classifier.bias")}
         classifier.weights = Weights.from_arrays({**encode.weights, **head})
     return classifier

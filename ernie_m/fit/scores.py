@@ -26,13 +26,13 @@ class EvaluationResult(NamedTuple):
     title: str = "Test set"
 
     @property
-    def predicted(self) -> np.ndarray:
+    def predicted_targets(self) -> np.ndarray:
         """The predicted targets, in the format of `LabeledDataset.targets`."""
         if self.rows.kind == REGRESSION:
             return self.outcomes
         return self.outcomes.argmax(axis=1) if self.rows.kind == CLASSIFICATION else self.outcomes > 0.5
 
-    def majority_baseline(self) -> "EvaluationResult":
+    def make_majority_baseline(self) -> "EvaluationResult":
         """Return the result of the majority baseline, which always predicts the most frequent label."""
         targets = self.rows.targets
         counts = (
@@ -41,7 +41,7 @@ class EvaluationResult(NamedTuple):
         always = (np.arange(len(counts)) == counts.argmax()).astype(float)
         return self._replace(outcomes=np.tile(always, (len(targets), 1)))
 
-    def measures(self) -> dict[str, float]:
+    def compute_metrics(self) -> dict[str, float]:
         """Compute the metrics in %, the main one first: accuracy and macro F1, or Pearson and Spearman.
 
         Multi-label accuracy is the exact match ratio.
@@ -51,15 +51,15 @@ class EvaluationResult(NamedTuple):
             return {"pearson": pearson(self.outcomes, targets), "spearman": spearman(self.outcomes, targets)}
         from sklearn.metrics import accuracy_score, f1_score  # imported here, because it takes a second
 
-        macro_f1 = f1_score(targets, self.predicted, average="macro", zero_division=0)
-        return {"accuracy": 100 * accuracy_score(targets, self.predicted), "macro_f1": 100 * macro_f1}
+        macro_f1 = f1_score(targets, self.predicted_targets, average="macro", zero_division=0)
+        return {"accuracy": 100 * accuracy_score(targets, self.predicted_targets), "macro_f1": 100 * macro_f1}
 
-    def standard_error(self) -> float:
+    def compute_standard_error(self) -> float:
         """Compute the standard error of the main metric in %, clustered by group; nan with a single group.
 
         Errors within a group are correlated, so the contributions of rows are summed by group first.
         """
-        targets, predicted = self.rows.targets, self.predicted
+        targets, predicted = self.rows.targets, self.predicted_targets
         if self.rows.kind == REGRESSION:  # the influence of a row on a correlation r: xy - r (x^2 + y^2) / 2
             x, y = ((values - values.mean()) / (values.std() or 1) for values in (predicted, targets))
             added = x * y - (x @ y) / len(x) * (x**2 + y**2) / 2
@@ -72,7 +72,7 @@ class EvaluationResult(NamedTuple):
             return float("nan")
         return 100 * float(np.sqrt(count / (count - 1) * (of_groups**2).sum())) / len(added)
 
-    def by_language(self) -> dict[str, "EvaluationResult"]:
+    def split_by_language(self) -> dict[str, "EvaluationResult"]:
         """Return language -> the result on its rows; {} if there is only one language."""
         names = np.unique(self.rows.languages).tolist()
         numbers = {name: np.flatnonzero(self.rows.languages == name) for name in names}
@@ -82,13 +82,13 @@ class EvaluationResult(NamedTuple):
         }
         return parts if len(parts) > 1 else {}
 
-    def by_label(self) -> dict[Any, dict[str, float]]:
+    def compute_label_scores(self) -> dict[Any, dict[str, float]]:
         """Compute label -> number of rows, and precision, recall and F1 in %."""
         from sklearn.metrics import precision_recall_fscore_support
 
         names = self.rows.names
         columns = precision_recall_fscore_support(
-            self.rows.targets, self.predicted, labels=range(len(names)), zero_division=0
+            self.rows.targets, self.predicted_targets, labels=range(len(names)), zero_division=0
         )
         return {
             self.rows.given.get(name, name): {
@@ -100,40 +100,51 @@ class EvaluationResult(NamedTuple):
             for name, precision, recall, f1, rows in zip(names, *map(np.ndarray.tolist, columns))
         }
 
-    def summary(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all metrics as the dict of `ernie_m.Model.scores`."""
-        of_languages = {name: part.measures() for name, part in self.by_language().items()}
-        summary = {**self.measures(), "standard_error": self.standard_error(), "rows": len(self.outcomes)}
+        of_languages = {name: part.compute_metrics() for name, part in self.split_by_language().items()}
+        summary = {
+            **self.compute_metrics(),
+            "standard_error": self.compute_standard_error(),
+            "rows": len(self.outcomes),
+        }
         summary |= {"by_language": of_languages} if of_languages else {}
         if self.rows.kind == REGRESSION:
             return summary
-        return summary | {"most_frequent": self.majority_baseline().measures(), "by_label": self.by_label()}
+        return summary | {
+            "most_frequent": self.make_majority_baseline().compute_metrics(),
+            "by_label": self.compute_label_scores(),
+        }
 
-    def text(self, name: str) -> str:
+    def format_tables(self, name: str) -> str:
         """Format all metrics in % as tables, below the title.
 
         Args:
             name: the source of the rows.
         """
         has_labels = self.rows.kind != REGRESSION
-        names = [_NAMES[measure] for measure in self.measures()]
-        main, other = self._cells()
+        names = [_NAMES[measure] for measure in self.compute_metrics()]
+        main, other = self._format_cells()
         of_all = [["", *names]]
         of_all.append(
-            [f"{name} ({len(self.outcomes):,} rows)", f"{main} ± {self.standard_error():.1f}", other]
+            [f"{name} ({len(self.outcomes):,} rows)", f"{main} ± {self.compute_standard_error():.1f}", other]
         )
         of_languages = [["language", "rows", *names, *(["majority baseline"] * has_labels)]]
-        for language, part in self.by_language().items():
-            baseline = part.majority_baseline()._cells()[:1] if has_labels else []
-            of_languages.append([language or "(none)", f"{len(part.outcomes):,}", *part._cells(), *baseline])
+        for language, part in self.split_by_language().items():
+            baseline = part.make_majority_baseline()._format_cells()[:1] if has_labels else []
+            of_languages.append(
+                [language or "(none)", f"{len(part.outcomes):,}", *part._format_cells(), *baseline]
+            )
         of_labels = [["label", "rows", "precision", "recall", "F1"]]
         if has_labels:
-            of_all.append(["majority baseline", *self.majority_baseline()._cells()])
-            for label, (rows, *scores) in ((label, row.values()) for label, row in self.by_label().items()):
+            of_all.append(["majority baseline", *self.make_majority_baseline()._format_cells()])
+            for label, (rows, *scores) in (
+                (label, row.values()) for label, row in self.compute_label_scores().items()
+            ):
                 of_labels.append([str(label), f"{rows:,}", *(f"{score:.1f}" for score in scores)])
         tables = [format_columns(lines) for lines in (of_all, of_languages, of_labels) if lines[1:]]
         return f"{self.title}\n" + "\n\n".join(tables)
 
-    def _cells(self) -> list[str]:
+    def _format_cells(self) -> list[str]:
         """Format the metrics as cells of a table."""
-        return [f"{value:.1f}" for value in self.measures().values()]
+        return [f"{value:.1f}" for value in self.compute_metrics().values()]

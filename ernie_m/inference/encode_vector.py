@@ -11,9 +11,9 @@ import numpy as np
 
 from ernie_m.inference.encode_vector_args import EncodeVectorFlags
 from ernie_m.inference.engines import FILES
-from ernie_m.inference.load import choose_engine, exported_settings, load, load_opened
+from ernie_m.inference.load import choose_engine, load, load_opened, read_export_settings
 from ernie_m.inference.tasks import PredictionOptions
-from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.inference.tasks.encode import EmbeddingPredictor
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import apply_embedding_defaults, open_model
 from ernie_m.reader.batching import (
@@ -47,7 +47,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     """
     if not flags.use_cuda:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
-    is_exported = exported_settings(Path(flags.init_pretraining_params)) is not None
+    is_exported = read_export_settings(Path(flags.init_pretraining_params)) is not None
     if not is_exported and choose_engine(flags.engine) == "paddle-eager":
         prepare()
     setup_console()
@@ -72,7 +72,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
 
 
-def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder]:
+def open_encoder(flags: EncodeVectorFlags) -> tuple[EmbeddingPredictor, SentenceEncoder]:
     """Load the model of --init_pretraining_params as an encoder.
 
     Returns:
@@ -84,7 +84,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
     path = Path(flags.init_pretraining_params)
     # cls_emb.npy contains the pooler output; None: the pooling in the model's files.
     pooling = {"official": "pooler", "model": None}.get(flags.vectors, flags.vectors)
-    if exported_settings(path) is None and flags.engine not in FILES:
+    if read_export_settings(path) is None and flags.engine not in FILES:
         engine = choose_engine(flags.engine)
         if engine == "paddle-eager":
             from ernie_m.training import distributed  # imported here, because it imports Paddle
@@ -104,12 +104,12 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
     options = PredictionOptions(
         max_seq_len=flags.max_seq_len, pooling=pooling, layer=layer, prompt=flags.prompt
     )
-    encode = EncodeTexts(loaded, options)
+    encode = EmbeddingPredictor(loaded, options)
     return encode, encode.encoder
 
 
 def get_language_means(
-    flags: EncodeVectorFlags, encode: EncodeTexts, encoder: SentenceEncoder
+    flags: EncodeVectorFlags, encode: EmbeddingPredictor, encoder: SentenceEncoder
 ) -> LanguageCentering:
     """Return the language means to subtract by --center_on, at the layer of the encoder.
 

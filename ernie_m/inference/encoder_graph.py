@@ -37,7 +37,7 @@ class EncoderGraph(ABC):
         layers: the number of encoder layers.
         pooling: the input of a classification head, see `ernie_m.model.heads.SequenceClassifier`.
 
-    The attributes are names of arrays in the graph, set by `_tokens`. The n tokens are indexed from 0.
+    The attributes, set by `_add_token_nodes`, name arrays of the graph. The n tokens are indexed from 0.
 
     Attributes:
         cell_to_token: [B, T], the index of the token in each cell of the padded rows.
@@ -67,11 +67,11 @@ class EncoderGraph(ABC):
     # Implemented by subclasses
 
     @abstractmethod
-    def constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
+    def add_constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
         """Add a small constant array to the graph, and return its name."""
 
     @abstractmethod
-    def weight(self, name: str) -> str:
+    def add_weight(self, name: str) -> str:
         """Add a weight of the model to the graph, and return its name."""
 
     @abstractmethod
@@ -87,7 +87,7 @@ class EncoderGraph(ABC):
 
     # The graph
 
-    def node(self, op: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+    def apply_operator(self, op: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Add the node of an ONNX operator, and return the name of its output.
 
         Args:
@@ -98,7 +98,7 @@ class EncoderGraph(ABC):
         self.add_node(op, inputs, output, **attributes)
         return output
 
-    def write(self) -> None:
+    def build(self) -> None:
         """Add all nodes and weights of the encoder and the head."""
         heads = self.config.num_attention_heads
         size = self.config.hidden_size
@@ -113,23 +113,23 @@ class EncoderGraph(ABC):
             "by_head": [0, 0, heads, head_size],  # 0: keep the size
         }
         for name, value in integers.items():
-            self.constant(name, value, np.int64)
-        self.constant("root_of_head_size", np.sqrt(head_size))
-        ids, positions = self._tokens()
-        x = self._embeddings(ids, positions)
+            self.add_constant(name, value, np.int64)
+        self.add_constant("root_of_head_size", np.sqrt(head_size))
+        ids, positions = self._add_token_nodes()
+        x = self._add_embeddings(ids, positions)
         for i in range(self.layers):
             is_last = i == self.layers - 1
             only_first = is_last and self.task.head_reads == POOLED and not self.reads_mean
-            x = self._layer(x, f"encoder.layers.{i}.", only_first)
-        self._head(x)
+            x = self._add_layer(x, f"encoder.layers.{i}.", only_first)
+        self._add_head(x)
 
-    def _tokens(self) -> tuple[str, str]:
+    def _add_token_nodes(self) -> tuple[str, str]:
         """Add the nodes of the packed ids and positions, [n] each, set the attributes, and return both names.
 
-        The inputs "zero" and "one" are constants that `write` adds.
+        The inputs "zero" and "one" are constants that `build` adds.
         """
-        node = self.node
-        constant = self.constant
+        node = self.apply_operator
+        constant = self.add_constant
         is_token = node("Not", node("Equal", "input_ids", "pad_id"))  # [B, T], bool
         is_real = node("Cast", is_token, to=np.int64)  # [B, T], 0 or 1
         self.is_real = is_real
@@ -153,38 +153,42 @@ class EncoderGraph(ABC):
         self.bias = node("Mul", is_pad, constant("masked_score", MASKED_SCORE))
         return ids, positions
 
-    def _embeddings(self, ids: str, positions: str) -> str:
+    def _add_embeddings(self, ids: str, positions: str) -> str:
         """Add the embedding layer: the layer norm of word and position embeddings, [n, H].
 
         A static model has only word embeddings.
         """
-        word_rows = self.node("Gather", self.weight("embeddings.word_embeddings.weight"), ids, axis=0)
+        word_rows = self.apply_operator(
+            "Gather", self.add_weight("embeddings.word_embeddings.weight"), ids, axis=0
+        )
         if self.config.is_static:
             return word_rows
-        position_table = self.weight("embeddings.position_embeddings.weight")
-        position_rows = self.node("Gather", position_table, positions, axis=0)
-        x = self.node("Add", word_rows, position_rows)
-        return self._norm(x, "embeddings.layer_norm")
+        position_table = self.add_weight("embeddings.position_embeddings.weight")
+        position_rows = self.apply_operator("Gather", position_table, positions, axis=0)
+        x = self.apply_operator("Add", word_rows, position_rows)
+        return self._add_layer_norm(x, "embeddings.layer_norm")
 
-    def _layer(self, x: str, name: str, only_first: bool) -> str:
+    def _add_layer(self, x: str, name: str, only_first: bool) -> str:
         """Add an encoder layer: [n, H] -> [n, H].
 
         Args:
             name: the prefix of the names of its weights.
             only_first: whether only the first token of each row is a query, so that the output is [B, H].
         """
-        node = self.node
-        key = self._heads(self._linear(x, f"{name}self_attn.k_proj"))  # [B, N, T, D]
-        value = self._heads(self._linear(x, f"{name}self_attn.v_proj"))  # [B, N, T, D]
+        node = self.apply_operator
+        key = self._split_heads(self._add_linear(x, f"{name}self_attn.k_proj"))  # [B, N, T, D]
+        value = self._split_heads(self._add_linear(x, f"{name}self_attn.v_proj"))  # [B, N, T, D]
         if only_first:
             x = node("Gather", x, self.first_tokens, axis=0)  # [B, H]
-        query = self._linear(x, f"{name}self_attn.q_proj")
+        query = self._add_linear(x, f"{name}self_attn.q_proj")
         if only_first:
             heads = self.config.num_attention_heads
-            shape = self.constant("by_query_head", [-1, heads, 1, self.config.hidden_size // heads], np.int64)
+            shape = self.add_constant(
+                "by_query_head", [-1, heads, 1, self.config.hidden_size // heads], np.int64
+            )
             query = node("Reshape", query, shape)  # [B, N, 1, D]
         else:
-            query = self._heads(query)  # [B, N, T, D]
+            query = self._split_heads(query)  # [B, N, T, D]
         scores = node("MatMul", query, node("Transpose", key, perm=[0, 1, 3, 2]))
         scores = node("Add", node("Div", scores, "root_of_head_size"), self.bias)
         mixed = node("MatMul", node("Softmax", scores, axis=-1), value)  # [B, N, T or 1, D]
@@ -192,56 +196,58 @@ class EncoderGraph(ABC):
         mixed = node("Reshape", mixed, "by_size")  # [B * T or B, H]
         if not only_first:
             mixed = node("Gather", mixed, self.cell_of_token, axis=0)  # [n, H]
-        mixed = self._linear(mixed, f"{name}self_attn.out_proj")
-        x = self._norm(node("Add", mixed, x), f"{name}norm1")
-        inner = node("Gelu", self._linear(x, f"{name}linear1"))
-        inner = self._linear(inner, f"{name}linear2")
-        return self._norm(node("Add", inner, x), f"{name}norm2")
+        mixed = self._add_linear(mixed, f"{name}self_attn.out_proj")
+        x = self._add_layer_norm(node("Add", mixed, x), f"{name}norm1")
+        inner = node("Gelu", self._add_linear(x, f"{name}linear1"))
+        inner = self._add_linear(inner, f"{name}linear2")
+        return self._add_layer_norm(node("Add", inner, x), f"{name}norm2")
 
-    def _heads(self, x: str) -> str:
+    def _split_heads(self, x: str) -> str:
         """Add the nodes that pad packed states, and split them into N heads: [n, H] -> [B, N, T, D]."""
-        cells = self.node("Gather", x, self.cell_to_token, axis=0)  # [B, T, H]
-        return self.node("Transpose", self.node("Reshape", cells, "by_head"), perm=[0, 2, 1, 3])
+        cells = self.apply_operator("Gather", x, self.cell_to_token, axis=0)  # [B, T, H]
+        return self.apply_operator(
+            "Transpose", self.apply_operator("Reshape", cells, "by_head"), perm=[0, 2, 1, 3]
+        )
 
-    def _linear(self, x: str, name: str) -> str:
+    def _add_linear(self, x: str, name: str) -> str:
         """Add a linear layer, given the prefix of the names of its weights."""
-        product = self.node("MatMul", x, self.weight(f"{name}.weight"))
-        return self.node("Add", product, self.weight(f"{name}.bias"))
+        product = self.apply_operator("MatMul", x, self.add_weight(f"{name}.weight"))
+        return self.apply_operator("Add", product, self.add_weight(f"{name}.bias"))
 
-    def _norm(self, x: str, name: str) -> str:
+    def _add_layer_norm(self, x: str, name: str) -> str:
         """Add a layer normalization, given the prefix of the names of its weights."""
-        scale = self.weight(f"{name}.weight")
-        bias = self.weight(f"{name}.bias")
+        scale = self.add_weight(f"{name}.weight")
+        bias = self.add_weight(f"{name}.bias")
         epsilon = self.config.layer_norm_eps
-        return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
+        return self.apply_operator("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
 
-    def _head(self, x: str) -> None:
+    def _add_head(self, x: str) -> None:
         """Add the head of the task, and the outputs of the graph.
 
         Args:
             x: the hidden states of the last layer, [n, H], or [B, H] of the first tokens only.
         """
-        node = self.node
+        node = self.apply_operator
         outputs = self.outputs
         if self.task.name == EMBEDDING:
             node("Gather", x, self.cell_to_token, axis=0, name=outputs[0])  # [B, T, H]
             if len(outputs) > 1:  # the last layer also has the pooler output
                 first_states = node("Gather", x, self.first_tokens, axis=0)  # [B, H]
-                node("Tanh", self._linear(first_states, "pooler.dense"), name=outputs[1])
+                node("Tanh", self._add_linear(first_states, "pooler.dense"), name=outputs[1])
             return
         if self.reads_mean:
             is_real = node("Cast", node("Unsqueeze", self.is_real, "one"), to=np.float32)  # [B, 1, T]
-            token_axis = self.constant("token_axis", [2], np.int64)
+            token_axis = self.add_constant("token_axis", [2], np.int64)
             weights = node("Div", is_real, node("ReduceSum", is_real, token_axis))  # [B, 1, T]
             mean = node("MatMul", weights, node("Gather", x, self.cell_to_token, axis=0))  # [B, 1, H]
             mean = node("Reshape", mean, "by_size")
-            node("Identity", self._linear(mean, "classifier"), name=outputs[0])
+            node("Identity", self._add_linear(mean, "classifier"), name=outputs[0])
             return
         if self.task.head_reads == POOLED:
-            pooled = node("Tanh", self._linear(x, "pooler.dense"))
-            node("Identity", self._linear(pooled, "classifier"), name=outputs[0])
+            pooled = node("Tanh", self._add_linear(x, "pooler.dense"))
+            node("Identity", self._add_linear(pooled, "classifier"), name=outputs[0])
             return
-        logits = self._linear(x, "classifier")  # [n, labels]
+        logits = self._add_linear(x, "classifier")  # [n, labels]
         if len(outputs) == 1:
             node("Gather", logits, self.cell_to_token, axis=0, name=outputs[0])  # [B, T, labels]
             return

@@ -141,23 +141,23 @@ _COLUMNS = 16
 _engines: weakref.WeakSet["OpenVinoEngine"] = weakref.WeakSet()  # of this process
 
 
-def is_installed() -> bool:
+def is_openvino_installed() -> bool:
     """Return whether OpenVINO is installed."""
     return find_spec("openvino") is not None
 
 
-def is_best() -> bool:
+def is_openvino_best() -> bool:
     """Return whether OpenVINO is installed and Paddle cannot use a GPU."""
-    return is_installed() and not (has_gpu() and find_spec("paddle"))
+    return is_openvino_installed() and not (has_gpu() and find_spec("paddle"))
 
 
-def check(amp: str) -> None:
+def check_openvino(amp: str) -> None:
     """Check that OpenVINO is installed, and supports this precision on this CPU.
 
     Raises:
         UserError: OpenVINO is not installed, or the CPU does not support the precision.
     """
-    if not is_installed():
+    if not is_openvino_installed():
         raise UserError(f"engine openvino: OpenVINO is not installed: {install_command('openvino')}")
     if amp not in ("none", "bf16"):
         raise UserError(f"invalid amp {amp} for a CPU (choose from none, bf16)")
@@ -166,7 +166,7 @@ def check(amp: str) -> None:
         raise UserError("amp bf16 requires a CPU with bfloat16 instructions (avx512_bf16 or AMX). Remove it")
 
 
-def library() -> ModuleType:
+def import_openvino() -> ModuleType:
     """Import OpenVINO with telemetry disabled, and return the module."""
     # Its telemetry would report each import from a thread, and write files to HOME.
     sys.modules.setdefault("openvino_telemetry", None)
@@ -176,13 +176,13 @@ def library() -> ModuleType:
 
 
 @cache
-def _core() -> Any:
+def _get_core() -> Any:
     """Return OpenVINO's `Core`, which is created once and never freed.
 
     Its constructor installs an alternate signal stack in the calling thread. If another thread freed the
     `Core`, the stack would be freed too, and Ctrl-C would crash the process.
     """
-    return library().Core()
+    return import_openvino().Core()
 
 
 @contextmanager
@@ -234,20 +234,20 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": False,
         }
         self._lock = threading.Lock()
-        self._start()
+        self._compile()
         _engines.add(self)
 
-    def _start(self) -> None:
+    def _compile(self) -> None:
         """Compile the graph."""
         with _translate_errors(self.source):
-            self._compiled = _core().compile_model(self._graph, "CPU", self._settings)
+            self._compiled = _get_core().compile_model(self._graph, "CPU", self._settings)
         self._of_thread = threading.local()
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Run the graph on ids, int64 [B, T]: output name -> float32 array."""
         with self._lock:
             if self._compiled is None:  # after a fork
-                self._start()
+                self._compile()
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self._compiled.create_infer_request()
         count, length = ids.shape
@@ -276,13 +276,13 @@ def _reset_after_fork() -> None:
 os.register_at_fork(after_in_child=_reset_after_fork)
 
 
-def finite_outputs(run: GraphRunner, source: object) -> GraphRunner:
+def wrap_with_finite_check(run: GraphRunner, source: object) -> GraphRunner:
     """Wrap an engine so that `check_finite` checks its outputs, for graphs whose weights were not checked."""
     fix = "Export the checkpoint again"
     return lambda ids: {name: check_finite(name, array, source, fix) for name, array in run(ids).items()}
 
 
-def encoder_engine(weights: Weights, config: ErnieMConfig, layer: int, amp: str) -> OpenVinoEngine:
+def make_encoder_engine(weights: Weights, config: ErnieMConfig, layer: int, amp: str) -> OpenVinoEngine:
     """Build an OpenVINO engine for the encoder of a checkpoint up to a layer, without a head.
 
     Raises:
@@ -290,15 +290,15 @@ def encoder_engine(weights: Weights, config: ErnieMConfig, layer: int, amp: str)
     """
     graph = OpenVinoGraph(weights, config, EMBEDDING, layer)
     with _translate_errors(weights.source):
-        graph.write()
+        graph.build()
         results = [graph.ops.result(graph.node_of[name]) for name in graph.outputs]
-        model = library().Model(results, [graph.node_of["input_ids"]])
+        model = import_openvino().Model(results, [graph.node_of["input_ids"]])
     engine = OpenVinoEngine(model, weights.source, config, EMBEDDING, len(graph.outputs) > 1, amp)
     engine.weights = graph.arrays
     return engine
 
 
-def onnx_engine(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> OpenVinoEngine:
+def load_onnx_engine(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> OpenVinoEngine:
     """Load an ONNX file in OpenVINO.
 
     Args:
@@ -308,7 +308,7 @@ def onnx_engine(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -
         UserError: the file cannot be read, or as `OpenVinoEngine`.
     """
     with _translate_errors(path, "cannot load it. Export it again"):
-        graph = _core().read_model(path)
+        graph = _get_core().read_model(path)
     return OpenVinoEngine(graph, path, config, task, has_pooled)
 
 
@@ -359,10 +359,10 @@ class HeadOnHiddenStates:
 class OpenVinoGraph(EncoderGraph):
     """Builds an `EncoderGraph` from OpenVINO nodes."""
 
-    def __init__(self, *of_graph: Any):
-        super().__init__(*of_graph)
+    def __init__(self, *graph_options: Any):
+        super().__init__(*graph_options)
         self.arrays: dict[str, np.ndarray] = {}  # the weights
-        self.ops = ops = library().opset13
+        self.ops = ops = import_openvino().opset13
         self.node_of = {"input_ids": ops.parameter([-1, -1], np.int64, "input_ids")}
         # ONNX operator -> a function of the input nodes and attributes that creates the node.
         self.makers = {
@@ -387,12 +387,12 @@ class OpenVinoGraph(EncoderGraph):
             "Unsqueeze": ops.unsqueeze,
         }
 
-    def constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
+    def add_constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
         """Add a constant node, and return its name."""
         self.node_of[name] = self.ops.constant(np.asarray(values, dtype))
         return name
 
-    def weight(self, name: str) -> str:
+    def add_weight(self, name: str) -> str:
         """Add a weight of the model as a constant node that shares its memory, and return its name.
 
         Raises:

@@ -46,15 +46,17 @@ CHECKED_ON = f"{GENERATED_TEXTS} random sequences"
 Outputs = list[dict[str, np.ndarray]]  # for each input: output name -> array, without padding
 
 
-def random_rows(longest: int, ordinary_ids: np.ndarray, cls_id: int, sep_id: int) -> list[list[int]]:
+def generate_random_inputs(
+    max_length: int, ordinary_ids: np.ndarray, cls_id: int, sep_id: int
+) -> list[list[int]]:
     """Generate `GENERATED_TEXTS` random model inputs. Most are short; the last one has the maximum length.
 
     Args:
-        longest: the maximum length of an input in tokens.
+        max_length: the maximum length of an input in tokens.
         ordinary_ids: the ids to sample from.
     """
     random = np.random.default_rng(0)
-    most = longest - 2  # without [CLS] and [SEP]
+    most = max_length - 2  # without [CLS] and [SEP]
     draws = random.lognormal(3.0, 0.8, GENERATED_TEXTS)  # the median is e^3 = 20
     lengths = np.clip(draws, 1, most).astype(int)
     lengths[-1] = most
@@ -75,11 +77,11 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, graph_forma
         UserError: the graph does not match, the disk is full, or the onnx library is not installed.
     """
     pad_id = loaded.config.pad_token_id
-    engine = loaded.engine(task, layer)  # rejects a task that the model does not support
+    engine = loaded.get_engine(task, layer)  # rejects a task that the model does not support
     tokenizer = loaded.tokenizer
     ordinary_ids = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
-    rows = random_rows(loaded.longest, ordinary_ids, tokenizer.cls_id, tokenizer.sep_id)
-    expected = run_all(task, engine, rows, pad_id)
+    rows = generate_random_inputs(loaded.max_length, ordinary_ids, tokenizer.cls_id, tokenizer.sep_id)
+    expected = compute_outputs(task, engine, rows, pad_id)
     graph = ExportedGraph(loaded.get_module(task), task, layer, loaded.has_pooler)
     with atomic_dir(output) as folder:
         if graph_format == "paddle-inference":
@@ -89,7 +91,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, graph_forma
             _save_onnx(graph, folder / FILES[graph_format], loaded)
             has_pooled = "pooled" in graph.outputs
             exported = run_onnx(folder / FILES[graph_format], loaded.config, task, has_pooled)
-        difference = largest_difference(expected, run_all(task, exported, rows, pad_id))
+        difference = compute_max_difference(expected, compute_outputs(task, exported, rows, pad_id))
         message = "%s: maximum difference to the checkpoint: %.1e (%s)"
         logger.info(message, graph_format, difference, CHECKED_ON)
         if difference > TOLERANCE or math.isnan(difference):
@@ -105,7 +107,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, graph_forma
             "checked_on": CHECKED_ON,
             "engines": {graph_format: difference},  # maximum difference to the checkpoint
         }
-        _write_rest(folder, loaded, report)
+        _write_other_files(folder, loaded, report)
 
 
 def _save_onnx(graph: ExportedGraph, path: Path, loaded: LoadedModel) -> None:
@@ -147,7 +149,7 @@ def _save_paddle(graph: ExportedGraph, path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
-def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> None:
+def _write_other_files(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> None:
     """Write the tokenizer, language means, config.json, manifest and model card of an export.
 
     Args:
@@ -183,7 +185,7 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> No
     (folder / CARD).write_text(model_card(facts, settings, parameters), encoding="utf-8")
 
 
-def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> Outputs:
+def compute_outputs(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> Outputs:
     """Run an engine on model inputs, and return the outputs of each without padding.
 
     Args:
@@ -201,7 +203,7 @@ def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_i
     return outputs_of_rows
 
 
-def largest_difference(a: Outputs, b: Outputs) -> float:
-    """Compute the maximum absolute difference between two results of `run_all`; nan if any value is nan."""
+def compute_max_difference(a: Outputs, b: Outputs) -> float:
+    """Compute the maximum absolute difference of two results of `compute_outputs`; nan if any is nan."""
     differences = [np.abs(row[name] - other[name]).max() for row, other in zip(a, b) for name in row]
     return float(np.max(differences))

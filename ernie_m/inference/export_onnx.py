@@ -24,18 +24,18 @@ _ALIGNED = 4096  # alignment of arrays in bytes, so that the file can be memory-
 class OnnxGraph(EncoderGraph):
     """Builds an `EncoderGraph` from ONNX nodes and initializers, and writes the weights to `data`."""
 
-    def __init__(self, data: BinaryIO, *of_graph: Any):
-        super().__init__(*of_graph)
+    def __init__(self, data: BinaryIO, *graph_options: Any):
+        super().__init__(*graph_options)
         self.data = data
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
 
-    def constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
+    def add_constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
         """Add a small array to the graph as an initializer, and return its name."""
         self.initializers.append(onnx.numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
-    def weight(self, name: str) -> str:
+    def add_weight(self, name: str) -> str:
         """Write a weight of the model to the data file, add its initializer, and return its name."""
         array = np.ascontiguousarray(self.weights[name])
         padding = (-self.data.tell()) % _ALIGNED  # bytes up to the next multiple
@@ -75,7 +75,7 @@ def write_onnx(
     """
     with open(f"{path}.data", "wb") as data:
         graph = OnnxGraph(data, weights, config, task, layers, pooling)
-        graph.write()
+        graph.build()
     outputs = []
     for name in graph.outputs:
         axes = [config.hidden_size if axis == "hidden" else axis for axis in TASKS[task].outputs[name]]

@@ -17,9 +17,9 @@ from ernie_m.inference.engines import (
     HeadOnHiddenStates,
     OnnxEngine,
     PaddleEngine,
-    encoder_engine,
-    finite_outputs,
-    onnx_engine,
+    load_onnx_engine,
+    make_encoder_engine,
+    wrap_with_finite_check,
 )
 from ernie_m.model.checkpoint.check_weights import check, list_unused_parts
 from ernie_m.model.checkpoint.format import read_labels
@@ -125,22 +125,22 @@ class LoadedModel:
         return str(Path(*self.folder.parts[-2:]))
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         """The maximum length of an input in tokens, including special tokens."""
         return self.config.max_input_length
 
     @property
-    def longest_in_training(self) -> int:
-        """The maximum length of an input in fine-tuning, if the model's files specify it, else `longest`."""
-        return self.preprocessing.max_seq_len or self.longest
+    def training_max_length(self) -> int:
+        """The maximum input length in fine-tuning, if the model's files specify it, else `max_length`."""
+        return self.preprocessing.max_seq_len or self.max_length
 
     @property
     def embedding_max_length(self) -> int:
         """The maximum length of a text to embed, in tokens, from the model's files.
 
-        If the model has a head, the value in the files is for the head, so the result is `longest`.
+        If the model has a head, the value in the files is for the head, so the result is `max_length`.
         """
-        return self.longest if self.task else self.longest_in_training
+        return self.max_length if self.task else self.training_max_length
 
     @property
     def num_layers(self) -> int:
@@ -191,21 +191,21 @@ class LoadedModel:
         self.check_unchanged(read_versions(checkpoint.files))
         return checkpoint
 
-    def limit(self, max_seq_len: int | None, default: int) -> int:
+    def resolve_max_seq_len(self, max_seq_len: int | None, default: int) -> int:
         """Return the maximum length of an input or window in tokens: `max_seq_len`, or `default` if None.
 
         Raises:
-            UserError: the length is below 8 or above `longest`.
+            UserError: the length is below 8 or above `max_length`.
         """
         limit = default if max_seq_len is None else max_seq_len
-        if not SHORTEST_LIMIT <= limit <= self.longest:
+        if not SHORTEST_LIMIT <= limit <= self.max_length:
             raise UserError(
-                f"invalid max_seq_len {limit} (expected {SHORTEST_LIMIT} to {self.longest}, the model's "
+                f"invalid max_seq_len {limit} (expected {SHORTEST_LIMIT} to {self.max_length}, the model's "
                 "maximum)"
             )
         return limit
 
-    def engine(self, task: str, layer: int | None = None) -> GraphRunner:
+    def get_engine(self, task: str, layer: int | None = None) -> GraphRunner:
         """Return the inference engine for a task, which is created on the first call.
 
         Args:
@@ -218,13 +218,13 @@ class LoadedModel:
         if layer is None:
             layer = self.num_layers if self.exported_layer is None else self.exported_layer
         if (task, layer) not in self._engines:
-            run = self._start(task, layer)
+            run = self._create_engine(task, layer)
             if self.engine_name in FILES:  # the weights of a checkpoint are checked themselves
-                run = finite_outputs(run, self.folder)
+                run = wrap_with_finite_check(run, self.folder)
             self._engines[task, layer] = run
         return self._engines[task, layer]
 
-    def workers(self) -> Workers:
+    def get_workers(self) -> Workers:
         """Return the worker threads of the model, one per core; exports have their own threads."""
         if self.engine_name == "openvino":
             return Workers(1 if STOP.get() else self._cores, most_tokens=openvino_engine.MOST_TOKENS)
@@ -288,7 +288,7 @@ class LoadedModel:
             return "its head is for masked language modeling. Fine-tune it first"
         return f"its head is for {self.default_task}"
 
-    def _start(self, task: str, layer: int) -> GraphRunner:
+    def _create_engine(self, task: str, layer: int) -> GraphRunner:
         """Create the inference engine for a task up to a layer."""
         if self.engine_name == "paddle-eager":
             from ernie_m.inference.paddle_engine import PaddleEagerEngine
@@ -302,9 +302,9 @@ class LoadedModel:
         if self.engine_name == "onnx":
             return run_onnx(self.folder / FILES[self.engine_name], self.config, task, has_pooled)
         if task == EMBEDDING:
-            return encoder_engine(self.weights, self.config, layer, self.amp)
+            return make_encoder_engine(self.weights, self.config, layer, self.amp)
         return HeadOnHiddenStates(
-            self.engine(EMBEDDING, layer), self.weights, self.config, task, self.preprocessing.pooling
+            self.get_engine(EMBEDDING, layer), self.weights, self.config, task, self.preprocessing.pooling
         )
 
 
@@ -335,7 +335,7 @@ def load(
         UserError: a file is missing or corrupt, or the engine or `amp` is not supported.
     """
     folder = Path(folder)
-    config_json = exported_settings(folder)
+    config_json = read_export_settings(folder)
     if config_json is not None:
         return _load_export(folder, config_json, engine, amp)
     if engine in FILES:
@@ -362,9 +362,9 @@ def choose_engine(engine: str, task: str | None = None) -> str:
         raise UserError(f"engine openvino does not support {task}. Remove it, or set paddle-eager")
     if engine != "auto":
         return engine
-    if openvino_engine.is_best() and task != FILL_MASK:
+    if openvino_engine.is_openvino_best() and task != FILL_MASK:
         return "openvino"
-    if not (openvino_engine.is_installed() or has_gpu()):
+    if not (openvino_engine.is_openvino_installed() or has_gpu()):
         _recommend_openvino()
     return "paddle-eager"
 
@@ -385,12 +385,12 @@ def _recommend_openvino() -> None:
 
 def run_onnx(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> GraphRunner:
     """Load an ONNX file in OpenVINO, if it is installed and there is no GPU, otherwise in ONNX Runtime."""
-    if openvino_engine.is_installed() and not has_gpu():
-        return onnx_engine(path, config, task, has_pooled)
+    if openvino_engine.is_openvino_installed() and not has_gpu():
+        return load_onnx_engine(path, config, task, has_pooled)
     return OnnxEngine(path)
 
 
-def exported_settings(folder: Path) -> dict[str, Any] | None:
+def read_export_settings(folder: Path) -> dict[str, Any] | None:
     """Return the content of config.json if the directory is an export, otherwise None."""
     path = folder / CONFIG
     config_json = read_object(path) if path.is_file() else {}
@@ -425,7 +425,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
         config=config,
         tokenizer=Tokenizer.from_folder(folder, preprocessing.text_rules, preprocessing.added_tokens),
         labels=labels,
-        given_labels=_given_labels(config_json, labels, folder),
+        given_labels=_get_given_labels(config_json, labels, folder),
         engine_name=engine,
         amp=amp,
         preprocessing=preprocessing,
@@ -458,7 +458,7 @@ def _read_export_config(path: Path, config_json: dict[str, Any]) -> ErnieMConfig
     return config
 
 
-def _given_labels(settings: Mapping[str, Any], labels: list[str], path: Path) -> list[Any]:
+def _get_given_labels(settings: Mapping[str, Any], labels: list[str], path: Path) -> list[Any]:
     """Return the labels as passed to `fit`, from the content of config.json; by default `labels`.
 
     Args:
@@ -501,7 +501,7 @@ def load_opened(
     assert checkpoint is not None  # not for random weights
     task = None if encoder_only else find_head_task(checkpoint, task)
     if engine == "openvino":
-        openvino_engine.check(amp)
+        openvino_engine.check_openvino(amp)
         _check_weights(checkpoint, opened.config, task)
         of_engine: dict[str, Any] = {"weights": checkpoint.tensors}
         _log_engine(f"OpenVINO, {get_thread_count()} thread{'s' * (get_thread_count() > 1)}")
@@ -536,7 +536,7 @@ def load_opened(
         config=opened.config,
         tokenizer=opened.tokenizer,
         labels=labels,
-        given_labels=_given_labels(checkpoint.settings, labels, checkpoint.path),
+        given_labels=_get_given_labels(checkpoint.settings, labels, checkpoint.path),
         engine_name=engine,
         amp=amp,
         preprocessing=opened.preprocessing,

@@ -15,7 +15,7 @@ import numpy as np
 from ernie_m.inference.load import load
 from ernie_m.inference.prediction_options import VectorOptions
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
-from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
+from ernie_m.inference.tasks.encode import EmbeddingPredictor, encode_in_parts
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import Example, sample_evenly, warn_if_truncated
 from ernie_m.reader.equal_texts import normalize_text
@@ -140,7 +140,7 @@ def mine_pairs(options: MiningOptions) -> None:
         encoder = make_predictor(EMBEDDING, load(options.model), task_options)
         lines = [Example(text) for side in (source, target) for text in sample_evenly(side.texts)]
         warn_if_truncated(f"{source.path}, {target.path}", lines, encoder.encode, "lines")
-        means = language_means(options, encoder, [source.language, target.language])
+        means = compute_language_means(options, encoder, [source.language, target.language])
         sources, targets = (encode_side(encoder, side, means) for side in (source, target))
 
         # Mine.
@@ -184,7 +184,9 @@ def mine_pairs(options: MiningOptions) -> None:
     logger.info("%s", counts)
 
 
-def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageCentering | None) -> np.ndarray:
+def encode_side(
+    encoder: EmbeddingPredictor, side: DistinctLines, means: LanguageCentering | None
+) -> np.ndarray:
     """Compute the unit embeddings of the lines of a text, float32 [lines, H].
 
     Log a warning if the embeddings are nearer to the mean of the other language.
@@ -208,8 +210,8 @@ def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageCenter
     return normalize_vectors(embeddings)
 
 
-def language_means(
-    options: MiningOptions, encoder: EncodeTexts, languages: Sequence[str]
+def compute_language_means(
+    options: MiningOptions, encoder: EmbeddingPredictor, languages: Sequence[str]
 ) -> LanguageCentering | None:
     """Return the mean embeddings of the languages of both texts; None: no centering.
 

@@ -169,7 +169,7 @@ def write_table(
         names: the column names of the table.
         rows: the cells and the prediction of each row, {} without a prediction.
     """
-    file.write(dialect.begin)
+    file.write(dialect.byte_order_mark)
     rows = iter(rows)
     begin = []  # the rows up to the first prediction
     columns: list[str] = []
@@ -181,7 +181,7 @@ def write_table(
     if replaced := [name for name in names if name in columns]:
         logger.warning("replaced columns of earlier predictions: %s", ", ".join(replaced))
     kept = [index for index, name in enumerate(names) if name not in columns]
-    quoted = csv.writer(file, delimiter=dialect.mark, lineterminator="\n")
+    quoted = csv.writer(file, delimiter=dialect.delimiter, lineterminator="\n")
     table = (
         (cells, _prediction_cells(prediction) if prediction else {})
         for cells, prediction in chain(begin, rows)
@@ -192,9 +192,9 @@ def write_table(
         if dialect.quoted:
             quoted.writerow(line)
         else:
-            written = [to_single_line(cell).replace(dialect.mark, " ") for cell in line]
+            written = [to_single_line(cell).replace(dialect.delimiter, " ") for cell in line]
             changed += sum(cell != was for cell, was in zip(written, line))
-            file.write(dialect.mark.join(written) + "\n")
+            file.write(dialect.delimiter.join(written) + "\n")
     if changed:
         logger.warning("%s cells have tabs or line ends, written as spaces; .csv keeps them", f"{changed:,}")
 
@@ -250,11 +250,11 @@ def has_objects(path: str) -> bool:
         return file.buffer.lstrip()[:1] == b"{"
 
 
-def read_requests(file: InputFile, parse: Callable[[dict], Any], errors: RowErrors) -> list[Request]:
+def read_requests(file: InputFile, parse_request: Callable[[dict], Any], errors: RowErrors) -> list[Request]:
     """Read and parse all requests of an input file.
 
     Args:
-        parse: the method `parse` of a predictor.
+        parse_request: the method `parse_request` of a predictor.
         errors: collects invalid requests; the content of a skipped request is None.
 
     Raises:
@@ -264,7 +264,7 @@ def read_requests(file: InputFile, parse: Callable[[dict], Any], errors: RowErro
     for number, entry, values in file.requests(errors):
         content = None
         with errors.record_errors(number):
-            content = parse(values)
+            content = parse_request(values)
         requests.append(Request(entry, content, number if values.get("id") is None else values["id"]))
     errors.report(partial(say, file=sys.stderr))
     return requests
@@ -274,8 +274,8 @@ def write_answers(predictor: Predictor, requests: list[Request], file: InputFile
     """Predict requests and write the predictions, to a file, which appears when complete, or standard output.
 
     Args:
-        output: the path, whose extension determines the format (.trec: see `_write_run`), or "-" for standard
-            output.
+        output: the path, whose extension determines the format (.trec: see `_write_trec_run`), or "-" for
+            standard output.
 
     Raises:
         UserError: the file cannot be written, its extension is not supported, or it is locked; or the disk of
@@ -287,7 +287,7 @@ def write_answers(predictor: Predictor, requests: list[Request], file: InputFile
         raise UserError(
             f"--output {output}: unsupported format {ending} for these predictions (choose from {formats})"
         )
-    write = _write_run if ending == ".trec" else file.write
+    write = _write_trec_run if ending == ".trec" else file.write
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if output == "-":
         _write_to_stdout(lambda text: write(_predict_parts(predictor, parts, text), text))
@@ -331,7 +331,7 @@ def _predict_parts(
         file.flush()
 
 
-def _write_run(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
+def _write_trec_run(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
     """Write hits in the TREC run format, a line per hit: query id, Q0, document id, rank, score, run name.
 
     A query is identified by its id, or without one by its line number; a document by its line number, or

@@ -62,8 +62,7 @@ class OpenedModel:
         if max_seq_len > self.max_length:
             raise UserError(
                 f"--max_seq_len {max_seq_len}: the maximum length of {self.source} is {self.max_length} "
-                "tokens. "
-                f"Set --max_seq_len {self.max_length} or less"
+                f"tokens. Set --max_seq_len {self.max_length} or less"
             )
         if self.checkpoint is None:
             return

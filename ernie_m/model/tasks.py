@@ -54,7 +54,7 @@ class Task:
 _ALL_TASKS = (
     Task(
         CLASSIFICATION,
-        "finetuned.ClassifyTexts",
+        "finetuned.ClassificationPredictor",
         pipeline="text-classification",
         stored="classification",
         model_class="SequenceClassifier",
@@ -62,12 +62,12 @@ _ALL_TASKS = (
         has_labels=True,
         outputs={"logits": ("batch", "labels")},
     ),
-    Task(MULTI_LABEL, "finetuned.ClassifyTexts"),
-    Task(REGRESSION, "finetuned.ClassifyTexts"),
-    Task(ZERO_SHOT, "finetuned.ClassifyByLabels"),
+    Task(MULTI_LABEL, "finetuned.ClassificationPredictor"),
+    Task(REGRESSION, "finetuned.ClassificationPredictor"),
+    Task(ZERO_SHOT, "finetuned.ZeroShotPredictor"),
     Task(
         TOKEN_CLASSIFICATION,
-        "finetuned.TagWords",
+        "finetuned.TaggingPredictor",
         training_file="training_files.TaggedFile",
         pipeline="token-classification",
         stored="tagging",
@@ -78,7 +78,7 @@ _ALL_TASKS = (
     ),
     Task(
         QUESTION_ANSWERING,
-        "finetuned.AnswerQuestions",
+        "finetuned.AnsweringPredictor",
         training_file="training_files.QuestionsFile",
         pipeline="question-answering",
         stored="question_answering",
@@ -88,16 +88,16 @@ _ALL_TASKS = (
     ),
     Task(
         EMBEDDING,
-        "encode.EncodeTexts",
+        "encode.EmbeddingPredictor",
         pipeline="feature-extraction",
         stored="encoding",
         outputs={"sequence": ("batch", "length", "hidden"), "pooled": ("batch", "hidden")},
     ),
     # The model of retrieval is an encoder, which may have been trained for it.
-    Task(SEARCH, "search.SearchCorpus", pipeline="sentence-similarity", stored="retrieval"),
+    Task(SEARCH, "search.SearchPredictor", pipeline="sentence-similarity", stored="retrieval"),
     Task(
         FILL_MASK,
-        "fill_mask.FillMasks",
+        "fill_mask.FillMaskPredictor",
         pipeline="fill-mask",
         stored="fill",
         model_class="PreTrainingModel",

@@ -34,8 +34,8 @@ from scripts.benchmarks.turns import (
     RATE,
     Contender,
     compare,
-    our_step,
-    torch_step,
+    make_ernie_m_step,
+    make_torch_step,
 )
 
 
@@ -148,7 +148,7 @@ def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence
         shares = split_by_work(np.argsort(lengths, kind="stable"), lengths, get_split_tokens())
         return [[batch[index] for index in share] for share in shares]
 
-    return our_step(model, loss_of, amp, split_batch)
+    return make_ernie_m_step(model, loss_of, amp, split_batch)
 
 
 def transformers_baseline(given: dict[str, Any], bfloat16: bool = False) -> Callable[[Sequence], None]:
@@ -164,7 +164,7 @@ def transformers_baseline(given: dict[str, Any], bfloat16: bool = False) -> Call
         ids, labels = map(torch.from_numpy, make_arrays(batch, pad_token_id))
         return model(ids, attention_mask=(ids != pad_token_id).long(), labels=labels).loss
 
-    return torch_step(model, loss_of, bfloat16)
+    return make_torch_step(model, loss_of, bfloat16)
 
 
 def paddlenlp_baseline(given: dict[str, Any]) -> Callable[[Sequence], None]:

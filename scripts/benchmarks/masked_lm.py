@@ -26,7 +26,7 @@ from ernie_m.utils.args import PositiveInt, option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
 from ernie_m.utils.paddle_settings import prepare
-from scripts.benchmarks.turns import LATEST, OURS, Contender, compare, our_step, torch_step
+from scripts.benchmarks.turns import LATEST, OURS, Contender, compare, make_ernie_m_step, make_torch_step
 
 IGNORED = -100  # transformers does not predict positions with this label
 LARGEST = 1 << 30  # bytes of TEXT
@@ -118,7 +118,7 @@ def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[list], N
         total, _ = compute_batch_loss(model, on_device)
         return total / len(batch.targets)
 
-    return our_step(model, loss_of, amp)
+    return make_ernie_m_step(model, loss_of, amp)
 
 
 def transformers_baseline(
@@ -138,7 +138,7 @@ def transformers_baseline(
         ids, labels = map(torch.from_numpy, ids_and_labels(given, texts))
         return gathered_loss(model, ids, labels) if gathered else model(ids, labels=labels).loss
 
-    return torch_step(model, loss_of, bfloat16)
+    return make_torch_step(model, loss_of, bfloat16)
 
 
 def gathered_loss(model: Any, ids: Any, labels: Any) -> Any:

@@ -117,7 +117,7 @@ def alternate(
     for number in range(-WARM_UP, count):
         is_warm_up = number < 0  # the first batch, which is repeated
         for name, worker in workers.items():
-            response = turn(name, worker, 0 if is_warm_up else number)
+            response = run_batch(name, worker, 0 if is_warm_up else number)
             peaks[name] = response["peak"]
             if not is_warm_up:
                 seconds[name] += response["seconds"]
@@ -167,7 +167,7 @@ def start_worker(
             worker.kill()
 
 
-def turn(name: str, worker: subprocess.Popen, batch: int) -> dict[str, float]:
+def run_batch(name: str, worker: subprocess.Popen, batch: int) -> dict[str, float]:
     """Make a worker run a batch, after a pause.
 
     Returns:
@@ -185,7 +185,7 @@ def turn(name: str, worker: subprocess.Popen, batch: int) -> dict[str, float]:
     return json.loads(response)
 
 
-def work(contender: Contender, folder: str) -> None:
+def run_worker(contender: Contender, folder: str) -> None:
     """Main function of a worker process: run and time the batches whose numbers are read from stdin."""
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # output of libraries must not mix with results
@@ -205,7 +205,7 @@ DECAY = 0.01
 CLIP_NORM = 1.0
 
 
-def our_step(
+def make_ernie_m_step(
     model: Any,
     loss_of: Callable[[Any, Any], Any],
     amp: str,
@@ -232,7 +232,7 @@ def our_step(
     return step
 
 
-def torch_step(model: Any, loss_of: Callable[[Any], Any], bfloat16: bool) -> Callable[[Any], None]:
+def make_torch_step(model: Any, loss_of: Callable[[Any], Any], bfloat16: bool) -> Callable[[Any], None]:
     """Return a function that performs a training step of torch on a batch.
 
     Args:

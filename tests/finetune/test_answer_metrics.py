@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ernie_m.finetune.eval_mlqa import exact_match, f1, normalize, rules_language, score_answers
+from ernie_m.finetune.eval_mlqa import exact_match, f1, normalize, resolve_rules_language, score_answers
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.labels import parse_language
 
@@ -95,7 +95,7 @@ def test_the_language_that_a_name_says(language, names):
 def test_names_without_rules_are_logged_once(caplog):
     """French keeps its articles, and a file without a language loses those of English."""
     rows = [("the port", ["port"]), ("le port", ["port"])]
-    rules_language.cache_clear()
+    resolve_rules_language.cache_clear()
     for _ in range(2):
         assert [score_answers(rows, name)["em"] for name in ("fr", "dev.json", "dev.en.json")] == [0, 50, 50]
         assert score_answers(rows, "fr", "squad")["em"] == 50

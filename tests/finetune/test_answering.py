@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 from ernie_m.commands import run_mrc
-from ernie_m.finetune.eval_mlqa import rules_language
+from ernie_m.finetune.eval_mlqa import resolve_rules_language
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.mrc import OfficialAnswering, QuestionAnswering
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -170,7 +170,7 @@ def test_answer_is_correct_if_start_and_end_are(folder, model):
     locations[:, 1] += np.arange(len(locations)) % 3 == 0
     one_hot = np.eye(batch.input_ids.shape[1], dtype=np.float32)[locations]  # [B, 2, T]
     outputs = {"start_logits": paddle.to_tensor(one_hot[:, 0]), "end_logits": paddle.to_tensor(one_hot[:, 1])}
-    _, correct, count = task.loss_and_counts(sent, outputs)
+    _, correct, count = task.compute_loss_and_counts(sent, outputs)
     assert (int(correct), count) == (len(locations) // 3, len(locations))
 
 
@@ -226,7 +226,7 @@ def test_context_and_question_in_two_languages(answer, trained, folder, tmp_path
 
 
 def test_infer_language_from_file_name(answer, folder, tmp_path):
-    rules_language.cache_clear()
+    resolve_rules_language.cache_clear()
     shutil.copy(folder / "dev.en.json", tmp_path / "dev.json")
     for path in (folder / "dev.en.json", tmp_path / "dev.json"):
         answer(path.stem, max_steps=1, lang_map_config="", dev_set=path)

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from ernie_m.finetune.metrics import MatchCounts, entity_scores
+from ernie_m.finetune.metrics import MatchCounts, count_entity_matches
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.reader.files.official_tags import Sentence
 from ernie_m.reader.tag_schemes import find_entities
@@ -17,7 +17,7 @@ def scores(gold: str, predicted: str) -> MatchCounts:
     """Scores of tags that are separated by spaces, in sentences that are separated by "/"."""
     gold_tags = [sentence.split() for sentence in gold.split("/")]
     predicted_tags = [sentence.split() for sentence in predicted.split("/")]
-    return entity_scores(gold_tags, predicted_tags)
+    return count_entity_matches(gold_tags, predicted_tags)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_conlleval_on_600_sequences(data_dir):
     folder = data_dir / "ner" / "official-scores"
     sentences = read_conll(folder / "tagged.txt")
     gold = [sentence.gold for sentence in sentences]
-    computed = entity_scores(gold, [sentence.predicted for sentence in sentences])
+    computed = count_entity_matches(gold, [sentence.predicted for sentence in sentences])
     output = (folder / "conlleval-output.txt").read_text()
     counts = re.search(r"with (\d+) phrases; found: (\d+) phrases; correct: (\d+)\.", output)
     assert list(computed) == [int(count) for count in counts.groups()]

@@ -50,7 +50,7 @@ def trained(monkeypatch):
 def test_no_row_is_answered_by_a_model_that_was_trained_on_it(random_encoder, tmp_path, trained, monkeypatch):
     """Both trainings have the same epochs: 75 examples are 2 of all 30 rows, but 3 of 24."""
     monkeypatch.setattr(
-        run_setup, "_AMOUNTS", {CLASSIFICATION: run_setup._Amount(times=1, least=75, most=75)}
+        run_setup, "_AMOUNTS", {CLASSIFICATION: run_setup._TrainingAmount(times=1, least=75, most=75)}
     )
     groups = [number // 2 for number in range(30)]
     model = ernie_m.load(random_encoder).fit(TEXTS, LABELS, tmp_path / "out", groups=groups, finetune=True)

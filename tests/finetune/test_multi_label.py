@@ -18,7 +18,7 @@ def test_the_loss_is_the_mean_binary_cross_entropy(toy_folder):
     probabilities = 1 / (1 + np.exp(-logits))
     of_labels = -np.log(np.where(batch.labels, probabilities, 1 - probabilities))
     sent = LabeledBatch(None, paddle.to_tensor(batch.labels))
-    total, right, count = task.loss_and_counts(sent, {"logits": paddle.to_tensor(logits)})
+    total, right, count = task.compute_loss_and_counts(sent, {"logits": paddle.to_tensor(logits)})
     assert float(total) == pytest.approx(of_labels.mean(axis=1).sum())
     assert (int(right), count) == (1, 2)  # the second text does not have a
     np.testing.assert_allclose(task.decode(batch, {"logits": logits}), probabilities)

@@ -277,32 +277,33 @@ def test_scores_by_hand():
         "a": {"rows": 3, "precision": 100, "recall": 200 / 3, "f1": 80},
         "b": {"rows": 1, "precision": 50, "recall": 100, "f1": 200 / 3},
     }
-    summary = found.summary()
+    summary = found.to_dict()
     assert {name: pytest.approx(scores) for name, scores in summary.pop("by_label").items()} == by_label
     assert summary.pop("most_frequent") == pytest.approx(most_frequent)
     assert summary == pytest.approx({"rows": 4, "standard_error": 25, **measures})
-    lines = [line.split() for line in found.text("t").splitlines()]
+    lines = [line.split() for line in found.format_tables("t").splitlines()]
     assert ["t", "(4", "rows)", "75.0", "±", "25.0", "73.3"] in lines
     assert ["majority", "baseline", "75.0", "42.9"] in lines
 
 
 def test_several_labels_are_right_if_all_are():
     found = scored([["a"], ["a", "b"], []], [[0.9, 0.6], [0.9, 0.6], [0.4, 0.5]], MULTI_LABEL)
-    assert (found.measures()["accuracy"], found.by_label()["b"]["precision"]) == (pytest.approx(200 / 3), 50)
+    assert found.compute_metrics()["accuracy"] == pytest.approx(200 / 3)
+    assert found.compute_label_scores()["b"]["precision"] == 50
 
 
 def test_numbers_are_scored_by_correlations():
     found = scored([1.0, 2.0, 3.0, 4.0], [1, 3, 2, 4], REGRESSION)
-    assert found.measures() == pytest.approx({"pearson": 80, "spearman": 80})
-    assert "by_label" not in found.summary() and "80.0 ± " in found.text("t")
+    assert found.compute_metrics() == pytest.approx({"pearson": 80, "spearman": 80})
+    assert "by_label" not in found.to_dict() and "80.0 ± " in found.format_tables("t")
 
 
 @pytest.mark.parametrize("languages", [["de", "en"] * 2, ["deu", "en_US", "German", "EN"]])
 def test_scores_by_language(languages):
     found = scored(["a", "a", "b", "b"], [[1, 0], [0, 1], [0, 1], [1, 0]], languages=languages)
-    accuracies = {name: measures["accuracy"] for name, measures in found.summary()["by_language"].items()}
+    accuracies = {name: measures["accuracy"] for name, measures in found.to_dict()["by_language"].items()}
     assert accuracies == {"de": 100, "en": 0}
-    lines = [line.split()[:3] for line in found.text("t").splitlines()]
+    lines = [line.split()[:3] for line in found.format_tables("t").splitlines()]
     assert ["de", "2", "100.0"] in lines and ["en", "2", "0.0"] in lines
 
 
@@ -320,7 +321,7 @@ def test_the_standard_error():
     labels, texts = ["a"] * 60, [f"t {number}" for number in range(60)]
     like = rows(["a", "b"])
     alone = EvaluationResult(rows(labels, texts=texts, like=like), outcomes)
-    assert alone.standard_error() == pytest.approx(100 * right.std(ddof=1) / np.sqrt(60))
+    assert alone.compute_standard_error() == pytest.approx(100 * right.std(ddof=1) / np.sqrt(60))
     twice = rows(
         labels * 2,
         texts=[*texts, *(f"u {number}" for number in range(60))],
@@ -328,9 +329,9 @@ def test_the_standard_error():
         like=like,
     )
     doubled = EvaluationResult(twice, np.concatenate([outcomes, outcomes]))
-    assert doubled.standard_error() == pytest.approx(alone.standard_error())
+    assert doubled.compute_standard_error() == pytest.approx(alone.compute_standard_error())
     one = rows(["a", "a"], groups=["x", "x"], like=like)
-    assert np.isnan(EvaluationResult(one, outcomes[:2]).standard_error())
+    assert np.isnan(EvaluationResult(one, outcomes[:2]).compute_standard_error())
 
 
 def test_correlation_standard_error():
@@ -346,5 +347,5 @@ def test_correlation_standard_error():
     errors = []
     for _ in range(20):
         x, y = drawn()
-        errors.append(scored(list(x), y, REGRESSION, texts=texts).standard_error())
+        errors.append(scored(list(x), y, REGRESSION, texts=texts).compute_standard_error())
     assert np.mean(errors) == pytest.approx(spread, rel=0.1)

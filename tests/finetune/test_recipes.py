@@ -13,7 +13,7 @@ import pytest
 from ernie_m.commands import launch
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.score_tables import recipes
+from ernie_m.finetune.score_tables import load_recipe_scores
 from ernie_m.inference.encode_vector_args import EncodeVectorFlags
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.tokenization import Tokenizer
@@ -111,7 +111,7 @@ def test_recipe_flags(arguments, recipe):
         assert args.official_compat is name.startswith(("conll", "mlqa"))
     assert args.chunk_scheme == "IOB"
     if recipe in PAPER:
-        assert args.paper == name.removesuffix("_paper") and args.paper in recipes()
+        assert args.paper == name.removesuffix("_paper") and args.paper in load_recipe_scores()
 
 
 def test_small_takes_its_weights_where_they_are(arguments, folder):

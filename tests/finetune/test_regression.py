@@ -63,7 +63,7 @@ def test_the_loss_is_the_mean_squared_error(folder):
     assert batch.labels.dtype == np.float32
     targets = paddle.to_tensor(batch.labels)  # -1.5 and 2.25
     logits = paddle.to_tensor([[1.0], [2.0]])
-    total, _, count = task.loss_and_counts(LabeledBatch(None, targets), {"logits": logits})
+    total, _, count = task.compute_loss_and_counts(LabeledBatch(None, targets), {"logits": logits})
     assert (float(total), count) == (2.5**2 + 0.25**2, 2)
     assert TextFeaturizer(tokenizer, 16).collate(features, np.arange(2), 2).labels.dtype == np.int64
 

@@ -9,8 +9,8 @@ from ernie_m.finetune.score_tables import (
     PaperRow,
     Table,
     get_paper_rows,
+    load_recipe_scores,
     make_seed_tables,
-    recipes,
     to_text,
     write_report,
 )
@@ -38,7 +38,7 @@ def test_the_table_that_is_printed():
 
 
 def test_one_seed_has_no_deviation_and_without_english_there_is_no_gap():
-    assert format_markdown_table(ONE_SEED.cells()).splitlines() == [
+    assert format_markdown_table(ONE_SEED.format_cells()).splitlines() == [
         "|  | de | fr | avg |",
         "|---|---:|---:|---:|",
         "| seed 7 | 61.23 | 60.00 | 60.62 |",
@@ -47,8 +47,8 @@ def test_one_seed_has_no_deviation_and_without_english_there_is_no_gap():
 
 def test_always_saying_the_most_frequent_label():
     data = [Example("", None, label) for label in (0, 0, 1, 0, 1, 0)]
-    assert Classification(None, ["a", "b"], 16).baseline(data) == {"acc": pytest.approx(400 / 6)}
-    assert Regression(None, 16).baseline(data) == {}
+    assert Classification(None, ["a", "b"], 16).compute_baseline(data) == {"acc": pytest.approx(400 / 6)}
+    assert Regression(None, 16).compute_baseline(data) == {}
 
 
 def load_config(size):
@@ -64,7 +64,7 @@ def test_the_papers_rows_stand_below():
     """The gap is English less the mean of the others: 90 - (60 + 1) / 2. The paper has no language xx."""
     scores = {1: {"en": 90.0, "de": 60.0, "xx": 1.0}}
     table = Table("f1", scores, get_conll_rows(list(scores[1])))
-    assert format_markdown_table(table.cells()).splitlines()[2:] == [
+    assert format_markdown_table(table.format_cells()).splitlines()[2:] == [
         "| seed 1 | 90.00 | 60.00 | 1.00 | 50.33 | 59.50 |",
         "| paper, base (Table 2; avg of 2) | 92.78 | 68.08 |  | 80.43 | 24.70 |",
         "| paper, large (Table 2; avg of 2; other model or data) | 93.28 | 72.99 |  | 83.13 | 20.29 |",
@@ -86,7 +86,7 @@ def test_when_a_run_agrees_with_the_paper(averages, last_cells, verdict):
     languages = ("en", "nl", "es", "de")
     rows = {seed: dict.fromkeys(languages, score) for seed, score in enumerate(averages)}
     table = Table("f1", rows, get_conll_rows(languages))
-    lines = [line for line in table.cells() if line[0].startswith("difference")]
+    lines = [line for line in table.format_cells() if line[0].startswith("difference")]
     assert [(name, cells[4]) for name, *cells in lines] == [(verdict, last_cells)]
     ((points, _),) = [row["avg"] for row in table.to_json()["difference"].values()]
     assert points == pytest.approx(sum(averages) / len(averages) - 79.56)
@@ -97,9 +97,9 @@ def test_there_are_no_rows_without_a_language_a_metric_or_a_recipe_of_the_paper(
     assert get_conll_rows(*others) == {}
 
 
-@pytest.mark.parametrize("recipe", recipes())
+@pytest.mark.parametrize("recipe", load_recipe_scores())
 def test_mark_paper_scores_if_size_or_data_differ(recipe):
-    in_paper = recipes()[recipe]
+    in_paper = load_recipe_scores()[recipe]
     metric, rows = next(iter(in_paper["scores"].items()))
     languages = in_paper["columns"].split()[:-1]
     count = in_paper["examples"]

@@ -388,7 +388,7 @@ def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
 def test_each_process_needs_a_pair_per_step(retrieve, monkeypatch, processes, location):
     """The look for faiss comes next."""
     monkeypatch.setattr(distributed, "world_size", lambda: processes)
-    monkeypatch.setattr(run, "set_up", lambda flags: None)
+    monkeypatch.setattr(run, "set_up_command", lambda flags: None)
     monkeypatch.setattr(run, "load_faiss", lambda: give_up("no faiss"))
     assert location in error_of(retrieve, do_train="true", train_set="corpus", batch_size=8)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ernie_m.finetune.eval_mlqa import score_answers
-from ernie_m.finetune.mrc import QuestionAnswering, SpanScores, best_spans
+from ernie_m.finetune.mrc import QuestionAnswering, SpanScores, find_best_spans
 from ernie_m.reader.mrc_reader import NO_ANSWER, AnswerWindows, ContextWindow, WindowConfig
 from ernie_m.reader.tokenization import Tokenizer
 
@@ -39,7 +39,7 @@ def test_best_spans_against_brute_force(starts, ends, max_length, count):
     """`count` spans of at most `max_length` tokens, in a window of so many starts and ends."""
     scores = random_scores(np.random.default_rng(starts), starts, ends, first_token=100)
     expected = sorted(all_spans(scores, max_length), reverse=True)[:count]
-    spans = best_spans(scores, max_length, count)
+    spans = find_best_spans(scores, max_length, count)
     assert list(zip(spans.first, spans.last)) == [(first, last) for _, first, last, _ in expected]
     # The logits of token t are at index t - 100.
     assert np.array_equal(spans.start_logits, scores.start_logits[spans.first - 100])
@@ -128,7 +128,7 @@ def oracle(task: QuestionAnswering, data: AnswerWindows) -> list[str]:
             if first_start <= last:
                 end_logits[last - first_start] = 10
         predictions.append(SpanScores(start_logits, end_logits, first_start))
-    return task.predicted(data, predictions)
+    return task.get_predicted_values(data, predictions)
 
 
 @pytest.mark.data

@@ -129,7 +129,7 @@ def test_first_subword_decides_the_tag(make):
         (1, 8, "B-A", 5),
     )
     predictions, loss = task.predict(model, batch, labeled=True)
-    assert [task.tags(tags) for tags in predictions] == [["B-A", "O"], ["I-B", "O", "B-A"]]
+    assert [task.convert_ids_to_tags(tags) for tags in predictions] == [["B-A", "O"], ["I-B", "O", "B-A"]]
     log_probabilities = F.log_softmax(model.logits).numpy()  # [window, column, tag]
     b_a, _, b_b, i_b, outside = range(len(TAGS))
     # Those of the gold tags, at the first subwords of the words of each sentence.
@@ -150,7 +150,7 @@ def test_a_word_has_the_tag_that_all_its_subwords_find_likeliest(make):
     logits_of_others = [(0, 4, "O", 1), (1, 1, "O", 9), (1, 5, "B-B", 9), (1, 8, "I-B", 9)]
     model = model_for(batch, *logits_of_abc, *logits_of_others)
     predictions, _ = task.predict(model, batch, labeled=False)
-    assert [task.tags(tags) for tags in predictions] == [["B-A", "O"], ["O", "B-B", "I-B"]]
+    assert [task.convert_ids_to_tags(tags) for tags in predictions] == [["B-A", "O"], ["O", "B-B", "I-B"]]
 
 
 def test_predict_words_in_a_split_sentence(make):
@@ -166,8 +166,8 @@ def test_predict_words_in_a_split_sentence(make):
     outside = [(window, column, "O", 1) for window in range(4) for column in range(10)]
     model = model_for(batch, *tags_of_g_and_h, tag_of_z, *outside)
     predictions, loss = task.predict(model, batch, labeled=False)
-    assert task.tags(predictions[0]) == [*"OOOOOO", "B-A", "I-A", *"OOOOOOOO"] and loss == 0.0
-    assert task.tags(predictions[1]) == ["I-B"]
+    assert task.convert_ids_to_tags(predictions[0]) == [*"OOOOOO", "B-A", "I-A", *"OOOOOOOO"] and loss == 0.0
+    assert task.convert_ids_to_tags(predictions[1]) == ["I-B"]
 
 
 def test_official_loss_is_the_mean_over_the_padded_batch(make):
@@ -215,4 +215,4 @@ def test_official_scores_count_subwords_after_truncation(make, tmp_path, caplog)
     assert scores["precision over subwords"] == pytest.approx(100 / 3)
     assert scores["recall over subwords"] == 50.0
     # A word without subwords, or that is cut off, has not the tag of [CLS].
-    assert task.tags(predictions[0].words) == ["B-A", "O", "B-B", "O", "O"]
+    assert task.convert_ids_to_tags(predictions[0].words) == ["B-A", "O", "B-B", "O", "O"]

@@ -76,7 +76,7 @@ def test_server_prompt(model, name, default):
 @pytest.mark.parametrize("truncate", [True, "END"])
 def test_truncate_if_requested(client, model, truncate):
     response = client.post("/v1/embeddings", json={"input": LONG, "truncate": truncate})
-    assert response.json()["usage"]["total_tokens"] == model.longest
+    assert response.json()["usage"]["total_tokens"] == model.max_length
     embedding = response.json()["data"][0]["embedding"]
     np.testing.assert_allclose([embedding], encode_features(model, [LONG]), atol=1e-6)
 

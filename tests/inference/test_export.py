@@ -17,8 +17,8 @@ from ernie_m.commands import predict
 from ernie_m.inference import encoder_graph, engines
 from ernie_m.inference.encode_vector import open_encoder
 from ernie_m.inference.encode_vector_args import EncodeVectorFlags
-from ernie_m.inference.engines import FILES, WEIGHTS_FILES, OnnxEngine, encoder_engine, onnx_engine
-from ernie_m.inference.export import largest_difference, random_rows, run_all
+from ernie_m.inference.engines import FILES, WEIGHTS_FILES, OnnxEngine, load_onnx_engine, make_encoder_engine
+from ernie_m.inference.export import compute_max_difference, compute_outputs, generate_random_inputs
 from ernie_m.inference.export_onnx import write_onnx
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import make_predictor
@@ -51,7 +51,7 @@ def draw_rows(model):
     """Rows of random ids, of 3 tokens to the maximum length of the model."""
     tokenizer = model.tokenizer
     ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
-    rows = random_rows(model.longest, ordinary, tokenizer.cls_id, tokenizer.sep_id)
+    rows = generate_random_inputs(model.max_length, ordinary, tokenizer.cls_id, tokenizer.sep_id)
     assert len({len(row) for row in rows}) > 20 and max(map(len, rows)) == toys.LONGEST
     return rows
 
@@ -83,7 +83,7 @@ def test_every_engine_equals_the_model(models, model_folder, kind, engine):
     batches = 0
     task = TASK_OF[kind]
     for numbers, ids in iter_padded_batches(rows, PAD, batch_tokens=128):
-        outputs = model.engine(task)(ids)
+        outputs = model.get_engine(task)(ids)
         assert tuple(outputs) == tuple(TASKS[task].outputs)
         batches += 1
         for number, *outputs_of_row in zip(numbers, *outputs.values()):
@@ -104,14 +104,14 @@ def test_a_graph_with_another_pad_id(models, tmp_path):
         write_onnx(tmp_path / "model.onnx", weights, config, "embedding", toys.LAYERS)
         for run in (
             OnnxEngine(tmp_path / "model.onnx"),
-            onnx_engine(tmp_path / "model.onnx", config, "embedding", True),
-            encoder_engine(weights, config, toys.LAYERS, "none"),
+            load_onnx_engine(tmp_path / "model.onnx", config, "embedding", True),
+            make_encoder_engine(weights, config, toys.LAYERS, "none"),
         ):
-            outputs.append(run_all("embedding", run, rows, pad_id))
+            outputs.append(compute_outputs("embedding", run, rows, pad_id))
     for other in outputs[1:]:
-        assert largest_difference(outputs[0], other) < 1e-5
+        assert compute_max_difference(outputs[0], other) < 1e-5
     changed = [row | {"pooled": row["pooled"] + 1} for row in outputs[0]]
-    assert largest_difference(outputs[0], changed) == pytest.approx(1)
+    assert compute_max_difference(outputs[0], changed) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("engine", ["paddle-inference", "onnx"])
@@ -175,10 +175,10 @@ def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
     with paddle.no_grad():
         output = checkpoint.model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
     for target in FILES:
-        sequence = load(tmp_path / target).engine("embedding")(ids)["sequence"]  # [5, T, H]
+        sequence = load(tmp_path / target).get_engine("embedding")(ids)["sequence"]  # [5, T, H]
         is_real = ids != PAD  # [5, T]; hidden states are those of the real tokens alone
         np.testing.assert_allclose(sequence[is_real], output.hidden_states[1].numpy(), atol=1e-4)
-    line = error_of(load(tmp_path / "onnx").engine, "embedding", 2)
+    line = error_of(load(tmp_path / "onnx").get_engine, "embedding", 2)
     assert "exported for embedding up to layer 1" in line and "--task embedding --layer 2" in line
 
 
@@ -279,7 +279,7 @@ def test_corrupt_files_without_a_manifest(model_folder, tmp_path, name):
     data = (folder / name).read_bytes()
     for content in (data[: len(data) // 3], b"{}"):
         (folder / name).write_bytes(content)
-        line = error_of(load(folder).engine, "classification")
+        line = error_of(load(folder).get_engine, "classification")
         assert f"{folder}/" in line and "load it" in line
 
 
@@ -310,7 +310,7 @@ def test_a_config_that_was_not_exported(exported, tmp_path, change):
 def test_reject_config_with_another_width(exported):
     loaded = load(exported / "encode")
     wider = dataclasses.replace(loaded.config, hidden_size=2 * loaded.config.hidden_size)
-    encoder = GraphEncoder(loaded.engine("embedding"), wider, "mean_without_special", toys.LAYERS)
+    encoder = GraphEncoder(loaded.get_engine("embedding"), wider, "mean_without_special", toys.LAYERS)
     assert "config.json: hidden_size" in error_of(encoder.encode, [[0, 5, 2]])
 
 
@@ -321,7 +321,7 @@ def test_engines_that_are_not_there(models, model_folder):
             load, folder, engine=engine
         )
     assert "engine onnx " in error_of(load, models / "tag", engine="onnx")
-    line = error_of(load(folder).engine, "classification")
+    line = error_of(load(folder).get_engine, "classification")
     assert "exported for token-classification" in line and "--task classification" in line
 
 
@@ -332,7 +332,7 @@ def test_weights_that_are_not_finite(exported, tmp_path):
     file.write_bytes(np.full(file.stat().st_size // 4, np.nan, np.float32).tobytes())
     (folder / MANIFEST).unlink()
     write_manifest(folder / MANIFEST)
-    assert error_of(load(folder).engine("embedding"), np.array([[0, 5, 2]])).startswith(f"{folder}: ")
+    assert error_of(load(folder).get_engine("embedding"), np.array([[0, 5, 2]])).startswith(f"{folder}: ")
 
 
 def test_only_an_onnxruntime_that_is_not_there_is_called_missing(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 import ernie_m
 from ernie_m.inference.server.app import make_predictors
 from ernie_m.inference.tasks import PredictionOptions
-from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.inference.tasks.encode import EmbeddingPredictor
 from ernie_m.utils.checksums import MANIFEST, VERSION, write_manifest
 from tests import toys
 from tests.inference.conftest import write_means
@@ -26,13 +26,13 @@ TEXTS = sentences(30, seed=6)
 def encoded(monkeypatch):
     """The number of texts of each call that encodes some."""
     counts = []
-    encode_features = EncodeTexts.encode_features
+    encode_features = EmbeddingPredictor.encode_features
 
     def counting(self, features, *args, **options):
         counts.append(len(features))
         return encode_features(self, features, *args, **options)
 
-    monkeypatch.setattr(EncodeTexts, "encode_features", counting)
+    monkeypatch.setattr(EmbeddingPredictor, "encode_features", counting)
     return counts
 
 
@@ -244,7 +244,9 @@ def test_corrupt_or_missing_file(models, tmp_path, name):
 @pytest.mark.parametrize("indexed", [False, True])
 def test_corpus_embeddings_are_in_memory_once(models, tmp_path, monkeypatch, indexed):
     texts = [str(number) for number in range(600)]
-    monkeypatch.setattr(EncodeTexts, "vectors", lambda self, part: np.ones((len(part), 8192), np.float32))
+    monkeypatch.setattr(
+        EmbeddingPredictor, "vectors", lambda self, part: np.ones((len(part), 8192), np.float32)
+    )
     model = ernie_m.load(models / "encode")
     folder = tmp_path / "index" if indexed else None
     model.index(texts, folder=folder)  # what is loaded once

@@ -182,7 +182,7 @@ IN_JSON = [
 
 def written(output, rows):
     """What is written of rows to an output of this name, the least sure first."""
-    table = Table(Path("rows.csv"), HEADER, 1, Dialect(begin=""), [], iter(()))
+    table = Table(Path("rows.csv"), HEADER, 1, Dialect(byte_order_mark=""), [], iter(()))
     labeled = LabeledRows(UnlabeledTable(table, {}, [], [], ","), sorts=True, output=output)
     file = io.StringIO(newline="")
     labeled.write([(Request(cells, prediction or None), prediction) for cells, prediction in rows], file)

@@ -17,7 +17,7 @@ import pytest
 
 from ernie_m.inference.load import LoadedModel, load
 from ernie_m.inference.server import middleware as gates
-from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.inference.tasks.encode import EmbeddingPredictor
 from ernie_m.model.threads import Workers
 from tests.inference.browser import wait
 from tests.inference.served import ask, running
@@ -32,8 +32,8 @@ class Held:
         self.batches = []
         self.computing = threading.Event()
         self.going = threading.Event()
-        monkeypatch.setattr(LoadedModel, "workers", lambda _: Workers())
-        monkeypatch.setattr(EncodeTexts, "encode_features", lambda _, features: self.vectors(features))
+        monkeypatch.setattr(LoadedModel, "get_workers", lambda _: Workers())
+        monkeypatch.setattr(EmbeddingPredictor, "encode_features", lambda _, features: self.vectors(features))
 
     def vectors(self, features):
         self.batches.append(len(features))

@@ -132,7 +132,7 @@ def test_a_signal_after_a_model_was_freed_in_a_thread(models, tmp_path):
 
 def test_a_cpu_without_avx(models):
     """There the library answers with no rows."""
-    engine = ernie_m.load(models / "encode", engine="openvino").loaded.engine("embedding")
+    engine = ernie_m.load(models / "encode", engine="openvino").loaded.get_engine("embedding")
     engine._of_thread.request = SimpleNamespace(infer=lambda inputs: {"sequence": np.zeros((0, 0, 32))})
     assert "--engine paddle-eager" in error_of(engine, np.array([[0, 5, 2]]))
 
@@ -140,18 +140,18 @@ def test_a_cpu_without_avx(models):
 def test_heads_and_embeddings_share_an_encoder(models):
     model = ernie_m.load(models / "classify")
     model.classify(TEXTS)
-    assert model.loaded.engine("classification").encode is model.loaded.engine("embedding")
+    assert model.loaded.get_engine("classification").encode is model.loaded.get_engine("embedding")
     base = ernie_m.load(models / "encode")
     first, second = (base.fit(TEXTS, [n % 2 for n in range(12)][::step]) for step in (1, -1))
     assert first.classify(TEXTS) != second.classify(TEXTS)
-    encoders = [fitted.loaded.engine("embedding") for fitted in (first, second)]
-    assert encoders[0] is encoders[1] is base.loaded.engine("embedding")
+    encoders = [fitted.loaded.get_engine("embedding") for fitted in (first, second)]
+    assert encoders[0] is encoders[1] is base.loaded.get_engine("embedding")
 
 
 def test_without_it_paddle_predicts(models, monkeypatch, caplog):
     """The log says once what to install."""
     expected = ernie_m.load(models / "encode").encode(TEXTS)
-    monkeypatch.setattr(engines, "is_installed", lambda: False)
+    monkeypatch.setattr(engines, "is_openvino_installed", lambda: False)
     loading._recommend_openvino.cache_clear()
     for _ in range(2):
         model = ernie_m.load(models / "encode")

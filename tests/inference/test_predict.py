@@ -30,7 +30,7 @@ from ernie_m.inference import predict_files as answering
 from ernie_m.inference.load import load
 from ernie_m.inference.predict_files import JsonLines
 from ernie_m.inference.tasks import PredictionOptions, Request, fill_mask, finetuned, make_predictor
-from ernie_m.inference.tasks.fill_mask import masked_ids
+from ernie_m.inference.tasks.fill_mask import encode_masked_text
 from ernie_m.inference.tasks.search import read_corpus
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.preprocessing import PreprocessingConfig
@@ -147,7 +147,7 @@ def tags_by_training(model, tokenizer, folder, word_lists, preprocessing):
     batch = task.encode.collate(task.encode(data), np.arange(len(data)), 1)  # 1: divides the loss
     with paddle.no_grad():
         predictions, _ = task.predict(model, batch, labeled=False)
-    return [sentence.predicted for sentence in task.tagged(data, predictions)]
+    return [sentence.predicted for sentence in task.iter_tagged_sentences(data, predictions)]
 
 
 def test_windows_as_in_training(models):
@@ -424,7 +424,7 @@ def test_masks_join_what_follows_them(models):
 
     def tokens(text):
         """The tokens of a text, between [CLS] and [SEP]."""
-        return tokenizer.convert_ids_to_tokens(masked_ids(tokenizer, text))[1:-1]
+        return tokenizer.convert_ids_to_tokens(encode_masked_text(tokenizer, text))[1:-1]
 
     apart = tokens("[MASK] bado")
     joined = tokens("[MASK]bado")

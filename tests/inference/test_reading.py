@@ -30,7 +30,7 @@ def with_reading(models, kind, folder, **preprocessing):
 def compute_cls_states(models, texts):
     """The states of [CLS] at layer 1, from the outputs of the encoder itself."""
     loaded = load(models / "encode")
-    engine = loaded.engine("embedding", 1)
+    engine = loaded.get_engine("embedding", 1)
     rows = [np.array([loaded.tokenizer.build_inputs(text)]) for text in texts]
     return np.concatenate([engine(ids)["sequence"][:, 0] for ids in rows])
 

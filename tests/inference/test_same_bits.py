@@ -10,7 +10,7 @@ import pytest
 from paddle import nn
 
 import ernie_m
-from ernie_m.inference.engines import HeadOnHiddenStates, OpenVinoEngine, encoder_engine
+from ernie_m.inference.engines import HeadOnHiddenStates, OpenVinoEngine, make_encoder_engine
 from ernie_m.inference.paddle_engine import PaddleEagerEngine
 from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.weights import Weights
@@ -87,7 +87,7 @@ def openvino_encoder(model: nn.Layer, amp: str) -> OpenVinoEngine:
         pytest.skip("bfloat16 needs a CPU that has it")
     weights = Weights.from_arrays(model_weights(model))
     config = getattr(model, "ernie_m", model).config
-    return encoder_engine(weights, config, config.num_hidden_layers, amp)
+    return make_encoder_engine(weights, config, config.num_hidden_layers, amp)
 
 
 def make_encode_function(width: int, engine: str, amp: str) -> SentenceEncoder:

@@ -15,7 +15,7 @@ from transformers.models.deprecated.ernie_m import (
 )
 from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTokenizer
 
-from ernie_m.finetune.mrc import best_spans
+from ernie_m.finetune.mrc import find_best_spans
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -148,7 +148,7 @@ def test_best_spans_equal_the_library(tmp_path, piece_model, questions, library)
         sums = starts[:, None] + ends[None]
         allowed = np.triu(np.tril(np.ones_like(sums), LONGEST_ANSWER - 1)) > 0
         first, last = np.unravel_index(np.where(allowed, sums, -np.inf).argmax(), sums.shape)
-        best = best_spans(score, LONGEST_ANSWER, 1)
+        best = find_best_spans(score, LONGEST_ANSWER, 1)
         assert (best.first[0], best.last[0]) == (first, last)
 
 

@@ -5,7 +5,7 @@ import pytest
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 
-from ernie_m.finetune.metrics import entity_scores
+from ernie_m.finetune.metrics import count_entity_matches
 from ernie_m.reader.tag_schemes import find_entities
 
 # The tags of Universal Dependencies, and others.
@@ -37,7 +37,7 @@ def test_equals_seqeval(seed):
     for tags_of_sentence in gold:
         joined += [*tags_of_sentence, "O"]  # seqeval puts an O after each sentence
     assert find_entities(joined) == set(get_entities(gold))
-    scores = entity_scores(gold, predicted)
+    scores = count_entity_matches(gold, predicted)
     assert scores.precision == pytest.approx(100 * precision_score(gold, predicted), abs=1e-10)
     assert scores.recall == pytest.approx(100 * recall_score(gold, predicted), abs=1e-10)
     assert scores.f1 == pytest.approx(100 * f1_score(gold, predicted), abs=1e-10)

@@ -22,7 +22,7 @@ from ernie_m.finetune.retrieval.search_bitexts import (
     write_sweep,
 )
 from ernie_m.finetune.retrieval.split_pairs import make_text_keys
-from ernie_m.finetune.run_setup import make_loop_config, output_dir, set_up
+from ernie_m.finetune.run_setup import make_loop_config, open_output_dir, set_up_command
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import format_device_summary
@@ -107,7 +107,7 @@ def train_then_search(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
         ):
             logger.warning("%s: %s", bitext.name, error)
     results = {}
-    with output_dir(flags, task.fingerprint) as folder:
+    with open_output_dir(flags, task.fingerprint) as folder:
         for seed in flags.seeds:
             seed_folder = folder.for_seed(seed) if len(flags.seeds) > 1 else folder
             model = train_seed(task, seed, seed_folder, stop)
@@ -125,7 +125,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
             invalid, a flag is invalid, a bitext is too short for --layer sweep, or a checkpoint was not
             fine-tuned for the task of --init_task.
     """
-    set_up(flags)
+    set_up_command(flags)
     world_size = distributed.world_size()
     if flags.do_train and flags.batch_size < world_size:
         raise UserError(

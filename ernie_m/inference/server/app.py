@@ -39,8 +39,8 @@ from ernie_m.inference.tasks import (
     make_predictor,
     read_text_key,
 )
-from ernie_m.inference.tasks.encode import EncodeTexts
-from ernie_m.inference.tasks.finetuned import ClassifyTexts, InferenceLabels
+from ernie_m.inference.tasks.encode import EmbeddingPredictor
+from ernie_m.inference.tasks.finetuned import ClassificationPredictor, InferenceLabels
 from ernie_m.model.preprocessing import DOCUMENT, QUERY
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, REGRESSION, SEARCH, ZERO_SHOT
 from ernie_m.reader.batching import Example, Feature
@@ -142,7 +142,7 @@ def make_app(
     """
     predictors = make_predictors(models, options)
     info = describe(models, predictors)
-    workers = min((model.workers() for model in models), key=lambda workers: workers.count)
+    workers = min((model.get_workers() for model in models), key=lambda workers: workers.count)
     begin = workers.begin if workers.count > 1 else lambda: None
     queue = WorkQueue(max_queue, CHARACTERS * max_batch_tokens, timeout, workers.count, begin)
     metrics = CollectorRegistry()
@@ -370,7 +370,7 @@ def _reject_truncated(key: str, features: Sequence[Feature], max_length: int, tr
             )
 
 
-def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict[str, Any]:
+def _add_embeddings(app: FastAPI, encode: EmbeddingPredictor, queue: WorkQueue) -> dict[str, Any]:
     """Add the route POST /v1/embeddings, and return the properties of the model for /v1/models."""
     width = encode.model.config.hidden_size
     preprocessing = encode.model.preprocessing
@@ -430,7 +430,7 @@ def _as_base64(embedding: np.ndarray) -> str:
     return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
 
 
-def _add_rerank(app: FastAPI, classify: ClassifyTexts, queue: WorkQueue) -> None:
+def _add_rerank(app: FastAPI, classify: ClassificationPredictor, queue: WorkQueue) -> None:
     """Add the route POST /v1/rerank, which ranks documents with a cross-encoder."""
 
     def run(pairs: list[Example]) -> list[tuple[Feature, float]]:

@@ -1,6 +1,6 @@
 """Interfaces of the predictors of all tasks (`ernie_m.model.tasks.TASKS`), and types of their predictions.
 
-`make_predictor` and `training_file` import only the module of a task.
+`make_predictor` and `open_training_file` import only the module of a task.
 """
 
 import importlib
@@ -107,14 +107,16 @@ def make_predictor(
     return _import_class(TASKS[task].predictor)(model, options)
 
 
-def training_file(task: str, path: Path, options: TableOptions, predictor: Predictor) -> InputFile | None:
+def open_training_file(
+    task: str, path: Path, options: TableOptions, predictor: Predictor
+) -> InputFile | None:
     """Open an input file in the format of the task's training data; None if it has another format.
 
     Raises:
         UserError: the file cannot be read.
     """
     name = TASKS[task].training_file
-    return _import_class(name).of(path, options, predictor) if name else None
+    return _import_class(name).try_open(path, options, predictor) if name else None
 
 
 def _import_class(location: str) -> Any:

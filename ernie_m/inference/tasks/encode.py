@@ -28,7 +28,7 @@ from ernie_m.vectors.pooling import (
 from ernie_m.vectors.static_embeddings import StaticEncoder
 
 
-class EncodeTexts:
+class EmbeddingPredictor:
     """Predictor that computes an embedding per text.
 
     Args:
@@ -55,7 +55,7 @@ class EncodeTexts:
         if model.preprocessing_errors and options.pooling is None:
             errors = "; ".join(model.preprocessing_errors)
             raise UserError(f"{errors}: not supported. To compute other embeddings, set pooling")
-        self.max_seq_len = model.limit(options.max_seq_len, model.embedding_max_length)
+        self.max_seq_len = model.resolve_max_seq_len(options.max_seq_len, model.embedding_max_length)
         preprocessing = model.preprocessing
         self.normalize = preprocessing.normalize if options.normalize is None else options.normalize
         try:
@@ -89,8 +89,8 @@ class EncodeTexts:
             return PaddleEncoder(model.get_module(EMBEDDING), self.pooling, self.layer, model.autocast)
         if model.weights is not None and is_mean_of_tokens(model.config, self.pooling):
             return StaticEncoder(model.config, check_finite(WORDS, model.weights[WORDS], model.folder))
-        engine = model.engine(EMBEDDING, self.layer)
-        return GraphEncoder(engine, model.config, self.pooling, self.layer, model.workers)
+        engine = model.get_engine(EMBEDDING, self.layer)
+        return GraphEncoder(engine, model.config, self.pooling, self.layer, model.get_workers)
 
     def get_language_means(self) -> LanguageCentering:
         """Return the language means of the model at the layer of the embeddings.

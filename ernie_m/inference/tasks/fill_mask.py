@@ -51,7 +51,7 @@ class MaskedText(NamedTuple):
     unknown: dict[str, int]
 
 
-class FillMasks:
+class FillMaskPredictor:
     """Predict the tokens at [MASK]: {"text", "language"} -> {"masks": [[{"token", "probability"}]]}.
 
     Raises:
@@ -74,7 +74,7 @@ class FillMasks:
         self.model: PreTrainingModel = model.model
         self.autocast = model.autocast
         self.vocabulary = Vocabulary.from_tokenizer(model.tokenizer)
-        self.max_seq_len = model.limit(options.max_seq_len, model.longest)
+        self.max_seq_len = model.resolve_max_seq_len(options.max_seq_len, model.max_length)
         self.top_k = min(options.top_k, len(self.vocabulary.ordinary_ids))
 
     def find_top_tokens(self, hidden: Tensor) -> list[list[dict]]:
@@ -112,7 +112,7 @@ class FillMasks:
                     "with language_embedding: masks. Remove 'language'"
                 )
             language = self.languages.index(read_text_key(request, "language", choices=self.languages))
-        ids = masked_ids(self.tokenizer, text)
+        ids = encode_masked_text(self.tokenizer, text)
         check_length(num_tokens=len(ids), max_tokens=self.max_seq_len)
         return MaskedText(ids, language, get_caveats(self.tokenizer, *text.split(MASK)))
 
@@ -142,7 +142,7 @@ class FillMasks:
         ]
 
 
-def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+def encode_masked_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the ids of `[CLS] text [SEP]`, with the id of the mask for each [MASK] in the text.
 
     After a mask, a word begins only after a space: "[MASK]s" has no "▁" before "s", unless the vocabulary

@@ -45,7 +45,7 @@ class HeadPredictor:
     def __init__(self, model: LoadedModel, task: Head):
         self.task = task
         self.model = model
-        self.engine = model.engine(task.name)
+        self.engine = model.get_engine(task.name)
 
     def predictions(self, features: Sequence[Any]) -> list[Any]:
         """Return the prediction for each feature, computed in batches of similar length."""
@@ -69,11 +69,11 @@ class HeadPredictor:
             return numbers, batch, outputs
 
         ids = [feature.ids for feature in features]
-        workers = self.model.workers()
+        workers = self.model.get_workers()
         return workers.map(compute, make_batches(workers, ids, BATCH_TOKENS))
 
 
-class ClassifyTexts(HeadPredictor):
+class ClassificationPredictor(HeadPredictor):
     """Classify texts or pairs: {"text"} or {"text_a", "text_b"} -> {"label", "probabilities"}.
 
     A multi-label model returns {"labels", "probabilities"}, and a model with one output, such as a
@@ -84,7 +84,7 @@ class ClassifyTexts(HeadPredictor):
     fields: ClassVar[Fields] = {"text": OPTIONAL_TEXT, "text_a": OPTIONAL_TEXT, "text_b": OPTIONAL_TEXT}
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
-        limit = model.limit(options.max_seq_len, model.longest_in_training)
+        limit = model.resolve_max_seq_len(options.max_seq_len, model.training_max_length)
         if model.predicts_numbers:
             task = Regression(model.tokenizer, limit)
         else:
@@ -108,7 +108,7 @@ class ClassifyTexts(HeadPredictor):
         features = self.task.encode(examples)
         tokenizer = self.task.encode.tokenizer
         return [
-            self.task.answer(prediction)
+            self.task.to_json(prediction)
             | get_caveats(tokenizer, example.text_a, example.text_b or "", cut=feature.cut)
             for example, feature, prediction in zip(examples, features, self.predictions(features))
         ]
@@ -148,7 +148,7 @@ class Words(NamedTuple):
     spans: Sequence[tuple[int, int]] = ()
 
 
-class TagWords(HeadPredictor):
+class TaggingPredictor(HeadPredictor):
     """Tag words: {"words"}, or {"text"} split as the training data -> {"words", "tags", "entities"}.
 
     The key "tokens" is also accepted for words. Long sentences are split into overlapping windows of
@@ -161,7 +161,7 @@ class TagWords(HeadPredictor):
     }  # requires one of them
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
-        limit = model.limit(options.max_seq_len, model.longest_in_training)
+        limit = model.resolve_max_seq_len(options.max_seq_len, model.training_max_length)
         self.marks_apart = model.preprocessing.marks_apart
         super().__init__(
             model, Tagging.from_preprocessing(model.preprocessing, model.tokenizer, model.labels, limit)
@@ -187,9 +187,9 @@ class TagWords(HeadPredictor):
         )
         predictions = []
         for sentence, feature, label_ids in zip(sentences, features, self.predictions(features)):
-            tags = self.task.tags(label_ids)
+            tags = self.task.convert_ids_to_tags(label_ids)
             iobes = [self.iobes.get(tag, "O") for tag in tags]
-            answer = {"words": sentence.words, "tags": tags, "entities": _entities_as_json(sentence, iobes)}
+            answer = {"words": sentence.words, "tags": tags, "entities": _entities_to_json(sentence, iobes)}
             caveats = get_caveats(self.task.encode.tokenizer, *sentence.words, cut=feature.cut)
             predictions.append({**answer, **caveats})
         return predictions
@@ -214,7 +214,7 @@ def _check_words(words: Any, key: str) -> None:
             )
 
 
-def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
+def _entities_to_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
     """Return the entities of a sentence in order, as JSON values.
 
     Spans are in characters if the request contained a text, otherwise in words. The end is exclusive.
@@ -235,7 +235,7 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
     return predictions
 
 
-class AnswerQuestions(HeadPredictor):
+class AnsweringPredictor(HeadPredictor):
     """Answer questions: {"question", "context"} -> {"answer", "start", "probability", "candidates"}.
 
     Long contexts are split into overlapping windows of `max_seq_len` tokens. The caveats "truncated", if the
@@ -245,8 +245,8 @@ class AnswerQuestions(HeadPredictor):
     fields: ClassVar[Fields] = {"question": REQUIRED_TEXT, "context": REQUIRED_TEXT}
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
-        window = model.preprocessing.max_seq_len or min(ANSWER_WINDOW, model.longest)
-        limit = model.limit(options.max_seq_len, window)
+        window = model.preprocessing.max_seq_len or min(ANSWER_WINDOW, model.max_length)
+        limit = model.resolve_max_seq_len(options.max_seq_len, window)
         self.top_k = options.top_k
         n_best = max(RANKED, options.top_k)
         task = QuestionAnswering.from_preprocessing(model.preprocessing, model.tokenizer, limit, n_best)
@@ -268,11 +268,11 @@ class AnswerQuestions(HeadPredictor):
         ranked_of_requests = self.task.rank(windows, scores)
         for request, is_cut, ranked in zip(requests, windows.cut, ranked_of_requests, strict=True):
             caveats = get_caveats(self.task.tokenizer, *request, cut=is_cut)
-            predictions.append({**_as_json(ranked[: self.top_k]), **caveats})
+            predictions.append({**_answers_to_json(ranked[: self.top_k]), **caveats})
         return predictions
 
 
-def _as_json(ranked: list[Answer]) -> dict[str, Any]:
+def _answers_to_json(ranked: list[Answer]) -> dict[str, Any]:
     """Convert the candidate answers to a question, best first, to JSON values; there may be no candidates."""
     candidates = [
         {
@@ -298,7 +298,7 @@ LABEL_SLOT = "{}"  # the label in a template
 MOST_LABELS = 100  # maximum number of labels of a request to the server
 
 
-class LabelRequest(NamedTuple):
+class ZeroShotRequest(NamedTuple):
     """A request for zero-shot classification.
 
     Attributes:
@@ -312,7 +312,7 @@ class LabelRequest(NamedTuple):
     multi_label: bool
 
 
-class ClassifyByLabels(HeadPredictor):
+class ZeroShotPredictor(HeadPredictor):
     """Classify by given labels: {"text", "labels", "hypothesis_template", "multi_label"} -> {"label", ...}.
 
     The prediction is {"label", "probabilities"}, with the most probable label first. By default, the
@@ -331,7 +331,7 @@ class ClassifyByLabels(HeadPredictor):
     }
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
-        limit = model.limit(options.max_seq_len, model.longest_in_training)
+        limit = model.resolve_max_seq_len(options.max_seq_len, model.training_max_length)
         super().__init__(model, Classification(model.tokenizer, model.labels, limit))
         self.options = options
         self.inference_labels = InferenceLabels.from_labels(model.labels)
@@ -342,7 +342,7 @@ class ClassifyByLabels(HeadPredictor):
                 "id2label (or labels, in a checkpoint of this project)"
             )
 
-    def parse(self, request: dict) -> LabelRequest:
+    def parse(self, request: dict) -> ZeroShotRequest:
         labels = request.get("labels")
         if labels is None:
             labels = self.options.labels
@@ -356,14 +356,14 @@ class ClassifyByLabels(HeadPredictor):
                 f"invalid hypothesis_template '{template}' (expected exactly one {LABEL_SLOT} for the label)"
             )
         multi_label = get_flag(request, "multi_label", self.options.multi_label)
-        parsed = LabelRequest(read_text_key(request, "text"), parse_labels(labels), template, multi_label)
+        parsed = ZeroShotRequest(read_text_key(request, "text"), parse_labels(labels), template, multi_label)
         if _scores_contradiction(parsed) and self.inference_labels.contradiction is None:
             raise UserError(
                 "'labels': multi_label or a single label requires a model with a label named contradiction"
             )
         return parsed
 
-    def check_length(self, request: LabelRequest) -> None:
+    def check_length(self, request: ZeroShotRequest) -> None:
         """Check that a request has at most `MOST_LABELS` labels, to bound its computation in the server.
 
         Raises:
@@ -372,7 +372,7 @@ class ClassifyByLabels(HeadPredictor):
         if len(request.labels) > MOST_LABELS:
             raise UserError(f"'labels' has {len(request.labels)} labels (maximum: {MOST_LABELS}). Send fewer")
 
-    def predict(self, requests: list[LabelRequest]) -> list[dict]:
+    def predict(self, requests: list[ZeroShotRequest]) -> list[dict]:
         pairs = [
             Example(request.text, request.hypothesis_template.replace(LABEL_SLOT, label))
             for request in requests
@@ -391,7 +391,7 @@ class ClassifyByLabels(HeadPredictor):
             predictions.append(self._answer(request, np.array(logits_of_labels)) | caveats)
         return predictions
 
-    def _answer(self, request: LabelRequest, logits: np.ndarray) -> dict[str, Any]:
+    def _answer(self, request: ZeroShotRequest, logits: np.ndarray) -> dict[str, Any]:
         """Compute the prediction for a request from the NLI logits of each label, [labels, C]."""
         if _scores_contradiction(request):
             columns = [self.inference_labels.contradiction, self.inference_labels.entailment]
@@ -407,7 +407,7 @@ class ClassifyByLabels(HeadPredictor):
         }
 
 
-def _scores_contradiction(request: LabelRequest) -> bool:
+def _scores_contradiction(request: ZeroShotRequest) -> bool:
     """Return whether each label is scored by entailment against contradiction: with multi_label or one label.
 
     A softmax over the entailment of a single label would always be 1.

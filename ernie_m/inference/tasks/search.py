@@ -26,7 +26,7 @@ from ernie_m.inference.tasks import (
     get_flag,
     read_text_key,
 )
-from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
+from ernie_m.inference.tasks.encode import EmbeddingPredictor, encode_in_parts
 from ernie_m.model.preprocessing import DOCUMENT, QUERY
 from ernie_m.reader.batching import Example, log_truncation, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import Sentences
@@ -74,7 +74,7 @@ def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
     files = split_file_list(corpus)
     check_languages(language for language, _ in files if language)
     for language, path in files:
-        for line, text in enumerate(Sentences(path).texts(), 1):
+        for line, text in enumerate(Sentences(path).read_texts(), 1):
             if not is_blank(text):
                 sentences.append(CorpusSentence(text, line, language))
     if not sentences:
@@ -106,7 +106,7 @@ class SearchInput(NamedTuple):
     language: str | None
 
 
-class SearchCorpus:
+class SearchPredictor:
     """Search a corpus by cosine similarity: {"text", "each", ...} -> {"hits", "centered", "language"}.
 
     The hits are the `top_k` most similar sentences, or with "each" the most similar one of each language. The
@@ -142,8 +142,8 @@ class SearchCorpus:
             )
         load_faiss()
         plain = replace(options, center_by_language=False, normalize=False)
-        self.encode = EncodeTexts(model, replace(plain, kind=DOCUMENT, prompt=None))
-        self.encode_query = EncodeTexts(model, replace(plain, kind=QUERY))
+        self.encode = EmbeddingPredictor(model, replace(plain, kind=DOCUMENT, prompt=None))
+        self.encode_query = EmbeddingPredictor(model, replace(plain, kind=QUERY))
         self.sentences, embeddings = self._read(options)
         self.top_k = options.top_k
         languages = np.array([sentence.language for sentence in self.sentences])
@@ -370,7 +370,10 @@ _INDEX = "index.json"
 
 
 def write_index(
-    folder: str | os.PathLike, encode: EncodeTexts, sentences: list[CorpusSentence], vectors: np.ndarray
+    folder: str | os.PathLike,
+    encode: EmbeddingPredictor,
+    sentences: list[CorpusSentence],
+    vectors: np.ndarray,
 ) -> None:
     """Write a search index.
 
@@ -390,7 +393,9 @@ def write_index(
         write_manifest(new / MANIFEST)
 
 
-def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[CorpusSentence], np.ndarray]:
+def read_index(
+    folder: str | os.PathLike, encode: EmbeddingPredictor
+) -> tuple[list[CorpusSentence], np.ndarray]:
     """Read the sentences and embeddings, float32 [N, H], of a search index.
 
     Args:
@@ -451,12 +456,12 @@ def _check_index(sentences: list[CorpusSentence], vectors: np.ndarray) -> None:
         raise UserError(f"{_VECTORS}: invalid embeddings (expected one finite float32 vector per sentence)")
 
 
-def _options(encode: EncodeTexts) -> dict[str, Any]:
+def _options(encode: EmbeddingPredictor) -> dict[str, Any]:
     """Return the options of an encoder that determine its embeddings."""
     return {"layer": encode.layer, "pooling": encode.pooling, "max_seq_len": encode.max_seq_len}
 
 
-def _first_vector(encode: EncodeTexts, sentences: Sequence[CorpusSentence]) -> np.ndarray:
+def _first_vector(encode: EmbeddingPredictor, sentences: Sequence[CorpusSentence]) -> np.ndarray:
     """Compute the embedding of the first sentence, [H], which identifies the model."""
     return encode.vectors([sentences[0].text])[0]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from ernie_m.finetune.eval_mlqa import score_answers
-from ernie_m.finetune.metrics import entity_scores
+from ernie_m.finetune.metrics import count_entity_matches
 from ernie_m.inference.tasks import InputFile, Predictor
-from ernie_m.inference.tasks.finetuned import TagWords
+from ernie_m.inference.tasks.finetuned import TaggingPredictor
 from ernie_m.reader.files.conll import read_lines, read_tagged_words
 from ernie_m.reader.files.labeled_tables import is_question_file, is_tagged_file
 from ernie_m.reader.files.plain_text import LINES, OBJECTS, TAGS, format_from_name
@@ -62,7 +62,7 @@ class TaggedFile(InputFile):
         self._gold: list[list[str]] = []
 
     @classmethod
-    def of(cls, path: Path, options: TableOptions, predictor: TagWords) -> Self | None:
+    def try_open(cls, path: Path, options: TableOptions, predictor: TaggingPredictor) -> Self | None:
         """Open the file if it contains tagged words; otherwise return None."""
         is_one = options.columns or is_tagged_file(path)
         return cls(path, predictor.model.labels, predictor.iobes, options) if is_one else None
@@ -112,7 +112,7 @@ class TaggedFile(InputFile):
             return [f"{count}: no score{end}"]
         if self._iobes:
             tags = [[self._iobes.get(tag, OUTSIDE) for tag in sentence] for sentence in self._tags]
-            scores = entity_scores(self._gold, tags)
+            scores = count_entity_matches(self._gold, tags)
             if not scores.gold:
                 return [f"{count}, {scores.predicted:,} entities"]
             more = f"precision {scores.precision:.1f} %, recall {scores.recall:.1f} %"
@@ -137,7 +137,7 @@ class QuestionsFile(InputFile):
         self._rows: list[tuple[str, tuple[str, ...]]] = []  # predicted answer, and gold answers
 
     @classmethod
-    def of(cls, path: Path, options: TableOptions, predictor: Predictor) -> Self | None:
+    def try_open(cls, path: Path, options: TableOptions, predictor: Predictor) -> Self | None:
         """Open the file if it contains questions in SQuAD format; otherwise return None."""
         return cls(path, options) if is_question_file(path, read_whole=True) else None
 

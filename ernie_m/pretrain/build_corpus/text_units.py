@@ -167,11 +167,11 @@ def _take_lines(file: TextFile, size: int, blank_lines: bool) -> bytes:
     Args:
         blank_lines: whether to take whole documents, which blank lines separate.
     """
-    end = len(file.head(size))
+    end = len(file.peek_lines(size))
     if blank_lines and end < len(file.buffer):  # the file continues, possibly within a document
         for blank in re.finditer(rb"\n(?:[^\S\n]*\n)+", file.buffer[:size]):
             end = blank.end()  # the last one counts
-    return file.take(end)
+    return file.take_bytes(end)
 
 
 def _take_aligned_lines(files: list[TextFile], size: int) -> tuple[bytes, ...]:
@@ -182,11 +182,11 @@ def _take_aligned_lines(files: list[TextFile], size: int) -> tuple[bytes, ...]:
     """
     line_ends = []  # per file: ends of the lines that fit
     for file in files:
-        head = np.frombuffer(file.head(size), np.uint8)
+        head = np.frombuffer(file.peek_lines(size), np.uint8)
         line_ends.append(np.flatnonzero(head == ord("\n"))[:_MOST_LINES] + 1)
     lines = min(len(ends) for ends in line_ends)
     if lines:
-        return tuple(file.take(int(ends[lines - 1])) for file, ends in zip(files, line_ends))
+        return tuple(file.take_bytes(int(ends[lines - 1])) for file, ends in zip(files, line_ends))
     if any(file.buffer for file in files):
         shorter = next(file for file in files if not file.buffer)
         raise UserError(
@@ -236,7 +236,7 @@ def check_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                     sides = dict(zip(source.languages, zip(*rows)))
                 else:
                     reject_tables(path, file.buffer)
-                    lines = file.head(_HEAD).decode(errors="replace").split("\n")
+                    lines = file.peek_lines(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
             for language, texts in sides.items():
                 script = check_text(path, texts, language, options.skip_text_checks)
@@ -263,8 +263,10 @@ def _make_table(
     else:
         dialect, has_names = detect_pair_dialect(file, options, source.languages)
     errors = RowErrors(path, skip=True)  # reported later, in their unit
-    head = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
-    rows = parse_rows(itertools.islice(head, dialect.skipped, None), dialect, errors, dialect.skipped + 1)
+    head = io.StringIO(file.peek_lines(_HEAD).decode(errors="replace"), newline="\n")
+    rows = parse_rows(
+        itertools.islice(head, dialect.skipped_lines, None), dialect, errors, dialect.skipped_lines + 1
+    )
     table = make_table(path, dialect, has_names, rows, options, errors)
     columns = find_pair_columns(table, options, source.languages)
     if len(columns.texts) > 2:

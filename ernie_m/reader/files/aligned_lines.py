@@ -81,7 +81,7 @@ class Sentences(FileLines, Sequence[Example]):
         )  # U+FEFF: byte order mark
         return Example(text, text_b=None)
 
-    def texts(self) -> list[str]:
+    def read_texts(self) -> list[str]:
         """Return all lines, without line ends."""
         return [example.text_a for example in self]
 
@@ -103,7 +103,7 @@ def read_sentences_by_language(files: str, languages: Sequence[str] = ()) -> dic
             raise UserError(
                 f"invalid --center_on {files} (expected language<=file,language<=file, each language once)"
             )
-        sentences[language] = [text for text in Sentences(path).texts() if text.strip()]
+        sentences[language] = [text for text in Sentences(path).read_texts() if text.strip()]
         if not sentences[language]:
             raise UserError(f"{path}: all lines are blank (expected one sentence per line)")
     check_languages(sentences)
@@ -164,13 +164,13 @@ def read_bitext(language: str, path: str | os.PathLike, translations_path: str |
             f"{path} has {len(sentences):,} lines, but {translations_path} has {len(translations):,} "
             "(expected aligned lines)"
         )
-    texts = translations.texts()
+    texts = translations.read_texts()
     if len(texts) > _MANY_LINES and texts == sorted(texts):
         raise UserError(
             f"{translations_path}: lines are sorted (as by XTREME's script), so no longer aligned. "
             "Use LASER/data/tatoeba/v1 instead"
         )
-    return Bitext(language, sentences.texts(), texts)
+    return Bitext(language, sentences.read_texts(), texts)
 
 
 def read_bitexts(

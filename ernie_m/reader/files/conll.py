@@ -124,7 +124,7 @@ def _read_text(path: Path, options: TableOptions, log: Callable[[str], None]) ->
         log: logs a warning if the file is not UTF-8.
     """
     is_json = format_from_name(path) == OBJECTS
-    content = TextFile(str(path), encoding=options.encoding, allow_json=is_json).rest()
+    content = TextFile(str(path), encoding=options.encoding, allow_json=is_json).read_rest()
     try:
         return content.decode()
     except UnicodeDecodeError as error:

@@ -492,13 +492,15 @@ def _read_text_lines(path: Path, options: TableOptions, errors: RowErrors) -> Ta
             f"{path}, line 1: unexpected tab in a .txt file (expected one text per line). If it is a "
             "table, set --text COLUMN"
         )
-    return Table(path, ["text"], 1, Dialect("\t", False, file.begin), [], _iter_nonblank_lines(file, errors))
+    return Table(
+        path, ["text"], 1, Dialect("\t", False, file.byte_order_mark), [], _iter_nonblank_lines(file, errors)
+    )
 
 
 def _iter_nonblank_lines(file: TextFile, errors: RowErrors) -> Iterator[Row]:
     """Yield the non-blank lines of a text file as rows, and log the number of blank lines."""
     blank = 0
-    for line, text in enumerate(file.texts(errors), 1):
+    for line, text in enumerate(file.iter_lines(errors), 1):
         if is_blank(text):
             blank += 1
         else:
@@ -522,7 +524,7 @@ def _read_head(path: Path) -> str:
     if zipfile.is_zipfile(path):
         return ""
     with closing(TextFile(str(path), allow_json=True)) as file:
-        return file.start(_HEAD).decode(errors="replace")
+        return file.peek(_HEAD).decode(errors="replace")
 
 
 def is_question_file(path: Path, read_whole: bool = False) -> bool:

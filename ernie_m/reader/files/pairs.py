@@ -93,9 +93,11 @@ def detect_pair_dialect(
         languages: the languages of the pairs; (): unknown.
     """
     dialect = sniff_dialect(file, options)
-    lines = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
+    lines = io.StringIO(file.peek_lines(_HEAD).decode(errors="replace"), newline="\n")
     rows = parse_rows(
-        islice(lines, dialect.skipped, None), dialect._replace(quoted=dialect.quoted or False), RowErrors("")
+        islice(lines, dialect.skipped_lines, None),
+        dialect._replace(quoted=dialect.quoted or False),
+        RowErrors(""),
     )
     names = [cell.strip().lower() for _, cells in islice(rows, 1) for cell in cells]
     by_number = re.fullmatch(r"\d+(,\d+)*", options.columns or "") is not None
@@ -361,7 +363,7 @@ def _read_file_rows(
     """
     with ExitStack() as stack:
         files = [stack.enter_context(closing(TextFile(path, languages, encoding))) for path in paths]
-        texts = [file.texts(errors) for file in files]
+        texts = [file.iter_lines(errors) for file in files]
         rows = zip(*texts, strict=True) if len(texts) == 2 else map(split_cells, texts[0])
         try:
             for line, row in enumerate(rows, 1):

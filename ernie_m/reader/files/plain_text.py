@@ -94,7 +94,7 @@ class TextFile:
         line: the line number at the start of the buffer, from 1.
         raw: the file on disk; its position is the number of compressed bytes read.
         buffer: the decompressed bytes that have not been taken.
-        begin: the byte order mark as a string; "" without one.
+        byte_order_mark: the byte order mark as a string; "" without one.
 
     Raises:
         UserError: the file cannot be read, or is not text.
@@ -132,7 +132,7 @@ class TextFile:
             if parts:
                 self._file = io.BufferedReader(_IteratorFile(self._file, parts))
             self.buffer = self._file.read(_HEAD)
-        self.begin = "\ufeff" if self.buffer.startswith(codecs.BOM_UTF8) else ""
+        self.byte_order_mark = "\ufeff" if self.buffer.startswith(codecs.BOM_UTF8) else ""
         self.buffer = self.buffer.removeprefix(codecs.BOM_UTF8)
         reject_other_formats(self.buffer, path, allow_json=allow_json)
         if 10 * self.buffer.count(0) > len(self.buffer):
@@ -144,7 +144,7 @@ class TextFile:
     def close(self) -> None:
         self.raw.close()
 
-    def fill(self, size: int) -> bool:
+    def _fill_buffer(self, size: int) -> bool:
         """Read until the buffer has more than `size` bytes and a line end, or the file ends.
 
         Returns:
@@ -175,32 +175,32 @@ class TextFile:
                 self.buffer = self.buffer.removesuffix(b"\n") + b"\n"
         return False
 
-    def start(self, size: int) -> bytes:
+    def peek(self, size: int) -> bytes:
         """Return the first `size` bytes without taking them; the last line may be incomplete."""
         with _translate_file_errors(self.path):
             self.buffer += self._file.read(max(size - len(self.buffer), 0))
         return self.buffer[:size]
 
-    def head(self, size: int) -> bytes:
+    def peek_lines(self, size: int) -> bytes:
         """Return the complete lines in the first `size` bytes, or a longer first line; do not take them."""
-        if self.fill(size):
+        if self._fill_buffer(size):
             return self.buffer
         # After the last line that ends within `size`, or after the first if none does (0).
         end = self.buffer.rfind(b"\n", 0, size) + 1 or self.buffer.find(b"\n") + 1
         return self.buffer[:end]
 
-    def take(self, length: int) -> bytes:
+    def take_bytes(self, length: int) -> bytes:
         """Remove the first `length` bytes from the buffer, and return them."""
         front = self.buffer[:length]
         self.buffer = self.buffer[length:]
         self.line += front.count(b"\n")
         return front
 
-    def texts(self, errors: RowErrors) -> Iterator[str]:
+    def iter_lines(self, errors: RowErrors) -> Iterator[str]:
         """Yield the lines with line ends; a line that is not UTF-8 is yielded blank and added to `errors`."""
-        while whole_lines := self.head(_BLOCK):
+        while whole_lines := self.peek_lines(_BLOCK):
             first = self.line
-            self.take(len(whole_lines))
+            self.take_bytes(len(whole_lines))
             try:
                 text = whole_lines.decode() if b"\0" not in whole_lines else ""
             except UnicodeDecodeError:
@@ -212,13 +212,13 @@ class TextFile:
                 )
             yield from io.StringIO(text, newline="\n")  # does not treat other characters as line ends
 
-    def rest(self) -> bytes:
+    def read_rest(self) -> bytes:
         """Take and return the remaining bytes of the file.
 
         Raises:
             UserError: the rest exceeds `LARGEST` bytes.
         """
-        parts = [self.take(len(self.buffer))]
+        parts = [self.take_bytes(len(self.buffer))]
         with _translate_file_errors(self.path):
             while block := self._file.read(_BLOCK):
                 parts.append(block)

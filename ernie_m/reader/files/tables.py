@@ -92,25 +92,25 @@ class Dialect(NamedTuple):
     """The dialect of a delimited table.
 
     Attributes:
-        mark: the delimiter.
+        delimiter: the delimiter.
         quoted: whether quotation marks enclose cells with a delimiter, quotation mark or line end; None:
             unknown, so that a cell that begins with a quotation mark is an error.
-        begin: the byte order mark, which Excel requires for non-ASCII text, or "".
-        skipped: the number of lines before the first row.
+        byte_order_mark: the byte order mark, which Excel requires for non-ASCII text, or "".
+        skipped_lines: the number of lines before the first row.
         is_sure: whether `quoted` was set by an option.
     """
 
-    mark: str = ","
+    delimiter: str = ","
     quoted: bool | None = True
-    begin: str = "\ufeff"
-    skipped: int = 0
+    byte_order_mark: str = "\ufeff"
+    skipped_lines: int = 0
     is_sure: bool = False
 
     def adapt_to_file(self, path: str | os.PathLike) -> "Dialect":
         """Return the dialect to write to another file, with the delimiter of its extension."""
-        mark = _OF_ENDING.get(split_extensions(path)[0], self.mark)
-        is_other = (mark == "\t") != (self.mark == "\t")
-        return self._replace(mark=mark, quoted=mark != "\t") if is_other else self
+        delimiter = _OF_ENDING.get(split_extensions(path)[0], self.delimiter)
+        is_other = (delimiter == "\t") != (self.delimiter == "\t")
+        return self._replace(delimiter=delimiter, quoted=delimiter != "\t") if is_other else self
 
 
 class Table(NamedTuple):
@@ -242,8 +242,8 @@ def open_table(
             dialect, has_names = (
                 detect_dialect(file) if detect_dialect else (sniff_dialect(file, options), has_names)
             )
-            lines = islice(file.texts(errors), dialect.skipped, None)
-            rows = parse_rows(lines, dialect, errors, dialect.skipped + 1)
+            lines = islice(file.iter_lines(errors), dialect.skipped_lines, None)
+            rows = parse_rows(lines, dialect, errors, dialect.skipped_lines + 1)
     return make_table(
         path, dialect, has_names, rows, options, errors, allow_ragged, may_be_empty=are_requests
     )
@@ -395,7 +395,7 @@ def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
     Raises:
         UserError: the delimiter is ambiguous, or the first line is not UTF-8.
     """
-    head = file.head(_HEAD)
+    head = file.peek_lines(_HEAD)
     lines = list(io.StringIO(head.decode(errors="replace"), newline="\n"))
     skipped = next((number for number, line in enumerate(lines) if line.strip()), 0)
     named_by_excel = re.fullmatch(
@@ -407,13 +407,13 @@ def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
     decode_or_add_error(b"".join(islice(io.BytesIO(head), skipped, skipped + 1)), skipped + 1, errors)
     errors.report(logger.warning)
 
-    def quoted(mark: str) -> bool | None:
-        if options.quoting is not None or mark != "\t":
+    def detect_quoting(delimiter: str) -> bool | None:
+        if options.quoting is not None or delimiter != "\t":
             return options.quoting is not False
         return False if is_official_header(first, ("text_a",)) else None
 
-    def agrees(mark: str) -> bool:
-        dialect = Dialect(mark, quoted(mark) or False, is_sure=True)
+    def has_equal_widths(delimiter: str) -> bool:
+        dialect = Dialect(delimiter, detect_quoting(delimiter) or False, is_sure=True)
         rows = islice(parse_rows(iter(lines[skipped:]), dialect, unread := RowErrors("")), 1000)
         return len({len(cells) for _, cells in rows}) == 1 and unread.count <= 1  # the last may be incomplete
 
@@ -422,12 +422,12 @@ def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
         raise UserError(f"invalid --delimiter {given} (expected one character, or tab)")
     usual = _OF_ENDING.get(split_extensions(file.path)[0])
     there = [mark for mark in "\t,;" if mark in first]
-    found = [given] if given else list(filter(agrees, there)) or there or [usual or "\t"]
+    found = [given] if given else list(filter(has_equal_widths, there)) or there or [usual or "\t"]
     if len(found) > 1 and usual not in found:
         marks = " or ".join(name for name, mark in _MARKS.items() if mark in found and name.isalpha())
         raise UserError(f"{file.path}, line {skipped + 1}: ambiguous delimiter. Set --delimiter {marks}")
     mark = found[0] if len(found) == 1 else usual
-    return Dialect(mark, quoted(mark), file.begin, skipped, options.quoting is not None)
+    return Dialect(mark, detect_quoting(mark), file.byte_order_mark, skipped, options.quoting is not None)
 
 
 def parse_rows(
@@ -455,7 +455,7 @@ def _parse_unquoted_rows(
 ) -> Iterator[Row]:
     """Yield the rows of a table without quoting; see `parse_rows`."""
     for number, line in enumerate(lines, first_line):
-        cells = line.rstrip("\r\n").split(dialect.mark)
+        cells = line.rstrip("\r\n").split(dialect.delimiter)
         if dialect.quoted is None and any(cell.startswith('"') for cell in cells):
             raise UserError(
                 f"{errors.name}, line {number}: ambiguous quotation mark at the start of a cell. Set "
@@ -469,12 +469,12 @@ def _parse_quoted_rows(
 ) -> Iterator[Row]:
     """Yield the rows of a table with quoting; see `parse_rows`."""
     csv.field_size_limit(LONGEST_LINE)
-    reader = csv.reader(lines, delimiter=dialect.mark, strict=True)
+    reader = csv.reader(lines, delimiter=dialect.delimiter, strict=True)
     while True:
         first = reader.line_num + first_line
         try:
             cells = next(reader)
-            if not dialect.is_sure and "\n" in "".join(cells) and _contains_rows(cells, dialect.mark):
+            if not dialect.is_sure and "\n" in "".join(cells) and _contains_rows(cells, dialect.delimiter):
                 raise csv.Error(_ROWS)
             # A cell with line breaks may contain a line that was not decoded and is blank here.
             if errors.lines.isdisjoint(range(first, reader.line_num + first_line)):
@@ -524,7 +524,9 @@ def _read_object_rows(file: TextFile, errors: RowErrors, convert_cell: Callable[
             "Convert it with examples/to_jsonl.sh llama-index"
         )
     is_list = start.startswith(b"[")
-    values = _parse_json_list(file) if is_list else parse_json_lines(file.texts(errors), file.path, errors)
+    values = (
+        _parse_json_list(file) if is_list else parse_json_lines(file.iter_lines(errors), file.path, errors)
+    )
     objects = ((line, value) for line, value in values if is_object(value, line, errors))
     head = list(islice(objects, _HEAD_OBJECTS))
     names = list(dict.fromkeys(name for _, value in head for name in value))  # unique, in order
@@ -588,7 +590,7 @@ def _parse_json_list(file: TextFile) -> Iterator[tuple[int, Any]]:
     Raises:
         UserError: the file is too large, or not JSON.
     """
-    content = file.rest()
+    content = file.read_rest()
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
