@@ -109,7 +109,8 @@ class TrainingFlags(ModelFileFlags, ComputeFlags):
     """Peak learning rate."""
 
     weight_decay: NonNegativeFloat = 0.01
-    """Decoupled weight decay, not applied to biases and layer norms, and not scaled by layer-wise decay."""
+    """Decoupled weight decay, not applied to biases and layer norms, and not scaled by layer-wise learning-rate
+    decay."""
 
     layerwise_lr_decay: PositiveShare = 0.9
     """Layer-wise learning-rate decay d: layer i of L (from 0) is trained at learning_rate * d^(L-i), the word
@@ -250,7 +251,7 @@ class FinetuneFlags(TrainingFlags):
 
     metric: str = option("simple_accuracy", free=True)  # the digest of the file is compared
     """Additional metric, which selects the best checkpoint: FILE.py:FUNCTION, a function (predictions,
-    targets) -> dict of percentages; official names have no effect."""
+    targets) -> dict of percentages. The metric names of the official scripts are accepted and ignored."""
 
     verbose: bool = option(False, no_effect="the log is always complete")
     tokenizer: str = option("FullTokenizer", no_effect="there is one tokenizer")

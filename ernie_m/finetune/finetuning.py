@@ -494,7 +494,7 @@ def effective_batch_size(flags: FinetuneFlags, processes: int) -> int:
     if total % processes and not flags.in_tokens:
         even = max(number for number in range(1, processes) if total % number == 0)
         logger.warning(
-            "%d processes cannot share the %d examples of a step equally. Use %d processes for equal shares",
+            "%d processes get unequal parts of the total batch size %d. Use %d processes for equal parts",
             processes,
             total,
             even,

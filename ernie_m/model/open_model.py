@@ -82,10 +82,10 @@ def open_model(
     vocab_path: str | None = None,
     piece_model_path: str | None = None,
 ) -> OpenedModel:
-    """Open the tokenizer and the config of a model, and check that they match the checkpoint.
+    """Load the tokenizer and the config of a model, and check that they match the checkpoint.
 
     Args:
-        checkpoint: None: the model will be randomly initialized.
+        checkpoint: the checkpoint of the weights; None: the model will be randomly initialized.
         config_path, vocab_path, piece_model_path: the files of --ernie_config_path, --vocab_path and
             --piece_model_path; None: the files next to the weights. With only a `piece_model_path`, the
             vocabulary is derived from the SentencePiece model.

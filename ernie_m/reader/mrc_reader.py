@@ -267,7 +267,7 @@ def split_contexts(
     tokenizer: Tokenizer,
     window_config: WindowConfig,
     contexts: Sequence[tuple[np.ndarray, np.ndarray]],
-    find: Callable[[int, Span], tuple[int, int] | None],
+    locate_answer: Callable[[int, Span], tuple[int, int] | None],
     keep_questions: bool,
     keep_windows: bool = False,
     cut_context: "Callable[[int, int, int], list[ContextPart]] | None" = None,
@@ -277,7 +277,7 @@ def split_contexts(
 
     Args:
         contexts: the ids and spans of each context.
-        find: maps a context index and the character span of an answer to its first and last token.
+        locate_answer: maps a context index and the character span of an answer to its first and last token.
         keep_questions: whether to keep the windows of questions whose answer is not found.
         keep_windows: whether to keep windows without the answer.
         cut_context: maps (length, budget, stride) to the windows of a context; None: `cut_windows`.
@@ -290,7 +290,7 @@ def split_contexts(
     rows: list[tuple[int, ...]] = []  # `windows` of `AnswerWindows`
     for number, question in enumerate(file.questions):
         # The first and the last token.
-        answer = None if question.span is None else find(question.context, question.span)
+        answer = None if question.span is None else locate_answer(question.context, question.span)
         if answer is None and not keep_questions:
             continue
         length = len(contexts[question.context][0])

@@ -416,7 +416,7 @@ class OutputDir:
         best = saved.folder.parent / BEST
         step = distributed.run_on_main(lambda: _parse_step(best))
         if step is not None and step > trainer["evaluated"]:
-            logger.info("%s is of step %d; resuming from before it", best, step)
+            logger.info("%s is from step %d; resuming from an earlier checkpoint", best, step)
             # -1, no evaluation: the step of the checkpoint is evaluated again as well.
             trainer.update(best=None, evaluated=-1)
             return

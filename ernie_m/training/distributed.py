@@ -128,16 +128,17 @@ def gather_items(items: Iterable[T]) -> list[T]:
 
 
 @translate_connection_errors()
-def all_gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
+def all_gather_rows(rows: Tensor, extra: int) -> list[tuple[Tensor, int]]:
     """All-gather the rows and an integer of each process, in order of rank, without pickling.
 
     Args:
         rows: [N, H]; H is the same on every process, N may differ.
+        extra: an integer to send with the rows.
     """
     if world_size() == 1:
-        return [(rows, number)]
+        return [(rows, extra)]
     counts: list[Tensor] = []
-    dist.all_gather(counts, paddle.to_tensor([len(rows), number], dtype="int64"))
+    dist.all_gather(counts, paddle.to_tensor([len(rows), extra], dtype="int64"))
     counts_of_processes = [count.numpy().tolist() for count in counts]
     most_rows = max(count for count, _ in counts_of_processes)
     padded = paddle.zeros([most_rows, rows.shape[1]], rows.dtype)  # all processes send equal shapes

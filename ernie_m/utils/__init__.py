@@ -32,7 +32,7 @@ def replace_linked_module(name: str) -> None:
 class LinkFinder(SourceFileLoader):
     """Import hook that resolves modules below a symbolic link, such as `model.ernie`, to the package's.
 
-    The base class is a file loader, because `python -m pretrain.build_corpus` asks one for the code.
+    It derives from a file loader, because `python -m pretrain.build_corpus` calls the loader's `get_code`.
     """
 
     @classmethod

@@ -9,7 +9,11 @@ import paddle.nn.functional as F
 import pytest
 
 from ernie_m.finetune.retrieval import contrastive_training as retrieval
-from ernie_m.finetune.retrieval.contrastive_training import Retrieval, hardest_negative_bce, in_batch_softmax
+from ernie_m.finetune.retrieval.contrastive_training import (
+    Retrieval,
+    hardest_negative_bce,
+    in_batch_softmax_loss,
+)
 from ernie_m.finetune.retrieval.pair_batches import find_negatives
 
 SCALE = 5.0
@@ -127,7 +131,7 @@ def test_normalize_gradient():
     np.testing.assert_allclose(*gradients, rtol=1e-9)
 
 
-@pytest.mark.parametrize("loss", [hardest_negative_bce, in_batch_softmax])
+@pytest.mark.parametrize("loss", [hardest_negative_bce, in_batch_softmax_loss])
 def test_cosines_are_not_computed_in_half_precision(loss, monkeypatch):
     """Of embeddings in bfloat16 they are those of float32, and `auto_cast`, which works on GPUs, is off."""
     sources, candidates, negative = with_given_negatives()

@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 from ernie_m.finetune.classifier import Classification, MultiLabelClassification, Regression
 from ernie_m.finetune.head import Head
 from ernie_m.finetune.mrc import QuestionAnswering
-from ernie_m.finetune.retrieval.contrastive_training import hardest_negative_bce, in_batch_softmax
+from ernie_m.finetune.retrieval.contrastive_training import hardest_negative_bce, in_batch_softmax_loss
 from ernie_m.finetune.run_setup import SUMS as SUMS_OF_TASKS
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.model.checkpoint.write import model_weights
@@ -286,7 +286,7 @@ def retrieval_loss(model: ErnieMModel, batch: SentenceBatch, loss: str) -> tuple
     is_translation = paddle.eye(ROWS).astype("bool")
     pair = (vectors[:ROWS], vectors[ROWS:])
     if loss == "softmax":
-        total, _ = in_batch_softmax(*pair, ~is_translation, scale=20.0, symmetric=True)
+        total, _ = in_batch_softmax_loss(*pair, ~is_translation, scale=20.0, symmetric=True)
     else:
         # Each pair has one negative: which of several is the hardest, rounding may change.
         total, _ = hardest_negative_bce(*pair, is_translation.roll(1, axis=0), scale=5.0, offset=0.5)

@@ -12,7 +12,7 @@ from sentence_transformers.losses import MultipleNegativesRankingLoss
 
 import ernie_m
 from ernie_m.commands import convert
-from ernie_m.finetune.retrieval.contrastive_training import in_batch_softmax
+from ernie_m.finetune.retrieval.contrastive_training import in_batch_softmax_loss
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
@@ -130,6 +130,6 @@ def test_the_softmax_loss_is_theirs(negatives_of_each, symmetric):
     columns = [torch.from_numpy(sources), *torch.from_numpy(candidates).split(PAIRS)]
     expected = reference.compute_loss_from_embeddings(columns, None).item()
     embeddings = map(paddle.to_tensor, (sources, candidates, is_negative))
-    total, _ = in_batch_softmax(*embeddings, 20.0, symmetric)
+    total, _ = in_batch_softmax_loss(*embeddings, 20.0, symmetric)
     assert expected > 0.1
     assert total.item() / PAIRS == pytest.approx(expected, abs=1e-6)

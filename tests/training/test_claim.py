@@ -54,7 +54,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with lock_output(tmp_path):
         pass
-    assert f"{tmp_path / LOCK}: the file system has no locks" in caplog.text
+    assert f"{tmp_path / LOCK}: the file system does not support file locking" in caplog.text
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

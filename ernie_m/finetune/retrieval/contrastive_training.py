@@ -300,7 +300,7 @@ class Retrieval(MultiSeedTraining):
         flags = self.flags
         negative = batch.negative.astype("bool")  # [B, C]; `upload` sends bools as int64
         if flags.loss == "in_batch_softmax":
-            return in_batch_softmax(sources, candidates, negative, flags.scale, flags.symmetric)
+            return in_batch_softmax_loss(sources, candidates, negative, flags.scale, flags.symmetric)
         return hardest_negative_bce(sources, candidates, negative, flags.scale, flags.offset)
 
     def evaluate(self, engine: Engine, stop: ShutdownHandler) -> Evaluation | None:
@@ -490,7 +490,7 @@ def hardest_negative_bce(
     return loss.sum(), _count_winners(pair_logits, hardest_candidate, hardest_source)
 
 
-def in_batch_softmax(
+def in_batch_softmax_loss(
     sources: Tensor, candidates: Tensor, negative: Tensor, scale: float, symmetric: bool
 ) -> tuple[Tensor, Tensor]:
     """Compute the cross-entropy of each translation among the source's negatives (Henderson et al., 2017).

@@ -388,7 +388,10 @@ def write_index(
         with open(new / _SENTENCES, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{json.dumps(sentence)}\n" for sentence in sentences)
         np.save(new / _VECTORS, vectors)
-        facts = {"options": _options(encode), "first_vector": _first_vector(encode, sentences).tolist()}
+        facts = {
+            "options": _get_embedding_options(encode),
+            "first_vector": _embed_first_sentence(encode, sentences).tolist(),
+        }
         (new / _INDEX).write_text(json.dumps(facts), encoding="utf-8")
         write_manifest(new / MANIFEST)
 
@@ -422,13 +425,13 @@ def read_index(
             f"{folder}: missing or corrupt search index ({error}). Delete it, and build it again from "
             "--corpus"
         ) from error
-    options = _options(encode)
+    options = _get_embedding_options(encode)
     if options != of_index:
         raise UserError(
             f"{folder}: the options of the index ({_format_options(of_index)}) differ from this search "
             f"({_format_options(options)}). Search with the options of the index, or build another one"
         )
-    embedding = _first_vector(encode, sentences)
+    embedding = _embed_first_sentence(encode, sentences)
     is_same_model = (
         embedding.shape == first_vector.shape == embeddings.shape[1:]
         and np.linalg.norm(normalize_vectors(embedding[None]) - normalize_vectors(first_vector[None]))
@@ -456,14 +459,18 @@ def _check_index(sentences: list[CorpusSentence], vectors: np.ndarray) -> None:
         raise UserError(f"{_VECTORS}: invalid embeddings (expected one finite float32 vector per sentence)")
 
 
-def _options(encode: EmbeddingPredictor) -> dict[str, Any]:
+def _get_embedding_options(predictor: EmbeddingPredictor) -> dict[str, Any]:
     """Return the options of an encoder that determine its embeddings."""
-    return {"layer": encode.layer, "pooling": encode.pooling, "max_seq_len": encode.max_seq_len}
+    return {
+        "layer": predictor.layer,
+        "pooling": predictor.pooling,
+        "max_seq_len": predictor.max_seq_len,
+    }
 
 
-def _first_vector(encode: EmbeddingPredictor, sentences: Sequence[CorpusSentence]) -> np.ndarray:
+def _embed_first_sentence(predictor: EmbeddingPredictor, sentences: Sequence[CorpusSentence]) -> np.ndarray:
     """Compute the embedding of the first sentence, [H], which identifies the model."""
-    return encode.vectors([sentences[0].text])[0]
+    return predictor.vectors([sentences[0].text])[0]
 
 
 def _format_options(options: dict[str, Any]) -> str:

@@ -139,7 +139,7 @@ class QuestionsFile(InputFile):
     @classmethod
     def try_open(cls, path: Path, options: TableOptions, predictor: Predictor) -> Self | None:
         """Open the file if it contains questions in SQuAD format; otherwise return None."""
-        return cls(path, options) if is_question_file(path, read_whole=True) else None
+        return cls(path, options) if is_question_file(path, squad_only=True) else None
 
     def requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
         for number, question in enumerate(self._file.questions, 1):

@@ -44,14 +44,14 @@ def check(
         raise UserError(f"{tensors.source}: {format_count(missing)} missing: {', '.join(missing)}")
 
 
-def list_unused_parts(start: Checkpoint | None, reads_pooler: bool) -> tuple[str, ...]:
+def list_unused_parts(checkpoint: Checkpoint | None, reads_pooler: bool) -> tuple[str, ...]:
     """Return the name prefixes of weights that are neither loaded nor saved: an untrained, random pooler.
 
     Args:
-        start: the initial checkpoint; None: random weights.
+        checkpoint: the initial checkpoint; None: random weights.
         reads_pooler: whether the model uses, and so trains, the pooler.
     """
-    return () if reads_pooler or start is None or start.has_pooler else ("pooler.",)
+    return () if reads_pooler or checkpoint is None or checkpoint.has_pooler else ("pooler.",)
 
 
 def _check_attention_heads(

@@ -527,13 +527,13 @@ def _read_head(path: Path) -> str:
         return file.peek(_HEAD).decode(errors="replace")
 
 
-def is_question_file(path: Path, read_whole: bool = False) -> bool:
+def is_question_file(path: Path, squad_only: bool = False) -> bool:
     """Return whether a file contains questions with contexts in JSON.
 
     Args:
-        read_whole: whether the file must be SQuAD JSON; otherwise it may also have a question per line.
+        squad_only: whether the file must be SQuAD JSON; otherwise it may also have a question per line.
     """
     head = _read_head(path)
-    keys = "qas" if read_whole else "qas|question"
+    keys = "qas" if squad_only else "qas|question"
     is_json = head.lstrip()[:1] in ("{", "[")
     return is_json and re.search(rf'"({keys})"\s*:', head) is not None and '"context"' in head

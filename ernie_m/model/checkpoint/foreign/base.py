@@ -255,8 +255,8 @@ class ThirdPartyFormat(Format):
             if in_key is not None or name == "default_prompt":
                 raise UserError(
                     f"{config_path}: '{READING}' has {name} {format_value(in_key)}, but {path} has "
-                    f"{format_value(value)}. Correct the wrong one (without '{READING}' the other files "
-                    "count)"
+                    f"{format_value(value)}. Correct the wrong one, or remove '{READING}' to use "
+                    "the other files"
                 )
             added[name] = (value, path)
         return added
