@@ -110,8 +110,7 @@ def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
     if len(first_row) != len(COLUMNS):
         raise UserError(
             f"{path}, line 1: {len(first_row)} columns (expected a header that names two text columns "
-            "and a label column, or "
-            "exactly three columns: two texts and a label)"
+            "and a label column, or exactly three columns: two texts and a label)"
         )
     return {name: column for column, name in enumerate(COLUMNS)}, len(COLUMNS), rows
 

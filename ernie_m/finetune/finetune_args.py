@@ -109,8 +109,8 @@ class TrainingFlags(ModelFileFlags, ComputeFlags):
     """Peak learning rate."""
 
     weight_decay: NonNegativeFloat = 0.01
-    """Decoupled weight decay, not applied to biases and layer norms, and not scaled by layer-wise learning-rate
-    decay."""
+    """Decoupled weight decay, not applied to biases and layer norms, and not scaled by layer-wise
+    learning-rate decay."""
 
     layerwise_lr_decay: PositiveShare = 0.9
     """Layer-wise learning-rate decay d: layer i of L (from 0) is trained at learning_rate * d^(L-i), the word
