@@ -135,7 +135,8 @@ def test_each_file_needs_all_label_columns(read, tmp_path):
     ],
 )
 def test_what_names_no_label(labels, kind, said):
-    """From Python as in tables."""
+    """From Python as in tables; a number that is not text has no thousands separator."""
+    rows([500, 1.125], REGRESSION, texts=["a", "b"])
     assert error_of(rows, labels, kind, texts=[f"t {n}" for n in range(len(labels))]).startswith(said)
 
 

@@ -292,8 +292,9 @@ def test_the_table_and_the_warning(tmp_path, piece_model):
     # One line of the three is left: its tokens, unknown ones, mean length, held out, left out.
     assert rows["en"][1:] == ["1", str(tokens), "0.00%", f"{tokens:.1f}", "0", "2", "duplicate"]
     assert rows["ka"][-2:] == ["1", "duplicate"]
-    unknown = manifest["mono"]["ka"]["train"]["unknown"]
-    assert unknown == manifest["mono"]["ka"]["train"]["by_language"]["ka"]["unknown"] > 0
+    counts = manifest["mono"]["ka"]["train"]
+    assert counts["unknown"] == counts["by_language"]["ka"]["unknown"] > 0
+    assert rows["ka"][3] == f"{counts['unknown'] / counts['tokens']:.2%}"
     assert rows["de-en: de"][2] == rows["de-en: en"][2] == "1"
     (warning,) = [line for line in table if line.startswith("warning")]
     assert warning.startswith("warning: ka: ")

@@ -53,6 +53,10 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
             "objectives.later_mixing_ratios: invalid {'mmlm': -1.0}",
         ),
         (
+            {"objectives__mixing_ratios": {"mmlm": 1}, "objectives__later_mixing_ratios": {"mmlm": 0}},
+            "objectives.later_mixing_ratios: invalid {'mmlm': 0.0}",
+        ),
+        (
             {"objectives__mixing_ratios": {"mmlm": 1, "tlm": 1}, "objectives__active": ["mmlm", "camlm"]},
             "objectives.active has mmlm, camlm, but objectives.mixing_ratios has mmlm, tlm",
         ),

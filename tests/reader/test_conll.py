@@ -215,6 +215,7 @@ def test_spans_become_words_by_the_example(tmp_path):
         "नई दिल्ली में": [[0, 9, "LOC"]],
         "preCOVID-19": [[3, 11, "DIS"]],
         "\U0001f600 Anna": [[3, 7, "PER"]],  # as JavaScript counts
+        "Bonn-Köln": [[0, 4, "LOC"], [4, 9, "LOC"]],
     }
     read_as = [
         "Maria/B-PER Peck/I-PER fuhr/O zu/O Köln/B-LOC -/I-LOC Süd/O ./O",
@@ -222,6 +223,7 @@ def test_spans_become_words_by_the_example(tmp_path):
         "नई/B-LOC दिल्ली/I-LOC में/O",
         "pre/O COVID/B-DIS -/I-DIS 19/I-DIS",
         "\U0001f600/O Anna/B-PER",
+        "Bonn/B-LOC -/B-LOC Köln/I-LOC",
     ]
     objects = [{"id": 1, "text": text, "label": spans, "Comments": []} for text, spans in rows.items()]
     spans = [{"start": 0, "end": 2, "label": "PER"}, {"start": 4, "end": 6, "label": "LOC"}]
@@ -369,6 +371,7 @@ def test_all_errors_at_once(tmp_path, caplog):
         (["a", "b"], ["O", ""], "empty word or tag at position 2 of 2"),
         (["a", "b"], [0, 3], "invalid tag 0"),  # as Hugging Face's data sets have them
         (["a", 3], ["O", "O"], ""),
+        (["a", "b"], ["O", " "], ""),
         ("a b", ["O", "O"], ""),
         (["a", "b"], {"a": "O"}, ""),
     ],
