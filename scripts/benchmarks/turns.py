@@ -155,7 +155,7 @@ def start_worker(
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     contenders = f"{module}.CONTENDERS[{name!r}]"
-    code = f"from scripts.benchmarks import {module}, turns; turns.work({contenders}, {folder!r})"
+    code = f"from scripts.benchmarks import {module}, turns; turns.run_worker({contenders}, {folder!r})"
     # The shell sets malloc's environment, and is replaced by Python.
     line = ["sh", "-c", '. scripts/env.sh; exec "$0" -c "$1"', contender.python, code]
     with subprocess.Popen(
