@@ -31,7 +31,5 @@ def test_warn_about_unequal_shares(devices, processes, even, caplog):
     flags = FinetuneFlags(batch_size=16, recipe_devices=devices)
     with caplog.at_level(logging.WARNING, logger="ernie_m"):
         assert effective_batch_size(flags, processes) == 16 * devices
-    (line,) = [
-        record.message for record in caplog.records if f"the {16 * devices} examples" in record.message
-    ]
+    (line,) = [record.message for record in caplog.records if f"batch size {16 * devices}" in record.message]
     assert line.startswith(f"{processes} processes ") and f" {even} processes " in line
