@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 from safetensors.numpy import load_file
 
 from ernie_m.model.checkpoint.write import model_files
@@ -12,6 +11,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import PreprocessingConfig, get_stored_preprocessing
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.files import atomic_dir
+from tests.helpers.arrays import assert_equal_arrays
 
 
 def save_model(path: Path, model, config: ErnieMConfig, **options) -> None:
@@ -48,6 +48,4 @@ def assert_same_weights(folder: Path, expected: Path) -> None:
     """The weights of two checkpoints have the same names and bits."""
     weights = load_file(folder / "model.safetensors")
     expected_weights = load_file(expected / "model.safetensors")
-    assert weights.keys() == expected_weights.keys()
-    for name, array in expected_weights.items():
-        np.testing.assert_array_equal(weights[name], array, err_msg=name)
+    assert_equal_arrays(weights, expected_weights)

@@ -238,10 +238,6 @@ def test_without_a_test_there_is_no_score(words, capsys):
     assert "no scores: pass --test FILE" in capsys.readouterr().out
     assert ernie_m.load("out").tag("a b")[0]["words"] == ["a", "b"]
     assert not Path("out/training_state").exists()
-    Path("two").mkdir()
-    for name in ("train.en.conll", "train.de.conll"):
-        shutil.copy("train.conll", f"two/{name}")
-    assert error_of(call_main, fit, ["two", *as_flags(words | {"output": "new"})]).startswith("two: ")
 
 
 def test_score_answers_by_language_rules(words, monkeypatch):

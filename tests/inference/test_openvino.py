@@ -14,7 +14,6 @@ import ernie_m
 from ernie_m.inference import engines
 from ernie_m.inference import load as loading
 from ernie_m.inference.load import load
-from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.weights import WEIGHTS
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import error_of
@@ -33,7 +32,7 @@ def run_alone(models, folder, code: str, **environment: str) -> str:
     """
     variables = {**os.environ, "HOME": str(folder), **environment}
     code = textwrap.dedent(before) + textwrap.dedent(code)
-    # From Python 3.12 on a fork next to threads of Python warns.
+    # Python 3.12 and later warn if a process with threads forks.
     done = subprocess.run(
         [sys.executable, "-W", "ignore:This process", "-c", code],
         env=variables,
@@ -171,16 +170,10 @@ def test_fill_mask_needs_paddle(models):
     assert model.fill("mo [MASK]") == ernie_m.load(models / "full", engine="paddle-eager").fill("mo [MASK]")
 
 
-def test_truncated_weights_and_a_lost_tensor(models, tmp_path):
-    """Without a manifest; also while the model is in use; a tensor that is not there is named."""
+def test_truncated_weights(models, tmp_path):
+    """Without a manifest; also while the model is in use."""
     folder = changed_copy(models / "encode", tmp_path / "copy")
     model = ernie_m.load(folder)
-    weights = safetensors.read(folder / WEIGHTS)
-    lost = min(name for name in weights if ".layers.0." in name)
-    safetensors.write(tmp_path / "lost", {name: weights[name] for name in weights if name != lost})
-    other = changed_copy(folder, tmp_path / "other")
-    os.replace(tmp_path / "lost", other / WEIGHTS)
-    assert lost in error_of(load, other)
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-40])
     for call in (load, lambda folder: model.encode(TEXTS)):
         assert error_of(call, folder).startswith(f"{folder / WEIGHTS}: ")
