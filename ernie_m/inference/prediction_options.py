@@ -83,7 +83,7 @@ class PredictionOptions(AskOptions):
     """Options of prediction. In the Python API, `corpus` and `labels` are lists.
 
     Args:
-        kind: the kind of texts to embed, which determines their prompt (`PreprocessingConfig.get_prompt`).
+        kind: the kind of texts to embed, which determines their prompt (`EmbeddingConfig.get_prompt`).
         given_labels: whether a classifier returns labels as passed to `fit` in Python.
 
     Raises:

@@ -29,7 +29,7 @@ MEAN_OF_TOKENS, MEAN_WITHOUT_SPECIAL, *_ = get_args(Pooling)
 # The labeled subwords of a word: the first that is not only "▁"; the first; or all.
 LabelPieces = Literal["first", "leading", "all"]
 
-# The kind of a text, which determines its prompt: see `PreprocessingConfig.prompt`.
+# The kind of a text, which determines its prompt: see `EmbeddingConfig.get_prompt`.
 TextKind = Literal["query", "document", "neither"]
 QUERY, DOCUMENT, NEITHER = get_args(TextKind)
 _DOCUMENTS = (DOCUMENT, "passage", "corpus")  # names of a document's prompt, in order of precedence
@@ -121,6 +121,43 @@ class EmbeddingConfig:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
 
+    def replace_prompts(self, prompt: str) -> Self:
+        """Return the settings with one prompt for all kinds of texts; "": without prompts."""
+        if not prompt:
+            return replace(self, prompts={}, default_prompt=None)
+        prompts = dict.fromkeys((QUERY, DOCUMENT, _DEFAULT), prompt)
+        return replace(self, prompts=prompts, default_prompt=_DEFAULT)
+
+    def get_prompt(self, kind: TextKind, name: str | None = None) -> str:
+        """Return the prompt of a text, the prefix added before tokenization; "": no prompt.
+
+        ============  =====================================================  ===============================
+        kind          text                                                   prompt, if the model has it
+        ============  =====================================================  ===============================
+        "query"       search queries; the query of a pair                    "query"
+        "document"    texts to search; positives and negatives of a pair     first of "document", "passage",
+                                                                             "corpus"
+        "neither"     other texts: `encode`, `fit`, classifiers,             the default prompt
+                      translations
+        ============  =====================================================  ===============================
+
+        These are the prompts of `encode_query` and `encode_document` in sentence-transformers.
+
+        Args:
+            name: name of the prompt to use instead of that of `kind`; "": no prompt.
+
+        Raises:
+            UserError: the model has no prompt of this name.
+        """
+        if name is not None:
+            if name and name not in self.prompts:
+                there = ", ".join(self.prompts) or "none"
+                raise UserError(f"unknown prompt {name!r} (the model has {there})")
+            return self.prompts.get(name, "")
+        candidates = {QUERY: (QUERY,), DOCUMENT: _DOCUMENTS, NEITHER: (self.default_prompt,)}[kind]
+        prompts = [self.prompts[candidate] for candidate in candidates if candidate in self.prompts]
+        return prompts[0] if prompts else ""
+
 
 @dataclass(frozen=True)
 class MaskingConfig:
@@ -195,43 +232,6 @@ class PreprocessingConfig(
         if prompt:
             kept |= {"prompts": {_DEFAULT: prompt}, "default_prompt": _DEFAULT}
         return PreprocessingConfig(**(kept | recorded))
-
-    def replace_prompts(self, prompt: str) -> "PreprocessingConfig":
-        """Return the settings with one prompt for all kinds of texts; "": without prompts."""
-        if not prompt:
-            return replace(self, prompts={}, default_prompt=None)
-        prompts = dict.fromkeys((QUERY, DOCUMENT, _DEFAULT), prompt)
-        return replace(self, prompts=prompts, default_prompt=_DEFAULT)
-
-    def get_prompt(self, kind: TextKind, name: str | None = None) -> str:
-        """Return the prompt of a text, the prefix added before tokenization; "": no prompt.
-
-        ============  =====================================================  ===============================
-        kind          text                                                   prompt, if the model has it
-        ============  =====================================================  ===============================
-        "query"       search queries; the query of a pair                    "query"
-        "document"    texts to search; positives and negatives of a pair     first of "document", "passage",
-                                                                             "corpus"
-        "neither"     other texts: `encode`, `fit`, classifiers,             the default prompt
-                      translations
-        ============  =====================================================  ===============================
-
-        These are the prompts of `encode_query` and `encode_document` in sentence-transformers.
-
-        Args:
-            name: name of the prompt to use instead of that of `kind`; "": no prompt.
-
-        Raises:
-            UserError: the model has no prompt of this name.
-        """
-        if name is not None:
-            if name and name not in self.prompts:
-                there = ", ".join(self.prompts) or "none"
-                raise UserError(f"unknown prompt {name!r} (the model has {there})")
-            return self.prompts.get(name, "")
-        candidates = {QUERY: (QUERY,), DOCUMENT: _DOCUMENTS, NEITHER: (self.default_prompt,)}[kind]
-        prompts = [self.prompts[candidate] for candidate in candidates if candidate in self.prompts]
-        return prompts[0] if prompts else ""
 
 
 def get_stored_preprocessing(preprocessing: PreprocessingConfig) -> dict[str, Any]:
