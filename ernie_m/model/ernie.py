@@ -96,7 +96,7 @@ class ErnieMModel(nn.Layer):
     def __init__(self, config: ErnieMConfig):
         super().__init__()
         self.config = config
-        self.recompute = False  # see `use_recompute`
+        self.recompute = False  # see `set_recompute`
         self.embeddings = StaticEmbeddings(config) if config.is_static else Embeddings(config)
         self.encoder = Encoder(config)
         self.pooler = None if config.is_static else Pooler(config)

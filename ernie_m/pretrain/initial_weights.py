@@ -84,7 +84,7 @@ def initialize(
         load_from(model.ernie_m, encoder, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
         _load_language_embeddings(model, encoder)
         logger.info("encoder: from %s", encoder.path)
-        # `Pretraining.files` writes the key "drawn".
+        # `Pretraining.collect_files` writes the key "drawn".
         if encoder.settings.get("drawn") == corpus_and_seed:
             logger.warning(
                 "%s was trained on this corpus with run.seed %d, so this run samples the same examples "

@@ -216,7 +216,7 @@ class TaggingFeaturizer:
     Args:
         max_seq_len: maximum length of a window in tokens, including special tokens.
         inside_label: for each label id of a word, the label id of its tokens after the first, I-X for B-X;
-            see `inside_labels`.
+            see `get_inside_labels`.
         label_pieces: "first": label the first token of a word, skipping a lone "▁"; "leading": the first
             token; "all": every token, by `inside_label`.
     """

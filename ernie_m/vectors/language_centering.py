@@ -18,7 +18,7 @@ from ernie_m.vectors.pooling import normalize_vectors
 
 # Minimum number of sentences to compute the mean of a language. A single sentence minus its mean would be 0.
 FEWEST_SENTENCES = 5
-_CLEAR_LEAD = 0.2  # see `LanguageCentering.nearest`
+_CLEAR_LEAD = 0.2  # see `LanguageCentering.detect_languages`
 MEANS_POOLING = MEAN_WITHOUT_SPECIAL  # the pooling of the stored means
 
 

@@ -29,7 +29,7 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 def make(folder, head: str | None):
     """Write a folder of ours with random weights, and return the weights.
 
-    `head`: a head of `Format.classes`; "lm": a masked-LM head; None: an encoder.
+    `head`: a head of a format's `classes`; "lm": a masked-LM head; None: an encoder.
     """
     if head == "lm":
         return make_ours(folder, lm_head=True, pooler=False)
