@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.launching import as_flags
 from tests.toys import TAGS
 
-# Flags with which classification is trained well from most seeds; at a higher learning rate it is from fewer.
+# Flags with which classification is learned from most seeds; at a higher learning rate, from fewer.
 LEARNS = {"epoch": 10, "learning_rate": 5e-3}
 # Flags for a command without training. Everything else is in the folder that --init_checkpoint names.
 FOLDER_ALONE = {

@@ -165,7 +165,7 @@ def weights(config: dict) -> dict[str, np.ndarray]:
 
 @cache
 def model(model_format: str) -> str:
-    """A model in a format: XLM-R's and sentence-transformers' are made here, others by `ernie-m convert`."""
+    """Write a model in a format: XLM-R's and sentence-transformers' here, others with `ernie-m convert`."""
     if model_format not in ("xlm-roberta", "sentence-transformers"):
         start("convert", model("xlm-roberta"), model_format, to=model_format, allow_lossy="true")
         return model_format

@@ -72,7 +72,7 @@ LINKS = ("finetune", "model", "pretrain", "reader")
 
 
 def test_what_stands_at_the_top():
-    """The commands are shells of one text."""
+    """The commands at the top all have the same text."""
     assert sorted(path.stem for path in ROOT.glob("*.py")) == sorted(OFFICIAL_PROGRAMS)
     for name in OFFICIAL_PROGRAMS:
         assert (ROOT / f"{name}.py").read_text(encoding="utf-8") == SHELL.format(name)

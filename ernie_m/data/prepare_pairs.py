@@ -115,7 +115,7 @@ class FoundFiles:
     Args:
         pairs: the files of pairs, sorted by name.
         text: language -> paths of monolingual text.
-        skipped: paths whose names match neither.
+        skipped: paths whose names are those of neither pairs nor text.
     """
 
     pairs: list[PairFile]

@@ -98,8 +98,8 @@ def _find_rule_5_tokens(tokenizer: Tokenizer, model: ModelProto, token_ids: set[
     """Return the tokens into which rule 5 of `ernie_m.reader.tokenization` splits subwords: "0" "," for "0,".
 
     Args:
-        token_ids: the numbers of the kept subwords in the SentencePiece model; subwords of the digits before
-            the comma are added to this set.
+        token_ids: the indices of the kept subwords in the SentencePiece model. The indices of the subwords of
+            the digits before the comma are added.
     """
     tokens: set[str] = set()
     for number in sorted(token_ids & tokenizer.digit_comma.keys()):

@@ -122,7 +122,7 @@ class Head(ABC, Generic[Data]):
 
     @abstractmethod
     def get_gold_values(self, data: Data) -> list[Any]:
-        """Return the gold values of a file, as `get_predicted_values`; for a question, all gold answers."""
+        """Return the gold values of a file, like `get_predicted_values`; for a question, all answers."""
 
     @abstractmethod
     def write(self, path: str | os.PathLike, data: Data, predictions: list[Any]) -> None:
@@ -178,7 +178,7 @@ class Head(ABC, Generic[Data]):
         return f"ave acc: {compute_accuracy(sums):f}"
 
     def predict(self, model: "nn.Layer", batch: Any, labeled: bool) -> tuple[list[Any], float]:
-        """Return the predictions for a batch, and `compute_evaluation_loss`, or 0 without labels."""
+        """Return the predictions for a batch and its evaluation loss, which is 0 without labels."""
         _, on_device = self.send_batches(model, [batch])[0]
         outputs = self.compute_outputs(model, on_device)
         loss = self.compute_evaluation_loss(batch, outputs, on_device) if labeled else 0.0

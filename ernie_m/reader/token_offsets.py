@@ -60,7 +60,7 @@ def _split_spans(
 
     Args:
         digit_comma: see `Tokenizer`.
-        subword_indices: the numbers of the subwords in the SentencePiece model.
+        subword_indices: the indices of the subwords in the SentencePiece model.
         spans: the span of each subword.
     """
     cut_spans = []

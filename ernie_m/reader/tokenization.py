@@ -403,7 +403,7 @@ class Tokenizer:
         """Split each subword of a text into tokens by the tokenizer rules.
 
         Args:
-            subword_indices: the number of each subword in the SentencePiece model.
+            subword_indices: the index of each subword in the SentencePiece model.
         """
         if self.text_rules in LIBRARY_RULES:
             return split_subwords(subwords, keeps_spaces=self.text_rules == "transformers")

@@ -1,4 +1,4 @@
-"""The benchmarks at small size: ours runs, and all contenders get the same input."""
+"""Benchmarks at small size: that of this project runs, and all contenders get the same input."""
 
 import itertools
 import json

@@ -19,7 +19,7 @@ from tests.toys import CONFIG, make_ours, weights, write_piece_model
 
 @pytest.fixture
 def refused(tmp_path):
-    """refused(source, to): convert `source`, which must fail and leave nothing after; return the message."""
+    """refused(source, to): convert `source`, which must fail and leave no files; return the message."""
 
     def run(source, to: str = "huggingface") -> str:
         line = error_of(convert.main, [str(source), str(tmp_path / "out"), "--to", to])

@@ -1,4 +1,4 @@
-"""What is written, the other library reads as the model does; what its format cannot say is refused."""
+"""The other library reads a written model as this project does; what its format cannot store is refused."""
 
 import json
 from dataclasses import replace

@@ -218,7 +218,7 @@ def test_the_report_counts_tensors_and_names_the_others(tmp_path, capsys):
 
 
 def test_convert_xlm_r_pooler(tmp_path):
-    """Next to a masked-LM head it was never trained, and is dropped.
+    """Beside a masked-LM head the pooler was never trained, so it is dropped.
 
     Without that head it is part of the model.
     """

@@ -255,7 +255,7 @@ def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path, caplog):
 
 
 def test_tokens_without_a_subword_and_the_mask(tmp_path):
-    """A token of vocab.txt that is not a subword is never cut out of a text: its score is below any other.
+    """A token of vocab.txt that is not a subword never occurs in a tokenized text: its score is the lowest.
 
     The space before a mask belongs to the mask, as in XLM-R's own tokenizer.json.
     """

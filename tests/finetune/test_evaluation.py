@@ -176,7 +176,7 @@ def test_batch_size_changes_no_score(classify, trained, tmp_path):
 def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy_folder, tmp_path):
     """A directory of official parameters, with a classifier, is evaluated, and begins a new training.
 
-    Its name, step_9, is that of a checkpoint, from which a run would be resumed.
+    Its name, step_9, is that of a checkpoint, but a run is not resumed from it.
     """
     checkpoint = open_checkpoint(trained / "best")
     write_as_official(tmp_path / "official", checkpoint.tensors, checkpoint.config, head="classification")

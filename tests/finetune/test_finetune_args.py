@@ -174,7 +174,7 @@ def test_mistakes_are_one_line(line, expected):
 
 
 def test_help_lists_every_flag_without_paddle():
-    """Also with -OO, with which Python removes docstrings."""
+    """Also with -OO, which removes docstrings."""
     helped, without_docstrings = (
         run_script([*words, "run_mrc.py", "--help"], ROOT) for words in (["-X", "importtime"], ["-OO"])
     )

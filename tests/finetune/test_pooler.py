@@ -67,7 +67,8 @@ def test_vectors(start, tmp_path, monkeypatch, corpus, pooling, leave_out):
     make_encoder = mock.Mock(wraps=run.make_encoder)
     monkeypatch.setattr(run, "make_encoder", make_encoder)
     call_main(run_retrieval, command_lines.retrieval(corpus, tmp_path / "out", **flags))
-    assert {call.args[4] for call in make_encoder.call_args_list} == {pooling}  # of the start and of the best
+    # for the initial checkpoint and the best one
+    assert {call.args[4] for call in make_encoder.call_args_list} == {pooling}
     log = read_log(tmp_path)
     assert ("initializing pooler randomly" in log) == (pooling == "pooler" and bool(leave_out))
     written = load_file(tmp_path / "out" / "best" / "model.safetensors")

@@ -60,7 +60,7 @@ OTHERS |= {f"large/{CONLL}": (8, 2e-4, 0.9, 0.01, 10)}
 
 
 def read_columns(name: str) -> dict[str, list[str]]:
-    """What stands in the columns after the first of a file next to this one, by the first."""
+    """Read a table next to this file: first column -> the other columns."""
     rows = (Path(__file__).parent / name).read_text(encoding="utf-8").splitlines()
     return {recipe: cells for recipe, *cells in (row.split("\t") for row in rows)}
 
@@ -73,7 +73,7 @@ OFFICIAL = read_columns("official_lines.tsv")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The scripts next to a launch.py that only writes down its arguments."""
+    """Copy the scripts to a folder whose launch.py only records its arguments."""
     folder = stand_in_for_launch(tmp_path_factory.mktemp("recipes"))
     ignored = shutil.ignore_patterns("sample", "data", "__pycache__")
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=ignored)

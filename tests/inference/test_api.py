@@ -115,7 +115,7 @@ def test_what_is_wrong_is_named(client, path, body, param):
     ],
 )
 def test_a_header_a_model_or_a_path_that_is_not_there(client, method, path, status, named):
-    """The answer names the paths that there are."""
+    """The response lists the existing paths."""
     headers = {"Content-Type": "text/plain"}
     response = client.request(method, path, content='{"input": "a"}', headers=headers, follow_redirects=False)
     error = response.json()["error"]
@@ -143,7 +143,7 @@ def ranking(ranker):
 
 
 def test_reranking(ranking, ranker):
-    """The best first, equal ones in their order, with scores between 0 and 1."""
+    """The best comes first, equal ones keep their order, and scores lie between 0 and 1."""
     documents = [TEXTS[1], *TEXTS[1:]]
     predictor = make_predictor("regression", ranker)
     features = predictor.task.encode([Example(TEXTS[0], text) for text in documents])

@@ -126,7 +126,7 @@ def basic(password: str) -> str:
 
 
 def test_the_token(models, monkeypatch, caplog):
-    """A path that is open to all is /health. A token does not open other names of hosts."""
+    """/health needs no token. With a token, other host names are still refused."""
     monkeypatch.setattr(logging.getLogger("ernie_m"), "propagate", True)
     right = ["Bearer " + TOKEN.encode().decode("latin-1"), basic(TOKEN)]
     right.append(basic(TOKEN).replace("Basic", "basic"))  # HTTP does not mind the case

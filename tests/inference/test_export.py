@@ -336,7 +336,7 @@ def test_weights_that_are_not_finite(exported, tmp_path):
 
 
 def test_only_an_onnxruntime_that_is_not_there_is_called_missing(tmp_path, monkeypatch):
-    """An import that was broken off is not a reason to install it."""
+    """An interrupted import does not mean that the library is missing."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "onnxruntime" in error_of(OnnxEngine, tmp_path / "model.onnx")
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('interrupted')")
@@ -414,7 +414,7 @@ def test_encode_vector_needs_the_pooler(exported, encode_texts, tmp_path, refuse
 
 
 def test_encode_vector_uses_the_exported_layer(exported, encode_texts, tmp_path, refused):
-    """It is not asked for another layer unless --layer names one; a text is cut to the room of the export."""
+    """Layer and maximum length are the export's by default; another --layer is refused."""
     settings = json.loads((exported / "encode/config.json").read_text(encoding="utf-8"))
     folder = changed_copy(exported / "encode", tmp_path / "copy", export=settings["export"] | {"layer": 1})
     text = ["bado kani " * 99]

@@ -71,7 +71,7 @@ def test_without_faiss(models, ask, monkeypatch, tmp_path, encoded):
 
 
 def test_a_second_command_is_refused(models, ask, tmp_path, encoded):
-    """It does not encode the corpus next to the first one; a search without an index does."""
+    """It ends before the corpus is encoded; a search without an index works."""
     flags = {"task": "search", "model": models / "encode", "corpus": write_lines(tmp_path / "a.txt", TEXTS)}
     with another_process_writes(f"writer:{tmp_path / 'index'}"):
         line = error_of(ask, [{"text": TEXTS[3]}], index=tmp_path / "index", **flags)

@@ -464,7 +464,7 @@ def test_predict_tsv_as_tsv(models, tmp_path, ask, ending):
 
 
 def test_output_name_selects_the_format(models, tmp_path, ask):
-    """As does that of the input; a blank line is not text, and said."""
+    """The name of the input does, too; a blank line is skipped, with a message."""
     write_lines(tmp_path / "in.txt", [f'{TEXTS[0]}, "so"', "", TEXTS[1]])
     flags = {"input": tmp_path / "in.txt", "output": tmp_path / "out.jsonl"}
     ask([], task="classification", model=models / "classify", **flags)

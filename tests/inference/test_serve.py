@@ -47,7 +47,7 @@ def server(models, tmp_path_factory):
 
 
 def test_what_is_served(server):
-    """No absolute path is told. The languages of the corpus have means."""
+    """Responses contain no absolute path. The languages of the corpus have means."""
     _, info = ask(f"{server}/api/info")
     models = [
         (re.sub(r"^[^/].*/", "", model["name"]), model["layers"], model["hidden_size"])

@@ -119,7 +119,7 @@ def ours_in_its_form(request, tmp_path):
 
 
 def test_what_the_library_saves_again_is_read(tmp_path, ours_in_its_form):
-    """In the format of its newest version, whose keys it may have and others than ours."""
+    """In the format of the newest version, whose keys may differ from those of this project."""
     reference = SentenceTransformer(str(ours_in_its_form), device="cpu")
     reference.save(str(tmp_path / "again"))
     model = ernie_m.load(tmp_path / "again")

@@ -25,7 +25,7 @@ TEMPLATES = {
     "hi": "यह {} के बारे में है।",
     "zh": "这个 例子 是 {}。",
 }
-# The pipeline takes the contradiction by its index, the first one here, and we by its name.
+# The pipeline finds the contradiction by its index, here the first, and this project by its name.
 INFERENCE_LABELS = ["contradiction", "neutral", "entailment"]
 
 

@@ -91,7 +91,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_it_is_downloaded_once(hub, monkeypatch):
-    """What is cached needs no hub."""
+    """A cached model needs no hub."""
     for is_offline in (False, False, True):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", is_offline)
         assert open_checkpoint(NAME).format == "xlm-r"
@@ -121,7 +121,7 @@ def test_a_name_that_leads_nowhere(hub, monkeypatch, case):
     "name", ["models/small-xlm-r", "/models/small", "small-xlm-r", "a/b/c", "models/", "configs/base"]
 )
 def test_what_is_no_name_is_not_asked_for(hub, monkeypatch, name):
-    """A path in a folder that is there, however it is spelt, and what has another format than a name."""
+    """A path in an existing folder, in any notation, or a string that is not a name on the hub."""
     Path("models").mkdir()
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # it would say that it is missing
     assert local_folder(name) == Path(name)

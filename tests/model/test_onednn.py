@@ -262,7 +262,7 @@ print(onednn_check.is_supported(), threads() - before, onednn_check.find_missing
 
 @pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE"])
 def test_a_cpu_without_the_instructions(instructions):
-    """float32 is right there as well. And oneDNN starts no threads of its own next to Paddle's."""
+    """float32 is right there as well, and oneDNN starts no threads besides Paddle's."""
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", OTHER_CPU]
     completed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)

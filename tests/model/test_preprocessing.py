@@ -349,7 +349,7 @@ def test_read_added_tokens_from_each_file(tmp_path):
     ],
 )
 def test_two_files_disagree_about_a_token(tmp_path, token, change):
-    """Or about the rules by which a text is truncated."""
+    """Or about the rules by which a text is split."""
     piece_model = train_piece_model(tmp_path / "sentencepiece.bpe.model")
     make_xlm_r(tmp_path, vocab_size=Tokenizer(None, piece_model).vocab_size + 120)
     contents = tokenizer_json(piece_model)

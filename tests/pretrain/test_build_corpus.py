@@ -403,7 +403,8 @@ def test_overwriting_leaves_other_files(tmp_path, piece_model, inputs):
         make_corpus(tmp_path / "corpus", piece_model, **inputs, held_out=held_out, overwrite=True)
         piece_model = tmp_path / "corpus/piece.model"  # the SentencePiece model of the corpus may serve again
         assert Corpus(tmp_path / "corpus").manifest["options"]["held_out"] == held_out
-    make_corpus(tmp_path / "corpus", piece_model, **inputs, held_out=6)  # overwriting is no other corpus
+    # The same corpus without --overwrite, which does not change it.
+    make_corpus(tmp_path / "corpus", piece_model, **inputs, held_out=6)
     assert (tmp_path / "corpus/note.txt").read_text() == "mine"
 
 
@@ -463,7 +464,7 @@ def test_foreign_folders_are_left_alone(tmp_path, piece_model, inputs, overwrite
     ],
 )
 def test_reject_language_without_text(tmp_path, piece_model, lines, message):
-    """A file without text is refused next to others."""
+    """A file without text is refused, also among others."""
     files = [write_lines(tmp_path / "x", lines), write_lines(tmp_path / "y", ["baba"])]
     mono = {"en": files[: 1 + message.startswith("x")]}
     assert message in error_of(make_corpus, tmp_path / "corpus", piece_model, mono=mono, held_out=1)

@@ -1,4 +1,4 @@
-"""What weights start from: encoder, head and language embeddings, each from its own source."""
+"""Initial weights: encoder, head and language embeddings, each from its own source."""
 
 import json
 import shutil

@@ -233,7 +233,7 @@ def test_every_byte_is_compared_once(copy, monkeypatch):
     status = shard.stat()
     flip_last_bit(shard)
     os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
-    for _ in range(2):  # a corrupt corpus is not remembered as a whole one
+    for _ in range(2):  # a corrupt corpus is not remembered as complete
         assert f"{shard}: corrupt" in error_of(verify_corpus, copy)
 
 

@@ -236,7 +236,7 @@ def tmx(units) -> str:
 
 def test_tmx(tmp_path):
     """In the file's order, or in that of the notation; regions, entities, codes and line ends in a text."""
-    # What holds the formatting of another program is not text.
+    # Elements that hold another program's formatting are not text.
     codes = "".join(f"<{name}>code</{name}>" for name in ("bpt", "ept", "it", "ph", "ut"))
     units = [{"en-GB": f"{a}\n &amp;  more", "fr": "x", "DE": f"{codes}<hi>{b}</hi>"} for a, b in PAIRS]
     pairs = [[f"{a} & more", b] for a, b in PAIRS]

@@ -345,7 +345,7 @@ def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
 
 
 def test_a_tokenizer_from_a_folder_and_from_a_pickle(tokenizer, piece_model, tmp_path, monkeypatch):
-    """Its copy is whole in another folder, if it was opened by a relative path."""
+    """Its copy is complete in another folder, even if the path was relative."""
     (tmp_path / "sentencepiece.bpe.model").write_bytes(piece_model.read_bytes())
     alone = Tokenizer.from_folder(tmp_path)  # its vocabulary is derived
     tokenizer.write_vocab(tmp_path / "vocab.txt")

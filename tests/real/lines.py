@@ -14,8 +14,8 @@ LANGUAGES = ("en", "fr", "es", "de", "ru", "zh", "ar", "tr", "vi", "hi", "sw", "
 def raw_lines(data_dir: Path, count: int) -> list[str]:
     """Lines of web text, news and translations, as many of each language.
 
-    Next to the lines as they are there are, of each language, some in decomposed form, some in full width,
-    and some with characters of no width, which are rarer in clean text than in that of users.
+    Some lines of each language are repeated in decomposed form, in full width, and with characters of no
+    width, which are rarer in clean text than in that of users.
     """
     lines = []
     of_each = -(-count // len(LANGUAGES))

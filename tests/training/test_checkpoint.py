@@ -265,7 +265,7 @@ def test_a_save_killed_at_any_file_is_never_taken_as_complete(tmp_path):
 
 
 def test_a_manifest_that_names_no_model(tmp_path):
-    """A state that is not bound to the model next to it is not taken."""
+    """A state that does not belong to the model next to it is not loaded."""
     step = make_step(tmp_path, 1)
     path = step / "training_state" / MANIFEST
     manifest = json.loads(path.read_text())

@@ -54,7 +54,7 @@ def test_stop_requests(handlers_put_back):
 
 
 def test_what_a_request_leaves_behind(handlers_put_back, monkeypatch, capfd):
-    """No open file, and Python's wakeup fd of before; another signal with a handler is not a request."""
+    """No file stays open, and the wakeup fd is the earlier one; another handled signal is not a request."""
     monkeypatch.setattr(logger, "handlers", [])
     reading_end, writing_end = os.pipe()
     os.set_blocking(writing_end, False)

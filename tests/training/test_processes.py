@@ -71,7 +71,7 @@ def proofs(tmp_path_factory):
 
 
 def test_raise_main_process_error_on_the_others(monkeypatch):
-    """They would continue otherwise, and wait for it for ever."""
+    """Otherwise they would wait for it forever."""
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "is_main", lambda: False)
     monkeypatch.setattr(distributed, "gather", lambda item: [(None, UserError("x.tsv: missing")), item])

@@ -69,7 +69,7 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("number", [2, None])
 def test_reject_state_from_another_revision(folder, save, model, number):
-    """It is not damage: the folder keeps its name, and the one before it is not taken instead."""
+    """This is not corruption: the folder keeps its name, and no earlier checkpoint replaces it."""
     save(folder, 2)
     folder.save_step(4, make_model_files(model, 4), {}, {"format": number})
     line = error_of(folder.resume, IDENTITY)

@@ -38,7 +38,7 @@ def test_200_writers_with_one_process_id(tmp_path, monkeypatch, kind):
     for path in written:
         writers = set(path.read_text().split())
         assert len(writers) == 1
-    assert len(list(tmp_path.iterdir())) == len(written)  # nothing is left after
+    assert len(list(tmp_path.iterdir())) == len(written)  # no temporary file is left
 
 
 def test_read_json_with_bom_or_without_end(tmp_path):

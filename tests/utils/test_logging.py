@@ -180,7 +180,7 @@ def test_command_without_a_log_writes_to_stderr(monkeypatch, now, capsys, level,
 
 
 def test_in_a_notebook_there_is_its_bar(monkeypatch):
-    """That of tqdm.auto, although stderr is not a terminal."""
+    """tqdm.auto's bar, although stderr is not a terminal."""
     made = []
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     monkeypatch.setattr("tqdm.auto.tqdm", lambda **options: made.append(options) or tqdm(disable=True))

@@ -45,7 +45,7 @@ class DedupedPairs:
         """Compute the keys of all texts in rows of pairs.
 
         Args:
-            hash_texts: computes the keys of texts: `hash_texts`, or the result of `make_text_keys`.
+            hash_texts: function that computes the key of each text, such as the result of `make_text_keys`.
         """
         width = rows.most_texts
         padded_rows = (row + [""] * (width - len(row)) for row in rows)

@@ -67,7 +67,7 @@ class RowErrors:
 
         Args:
             log: logs a message.
-            kept_rows: the valid rows, of which at least one is required; None: none is required.
+            kept_rows: the valid rows, which may not be empty; None: not checked.
             row_filter: the value of --filter; None if not set.
 
         Raises:
