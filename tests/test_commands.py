@@ -259,7 +259,7 @@ def put_texts(folder: Path) -> None:
     toys.write_labeled_texts(folder / "my/train.tsv", labeled)
     toys.write_labeled_texts(folder / "my/dev.tsv", labeled[:9])
     write_indices(folder / "my/label_map.json", toys.LABELS)
-    page = (ROOT / "docs" / "pretraining.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "objectives.md").read_text(encoding="utf-8")
     (folder / "whole_words.py").write_text(PYTHON.search(page)[1], encoding="utf-8")
 
 

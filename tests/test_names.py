@@ -13,7 +13,7 @@ from tests.test_layers import PACKAGE, ROOT, tracked_files
 ELSEWHERE = {
     r"data/.*": "the data of the recipes, or of the user",
     r"(output|log|sentences|xnli-large|results|all|folder|script)/.*": "of a run, or of the user",
-    r"(pretrain/objectives|utils)/\w+\.py": "the examples of docs/pretraining.md; of the official code",
+    r"(pretrain/objectives|utils)/\w+\.py": "the examples of docs/objectives.md; of the official code",
     r"(paddle|tests/transformers)/.*": "of Paddle and PaddleNLP",
 }
 PATH = re.compile(

@@ -1,4 +1,4 @@
-"""An objective needs one file, as docs/pretraining.md and contrastive.py show."""
+"""An objective needs one file, as docs/objectives.md and contrastive.py show."""
 
 import json
 import math
@@ -32,7 +32,7 @@ class Own{base}({base}):
 def results(tiny_corpus, tmp_path_factory):
     """What new_objective_script.py wrote in a folder with the files."""
     folder = tmp_path_factory.mktemp("own")
-    page = (ROOT / "docs" / "pretraining.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "objectives.md").read_text(encoding="utf-8")
     (whole_words,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     contrastive = (ROOT / "tests" / "pretrain" / "contrastive.py").read_text(encoding="utf-8")
     files = {"whole_words": whole_words, "contrastive": contrastive}

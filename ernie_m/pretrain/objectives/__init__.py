@@ -1,6 +1,6 @@
 """The registry of objectives, one per file, named after the file.
 
-`ernie_m/pretrain/objective.py` has the base class, and docs/pretraining.md explains how to add an objective.
+`ernie_m/pretrain/objective.py` has the base class, and docs/objectives.md explains how to add an objective.
 """
 
 import inspect
