@@ -11,6 +11,7 @@ import pytest
 
 from ernie_m.training import stop_requests
 from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
+from ernie_m.utils.child_processes import get_shutdown_signals
 from ernie_m.utils.logging import logger
 from tests.launching import clean_environment, start_python
 
@@ -24,7 +25,7 @@ def send(number: signal.Signals) -> None:
 @pytest.fixture
 def handlers_put_back():
     """Put the handlers back after the test: after a request the process ignores SIGTERM and SIGHUP."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -86,6 +87,8 @@ def test_sighup_is_a_request_unless_it_is_ignored(handlers_put_back):
         send(signal.SIGTERM)
         assert stop
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # child processes inherit it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a script
+    assert get_shutdown_signals() == [signal.SIGTERM, signal.SIGINT]
 
 
 # The terminal becomes that of the process's session, so that the process gets SIGHUP when it is closed, and

@@ -1,6 +1,9 @@
 """The machine as it reports itself, and the settings that Paddle starts with."""
 
+import contextlib
+import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +129,44 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
     clean = {name: os.environ[name] for name in os.environ if name not in SETTINGS and "PADDLE" not in name}
     line = [sys.executable, "-c", code]
     return subprocess.run(line, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=True)
+
+
+# Stands for Paddle, which takes over the process while it is imported.
+INTRUDER = """
+import logging, os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+logging.getLogger().addHandler(logging.NullHandler())
+logging.getLogger().setLevel("CRITICAL")
+logging.getLogger("intruder").addHandler(logging.StreamHandler())
+for _ in range(2):
+    os.kill(os.getpid(), signal.SIGHUP)
+print("a line", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("end", ["", "raise ImportError('no library')"])
+def test_import_paddle_restores_the_process(tmp_path, monkeypatch, capsys, end):
+    """Signals that come meanwhile are delivered afterwards, unless the import fails."""
+    (tmp_path / "paddle.py").write_text(INTRUDER + end)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "paddle")
+    root = logging.getLogger()
+    received: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, frame: received.append(number))
+    state = [*root.handlers], root.level, signal.getsignal(signal.SIGTERM), blocked_signals()
+    try:
+        with pytest.raises(ImportError) if end else contextlib.nullcontext():
+            paddle_settings._import_paddle()
+        assert received == ([] if end else [signal.SIGHUP] * 2)
+        assert state == ([*root.handlers], root.level, signal.getsignal(signal.SIGTERM), blocked_signals())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert capsys.readouterr().err == "a line\n"
+    assert logging.getLogger("intruder").handlers[-1].stream is sys.stderr
+
+
+def blocked_signals() -> set[int]:
+    return signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 # The line of `prepare`; the next one is the number of threads that it has set.
