@@ -13,6 +13,7 @@ from huggingface_hub import constants
 
 from ernie_m.model.checkpoint.hub import local_folder
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.ernie import ErnieMModel
 from tests.foreign import make_xlm_r
 from tests.launching import error_of, run_script
 
@@ -95,6 +96,7 @@ def test_it_is_downloaded_once(hub, monkeypatch):
     for is_offline in (False, False, True):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", is_offline)
         assert open_checkpoint(NAME).format == "xlm-r"
+        assert ErnieMModel.from_pretrained(NAME).config == open_checkpoint(hub.folder).config
         assert sorted(hub.fetched) == ["config.json", "model.safetensors"]
 
 

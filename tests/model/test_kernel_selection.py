@@ -110,6 +110,10 @@ def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
     monkeypatch.setattr("ernie_m.model.cpu.onednn_check.find_missing_requirement", lambda: None)
     assert not Precision("bf16").cpu_bf16
+    monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "own")
+    assert device.format_device_summary("float32", 2) == (
+        "device: cpu; precision float32; attention padded groups; collectives own, 2 processes; plain kernels"
+    )
     assert "amp bf16 requires optimized kernels" in error_of(
         prepare_for_prediction, ErnieMModel(CONFIG), "bf16"
     )

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import signal
 import subprocess
@@ -46,6 +47,12 @@ def test_read_json_with_bom_or_without_end(tmp_path):
     (tmp_path / "a.json").write_text("\ufeff[1]")
     assert files.read_json(tmp_path / "a.json") == [1]
     assert error_of(files.read_json, "/dev/zero").startswith("/dev/zero: larger than ")
+
+
+def test_sha256_of_several_mebibytes(tmp_path):
+    data = bytes(range(256)) * (3 << 12)
+    (tmp_path / "x").write_bytes(data)
+    assert files.compute_sha256(tmp_path / "x") == hashlib.sha256(data).hexdigest()
 
 
 def test_a_file_that_was_renamed_before_it_is_locked(tmp_path, monkeypatch):
