@@ -115,6 +115,7 @@ def test_dev_and_test_files_must_be_named(tmp_path, caplog):
         ({"en": ["x.tsv", "./x.tsv"]}, {}, "./x.tsv: given twice, for en"),
         ({}, {"en-de": "x*"}, "x.tsv.gz: given twice, for de-en"),
         ({}, {"en-de": "one.txt,one.txt"}, "one.txt: the same file"),
+        ({}, {"en-de": "z.txt,z.txt.gz"}, "z.txt.gz: the same file"),
         ({"en": "one.txt", "EN": "x.tsv"}, {}, "^EN and en are the same language"),
         ({"en": "one.txt"}, {"de-eng": "x.tsv"}, "^en and eng are the same language"),
         ({"zho_Hans": "one.txt", "zh_hans": "x.tsv"}, {}, "^zh_hans and zho_Hans are the same"),
@@ -127,9 +128,9 @@ def test_dev_and_test_files_must_be_named(tmp_path, caplog):
     ],
 )
 def test_what_the_notation_refuses(tmp_path, monkeypatch, mono, parallel, message):
-    """In a folder with a .csv and a .txt file, and a .tsv file, also packed."""
+    """In a folder with a .csv file, two .txt files and a .tsv file, the last two also packed."""
     monkeypatch.chdir(tmp_path)
-    for name in ("pairs.csv", "one.txt", "x.tsv", "x.tsv.gz"):
+    for name in ("pairs.csv", "one.txt", "x.tsv", "x.tsv.gz", "z.txt", "z.txt.gz"):
         write_lines(tmp_path / name, ["a,b"])
     with pytest.raises(UserError, match=message):
         resolve(mono, parallel)

@@ -51,7 +51,8 @@ def save(model):
             evaluation = {"step": best, "epoch": 0, "selected_by": 1.0, "scores": {}}
         trainer = {"position": [0, step], "evaluated": evaluated, "best": evaluation}
         values = {"engine": {"steps": step}, "identity": fingerprint, "seed": 1, "trainer": trainer}
-        folder.save_step(step, make_model_files(model, step), {"moment": np.full(2, step)}, values)
+        saved = folder.save_step(step, make_model_files(model, step), {"moment": np.full(2, step)}, values)
+        assert saved == folder.path / f"step_{step}"
 
     return write
 
