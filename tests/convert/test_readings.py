@@ -186,14 +186,29 @@ def test_preserve_settings_without_a_library_key(tmp_path, piece_model, head, pr
 def test_a_prompt_for_documents_is_written_too(tmp_path, piece_model):
     """The library takes no other name for it."""
     prompts = {"query": "q: ", "passage": "p: "}
-    run(
-        make_model(tmp_path / "made", piece_model, replace(XLM_R, prompts=prompts)),
-        tmp_path / "there",
-        "xlm-roberta",
-    )
-    contents = json.loads((tmp_path / "there/config_sentence_transformers.json").read_text())
-    assert contents["prompts"] == {**prompts, "document": "p: "}
-    assert open_checkpoint(tmp_path / "there").preprocessing.prompts == prompts
+    preprocessing = replace(XLM_R, normalize=True, prompts=prompts, default_prompt="query")
+    there = tmp_path / "there"
+    run(make_model(tmp_path / "made", piece_model, preprocessing), there, "xlm-roberta")
+    expected = {
+        "modules.json": [
+            {"idx": number, "name": str(number), **module} for number, module in enumerate(MODULES)
+        ],
+        POOLING: {
+            "word_embedding_dimension": CONFIG["hidden_size"],
+            "pooling_mode_cls_token": False,
+            "pooling_mode_mean_tokens": True,
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,  # versions before 2.3 refuse the later flags
+        },
+        LENGTH: {"max_seq_length": CONFIG["max_position_embeddings"] - 2, "do_lower_case": False},
+        PROMPTS: {
+            "prompts": {**prompts, "document": "p: "},
+            "default_prompt_name": "query",
+            "similarity_fn_name": "cosine",
+        },
+    }
+    assert {name: json.loads((there / name).read_text()) for name in expected} == expected
+    assert open_checkpoint(there).preprocessing.prompts == prompts
 
 
 def test_ignore_embedding_files_for_a_classifier(tmp_path, piece_model):

@@ -96,12 +96,20 @@ def test_where_dropout_is(monkeypatch):
 
 def test_config_from_json(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(SIZES | {"type_vocab_size": 16, "hidden_dropout_prob": 0.3}))
-    config = ErnieMConfig.from_json(path, vocab_size=99)
-    assert config.vocab_size == SIZES["vocab_size"]  # that of the file
-    assert (config.hidden_dropout_prob, config.intermediate_size, config.layer_norm_eps) == (0.3, 48, 1e-5)
-    assert ErnieMConfig.from_dict(config.to_dict()) == config
-    assert ErnieMConfig(**SIZES, intermediate_size=40).to_dict()["intermediate_size"] == 40
+    values = SIZES | {
+        "intermediate_size": 40,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.3,
+        "max_position_embeddings": 20,
+        "initializer_range": 0.5,
+        "layer_norm_eps": 1e-3,
+        "pad_token_id": 0,
+    }
+    path.write_text(json.dumps(values | {"type_vocab_size": 16}))
+    assert ErnieMConfig.from_json(path, vocab_size=99).to_dict() == values
+    config = ErnieMConfig.from_dict(SIZES | {"hidden_dropout_prob": None})
+    assert (config.hidden_dropout_prob, config.intermediate_size, config.layer_norm_eps) == (0.1, 48, 1e-5)
     path.write_text(json.dumps(SIZES | {"vocab_size": None}))
     with pytest.raises(UserError, match=r"config.json: .*vocab_size"):
         ErnieMConfig.from_json(path)
