@@ -1,6 +1,7 @@
 """What a step does, and what files a run writes."""
 
 import gc
+import re
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from ernie_m.model.cpu import onednn
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.pretraining import Pretraining
+from ernie_m.reader.corpus import Corpus
 from ernie_m.training.engine import Engine
 from tests.helpers.arrays import assert_equal_arrays
+from tests.helpers.files import read_files
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
 
 
@@ -105,13 +108,77 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrained, tiny_corpus):
     # The other export, for more pre-training, has the language embeddings and says how inputs were made.
     more = {name for name in full.tensors if name.startswith(("lm_head.", "language_embeddings."))}
     assert set(full.tensors) - set(encoder.tensors) == more
-    assert (encoder.settings.get("languages"), full.settings["languages"]) == (None, ["de", "en", "fr"])
+    settings = {"model_type": "ernie_m", "trained_max_seq_len": 32}
+    assert encoder.settings == {**settings, "architecture": "ErnieMModel"}
+    assert full.settings == {
+        **settings,
+        "architecture": "PreTrainingModel",
+        "languages": ["de", "en", "fr"],
+        "drawn": {"corpus": Corpus(tiny_corpus).digest, "seed": 1},
+    }
     assert encoder.preprocessing.to_json() == {}
     assert full.preprocessing.to_json() == {
         "language_embedding": "masks",
         "pseudo_proportion": 0.2,
         "pseudo_positions": "first",
     }
+
+
+# What a run of the configuration of `tiny_run` logs. # is a number of the clock, the machine or the weights.
+LOG = """\
+INFO cpu: #
+INFO steps 1 to 4: mmlm 50 %, tlm 25 %, camlm 25 %
+INFO steps 5 to 12: mmlm 25 %, tlm 25 %, camlm 25 %, btmlm 25 %
+INFO 60 of 171 pairs exceed data.max_seq_len 32; #% of all tokens are truncated, #% of de-en, #% of en-fr
+INFO device: cpu; precision float32; attention unpadded; 1 process
+INFO model: hidden_size 16, num_hidden_layers 2, num_attention_heads 2, max_position_embeddings 514
+INFO data: corpus CORPUS, max_seq_len 32, pack_lines False
+INFO objectives: the defaults
+INFO init: the defaults
+INFO optimizer: steps 12, batch_size 12, learning_rate #, warmup_steps 3
+INFO run: output OUT, micro_batch_tokens 64, log_steps 3, save_steps 4, eval_sequences 6
+INFO options: OUT/config.yaml
+INFO step 3 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl #, acc #) | grad #, lr # | \
+# tokens/s, # + 1 evaluation left | # epochs
+INFO saved OUT/checkpoints/step_4
+INFO step 6 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl #, acc #) | \
+btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # + 1 evaluation left | # epochs
+INFO saved OUT/checkpoints/step_8
+INFO step 9 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl #, acc #) | \
+btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # + 1 evaluation left | # epochs
+INFO step 12 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl #, acc #) | \
+btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # + 1 evaluation left | # epochs
+INFO saved OUT/checkpoints/step_12
+INFO [held-out] mmlm: perplexity # (geometric mean; unigram baseline: #), accuracy # %
+INFO [held-out] tlm: perplexity # (geometric mean), accuracy # %
+INFO [held-out] camlm: perplexity # (geometric mean), accuracy # %
+INFO [held-out] btmlm: perplexity # (geometric mean; without the pseudo-tokens: #), accuracy # %
+INFO [held-out] retrieval accuracy@1 among 5 to 6 sentences (chance # %): layer 0 #, layer 1 #, layer 2 # %
+INFO for fine-tuning: --init_pretraining_params OUT/encoder; to continue pretraining: \
+--init.encoder OUT/full --init.lm_head same
+INFO Next: ernie-m serve --model OUT/full
+"""
+MODEL_FILES = ("README.md", "config.json", "manifest.json", "model.safetensors", "piece.model", "vocab.txt")
+STATE_FILES = ("arrays.safetensors", "manifest.json", "state.json")
+
+
+def test_log_and_files_of_a_run(pretrained, tiny_corpus):
+    log = (pretrained / "log/job.log.0").read_text()
+    log = log.replace(str(pretrained), "OUT").replace(str(tiny_corpus), "CORPUS")
+    log = re.sub(r"^\S+ \S+ ", "", log, flags=re.MULTILINE)  # date and time
+    log = re.sub("^INFO cpu: .*", "INFO cpu: #", log)
+    # The rest depends on the CPU, and on how much the model has learned.
+    log = re.sub(
+        "^(INFO bfloat16 available|WARNING mmlm has learned little) .*\n", "", log, flags=re.MULTILINE
+    )
+    assert re.sub(r"\d+\.\d+|[\d,]+(?= tokens/s)|\d+:\d+:\d+", "#", log) == LOG
+    names = {"log/job.log.0", "metrics.jsonl", "config.yaml", ".lock"}
+    for folder in ("full", "encoder"):
+        names |= {f"{folder}/{name}" for name in (*MODEL_FILES, "language_means.safetensors")}
+    for folder in ("checkpoints/step_8", "checkpoints/step_12"):
+        names |= {f"{folder}/{name}" for name in MODEL_FILES}
+        names |= {f"{folder}/training_state/{name}" for name in STATE_FILES}
+    assert read_files(pretrained).keys() == names
 
 
 def test_only_the_objectives_that_are_active(pretrain):
