@@ -13,7 +13,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle.distributed import fleet
 
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.device import upload
 from ernie_m.model.heads import SequenceClassifier
@@ -36,8 +36,8 @@ def train(start: str, train_set: str, label_map: str, kind: str, rate: float, ep
     tokenizer = Tokenizer.from_folder(start)
     checkpoint = open_checkpoint(start)
     paddle.seed(1)
-    model = SequenceClassifier(checkpoint.shape, len(labels))
-    load_from(model, checkpoint, ignore=("classifier.",))  # the classifier is new
+    model = SequenceClassifier(checkpoint.required_config, len(labels))
+    load_weights(model, checkpoint, ignore=("classifier.",))  # the classifier is new
     if kind == "ours":
         optimizer = build_optimizer(model, rate)
     else:

@@ -105,7 +105,7 @@ def load_released(path: str):
         UserError: the weights are missing or of another size, or a tensor is missing or not finite.
     """
     # Paddle reads its CPU settings, which `prepare` makes, at import.
-    from ernie_m.model.checkpoint.load import load_from
+    from ernie_m.model.checkpoint.load import load_weights
     from ernie_m.model.ernie import ErnieMModel
 
     checkpoint = open_checkpoint(path)
@@ -117,7 +117,7 @@ def load_released(path: str):
     if differences:
         raise UserError(f"{path}: not the {size} size ({', '.join(differences)})")
     model = ErnieMModel(config)
-    load_from(model, checkpoint, optional=(), ignore=HEADS)
+    load_weights(model, checkpoint, optional=(), ignore=HEADS)
     return size, model.eval(), "lm_head.bias" in checkpoint.tensors
 
 

@@ -51,7 +51,7 @@ def make_official(folder: Path, config: dict, head: str | None = None, **kind) -
     official.write_config(folder / official.CONFIG, config)
     sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
     arrays = toys.weights(head, config=sizes, **kind)
-    for row in official.Official().rows(config["num_hidden_layers"], head):
+    for row in official.OfficialFormat().list_tensors(config["num_hidden_layers"], head):
         if row.canonical in arrays:
             lod_tensors.write(params / row.in_format, arrays[row.canonical])
     return params
@@ -61,7 +61,7 @@ def write_as_official(
     folder: Path, weights: Mapping[str, np.ndarray], config: ErnieMConfig, head: str | None = None
 ) -> list[str]:
     """Write weights under our names as a conversion does, and return the names that it cannot store."""
-    translated = official.Official().from_native(Weights.from_arrays(weights), head)
+    translated = official.OfficialFormat().from_native(Weights.from_arrays(weights), head)
     official.write_official(folder, translated.weights, config)
     return translated.unknown
 

@@ -180,7 +180,7 @@ def weights(
         parts.append("lm_head")
     shapes = {
         row.canonical: tuple(sizes[axis] for axis in row.axes)
-        for row in NativeFormat().rows(config["num_hidden_layers"])
+        for row in NativeFormat().list_tensors(config["num_hidden_layers"])
         if row.canonical.split(".")[0] in parts
     }
     if languages:

@@ -17,7 +17,7 @@ from typing import Literal
 from ernie_m.data.trim_vocabulary import trim
 from ernie_m.finetune.finetune_args import VocabularyFlags
 from ernie_m.model.checkpoint import write_foreign
-from ernie_m.model.checkpoint.key_mapping import Translated
+from ernie_m.model.checkpoint.key_mapping import ConversionResult
 from ernie_m.model.checkpoint.model_card import read_card
 from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
@@ -103,7 +103,7 @@ def convert(flags: ConvertFlags) -> None:
 
     checkpoint = open_checkpoint(flags.source, flags.drop_unknown)
     write_foreign.check_tensors(checkpoint)
-    task = write_foreign.task_to_convert(checkpoint, flags.head)
+    task = write_foreign.get_head_task(checkpoint, flags.head)
     tokenizer = open_tokenizer(checkpoint, flags)
     if not flags.trim_vocab_to:
         write_model(flags, checkpoint, task, tokenizer)
@@ -111,9 +111,9 @@ def convert(flags: ConvertFlags) -> None:
     with tempfile.TemporaryDirectory() as folder:
         texts = [Path(name) for name in flags.trim_vocab_to.split(",")]
         trimmed, old_ids = trim(tokenizer, texts, Path(folder), flags.min_count)
-        smaller = write_foreign.with_tokens(checkpoint, old_ids, trimmed.pad_id, trimmed.added_tokens)
+        smaller = write_foreign.shrink_vocabulary(checkpoint, old_ids, trimmed.pad_id, trimmed.added_tokens)
         names = ", ".join(path.name for path in texts)
-        sizes = [f"{model.shape.vocab_size:,}" for model in (smaller, checkpoint)]
+        sizes = [f"{model.required_config.vocab_size:,}" for model in (smaller, checkpoint)]
         kept = f"{sizes[0]} of {sizes[1]} tokens were kept, those in {names}"
         if flags.min_count > 1:
             kept += f" with at least {flags.min_count} occurrences"
@@ -121,7 +121,9 @@ def convert(flags: ConvertFlags) -> None:
     rows = [["", "tokens", "parameters", "MB (float32)"]]
     for name, model in (("before", checkpoint), ("after", smaller)):
         parameters = write_foreign.count_parameters(model.tensors)
-        rows.append([name, f"{model.shape.vocab_size:,}", f"{parameters:,}", f"{4 * parameters / 1e6:,.1f}"])
+        rows.append(
+            [name, f"{model.required_config.vocab_size:,}", f"{parameters:,}", f"{4 * parameters / 1e6:,.1f}"]
+        )
     say(format_columns(rows))
 
 
@@ -131,7 +133,7 @@ def convert_vocabulary(flags: ConvertFlags) -> None:
     tokenizer = Tokenizer(flags.vocab_path, flags.source)
     with atomic_dir(flags.target) as folder:
         files = WRITERS[format.tokenizer_format](folder, tokenizer, LONGEST_INPUT, 2)
-    print_tokenizer_files(files, write_foreign.note(format, PreprocessingConfig()), flags)
+    print_tokenizer_files(files, write_foreign.get_tokenizer_note(format, PreprocessingConfig()), flags)
 
 
 def open_tokenizer(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
@@ -140,8 +142,10 @@ def open_tokenizer(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
     Raises:
         UserError: a file is missing or corrupt, or the tokenizer does not match the model.
     """
-    tokenizer = checkpoint.tokenizer(flags.vocab_path or checkpoint.vocab_path, flags.piece_model_path)
-    tokenizer.check_model(checkpoint.shape.vocab_size, checkpoint.shape.pad_token_id, flags.source)
+    tokenizer = checkpoint.load_tokenizer(flags.vocab_path or checkpoint.vocab_path, flags.piece_model_path)
+    tokenizer.check_model(
+        checkpoint.required_config.vocab_size, checkpoint.required_config.pad_token_id, flags.source
+    )
     return tokenizer
 
 
@@ -167,22 +171,26 @@ def write_model(
     metadata |= {key: value for key, value in given.items() if value}
     format = TARGETS[flags.to]
     preprocessing = checkpoint.preprocessing
-    differing = write_foreign.differences(format, checkpoint, task, bool(tokenizer.digit_comma))
+    differing = write_foreign.list_preprocessing_differences(
+        format, checkpoint, task, bool(tokenizer.digit_comma)
+    )
     if differing and not flags.allow_lossy:
         raise UserError(
             f"{flags.source}: --to {flags.to}: {'; '.join(differing)}. To convert anyway, set "
             "--allow_lossy; the new README.md lists the differences"
         )
-    write_foreign.check_fits(flags.to, checkpoint, task)
-    note = write_foreign.note(format, preprocessing)
+    write_foreign.check_format_support(flags.to, checkpoint, task)
+    note = write_foreign.get_tokenizer_note(format, preprocessing)
     facts = {"reads_otherwise": [*differing, note] if note else differing or None, "trimmed": trimmed_note}
     if not flags.trim_vocab_to:  # the scores were measured with the full vocabulary
         facts["scores"] = scores
     # The max_seq_len of a model with a head is the length in its training.
-    longest = (None if task else preprocessing.max_seq_len) or checkpoint.shape.max_input_length
+    longest = (None if task else preprocessing.max_seq_len) or checkpoint.required_config.max_input_length
     separators = preprocessing.separators if task == QUESTION_ANSWERING else 2
     with atomic_dir(flags.target) as folder:
-        written, pooling_files = write_foreign.write(format, folder, checkpoint, task, metadata, facts)
+        written, pooling_files = write_foreign.write_checkpoint(
+            format, folder, checkpoint, task, metadata, facts
+        )
         files = WRITERS[format.tokenizer_format](folder, tokenizer, longest, separators)
         if format.name == NativeFormat.name:
             write_manifest(folder / MANIFEST)
@@ -204,7 +212,7 @@ def write_model(
         )
 
 
-def format_report(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
+def format_report(written: ConversionResult, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
     """Return the lines to print about a conversion: one per skipped tensor, and the number of tensors."""
     settings = {"labels": checkpoint.labels, READING: checkpoint.preprocessing.to_json()}
     lost = [f"{key} of config.json" for key, value in settings.items() if value and flags.to == "fluid"]

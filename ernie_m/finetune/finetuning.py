@@ -29,7 +29,7 @@ from ernie_m.finetune.score_tables import average
 from ernie_m.model import device
 from ernie_m.model.checkpoint.check_weights import list_unused_parts
 from ernie_m.model.checkpoint.key_mapping import CHOICE
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import ModelFiles
@@ -396,7 +396,7 @@ class FinetuningRun(MultiSeedTraining):
             logger.warning("no --init_pretraining_params: initializing all weights randomly")
         else:
             new = () if fine_tuned else ("classifier.",)
-            load_from(model, weights, ignore=(*new, *self._unread))
+            load_weights(model, weights, ignore=(*new, *self._unread))
         schedule = None
         if flags.lr_scheduler == "noam_decay":
             schedule = noam_decay(int(schedule_steps * flags.warmup_proportion))

@@ -17,7 +17,7 @@ from paddle import Tensor
 from ernie_m.finetune import score_tables
 from ernie_m.finetune.finetune_args import FinetuneFlags, TrainingFlags, log_ineffective_flags
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
-from ernie_m.model.checkpoint.write import ModelFiles, model_files
+from ernie_m.model.checkpoint.write import ModelFiles, collect_model_files
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.kernel_selection import select_kernels
 from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_decay
@@ -270,14 +270,14 @@ class MultiSeedTraining(Trainable):
         evaluation: Evaluation | None,
         settings: Mapping[str, Any],
         facts: Mapping[str, Any],
-        leave_out: tuple[str, ...] = (),
+        omitted_prefixes: tuple[str, ...] = (),
     ) -> ModelFiles:
-        """Return the files of the model; see `ernie_m.training.trainer.Trainable.files`.
+        """Return the files of the model; see `ernie_m.training.trainer.Trainable.collect_files`.
 
         Args:
             settings: "task", "labels" and "reading" for config.json.
             facts: the facts of the model card; steps, seed, command and scores are added.
-            leave_out: prefixes of the names of weights that are not written.
+            omitted_prefixes: prefixes of the names of weights that are not written.
         """
         facts = {
             **facts,
@@ -287,14 +287,14 @@ class MultiSeedTraining(Trainable):
         }
         if evaluation is not None:
             facts["scores"] = evaluation.scores
-        return model_files(
+        return collect_model_files(
             engine.model,
             self.config,
             vocab_path=self.tokenizer.vocab_path,
             piece_model_path=self.tokenizer.piece_model_path,
-            facts=facts,
+            card_facts=facts,
             settings={**settings, "step": engine.steps, "seed": self.seed},
-            leave_out=leave_out,
+            omitted_prefixes=omitted_prefixes,
             master_weights=master_weights,
         )
 

@@ -21,7 +21,7 @@ from ernie_m.inference.load import LoadedModel, load, load_opened
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.model.checkpoint.key_mapping import encoder_shapes
 from ernie_m.model.checkpoint.weights import Weights
-from ernie_m.model.checkpoint.write import collect_files
+from ernie_m.model.checkpoint.write import make_model_files
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, get_stored_preprocessing
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, TASKS
@@ -229,7 +229,7 @@ def _save(fitted: OpenedModel, rows: LabeledDataset, output: Path) -> None:
     }
     weights = {name: np.asarray(array, np.float32) for name, array in fitted.checkpoint.tensors.items()}
     architecture = TASKS[CLASSIFICATION].model_class
-    files = collect_files(weights, fitted.config, architecture, settings | rows.to_settings(), facts)
+    files = make_model_files(weights, fitted.config, architecture, settings | rows.to_settings(), facts)
     with atomic_dir(output) as new:
         write_native(new, fitted.tokenizer)
         files.write(new)

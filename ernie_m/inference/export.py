@@ -25,9 +25,9 @@ import paddle
 from ernie_m.inference.engines import FILES, WEIGHTS_FILES, GraphRunner, PaddleEngine
 from ernie_m.inference.export_paddle import ExportedGraph
 from ernie_m.inference.load import LoadedModel, run_onnx
-from ernie_m.model.checkpoint.model_card import model_card
+from ernie_m.model.checkpoint.model_card import format_model_card
 from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
-from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.preprocessing import COLUMNS, GIVEN, READING, get_stored_preprocessing
 from ernie_m.model.tasks import EMBEDDING, TASKS, get_stored_name
 from ernie_m.reader.batching import iter_padded_batches
@@ -120,7 +120,7 @@ def _save_onnx(graph: ExportedGraph, path: Path, loaded: LoadedModel) -> None:
         from ernie_m.inference.export_onnx import write_onnx
     except ImportError as error:
         raise UserError(f"export to ONNX requires {error.name}: {install_command('export')}") from error
-    weights = model_weights(graph.model)
+    weights = get_weight_arrays(graph.model)
     if not loaded.has_pooler:  # the pooler of the model is random
         weights = {name: array for name, array in weights.items() if not name.startswith("pooler.")}
     pooling = getattr(graph.model, "pooling", None)  # the input of a classifier
@@ -182,7 +182,7 @@ def _write_other_files(folder: Path, loaded: LoadedModel, report: dict[str, Any]
         "largest_difference": {name: f"{value:.1e}" for name, value in report["engines"].items()},
     }
     parameters = sum(parameter.size for parameter in loaded.model.parameters())
-    (folder / CARD).write_text(model_card(facts, settings, parameters), encoding="utf-8")
+    (folder / CARD).write_text(format_model_card(facts, settings, parameters), encoding="utf-8")
 
 
 def compute_outputs(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> Outputs:

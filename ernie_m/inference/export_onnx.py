@@ -68,7 +68,7 @@ def write_onnx(
 
     Args:
         path: a new file, in a directory of `ernie_m.utils.files.atomic_dir`.
-        weights: canonical name -> float32 array (`ernie_m.model.checkpoint.write.model_weights`).
+        weights: canonical name -> float32 array (`ernie_m.model.checkpoint.write.get_weight_arrays`).
         task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layers: the number of encoder layers to write.
         pooling: the input of a classification head, see `ernie_m.model.heads.SequenceClassifier`.

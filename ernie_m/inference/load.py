@@ -21,7 +21,7 @@ from ernie_m.inference.engines import (
     make_encoder_engine,
     wrap_with_finite_check,
 )
-from ernie_m.model.checkpoint.check_weights import check, list_unused_parts
+from ernie_m.model.checkpoint.check_weights import check_weights, list_unused_parts
 from ernie_m.model.checkpoint.format import read_labels
 from ernie_m.model.checkpoint.key_mapping import CHOICE, encoder_shapes
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
@@ -585,4 +585,6 @@ def _check_weights(checkpoint: Checkpoint, config: ErnieMConfig, task: str | Non
         labels = checkpoint.tensors.shape(CLASSIFIER)[1]
         shapes |= {CLASSIFIER: (config.hidden_size, labels), "classifier.bias": (labels,)}
     without = list_unused_parts(checkpoint, reads_pooler)
-    check({name: shape for name, shape in shapes.items() if not name.startswith(without)}, config, checkpoint)
+    check_weights(
+        {name: shape for name, shape in shapes.items() if not name.startswith(without)}, config, checkpoint
+    )

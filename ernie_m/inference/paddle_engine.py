@@ -7,7 +7,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ernie_m.model.checkpoint.check_weights import HEADS, list_unused_parts
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import to_array, upload
@@ -90,7 +90,7 @@ def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) 
     ignored = HEADS if task is None else ()
     # A head on the pooler requires its weights: a random pooler would give random classes.
     without = list_unused_parts(checkpoint, reads_pooler=getattr(model, "pooling", None) == POOLED)
-    load_from(model, checkpoint, optional=(), ignore=(*ignored, *without))
+    load_weights(model, checkpoint, optional=(), ignore=(*ignored, *without))
     return model.eval(), []
 
 
@@ -106,5 +106,5 @@ def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.L
     ignored = () if languages else (LANGUAGE_TABLE,)
     # A table has at least one row; without languages it is unused.
     model = PreTrainingModel(config, languages or ["none"])
-    load_from(model, checkpoint, optional=("pooler.",), ignore=ignored)
+    load_weights(model, checkpoint, optional=("pooler.",), ignore=ignored)
     return model.eval(), languages

@@ -27,7 +27,7 @@ from ernie_m.model.cpu.layers import reuse_dropout_masks
 from ernie_m.model.device import upload
 from ernie_m.model.layers import LayerNorm, Linear, dropout, select_rows
 from ernie_m.model.packed_batch import PackedBatch
-from ernie_m.model.transformer_encoder import Encoder, init_weights
+from ernie_m.model.transformer_encoder import Encoder, make_weight_initializer
 from ernie_m.model.word_embeddings import WordEmbeddings
 from ernie_m.utils.errors import UserError
 
@@ -47,7 +47,7 @@ class StaticEmbeddings(nn.Layer):
     def __init__(self, config: ErnieMConfig):
         super().__init__()
         self.word_embeddings = WordEmbeddings(
-            config.vocab_size, config.hidden_size, weight_attr=init_weights(config)
+            config.vocab_size, config.hidden_size, weight_attr=make_weight_initializer(config)
         )
         with paddle.no_grad():
             self.word_embeddings.weight[config.pad_token_id] = 0.0
@@ -63,7 +63,7 @@ class Embeddings(StaticEmbeddings):
     def __init__(self, config: ErnieMConfig):
         super().__init__(config)
         self.position_embeddings = nn.Embedding(
-            config.max_position_embeddings, config.hidden_size, weight_attr=init_weights(config)
+            config.max_position_embeddings, config.hidden_size, weight_attr=make_weight_initializer(config)
         )
         self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout_rate = config.hidden_dropout_prob
@@ -83,7 +83,7 @@ class Pooler(nn.Layer):
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
-        self.dense = Linear(config.hidden_size, config.hidden_size, init_weights(config))
+        self.dense = Linear(config.hidden_size, config.hidden_size, make_weight_initializer(config))
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the pooler output from the last hidden states of first tokens: [S, H] -> [S, H]."""
@@ -116,12 +116,12 @@ class ErnieMModel(nn.Layer):
             UserError: the checkpoint is missing or corrupt, or has no model config.
         """
         # Imported here, because the network does not depend on checkpoint formats otherwise.
-        from ernie_m.model.checkpoint.load import load_from
+        from ernie_m.model.checkpoint.load import load_weights
         from ernie_m.model.checkpoint.open import open_checkpoint
 
         checkpoint = open_checkpoint(path)
-        model = cls(checkpoint.shape)
-        load_from(model, checkpoint)
+        model = cls(checkpoint.required_config)
+        load_weights(model, checkpoint)
         return model.eval()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:

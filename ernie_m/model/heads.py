@@ -11,7 +11,7 @@ from ernie_m.model.layers import Linear, dropout
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS
 from ernie_m.model.tasks import CLASSIFICATION, POOLED, TOKEN_CLASSIFICATION
-from ernie_m.model.transformer_encoder import init_weights
+from ernie_m.model.transformer_encoder import make_weight_initializer
 
 
 class ModelWithHead(nn.Layer):
@@ -21,7 +21,7 @@ class ModelWithHead(nn.Layer):
         super().__init__()
         self.ernie_m = ErnieMModel(config)
         self.dropout_rate = config.hidden_dropout_prob
-        self.classifier = Linear(config.hidden_size, num_labels, init_weights(config))
+        self.classifier = Linear(config.hidden_size, num_labels, make_weight_initializer(config))
 
     def classify(self, x: Tensor) -> Tensor:
         """Apply dropout and the classifier: [..., H] -> [..., num_labels]."""

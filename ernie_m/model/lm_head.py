@@ -21,7 +21,7 @@ from ernie_m.model.cpu.numpy_views import needs_gradient
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import LayerNorm, Linear, gelu
 from ernie_m.model.packed_batch import PackedBatch
-from ernie_m.model.transformer_encoder import init_weights
+from ernie_m.model.transformer_encoder import make_weight_initializer
 from ernie_m.model.word_embeddings import WordEmbeddings
 
 # For the logits of a chunk: 512 MB. Paddle's cross-entropy on a GPU has 32-bit indices, so a chunk must have
@@ -81,7 +81,7 @@ class LMHead(nn.Layer):
 
     def __init__(self, config: ErnieMConfig, word_embeddings: WordEmbeddings):
         super().__init__()
-        self.dense = Linear(config.hidden_size, config.hidden_size, init_weights(config))
+        self.dense = Linear(config.hidden_size, config.hidden_size, make_weight_initializer(config))
         self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.bias = self.create_parameter([config.vocab_size], is_bias=True)
         # The encoder owns the embeddings. `self.word_embeddings = ...` would make them a sublayer of the head

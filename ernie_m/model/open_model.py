@@ -94,7 +94,7 @@ def open_model(
         UserError: a file is missing or corrupt, or the files do not match.
     """
     if checkpoint:
-        tokenizer = checkpoint.tokenizer(vocab_path, piece_model_path)
+        tokenizer = checkpoint.load_tokenizer(vocab_path, piece_model_path)
     elif piece_model_path is None:
         raise UserError("missing --piece_model_path: the SentencePiece model (./configs/piece.model)")
     else:
@@ -117,7 +117,7 @@ def open_model(
         raise UserError("missing --ernie_config_path: the model config (configs/base/ernie_config.json)")
     else:
         source = checkpoint.path
-        config = checkpoint.shape
+        config = checkpoint.required_config
     tokenizer.check_model(config.vocab_size, config.pad_token_id, source)
     return OpenedModel(checkpoint, config, tokenizer, source)
 

@@ -8,7 +8,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.layers import LayerNorm, Linear, apply_linear_layers, dropout, gelu, select_rows
 
 
-def init_weights(config: ErnieMConfig) -> paddle.ParamAttr:
+def make_weight_initializer(config: ErnieMConfig) -> paddle.ParamAttr:
     """Return the weight initializer: Normal(0, initializer_range), truncated at two standard deviations."""
     scale = config.initializer_range
     return paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(std=scale, a=-2 * scale, b=2 * scale))
@@ -19,7 +19,7 @@ class EncoderLayer(nn.Layer):
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
-        attr = init_weights(config)
+        attr = make_weight_initializer(config)
         self.self_attn = SelfAttention(
             config.hidden_size, config.num_attention_heads, config.attention_probs_dropout_prob, attr
         )

@@ -8,7 +8,7 @@ import numpy as np
 from paddle import Tensor
 
 from ernie_m.model.checkpoint.key_mapping import LM_BIAS, WORDS
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.weights import Weights, check_finite
 from ernie_m.model.lm_head import LMHead, PreTrainingModel
@@ -81,7 +81,7 @@ def initialize(
             words, open_checkpoint(config.word_embeddings), tokenizer, corpus_and_seed["seed"]
         )
     if encoder is not None:
-        load_from(model.ernie_m, encoder, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
+        load_weights(model.ernie_m, encoder, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
         _load_language_embeddings(model, encoder)
         logger.info("encoder: from %s", encoder.path)
         # `Pretraining.collect_files` writes the key "drawn".
@@ -183,7 +183,7 @@ def _load_head(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
             "Use init.lm_head random with init.lm_head_warmup_steps"
         )
     # Only the head is loaded, and all of its weights are required.
-    load_from(model, checkpoint, optional=(), ignore=(*_ENCODER, _LANGUAGES, _CLASSIFIER))
+    load_weights(model, checkpoint, optional=(), ignore=(*_ENCODER, _LANGUAGES, _CLASSIFIER))
     logger.info("masked-LM head: from %s", checkpoint.path)
 
 
@@ -204,7 +204,7 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
         except UserError as error:
             raise UserError(f"{mismatch} ({error}). {advice}") from error
     if model_path is not None:
-        vocab = checkpoint.tokenizer().vocab
+        vocab = checkpoint.load_tokenizer().vocab
         if {
             token: vocab[token] for token in vocab if token not in checkpoint.preprocessing.added_tokens
         } != tokenizer.vocab:

@@ -10,9 +10,9 @@ from typing import Any
 import paddle
 from paddle import Tensor
 
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint, open_checkpoint
-from ernie_m.model.checkpoint.write import ModelFiles, model_files
+from ernie_m.model.checkpoint.write import ModelFiles, collect_model_files
 from ernie_m.model.ernie import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_decay
@@ -121,7 +121,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             return engine
         saved = open_checkpoint(checkpoint)
         engine = self._make_engine(seed, saved)
-        load_from(engine.model, saved, optional=())  # all weights are required
+        load_weights(engine.model, saved, optional=())  # all weights are required
         self.trained_length = saved.settings.get(TRAINED_LENGTH)
         self.preprocessing = saved.preprocessing
         return engine
@@ -251,7 +251,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             READING: get_stored_preprocessing(preprocessing),
             "drawn": self.corpus_and_seed,
         }
-        return self._model_files(engine, master_weights, settings)
+        return self._collect_model_files(engine, master_weights, settings)
 
     def collect_encoder_files(
         self, engine: Engine[PreTrainingModel], master_weights: Mapping[str, Tensor]
@@ -261,21 +261,21 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             "architecture": "ErnieMModel",
             READING: get_stored_preprocessing(self.preprocessing.adapt_for_task()),
         }
-        return self._model_files(engine, master_weights, settings, _NOT_IN_ENCODER)
+        return self._collect_model_files(engine, master_weights, settings, _NOT_IN_ENCODER)
 
-    def _model_files(
+    def _collect_model_files(
         self,
         engine: Engine[PreTrainingModel],
         master_weights: Mapping[str, Tensor],
         settings: Mapping[str, Any],
-        leave_out: tuple[str, ...] = (),
+        omitted_prefixes: tuple[str, ...] = (),
     ) -> ModelFiles:
         """Collect the files of the model.
 
         Args:
             master_weights: `parameter.name` -> float32 master weight.
             settings: keys of config.json besides the model config.
-            leave_out: name prefixes of weights to omit.
+            omitted_prefixes: name prefixes of weights to omit.
         """
         if self.trained_length is not None:
             settings = {**settings, TRAINED_LENGTH: self.trained_length}
@@ -288,14 +288,14 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             "seed": self.config.run.seed,
             "command": shlex.join(get_command_line()),
         }
-        return model_files(
+        return collect_model_files(
             engine.model,
             engine.model.ernie_m.config,
             vocab_path=self.tokenizer.vocab_path,
             piece_model_path=self.tokenizer.piece_model_path,
             settings=settings,
-            facts=facts,
-            leave_out=leave_out,
+            card_facts=facts,
+            omitted_prefixes=omitted_prefixes,
             master_weights=master_weights,
         )
 

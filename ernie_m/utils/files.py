@@ -523,7 +523,7 @@ class Folder:
     def __contains__(self, name: str) -> bool:
         return name in self.names
 
-    def first(self, names: Iterable[str]) -> Path | None:
+    def find_first(self, names: Iterable[str]) -> Path | None:
         """Return the path of the first of these names that exists; None: none does."""
         return next((self.path / name for name in names if name in self.names), None)
 

@@ -125,7 +125,7 @@ def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence
     import paddle
     import paddle.nn.functional as F
 
-    from ernie_m.model.checkpoint.load import load_from
+    from ernie_m.model.checkpoint.load import load_weights
     from ernie_m.model.device import get_split_tokens, upload
     from ernie_m.model.heads import SequenceClassifier
     from ernie_m.model.packed_batch import PackedBatch
@@ -133,7 +133,7 @@ def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence
     checkpoint = open_checkpoint(given["weights"])
     pad_token_id = checkpoint.config.pad_token_id
     model = SequenceClassifier(checkpoint.config, len(given["labels"]))
-    load_from(model, checkpoint, ignore=("classifier.",))
+    load_weights(model, checkpoint, ignore=("classifier.",))
 
     size = len(given["batches"][0])
 

@@ -104,13 +104,13 @@ def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[list], N
     prepare()
     import paddle
 
-    from ernie_m.model.checkpoint.load import load_from
+    from ernie_m.model.checkpoint.load import load_weights
     from ernie_m.model.lm_head import PreTrainingModel
     from ernie_m.pretrain.loss import compute_batch_loss, to_device
 
     checkpoint = open_checkpoint(given["weights"])
     model = PreTrainingModel(checkpoint.config, ["en"])
-    load_from(model, checkpoint, ignore=("lm_head.", "language_embeddings."))
+    load_weights(model, checkpoint, ignore=("lm_head.", "language_embeddings."))
 
     def loss_of(model: PreTrainingModel, texts: list) -> paddle.Tensor:
         batch = mask(given, texts)

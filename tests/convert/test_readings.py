@@ -266,7 +266,10 @@ def test_reject_settings_a_format_cannot_store(tmp_path, piece_model, case):
     (said,) = [
         text for text in (tmp_path / "there" / CARD).read_text().split("\n") if "Reads otherwise" in text
     ]
-    assert word in said and (write_foreign.note(write_foreign.TARGETS[to], preprocessing) or "") in said
+    assert (
+        word in said
+        and (write_foreign.get_tokenizer_note(write_foreign.TARGETS[to], preprocessing) or "") in said
+    )
     run(made, tmp_path / "ours", "ernie-m")  # which says all
 
 

@@ -13,11 +13,11 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from ernie_m.commands import convert
 from ernie_m.data.trim_vocabulary import trim
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.load import load_from
-from ernie_m.model.checkpoint.model_card import model_card, read_card
+from ernie_m.model.checkpoint.load import load_weights
+from ernie_m.model.checkpoint.model_card import format_model_card, read_card
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
-from ernie_m.model.checkpoint.write_foreign import ENCODER_TARGETS, with_tokens
+from ernie_m.model.checkpoint.write_foreign import ENCODER_TARGETS, shrink_vocabulary
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import pad
 from ernie_m.reader.token_offsets import encode_with_offsets
@@ -63,7 +63,7 @@ def filled(kind: str, folder):
     """A model of our own classes with the weights of a folder."""
     checkpoint = open_checkpoint(folder)
     model = toys.model(kind, ErnieMConfig(**checkpoint.config.to_dict()))
-    load_from(model, checkpoint)
+    load_weights(model, checkpoint)
     return model.eval()
 
 
@@ -260,7 +260,7 @@ def test_trim_by_two_files_with_a_reordered_vocabulary(toy, tmp_path):
     config = {**CONFIG, "vocab_size": whole.vocab_size, "pad_token_id": whole.pad_id}
     make_ours(tmp_path / "model", config=config)
     checkpoint = open_checkpoint(tmp_path / "model")
-    smaller = with_tokens(checkpoint, old_ids, trimmed.pad_id, added_tokens={"<e>": 7})
+    smaller = shrink_vocabulary(checkpoint, old_ids, trimmed.pad_id, added_tokens={"<e>": 7})
     assert smaller.preprocessing.added_tokens == {"<e>": 7}
     assert smaller.config.pad_token_id == trimmed.vocab["[PAD]"]
     assert smaller.config.pad_token_id != whole.pad_id
@@ -297,7 +297,7 @@ def test_trimmed_model_card_drops_scores(toy, tmp_path):
     """Its license stays. A conversion without trimming keeps both."""
     make_models(tmp_path, toy.piece_model)
     facts = {"metadata": {"license": "mit"}, "scores": {"dev.%s.tsv": {"en": {"acc": 84.13}}}}
-    (tmp_path / "classify" / CARD).write_text(model_card(facts, CONFIG, 1), encoding="utf-8")
+    (tmp_path / "classify" / CARD).write_text(format_model_card(facts, CONFIG, 1), encoding="utf-8")
     convert.main([str(tmp_path / "classify"), str(tmp_path / "whole")])
     options = ["--trim_vocab_to", str(toy.path)]
     convert.main([str(tmp_path / "classify"), str(tmp_path / "trimmed"), *options])

@@ -11,7 +11,7 @@ import pytest
 from ernie_m.commands import encode_vector
 from ernie_m.inference.encode_vector import open_growing_array, write_embeddings, write_official
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.reader.batching import TextFeaturizer
@@ -48,7 +48,7 @@ def run_encode(random_encoder, tmp_path):
 def expected(weights, inputs):
     """Yield for each input what the model itself returns: pooled [H], and L + 1 hidden states [T, H]."""
     model = ErnieMModel(ErnieMConfig.from_json(weights / "config.json"))
-    load_from(model, open_checkpoint(weights))
+    load_weights(model, open_checkpoint(weights))
     model.eval()
     with paddle.no_grad():
         for ids in inputs:

@@ -26,7 +26,7 @@ def start(tmp_path, monkeypatch):
     def write(config_path, leave_out):
         paddle.seed(1)
         config = ErnieMConfig.from_json(config_path)
-        save_model(tmp_path / "initial", ErnieMModel(config), config, leave_out=leave_out)
+        save_model(tmp_path / "initial", ErnieMModel(config), config, omitted_prefixes=leave_out)
         return tmp_path / "initial"
 
     return write

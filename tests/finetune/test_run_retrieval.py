@@ -13,7 +13,7 @@ from ernie_m.commands import run_retrieval
 from ernie_m.finetune.retrieval import run, search_bitexts
 from ernie_m.finetune.score_tables import get_paper_rows
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
@@ -87,7 +87,7 @@ def command_line(folder, output, **changes):
 def all_layers(folder, language):
     """Embeddings of the English sentences of a bitext, and of the foreign ones, [L + 1, N, H] each."""
     model = ErnieMModel(ErnieMConfig.from_json(folder / "weights" / "config.json"))
-    load_from(model, open_checkpoint(folder / "weights"))
+    load_weights(model, open_checkpoint(folder / "weights"))
     tokenizer = Tokenizer.from_folder(folder / "weights")
     paths = [folder / "pairs" / f"{language}-en.{side}" for side in (language, "en")]
     bitext = read_bitext(language, *paths)

@@ -500,7 +500,7 @@ READERS = {
         reads=(
             ErnieMConfig.from_json,
             read_folder,
-            lambda path: read_labels(base.flatten(read_object(path)), "id2label", path),
+            lambda path: read_labels(base.flatten_config(read_object(path)), "id2label", path),
         ),
         edit=edit_json,
         words=(b'"init_class"',),

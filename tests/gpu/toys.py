@@ -15,7 +15,7 @@ from ernie_m.finetune.mrc import QuestionAnswering
 from ernie_m.finetune.retrieval.contrastive_training import hardest_negative_bce, in_batch_softmax_loss
 from ernie_m.finetune.run_setup import SUMS as SUMS_OF_TASKS
 from ernie_m.finetune.sequence_label import Tagging
-from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import to_array, upload
 from ernie_m.model.ernie import ErnieMModel
@@ -138,7 +138,7 @@ def train_and_evaluate(
         compute_loss = partial(retrieval_loss, loss=name.removeprefix("retrieval by "))
         held_out = partial(send_pairs, engine)
         results = losses_and_norms([engine.step(held_out(), compute_loss) for _ in range(steps)])
-    weights = np.concatenate([array.ravel() for array in model_weights(engine.model).values()])
+    weights = np.concatenate([array.ravel() for array in get_weight_arrays(engine.model).values()])
     results.append(float(np.linalg.norm(weights)))
     engine.model.eval()
     with paddle.no_grad(), engine.autocast():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
-from ernie_m.model.checkpoint.write import model_files
+from ernie_m.model.checkpoint.write import collect_model_files
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import PreprocessingConfig, get_stored_preprocessing
 from ernie_m.utils.checksums import MANIFEST
@@ -15,8 +15,8 @@ from tests.helpers.arrays import assert_equal_arrays
 
 
 def save_model(path: Path, model, config: ErnieMConfig, **options) -> None:
-    """Write a checkpoint folder of a model, atomically; `options` as `model_files` takes them."""
-    files = model_files(model, config, **options)
+    """Write a checkpoint folder of a model, atomically; `options` as `collect_model_files` takes them."""
+    files = collect_model_files(model, config, **options)
     with atomic_dir(path) as folder:
         files.write(folder)
 

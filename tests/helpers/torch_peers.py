@@ -5,7 +5,7 @@ import paddle
 import torch
 import transformers
 
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write_foreign import TARGETS
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
@@ -50,10 +50,10 @@ def run_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
     optional = ("pooler.", "language_embeddings.")  # what the folder may lack
     if head in models:
         model = models[head]()
-        load_from(model, checkpoint, optional)
+        load_weights(model, checkpoint, optional)
     else:  # the encoder alone, for which any model will do
         model = models["lm"]()
-        load_from(model, checkpoint, optional, ignore=("lm_head.",))
+        load_weights(model, checkpoint, optional, ignore=("lm_head.",))
     model.eval()
     inputs = padded_batch(ids)
     with paddle.no_grad():

@@ -23,7 +23,7 @@ from ernie_m.inference.export_onnx import write_onnx
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import make_predictor
 from ernie_m.inference.tasks.encode import GraphEncoder
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.tasks import TASKS
 from ernie_m.reader.batching import iter_padded_batches, pad
@@ -59,7 +59,7 @@ def draw_rows(model):
 def directly(models, kind, rows):
     """Yield for each row the outputs of the Paddle model itself, as a list of arrays."""
     model = toys.model(kind, toys.model_config(load(models / kind).config.vocab_size))
-    load_from(model, open_checkpoint(models / kind))
+    load_weights(model, open_checkpoint(models / kind))
     with paddle.no_grad():
         for row in rows:
             inputs = padded_batch([row])

@@ -687,7 +687,7 @@ def test_without_a_trained_language_table(models, tmp_path, language_embedding):
         left_out = ("language_embeddings.",)
     else:  # the table was trained, but not to say in which language a mask is predicted
         settings = toys.SETTINGS["full"] | {"reading": stored(language_embedding=language_embedding)}
-    toys.make_model(tmp_path / "head", "full", models / "piece.model", settings, leave_out=left_out)
+    toys.make_model(tmp_path / "head", "full", models / "piece.model", settings, omitted_prefixes=left_out)
     task = make_predictor("fill-mask", load(tmp_path / "head"))
     assert len(task.predict([task.parse({"text": "bado [MASK]"})])[0]["masks"]) == 1
     assert "'language' requires" in error_of(task.parse, {"text": "[MASK]", "language": "de"})

@@ -14,7 +14,7 @@ from ernie_m.inference.engines import HeadOnHiddenStates, OpenVinoEngine, make_e
 from ernie_m.inference.paddle_engine import PaddleEagerEngine
 from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.weights import Weights
-from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, TokenClassifier
@@ -85,7 +85,7 @@ def openvino_encoder(model: nn.Layer, amp: str) -> OpenVinoEngine:
     """The encoder of a Paddle model in OpenVINO."""
     if amp == "bf16" and read_cpu().flags.isdisjoint({"avx512_bf16", "amx_bf16"}):
         pytest.skip("bfloat16 needs a CPU that has it")
-    weights = Weights.from_arrays(model_weights(model))
+    weights = Weights.from_arrays(get_weight_arrays(model))
     config = getattr(model, "ernie_m", model).config
     return make_encoder_engine(weights, config, config.num_hidden_layers, amp)
 
@@ -167,6 +167,6 @@ def test_head_outputs_are_bitwise_equal_in_any_batch(texts, name, engine, amp):
     else:
         encode = openvino_encoder(model, amp)
         run = HeadOnHiddenStates(
-            encode, Weights.from_arrays(model_weights(model)), config, task, options.get("pooling")
+            encode, Weights.from_arrays(get_weight_arrays(model)), config, task, options.get("pooling")
         )
     assert texts_with_other_bits(lambda ids: run(ids)["logits"], texts[:60]) == set()

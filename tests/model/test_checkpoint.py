@@ -8,10 +8,10 @@ import pytest
 
 from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.checkpoint import safetensors as safe
-from ernie_m.model.checkpoint.load import load_from
-from ernie_m.model.checkpoint.official import Official
+from ernie_m.model.checkpoint.load import load_weights
+from ernie_m.model.checkpoint.official import OfficialFormat
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.ernie import ErnieMConfig
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.lm_head import PreTrainingModel
@@ -32,8 +32,8 @@ def classifier(labels=3):
 
 def same_weights(model, loaded_model):
     """Whether two models have the same parameters, with the same types and bits."""
-    arrays = model_weights(model)
-    loaded_arrays = model_weights(loaded_model)
+    arrays = get_weight_arrays(model)
+    loaded_arrays = get_weight_arrays(loaded_model)
     if arrays.keys() != loaded_arrays.keys():
         return False
     return all(
@@ -60,7 +60,7 @@ def test_our_folder_there_and_back(tmp_path, dtype):
         vocab_path=tmp_path / "words",
         piece_model_path=tmp_path / "pieces",
         settings=settings,
-        facts={"languages": ["en"], "steps": 7},
+        card_facts={"languages": ["en"], "steps": 7},
     )
     files = ["README.md", "config.json", "manifest.json", "model.safetensors", "piece.model", "vocab.txt"]
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == files
@@ -74,9 +74,9 @@ def test_our_folder_there_and_back(tmp_path, dtype):
     )
     assert checkpoint.settings == {"model_type": "ernie_m", "architecture": "SequenceClassifier", **settings}
     assert checkpoint.vocab_path.read_text() == "[CLS]\n"
-    assert load_from(loaded_model, checkpoint, optional=()) == []
+    assert load_weights(loaded_model, checkpoint, optional=()) == []
     assert same_weights(model, loaded_model)
-    assert model_weights(loaded_model)["classifier.weight"].dtype == dtype
+    assert get_weight_arrays(loaded_model)["classifier.weight"].dtype == dtype
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_reject_invalid_labels(tmp_path, labels):
 def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path):
     model = PreTrainingModel(SHAPE, ["en", "fr"])
     save_model(tmp_path / "full", model, SHAPE)
-    save_model(tmp_path / "encoder", model, SHAPE, leave_out=("lm_head.", "language_embeddings."))
-    official_names = {row.canonical for row in Official().rows(2)}
+    save_model(tmp_path / "encoder", model, SHAPE, omitted_prefixes=("lm_head.", "language_embeddings."))
+    official_names = {row.canonical for row in OfficialFormat().list_tensors(2)}
     encoder_names = {name for name in official_names if not name.startswith("lm_head.")}
     assert set(open_checkpoint(tmp_path / "full").tensors) == official_names | {"language_embeddings.weight"}
     assert set(open_checkpoint(tmp_path / "encoder").tensors) == encoder_names
@@ -119,7 +119,7 @@ def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path)
 def test_half_precision_is_saved_as_float32(tmp_path):
     model = classifier()
     rounded = {}
-    for name, array in model_weights(model).items():
+    for name, array in get_weight_arrays(model).items():
         in_bfloat16 = paddle.to_tensor(array).astype("bfloat16")
         rounded[name] = in_bfloat16.astype("float32").numpy()
     model.to(dtype="bfloat16")
@@ -129,7 +129,7 @@ def test_half_precision_is_saved_as_float32(tmp_path):
         np.testing.assert_array_equal(array, rounded[name], strict=True)
     loaded_model = classifier()
     loaded_model.to(dtype="bfloat16")
-    load_from(loaded_model, checkpoint)
+    load_weights(loaded_model, checkpoint)
     assert same_weights(model, loaded_model)
 
 
@@ -146,8 +146,8 @@ def test_official_directory_there_and_back(tmp_path, head, labels, build):
     checkpoint = open_checkpoint(params)
     assert (checkpoint.task, checkpoint.config) == (head, SHAPE)
     model = build()
-    assert load_from(model, checkpoint, optional=()) == []
-    assert write_as_official(tmp_path / "second", model_weights(model), SHAPE, head) == []
+    assert load_weights(model, checkpoint, optional=()) == []
+    assert write_as_official(tmp_path / "second", get_weight_arrays(model), SHAPE, head) == []
     assert json.loads((tmp_path / "second/ernie_config.json").read_text()) == CONFIG
     assert read_files(tmp_path / "second/params") == read_files(params)
 
@@ -228,7 +228,7 @@ def test_adam_state_and_other_files_are_passed_over(tmp_path):
 def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
     """ERNIE-M's released files have no such head; other models of the ERNIE family call it mask_lm."""
     model = PreTrainingModel(SHAPE, ["en", "fr"])
-    assert write_as_official(tmp_path, model_weights(model), SHAPE) == ["language_embeddings.weight"]
+    assert write_as_official(tmp_path, get_weight_arrays(model), SHAPE) == ["language_embeddings.weight"]
     assert {path.name for path in (tmp_path / "params").glob("mask_lm*")} == {
         "mask_lm_trans_fc.w_0",
         "mask_lm_trans_fc.b_0",
@@ -237,7 +237,7 @@ def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
         "mask_lm_out_fc.b_0",
     }
     loaded_model = PreTrainingModel(SHAPE, ["en", "fr"])
-    load_from(loaded_model, open_checkpoint(tmp_path), optional=("language_embeddings.",))
+    load_weights(loaded_model, open_checkpoint(tmp_path), optional=("language_embeddings.",))
     assert same_weights(model, loaded_model)  # the language table is zero in both
 
 
@@ -256,7 +256,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
     with disk_full_after(size), pytest.raises(UserError, match=f"{tmp_path / 'run' / step}: no space left"):
         save_model(tmp_path / "run" / step, newer_model, SHAPE, **options)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step_1"]
-    load_from(newer_model, open_checkpoint(tmp_path / "run/step_1"))
+    load_weights(newer_model, open_checkpoint(tmp_path / "run/step_1"))
     assert same_weights(model, newer_model)
 
 

@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from ernie_m.model.checkpoint.hub import local_folder
+from ernie_m.model.checkpoint.hub import resolve_model_path
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.ernie import ErnieMModel
 from tests.foreign import make_xlm_r
@@ -126,7 +126,7 @@ def test_what_is_no_name_is_not_asked_for(hub, monkeypatch, name):
     """A path in an existing folder, in any notation, or a string that is not a name on the hub."""
     Path("models").mkdir()
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # it would say that it is missing
-    assert local_folder(name) == Path(name)
+    assert resolve_model_path(name) == Path(name)
 
 
 def test_what_a_model_needs_is_fetched_and_no_more(hub):
@@ -135,14 +135,14 @@ def test_what_a_model_needs_is_fetched_and_no_more(hub):
     for name in (*needed, *others):
         (hub.folder / name).parent.mkdir(exist_ok=True)
         (hub.folder / name).write_text("of a test")
-    folder = local_folder(NAME)
+    folder = resolve_model_path(NAME)
     found = {str(file.relative_to(folder)) for file in folder.rglob("*.*")}
     assert found == {*needed, "config.json", "model.safetensors"}
 
 
 def test_fetch_weights_in_the_next_format(hub):
     (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
-    assert (local_folder(NAME) / "pytorch_model.bin").is_file()
+    assert (resolve_model_path(NAME) / "pytorch_model.bin").is_file()
 
 
 @pytest.mark.parametrize("error", ["breaks off", "corrupt"])
@@ -186,7 +186,9 @@ def test_a_hub_is_https_or_this_machine(hub, monkeypatch, endpoint, is_asked):
 def test_an_address_that_the_library_cannot_read(tmp_path):
     """It fails when the library is imported, so this has a process of its own."""
     pytest.importorskip("huggingface_hub")
-    source = "from ernie_m.model.checkpoint.hub import local_folder; local_folder('someone/model')"
+    source = (
+        "from ernie_m.model.checkpoint.hub import resolve_model_path; resolve_model_path('someone/model')"
+    )
     failed = run_script(["-c", source], tmp_path, HF_ENDPOINT="http://[")
     assert failed.stderr.splitlines()[-1].startswith(
         "ernie_m.utils.errors.UserError: invalid HF_ENDPOINT http://["

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import Weights
-from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.lm_head import PreTrainingModel
@@ -33,7 +33,7 @@ def official_checkpoint(folder, **options):
 def test_warn_about_missing_pooler(tmp_path, caplog):
     checkpoint = official_checkpoint(tmp_path, head="classification", pooler=False)
     with caplog.at_level(logging.WARNING):
-        fresh = load_from(classifier(), checkpoint)
+        fresh = load_weights(classifier(), checkpoint)
     assert f"{tmp_path / 'params'}: no pooled_fc; initializing pooler randomly" in caplog.text
     assert fresh == ["pooler.dense.weight", "pooler.dense.bias"]
 
@@ -41,12 +41,12 @@ def test_warn_about_missing_pooler(tmp_path, caplog):
 def test_head_may_be_absent_from_pre_trained_weights_but_not_from_a_checkpoint(tmp_path, caplog):
     without_head = official_checkpoint(tmp_path)
     with caplog.at_level(logging.WARNING):
-        fresh = load_from(classifier(), without_head, optional=("pooler.", "classifier."))
+        fresh = load_weights(classifier(), without_head, optional=("pooler.", "classifier."))
     assert fresh == ["classifier.weight", "classifier.bias"]
     assert "initializing classifier randomly" in caplog.text
     # By default only the pooler may be absent.
     message = f"{tmp_path / 'params'}: 2 tensors missing: classifier.weight, classifier.bias"
-    assert message in error_of(load_from, classifier(), without_head)
+    assert message in error_of(load_weights, classifier(), without_head)
 
 
 def test_any_other_missing_variable_is_listed_and_nothing_is_changed(tmp_path):
@@ -54,16 +54,16 @@ def test_any_other_missing_variable_is_listed_and_nothing_is_changed(tmp_path):
     (params / "encoder_layer_0_ffn_fc_0.w_0").unlink()
     (params / "pos_embedding").unlink()
     model = classifier()
-    weights_before = {name: array.copy() for name, array in model_weights(model).items()}
+    weights_before = {name: array.copy() for name, array in get_weight_arrays(model).items()}
     missing = "embeddings.position_embeddings.weight, encoder.layers.0.linear1.weight"
-    assert error_of(load_from, model, open_checkpoint(params)) == f"{params}: 2 tensors missing: {missing}"
-    assert_equal_arrays(model_weights(model), weights_before)
+    assert error_of(load_weights, model, open_checkpoint(params)) == f"{params}: 2 tensors missing: {missing}"
+    assert_equal_arrays(get_weight_arrays(model), weights_before)
 
 
 def test_another_tasks_head_is_ignored_on_request_and_unused_tensors_are_logged(tmp_path, caplog):
     checkpoint = official_checkpoint(tmp_path, head="token-classification", lm_head=True)
     with caplog.at_level(logging.INFO):
-        fresh = load_from(classifier(3), checkpoint, ignore=("classifier.",))
+        fresh = load_weights(classifier(3), checkpoint, ignore=("classifier.",))
     assert fresh == ["classifier.weight", "classifier.bias"]
     assert "5 tensors not used: lm_head.dense.weight, " in caplog.text
 
@@ -89,15 +89,15 @@ MISFITS = [
 def test_sizes_that_differ_are_named(tmp_path, changes, message):
     checkpoint = official_checkpoint(tmp_path)
     model = ErnieMModel(ErnieMConfig.from_dict(CONFIG | changes))
-    assert message in error_of(load_from, model, checkpoint)
+    assert message in error_of(load_weights, model, checkpoint)
 
 
 def test_masked_lm_head_loads_for_any_num_attention_heads(tmp_path):
     checkpoint = official_checkpoint(tmp_path, lm_head=True)
     model = PreTrainingModel(ErnieMConfig.from_dict(CONFIG | {"num_attention_heads": 4}), ["en"])
     encoder = ("embeddings.", "encoder.", "pooler.", "language_embeddings.")
-    load_from(model, checkpoint, optional=(), ignore=encoder)
-    bias = model_weights(model)["lm_head.bias"]
+    load_weights(model, checkpoint, optional=(), ignore=encoder)
+    bias = get_weight_arrays(model)["lm_head.bias"]
     assert np.array_equal(bias, checkpoint.tensors["lm_head.bias"])
 
 
@@ -110,7 +110,7 @@ def test_reject_tokenizer_with_another_vocab_size(tmp_path):
 
 def test_reject_another_num_labels(tmp_path):
     checkpoint = official_checkpoint(tmp_path, head="classification")
-    assert "num_labels is 2" in error_of(load_from, classifier(2), checkpoint)
+    assert "num_labels is 2" in error_of(load_weights, classifier(2), checkpoint)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -126,4 +126,4 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
         return array
 
     damaged = replace(checkpoint, tensors=Weights(tensors.source, tensors.shapes, fetch))
-    assert "pooler.dense.bias" in error_of(load_from, ErnieMModel(ErnieMConfig.from_dict(CONFIG)), damaged)
+    assert "pooler.dense.bias" in error_of(load_weights, ErnieMModel(ErnieMConfig.from_dict(CONFIG)), damaged)

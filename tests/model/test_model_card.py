@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from ernie_m.model.checkpoint.model_card import model_card, read_card
+from ernie_m.model.checkpoint.model_card import format_model_card, read_card
 from ernie_m.utils.checksums import CARD
 
 CONFIG = {"num_hidden_layers": 4, "hidden_size": 8, "vocab_size": 1000}
@@ -28,7 +28,7 @@ TABLE = (
 
 
 def test_the_whole_card():
-    _, title, sentence, facts, heading, table = model_card(FACTS, CONFIG, 1234567).split("\n\n")
+    _, title, sentence, facts, heading, table = format_model_card(FACTS, CONFIG, 1234567).split("\n\n")
     assert title == "# XNLI, zero-shot"
     assert sentence.startswith("An ERNIE-M model: 4 layers, 8 hidden, 1,000 words, 1,234,567 parameters. ")
     assert facts.splitlines() == [
@@ -55,7 +55,7 @@ def test_metadata_for_hubs(facts, config, pipeline):
 
     "no", the code of Norwegian, must be a string in it, and not false.
     """
-    card = model_card(
+    card = format_model_card(
         {**facts, "languages": ["no", "zh-Hans", "zho_Hant", "bn_rom", "all", "how"]}, config | CONFIG, 1
     )
     _, block, _text = card.split("---\n")
@@ -71,11 +71,15 @@ def test_metadata_for_hubs(facts, config, pipeline):
 def test_a_card_is_read_again(tmp_path):
     """A conversion keeps license, base model, languages and scores; "unknown" is not a license."""
     metadata = {"license": "mit", "base_model": "someone/model"}
-    (tmp_path / CARD).write_text(model_card({**FACTS, "metadata": metadata}, CONFIG, 1), encoding="utf-8")
+    (tmp_path / CARD).write_text(
+        format_model_card({**FACTS, "metadata": metadata}, CONFIG, 1), encoding="utf-8"
+    )
     kept, scores = read_card(tmp_path)
     assert (kept, scores) == ({**metadata, "language": ["en", "de"]}, TABLE)
-    assert model_card({"metadata": kept, "scores": scores}, CONFIG, 1).endswith(f"\n## Scores\n\n{TABLE}")
-    with_a_rule = f"{model_card({}, CONFIG, 1)}\n---\nwords of the user\n"
+    assert format_model_card({"metadata": kept, "scores": scores}, CONFIG, 1).endswith(
+        f"\n## Scores\n\n{TABLE}"
+    )
+    with_a_rule = f"{format_model_card({}, CONFIG, 1)}\n---\nwords of the user\n"
     (tmp_path / CARD).write_text(with_a_rule, encoding="utf-8")
     assert read_card(tmp_path) == ({"language": ["multilingual"]}, None)
 
@@ -89,5 +93,5 @@ def test_ignore_other_model_cards(tmp_path, text):
 
 def test_a_label_with_a_line_end_begins_no_line():
     """Labels come from a table, and a card is Markdown."""
-    card = model_card({"labels": ["good", "bad\n# Owned\n"]}, CONFIG, 1)
+    card = format_model_card({"labels": ["good", "bad\n# Owned\n"]}, CONFIG, 1)
     assert "\n# Owned" not in card and "bad\\n# Owned\\n" in card

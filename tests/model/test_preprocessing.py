@@ -355,10 +355,10 @@ def test_two_files_disagree_about_a_token(tmp_path, token, change):
     contents = tokenizer_json(piece_model)
     write(tmp_path / "added_tokens.json", {"<e>": 300})
     write(tmp_path / "tokenizer.json", contents)
-    open_checkpoint(tmp_path).tokenizer()
+    open_checkpoint(tmp_path).load_tokenizer()
     change(contents)
     write(tmp_path / "tokenizer.json", contents)
-    line = error_of(open_checkpoint(tmp_path).tokenizer)
+    line = error_of(open_checkpoint(tmp_path).load_tokenizer)
     assert line.startswith(f"{tmp_path}/tokenizer.json: ") and piece_model.name in line and token in line
 
 
@@ -366,9 +366,9 @@ def test_two_files_disagree_about_a_token(tmp_path, token, change):
 def test_check_config_json_ids(tmp_path, key, id_):
     piece_model = train_piece_model(tmp_path / "p.model")
     make_xlm_r(tmp_path / "in", piece_model, **{key: id_})
-    open_checkpoint(tmp_path / "in").tokenizer()
+    open_checkpoint(tmp_path / "in").load_tokenizer()
     make_xlm_r(tmp_path / "in", piece_model, **{key: 1})
-    assert f"{tmp_path}/in/config.json: " in error_of(open_checkpoint(tmp_path / "in").tokenizer)
+    assert f"{tmp_path}/in/config.json: " in error_of(open_checkpoint(tmp_path / "in").load_tokenizer)
 
 
 @pytest.mark.parametrize("special_ids", [{}, {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}])

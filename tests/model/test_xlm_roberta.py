@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.lm_head import PreTrainingModel
 from tests.foreign import make_bert, make_xlm_r
@@ -21,7 +21,7 @@ def test_map_every_tensor(tmp_path):
     assert checkpoint.task is None  # a masked-LM head is of no task
     assert len(checkpoint.tensors) == len(state) - 1  # the token types are added to the positions
     model = PreTrainingModel(checkpoint.config, ["en"])
-    fresh = load_from(model, checkpoint, optional=("pooler.", "language_embeddings."))
+    fresh = load_weights(model, checkpoint, optional=("pooler.", "language_embeddings."))
     assert {name.split(".")[0] for name in fresh} == {"pooler", "language_embeddings"}
     layer = "roberta.encoder.layer.1"
     expected = {

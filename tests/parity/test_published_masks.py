@@ -6,7 +6,7 @@ import pytest
 from paddlenlp.transformers import ErnieMConfig as PaddleNLPConfig
 from paddlenlp.transformers import ErnieMModel as PaddleNLPModel
 
-from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from scripts.verify_weights import IDS, hidden_states
 
@@ -33,7 +33,9 @@ def test_paddlenlp_hides_position_0(model):
     """Its numbers are those of `masked=1`, with the first token masked, and not those without a mask."""
     reference = PaddleNLPModel(PaddleNLPConfig(**CONFIG))
     reference.eval()
-    reference.set_state_dict({name: paddle.to_tensor(array) for name, array in model_weights(model).items()})
+    reference.set_state_dict(
+        {name: paddle.to_tensor(array) for name, array in get_weight_arrays(model).items()}
+    )
     with paddle.no_grad():
         by_default = reference(paddle.to_tensor([IDS]))[0][0].numpy()
     masked = hidden_states(model, IDS, masked=1)

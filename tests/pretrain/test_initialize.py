@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.preprocessing import READING, PreprocessingConfig, get_stored_preprocessing
@@ -56,7 +56,7 @@ def started(
     config = InitConfig(**{name: str(value) for name, value in init.items()})
     encoder = None if config.encoder == "random" else open_weights(config.encoder, tokenizer)
     initialize(model, config, encoder, tokenizer, {"corpus": "another", "seed": seed}, text_rules)
-    return {name: value.copy() for name, value in model_weights(model).items()}
+    return {name: value.copy() for name, value in get_weight_arrays(model).items()}
 
 
 def same(weights: dict, expected: dict, *prefixes: str) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
 from ernie_m.model.ernie import ErnieMModel
@@ -38,7 +38,7 @@ def test_exported_language_means(pretrained, corpus, tmp_path):
     assert means.languages == ["de", "en", "fr"]
 
     model = ErnieMModel(checkpoint.config)
-    load_from(model, checkpoint)
+    load_weights(model, checkpoint)
     tokenizer = Tokenizer.from_folder(out / "encoder")
     english = []
     for pair in (("de", "en"), ("en", "fr")):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_m.model import kernel_selection
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.cpu import onednn
 from ernie_m.model.heads import SequenceClassifier
@@ -101,7 +101,7 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrained, tiny_corpus):
         assert path.read_bytes() == (tiny_corpus / name).read_bytes()
     # A classifier finds everything there but its own head.
     model = SequenceClassifier(encoder.config, 3)
-    initialized = load_from(model, encoder, optional=("pooler.", "classifier."))
+    initialized = load_weights(model, encoder, optional=("pooler.", "classifier."))
     assert initialized == ["classifier.weight", "classifier.bias"]
     words = full.tensors["embeddings.word_embeddings.weight"]
     np.testing.assert_array_equal(model.ernie_m.embeddings.word_embeddings.weight.numpy(), words)

@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 import paddle
 
-from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
 from tests.training.own_loop import LOOPS, OPTIMIZERS, gradients
@@ -93,7 +93,7 @@ def master_weights() -> None:
     assert 0 < len(master_weights) < len(engine.parameters)
     for master in master_weights:  # what AdamW does in bfloat16 only a GPU can do
         master.set_value(master + 1e-4)
-    exported = model_weights(engine.model, engine.master_weights())
+    exported = get_weight_arrays(engine.model, engine.master_weights())
     if distributed.is_main():
         np.savez(FOLDER / "master_weights.npz", **exported)
 

@@ -10,7 +10,7 @@ from paddle.amp import amp_lists
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.model import device, layers
-from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.cpu import onednn_check
 from ernie_m.model.optimization import build_optimizer
 from ernie_m.training import precision
@@ -182,9 +182,9 @@ def test_masters_begin_from_the_loaded_weights(fp16, monkeypatch):
     engine._decorate()
     assert model.weight.dtype == paddle.bfloat16
     assert np.array_equal(engine.master_weights()[model.weight.name].numpy(), loaded)
-    (exported,) = model_weights(model, engine.master_weights()).values()
+    (exported,) = get_weight_arrays(model, engine.master_weights()).values()
     assert np.array_equal(exported, loaded)
-    (rounded,) = model_weights(model).values()  # without the master_weights
+    (rounded,) = get_weight_arrays(model).values()  # without the master_weights
     assert (rounded != exported).all()
 
 

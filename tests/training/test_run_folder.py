@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.write import ModelFiles, model_files
+from ernie_m.model.checkpoint.write import ModelFiles, collect_model_files
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training import distributed
@@ -59,7 +59,7 @@ def save(model):
 
 def make_model_files(model: ErnieMModel, step: int) -> ModelFiles:
     """The files of a model after a step."""
-    return model_files(model, model.config, settings={"step": step})
+    return collect_model_files(model, model.config, settings={"step": step})
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from ernie_m.finetune.run_setup import (
     open_step,
 )
 from ernie_m.model.checkpoint.check_weights import HEADS, list_unused_parts
-from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
@@ -403,7 +403,7 @@ def make_encoder(
         logger.warning("no --init_pretraining_params: initializing all weights randomly")
     else:
         ignored = (*HEADS, *list_unused_parts(checkpoint, pooling == "pooler"))
-        load_from(model, checkpoint, optional=("pooler.",) if is_trained else (), ignore=ignored)
+        load_weights(model, checkpoint, optional=("pooler.",) if is_trained else (), ignore=ignored)
     return model
 
 

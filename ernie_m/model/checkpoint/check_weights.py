@@ -12,7 +12,7 @@ from ernie_m.utils.errors import UserError
 HEADS = ("classifier.", "lm_head.", "language_embeddings.")
 
 
-def check(
+def check_weights(
     shapes: Mapping[str, tuple[int, ...]],
     config: ErnieMConfig,
     checkpoint: Checkpoint,
@@ -41,7 +41,7 @@ def check(
         )
     missing = [name for name in shapes if name not in tensors and not name.startswith(optional)]
     if missing:
-        raise UserError(f"{tensors.source}: {format_count(missing)} missing: {', '.join(missing)}")
+        raise UserError(f"{tensors.source}: {format_tensor_count(missing)} missing: {', '.join(missing)}")
 
 
 def list_unused_parts(checkpoint: Checkpoint | None, reads_pooler: bool) -> tuple[str, ...]:
@@ -103,6 +103,6 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> No
     raise UserError(message)
 
 
-def format_count(names: list[str]) -> str:
+def format_tensor_count(names: list[str]) -> str:
     """Format the number of tensors for a message, such as "2 tensors"."""
     return f"{len(names)} tensor" if len(names) == 1 else f"{len(names)} tensors"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernie_m.model.checkpoint.key_mapping import LM, POSITIONS, WORDS, Names, count_layers, find_axes
+from ernie_m.model.checkpoint.key_mapping import LM, POSITIONS, WORDS, TensorNames, count_layers, find_axes
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import PreprocessingConfig, TextRules, read_preprocessing
@@ -35,8 +35,8 @@ class Source:
         raw_config: contents of the config file; empty without one.
         config_path: path of the config file; None without one.
         tokenizer_folders: folders that may contain the tokenizer, most likely first.
-        tasks: tasks that the head may be for, by class name or tensor names: keys of `Names.classes`. With
-            several, the heads have the same names, so only the user can tell them apart.
+        tasks: tasks that the head may be for, by class name or tensor names: keys of `TensorNames.classes`.
+            With several, the heads have the same names, so only the user can tell them apart.
         root: the opened folder, which may have modules.json of sentence-transformers.
     """
 
@@ -58,9 +58,9 @@ class Source:
         """Return the task that the model was fine-tuned for; None: a pretrained model, or ambiguous."""
         return self.tasks[0] if len(self.tasks) == 1 and self.tasks[0] != LM else None
 
-    def first(self, names: Sequence[str]) -> Path | None:
+    def find_first(self, names: Sequence[str]) -> Path | None:
         """Return the first of these files in the first tokenizer folder that has one, or None."""
-        paths = [folder.first(names) for folder in self.tokenizer_folders]
+        paths = [folder.find_first(names) for folder in self.tokenizer_folders]
         return next((path for path in paths if path), None)
 
 
@@ -112,7 +112,7 @@ class Checkpoint:
         return [Path(self.tensors.source), *filter(None, others)]
 
     @property
-    def shape(self) -> ErnieMConfig:
+    def required_config(self) -> ErnieMConfig:
         """Return the model's config.
 
         Raises:
@@ -130,7 +130,7 @@ class Checkpoint:
         """Return whether the checkpoint has the weights of a pooler."""
         return "pooler.dense.weight" in self.tensors
 
-    def tokenizer(
+    def load_tokenizer(
         self, vocab_path: str | Path | None = None, piece_model_path: str | Path | None = None
     ) -> Tokenizer:
         """Load the tokenizer of the checkpoint.
@@ -155,7 +155,7 @@ class Checkpoint:
         return tokenizer
 
 
-class Format(Names):
+class Format(TensorNames):
     """A checkpoint format. A read-only format has no `library`, a write-only one no `find`.
 
     Attributes:
@@ -200,7 +200,7 @@ class Format(Names):
             UserError: a value of the config is not supported.
         """
 
-    def config(self, source: Source, weights: Weights) -> ErnieMConfig:
+    def read_config(self, source: Source, weights: Weights) -> ErnieMConfig:
         """Return the model's config. Sizes that contradict tensor shapes are replaced, with a warning.
 
         Args:
@@ -233,11 +233,11 @@ class Format(Names):
             raise UserError(f"{location}: {error}") from error
         return config
 
-    def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
+    def read_settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
         """Return the keys of config.json that become `Checkpoint.settings`; by default none."""
         return {}
 
-    def preprocessing(
+    def read_preprocessing(
         self,
         source: Source,
         weights: Weights,
@@ -267,7 +267,7 @@ class Format(Names):
         Args:
             checkpoint: the converted checkpoint.
             weights: under the names of the format.
-            task: from `kind`.
+            task: from `select_class_key`.
 
         Returns:
             Names of the files with embedding settings; for most formats none.
@@ -291,15 +291,17 @@ def _infer_sizes(weights: Weights) -> dict[str, int]:
     return sizes
 
 
-def read_labels(raw_config: Mapping[str, Any], key: str, path: Path | None, outputs: int = 0) -> list[str]:
+def read_labels(
+    raw_config: Mapping[str, Any], key: str, path: Path | None, num_outputs: int = 0
+) -> list[str]:
     """Read the label names of a config, in the order of their ids; [] if missing, or if LABEL_0, LABEL_1, ...
 
     Args:
         raw_config: contents of the config.
         key: key of a list of names, or of a dict id -> name.
         path: path of the config, for messages.
-        outputs: number of outputs of the classifier. LABEL_0, LABEL_1, ... count as names if their number
-            differs from several outputs.
+        num_outputs: number of outputs of the classifier. LABEL_0, LABEL_1, ... count as names if their
+            number differs from several outputs.
 
     Raises:
         UserError: the value is invalid, contradicts label2id, or has a duplicate label.
@@ -314,7 +316,7 @@ def read_labels(raw_config: Mapping[str, Any], key: str, path: Path | None, outp
                     f"{format_value(id_of[str(name)])}. Correct the one that differs from the training"
                 )
         names = [str(names[id_]) for id_ in sorted(names, key=int)]
-        if names == numbered(len(names)) and (outputs < 2 or len(names) == outputs):
+        if names == make_numbered_labels(len(names)) and (num_outputs < 2 or len(names) == num_outputs):
             names = []
     if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
         raise UserError(
@@ -330,6 +332,6 @@ def read_labels(raw_config: Mapping[str, Any], key: str, path: Path | None, outp
     return labels
 
 
-def numbered(count: int) -> list[str]:
+def make_numbered_labels(count: int) -> list[str]:
     """Return transformers' default label names: LABEL_0, LABEL_1, ..."""
     return [f"LABEL_{i}" for i in range(count)]

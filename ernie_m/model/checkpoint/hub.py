@@ -21,7 +21,7 @@ _FILES = ["*.json", "*.model", "vocab.txt", "README.md"]
 _WEIGHTS = (["model*.safetensors"], ["pytorch_model*.bin", "*.pdparams"])
 
 
-def local_folder(path: str | os.PathLike) -> Path:
+def resolve_model_path(path: str | os.PathLike) -> Path:
     """Return the local path of a model; download a model that is named as on the Hugging Face Hub.
 
     HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as in huggingface_hub.

@@ -76,14 +76,14 @@ def encoder_shapes(config: ErnieMConfig) -> dict[str, tuple[int, ...]]:
     return {WORDS: shapes[WORDS]} if config.is_static else shapes
 
 
-def count_layers(names: Iterable[str], queries: str = QUERIES) -> int:
+def count_layers(names: Iterable[str], query_name: str = QUERIES) -> int:
     """Return the number of layers of an encoder: the highest layer index in its tensor names, plus one.
 
     Args:
         names: tensor names, without the prefix of a model with a head.
-        queries: name of the query projection of layer `{i}`; by default the native name.
+        query_name: name of the query projection of layer `{i}`; by default the native name.
     """
-    before, _, behind = queries.partition("{i}")
+    before, _, behind = query_name.partition("{i}")
     # At most four digits: a corrupt file may name any layer, and the tables get rows for all lower layers.
     number = re.compile(f"{re.escape(before)}([0-9]{{1,4}}){re.escape(behind[:1])}")
     return max((int(match[1]) for match in map(number.match, names) if match), default=-1) + 1
@@ -130,7 +130,7 @@ _ZEROS = "zeros"
 _VALUES: Mapping[str, Callable[[int], np.ndarray]] = {_NUMBERS: np.arange, _ZEROS: np.zeros}
 
 
-class Row(NamedTuple):
+class TensorSpec(NamedTuple):
     """A tensor in a format: its native name and its name in the format.
 
     Attributes:
@@ -162,7 +162,7 @@ class TensorMapping(NamedTuple):
     transposed: bool = False
 
 
-class Translated(NamedTuple):
+class ConversionResult(NamedTuple):
     """The result of a conversion between native names and those of a format.
 
     Attributes:
@@ -193,12 +193,12 @@ def read_float_tensor(file: Weights, name: str) -> np.ndarray:
     return array
 
 
-def rename_only(file: Weights, name: str, transposed: bool = False) -> TensorMapping:
+def make_rename_mapping(file: Weights, name: str, transposed: bool = False) -> TensorMapping:
     """Return the mapping of a tensor that is only renamed, and possibly transposed."""
     return TensorMapping((name,), file.shape(name), lambda: read_float_tensor(file, name), transposed)
 
 
-class Names:
+class TensorNames:
     """The tensor names of a format. Encoder modules that are not in `encoder` have their native names.
 
     Attributes:
@@ -243,22 +243,22 @@ class Names:
     # The official format is complete without a masked-LM head, and so is XLM-R's encoder.
     optional = "lm_head."
 
-    def bare(self, name: str) -> str:
+    def strip_prefix(self, name: str) -> str:
         """Remove the encoder's prefix, such as "roberta.", from a tensor name of a file."""
         return re.sub(f"^(?:{self.any_prefix})", "", name)
 
     def is_encoder_weight(self, name: str) -> bool:
         """Return whether a tensor of a file is a weight of the encoder, by name, and not a redundant copy."""
-        bare = self.bare(name)
+        bare = self.strip_prefix(name)
         is_inside = bare != name or bare.startswith(("embeddings.", "encoder."))
         return is_inside and not bare.startswith(tuple(self.dropped))
 
     @property
-    def queries(self) -> str:
+    def query_name(self) -> str:
         """Return the format's name of the query projection of layer `{i}`, which identifies the format."""
         return self.encoder.get(QUERIES, QUERIES)
 
-    def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
+    def select_class_key(self, task: str | None, tensors: Iterable[str]) -> str | None:
         """Return the key of `classes` for a model in native names; None: the format has no such head.
 
         Args:
@@ -287,7 +287,7 @@ class Names:
         tasks_of_class = [task for task, name in class_of_task.items() if name == class_name]
         return tasks_of_class or list(class_of_task)
 
-    def rows(self, num_layers: int, task: str | None = None, prefix: str = "") -> list[Row]:
+    def list_tensors(self, num_layers: int, task: str | None = None, prefix: str = "") -> list[TensorSpec]:
         """List the tensors of a model, with their native names and their names in the format.
 
         Args:
@@ -305,40 +305,40 @@ class Names:
             if not theirs or is_absent_pooler or is_absent_in_table:
                 continue
             for i in range(num_layers if "{i}" in module else 1):  # once per layer, or for the encoder
-                rows += self._list_rows(module, prefix + theirs, i)
+                rows += self._list_module_tensors(module, prefix + theirs, i)
         for module, theirs in (*model_class.head, *self.beside_any_head):
-            rows += self._list_rows(module, theirs)
+            rows += self._list_module_tensors(module, theirs)
         return rows
 
-    def _list_rows(self, module: str, theirs: str, layer: int = 0) -> list[Row]:
+    def _list_module_tensors(self, module: str, format_name: str, layer_index: int = 0) -> list[TensorSpec]:
         """List the weight and the bias of a module, as far as the format has them.
 
         Args:
             module: native name.
-            theirs: name in the format.
-            layer: index that replaces `{i}` in both names.
+            format_name: name in the format.
+            layer_index: index that replaces `{i}` in both names.
         """
         kind, axes = MODULES[module]
-        native = module.format(i=layer)
-        theirs = theirs.format(i=layer)
+        native = module.format(i=layer_index)
+        format_name = format_name.format(i=layer_index)
         weight_ending, bias_ending = self.endings[kind]
         rows = []
         if weight_ending is not None:
             transposed = self.transposed and kind in (LINEAR, OUTPUT)
-            rows.append(Row(f"{native}.weight", theirs + weight_ending, axes, transposed))
+            rows.append(TensorSpec(f"{native}.weight", format_name + weight_ending, axes, transposed))
         if bias_ending is not None:
-            rows.append(Row(f"{native}.bias", theirs + bias_ending, axes[-1:], transposed=False))
+            rows.append(TensorSpec(f"{native}.bias", format_name + bias_ending, axes[-1:], transposed=False))
         return rows
 
-    def adapt(
-        self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
+    def adapt_mappings(
+        self, mappings: dict[str, TensorMapping], file: Weights, file_names: Mapping[str, str]
     ) -> dict[str, str]:
         """Change the mappings of native tensors for which renaming is not enough; by default none.
 
         Args:
             mappings: native name -> mapping; modified in place.
             file: the tensors of the file.
-            in_file: tensor name without the encoder's prefix -> name in the file.
+            file_names: tensor name without the encoder's prefix -> name in the file.
 
         Returns:
             Name in the file -> reason, of additional tensors to skip.
@@ -348,7 +348,7 @@ class Names:
         """
         return {}
 
-    def to_native(self, file: Weights, task: str | None) -> Translated:
+    def to_native(self, file: Weights, task: str | None) -> ConversionResult:
         """Convert the tensors of a file to native names.
 
         Args:
@@ -358,16 +358,16 @@ class Names:
             UserError: a tensor that must be split or added has an unsuitable shape. Later, when a tensor is
                 read: its dtype is not a float dtype.
         """
-        in_file = {self.bare(name): name for name in file}
-        rows = self.rows(count_layers(in_file, self.queries), task)
+        file_names = {self.strip_prefix(name): name for name in file}
+        rows = self.list_tensors(count_layers(file_names, self.query_name), task)
         if not any(row.canonical.startswith(POOLER) for row in rows):  # a file may have one anyway
-            rows += self._list_rows(POOLER, POOLER)
+            rows += self._list_module_tensors(POOLER, POOLER)
         mappings: dict[str, TensorMapping] = {}
         for row in rows:
             # If a tensor has several names in the file, the first name of the table counts.
-            if row.in_format in in_file and row.canonical not in mappings:
-                mappings[row.canonical] = rename_only(file, in_file[row.in_format], row.transposed)
-        dropped = self.adapt(mappings, file, in_file)
+            if row.in_format in file_names and row.canonical not in mappings:
+                mappings[row.canonical] = make_rename_mapping(file, file_names[row.in_format], row.transposed)
+        dropped = self.adapt_mappings(mappings, file, file_names)
 
         def read(name: str) -> np.ndarray:
             array = mappings[name].read()
@@ -384,7 +384,7 @@ class Names:
         for name in file:
             if name in used:
                 continue
-            bare = self.bare(name)
+            bare = self.strip_prefix(name)
             reason = next((why for start, why in self.dropped.items() if bare.startswith(start)), "")
             if bare in native_of:
                 reason = "a second name of a loaded tensor"
@@ -392,21 +392,21 @@ class Names:
             if reason in _VALUES:
                 is_same = np.array_equal(file[name].ravel(), _VALUES[reason](file[name].size))
             else:
-                is_same = original is None or file.equal(name, original.names[0])
+                is_same = original is None or file.are_equal(name, original.names[0])
             if reason and is_same:
                 dropped[name] = reason
             else:
                 unknown.append(name)
-        return Translated(Weights(file.source, shapes, read), dropped, sorted(unknown), [])
+        return ConversionResult(Weights(file.source, shapes, read), dropped, sorted(unknown), [])
 
-    def from_native(self, weights: Weights, task: str | None) -> Translated:
+    def from_native(self, weights: Weights, task: str | None) -> ConversionResult:
         """Convert tensors under native names to the names of the format.
 
         Args:
-            task: result of `kind`.
+            task: result of `select_class_key`.
         """
         prefix = "" if task is None else self.prefix
-        rows = self.rows(count_layers(weights), task, prefix)
+        rows = self.list_tensors(count_layers(weights), task, prefix)
         row_of = {row.in_format: row for row in rows if row.canonical in weights}
         shapes: dict[str, tuple[int, ...]] = {}
         for name, row in row_of.items():
@@ -425,4 +425,4 @@ class Names:
         left_out = [name for name in weights if name not in has_place]
         needed = [row.canonical for row in rows if not row.canonical.startswith(self.optional)]
         absent = [name for name in needed if name not in weights]
-        return Translated(Weights(weights.source, shapes, read), {}, left_out, absent)
+        return ConversionResult(Weights(weights.source, shapes, read), {}, left_out, absent)

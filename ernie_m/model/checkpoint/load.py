@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 
-from ernie_m.model.checkpoint.check_weights import check, format_count
+from ernie_m.model.checkpoint.check_weights import check_weights, format_tensor_count
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.weights import check_finite
 from ernie_m.utils.logging import logger
@@ -17,7 +17,7 @@ def get_parameters(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
     return {name.removeprefix(_ENCODER_PREFIX): parameter for name, parameter in model.named_parameters()}
 
 
-def load_from(
+def load_weights(
     model: paddle.nn.Layer,
     checkpoint: Checkpoint,
     optional: tuple[str, ...] = ("pooler.",),
@@ -44,7 +44,7 @@ def load_from(
     parameters = get_parameters(model)
     to_fill = {name: parameter for name, parameter in parameters.items() if not name.startswith(ignore)}
     shapes = {name: tuple(parameter.shape) for name, parameter in to_fill.items()}
-    check(shapes, getattr(model, "ernie_m", model).config, checkpoint, optional)
+    check_weights(shapes, getattr(model, "ernie_m", model).config, checkpoint, optional)
     absent = [name for name in to_fill if name not in tensors]
     for part in dict.fromkeys(name.split(".")[0] for name in absent):  # "pooler", "classifier", ...
         # Users search for the official name of the pooler.
@@ -52,14 +52,14 @@ def load_from(
         logger.warning("%s: no %s; initializing %s randomly", tensors.source, label, part)
     filled = [name for name in to_fill if name in tensors]
     for name in filled:
-        _set(to_fill[name], check_finite(name, tensors[name], tensors.source))
+        _set_parameter(to_fill[name], check_finite(name, tensors[name], tensors.source))
     unused = [name for name in tensors if name not in to_fill and not name.startswith(ignore)]
     if unused:
-        logger.info("%s: %s not used: %s", tensors.source, format_count(unused), ", ".join(unused))
+        logger.info("%s: %s not used: %s", tensors.source, format_tensor_count(unused), ", ".join(unused))
     return [name for name in parameters if name not in filled]
 
 
-def _set(parameter: paddle.Tensor, array: np.ndarray) -> None:
+def _set_parameter(parameter: paddle.Tensor, array: np.ndarray) -> None:
     """Set the value of a parameter to an array, converted to the parameter's dtype."""
     if parameter.dtype in STORED_DTYPES:
         # Directly from NumPy: an intermediate tensor would double the memory of the largest matrix.

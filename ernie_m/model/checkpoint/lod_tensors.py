@@ -40,7 +40,7 @@ DTYPES = {
 _LONGEST_DESCRIPTION = 1 << 16  # bytes; one of 8 dims takes under 100
 
 
-class Header(NamedTuple):
+class LoDTensorHeader(NamedTuple):
     """The parsed header of a LoDTensor file."""
 
     code: int  # protobuf number of the dtype, a key of `DTYPES`
@@ -48,7 +48,7 @@ class Header(NamedTuple):
     offset: int  # start of the data, in bytes
     file: WeightsFile
 
-    def data(self) -> np.ndarray:
+    def read_data(self) -> np.ndarray:
         """Read the data of the variable. bfloat16 is returned as float32.
 
         Raises:
@@ -59,7 +59,7 @@ class Header(NamedTuple):
         return (widen_bfloat16(numbers) if self.code == BFLOAT16 else numbers).reshape(self.shape)
 
 
-def read_header(path: str | os.PathLike) -> Header:
+def read_header(path: str | os.PathLike) -> LoDTensorHeader:
     """Read the header of a LoDTensor file, and check that the size of the data matches the header.
 
     Raises:
@@ -67,7 +67,7 @@ def read_header(path: str | os.PathLike) -> Header:
     """
     opened = WeightsFile(path, "a parameter file of the official format")
     with opened.open_binary() as file:
-        header = Header(*_parse_header(file), opened)
+        header = LoDTensorHeader(*_parse_header(file), opened)
         data_bytes = os.fstat(file.fileno()).st_size - header.offset
         check_shape(header.shape, DTYPES[header.code])
         announced_bytes = math.prod(header.shape) * DTYPES[header.code].itemsize
@@ -86,19 +86,19 @@ def _parse_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], int]:
         struct.error, ValueError, OverflowError: the header is truncated or invalid.
     """
 
-    def take(struct_format: str) -> tuple:
+    def read_values(struct_format: str) -> tuple:
         """Read the next values of the file in a format of the `struct` module."""
         return struct.unpack(struct_format, file.read(struct.calcsize(struct_format)))
 
-    version, levels, tensor_version, length = take("<IQIi")
+    version, levels, tensor_version, length = read_values("<IQIi")
     if version != 0 or tensor_version != 0:
         raise ValueError(f"unknown version {version} with tensors of version {tensor_version} (expected 0)")
     if levels:  # offsets of sequences
         raise ValueError(f"{levels} LoD levels (expected 0 for weights)")
     if length <= 0 or length >= _LONGEST_DESCRIPTION:
         raise ValueError(f"invalid tensor description of {length} bytes")
-    (description,) = take(f"{length}s")
-    message = _tensor_desc().FromString(description)
+    (description,) = read_values(f"{length}s")
+    message = _get_tensor_desc_class().FromString(description)
     message.DiscardUnknownFields()
     if message.SerializeToString() != description:
         raise ValueError("corrupt tensor description")
@@ -108,7 +108,7 @@ def _parse_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], int]:
 
 
 @cache
-def _tensor_desc() -> Any:
+def _get_tensor_desc_class() -> Any:
     """Return the class of the protobuf message `VarType.TensorDesc`."""
     from google.protobuf import descriptor_pb2, message_factory  # few commands read such files
 
@@ -126,7 +126,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
     Raises:
         UserError: the file is missing, truncated, too long or not a LoDTensor file.
     """
-    return read_header(path).data()
+    return read_header(path).read_data()
 
 
 def write(path: str | os.PathLike, array: np.ndarray) -> None:
@@ -134,7 +134,7 @@ def write(path: str | os.PathLike, array: np.ndarray) -> None:
     data = np.asarray(array)
     data = np.asarray(data, data.dtype.newbyteorder("<"), order="C")  # little endian
     code = next(code for code, dtype in DTYPES.items() if dtype == data.dtype)
-    description = _tensor_desc()(dtype=code, dims=data.shape).SerializeToString()
+    description = _get_tensor_desc_class()(dtype=code, dims=data.shape).SerializeToString()
     with open(path, "wb") as file:
         # Both versions are 0, and there are no LoD levels.
         file.write(struct.pack("<IQIi", 0, 0, 0, len(description)))

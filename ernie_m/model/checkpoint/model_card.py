@@ -35,7 +35,7 @@ _LARGEST_CARD = 1 << 20  # bytes
 _FOLDERS = re.compile(r"[^\s\"'=<,(]*/")  # the folders of a path
 
 
-def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: int) -> str:
+def format_model_card(facts: Mapping[str, Any], config: Mapping[str, Any], num_parameters: int) -> str:
     """Format the model card as Markdown with YAML front matter.
 
     Directories in paths are removed, because they are specific to one machine. The license is "unknown"
@@ -46,7 +46,7 @@ def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: 
             `scores`: {file: {language: {metric: value}}}, or a Markdown table from `read_card`; `metadata`:
             front-matter keys that replace the default ones. Every other key is listed with its value.
         config: contents of config.json.
-        parameters: number of parameters.
+        num_parameters: number of parameters.
     """
     # `find_task` also knows model classes. The class of an encoder is not a task.
     task = find_task(facts.get("task") or config.get("task") or config.get("architecture", EMBEDDING))
@@ -64,7 +64,7 @@ def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: 
     listed = []
     for key, value in facts.items():
         if key not in _NOT_LISTED and value is not None:
-            text = _plain(value) if key == "labels" else _FOLDERS.sub("", _plain(value))
+            text = _format_value(value) if key == "labels" else _FOLDERS.sub("", _format_value(value))
             listed.append(f"- {key.replace('_', ' ').capitalize()}: {text}")
     if facts.get("command"):
         listed.append(f"- Command: `{_FOLDERS.sub('', facts['command'])}`")
@@ -73,12 +73,12 @@ def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: 
     card = _TEMPLATE.format(
         metadata=yaml.safe_dump(metadata, sort_keys=False),
         name=facts.get("name") or "ERNIE-M checkpoint",
-        sizes=f"{sizes}, {parameters:,} parameters",
+        sizes=f"{sizes}, {num_parameters:,} parameters",
         facts="\n".join(listed),
     )
     scores = facts.get("scores")
     if scores:
-        card += _SCORES + (scores if isinstance(scores, str) else _table(scores))
+        card += _SCORES + (scores if isinstance(scores, str) else _format_scores(scores))
     return card
 
 
@@ -99,7 +99,7 @@ def read_card(folder: Path) -> tuple[dict[str, Any], str | None]:
         return {}, None
 
 
-def _table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+def _format_scores(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """Format scores as a Markdown table: a row per file and metric, a column per language."""
     rows: dict[str, dict[str, float]] = {}  # name of the row -> language -> value
     for file, by_language in scores.items():
@@ -111,16 +111,17 @@ def _table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     lines: list[list[Any]] = [["", *languages]]
     lines += [[name, *map(row.get, languages)] for name, row in rows.items()]
     return (
-        format_markdown_table([[_plain(cell).replace("|", "\\|") for cell in line] for line in lines]) + "\n"
+        format_markdown_table([[_format_value(cell).replace("|", "\\|") for cell in line] for line in lines])
+        + "\n"
     )
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """Format a value as text; None is empty."""
     if isinstance(value, float):
         return f"{value:.2f}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_format_value(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple, set)):
-        return ", ".join(_plain(item) for item in value)
+        return ", ".join(_format_value(item) for item in value)
     return "" if value is None else escape_control_characters(str(value))

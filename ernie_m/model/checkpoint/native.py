@@ -51,7 +51,7 @@ class NativeFormat(Format):
         is_named = raw_config.get("model_type") in (MODEL_TYPE, "", None)
         if not is_named or "paddlenlp_version" in raw_config:
             return None
-        config_path = folder.first([CONFIG])
+        config_path = folder.find_first([CONFIG])
         return Source(
             folder=folder,
             weights=weights,
@@ -62,12 +62,12 @@ class NativeFormat(Format):
             root=folder,
         )
 
-    def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
+    def read_settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
         """Return the keys of config.json that are neither in the model config nor preprocessing settings."""
         shape = config.to_dict() if config else {}
         return {key: value for key, value in source.raw_config.items() if key not in shape and key != READING}
 
-    def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
+    def select_class_key(self, task: str | None, tensors: Iterable[str]) -> str | None:
         """Return the task unchanged, because tensor names are the same for all tasks."""
         return task
 
@@ -80,7 +80,11 @@ class NativeFormat(Format):
             architecture = "PreTrainingModel" if checkpoint.settings.get("languages") else "ErnieMModel"
         else:  # CHOICE has the same layer as a classifier
             architecture = DESCRIPTIONS[CLASSIFICATION if task == CHOICE else task].model_class
-        contents = {**checkpoint.shape.to_dict(), "model_type": MODEL_TYPE, "architecture": architecture}
+        contents = {
+            **checkpoint.required_config.to_dict(),
+            "model_type": MODEL_TYPE,
+            "architecture": architecture,
+        }
         told = {
             "labels": checkpoint.labels or None,
             READING: get_stored_preprocessing(checkpoint.preprocessing),

@@ -20,7 +20,7 @@ from ernie_m.model.checkpoint.key_mapping import (
     TensorMapping,
     count_layers,
 )
-from ernie_m.model.checkpoint.weights import PIECE_MODELS, PIECES, VOCAB, VOCABS, Weights, weights_name
+from ernie_m.model.checkpoint.weights import PIECE_MODELS, PIECES, VOCAB, VOCABS, Weights, find_weights_name
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import ERNIE_M_RULES
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
@@ -43,7 +43,7 @@ _KEYS = (
 )
 
 
-class Official(Format):
+class OfficialFormat(Format):
     """The official checkpoint format."""
 
     name = "official"
@@ -92,7 +92,7 @@ class Official(Format):
         Raises:
             UserError: the directory has heads of several tasks, or a file is not a valid LoDTensor file.
         """
-        if weights_name(folder):
+        if find_weights_name(folder):
             return None
         params = folder if MARK in folder else Folder(folder.path / "params")
         if MARK not in params:
@@ -114,7 +114,7 @@ class Official(Format):
             folder=locations[-1],
             weights=weights,
             raw_config=config_folder.json(CONFIG),
-            config_path=config_folder.first([CONFIG]),
+            config_path=config_folder.find_first([CONFIG]),
             tokenizer_folders=(*locations, shared) if has_tokenizer else tuple(locations),
             tasks=tasks,
             root=folder,
@@ -126,30 +126,30 @@ class Official(Format):
         Raises:
             UserError: a file is truncated, too long or not a LoDTensor file.
         """
-        layers = count_layers(params.names, self.queries)
-        rows = [row for task in self.classes for row in self.rows(layers, task)]
+        layers = count_layers(params.names, self.query_name)
+        rows = [row for task in self.classes for row in self.list_tensors(layers, task)]
         names = dict.fromkeys(row.in_format for row in rows if row.in_format in params)  # unique
         headers = {name: lod_tensors.read_header(params.path / name) for name in names}
         shapes = {name: header.shape for name, header in headers.items()}
         # Fine-tuning leaves Adam's state and counters in the directory.
         others = params.names.difference(names, (CONFIG, *VOCABS, *PIECE_MODELS))
-        return Weights(params.path, shapes, lambda name: headers[name].data(), other_names=sorted(others))
+        return Weights(params.path, shapes, lambda name: headers[name].read_data(), other_names=sorted(others))
 
-    def adapt(
-        self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
+    def adapt_mappings(
+        self, mappings: dict[str, TensorMapping], file: Weights, file_names: Mapping[str, str]
     ) -> dict[str, str]:
         """Skip files of the directory that are not variables of the model, with the reason."""
         taken = {mapping.names[0] for mapping in mappings.values()}
         others = [name for name in (*file, *file.other_names) if name not in taken]
         return dict.fromkeys(others, "not a variable of the model")
 
-    def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
+    def select_class_key(self, task: str | None, tensors: Iterable[str]) -> str | None:
         """Return the key of `classes` for a task; a multiple-choice head has the name of a classifier."""
-        return super().kind(CLASSIFICATION if task == CHOICE else task, tensors)
+        return super().select_class_key(CLASSIFICATION if task == CHOICE else task, tensors)
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
         """Write params/ and ernie_config.json, replacing existing ones."""
-        write_official(folder, weights, checkpoint.shape)
+        write_official(folder, weights, checkpoint.required_config)
         return []
 
 

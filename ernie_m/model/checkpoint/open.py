@@ -10,12 +10,12 @@ from pathlib import Path
 from ernie_m.model.checkpoint.foreign.base import READERS
 from ernie_m.model.checkpoint.foreign.ernie_m import HuggingFace, PaddleNLP
 from ernie_m.model.checkpoint.foreign.fairseq import Fairseq
-from ernie_m.model.checkpoint.foreign.sentence_transformers import encoder_folder
+from ernie_m.model.checkpoint.foreign.sentence_transformers import find_encoder_folder
 from ernie_m.model.checkpoint.foreign.xlm_roberta import Bert, PaddleXlmR, XlmR
 from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, read_labels
-from ernie_m.model.checkpoint.hub import local_folder
+from ernie_m.model.checkpoint.hub import resolve_model_path
 from ernie_m.model.checkpoint.native import NativeFormat
-from ernie_m.model.checkpoint.official import Official
+from ernie_m.model.checkpoint.official import OfficialFormat
 from ernie_m.model.checkpoint.weights import (
     ADAPTER,
     CONFIG,
@@ -56,10 +56,10 @@ def no_weights_error(path: Path) -> UserError:
         is_e5 = "e5-small" in path.parts
         what = "e5-small" if is_e5 else "weights, which writes the released weights to configs/"
         advice = f"Run {command_name()} download {what}"
-    return UserError(f"{path}: {_description(path)}. {advice}")
+    return UserError(f"{path}: {_describe_path(path)}. {advice}")
 
 
-def _description(path: Path) -> str:
+def _describe_path(path: Path) -> str:
     """Describe what a path without weights is, for an error message."""
     files = ", ".join(WEIGHTS_FILES)
     if path.suffix == ".pth" or (path.is_dir() and any(path.glob("*.pth"))):
@@ -80,7 +80,7 @@ def _description(path: Path) -> str:
 # In order of precedence. A new format is one file and one entry here.
 FORMATS = (
     NativeFormat(),
-    Official(),
+    OfficialFormat(),
     PaddleNLP(),
     HuggingFace(),
     PaddleXlmR(),
@@ -104,11 +104,11 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
             the folder's manifest, a pickle contains code, tensors or a problem_type are unknown, the
             tokenizer is of an unsupported kind, or two files contradict each other.
     """
-    path = local_folder(path)
+    path = resolve_model_path(path)
     root = Folder(path)
     # First, because a corrupt file may fail later in any way, or not at all.
     check_folder(root.path)
-    folder = encoder_folder(root)
+    folder = find_encoder_folder(root)
     if ADAPTER in folder:
         raise UserError(
             f"{folder.path / ADAPTER}: PEFT adapters are not supported. Merge the adapter "
@@ -117,14 +117,14 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     for format in FORMATS:
         source = format.find(folder)
         if source:
-            return _translated(path, format, replace(source, root=root), drop_unknown)
+            return _convert_source(path, format, replace(source, root=root), drop_unknown)
     weights = open_weights(folder, READERS)
     if weights is not None:
         raise unsupported_family_error(folder, weights)
     raise no_weights_error(path if folder is root else folder.path)
 
 
-def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) -> Checkpoint:
+def _convert_source(path: Path, format: Format, source: Source, drop_unknown: bool) -> Checkpoint:
     """Convert the files of a format to a `Checkpoint`, with tensors under native names.
 
     Raises:
@@ -145,10 +145,12 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
             f"{WITHOUT_UNKNOWN}"
         )
     has_config = source.raw_config or format.needs_config
-    config = format.config(source, translated.weights) if has_config else None
+    config = format.read_config(source, translated.weights) if has_config else None
     outputs = sum(translated.weights.shapes.get("classifier.bias", ())[:1])
     labels = read_labels(source.raw_config, format.labels_key, source.config_path, outputs)
-    preprocessing, errors = format.preprocessing(source, translated.weights, config, labels, drop_unknown)
+    preprocessing, errors = format.read_preprocessing(
+        source, translated.weights, config, labels, drop_unknown
+    )
     return Checkpoint(
         path=path,
         folder=source.folder,
@@ -157,13 +159,13 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
         config=config,
         task=source.task,
         labels=labels,
-        settings=format.settings(source, config),
+        settings=format.read_settings(source, config),
         preprocessing=preprocessing,
         preprocessing_errors=errors,
         config_path=source.config_path,
-        vocab_path=source.first(VOCABS) if format.has_own_vocab else None,
-        piece_model_path=source.first(PIECE_MODELS),
-        language_means_path=source.folder.first([LANGUAGE_MEANS]),
+        vocab_path=source.find_first(VOCABS) if format.has_own_vocab else None,
+        piece_model_path=source.find_first(PIECE_MODELS),
+        language_means_path=source.folder.find_first([LANGUAGE_MEANS]),
         dropped=translated.dropped,
         unknown=unknown,
     )

@@ -72,11 +72,11 @@ class Weights(Mapping[str, np.ndarray]):
         """
         return self.shapes[name]
 
-    def equal(self, name: str, other: str) -> bool:
+    def are_equal(self, name: str, other_name: str) -> bool:
         """Return whether two tensors have equal values. Tensors that share a storage are not read."""
-        if self.storages.get(name, name) == self.storages.get(other):
+        if self.storages.get(name, name) == self.storages.get(other_name):
             return True
-        return self.shapes[name] == self.shapes[other] and np.array_equal(self[name], self[other])
+        return self.shapes[name] == self.shapes[other_name] and np.array_equal(self[name], self[other_name])
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.shapes:
@@ -227,7 +227,7 @@ _WRAPPERS = r"((module|_orig_mod|model)\.)*"
 WITHOUT_UNKNOWN = "ernie-m convert FOLDER NEW --drop_unknown writes the model without it"
 
 
-def weights_name(folder: Folder) -> str | None:
+def find_weights_name(folder: Folder) -> str | None:
     """Return the name of the weight file in a folder, or None. Official parameter directories do not count.
 
     For shards with an index `X.index.json`, the result is `X`, which need not exist.
@@ -248,18 +248,18 @@ def open_weights(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]
     Raises:
         UserError: a file is corrupt.
     """
-    name = weights_name(folder)
+    name = find_weights_name(folder)
     if name is None:
         return None
     read = readers.get(Path(name).suffix)
     if read is None:
         return None
     if name in folder:
-        return folder.read(name, lambda path: _unwrapped(read(path)))
-    return folder.read(name + _INDEX, lambda index: _unwrapped(_read_shards(index, read)))
+        return folder.read(name, lambda path: _strip_wrapper_prefix(read(path)))
+    return folder.read(name + _INDEX, lambda index: _strip_wrapper_prefix(_read_shards(index, read)))
 
 
-def _unwrapped(weights: Weights) -> Weights:
+def _strip_wrapper_prefix(weights: Weights) -> Weights:
     """Remove the prefix of wrapper modules, such as "module.", from the tensor names, if all have it."""
     prefix = re.match(_WRAPPERS, next(iter(weights), ""))[0]  # type: ignore[index]  # it matches any name
     if not prefix or not all(name.startswith(prefix) for name in weights):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.model_card import model_card
+from ernie_m.model.checkpoint.model_card import format_model_card
 from ernie_m.model.checkpoint.weights import (
     CONFIG,
     LANGUAGE_MEANS,
@@ -79,15 +79,15 @@ class ModelFiles:
         (folder / CARD).write_text(self.card, encoding="utf-8")
 
 
-def model_files(
+def collect_model_files(
     model: "paddle.nn.Layer",
     config: ErnieMConfig,
     *,
     vocab_path: str | os.PathLike | None = None,
     piece_model_path: str | os.PathLike | None = None,
     settings: Mapping[str, Any] | None = None,
-    facts: Mapping[str, Any] | None = None,
-    leave_out: tuple[str, ...] = (),
+    card_facts: Mapping[str, Any] | None = None,
+    omitted_prefixes: tuple[str, ...] = (),
     master_weights: Mapping[str, "paddle.Tensor"] | None = None,
     language_means: Mapping[str, np.ndarray] | None = None,
 ) -> ModelFiles:
@@ -98,14 +98,14 @@ def model_files(
         config: the encoder's config.
         vocab_path, piece_model_path: the tokenizer's files, which are copied; None: no tokenizer.
         settings: keys of config.json besides the model config: "task", "labels", "languages".
-        facts: facts for the model card.
-        leave_out: name prefixes of weights to omit, such as "lm_head." and "language_embeddings.".
+        card_facts: facts for the model card.
+        omitted_prefixes: name prefixes of weights to omit, such as "lm_head." and "language_embeddings.".
         master_weights: `parameter.name` -> float32 master weight to write instead of that parameter.
         language_means: language -> mean embedding at each layer, [L + 1, H].
     """
-    weights = model_weights(model, master_weights or {})
-    weights = {name: array for name, array in weights.items() if not name.startswith(leave_out)}
-    files = collect_files(weights, config, type(model).__name__, settings or {}, facts or {})
+    weights = get_weight_arrays(model, master_weights or {})
+    weights = {name: array for name, array in weights.items() if not name.startswith(omitted_prefixes)}
+    files = make_model_files(weights, config, type(model).__name__, settings or {}, card_facts or {})
     copies: dict[str, Path] = {}
     if vocab_path is not None:
         copies[DICT if Path(vocab_path).name == DICT else VOCAB] = Path(vocab_path)
@@ -115,12 +115,12 @@ def model_files(
     return replace(files, copies=copies, language_means=language_means or {})
 
 
-def collect_files(
+def make_model_files(
     weights: Mapping[str, np.ndarray],
     config: ErnieMConfig,
     architecture: str,
     settings: Mapping[str, Any],
-    facts: Mapping[str, Any],
+    card_facts: Mapping[str, Any],
 ) -> ModelFiles:
     """Collect the contents of a checkpoint folder from weights, without a tokenizer.
 
@@ -128,15 +128,15 @@ def collect_files(
         weights: native name -> array.
         config: the encoder's config.
         architecture: name of the model class.
-        settings, facts: as in `model_files`.
+        settings, card_facts: as in `collect_model_files`.
     """
     config_json = {**config.to_dict(), "model_type": "ernie_m", "architecture": architecture, **settings}
     parameters = sum(array.size for array in weights.values())
-    card = model_card(facts, config_json, parameters)
+    card = format_model_card(card_facts, config_json, parameters)
     return ModelFiles(weights, config_json, card, {})
 
 
-def model_weights(
+def get_weight_arrays(
     model: "paddle.nn.Layer", master_weights: Mapping[str, "paddle.Tensor"] = MappingProxyType({})
 ) -> dict[str, np.ndarray]:
     """Return a model's parameters by native name as arrays, float64 or float32.

@@ -11,13 +11,13 @@ import numpy as np
 
 from ernie_m.model.checkpoint import key_mapping
 from ernie_m.model.checkpoint.foreign.ernie_m import HuggingFace, PaddleNLP
-from ernie_m.model.checkpoint.foreign.sentence_transformers import Static
+from ernie_m.model.checkpoint.foreign.sentence_transformers import StaticFormat
 from ernie_m.model.checkpoint.foreign.xlm_roberta import XlmR
 from ernie_m.model.checkpoint.format import Checkpoint, Format
-from ernie_m.model.checkpoint.key_mapping import CHOICE, Translated
-from ernie_m.model.checkpoint.model_card import model_card
+from ernie_m.model.checkpoint.key_mapping import CHOICE, ConversionResult
+from ernie_m.model.checkpoint.model_card import format_model_card
 from ernie_m.model.checkpoint.native import NativeFormat
-from ernie_m.model.checkpoint.official import Official
+from ernie_m.model.checkpoint.official import OfficialFormat
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS, Weights, check_finite
 from ernie_m.model.preprocessing import (
     ERNIE_M_RULES,
@@ -42,12 +42,12 @@ from ernie_m.utils.errors import UserError, join_items
 # Value of --to -> format; static models have another one.
 ENCODER_TARGETS = {
     "ernie-m": NativeFormat(),
-    "fluid": Official(),
+    "fluid": OfficialFormat(),
     "paddlenlp": PaddleNLP(),
     "huggingface": HuggingFace(),
     "xlm-roberta": XlmR(),
 }
-TARGETS = {**ENCODER_TARGETS, "sentence-transformers": Static()}
+TARGETS = {**ENCODER_TARGETS, "sentence-transformers": StaticFormat()}
 # `Format.tokenizer_format` -> function that writes the files of a tokenizer, and returns their names.
 # Its last two arguments: the maximum length in tokens, and the number of [SEP] between two texts.
 WRITERS = {
@@ -75,8 +75,8 @@ def check_tensors(checkpoint: Checkpoint) -> None:
         UserError: the config or a tensor is missing, or a shape differs.
     """
     tensors = checkpoint.tensors
-    config = checkpoint.shape
-    row_of = {row.canonical: row for row in ENCODER_TARGETS["ernie-m"].rows(config.num_hidden_layers)}
+    config = checkpoint.required_config
+    row_of = {row.canonical: row for row in ENCODER_TARGETS["ernie-m"].list_tensors(config.num_hidden_layers)}
     our_names = [name for name in tensors if name in row_of]
     # The parts of which the checkpoint has any tensor, and needs all.
     parts = [part for part in _PARTS if any(name.startswith(part) for name in our_names)]
@@ -101,13 +101,13 @@ def check_tensors(checkpoint: Checkpoint) -> None:
             )
 
 
-def with_tokens(
-    checkpoint: Checkpoint, ids: np.ndarray, pad_token_id: int, added_tokens: Mapping[str, int]
+def shrink_vocabulary(
+    checkpoint: Checkpoint, kept_ids: np.ndarray, pad_token_id: int, added_tokens: Mapping[str, int]
 ) -> Checkpoint:
     """Return the checkpoint with a smaller vocabulary.
 
     Args:
-        ids: int64 [new vocab_size], the present id of each token that is kept.
+        kept_ids: int64 [new vocab_size], the present id of each token that is kept.
         pad_token_id: the new id of [PAD].
         added_tokens: token -> new id, of added tokens.
     """
@@ -116,12 +116,12 @@ def with_tokens(
     with_token_rows = {name for name in tensors if key_mapping.VOCAB in key_mapping.find_axes(name)}
     shapes = dict(tensors.shapes)
     for name in with_token_rows:
-        shapes[name] = (len(ids), *tensors.shape(name)[1:])
+        shapes[name] = (len(kept_ids), *tensors.shape(name)[1:])
 
     def fetch(name: str) -> np.ndarray:
-        return tensors[name][ids] if name in with_token_rows else tensors[name]
+        return tensors[name][kept_ids] if name in with_token_rows else tensors[name]
 
-    config = replace(checkpoint.shape, vocab_size=len(ids), pad_token_id=pad_token_id)
+    config = replace(checkpoint.required_config, vocab_size=len(kept_ids), pad_token_id=pad_token_id)
     preprocessing = replace(checkpoint.preprocessing, added_tokens=added_tokens)
     return replace(
         checkpoint, tensors=Weights(tensors.source, shapes, fetch), config=config, preprocessing=preprocessing
@@ -133,7 +133,7 @@ def count_parameters(tensors: Weights) -> int:
     return sum(math.prod(shape) for shape in tensors.shapes.values())
 
 
-def task_to_convert(checkpoint: Checkpoint, head_flag: str | None) -> str | None:
+def get_head_task(checkpoint: Checkpoint, head_flag: str | None) -> str | None:
     """Return the task of a checkpoint's head; None without a head.
 
     Args:
@@ -158,18 +158,18 @@ def task_to_convert(checkpoint: Checkpoint, head_flag: str | None) -> str | None
     return None
 
 
-def differences(
-    format: Format, checkpoint: Checkpoint, task: str | None, cuts_digit_comma: bool
+def list_preprocessing_differences(
+    format: Format, checkpoint: Checkpoint, task: str | None, splits_digit_comma: bool
 ) -> list[str]:
     """Return sentences about preprocessing that will differ after a conversion; usually none.
 
     The tokenizers of PaddleNLP and transformers do not fully implement ERNIE-M's text rules. This is not
-    reported here but by `note`, because ERNIE-M itself is published for these libraries.
+    reported here but by `get_tokenizer_note`, because ERNIE-M itself is published for these libraries.
 
     Args:
         format: the new format.
         task: task of the head, if any.
-        cuts_digit_comma: whether rule 5 of `ernie_m.reader.tokenization` changes any subword of the
+        splits_digit_comma: whether rule 5 of `ernie_m.reader.tokenization` changes any subword of the
             vocabulary.
     """
     left_out = [f"{error} is dropped" for error in checkpoint.preprocessing_errors]
@@ -184,11 +184,11 @@ def differences(
     # Whether a format cannot represent something -> what its library does.
     sentences = [
         (
-            format.text_rules is None and rules == ERNIE_M_RULES and cuts_digit_comma,
+            format.text_rules is None and rules == ERNIE_M_RULES and splits_digit_comma,
             "subwords such as '12,' are not split before the comma, as ERNIE-M's rules require",
         ),
         (
-            rules not in (ERNIE_M_RULES, new_rules),  # `note` covers ERNIE-M's rules
+            rules not in (ERNIE_M_RULES, new_rules),  # `get_tokenizer_note` covers ERNIE-M's rules
             f"its text rules are {_RULES_IN_WORDS[rules]}; the new ones are {_RULES_IN_WORDS[new_rules]}",
         ),
         (
@@ -208,21 +208,21 @@ def differences(
             f"a pipeline takes the tag of a word's first subword; in training it was {tagged}",
         ),
         (
-            format.name == Static.name and preprocessing.pooling not in (None, MEAN_WITHOUT_SPECIAL),
+            format.name == StaticFormat.name and preprocessing.pooling not in (None, MEAN_WITHOUT_SPECIAL),
             f"an embedding is the mean over the subwords; in training, pooling was {preprocessing.pooling}",
         ),
     ]
     return left_out + [sentence for is_so, sentence in sentences if is_so]
 
 
-def note(format: Format, preprocessing: PreprocessingConfig) -> str | None:
+def get_tokenizer_note(format: Format, preprocessing: PreprocessingConfig) -> str | None:
     """Return a note if the library's tokenizer does not fully implement ERNIE-M's text rules, or None."""
     if format.text_rules not in (None, ERNIE_M_RULES) and preprocessing.text_rules == ERNIE_M_RULES:
         return "the ErnieMTokenizer of these libraries produces other ids for many texts"
     return None
 
 
-def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
+def check_format_support(target: str, checkpoint: Checkpoint, task: str | None) -> None:
     """Check that a format supports a model and its head.
 
     Args:
@@ -234,7 +234,7 @@ def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
     """
     format = TARGETS[target]
     preprocessing = checkpoint.preprocessing
-    layers = checkpoint.shape.num_hidden_layers
+    layers = checkpoint.required_config.num_hidden_layers
     errors = [
         (
             target not in ENCODER_TARGETS and (layers or task),
@@ -247,7 +247,7 @@ def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
             "writes static models",
         ),
         (
-            preprocessing.multi_label and format.name == Official.name,
+            preprocessing.multi_label and format.name == OfficialFormat.name,
             f"a text has several labels or none, which --to {target} cannot represent. Use --to ernie-m, "
             "which keeps it",
         ),
@@ -264,22 +264,22 @@ def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
             raise UserError(f"{checkpoint.path}: {error}")
 
 
-def write(
+def write_checkpoint(
     format: Format,
     folder: Path,
     checkpoint: Checkpoint,
     task: str | None,
-    metadata: Mapping[str, Any],
-    further_facts: Mapping[str, Any],
-) -> tuple[Translated, list[str]]:
+    card_metadata: Mapping[str, Any],
+    further_card_facts: Mapping[str, Any],
+) -> tuple[ConversionResult, list[str]]:
     """Write a checkpoint in a format: weights in float32, one tensor at a time, config and model card.
 
     Args:
         folder: an existing folder, from `ernie_m.utils.files.atomic_dir`.
-        checkpoint: a checkpoint accepted by `check_tensors` and `check_fits`.
-        task: result of `task_to_convert`.
-        metadata: front matter of the model card, such as "license".
-        further_facts: facts for the model card, such as preprocessing differences.
+        checkpoint: a checkpoint accepted by `check_tensors` and `check_format_support`.
+        task: result of `get_head_task`.
+        card_metadata: front matter of the model card, such as "license".
+        further_card_facts: facts for the model card, such as preprocessing differences.
 
     Returns:
         The conversion result, and the names of the files with embedding settings.
@@ -291,7 +291,7 @@ def write(
     sound = Weights(
         tensors.source, tensors.shapes, lambda name: check_finite(name, tensors[name], tensors.source)
     )
-    kind = format.kind(task, tensors)
+    kind = format.select_class_key(task, tensors)
     translated = format.from_native(sound, kind)
     pooling_files = format.write(folder, checkpoint, translated.weights, kind)
     if checkpoint.language_means_path is not None:
@@ -304,11 +304,13 @@ def write(
         "task": task and get_stored_name(task),
         "labels": checkpoint.labels or None,
         "languages": checkpoint.settings.get("languages"),
-        "reads_at_most": f"{checkpoint.shape.max_input_length} tokens",
+        "reads_at_most": f"{checkpoint.required_config.max_input_length} tokens",
         "reads": checkpoint.preprocessing.to_json() or None,
-        **further_facts,
-        "metadata": {"library_name": library, **metadata, **pipeline},
+        **further_card_facts,
+        "metadata": {"library_name": library, **card_metadata, **pipeline},
     }
-    card = model_card(facts, checkpoint.shape.to_dict(), count_parameters(translated.weights))
+    card = format_model_card(
+        facts, checkpoint.required_config.to_dict(), count_parameters(translated.weights)
+    )
     (folder / CARD).write_text(card, encoding="utf-8")
     return translated, pooling_files

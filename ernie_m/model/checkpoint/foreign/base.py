@@ -14,7 +14,7 @@ import numpy as np
 
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.foreign import restricted_pickle, sentence_transformers, torch_files
-from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, numbered
+from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, make_numbered_labels
 from ernie_m.model.checkpoint.key_mapping import LM, WORDS
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, WITHOUT_UNKNOWN, Weights, open_weights
 from ernie_m.model.config import ErnieMConfig
@@ -98,11 +98,11 @@ class ThirdPartyFormat(Format):
         weights = open_weights(folder, READERS)
         if weights is None:
             return None
-        config_path = folder.first(_CONFIGS)
-        raw_config = self.raw_config(folder, weights)
-        if not self.fits(weights, raw_config):
+        config_path = folder.find_first(_CONFIGS)
+        raw_config = self.read_raw_config(folder, weights)
+        if not self.matches(weights, raw_config):
             return None
-        tasks = self._tasks(weights, raw_config, config_path)
+        tasks = self._infer_tasks(weights, raw_config, config_path)
         check_tokenizer_type(folder, raw_config, config_path)
         return Source(
             folder=folder,
@@ -114,20 +114,22 @@ class ThirdPartyFormat(Format):
             root=folder,
         )
 
-    def fits(self, weights: Weights, raw_config: Mapping[str, Any]) -> bool:
+    def matches(self, weights: Weights, raw_config: Mapping[str, Any]) -> bool:
         """Return whether weights and config are in this format, by tensor names and "model_type"."""
-        bare_names = {self.bare(name) for name in weights}
-        marks = [f"{self.queries.format(i=0)}.weight", *self.older_queries]
+        bare_names = {self.strip_prefix(name) for name in weights}
+        marks = [f"{self.query_name.format(i=0)}.weight", *self.older_queries]
         if not any(re.search(r"\.[0-9]+\.", name) for name in bare_names):  # no layers
             marks = [WORDS]
         is_named = raw_config.get("model_type") in self.model_types
         return is_named and not bare_names.isdisjoint(marks)
 
-    def raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
+    def read_raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
         """Read the config of a folder; empty without a config file."""
-        return flatten(folder.json(next((name for name in _CONFIGS if name in folder), CONFIG)))
+        return flatten_config(folder.json(next((name for name in _CONFIGS if name in folder), CONFIG)))
 
-    def _tasks(self, weights: Weights, raw_config: Mapping[str, Any], config_path: Path | None) -> list[str]:
+    def _infer_tasks(
+        self, weights: Weights, raw_config: Mapping[str, Any], config_path: Path | None
+    ) -> list[str]:
         """Return the tasks that the head of a model may be for; warn of an unknown class name."""
         names = raw_config.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
@@ -142,7 +144,7 @@ class ThirdPartyFormat(Format):
             )
         return tasks
 
-    def preprocessing(
+    def read_preprocessing(
         self,
         source: Source,
         weights: Weights,
@@ -150,7 +152,7 @@ class ThirdPartyFormat(Format):
         labels: list[str],
         drop_unknown: bool,
     ) -> tuple[PreprocessingConfig, list[str]]:
-        """Read the preprocessing settings, as in `Format.preprocessing`.
+        """Read the preprocessing settings, as in `Format.read_preprocessing`.
 
         Without stored settings, XLM-R and BERT models have XLM-R's, an ErnieM with the head of a task those
         of its library's tokenizer, and an ErnieM without a head those of ERNIE-M.
@@ -190,9 +192,9 @@ class ThirdPartyFormat(Format):
             logger.warning("%s is not supported; long texts are truncated at the end", error)
         if "max_seq_len" in fields:
             length, path = fields["max_seq_len"]
-            fields["max_seq_len"] = (_limiting(length, config), path)
+            fields["max_seq_len"] = (_normalize_max_length(length, config), path)
         if has_key:
-            fields = self._not_in_key(preprocessing, fields, config, source.config_path)
+            fields = self._select_missing_fields(preprocessing, fields, config, source.config_path)
         preprocessing = replace(preprocessing, **{name: value for name, (value, _path) in fields.items()})
         tags = map_labels_to_iobes(labels if source.task == TOKEN_CLASSIFICATION else ())
         others = [label for label in labels if tags and label not in tags]
@@ -225,7 +227,7 @@ class ThirdPartyFormat(Format):
             fields["text_rules"] = (rules, folder.path / TOKENIZER_JSON)
         return fields
 
-    def _not_in_key(
+    def _select_missing_fields(
         self,
         preprocessing: PreprocessingConfig,
         fields: _Fields,
@@ -241,8 +243,8 @@ class ThirdPartyFormat(Format):
         Raises:
             UserError: a file contradicts "reading".
         """
-        written = sentence_transformers.as_written(preprocessing, config)
-        written = replace(written, max_seq_len=_limiting(preprocessing.max_seq_len, config))
+        written = sentence_transformers.get_written_settings(preprocessing, config)
+        written = replace(written, max_seq_len=_normalize_max_length(preprocessing.max_seq_len, config))
         if preprocessing.text_rules != ERNIE_M_RULES:  # tokenizer.json cannot represent a library's rules
             written = replace(written, text_rules=NO_RULES)
         if self.is_ernie_m:  # nor added tokens in that format
@@ -273,15 +275,15 @@ class ThirdPartyFormat(Format):
         Raises:
             UserError: the library does not support a value of the model config.
         """
-        self.check(checkpoint.shape)
-        values = checkpoint.shape.to_dict()
+        self.check(checkpoint.required_config)
+        values = checkpoint.required_config.to_dict()
         model_class = self.classes[task]
         written: dict[str, Any] = {"architectures": [model_class.name], "model_type": self.model_types[0]}
         written |= {key: values[key] for key in _SHARED_KEYS} | dict(self.own_keys)
         written |= {key: values[key] for key in self.further_keys}
         if "classifier" in dict(model_class.head):
             (count,) = checkpoint.tensors.shape("classifier.bias")
-            labels = checkpoint.labels if len(checkpoint.labels) == count else numbered(count)
+            labels = checkpoint.labels if len(checkpoint.labels) == count else make_numbered_labels(count)
             written["id2label"] = {str(i): label for i, label in enumerate(labels)}
             written["label2id"] = {label: i for i, label in enumerate(labels)}
         # ERNIE-M's settings are written as well: without the key, a folder has those of its library.
@@ -291,16 +293,16 @@ class ThirdPartyFormat(Format):
         (folder / CONFIG).write_text(format_json(written), encoding="utf-8")
 
 
-def flatten(contents: dict[str, Any]) -> dict[str, Any]:
+def flatten_config(raw_config: dict[str, Any]) -> dict[str, Any]:
     """Flatten the nested config of old PaddleNLP versions; other configs are returned unchanged."""
-    if "init_class" not in contents:
-        return contents
+    if "init_class" not in raw_config:
+        return raw_config
     # model_config.json: the encoder's keys are in the dicts of `init_args`, and the class in `init_class`.
-    arguments = contents.get("init_args")
+    arguments = raw_config.get("init_args")
     flat: dict[str, Any] = {}
     for values in arguments if isinstance(arguments, list) else ():
         flat |= values if isinstance(values, dict) else {}
-    return {**flat, **contents, "architectures": [contents["init_class"]]}
+    return {**flat, **raw_config, "architectures": [raw_config["init_class"]]}
 
 
 def _check_problem_type(source: Source, weights: Weights) -> None:
@@ -320,6 +322,6 @@ def _check_problem_type(source: Source, weights: Weights) -> None:
         raise UserError(f"{location}: {outputs} outputs (expected 1 for regression). {WITHOUT_UNKNOWN}")
 
 
-def _limiting(length: int | None, config: ErnieMConfig) -> int | None:
+def _normalize_max_length(max_length: int | None, config: ErnieMConfig) -> int | None:
     """Return a maximum length, or None for a length of at least the model's, such as transformers' 10^30."""
-    return None if length is None or length >= config.max_input_length else length
+    return None if max_length is None or max_length >= config.max_input_length else max_length

@@ -45,7 +45,7 @@ class PaddleNLP(_ErnieM):
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
         """Write config.json and model_state.pdparams, which old versions of PaddleNLP require."""
-        check_fixed_sizes(checkpoint.shape, "PaddleNLP")
+        check_fixed_sizes(checkpoint.required_config, "PaddleNLP")
         self.write_config(folder, checkpoint, task)
         restricted_pickle.write_pdparams(folder / "model_state.pdparams", weights)
         return []

@@ -11,8 +11,8 @@ from ernie_m.model.checkpoint.key_mapping import (
     LM_HEAD,
     ModelClass,
     TensorMapping,
+    make_rename_mapping,
     read_float_tensor,
-    rename_only,
 )
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.utils.errors import UserError
@@ -56,26 +56,26 @@ class Fairseq(ThirdPartyFormat):
     older_queries = ("layers.0.self_attn.in_proj_weight",)
     model_types = (None,)
 
-    def raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
+    def read_raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
         """Return the config keys that the training arguments in model.pt contain."""
         return {key: weights.metadata[flag] for flag, key in _FLAGS.items() if flag in weights.metadata}
 
-    def adapt(
-        self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
+    def adapt_mappings(
+        self, mappings: dict[str, TensorMapping], file: Weights, file_names: Mapping[str, str]
     ) -> dict[str, str]:
         """Convert the tensors of old fairseq versions: the embedding norm, and stacked q, k and v."""
-        for bare, name in in_file.items():
+        for bare, name in file_names.items():
             if match := _NORM.fullmatch(bare):
-                mappings.setdefault(f"embeddings.layer_norm.{match[1]}", rename_only(file, name))
+                mappings.setdefault(f"embeddings.layer_norm.{match[1]}", make_rename_mapping(file, name))
             elif match := _FUSED.fullmatch(bare):
                 attention, ending = match.groups()
                 for part, letter in enumerate("qkv"):
-                    mapping = _third(file, name, part)._replace(transposed=ending == "weight")
+                    mapping = _make_third_mapping(file, name, part)._replace(transposed=ending == "weight")
                     mappings.setdefault(f"encoder.{attention}.{letter}_proj.{ending}", mapping)
         return {}
 
 
-def _third(file: Weights, name: str, part: int) -> TensorMapping:
+def _make_third_mapping(file: Weights, name: str, part: int) -> TensorMapping:
     """Return the mapping of q, k or v, one third of a stacked tensor.
 
     Args:

@@ -151,7 +151,7 @@ class _Stream:
         self.size = file.seek(0, os.SEEK_END)
         file.seek(position)
 
-    def check(self, count: int) -> None:
+    def check_remaining(self, count: int) -> None:
         """Check that the file has at least `count` more bytes.
 
         Raises:
@@ -166,7 +166,7 @@ class _Stream:
         Raises:
             EOFError: there are fewer, or `count` is negative.
         """
-        self.check(count)
+        self.check_remaining(count)
         return self.file.read(count)
 
     def readline(self) -> bytes:
@@ -206,7 +206,7 @@ class _WeightsUnpickler(pickle._Unpickler):
         """Execute FRAME: skip the frame's length, 8 bytes. The base class would load the whole frame."""
         self.stream.read(8)
 
-    def _bytes(self, struct_format: str) -> None:
+    def _push_bytes(self, struct_format: str) -> None:
         """Execute BINBYTES: push a bytes object, or a `LongBytes`, on the stack.
 
         Args:
@@ -216,7 +216,7 @@ class _WeightsUnpickler(pickle._Unpickler):
         if length < _LONG:
             self.append(self.stream.read(length))
         else:
-            self.stream.check(length)
+            self.stream.check_remaining(length)
             self.append(LongBytes(self.stream.file.tell(), length))
             self.stream.file.seek(length, os.SEEK_CUR)
 
@@ -266,8 +266,8 @@ class _WeightsUnpickler(pickle._Unpickler):
     # the byte as a number.
     dispatch = pickle._Unpickler.dispatch | {
         pickle.FRAME[0]: _skip_frame,
-        pickle.BINBYTES[0]: lambda self: self._bytes("<I"),
-        pickle.BINBYTES8[0]: lambda self: self._bytes("<Q"),
+        pickle.BINBYTES[0]: lambda self: self._push_bytes("<I"),
+        pickle.BINBYTES8[0]: lambda self: self._push_bytes("<Q"),
         pickle.SETITEM[0]: lambda self: self._set_items([self.stack.pop(-2), self.stack.pop()]),
         pickle.SETITEMS[0]: lambda self: self._set_items(self.pop_mark()),
         pickle.REDUCE[0]: _call,

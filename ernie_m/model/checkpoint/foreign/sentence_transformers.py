@@ -86,9 +86,9 @@ _KEYS: dict[str, dict[str, Any]] = {
 }
 
 
-def encoder_folder(folder: Folder) -> Folder:
+def find_encoder_folder(folder: Folder) -> Folder:
     """Return the folder of the encoder, the first module in modules.json; by default `folder` itself."""
-    modules = [] if folder.named else _modules(folder)
+    modules = [] if folder.named else _read_modules(folder)
     encoder = modules[0][1] if modules else folder.path
     return folder if encoder == folder.path else Folder(encoder)
 
@@ -108,7 +108,7 @@ def read_embedding_fields(
     Raises:
         UserError: a file is corrupt, or does not match the encoder.
     """
-    modules = _modules(folder)
+    modules = _read_modules(folder)
     if not modules:
         return {}, []
     path = folder.path / MODULES
@@ -120,24 +120,24 @@ def read_embedding_fields(
     }
     for number, (kind, module_folder) in enumerate(modules):
         if kind == "Transformer" and number == 0:
-            fields |= _length(Folder(module_folder).first(_LENGTHS), errors)
+            fields |= _read_max_length(Folder(module_folder).find_first(_LENGTHS), errors)
         elif kind == "Pooling" and number == 1:
             pooling_path = module_folder / CONFIG
-            fields["pooling"] = (_pooling(pooling_path, config.hidden_size, errors), pooling_path)
+            fields["pooling"] = (_read_pooling(pooling_path, config.hidden_size, errors), pooling_path)
         elif kind == "Normalize" and number == len(modules) - 1:
             fields["normalize"] = (True, path)
             normalize_path = module_folder / CONFIG
             if normalize_path.is_file():  # since version 6
-                _settings(_NORMALIZE, normalize_path, errors)
+                _read_settings(_NORMALIZE, normalize_path, errors)
         else:
             errors.append(f"{path}: the module {format_value(kind)}")
     if _PROMPTS in folder:
-        has_length_1, _ = fields["normalize"]
-        fields |= _prompts(folder.path / _PROMPTS, has_length_1, errors)
+        is_normalized, _ = fields["normalize"]
+        fields |= _read_prompts(folder.path / _PROMPTS, is_normalized, errors)
     return fields, errors
 
 
-def _modules(folder: Folder) -> list[tuple[str, Path]]:
+def _read_modules(folder: Folder) -> list[tuple[str, Path]]:
     """Read modules.json: the class name and the folder of each module; empty without the file.
 
     Raises:
@@ -167,7 +167,7 @@ def _modules(folder: Folder) -> list[tuple[str, Path]]:
     return modules
 
 
-def _settings(kind: str, path: Path, errors: list[str]) -> dict[str, Any]:
+def _read_settings(kind: str, path: Path, errors: list[str]) -> dict[str, Any]:
     """Read a JSON file of the library, and append unsupported settings to `errors`.
 
     Args:
@@ -185,7 +185,7 @@ def _settings(kind: str, path: Path, errors: list[str]) -> dict[str, Any]:
     return settings
 
 
-def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
+def _read_pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
     """Read the pooling mode from the config of a Pooling module.
 
     Returns:
@@ -194,7 +194,7 @@ def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
     Raises:
         UserError: the file is missing or corrupt, contradicts itself, or has another hidden size.
     """
-    settings = _settings(_POOLING, path, errors)
+    settings = _read_settings(_POOLING, path, errors)
     for key in ("word_embedding_dimension", "embedding_dimension"):
         if settings.get(key) not in (None, hidden_size):
             raise UserError(
@@ -223,7 +223,7 @@ def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
     return None
 
 
-def _length(path: Path | None, errors: list[str]) -> dict[str, tuple[Any, Path]]:
+def _read_max_length(path: Path | None, errors: list[str]) -> dict[str, tuple[Any, Path]]:
     """Read the maximum length from sentence_bert_config.json or its older names: a field, if it is set.
 
     Args:
@@ -234,7 +234,7 @@ def _length(path: Path | None, errors: list[str]) -> dict[str, tuple[Any, Path]]
     """
     if path is None:
         return {}
-    settings = _settings(_LENGTH, path, errors)
+    settings = _read_settings(_LENGTH, path, errors)
     length = settings.get("max_seq_length")
     if length is None:
         return {}
@@ -245,18 +245,18 @@ def _length(path: Path | None, errors: list[str]) -> dict[str, tuple[Any, Path]]
     return {"max_seq_len": (length, path)}
 
 
-def _prompts(path: Path, has_length_1: bool, errors: list[str]) -> dict[str, tuple[Any, Path]]:
+def _read_prompts(path: Path, is_normalized: bool, errors: list[str]) -> dict[str, tuple[Any, Path]]:
     """Read the prompts and the name of the default prompt from config_sentence_transformers.json.
 
     Args:
-        has_length_1: whether embeddings are normalized, so that their dot product is the cosine.
+        is_normalized: whether embeddings are normalized, so that their dot product is the cosine.
 
     Raises:
         UserError: the file is corrupt, or the default prompt is not among the prompts.
     """
-    settings = _settings(_PROMPTS, path, errors)
+    settings = _read_settings(_PROMPTS, path, errors)
     similarity = settings.get("similarity_fn_name") or "cosine"
-    is_cosine = similarity == "cosine" or (similarity == "dot" and has_length_1)
+    is_cosine = similarity == "cosine" or (similarity == "dot" and is_normalized)
     if not is_cosine:
         errors.append(f"{path}: similarity_fn_name {format_value(similarity)}")
     text_of = settings.get("prompts") or {}
@@ -273,7 +273,7 @@ def _prompts(path: Path, has_length_1: bool, errors: list[str]) -> dict[str, tup
     return {"prompts": (prompts, path), "default_prompt": (default, path)}
 
 
-def as_written(preprocessing: PreprocessingConfig, config: ErnieMConfig) -> PreprocessingConfig:
+def get_written_settings(preprocessing: PreprocessingConfig, config: ErnieMConfig) -> PreprocessingConfig:
     """Return the preprocessing settings that the files written by `write` represent.
 
     The default pooling is the mean over all tokens of the last layer. A prompt "passage" or "corpus" is also
@@ -301,7 +301,7 @@ def write(folder: Path, config: ErnieMConfig, preprocessing: PreprocessingConfig
     Returns:
         Names of the written files; empty if the library does not support the embedding settings.
     """
-    written = as_written(preprocessing, config)
+    written = get_written_settings(preprocessing, config)
     if written.pooling not in _POOLINGS or written.layer != config.num_hidden_layers:
         return []
     pooling: dict[str, Any] = {"word_embedding_dimension": config.hidden_size}
@@ -315,15 +315,15 @@ def write(folder: Path, config: ErnieMConfig, preprocessing: PreprocessingConfig
 
 
 def _write_modules(
-    folder: Path, folder_of: Mapping[str, str], preprocessing: PreprocessingConfig, files: dict[str, Any]
+    folder: Path, module_folders: Mapping[str, str], preprocessing: PreprocessingConfig, files: dict[str, Any]
 ) -> list[str]:
     """Write modules.json, the prompts and other JSON files; return the file names.
 
     Args:
-        folder_of: class of each module in order -> its subfolder; "": `folder` itself.
+        module_folders: class of each module in order -> its subfolder; "": `folder` itself.
         files: file name -> contents, of the other files.
     """
-    folders = {**folder_of, "Normalize": _NORMALIZE} if preprocessing.normalize else folder_of
+    folders = {**module_folders, "Normalize": _NORMALIZE} if preprocessing.normalize else module_folders
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": f"{_LIBRARY}.{kind}"}
         for number, (kind, path) in enumerate(folders.items())
@@ -343,7 +343,7 @@ def _write_modules(
     return list(files)
 
 
-class Static(Format):
+class StaticFormat(Format):
     """The format of static models in sentence-transformers, StaticEmbedding; write-only."""
 
     name = "static"

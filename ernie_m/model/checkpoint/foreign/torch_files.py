@@ -58,7 +58,7 @@ class _View(NamedTuple):
         return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
 
 
-def _rebuilt_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
+def _rebuild_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
     """Make a tensor; the stand-in for torch's `_rebuild_tensor` and `_rebuild_tensor_v2`.
 
     Args:
@@ -74,7 +74,7 @@ def _rebuilt_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _V
     return _View(storage, checked_offset, shape, restricted_pickle.check_sizes(strides))
 
 
-def _referenced_storage(reference: Any) -> _Storage:
+def _parse_storage(reference: Any) -> _Storage:
     """Parse a reference to a storage in the pickle.
 
     Raises:
@@ -101,8 +101,8 @@ _DTYPES = {
     "Bool": "?",
 }
 _STAND_INS: dict[str, Any] = {
-    "torch._utils._rebuild_tensor": _rebuilt_view,
-    "torch._utils._rebuild_tensor_v2": _rebuilt_view,
+    "torch._utils._rebuild_tensor": _rebuild_view,
+    "torch._utils._rebuild_tensor_v2": _rebuild_view,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     "torch.Size": restricted_pickle.check_sizes,
     # fairseq keeps the flags of a run next to its weights. The lambda ignores the dict, which the class would
@@ -187,7 +187,7 @@ def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
             key = entry.filename.rpartition("/data/")[2]  # other entries get an unused key
             locations[key] = (offset, entry.file_size)
         (pickle_entry,) = [entry for entry in entries if entry.filename.endswith("data.pkl")]  # exactly one
-        contents = _load_dict(io.BytesIO(archive.read(pickle_entry)), path, _referenced_storage)
+        contents = _load_dict(io.BytesIO(archive.read(pickle_entry)), path, _parse_storage)
     return contents, locations
 
 
@@ -195,9 +195,9 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
     """Read a file of torch.save before 1.6; return the saved dict, and storage key -> location."""
     storages: dict[str, _Storage] = {}  # key in the archive -> storage
 
-    def remember(reference: Any) -> _Storage:
+    def record_storage(reference: Any) -> _Storage:
         """Parse a reference, and record the storage; equal references return the same object."""
-        storage = _referenced_storage(reference)
+        storage = _parse_storage(reference)
         return storages.setdefault(storage.key, storage)
 
     with open(path, "rb") as file:
@@ -205,7 +205,7 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
         if restricted_pickle.load(file, path) != _MAGIC or restricted_pickle.load(file, path) != _VERSION:
             raise ValueError("not a PyTorch archive")
         restricted_pickle.load(file, path)  # the system, unused
-        contents = _load_dict(file, path, remember)
+        contents = _load_dict(file, path, record_storage)
         locations = {}
         for key in restricted_pickle.load(file, path):
             if not isinstance(key, str):

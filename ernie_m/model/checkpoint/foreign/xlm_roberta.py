@@ -95,11 +95,11 @@ class XlmR(ThirdPartyFormat):
         "use_cache": True,
     }
 
-    def adapt(
-        self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
+    def adapt_mappings(
+        self, mappings: dict[str, TensorMapping], file: Weights, file_names: Mapping[str, str]
     ) -> dict[str, str]:
         """Add the token-type embedding to the position embeddings; skip the pooler of a masked-LM model."""
-        self.add_token_types(mappings, file, in_file.get(TOKEN_TYPES))
+        self.add_token_types(mappings, file, file_names.get(TOKEN_TYPES))
         poolers = [name for name in mappings if name.startswith("pooler.")] if LM_BIAS in mappings else []
         untrained = [mappings.pop(name).names[0] for name in poolers]
         return dict.fromkeys(untrained, "untrained, next to a masked-LM head")
@@ -153,7 +153,7 @@ class XlmR(ThirdPartyFormat):
         super().write(folder, checkpoint, weights, task)
         if task not in (None, LM):
             return []
-        return sentence_transformers.write(folder, checkpoint.shape, checkpoint.preprocessing)
+        return sentence_transformers.write(folder, checkpoint.required_config, checkpoint.preprocessing)
 
 
 class PaddleXlmR(XlmR):
@@ -163,11 +163,11 @@ class PaddleXlmR(XlmR):
     transposed = False
     library = ""
 
-    def fits(self, weights: Weights, raw_config: Mapping[str, Any]) -> bool:
+    def matches(self, weights: Weights, raw_config: Mapping[str, Any]) -> bool:
         """Return whether weights and config are in this format, and were written by PaddleNLP."""
         is_own_file = ".pdparams" in Path(weights.source).name
         is_marked = "paddlenlp_version" in raw_config and weights.metadata.get("format") != "pt"
-        return (is_own_file or is_marked) and super().fits(weights, raw_config)
+        return (is_own_file or is_marked) and super().matches(weights, raw_config)
 
 
 class Bert(XlmR):
@@ -203,7 +203,7 @@ class Bert(XlmR):
             UserError: the model does not seem to have XLM-R's vocabulary.
         """
         source = super().find(folder)
-        if source is None or folder.first(PIECE_MODELS):
+        if source is None or folder.find_first(PIECE_MODELS):
             return source
         if not str(source.raw_config.get("tokenizer_class")).startswith("XLMRobertaTokenizer"):
             raise UserError(
@@ -213,14 +213,14 @@ class Bert(XlmR):
             )
         return source
 
-    def adapt(
-        self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
+    def adapt_mappings(
+        self, mappings: dict[str, TensorMapping], file: Weights, file_names: Mapping[str, str]
     ) -> dict[str, str]:
         """Add the token-type embedding to the position embeddings."""
-        self.add_token_types(mappings, file, in_file.get(TOKEN_TYPES))
+        self.add_token_types(mappings, file, file_names.get(TOKEN_TYPES))
         return {}
 
-    def config(self, source: Source, weights: Weights) -> ErnieMConfig:
+    def read_config(self, source: Source, weights: Weights) -> ErnieMConfig:
         """Return the model's config with XLM-R's positions and pad_token_id.
 
         The pad_token_id in BERT's config is 0 regardless of the tokenizer.
@@ -228,4 +228,4 @@ class Bert(XlmR):
         raw_config = {**source.raw_config, "pad_token_id": PAD}
         if isinstance(raw_config.get("max_position_embeddings"), int):
             raw_config["max_position_embeddings"] += FIRST_POSITION
-        return super().config(replace(source, raw_config=raw_config), weights)
+        return super().read_config(replace(source, raw_config=raw_config), weights)
