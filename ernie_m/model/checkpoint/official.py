@@ -133,7 +133,9 @@ class OfficialFormat(Format):
         shapes = {name: header.shape for name, header in headers.items()}
         # Fine-tuning leaves Adam's state and counters in the directory.
         others = params.names.difference(names, (CONFIG, *VOCABS, *PIECE_MODELS))
-        return Weights(params.path, shapes, lambda name: headers[name].read_data(), other_names=sorted(others))
+        return Weights(
+            params.path, shapes, lambda name: headers[name].read_data(), other_names=sorted(others)
+        )
 
     def adapt_mappings(
         self, mappings: dict[str, TensorMapping], file: Weights, file_names: Mapping[str, str]
