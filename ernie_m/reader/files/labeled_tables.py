@@ -91,8 +91,8 @@ class LabeledTable(NamedTuple):
         meant = [row for row in self.rows if (row.split in ("", "train")) == (purpose == "train")]
         if not meant:
             return self
-        splits = Counter(row.split or "(empty)" for row in self.rows)
-        for split, rows in (splits - Counter(row.split or "(empty)" for row in meant)).items():
+        splits = Counter(row.split for row in self.rows)
+        for split, rows in (splits - Counter(row.split for row in meant)).items():
             logger.warning("%s: skipped %s rows of the split '%s'", self.path, f"{rows:,}", split)
         return self._replace(rows=meant)
 
