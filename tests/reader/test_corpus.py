@@ -155,6 +155,8 @@ def rewrite_manifest(folder, change):
     """Change a manifest, with a checksum that fits."""
     manifest = read_manifest(folder)
     change(manifest)
+    contents = ({}, {"a": None}, {"a": 0}, {"a": False}, {"b": 0})
+    assert len({corpus.compute_checksum(manifest | content) for content in contents}) == len(contents)
     manifest["sha256"] = corpus.compute_checksum(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest))
 

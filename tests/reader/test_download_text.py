@@ -243,6 +243,7 @@ def test_no_translations(language, english, translation):
     ("language", "english", "translation", "pairs"),
     [
         ("zh", GOOD, "无法保存该文件。", [(GOOD, "无法保存该文件。")]),
+        ("sr", GOOD, "Ова датотека није сачувана.", [(GOOD, "Ова датотека није сачувана.")]),  # two scripts
         (
             "ar",
             "Please wait for 30 more seconds",  # in Arabic digits

@@ -97,15 +97,29 @@ def test_what_is_read(read, name):
     assert [read(name, content, **flags)] == (rows or [[HELLO, BYE]])
 
 
-def test_language_split_and_group_are_read_where_they_are_named(tmp_path):
+def test_language_split_and_group_are_read_where_they_are_named(tmp_path, caplog):
     """Rows for dev and test are not trained on, and the names of the columns are kept."""
     path = tmp_path / "massive.csv"
-    path.write_text("utt,intent,locale,partition\na,x,de,train\nb,y, en ,dev\n")
-    flags = {"text": "utt", "label": "intent", "language": "locale", "split": "partition"}
+    path.write_text("utt,intent,locale,partition,by\na,x,de,train,1\nb,y, en ,dev,2\nc,z,fr,,1\nd,x,,test,\n")
+    flags = {"text": "utt", "label": "intent", "language": "locale", "group": "by", "split": "partition"}
     table = read_labeled_table(path, LabelOptions(**flags))
-    assert [(row.language, row.split) for row in table.rows] == [("de", "train"), ("en", "dev")]
-    assert [row.texts for row in table.select_split("train").rows] == [["a"]]
-    assert table.columns == flags
+    rows = [
+        (["a"], "x", "de", "1", "train", 2),
+        (["b"], "y", "en", "2", "dev", 3),
+        (["c"], "z", "fr", "1", "train", 4),
+        (["d"], "x", "", "", "test", 5),
+    ]
+    assert table == (path, rows, flags, [])
+    assert caplog.messages == [f"{path}: 4 rows ({', '.join(map(': '.join, flags.items()))})"]
+    for purpose, kept, skipped in (
+        ("train", rows[::2], {"dev": 1, "test": 1}),
+        ("dev", rows[1::2], {"train": 2}),
+    ):
+        caplog.clear()
+        assert table.select_split(purpose) == (path, kept, flags, [])
+        assert caplog.messages == [
+            f"{path}: skipped {count} rows of the split '{split}'" for split, count in skipped.items()
+        ]
     # No row is compared with another, which numpy would refuse: a table may have a million.
     table._replace(rows=[row._replace(texts=np.zeros(2)) for row in table.rows]).select_split("train")
 
@@ -262,6 +276,7 @@ ASKED = {
         False,
         "missing or ambiguous column of the second text (trained on 'Title'",
     ),
+    "several.csv": ("Body,A,B\na,1,0\n", False, ([{"text_a": "a", "text": "a"}], [1, 2])),
     "list.json": (
         '[{"text": "a", "Body": "b", "n": 1}]',
         False,
@@ -311,6 +326,7 @@ LEARNED = {
     "flag": BODY,
     "list": BODY,
     "pair": {"text": "Body", "text_b": "Title"},
+    "several": {"text": "Body", "label": "A,B"},
 }
 
 

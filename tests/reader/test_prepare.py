@@ -14,6 +14,7 @@ from ernie_m.reader.files.official_tags import JOINT, read_tagged_tsv
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.labels import read_label_map, read_languages
 from ernie_m.reader.task_reader import read_classification
+from tests.helpers.files import read_files
 from tests.launching import error_of
 from tests.reader.conftest import files
 
@@ -95,12 +96,32 @@ def test_the_first_source_counts_and_bad_rows_are_left_out(tmp_path, capsys):
     write(tmp_path, **{"a/train-en.tsv": rows, "b/train.en.tsv": "x\ty\tneutral\n", "b/dev-de.tsv": rows})
     write(tmp_path, **{"b/dev-en.tsv": rows, "b/test-en.tsv": rows, "b/validation-en.tsv": rows})
     prepare("xnli", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "out")
-    printed = capsys.readouterr().out
-    assert "skipped: train en already exists" in printed
-    assert f"skipped files with unknown names: {tmp_path}/b/validation-en.tsv\n" in printed
-    assert "dropped: 1 with the label '-'; 1 without a text; 1 malformed" in printed
-    assert (tmp_path / "out/train/train.en.tsv").read_text() == "text_a\ttext_b\tlabel\na\tb\tentailment\n"
-    assert read_languages(tmp_path / "out/lang_map.json") == ["en"]  # de has no test file
+    reading = [
+        f"reading {tmp_path}/{name}\ndropped: 1 with the label '-'; 1 without a text; 1 malformed"
+        for name in ("a/train-en.tsv", "b/dev-de.tsv", "b/dev-en.tsv", "b/test-en.tsv")
+    ]
+    assert capsys.readouterr().out.splitlines() == [
+        f"skipped files with unknown names: {tmp_path}/b/validation-en.tsv",
+        *"\n".join(reading).splitlines(),
+        f"reading {tmp_path}/b/train.en.tsv",
+        "skipped: train en already exists",
+        "--num_labels is 3",
+        "",
+        "split  language  contradiction  entailment  neutral  rows",
+        "train        en              0           1        0     1",
+        "  dev        en              0           1        0     1",
+        "  dev        de              0           1        0     1",
+        " test        en              0           1        0     1",
+        "",
+        f"written to {tmp_path}/out",
+    ]
+    table = b"text_a\ttext_b\tlabel\na\tb\tentailment\n"
+    written = read_files(tmp_path / "out")
+    assert json.loads(written.pop("lang_map.json")) == {"en": 0}  # de has no test file
+    assert json.loads(written.pop("label_map.json")) == {label: id_ for id_, label in enumerate(NLI)}
+    assert written == dict.fromkeys(
+        ("dev/dev.de.tsv", "dev/dev.en.tsv", "test/test.en.tsv", "train/train.en.tsv"), table
+    )
 
 
 def pairs(path: Path) -> list[tuple]:

@@ -203,12 +203,13 @@ def test_bad_patterns(patterns, languages, location):
 
 def test_encode_rows(write, tokenizer, caplog):
     """Many rows at once have the ids of `Tokenizer.build_inputs`; an empty text_b is as none."""
-    path = write("text_a\ttext_b\tlabel\nthe fox\tthe dog\tneutral\nthe\t\tneutral\n")
+    path = write("text_a\ttext_b\tlabel\nthe fox\tthe dog\tneutral\nthe\t\tneutral\nthe dog\tthe\tneutral\n")
     rows = [*read_classification(path, LABELS), Example("the fox", None, 0)]
     features = TextFeaturizer(tokenizer, max_seq_len=8)(rows)
     assert [(feature.ids, feature.label) for feature in features] == [
         (tokenizer.build_inputs("the fox", "the dog", 8), 2),
         (tokenizer.build_inputs("the", "", 8), 2),
+        (tokenizer.build_inputs("the dog", "the", 8), 2),
         (tokenizer.build_inputs("the fox", max_seq_len=8), 0),
     ]
     TextFeaturizer(tokenizer, 8, prompt="brown ")(rows)
