@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from ernie_m.inference.tasks.training_files import TaggedFile
 from ernie_m.reader.files.conll import read_lines, read_tagged_words
 from ernie_m.reader.files.labeled_tables import is_tagged_file, read_labeled_table
 from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import LabelOptions, TableOptions
 from tests.launching import ROOT, error_of, run_script
 
@@ -300,28 +302,65 @@ def test_write_predictions_in_the_input_scheme(tmp_path, gold):
     predicted.write([(None, {"tags": ["B-PER", "I-PER", "O", "B-LOC", "B-ORG", "I-LOC"]})], file)
     tags = [*gold.split()[:4], "B-ORG", gold.split()[5]]
     assert file.getvalue().splitlines() == [f"{row} {tag}" for row, tag in zip(rows, tags)]
-    assert " F1 85.7 % (3 entities)" in predicted.summary()[0]
+    scores = "F1 85.7 % (3 entities), precision 75.0 %, recall 100.0 %"
+    assert predicted.summary() == [f"1 sentences: {scores}"]
+
+
+@pytest.mark.parametrize("name", sorted(FORMS.keys() - {"list.json"}))
+def test_write_predictions_to_each_format(tmp_path, name):
+    """The second sentence has no prediction: its lines stay. So does all else that is in the others."""
+    content, columns = FORMS[name]
+    path = write(tmp_path / name, content)
+    predicted = TaggedFile(path, [*IOB2], IOB2, TableOptions(columns=columns))
+    assert [values["words"] for *_, values in predicted.requests(RowErrors(path))] == WORDS
+    tags = [[*TAGS[0][:4], "O", "B-LOC"], [], TAGS[2]]
+    file = io.StringIO()
+    predicted.write([(None, {"tags": of_one} if of_one else {}) for of_one in tags], file)
+    lines = content.splitlines()
+    if content.startswith("{"):
+        expected = [json.loads(line) for line in lines]
+        for values, of_one in zip(expected, tags):
+            values |= {"predicted_tags": of_one} if of_one else {}
+        assert [json.loads(line) for line in file.getvalue().splitlines()] == expected
+        return
+    added = [(chr(2).join(words), chr(2).join(of_one)) for words, of_one in zip(WORDS, tags)]
+    if "\2" not in content:
+        added = [pair for words, of_one in zip(WORDS, tags) for pair in zip_longest(words, of_one)]
+    added = [("text_a", "predicted_tags")] * content.startswith("text_a") + added
+    for number, line in enumerate(lines):
+        if added and added[0][0] in re.split("[ \t]", line):
+            _, tag = added.pop(0)
+            lines[number] += ("\t" if "\t" in line else " ") + tag if tag else ""
+    assert (file.getvalue().splitlines(), added) == (lines, [])
 
 
 @pytest.mark.parametrize(
-    ("labels", "rows", "unknown", "has_score"),
+    ("labels", "rows", "said"),
     [
-        (["0", "1"], "a B-PER\nb O", "B-PER, O", False),  # a model without names of its labels
-        ([*IOB2], "a B-PERSON\nb O", "PERSON", False),
-        ([*IOB2], "a B-per\nb B-LOCderiv", "LOCderiv", True),
-        (["NOUN", "VERB"], "a NOUN\nb VVFIN", "VVFIN", True),
-        (["NOUN", "VERB"], "a NOUN\nb VERB", None, True),
-        ([*IOB2], "a O\nb O", None, False),
+        # A model without names of its labels.
+        (["0", "1"], "a B-PER\nb O", ": no score; unknown: B-PER, O (trained on: 0, 1)"),
+        ([*IOB2], "a B-PERSON\nb O", ": no score; unknown: PERSON (trained on: LOC, ORG, PER)"),
+        (
+            [*IOB2],
+            "a B-per\nb B-LOCderiv",
+            ": F1 0.0 % (2 entities), precision 0.0 %, recall 0.0 %; unknown: LOCderiv "
+            "(trained on: LOC, ORG, PER)",
+        ),
+        (
+            ["NOUN", "VERB"],
+            "a NOUN\nb VVFIN",
+            ": accuracy 50.0 % of the words; unknown: VVFIN (trained on: NOUN, VERB)",
+        ),
+        (["NOUN", "VERB"], "a NOUN\nb VERB", ": accuracy 100.0 % of the words"),
+        ([*IOB2], "a O\nb O", ", 1 entities"),
     ],
 )
-def test_tags_that_a_model_does_not_know_are_named(tmp_path, labels, rows, unknown, has_score):
+def test_tags_that_a_model_does_not_know_are_named(tmp_path, labels, rows, said):
     """Without a score, if it knows none."""
     iobes = IOB2 if "O" in labels else {}
     predicted = TaggedFile(write(tmp_path / "a.conll", rows), labels, iobes, TableOptions())
     predicted.write([(None, {"tags": [*labels[:2]]})], io.StringIO())
-    (said,) = predicted.summary()
-    assert ("%" in said) == has_score
-    assert f"unknown: {unknown} (" in said if unknown else "unknown" not in said
+    assert predicted.summary() == [f"1 sentences{said}"]
 
 
 def test_a_comment_stands_before_a_sentence(tmp_path):

@@ -20,7 +20,7 @@ from ernie_m.reader.tokenization import (
     truncate_longest_first,
 )
 from ernie_m.reader.tokenizer_config import check_tokenizer_type, read_max_length
-from ernie_m.reader.tokenizer_rules import split_subwords
+from ernie_m.reader.tokenizer_rules import LIBRARY_RULES, split_subwords
 from ernie_m.reader.vocabulary import read_vocab, write_vocab
 from ernie_m.reader.write_tokenizer import write_ernie_m
 from ernie_m.utils.files import Folder
@@ -489,3 +489,22 @@ def test_read_other_library_settings(tmp_path, settings, length):
     folder = Folder(tmp_path)
     check_tokenizer_type(folder, {}, None)
     assert read_max_length(folder) == length
+
+
+@pytest.mark.parametrize("rules", LIBRARY_RULES)
+def test_ids_and_spans_by_the_rules_of_libraries(piece_model, rules):
+    """Those of the parts of each subword. Where NFKC changes no length, a span is the text of its token."""
+    tokenizer = Tokenizer(None, piece_model, rules)
+    texts = [*SENTENCES, "a 12,5 b3 ， , 2008年8月8日。", "a  b", ""]
+    rows = []
+    for text in texts:
+        subwords = tokenizer.processor.Encode(text, out_type=str)
+        parts = split_subwords(subwords, keeps_spaces=rules == "transformers")
+        tokens = [*itertools.chain(*parts)]
+        ids, spans = encode_with_offsets(tokenizer, text)
+        assert tokenizer.tokenize(text) == tokens
+        assert ids == tokenizer.convert_tokens_to_ids(tokens)
+        rows.append(ids)
+        if unicodedata.is_normalized("NFKC", text):
+            assert [text[start:end] for start, end in spans] == [token.lstrip("▁") for token in tokens]
+    assert tokenizer.encode_batch(texts) == rows
