@@ -71,8 +71,12 @@ def test_run_python_blocks_from_docs(locations, capsys):
         exec(compile(block, "docs/", "exec"), names)
     assert names["vectors"].shape == (2, 32) and names["vectors"].dtype == np.float32
     assert names["prediction"]["label"] in names["model"].labels
-    assert names["threshold"] == 0.7  # 20 of 21 are right
     assert len(capsys.readouterr().out.splitlines()) == 3  # of the quickstart
+
+
+def test_threshold_of_the_example(locations, capsys):
+    exec((ROOT / "examples/confidence_threshold.py").read_text(encoding="utf-8"), {})
+    assert float(capsys.readouterr().out) == 0.7  # 20 of 21 are right
 
 
 def test_the_readme(locations):

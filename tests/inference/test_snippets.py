@@ -1,4 +1,4 @@
-"""The Python of docs/models.md and docs/architecture.md gives the ids and embeddings of `ernie_m.load`."""
+"""The Python of docs/architecture.md and of an example gives the ids and embeddings of `ernie_m.load`."""
 
 import shutil
 
@@ -11,6 +11,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.helpers.pages import compile_python
 from tests.inference.conftest import run_export
+from tests.launching import ROOT
 from tests.toys import make_model, sentences, train_piece_model
 
 # What ERNIE-M's rules for text change, and XLM-R's do not; and a text that is too long for every model.
@@ -43,11 +44,11 @@ def read_otherwise(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", READINGS)
-def test_run_export_block_from_docs(read_otherwise, tmp_path, monkeypatch, name):
+def test_run_onnx_embeddings_example(read_otherwise, tmp_path, monkeypatch, name):
     run_export(read_otherwise / name, tmp_path / "exported")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(compile_python("models.md", "ONNX Runtime alone"), names)
+    exec((ROOT / "examples/onnx_embeddings.py").read_text(encoding="utf-8"), names)
     model = ernie_m.load("exported")
     ids = [names["tokenizer"].encode(text) for text in TEXTS]
     assert ids == [model.tokenizer.encode(text) for text in TEXTS]

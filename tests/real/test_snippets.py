@@ -22,7 +22,7 @@ MODEL = Path(os.environ["REAL_MODEL"])
 COUNT = 2_400
 
 
-def test_run_blocks_from_both_pages(tmp_path, data_dir, monkeypatch):
+def test_run_example_and_block_from_docs(tmp_path, data_dir, monkeypatch):
     lines = raw_lines(data_dir, COUNT)
     call_main(export, as_flags({"model": MODEL, "output": tmp_path / "exported", "format": "onnx"}))
     (tmp_path / "configs").mkdir()
@@ -34,7 +34,7 @@ def test_run_blocks_from_both_pages(tmp_path, data_dir, monkeypatch):
     monkeypatch.chdir(tmp_path)
     of_export: dict = {}
     of_tokenizer: dict = {}
-    exec(compile_python("models.md", "ONNX Runtime alone"), of_export)
+    exec((ROOT / "examples/onnx_embeddings.py").read_text(encoding="utf-8"), of_export)
     exec(compile_python("architecture.md", "Tokenizer"), of_tokenizer)
 
     model = ernie_m.load(MODEL)
