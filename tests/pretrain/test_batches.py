@@ -265,7 +265,11 @@ def test_equal_remainders_take_turns():
     [
         ({"data__languages": ["en", "xx"]}, "data.languages: unknown xx .*corpus: de, en, fr"),
         ({"data__languages": ["de", "fr"]}, "has camlm, tlm, but .* has no parallel text of de, fr"),
-        ({"objectives__active": ["tlm"], "data__languages": ["en"]}, "has tlm, but .* no parallel text"),
+        (
+            {"objectives__active": ["tlm"], "data__languages": ["en"]},
+            "active has tlm, but .* no parallel text",
+        ),
+        ({"objectives__mixing_ratios": {"tlm": 1}, "data__languages": ["en"]}, "mixing_ratios has tlm, but"),
         ({"objectives__active": ["mmlm", "btmlm"], "data__languages": ["en"]}, "requires two languages"),
     ],
 )

@@ -18,6 +18,7 @@ from unittest import mock
 import pytest
 
 from ernie_m.pretrain.build_corpus import build, encode_units
+from ernie_m.pretrain.build_corpus import command as build_command
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
 from ernie_m.pretrain.build_corpus.build_args import BuildOptions
 from ernie_m.pretrain.build_corpus.report import format_pair_report, summary
@@ -30,7 +31,7 @@ from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from tests.helpers.files import flip_last_bit, flip_middle_bit, read_files
-from tests.launching import ROOT, check_refusal, error_of
+from tests.launching import ROOT, as_flags, call_main, check_refusal, error_of
 from tests.pretrain.builds import OPTIONS, Stopped, command, stop_at
 from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
@@ -276,29 +277,49 @@ def test_shards_are_as_large_as_allowed(reference):
     assert max(sizes) <= OPTIONS["shard_mib"] * 2**20 + 128  # the bytes of an .npy file before the array
 
 
-def test_the_table_and_the_warning(tmp_path, piece_model):
+def test_the_report(tmp_path, capsys, piece_model):
     """Georgian has letters that the SentencePiece model does not know, so it gets the warning."""
-    mono = {
-        "en": write_lines(tmp_path / "en", ["baba dodo"] * 3),
-        "ka": write_lines(tmp_path / "ka", ["ბაბა დოდო"] * 2),
+    english = write_lines(tmp_path / "en", ["baba dodo"] * 3)
+    georgian = write_lines(tmp_path / "ka", ["ბაბა დოდო"] * 2)
+    pairs = write_lines(tmp_path / "x.tsv", ["baba\tdodo baba"])
+    values = {
+        "output": tmp_path / "corpus",
+        "piece_model_path": piece_model,
+        "workers": 1,
+        "deduplicate": "true",
     }
-    pair = write_lines(tmp_path / "x.tsv", ["baba\tdodo baba"])
-    manifest = make_corpus(
-        tmp_path / "corpus", piece_model, mono=mono, parallel={"en-de": pair}, deduplicate=True
+    texts = ["--mono", f"en<={english}", "--mono", f"ka<={georgian}", "--parallel", f"de-en<={pairs}"]
+    printed = []
+    for _ in range(2):
+        call_main(build_command, [*as_flags(values), *texts])
+        printed.append([" ".join(line.split()) for line in capsys.readouterr().out.splitlines()])
+    tokenizer = Tokenizer(None, piece_model)
+    en, ka, of_de, of_en = (
+        len(tokenizer.encode(text)) for text in ("baba dodo", "ბაბა დოდო", "baba", "dodo baba")
     )
-    table = summary(manifest)
-    tokens = manifest["mono"]["en"]["train"]["tokens"]
-    rows = {row.split("  ")[0].strip(): row.split() for row in table}  # text -> words of its row
-    # One line of the three is left: its tokens, unknown ones, mean length, held out, left out.
-    assert rows["en"][1:] == ["1", str(tokens), "0.00%", f"{tokens:.1f}", "0", "2", "duplicate"]
-    assert rows["ka"][-2:] == ["1", "duplicate"]
-    counts = manifest["mono"]["ka"]["train"]
-    assert counts["unknown"] == counts["by_language"]["ka"]["unknown"] > 0
-    share = counts["unknown"] / counts["tokens"]
-    assert rows["ka"][3] == f"{share:.2%}"
-    assert rows["de-en: de"][2] == rows["de-en: en"][2] == "1"
-    (warning,) = [line for line in table if line.startswith("warning")]
-    assert warning.startswith(f"warning: ka: {share:.1%} ")
+    unknown = tokenizer.encode("ბაბა დოდო").count(tokenizer.unk_id) / ka
+    report = [
+        "text lines tokens unknown mean length held out left out",
+        f"en 1 {en} 0.00% {en:.1f} 0 2 duplicate",
+        f"ka 1 {ka} {unknown:.2%} {ka:.1f} 0 1 duplicate",
+        f"de-en: de 1 {of_de} 0.00% {of_de:.1f} 0",
+        f"de-en: en 1 {of_en} 0.00% {of_en:.1f} 0",
+        f"warning: ka: {unknown:.1%} of its tokens are unknown; the vocabulary does not cover this language",
+        *(
+            f"0 of 1 pairs exceed data.max_seq_len {length}; 0.0% of all tokens are truncated"
+            for length in (128, 256, 512)
+        ),
+        "de-en 1 de: baba",
+        "de-en 1 en: dodo baba",
+    ]
+    samples = [
+        f"{english}: en: baba dodo",
+        f"{georgian}: ka: ბაბა დოდო",
+        f"{pairs}: de: baba",
+        f"{pairs}: en: dodo baba",
+    ]
+    assert printed[0] == [*samples, *report]
+    assert printed[1] == [f"{tmp_path}/corpus: already built; verifying its checksums", *report]
 
 
 def test_summary_counts_pairs(reference):
