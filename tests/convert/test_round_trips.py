@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.write_foreign import ENCODER_TARGETS
 from tests.convert.conftest import assert_same_bits
 from tests.helpers.checkpoints import change_config, stored
 from tests.launching import error_of
-from tests.toys import make_ours
+from tests.toys import CONFIG, make_ours
 
 # Kind of model -> the arguments of `make_ours`.
 KINDS = {
@@ -163,6 +163,87 @@ def test_a_safetensors_is_what_the_library_writes(tmp_path):
     safe.write(tmp_path / "kinds", kinds)
     for kind, array in load_file(tmp_path / "kinds").items():
         assert array.dtype == safe.read(tmp_path / "kinds")[kind].dtype == kinds[kind].dtype
+
+
+NOT_IN_LIBRARIES = (
+    *(
+        f"lm_head.{name}"
+        for name in ("dense.weight", "dense.bias", "layer_norm.weight", "layer_norm.bias", "bias")
+    ),
+    "language_embeddings.weight",
+)
+TOKENIZER = "vocab.txt, sentencepiece.bpe.model, tokenizer_config.json"
+OTHER_IDS = "note: the ErnieMTokenizer of these libraries produces other ids for many texts"
+# Format -> names that it cannot store, number of tensors, and the lines about the tokenizer and embeddings.
+PRINTED = {
+    "ernie-m": ((), 44, ["tokenizer: vocab.txt, piece.model in OUT"]),
+    "fluid": (("language_embeddings.weight",), 43, ["tokenizer: vocab.txt, piece.model in OUT"]),
+    "paddlenlp": (NOT_IN_LIBRARIES, 38, [f"tokenizer: {TOKENIZER} in OUT", OTHER_IDS]),
+    "huggingface": (NOT_IN_LIBRARIES, 38, [f"tokenizer: {TOKENIZER} in OUT", OTHER_IDS]),
+    "xlm-roberta": (
+        ("pooler.dense.weight", "pooler.dense.bias", "language_embeddings.weight"),
+        43,
+        [
+            "for sentence-transformers: modules.json, 1_Pooling/config.json, sentence_bert_config.json; "
+            "pooling: mean",
+            "tokenizer: tokenizer.json, tokenizer_config.json, sentencepiece.bpe.model in OUT",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("target", PRINTED)
+def test_printed_lines(tmp_path, capsys, target):
+    make_ours(tmp_path / "made", **KINDS["pre-training"])
+    converted(target, tmp_path / "made", tmp_path / "out")
+    lost, count, others = PRINTED[target]
+    assert capsys.readouterr().out.replace(str(tmp_path / "out"), "OUT").splitlines() == [
+        *(f"not representable in {target}: {name}" for name in lost),
+        f"{tmp_path}/made (ernie-m) -> OUT ({target}): {count} tensors",
+        *others,
+        "note: OUT/README.md has no license. To publish it, set --license, such as apache-2.0",
+    ]
+
+
+# The names of a class, and keys of config.json that only a library needs.
+CONFIGS = {
+    "paddlenlp": ("ErnieMForSequenceClassification", "ernie_m", {"type_vocab_size": 16, "dtype": "float32"}),
+    "huggingface": (
+        "ErnieMForSequenceClassification",
+        "ernie_m",
+        {"classifier_dropout": None, "act_dropout": 0.0, "torch_dtype": "float32", "layer_norm_eps": 1e-5},
+    ),
+    "xlm-roberta": (
+        "XLMRobertaForSequenceClassification",
+        "xlm-roberta",
+        {
+            "type_vocab_size": 1,
+            "position_embedding_type": "absolute",
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "classifier_dropout": None,
+            "torch_dtype": "float32",
+            "use_cache": True,
+            "layer_norm_eps": 1e-5,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("target", CONFIGS)
+def test_written_config(tmp_path, target):
+    make_ours(tmp_path / "made", **KINDS["classification"])
+    converted(target, tmp_path / "made", tmp_path / "out")
+    class_name, model_type, others = CONFIGS[target]
+    assert json.loads((tmp_path / "out/config.json").read_text()) == {
+        **{key: value for key, value in CONFIG.items() if key != "layer_norm_eps"},
+        "architectures": [class_name],
+        "model_type": model_type,
+        "id2label": {"0": "no", "1": "maybe", "2": "yes"},
+        "label2id": {"no": 0, "maybe": 1, "yes": 2},
+        "reading": stored(),
+        **others,
+    }
 
 
 def test_write_license_and_base_model_to_card(tmp_path, capsys):
