@@ -281,7 +281,7 @@ def test_the_report(tmp_path, capsys, piece_model):
     """Georgian has letters that the SentencePiece model does not know, so it gets the warning."""
     english = write_lines(tmp_path / "en", ["baba dodo"] * 3)
     georgian = write_lines(tmp_path / "ka", ["ბაბა დოდო"] * 2)
-    pairs = write_lines(tmp_path / "x.tsv", ["baba\tdodo baba"])
+    pairs = write_lines(tmp_path / "x.tsv", ["baba\tdodo baba dodo"])
     values = {
         "output": tmp_path / "corpus",
         "piece_model_path": piece_model,
@@ -295,7 +295,7 @@ def test_the_report(tmp_path, capsys, piece_model):
         printed.append([" ".join(line.split()) for line in capsys.readouterr().out.splitlines()])
     tokenizer = Tokenizer(None, piece_model)
     en, ka, of_de, of_en = (
-        len(tokenizer.encode(text)) for text in ("baba dodo", "ბაბა დოდო", "baba", "dodo baba")
+        len(tokenizer.encode(text)) for text in ("baba dodo", "ბაბა დოდო", "baba", "dodo baba dodo")
     )
     unknown = tokenizer.encode("ბაბა დოდო").count(tokenizer.unk_id) / ka
     report = [
@@ -310,13 +310,13 @@ def test_the_report(tmp_path, capsys, piece_model):
             for length in (128, 256, 512)
         ),
         "de-en 1 de: baba",
-        "de-en 1 en: dodo baba",
+        "de-en 1 en: dodo baba dodo",
     ]
     samples = [
         f"{english}: en: baba dodo",
         f"{georgian}: ka: ბაბა დოდო",
         f"{pairs}: de: baba",
-        f"{pairs}: en: dodo baba",
+        f"{pairs}: en: dodo baba dodo",
     ]
     assert printed[0] == [*samples, *report]
     assert printed[1] == [f"{tmp_path}/corpus: already built; verifying its checksums", *report]

@@ -1,5 +1,6 @@
 """Examples to packed sequences: layout, positions, languages, masks, whatever the division of a step."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 
 from ernie_m.pretrain.masking import Pair, Text
-from ernie_m.pretrain.packing import MicroBatch
+from ernie_m.pretrain.objectives import get_class
+from ernie_m.pretrain.packing import MaskedExample, MaskedSequence, MicroBatch, Stage1Sequence, pack
 from tests.launching import error_of
 from tests.pretrain.examples import (
     CLS,
@@ -59,6 +61,77 @@ def test_pair_layout():
     assert camlm.inputs.input_ids[camlm.targets].tolist() == [MASK, MASK]
     assert [target_id // 10 for target_id in camlm.target_ids.tolist()] == [2, 1]
     assert masked_counts(camlm) == {"camlm": 2}
+
+
+def sequence(ids, targets, labels, context=None, languages=()) -> MaskedSequence:
+    """A sequence whose positions are ids + 100, and whose languages are ids + 200."""
+    tokens = np.array(ids)
+    arrays = map(np.array, (targets, labels, languages or [0] * len(targets)))
+    return MaskedSequence(
+        tokens, tokens + 100, tokens + 200, *arrays, len(ids) if context is None else context
+    )
+
+
+def as_lists(value):
+    """Arrays as lists, within dictionaries."""
+    if isinstance(value, dict):
+        return {key: as_lists(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def test_pack_by_hand(monkeypatch):
+    """TLM has its own loss here. BTMLM's two examples have pseudo-tokens of the languages 2, and 1 and 0."""
+    monkeypatch.setattr(get_class("tlm"), "loss", lambda *_: None)
+    stages = [
+        Stage1Sequence(sequence([1, 2, 9], [2], [0], 2, [2]), np.array([3]), np.array([0.5])),
+        Stage1Sequence(
+            sequence([30, 31, 32, 9, 9], [3, 4], [0, 0], 3, [1, 0]), np.array([3, 4]), np.array([0.25, 0.75])
+        ),
+    ]
+    batch = pack(
+        [
+            MaskedExample("btmlm", [sequence([1, 2, 3, 4], [1], [71])], stages[0]),
+            MaskedExample("tlm", [sequence([11, 12, 13], [2, 0], [72, 73])], group=3),
+            MaskedExample("mmlm", [sequence([14, 15], [1], [74])]),
+            MaskedExample("camlm", [sequence([16, 17, 18], [2], [75], 2), sequence([19, 20], [1], [76], 1)]),
+            MaskedExample("btmlm", [sequence([21, 22, 23, 24, 25], [1], [77])], stages[1]),
+        ]
+    )
+    ids = np.array([1, 2, 3, 4, *range(11, 26)])
+    ids_of_stage1 = np.array([1, 2, 9, 30, 31, 32, 9, 9])
+    assert as_lists(dataclasses.asdict(batch)) == as_lists(
+        {
+            "inputs": {
+                "input_ids": ids,
+                "position_ids": ids + 100,
+                "language_ids": ids + 200,
+                "lengths": [4, 3, 2, 3, 2, 5],
+                "context_lengths": [4, 3, 2, 2, 1, 5],
+            },
+            "targets": [1, 8, 11, 13, 15, 4, 6],
+            "target_ids": [71, 74, 75, 76, 77],
+            "rows": {"mmlm": [1], "tlm": [5, 6], "camlm": [2, 3], "btmlm": [0, 4]},
+            "groups": {"tlm": [3, 3]},
+            "stage1": {
+                "inputs": {
+                    "input_ids": ids_of_stage1,
+                    "position_ids": ids_of_stage1 + 100,
+                    "language_ids": ids_of_stage1 + 200,
+                    "lengths": [3, 5],
+                    "context_lengths": [2, 3],
+                },
+                "placeholders": [7, 6, 2],
+                "slots": [18, 17, 3],
+                "slot_sentences": [1, 1, 0],
+                "slot_languages": [0, 1, 2],
+                "draws": [0.75, 0.25, 0.5],
+                "context_ids": [1, 2, 30, 31, 32],
+                "context_sentences": [0, 0, 1, 1, 1],
+            },
+            "weights": {},
+            "word_weights": None,
+        }
+    )
 
 
 @pytest.mark.parametrize("mask_rate", [0.15, 0.5, 1.0])
