@@ -23,7 +23,15 @@ from ernie_m.inference.prediction_options import (
     to_row,
     to_values_per_text,
 )
-from ernie_m.inference.tasks import Answer, Choice, Filling, Hit, Prediction, Ranked, Tagged
+from ernie_m.inference.tasks import (
+    AnswerPrediction,
+    ClassificationPrediction,
+    RankedText,
+    SearchHit,
+    TaggingPrediction,
+    TokenPrediction,
+    ZeroShotPrediction,
+)
 from ernie_m.model.preprocessing import Pooling
 from ernie_m.model.tasks import (
     CLASSIFICATION,
@@ -197,7 +205,7 @@ class Model:
         parts = replace(loaded, **without), vars(loaded.tokenizer)
         return _unpickle, (self.scores, self.engine, pickle.dumps(parts))
 
-    def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[Prediction]:
+    def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[ClassificationPrediction]:
         """Classify texts or pairs of texts: {"label", "probabilities": {label: float}} for each.
 
         A multi-label model returns {"labels", "probabilities"}. A tuple of two strings is one pair, and a
@@ -218,7 +226,7 @@ class Model:
         labels: str | Sequence[str],
         hypothesis_template: str = "This example is {}.",
         multi_label: bool = False,
-    ) -> list[Choice]:
+    ) -> list[ZeroShotPrediction]:
         """Classify texts by given labels (zero-shot): {"label", "probabilities": {label: float}} for each.
 
         Requires a model for natural language inference, with a label named entailment.
@@ -232,7 +240,7 @@ class Model:
         requests = [{"text": text, **shared} for text in to_list(texts, "texts")]
         return self._answer(ZERO_SHOT, requests)
 
-    def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[Tagged]:
+    def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[TaggingPrediction]:
         """Tag the words of texts, or lists of words: {"words", "tags", "entities"} for each."""
         requests = [
             {"words": [*text]} if isinstance(text, list | tuple) else {"text": text}
@@ -240,7 +248,7 @@ class Model:
         ]
         return self._answer(TOKEN_CLASSIFICATION, requests)
 
-    def answer(self, question: str, context: str) -> Answer:
+    def answer(self, question: str, context: str) -> AnswerPrediction:
         """Extract the answer to a question in a context: {"answer", "start", "probability", "candidates"}."""
         (prediction,) = self._answer(QUESTION_ANSWERING, [{"question": question, "context": context}])
         return prediction
@@ -301,7 +309,7 @@ class Model:
         cut_count = 0
         unknown = []  # indices of texts
         for numbers in iter_parts(numbers_of_texts, "encoding"):
-            features = predictor.features([inputs[number] for number in numbers])
+            features = predictor.tokenize_texts([inputs[number] for number in numbers])
             part_languages = None if languages is None else [languages[number] for number in numbers]
             embeddings[numbers] = predictor.encode_features(features, part_languages, batch_tokens)
             cut_count += sum(feature.cut for feature in features)
@@ -341,7 +349,7 @@ class Model:
         top_k: int = 5,
         center_by_language: bool | None = None,
         **options: Unpack[SearchOptions],
-    ) -> list[Hit]:
+    ) -> list[SearchHit]:
         """Return the `top_k` texts of a corpus that are most similar to a text, best first.
 
         Each hit is {"line", "index", "text", "score"}. Lines are numbered from 1, indices from 0.
@@ -472,7 +480,7 @@ class Model:
         loaded, scored = fitted
         return Model(loaded, None if scored is None else scored.to_dict())
 
-    def rank(self, query: str, texts: Iterable[str]) -> list[Ranked]:
+    def rank(self, query: str, texts: Iterable[str]) -> list[RankedText]:
         """Rank texts by relevance to a query: {"index", "text", "score"} for each, best first.
 
         A result also has "truncated" if the pair was truncated, and the number of "unknown_words" if any.
@@ -489,7 +497,7 @@ class Model:
         ranked: list[Any] = [{"index": i, "text": sentences[i], **predictions[i]} for i in best]
         return ranked
 
-    def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[Filling]]:
+    def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[TokenPrediction]]:
         """Return the `top_k` most probable tokens for each [MASK] in a text, with their probabilities.
 
         Args:

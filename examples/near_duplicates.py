@@ -16,7 +16,7 @@ import numpy as np
 import ernie_m
 
 
-def near_duplicates(model, texts, threshold):
+def find_near_duplicates(model, texts, threshold):
     """Return (cosine, text, text) of each pair with a cosine above the threshold, most similar first."""
     vectors = model.encode(texts, normalize=True)  # float32 [N, H]
     cosines = np.triu(vectors @ vectors.T, k=1)  # each pair once
@@ -27,5 +27,5 @@ def near_duplicates(model, texts, threshold):
 if __name__ == "__main__":
     folder, source, threshold = sys.argv[1:]
     texts = Path(source).read_text(encoding="utf-8").splitlines()
-    for cosine, first, second in near_duplicates(ernie_m.load(folder), texts, float(threshold)):
+    for cosine, first, second in find_near_duplicates(ernie_m.load(folder), texts, float(threshold)):
         print(f"{cosine:.3f}", first, second, sep="\t")

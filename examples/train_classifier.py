@@ -26,7 +26,9 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 
 
-def train(start: str, train_set: str, label_map: str, kind: str, rate: float, epochs=3, batch_size=32):
+def train(
+    start: str, train_set: str, label_map: str, kind: str, learning_rate: float, epochs=3, batch_size=32
+):
     """Train on a training file of run_classifier.py; yield the loss of each step, summed over processes."""
     rank = distributed.rank()
     processes = distributed.world_size()  # as fleetrun says
@@ -39,11 +41,14 @@ def train(start: str, train_set: str, label_map: str, kind: str, rate: float, ep
     model = SequenceClassifier(checkpoint.required_config, len(labels))
     load_weights(model, checkpoint, ignore=("classifier.",))  # the classifier is new
     if kind == "ours":
-        optimizer = build_optimizer(model, rate)
+        optimizer = build_optimizer(model, learning_rate)
     else:
         decayed = {parameter.name for name, parameter in model.named_parameters() if is_decayed(name)}
         optimizer = paddle.optimizer.AdamW(
-            rate, epsilon=1e-6, parameters=model.parameters(), apply_decay_param_fun=decayed.__contains__
+            learning_rate,
+            epsilon=1e-6,
+            parameters=model.parameters(),
+            apply_decay_param_fun=decayed.__contains__,
         )
     parallel = fleet.distributed_model(model) if processes > 1 else model
     rows = read_classification(train_set, labels, len(labels))
@@ -62,5 +67,5 @@ def train(start: str, train_set: str, label_map: str, kind: str, rate: float, ep
 
 
 if __name__ == "__main__":
-    for number, loss in enumerate(train(*sys.argv[1:5], rate=float(sys.argv[5])), 1):
+    for number, loss in enumerate(train(*sys.argv[1:5], learning_rate=float(sys.argv[5])), 1):
         print(f"step {number}: loss {loss:.6f}")

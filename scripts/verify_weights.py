@@ -66,7 +66,7 @@ def main() -> None:
         predict_masked_words(flags.path)
     if size != "base":
         print("verify: no values of this size are published")
-    elif agrees(hidden_states(model, IDS, masked=1)[1:4, 1:4]):  # the part in `EXPECTED`
+    elif check_hidden_states(compute_hidden_states(model, IDS, masked=1)[1:4, 1:4]):  # the part in `EXPECTED`
         print("verify: all values agree")
     else:
         print("verify: FAILED: these weights do not produce the published values")
@@ -84,7 +84,7 @@ def predict_masked_words(path: str) -> None:
         print(f"  {text}  {' '.join(tokens)}  expected {word}  {'ok' if word in tokens else 'OFF'}")
 
 
-def agrees(numbers: np.ndarray) -> bool:
+def check_hidden_states(numbers: np.ndarray) -> bool:
     """Print hidden states [3, 3] next to the expected values, and return whether all agree."""
     is_close = np.abs(numbers - np.array(EXPECTED)) <= TOLERANCE  # False for nan
     for (row, column), number in np.ndenumerate(numbers):
@@ -121,7 +121,7 @@ def load_released(path: str):
     return size, model.eval(), "lm_head.bias" in checkpoint.tensors
 
 
-def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
+def compute_hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
     """Compute the last hidden states [T, H] of a sequence, without attention to the first `masked` positions.
 
     A masked position still attends to itself, unlike in PaddleNLP, so its own hidden state differs.

@@ -253,5 +253,5 @@ def test_name_killed_process_next_to_one_that_fails_without_it(tmp_path, capfd):
     processes = [subprocess.Popen([sys.executable, "-c", code, rank]) for rank in "01"]
     for process in processes:
         process.wait()
-    assert launch.wait_for(processes, tmp_path) == 3  # that of the first one
+    assert launch.wait_for_processes(processes, tmp_path) == 3  # that of the first one
     assert "error: process 1 was killed by signal 11 (Segmentation fault)\n" in capfd.readouterr().err

@@ -51,10 +51,10 @@ def main() -> None:
             f"--output {output} is the current folder or a mount point. Choose a new folder inside it"
         )
     with lock_for_writing(output):
-        export_to(output, flags)
+        export_model(output, flags)
 
 
-def export_to(output: Path, flags: ExportFlags) -> None:
+def export_model(output: Path, flags: ExportFlags) -> None:
     """Export the model in the options to a directory; requires the lock of the directory.
 
     Raises:

@@ -155,33 +155,33 @@ def make_environments(
 
 
 def run_processes(
-    commands: Sequence[Sequence[str]], rank_environments: list[dict[str, str]], logs: Path
+    commands: Sequence[Sequence[str]], rank_environments: list[dict[str, str]], log_dir: Path
 ) -> int:
     """Start the processes of this node, and wait for them.
 
-    The first process prints on the console, the others to `logs`. Signals are forwarded to all processes. If
+    The first process prints on the console, the others to `log_dir`. All processes receive signals. If
     one fails, the others are killed after `GRACE` seconds.
 
     Args:
         commands: the command of each process.
         rank_environments: the additional environment variables of each process.
-        logs: the directory for the output of all processes except the first.
+        log_dir: the directory for the output of all processes except the first.
 
     Returns:
         The exit code: 0, or the code of the first process that failed.
     """
-    with translate_write_errors(logs):
-        logs.mkdir(parents=True, exist_ok=True)
+    with translate_write_errors(log_dir):
+        log_dir.mkdir(parents=True, exist_ok=True)
     processes: list[subprocess.Popen] = []
 
-    def hand_on(signum: int, _frame: object) -> None:
+    def forward_signal(signum: int, _frame: object) -> None:
         for process in processes:  # those started so far
             process.send_signal(signum)
 
-    with handle_shutdown_signals(hand_on), contextlib.ExitStack() as files:
+    with handle_shutdown_signals(forward_signal), contextlib.ExitStack() as files:
         for number, (command, environment) in enumerate(zip(commands, rank_environments)):
             # The first process inherits the streams of the launcher.
-            output = files.enter_context(open(logs / f"workerlog.{number}", "wb")) if number > 0 else None
+            output = files.enter_context(open(log_dir / f"workerlog.{number}", "wb")) if number > 0 else None
             processes.append(
                 subprocess.Popen(
                     command,
@@ -192,14 +192,14 @@ def run_processes(
                     preexec_fn=partial(end_with_parent, signal.SIGTERM),
                 )
             )
-        return wait_for(processes, logs)
+        return wait_for_processes(processes, log_dir)
 
 
-def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
+def wait_for_processes(processes: list[subprocess.Popen], log_dir: Path) -> int:
     """Wait for the processes of this node, kill the others if one fails, and return the exit code.
 
     Args:
-        logs: see `run_processes`.
+        log_dir: see `run_processes`.
     """
     codes: list[int | None] = [None]  # None: running
     while None in codes and not {*codes} - {None, 0, INTERRUPTED}:
@@ -217,7 +217,7 @@ def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
         ending = (
             f"was killed by signal {-code} ({signal.strsignal(-code)}{cause})"
             if code < 0
-            else f"exited with code {code}; see {logs}/workerlog.{number}"
+            else f"exited with code {code}; see {log_dir}/workerlog.{number}"
         )
         if code < 0 or number > 0:  # the first process has printed its error on the console
             say(f"error: process {number} {ending}", file=sys.stderr)

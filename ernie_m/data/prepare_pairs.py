@@ -43,7 +43,7 @@ from ernie_m.reader.files.find_files import (
     split_language_prefix,
 )
 from ernie_m.reader.files.pairs import PairRows, make_header
-from ernie_m.reader.files.plain_text import LINES, format_from_name, split_extensions
+from ernie_m.reader.files.plain_text import LINES, detect_format, split_extensions
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import UNK
@@ -150,9 +150,9 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
             ending, stem = split_extensions(path)[0], get_stem(path)
             last_word = stem.rpartition(".")[2]
             side = ending.removeprefix(".")  # "de" of news.de-en.de, one of two aligned files
-            if format_from_name(path) in WITH_BOTH_SIDES:
+            if detect_format(path) in WITH_BOTH_SIDES:
                 pairs.append(PairFile.from_paths(str(path), parse_languages_in_name(path), stem, folder))
-            elif format_from_name(path) == LINES and base_language(last_word):
+            elif detect_format(path) == LINES and base_language(last_word):
                 text.setdefault(last_word, []).append(str(path))
             elif (side != "bak" and base_language(side)) or side in last_word.split("-"):  # not a backup
                 aligned.setdefault((path.with_name(stem), folder), {})[side] = path

@@ -27,7 +27,7 @@ def load_metric(metric: str) -> tuple[str, CustomMetric]:
     if not isfunction(function):
         raise UserError(f"--metric {metric}: no function {name} in {path}")
 
-    def checked(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
+    def check_result(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
         with translate_user_errors([path]):
             scores = function(predictions, targets)
         if not is_valid(dict[str, float], scores) or name not in scores:
@@ -38,4 +38,4 @@ def load_metric(metric: str) -> tuple[str, CustomMetric]:
             )
         return scores
 
-    return name, checked
+    return name, check_result

@@ -25,7 +25,7 @@ _LANGUAGES = (*ARTICLES, "hi", "zh")  # languages with MLQA rules
 _ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 
 
-def exact_match(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
+def compute_exact_match(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
     """Return 1.0 if the normalized prediction equals one of the normalized answers, else 0.0.
 
     Args:
@@ -36,8 +36,8 @@ def exact_match(prediction: str, answers: Sequence[str], language: str, rules: s
     return float(any(words == normalize(answer, language, rules) for answer in answers))
 
 
-def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
-    """Return the highest bag-of-words F1 with any gold answer; arguments: see `exact_match`."""
+def compute_f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
+    """Return the highest bag-of-words F1 with any gold answer; arguments: see `compute_exact_match`."""
     best = 0.0
     words = Counter(normalize(prediction, language, rules))
     for answer in answers:
@@ -85,8 +85,8 @@ def score_answers(
     sum_of_f1 = 0.0
     sum_of_matches = 0.0
     for prediction, answers in rows:  # in this order, which the last digit depends on
-        sum_of_f1 += f1(prediction, answers, language, rules)
-        sum_of_matches += exact_match(prediction, answers, language, rules)
+        sum_of_f1 += compute_f1(prediction, answers, language, rules)
+        sum_of_matches += compute_exact_match(prediction, answers, language, rules)
     return {"f1": 100.0 * sum_of_f1 / len(rows), "em": 100.0 * sum_of_matches / len(rows)}
 
 

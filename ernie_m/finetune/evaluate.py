@@ -170,7 +170,7 @@ def get_output_paths(
     return dict(zip(paths, test_files))
 
 
-def predict_tests(
+def predict_test_files(
     task: Head,
     engine: Engine,
     tests: Mapping[str, LanguageFile],

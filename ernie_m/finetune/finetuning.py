@@ -113,9 +113,9 @@ def check_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> Che
         label_map: the value of --label_map_config; None: the task has the labels of the checkpoint.
 
     Raises:
-        UserError: the head or the labels do not match the task; see `head_error`.
+        UserError: the head or the labels do not match the task; see `find_head_error`.
     """
-    if error := head_error(task, checkpoint):
+    if error := find_head_error(task, checkpoint):
         raise UserError(
             f"{checkpoint.path}: {error}. To train from its encoder, pass it as --init_pretraining_params"
         )
@@ -131,7 +131,7 @@ def check_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> Che
     return checkpoint
 
 
-def head_error(task: Head, checkpoint: Checkpoint) -> str:
+def find_head_error(task: Head, checkpoint: Checkpoint) -> str:
     """Return the reason why a checkpoint has no usable classifier for a task; "" if it has one."""
     # A multiple-choice head has one output, as a regression head has.
     head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
@@ -168,7 +168,7 @@ def load_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
     tensors = start.tensors
     labels = task.labels or ["start", "end"]
     names = start.labels if _are_label_names(start.labels) and _are_label_names(labels) else labels
-    error = head_error(task, start)
+    error = find_head_error(task, start)
     if not error and (
         len(labels) != tensors.shape("classifier.weight")[-1] or sorted(names) != sorted(labels)
     ):
@@ -288,7 +288,7 @@ class FinetuningRun(MultiSeedTraining):
         self.tokenizer = opened.tokenizer
         self.config = opened.config
         self.shuffle = flags.shuffle and task.shuffles
-        self.global_batch = effective_batch_size(flags, distributed.world_size())
+        self.global_batch = compute_effective_batch_size(flags, distributed.world_size())
         self.train_set = train_set
         self._train_paths = train_paths
         self.dev_files = dev_files
@@ -396,7 +396,7 @@ class FinetuningRun(MultiSeedTraining):
             logger.warning("no --init_pretraining_params: initializing all weights randomly")
         else:
             new = () if fine_tuned else ("classifier.",)
-            load_weights(model, weights, ignore=(*new, *self._unread))
+            load_weights(model, weights, ignore=(*new, *self._unused_prefixes))
         schedule = None
         if flags.lr_scheduler == "noam_decay":
             schedule = noam_decay(int(schedule_steps * flags.warmup_proportion))
@@ -404,7 +404,7 @@ class FinetuningRun(MultiSeedTraining):
         return make_engine(flags, model, schedule_steps, seed, schedule, loss_scaling)
 
     @property
-    def _unread(self) -> tuple[str, ...]:
+    def _unused_prefixes(self) -> tuple[str, ...]:
         """The prefixes of weight names that are neither loaded nor saved; see `list_unused_parts`."""
         reads_pooler = TASKS[self.task.name].head_reads == POOLED and self.pooling != MEAN_OF_TOKENS
         return list_unused_parts(self.start, reads_pooler)
@@ -430,7 +430,7 @@ class FinetuningRun(MultiSeedTraining):
         Returns:
             None after a stop request.
         """
-        epoch = self.epoch_at(engine.steps)
+        epoch = self.get_epoch(engine.steps)
         scores = evaluate_files(self.task, engine, self.dev_files, self.flags.prediction, epoch, stop)
         if scores is None:
             return None
@@ -442,7 +442,7 @@ class FinetuningRun(MultiSeedTraining):
             selected_by = by_language[self.flags.select_on]
         return Evaluation(engine.steps, epoch, selected_by, scores)
 
-    def epoch_at(self, step: int) -> int:
+    def get_epoch(self, step: int) -> int:
         """Return the epoch, from 0, of an optimizer step, from 1."""
         if not self._epoch_ends:  # an evaluation: the checkpoint's
             return self.start.settings.get("epoch", 0)  # type: ignore[union-attr]  # --init_checkpoint
@@ -468,7 +468,7 @@ class FinetuningRun(MultiSeedTraining):
         settings = {
             "task": name,
             "labels": task.labels,
-            "epoch": self.epoch_at(engine.steps),
+            "epoch": self.get_epoch(engine.steps),
             READING: get_stored_preprocessing(preprocessing),
         }
         facts = {
@@ -482,10 +482,12 @@ class FinetuningRun(MultiSeedTraining):
         }
         if self.dev_files:
             facts["selected_by"] = f"{task.metric}, {flags.select_on}, {self.dev_files[0].pattern}"
-        return self.collect_model_files(engine, master_weights, evaluation, settings, facts, self._unread)
+        return self.collect_model_files(
+            engine, master_weights, evaluation, settings, facts, self._unused_prefixes
+        )
 
 
-def effective_batch_size(flags: FinetuneFlags, processes: int) -> int:
+def compute_effective_batch_size(flags: FinetuneFlags, processes: int) -> int:
     """Return the batch size of an optimizer step over all processes, in examples or tokens (--in_tokens).
 
     Log a warning if it cannot be divided equally among the processes.

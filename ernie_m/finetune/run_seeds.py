@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from ernie_m.finetune import score_tables
-from ernie_m.finetune.evaluate import LanguageFile, get_output_paths, predict_tests
+from ernie_m.finetune.evaluate import LanguageFile, get_output_paths, predict_test_files
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import (
     KEPT,
@@ -127,7 +127,7 @@ def run_seed(
 
     Args:
         folder: the output directory of the seed.
-        tests: see `predict_tests`.
+        tests: see `predict_test_files`.
 
     Returns:
         Whether the seed is complete; False after a stop request.
@@ -135,7 +135,7 @@ def run_seed(
     flags = fine_tuning.flags
 
     def predict(engine: Engine, epoch: int, step: int) -> bool:
-        return predict_tests(fine_tuning.task, engine, tests, flags.prediction, epoch, step, stop)
+        return predict_test_files(fine_tuning.task, engine, tests, flags.prediction, epoch, step, stop)
 
     if folder.is_finished():
         logger.info("seed %d: already finished (%s)", seed, folder.path / SELECTED)
@@ -146,7 +146,7 @@ def run_seed(
         best = trainer.best
         if best is None:  # without dev files the last step predicts
             step = trainer.engine.steps
-            return predict(trainer.engine, epoch=fine_tuning.epoch_at(step), step=step)
+            return predict(trainer.engine, epoch=fine_tuning.get_epoch(step), step=step)
         logger.info("seed %d: best step %d, epoch %d: %.2f", seed, best.step, best.epoch, best.selected_by)
         # Free the model and its optimizer state before the next model is made.
         del trainer
@@ -163,7 +163,7 @@ def evaluate_and_predict(
 ) -> None:
     """Predict the test files, and evaluate on the dev files, with the model of --init_checkpoint."""
     engine = fine_tuning.make_engine(fine_tuning.start)
-    predict_tests(fine_tuning.task, engine, tests, fine_tuning.flags.prediction, 0, 0, stop)
+    predict_test_files(fine_tuning.task, engine, tests, fine_tuning.flags.prediction, 0, 0, stop)
     # Empty in other formats. The checkpoint is that of --init_checkpoint, which is required.
     settings = fine_tuning.start.settings  # type: ignore[union-attr]
     engine.steps = settings.get("step", 0)

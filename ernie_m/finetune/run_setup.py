@@ -302,7 +302,7 @@ class MultiSeedTraining(Trainable):
 def log_and_write_report(
     folder: str,
     name: str,
-    tables: Sequence[score_tables.Table],
+    tables: Sequence[score_tables.ScoreTable],
     facts: Mapping[str, Any],
 ) -> None:
     """Log score tables, and write them as <name>.txt, <name>.md and <name>.json to a directory."""

@@ -74,7 +74,7 @@ class Difference(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Table:
+class ScoreTable:
     """Scores of one metric on one set of files.
 
     Args:
@@ -90,14 +90,14 @@ class Table:
     paper: Mapping[str, PaperRow] = field(default_factory=dict)
     comparison: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
-    def full_rows(self) -> dict[int, dict[str, float]]:
+    def compute_full_rows(self) -> dict[int, dict[str, float]]:
         """Return the rows of the seeds with the average and the transfer gap added."""
         return {
             seed: {**row, AVERAGE: average(row), **compute_transfer_gap(row)}
             for seed, row in self.rows.items()
         }
 
-    def paper_rows(self) -> dict[str, dict[str, float]]:
+    def compute_paper_rows(self) -> dict[str, dict[str, float]]:
         """Return the rows of the paper with the transfer gap over the run's languages added."""
         languages = next(iter(self.rows.values()))
         rows = {}
@@ -106,9 +106,9 @@ class Table:
             rows[name] = {**row, **compute_transfer_gap(without_average)}
         return rows
 
-    def summary(self) -> dict[str, tuple[float, float]]:
+    def compute_summary(self) -> dict[str, tuple[float, float]]:
         """Return column -> mean and sample standard deviation over the seeds (0 with one seed)."""
-        rows = list(self.full_rows().values())
+        rows = list(self.compute_full_rows().values())
         summary = {}
         for column in rows[0]:
             scores = [row[column] for row in rows]
@@ -116,17 +116,17 @@ class Table:
             summary[column] = (fmean(scores), deviation)
         return summary
 
-    def differences(self) -> dict[str, dict[str, Difference]]:
+    def compute_differences(self) -> dict[str, dict[str, Difference]]:
         """Return the differences from each comparable row of the paper: row -> column -> difference."""
         seeds = len(self.rows)
-        summary = self.summary()
+        summary = self.compute_summary()
         return {
             name: {
                 column: Difference(mean - row[column], deviation / math.sqrt(seeds) if seeds > 1 else None)
                 for column, (mean, deviation) in summary.items()
                 if column in row
             }
-            for name, row in self.paper_rows().items()
+            for name, row in self.compute_paper_rows().items()
             if self.paper[name].is_comparable
         }
 
@@ -136,7 +136,7 @@ class Table:
         The rows are the header, the seeds, the mean and deviation of several seeds, the rows of `comparison`,
         and the rows of the paper, each followed by its differences if it is comparable.
         """
-        summary = self.summary()
+        summary = self.compute_summary()
 
         def line(name: str, row: Mapping[str, float]) -> list[str]:
             """Format a row of the table; a missing column is empty."""
@@ -144,15 +144,15 @@ class Table:
             return [name, *cells]
 
         lines = [["", *summary]]
-        lines += [line(f"seed {seed}", row) for seed, row in self.full_rows().items()]
+        lines += [line(f"seed {seed}", row) for seed, row in self.compute_full_rows().items()]
         if len(self.rows) > 1:
             lines.append(["mean", *(f"{mean:.2f}" for mean, _ in summary.values())])
             lines.append(["deviation", *(f"± {deviation:.2f}" for _, deviation in summary.values())])
         for name, row in self.comparison.items():
             if row:
                 lines.append(line(name, {**row, AVERAGE: average(row)}))
-        differences = self.differences()
-        for name, row in self.paper_rows().items():
+        differences = self.compute_differences()
+        for name, row in self.compute_paper_rows().items():
             lines.append(line(name, row))
             if of_columns := differences.get(name):
                 verdict = "difference: agrees" if of_columns[AVERAGE].agrees() else "difference"
@@ -161,17 +161,17 @@ class Table:
 
     def to_json(self) -> dict[str, Any]:
         """Return the table as JSON values, in full precision."""
-        summary = self.summary()
+        summary = self.compute_summary()
         values: dict[str, Any] = {
             "title": self.title,
-            "seeds": {str(seed): row for seed, row in self.full_rows().items()},
+            "seeds": {str(seed): row for seed, row in self.compute_full_rows().items()},
             "mean": {column: mean for column, (mean, _) in summary.items()},
             "deviation": {column: deviation for column, (_, deviation) in summary.items()},
         }
         values |= {name: dict(row) for name, row in self.comparison.items() if row}
         if self.paper:
-            values["paper"] = self.paper_rows()
-            values["difference"] = self.differences()  # column -> [points, error]
+            values["paper"] = self.compute_paper_rows()
+            values["difference"] = self.compute_differences()  # column -> [points, error]
         return values
 
 
@@ -179,7 +179,7 @@ def make_seed_tables(
     evaluations: Mapping[int, Evaluation],
     baselines: Sequence[Mapping[str, Mapping[str, float]]],
     paper: Callable[[str, Sequence[str]], Mapping[str, PaperRow]],
-) -> list[Table]:
+) -> list[ScoreTable]:
     """Build a score table for each pattern of --dev_set and each metric.
 
     Args:
@@ -190,7 +190,7 @@ def make_seed_tables(
     first_scores = next(iter(evaluations.values())).scores
     # By index, not by pattern: a seed of an earlier command may have the same files under another pattern.
     scores_of_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
-    tables: list[Table] = []
+    tables: list[ScoreTable] = []
     for index, (pattern, by_language) in enumerate(first_scores.items()):
         # The paper reports test sets, the last pattern of a recipe's --dev_set.
         is_last = index == len(first_scores) - 1
@@ -203,11 +203,11 @@ def make_seed_tables(
             paper_rows = paper(metric, list(by_language)) if is_last else {}
             baseline = baselines[index].items()
             always = {language: row[metric] for language, row in baseline if metric in row}
-            tables.append(Table(f"{metric}, {pattern}", rows, paper_rows, {MAJORITY: always}))
+            tables.append(ScoreTable(f"{metric}, {pattern}", rows, paper_rows, {MAJORITY: always}))
     return tables
 
 
-def to_text(tables: Sequence[Table]) -> str:
+def to_text(tables: Sequence[ScoreTable]) -> str:
     """Format tables as text with aligned columns."""
     return "\n\n".join(f"{table.title}\n{format_columns(table.format_cells())}" for table in tables)
 
@@ -215,7 +215,7 @@ def to_text(tables: Sequence[Table]) -> str:
 def write_report(
     folder: Path,
     name: str,
-    tables: Sequence[Table],
+    tables: Sequence[ScoreTable],
     facts: Mapping[str, Any],
 ) -> None:
     """Write tables to <name>.txt, <name>.md and <name>.json in `folder`, each atomically.

@@ -40,7 +40,7 @@ def fit_model(
     loaded: LoadedModel,
     rows: LabeledDataset,
     output: Path | None,
-    whole: bool = False,
+    finetunes_all_weights: bool = False,
     layer: str | int | None = None,
     name: str = "fit",
     stop: ShutdownHandler | None = None,
@@ -50,7 +50,7 @@ def fit_model(
     Args:
         loaded: the embedding model to train on.
         output: the new directory of the trained model; None: do not save it.
-        whole: whether to fine-tune all weights; always done for pairs and for regression.
+        finetunes_all_weights: whether to fine-tune all weights; always done for pairs and for regression.
         layer: the layer of the embeddings; see `PredictionOptions`.
         name: the source of the rows, for warnings.
         stop: is true after a stop request.
@@ -62,10 +62,10 @@ def fit_model(
     Raises:
         UserError: the model is an export, or fine-tuning has no output directory.
     """
-    whole = whole or rows.needs_finetuning
+    finetunes_all_weights = finetunes_all_weights or rows.needs_finetuning
     if loaded.exported_layer is not None:
         raise UserError(f"{loaded.folder} is an export. Use the checkpoint it was made from")
-    if whole and (output is None or layer is not None):
+    if finetunes_all_weights and (output is None or layer is not None):
         raise UserError(
             "full fine-tuning requires an output folder and all layers. Set a folder, and no layer"
         )
@@ -73,10 +73,10 @@ def fit_model(
         pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, center_by_language=False
     )
     encode = make_predictor(EMBEDDING, loaded, options)
-    limit = min(_LONGEST, loaded.max_length) if whole else encode.max_seq_len
-    prompt = "" if whole else loaded.preprocessing.get_prompt(NEITHER)
+    limit = min(_LONGEST, loaded.max_length) if finetunes_all_weights else encode.max_seq_len
+    prompt = "" if finetunes_all_weights else loaded.preprocessing.get_prompt(NEITHER)
     rows.make_task(loaded.tokenizer, limit, prompt).warn_if_truncated(name, rows.examples)
-    embeddings = encode.vectors([" ".join(filter(None, example[:2])) for example in rows.examples])
+    embeddings = encode.encode_texts([" ".join(filter(None, example[:2])) for example in rows.examples])
     if len(np.unique(rows.languages)) > 1:
         rows = rows._replace(groups=join_translations(rows.groups, rows.languages, embeddings))
     elif (
@@ -89,7 +89,7 @@ def fit_model(
             name,
             100 * share,
         )
-    if whole:
+    if finetunes_all_weights:
         prepare()
         from ernie_m.fit.whole_model import finetune_model  # imported here, because it imports Paddle
 
@@ -111,7 +111,7 @@ def evaluate_labels(loaded: LoadedModel, rows: LabeledDataset, name: str) -> Eva
     """
     predictor = make_predictor(CLASSIFICATION, loaded)
     predictor.task.warn_if_truncated(name, rows.examples)
-    return EvaluationResult(rows, np.array(predictor.predictions(predictor.task.encode(rows.examples))))
+    return EvaluationResult(rows, np.array(predictor.predict_features(predictor.task.encode(rows.examples))))
 
 
 def _cross_validate(vectors: np.ndarray, rows: LabeledDataset) -> EvaluationResult:

@@ -97,13 +97,13 @@ class LabeledDataset(NamedTuple):
             {COLUMNS: self.columns} if self.columns else {}
         )
 
-    def select_rows(self, numbers: Sequence[int]) -> "LabeledDataset":
+    def select_rows(self, indices: Sequence[int]) -> "LabeledDataset":
         """Return the dataset of the rows at these indices."""
         return self._replace(
-            examples=_select_items(numbers, self.examples),
-            languages=self.languages[numbers],
-            groups=self.groups[numbers],
-            locations=_select_items(numbers, self.locations),
+            examples=_select_items(indices, self.examples),
+            languages=self.languages[indices],
+            groups=self.groups[indices],
+            locations=_select_items(indices, self.locations),
         )
 
     def make_task(self, tokenizer: Tokenizer, max_seq_len: int, prompt: str = "") -> Classification:
@@ -420,9 +420,9 @@ def raise_errors(errors: Sequence[str], fix: str = "", skip: bool = False) -> No
         logger.warning("dropped: %s", line)
 
 
-def _select_items(numbers: Sequence[int], column: Sequence[T]) -> list[T]:
+def _select_items(indices: Sequence[int], column: Sequence[T]) -> list[T]:
     """Return the items of a column at these row indices."""
-    return [column[number] for number in numbers]
+    return [column[number] for number in indices]
 
 
 def _normalize_name(label: Any) -> tuple[str, Any]:

@@ -27,7 +27,7 @@ def fit_tags_or_answers(
     tests: Sequence[NamedFile],
     options: LabelOptions,
     output: Path,
-    **given: Any,
+    **finetune_flags: Any,
 ) -> bool:
     """Train a tagging or question answering model, and save it to `output`.
 
@@ -38,7 +38,7 @@ def fit_tags_or_answers(
         training: the training file.
         tests: the test files, which are evaluated but do not select a checkpoint.
         options: the options for reading tables.
-        given: other fields of `FinetuneFlags`: the initial checkpoint, and the precision.
+        finetune_flags: other fields of `FinetuneFlags`: the initial checkpoint, and the precision.
 
     Returns:
         Whether training finished; False after a stop request (SIGTERM).
@@ -48,11 +48,11 @@ def fit_tags_or_answers(
     """
     folder = output.with_name(f"{output.name}.training")
     paths = [str(file.path) for file in (training, *tests)]
-    given["max_seq_len"] = 384  # or the model's maximum length
+    finetune_flags["max_seq_len"] = 384  # or the model's maximum length
     if kind != QUESTION_ANSWERING:
         are_entities = kind == TOKEN_CLASSIFICATION
         paths, of_tags = write_official_tags([training, *tests], options, folder, are_entities)
-        given |= of_tags
+        finetune_flags |= of_tags
     else:
         options.reject_unused(training.path, "questions in SQuAD format")
     flags = FinetuneFlags(
@@ -66,7 +66,7 @@ def fit_tags_or_answers(
         select_on=LAST,
         save_steps=200,
         keep_checkpoints=1,
-        **given,
+        **finetune_flags,
     )
     with ShutdownHandler() as stop:
         run_finetuning(QuestionAnswering if kind == QUESTION_ANSWERING else Tagging, flags, stop)

@@ -41,12 +41,17 @@ class _Training(FinetuningRun):
 
 
 def finetune_model(
-    loaded: LoadedModel, rows: LabeledDataset, output: Path, limit: int, name: str, stop: ShutdownHandler
+    loaded: LoadedModel,
+    rows: LabeledDataset,
+    output: Path,
+    max_seq_len: int,
+    name: str,
+    stop: ShutdownHandler,
 ) -> tuple[LoadedModel, EvaluationResult | None] | None:
     """Fine-tune all weights without the first fold, evaluate on the first fold, and fine-tune on all rows.
 
     Args:
-        limit: the maximum length of an input in tokens.
+        max_seq_len: the maximum length of an input in tokens.
         loaded, rows, output, name, stop: see `ernie_m.fit.fit_model.fit_model`.
 
     Returns:
@@ -57,7 +62,7 @@ def finetune_model(
     flags = FinetuneFlags(
         init_pretraining_params=str(loaded.folder),
         train_set=name,
-        max_seq_len=limit,
+        max_seq_len=max_seq_len,
         on_command_line=("max_seq_len",),
         amp=loaded.amp,
         do_val=False,

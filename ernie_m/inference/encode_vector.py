@@ -64,7 +64,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
         warn_if_truncated(flags.data_set, texts, encode.encode)
         given = (folder, encoder, texts, encode.encode, flags.dtype, flags.batch_size * encode.max_seq_len)
         if flags.vectors == "official":
-            write_official(*given)
+            write_official_embeddings(*given)
         else:
             means = get_language_means(flags, encode, encoder) if flags.center_on else None
             write_embeddings(*given, means=means, normalize=encode.normalize)
@@ -163,7 +163,7 @@ def open_growing_array(
         )
 
 
-def write_official(
+def write_official_embeddings(
     folder: Path,
     encoder: SentenceEncoder,
     texts: Sequence,
@@ -191,7 +191,9 @@ def write_official(
         open_growing_array(folder / "cls_emb.npy", width, dtype) as grow_texts,
         open_growing_array(folder / "top_layer_emb.npy", width, dtype) as grow_tokens,
     ):
-        for ids, batches in _windows(encoder, encoder.compute_states, texts, encode, batch_tokens, window):
+        for ids, batches in _iter_windows(
+            encoder, encoder.compute_states, texts, encode, batch_tokens, window
+        ):
             lengths = list(map(len, ids))
             ends = np.cumsum(lengths)  # the end of each text in `token_vectors`
             cls_vectors = grow_texts(len(ids))  # [texts, H]
@@ -223,7 +225,7 @@ def write_embeddings(
         folder, texts, encode, dtype, batch_tokens, window: see `write_official`.
     """
     with open_growing_array(folder / "vectors.npy", encoder.config.hidden_size, dtype) as grow:
-        for ids, batches in _windows(encoder, encoder.encode_batch, texts, encode, batch_tokens, window):
+        for ids, batches in _iter_windows(encoder, encoder.encode_batch, texts, encode, batch_tokens, window):
             embeddings = grow(len(ids))
             for rows, batch in batches:
                 if means is not None:
@@ -231,7 +233,7 @@ def write_embeddings(
                 embeddings[rows] = normalize_vectors(batch) if normalize else batch
 
 
-def _windows(
+def _iter_windows(
     encoder: SentenceEncoder,
     compute: Callable[[np.ndarray], R],
     texts: Sequence,

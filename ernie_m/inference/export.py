@@ -24,7 +24,7 @@ import paddle
 
 from ernie_m.inference.engines import FILES, WEIGHTS_FILES, GraphRunner, PaddleEngine
 from ernie_m.inference.export_paddle import ExportedGraph
-from ernie_m.inference.load import LoadedModel, run_onnx
+from ernie_m.inference.load import LoadedModel, load_onnx
 from ernie_m.model.checkpoint.model_card import format_model_card
 from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.write import get_weight_arrays
@@ -90,7 +90,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, graph_forma
         else:
             _save_onnx(graph, folder / FILES[graph_format], loaded)
             has_pooled = "pooled" in graph.outputs
-            exported = run_onnx(folder / FILES[graph_format], loaded.config, task, has_pooled)
+            exported = load_onnx(folder / FILES[graph_format], loaded.config, task, has_pooled)
         difference = compute_max_difference(expected, compute_outputs(task, exported, rows, pad_id))
         message = "%s: maximum difference to the checkpoint: %.1e (%s)"
         logger.info(message, graph_format, difference, CHECKED_ON)

@@ -300,7 +300,7 @@ class LoadedModel:
         if self.engine_name == "paddle-inference":
             return PaddleEngine(self.folder, list_graph_outputs(task, has_pooled), self.amp)
         if self.engine_name == "onnx":
-            return run_onnx(self.folder / FILES[self.engine_name], self.config, task, has_pooled)
+            return load_onnx(self.folder / FILES[self.engine_name], self.config, task, has_pooled)
         if task == EMBEDDING:
             return make_encoder_engine(self.weights, self.config, layer, self.amp)
         return HeadOnHiddenStates(
@@ -383,7 +383,7 @@ def _recommend_openvino() -> None:
     )
 
 
-def run_onnx(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> GraphRunner:
+def load_onnx(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> GraphRunner:
     """Load an ONNX file in OpenVINO, if it is installed and there is no GPU, otherwise in ONNX Runtime."""
     if openvino_engine.is_openvino_installed() and not has_gpu():
         return load_onnx_engine(path, config, task, has_pooled)

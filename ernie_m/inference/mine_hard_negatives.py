@@ -68,7 +68,7 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
         counts = []  # the number of negatives of each row
         progress = Progress(len(rows), "searching", unit="rows")
         with atomic_file(output, "w", newline="\n") as file:
-            file.write("\t".join(rows.header(flags.num_negatives)) + "\n")
+            file.write("\t".join(rows.make_header(flags.num_negatives)) + "\n")
             for first in range(0, len(rows), PART_ROWS):
                 neighbors = find_neighbors(
                     queries[first : first + PART_ROWS], lines, count

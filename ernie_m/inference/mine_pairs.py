@@ -194,7 +194,7 @@ def encode_side(
     Args:
         means: the language means for centering; None: no centering.
     """
-    embeddings = encode_in_parts(encoder.vectors, side.texts, "encoding", PART_LINES)
+    embeddings = encode_in_parts(encoder.encode_texts, side.texts, "encoding", PART_LINES)
     if means is not None:
         (index,), _ = means.detect_languages(embeddings.mean(axis=0, keepdims=True))
         nearest = means.languages[index]
@@ -230,7 +230,7 @@ def compute_language_means(
             )
         sentences = read_sentences_by_language(options.center_on, languages)
         means = {
-            name: encode_in_parts(encoder.vectors, sentences[name], "encoding", PART_LINES).mean(axis=0)
+            name: encode_in_parts(encoder.encode_texts, sentences[name], "encoding", PART_LINES).mean(axis=0)
             for name in languages
         }
     else:

@@ -23,7 +23,7 @@ from ernie_m.reader.files.plain_text import (
     OBJECTS,
     PACKINGS,
     TextFile,
-    format_from_name,
+    detect_format,
     split_extensions,
 )
 from ernie_m.reader.files.row_errors import RowErrors
@@ -64,12 +64,12 @@ class LabeledRows(InputFile):
 
     formats = (CELLS, OBJECTS)
 
-    def __init__(self, table: UnlabeledTable, sorts: bool, output: str = "-") -> None:
+    def __init__(self, table: UnlabeledTable, is_sorted: bool, output: str = "-") -> None:
         self._table = table
-        self._sorts = sorts
+        self._sorts = is_sorted
         dialect = table.table.dialect.adapt_to_file(output)
         self._write = (
-            write_objects if format_from_name(output) == OBJECTS else partial(write_table, dialect=dialect)
+            write_objects if detect_format(output) == OBJECTS else partial(write_table, dialect=dialect)
         )
         self._count = 0
         self._known: set[str] = set()  # the labels of the model, normalized
@@ -98,13 +98,13 @@ class LabeledRows(InputFile):
         self._has_several |= "labels" in answer
         labels = answer.get("labels", [answer["label"]] if "label" in answer else [])
         if "probabilities" in answer:
-            self._labels.append((self._given(cells), [normalize_label(label) for label in labels]))
+            self._labels.append((self._get_gold_labels(cells), [normalize_label(label) for label in labels]))
         if "score" in answer:
             given = [parse_number(str(cells[index])) for index in self._table.labels[:1]]
             self._numbers.append((*given, answer["score"]) if given else (None, answer["score"]))
         return answer
 
-    def _given(self, row: list[Any]) -> set[str] | None:
+    def _get_gold_labels(self, row: list[Any]) -> set[str] | None:
         """Return the gold labels of a row; None if they are missing."""
         indices = self._table.labels
         if len(indices) > 1:
@@ -175,7 +175,7 @@ def write_table(
     columns: list[str] = []
     while not columns and (row := next(rows, None)):
         begin.append(row)
-        columns = list(_prediction_cells(row[1])) if row[1] else []
+        columns = list(_format_prediction(row[1])) if row[1] else []
     if not columns:
         return
     if replaced := [name for name in names if name in columns]:
@@ -183,7 +183,7 @@ def write_table(
     kept = [index for index, name in enumerate(names) if name not in columns]
     quoted = csv.writer(file, delimiter=dialect.delimiter, lineterminator="\n")
     table = (
-        (cells, _prediction_cells(prediction) if prediction else {})
+        (cells, _format_prediction(prediction) if prediction else {})
         for cells, prediction in chain(begin, rows)
     )
     changed = 0  # cells that this format cannot represent exactly
@@ -215,7 +215,7 @@ def write_objects(
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _prediction_cells(answer: Mapping[str, Any]) -> dict[str, str]:
+def _format_prediction(answer: Mapping[str, Any]) -> dict[str, str]:
     """Convert a prediction to cells of a table: column name -> text, with the caveats last.
 
     For classification, only the probability of the predicted label is included. Values other than strings,
@@ -244,8 +244,8 @@ def get_temporary_path(output: Path) -> Path:
 
 def has_objects(path: str) -> bool:
     """Return whether a file contains JSON objects, by its extension or first byte; true for "-"."""
-    if path == "-" or format_from_name(path) not in ("", LINES):
-        return path == "-" or format_from_name(path) == OBJECTS
+    if path == "-" or detect_format(path) not in ("", LINES):
+        return path == "-" or detect_format(path) == OBJECTS
     with closing(TextFile(path, allow_json=True)) as file:
         return file.buffer.lstrip()[:1] == b"{"
 
@@ -282,7 +282,7 @@ def write_answers(predictor: Predictor, requests: list[Request], file: InputFile
             standard output is full.
     """
     ending, packing = split_extensions(output)
-    if format_from_name(output) not in ("", LINES, *file.formats) or ending == ".json":
+    if detect_format(output) not in ("", LINES, *file.formats) or ending == ".json":
         formats = join_items([*dict.fromkeys((*file.formats, LINES))])
         raise UserError(
             f"--output {output}: unsupported format {ending} for these predictions (choose from {formats})"

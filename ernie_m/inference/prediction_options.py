@@ -190,11 +190,11 @@ def parse_text_languages(center_by_language: Any, count: int) -> list[str] | Non
     return list(center_by_language)
 
 
-def to_row(text: Any, number: int) -> list[str]:
+def to_row(text: Any, index: int) -> list[str]:
     """Convert a text or a pair to a list of texts for `fit`, without tabs and line breaks.
 
     Args:
-        number: the index of the text, for errors.
+        index: the index of the text, for errors.
 
     Raises:
         UserError: the value is neither a text nor a pair of texts.
@@ -204,7 +204,7 @@ def to_row(text: Any, number: int) -> list[str]:
     row = list(text) if isinstance(text, list | tuple) else [text]
     if not 1 <= len(row) <= 2 or not all(isinstance(part, str) and not is_blank(part) for part in row):
         raise UserError(
-            f"text {number + 1:,} (index {number}): invalid value {text!r} (expected a non-empty "
+            f"text {index + 1:,} (index {index}): invalid value {text!r} (expected a non-empty "
             "string or a pair of them). Remove it"
         )
     return list(map(to_single_line, row))

@@ -205,7 +205,7 @@ def sample_evenly(items: Sequence[T]) -> list[T]:
 
 
 def log_truncation(
-    name: object, count: int, total: int, noun: str, limit: int, option: str = "max_seq_len"
+    name: object, count: int, total: int, noun: str, max_length: int, option: str = "max_seq_len"
 ) -> None:
     """Log a warning with the number of truncated texts, if there are any.
 
@@ -213,11 +213,11 @@ def log_truncation(
         name: the source of the texts.
         count: the number of truncated texts, out of `total`.
         noun: a plural noun for the texts, such as "questions".
-        limit: the maximum length in tokens, set by `option`.
+        max_length: the maximum length in tokens, set by `option`.
     """
     if count:
         logger.warning(
-            "%s: %d of %d %s are truncated to %d tokens (%s)", name, count, total, noun, limit, option
+            "%s: %d of %d %s are truncated to %d tokens (%s)", name, count, total, noun, max_length, option
         )
 
 

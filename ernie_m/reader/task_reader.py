@@ -70,7 +70,7 @@ class ExampleFile(FileLines, Sequence[Example]):
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # slices are not supported
         # `read_classification` has validated the line.
-        cells = split_cells(self.line(index).decode("utf-8"))
+        cells = split_cells(self.read_line(index).decode("utf-8"))
         row = {name: cells[column] for name, column in self._columns.items()}
         label = {"label": self.targets[index].item()} if len(self.targets) else {}
         return Example(row["text_a"], row.get("text_b"), qid=row.get("qid"), **label)

@@ -29,8 +29,8 @@ import sentencepiece
 from ernie_m.reader.tokenizer_json import (
     BPE_MODEL,
     TOKENIZER_JSON,
+    build_piece_model_from_json,
     make_missing_model_error,
-    piece_model_from_json,
 )
 from ernie_m.reader.tokenizer_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES, split_subwords
 from ernie_m.reader.vocabulary import (
@@ -496,7 +496,7 @@ def _read_sentencepiece_model(path: str | os.PathLike) -> bytes:
             f"{path}: no such SentencePiece model. Set --piece_model_path, or "
             f"{command_name()} download weights vocab for the released one (train_vocab trains your own)"
         )
-    return piece_model_from_json(path) if Path(path).suffix == ".json" else read_bytes(path)
+    return build_piece_model_from_json(path) if Path(path).suffix == ".json" else read_bytes(path)
 
 
 def _load_sentencepiece_model(

@@ -41,7 +41,7 @@ def make_missing_model_error(folder: str | os.PathLike) -> UserError:
     )
 
 
-def piece_model_from_json(path: str | os.PathLike) -> bytes:
+def build_piece_model_from_json(path: str | os.PathLike) -> bytes:
     """Build a serialized SentencePiece model from XLM-R's tokenizer.json, with the same subwords and ids.
 
     Raises:

@@ -135,7 +135,7 @@ def write_vocab(vocab: Mapping[str, int], path: str | os.PathLike) -> None:
             file.write(f"{token}\t{vocab[token]}\n")
 
 
-def tokens_by_id(vocab: Mapping[str, int]) -> list[str]:
+def list_tokens_by_id(vocab: Mapping[str, int]) -> list[str]:
     """Return the token of each id from 0 to the highest, and a placeholder for an id without a token.
 
     Raises:

@@ -22,7 +22,7 @@ from ernie_m.reader.tokenizer_json import (
     make_space_step,
 )
 from ernie_m.reader.tokenizer_rules import ERNIE_M
-from ernie_m.reader.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, tokens_by_id
+from ernie_m.reader.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, list_tokens_by_id
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.files import format_json
 
@@ -38,7 +38,7 @@ def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
     """Write vocab.txt, sentencepiece.bpe.model and tokenizer_config.json for ErnieMTokenizer of PaddleNLP
     and transformers; return their names.
     """
-    vocab = "".join(f"{token}\n" for token in tokens_by_id(tokenizer.vocab))
+    vocab = "".join(f"{token}\n" for token in list_tokens_by_id(tokenizer.vocab))
     (folder / "vocab.txt").write_bytes(vocab.encode())
     (folder / BPE_MODEL).write_bytes(tokenizer.piece_model)
     settings = {
@@ -198,7 +198,7 @@ def _list_scores(vocab: Mapping[str, int], model: ModelProto) -> list[list[Any]]
     unknown_letter = min(scores.values()) - 10  # SentencePiece's score of an unknown letter
     scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
     scored_tokens = []
-    for token in tokens_by_id(vocab):
+    for token in list_tokens_by_id(vocab):
         score = scores.get(token, len(token) * unknown_letter - 10)  # below the score of its single letters
         scored_tokens.append([XLM_R_NAMES.get(token, token), score])
     return scored_tokens

@@ -51,27 +51,27 @@ def main() -> None:
     if len(texts) < needed:
         raise UserError(f"{flags.text}: {len(texts)} texts (expected at least {needed})")
     batches = [texts[start : start + flags.batch_size] for start in range(0, needed, flags.batch_size)]
-    given = {"weights": flags.weights, "batches": batches}
-    compare("encode", CONTENDERS, given, needed, "texts/s", flags.threads)
+    shared_input = {"weights": flags.weights, "batches": batches}
+    compare("encode", CONTENDERS, shared_input, needed, "texts/s", flags.threads)
 
 
 def load_ernie_m(
-    given: dict[str, Any], engine: str = "auto", amp: str = "none"
+    shared_input: dict[str, Any], engine: str = "auto", amp: str = "none"
 ) -> Callable[[list[str]], Any]:
     """Load the model with this project, and return the function that computes embeddings of texts."""
     from ernie_m.inference.load import load
     from ernie_m.inference.tasks import PredictionOptions, make_predictor
 
-    model = load(given["weights"], engine=engine, amp=amp)
-    return make_predictor("embedding", model, PredictionOptions(pooling="mean")).vectors
+    model = load(shared_input["weights"], engine=engine, amp=amp)
+    return make_predictor("embedding", model, PredictionOptions(pooling="mean")).encode_texts
 
 
-def torch_baseline(given: dict[str, Any], bfloat16: bool = False) -> Callable[[list[str]], Any]:
+def load_torch_baseline(shared_input: dict[str, Any], bfloat16: bool = False) -> Callable[[list[str]], Any]:
     """Load the model with sentence-transformers on torch, and return its function for embeddings."""
     import torch
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(given["weights"], device="cpu")
+    model = SentenceTransformer(shared_input["weights"], device="cpu")
 
     def encode(texts: list[str]) -> Any:
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
@@ -80,12 +80,14 @@ def torch_baseline(given: dict[str, Any], bfloat16: bool = False) -> Callable[[l
     return encode
 
 
-def openvino_baseline(given: dict[str, Any], precision: str) -> Callable[[list[str]], Any]:
+def load_openvino_baseline(shared_input: dict[str, Any], precision: str) -> Callable[[list[str]], Any]:
     """Load the model with sentence-transformers on OpenVINO, and return its function for embeddings."""
     from sentence_transformers import SentenceTransformer
 
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": get_thread_count()}
-    model = SentenceTransformer(given["weights"], backend="openvino", model_kwargs={"ov_config": settings})
+    model = SentenceTransformer(
+        shared_input["weights"], backend="openvino", model_kwargs={"ov_config": settings}
+    )
     return partial(model.encode, batch_size=_ROWS, show_progress_bar=False)
 
 
@@ -93,13 +95,15 @@ CONTENDERS = {
     OURS: Contender(load_ernie_m),
     "ours, bfloat16": Contender(load_ernie_m, bfloat16=True, options={"amp": "bf16"}),
     "ours, Paddle": Contender(load_ernie_m, options={"engine": "paddle-eager"}),
-    "sentence-transformers": Contender(torch_baseline, LATEST),
+    "sentence-transformers": Contender(load_torch_baseline, LATEST),
     "sentence-transformers, bfloat16": Contender(
-        torch_baseline, LATEST, bfloat16=True, options={"bfloat16": True}
+        load_torch_baseline, LATEST, bfloat16=True, options={"bfloat16": True}
     ),
-    "sentence-transformers, OpenVINO": Contender(openvino_baseline, OPTIMUM, options={"precision": "f32"}),
+    "sentence-transformers, OpenVINO": Contender(
+        load_openvino_baseline, OPTIMUM, options={"precision": "f32"}
+    ),
     "sentence-transformers, OpenVINO, bfloat16": Contender(
-        openvino_baseline, OPTIMUM, bfloat16=True, options={"precision": "bf16"}
+        load_openvino_baseline, OPTIMUM, bfloat16=True, options={"precision": "bf16"}
     ),
 }
 

@@ -67,12 +67,12 @@ class FinetuneBenchmark:
 
 def main() -> None:
     flags = parse_options(FinetuneBenchmark, None, __name__)
-    given = draw(flags)
+    shared_input = make_shared_input(flags)
     amount = flags.batch_size * flags.steps
-    compare("finetune", CONTENDERS, given, amount, "pairs/s", flags.threads)
+    compare("finetune", CONTENDERS, shared_input, amount, "pairs/s", flags.threads)
 
 
-def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
+def make_shared_input(flags: FinetuneBenchmark) -> dict[str, Any]:
     """Make the shared input: batches of (ids, label), in sampled order and "grouped" by length.
 
     Raises:
@@ -97,18 +97,18 @@ def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
             (micro_batch,) = step.micro_batches  # without accumulation
             features = encode([examples[i] for i in micro_batch.indices])
             pairs += [(feature.ids, feature.label) for feature in features]
-    grouped = in_batches(sorted(pairs, key=lambda pair: len(pair[0])), flags.batch_size)
+    grouped = split_into_batches(sorted(pairs, key=lambda pair: len(pair[0])), flags.batch_size)
     random.Random(1).shuffle(grouped)
     return {
         "weights": flags.weights,
         "config": asdict(opened.config),
         "labels": labels,
-        "batches": in_batches(pairs, flags.batch_size),
+        "batches": split_into_batches(pairs, flags.batch_size),
         "grouped": grouped,
     }
 
 
-def in_batches(pairs: Sequence, size: int) -> list[Sequence]:
+def split_into_batches(pairs: Sequence, size: int) -> list[Sequence]:
     """Divide pairs into consecutive batches of `size`."""
     return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
@@ -119,7 +119,7 @@ def make_arrays(batch: Sequence, pad_token_id: int) -> tuple[np.ndarray, np.ndar
     return pad(ids, pad_token_id), np.array(labels, np.int64)
 
 
-def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]:
+def load_ernie_m(shared_input: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]:
     """Load this project's classifier, and return a function that trains it on a batch without padding."""
     prepare()
     import paddle
@@ -130,14 +130,14 @@ def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence
     from ernie_m.model.heads import SequenceClassifier
     from ernie_m.model.packed_batch import PackedBatch
 
-    checkpoint = open_checkpoint(given["weights"])
+    checkpoint = open_checkpoint(shared_input["weights"])
     pad_token_id = checkpoint.config.pad_token_id
-    model = SequenceClassifier(checkpoint.config, len(given["labels"]))
+    model = SequenceClassifier(checkpoint.config, len(shared_input["labels"]))
     load_weights(model, checkpoint, ignore=("classifier.",))
 
-    size = len(given["batches"][0])
+    size = len(shared_input["batches"][0])
 
-    def loss_of(model: SequenceClassifier, share: Sequence) -> paddle.Tensor:
+    def compute_loss(model: SequenceClassifier, share: Sequence) -> paddle.Tensor:
         ids, labels = make_arrays(share, pad_token_id)
         logits = model(upload(PackedBatch.from_padded(ids, pad_token_id)))
         return F.cross_entropy(logits, paddle.to_tensor(labels), reduction="sum") / size
@@ -148,32 +148,34 @@ def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence
         shares = split_by_work(np.argsort(lengths, kind="stable"), lengths, get_split_tokens())
         return [[batch[index] for index in share] for share in shares]
 
-    return make_ernie_m_step(model, loss_of, amp, split_batch)
+    return make_ernie_m_step(model, compute_loss, amp, split_batch)
 
 
-def transformers_baseline(given: dict[str, Any], bfloat16: bool = False) -> Callable[[Sequence], None]:
+def load_transformers_baseline(
+    shared_input: dict[str, Any], bfloat16: bool = False
+) -> Callable[[Sequence], None]:
     """Load the classifier of transformers, and return a function that trains it on a batch."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    count = len(given["labels"])
-    model = AutoModelForSequenceClassification.from_pretrained(given["weights"], num_labels=count)
-    pad_token_id = given["config"]["pad_token_id"]
+    count = len(shared_input["labels"])
+    model = AutoModelForSequenceClassification.from_pretrained(shared_input["weights"], num_labels=count)
+    pad_token_id = shared_input["config"]["pad_token_id"]
 
-    def loss_of(batch: Sequence) -> torch.Tensor:
+    def compute_loss(batch: Sequence) -> torch.Tensor:
         ids, labels = map(torch.from_numpy, make_arrays(batch, pad_token_id))
         return model(ids, attention_mask=(ids != pad_token_id).long(), labels=labels).loss
 
-    return make_torch_step(model, loss_of, bfloat16)
+    return make_torch_step(model, compute_loss, bfloat16)
 
 
-def paddlenlp_baseline(given: dict[str, Any]) -> Callable[[Sequence], None]:
+def load_paddlenlp_baseline(shared_input: dict[str, Any]) -> Callable[[Sequence], None]:
     """Make PaddleNLP's classifier of the same size, and return a function that trains it on a batch."""
     import paddle
     import paddle.nn.functional as F
     from paddlenlp.transformers import ErnieMConfig, ErnieMForSequenceClassification
 
-    config = ErnieMConfig(**given["config"], num_labels=len(given["labels"]))
+    config = ErnieMConfig(**shared_input["config"], num_labels=len(shared_input["labels"]))
     model = ErnieMForSequenceClassification(config)
     model.train()
     clip = paddle.nn.ClipGradByGlobalNorm(CLIP_NORM)
@@ -194,15 +196,15 @@ def paddlenlp_baseline(given: dict[str, Any]) -> Callable[[Sequence], None]:
 CONTENDERS = {
     OURS: Contender(load_ernie_m),
     "ours, bfloat16": Contender(load_ernie_m, bfloat16=True, options={"amp": "bf16"}),
-    "transformers": Contender(transformers_baseline, LATEST),
-    "transformers, grouped": Contender(transformers_baseline, LATEST, "grouped"),
+    "transformers": Contender(load_transformers_baseline, LATEST),
+    "transformers, grouped": Contender(load_transformers_baseline, LATEST, "grouped"),
     "transformers, bfloat16": Contender(
-        transformers_baseline, LATEST, bfloat16=True, options={"bfloat16": True}
+        load_transformers_baseline, LATEST, bfloat16=True, options={"bfloat16": True}
     ),
     "transformers, grouped, bfloat16": Contender(
-        transformers_baseline, LATEST, "grouped", bfloat16=True, options={"bfloat16": True}
+        load_transformers_baseline, LATEST, "grouped", bfloat16=True, options={"bfloat16": True}
     ),
-    "PaddleNLP": Contender(paddlenlp_baseline, PARITY),
+    "PaddleNLP": Contender(load_paddlenlp_baseline, PARITY),
 }
 
 

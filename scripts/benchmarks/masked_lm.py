@@ -57,12 +57,12 @@ class MaskedLMBenchmark:
 
 def main() -> None:
     flags = parse_options(MaskedLMBenchmark, None, __name__)
-    given = draw(flags)
+    shared_input = make_shared_input(flags)
     amount = flags.batch_size * flags.length * flags.steps
-    compare("masked_lm", CONTENDERS, given, amount, "tokens/s", flags.threads)
+    compare("masked_lm", CONTENDERS, shared_input, amount, "tokens/s", flags.threads)
 
 
-def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
+def make_shared_input(flags: MaskedLMBenchmark) -> dict[str, Any]:
     """Make the shared input: each batch has the ids of its texts, [batch_size, length - 2].
 
     Raises:
@@ -82,24 +82,26 @@ def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
     }
 
 
-def mask(given: dict[str, Any], texts: list) -> MicroBatch:
+def mask_texts(shared_input: dict[str, Any], texts: list) -> MicroBatch:
     """Mask a batch of texts, with the same masks for all contenders."""
-    mmlm = Mmlm(ObjectiveContext(ObjectiveConfig(), Vocabulary(**given["vocabulary"]), given["length"]))
+    mmlm = Mmlm(
+        ObjectiveContext(ObjectiveConfig(), Vocabulary(**shared_input["vocabulary"]), shared_input["length"])
+    )
     examples = [Text(np.array(ids), language=0) for ids in texts]
     rngs = [make_rng(seed=0, step=0, index=i) for i in range(len(texts))]
     return mmlm.batch(examples, rngs)
 
 
-def ids_and_labels(given: dict[str, Any], texts: list) -> tuple[np.ndarray, np.ndarray]:
+def make_ids_and_labels(shared_input: dict[str, Any], texts: list) -> tuple[np.ndarray, np.ndarray]:
     """Return the masked batch in the format of transformers: ids and labels, [B, T] each."""
-    batch = mask(given, texts)
+    batch = mask_texts(shared_input, texts)
     labels = np.full_like(batch.inputs.input_ids, IGNORED)  # [B * T]
     labels[batch.targets] = batch.target_ids
-    shape = [len(texts), given["length"]]
+    shape = [len(texts), shared_input["length"]]
     return batch.inputs.input_ids.reshape(shape), labels.reshape(shape)
 
 
-def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
+def load_ernie_m(shared_input: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
     """Load this project's pretraining model, and return a function that trains it on a batch."""
     prepare()
     import paddle
@@ -108,21 +110,21 @@ def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[list], N
     from ernie_m.model.lm_head import PreTrainingModel
     from ernie_m.pretrain.loss import compute_batch_loss, to_device
 
-    checkpoint = open_checkpoint(given["weights"])
+    checkpoint = open_checkpoint(shared_input["weights"])
     model = PreTrainingModel(checkpoint.config, ["en"])
     load_weights(model, checkpoint, ignore=("lm_head.", "language_embeddings."))
 
-    def loss_of(model: PreTrainingModel, texts: list) -> paddle.Tensor:
-        batch = mask(given, texts)
+    def compute_loss(model: PreTrainingModel, texts: list) -> paddle.Tensor:
+        batch = mask_texts(shared_input, texts)
         (on_device,) = to_device([batch])
         total, _ = compute_batch_loss(model, on_device)
         return total / len(batch.targets)
 
-    return make_ernie_m_step(model, loss_of, amp)
+    return make_ernie_m_step(model, compute_loss, amp)
 
 
-def transformers_baseline(
-    given: dict[str, Any], gathered: bool = False, bfloat16: bool = False
+def load_transformers_baseline(
+    shared_input: dict[str, Any], gathered: bool = False, bfloat16: bool = False
 ) -> Callable[[list], None]:
     """Load the masked LM of transformers, and return a function that trains it on a batch.
 
@@ -132,16 +134,16 @@ def transformers_baseline(
     import torch
     from transformers import AutoModelForMaskedLM
 
-    model = AutoModelForMaskedLM.from_pretrained(given["weights"])
+    model = AutoModelForMaskedLM.from_pretrained(shared_input["weights"])
 
-    def loss_of(texts: list) -> torch.Tensor:
-        ids, labels = map(torch.from_numpy, ids_and_labels(given, texts))
-        return gathered_loss(model, ids, labels) if gathered else model(ids, labels=labels).loss
+    def compute_loss(texts: list) -> torch.Tensor:
+        ids, labels = map(torch.from_numpy, make_ids_and_labels(shared_input, texts))
+        return compute_gathered_loss(model, ids, labels) if gathered else model(ids, labels=labels).loss
 
-    return make_torch_step(model, loss_of, bfloat16)
+    return make_torch_step(model, compute_loss, bfloat16)
 
 
-def gathered_loss(model: Any, ids: Any, labels: Any) -> Any:
+def compute_gathered_loss(model: Any, ids: Any, labels: Any) -> Any:
     """Compute the masked-LM loss with logits only at masked positions, as a user of transformers could.
 
     The head of the model is `lm_head` in XLM-R, and `cls` in BERT (E5-small).
@@ -157,10 +159,10 @@ def gathered_loss(model: Any, ids: Any, labels: Any) -> Any:
 CONTENDERS = {
     OURS: Contender(load_ernie_m),
     "ours, bfloat16": Contender(load_ernie_m, bfloat16=True, options={"amp": "bf16"}),
-    "transformers": Contender(transformers_baseline, LATEST),
-    "transformers, gathered": Contender(transformers_baseline, LATEST, options={"gathered": True}),
+    "transformers": Contender(load_transformers_baseline, LATEST),
+    "transformers, gathered": Contender(load_transformers_baseline, LATEST, options={"gathered": True}),
     "transformers, gathered, bfloat16": Contender(
-        transformers_baseline, LATEST, bfloat16=True, options={"gathered": True, "bfloat16": True}
+        load_transformers_baseline, LATEST, bfloat16=True, options={"gathered": True, "bfloat16": True}
     ),
 }
 

@@ -38,15 +38,15 @@ class Contender(NamedTuple):
     """A system under test: a library and its configuration.
 
     Attributes:
-        start: function of the shared input and `options` that loads the model, and returns a function that
+        load: function of the shared input and `options` that loads the model, and returns a function that
             runs a batch.
         environment: folder of the virtual environment.
         batches: key of the batches in the shared input.
         bfloat16: whether it computes in bfloat16, which not every CPU supports.
-        options: keyword arguments of `start`.
+        options: keyword arguments of `load`.
     """
 
-    start: Callable[..., Callable[[Any], Any]]
+    load: Callable[..., Callable[[Any], Any]]
     environment: str = VENV
     batches: str = "batches"
     bfloat16: bool = False
@@ -61,7 +61,7 @@ class Contender(NamedTuple):
 def compare(
     module: str,
     contenders: Mapping[str, Contender],
-    given: dict[str, Any],
+    shared_input: dict[str, Any],
     amount: int,
     unit: str,
     threads: int | None = None,
@@ -71,7 +71,7 @@ def compare(
     Args:
         module: name of the benchmark's module in this folder, which defines CONTENDERS.
         contenders: name -> contender, including OURS. Contenders that cannot run on this machine are skipped.
-        given: shared input, as JSON values: "batches", and other values.
+        shared_input: shared input, as JSON values: "batches", and other values.
         amount: number of units in all batches, such as pairs.
         unit: name of the speed, such as "pairs/s".
         threads: number of threads of each contender; None: chosen for this machine.
@@ -80,23 +80,23 @@ def compare(
         UserError: a contender failed.
     """
     rivals = [name for name in contenders if name != OURS and can_run(name, contenders[name])]
-    count = len(given["batches"])
+    count = len(shared_input["batches"])
     rows: dict[str, dict[str, float]] = {OURS: {}}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        (Path(folder) / WORK).write_text(json.dumps(given), encoding="utf-8")
+        (Path(folder) / WORK).write_text(json.dumps(shared_input), encoding="utf-8")
         our_worker = stack.enter_context(start_worker(module, OURS, contenders[OURS], folder, threads))
         our_seconds = []  # per rival: our seconds for all batches, interleaved with it
         for name in rivals:
             with start_worker(module, name, contenders[name], folder, threads) as rival:
                 workers = {OURS: our_worker, name: rival}
-                seconds, peaks = alternate(workers, count)
+                seconds, peaks = run_alternately(workers, count)
             our_seconds.append(seconds[OURS])
             rows[name] = make_row(amount / seconds[name], peaks[name])
             rows[name]["ours"] = float(f"{amount / seconds[OURS]:.4g}")  # our speed in the same runs
             rows[name]["times"] = round(seconds[name] / seconds[OURS], 2)
             print(f"{name}: {rows[name]} {unit}", flush=True)
         if not rivals:
-            seconds, peaks = alternate({OURS: our_worker}, count)
+            seconds, peaks = run_alternately({OURS: our_worker}, count)
             our_seconds.append(seconds[OURS])
     rows[OURS] = make_row(amount / median(our_seconds), peaks[OURS])
     lines = [["", unit, "ours interleaved", "ours is", "peak GB"]]
@@ -108,7 +108,7 @@ def compare(
     print(json.dumps(results))
 
 
-def alternate(
+def run_alternately(
     workers: Mapping[str, subprocess.Popen], count: int
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Run all batches, alternating between workers; return seconds and peak memory in bytes by name."""
@@ -189,10 +189,10 @@ def run_worker(contender: Contender, folder: str) -> None:
     """Main function of a worker process: run and time the batches whose numbers are read from stdin."""
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # output of libraries must not mix with results
-    given = json.loads((Path(folder) / WORK).read_text(encoding="utf-8"))
-    do = contender.start(given, **contender.options)
+    shared_input = json.loads((Path(folder) / WORK).read_text(encoding="utf-8"))
+    do = contender.load(shared_input, **contender.options)
     for line in sys.stdin:
-        batch = given[contender.batches][int(line)]
+        batch = shared_input[contender.batches][int(line)]
         start = time.perf_counter()
         do(batch)
         seconds = time.perf_counter() - start
@@ -207,14 +207,14 @@ CLIP_NORM = 1.0
 
 def make_ernie_m_step(
     model: Any,
-    loss_of: Callable[[Any, Any], Any],
+    compute_loss: Callable[[Any, Any], Any],
     amp: str,
     split_by_work: Callable[[Any], list] = lambda batch: [batch],
 ) -> Callable[[Any], None]:
     """Return a function that performs a training step of this project on a batch.
 
     Args:
-        loss_of: model and part of a batch -> contribution of the part to the batch's loss.
+        compute_loss: model and part of a batch -> contribution of the part to the batch's loss.
         amp: "none" or "bf16".
         split_by_work: splits a batch into parts.
     """
@@ -227,16 +227,18 @@ def make_ernie_m_step(
     engine = Engine(model.train(), optimizer, clip_norm=CLIP_NORM, precision=precision)
 
     def step(batch: Any) -> None:
-        engine.step(split_by_work(batch), lambda model, part: (loss_of(model, part), {}))  # no sums to log
+        engine.step(
+            split_by_work(batch), lambda model, part: (compute_loss(model, part), {})
+        )  # no sums to log
 
     return step
 
 
-def make_torch_step(model: Any, loss_of: Callable[[Any], Any], bfloat16: bool) -> Callable[[Any], None]:
+def make_torch_step(model: Any, compute_loss: Callable[[Any], Any], bfloat16: bool) -> Callable[[Any], None]:
     """Return a function that performs a training step of torch on a batch.
 
     Args:
-        loss_of: batch -> loss.
+        compute_loss: batch -> loss.
         bfloat16: whether to use bfloat16 autocast.
     """
     import torch
@@ -245,7 +247,7 @@ def make_torch_step(model: Any, loss_of: Callable[[Any], Any], bfloat16: bool) -
 
     def step(batch: Any) -> None:
         with torch.autocast("cpu", torch.bfloat16) if bfloat16 else nullcontext():
-            loss = loss_of(batch)
+            loss = compute_loss(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()

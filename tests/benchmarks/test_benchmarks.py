@@ -61,14 +61,14 @@ def test_encoding_beside_a_rival(run_benchmark):
 
 def test_a_contender_without_its_environment_is_left_out(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(turns, "ROOT", tmp_path)
-    assert turns.can_run("ours", turns.Contender(start=None))
-    assert not turns.can_run("peer", turns.Contender(start=None, environment=turns.LATEST))
+    assert turns.can_run("ours", turns.Contender(load=None))
+    assert not turns.can_run("peer", turns.Contender(load=None, environment=turns.LATEST))
     assert "skipping peer: missing " in capsys.readouterr().out
 
 
 def test_grouped_batches_have_the_same_pairs(folder):
     flags = finetune.FinetuneBenchmark(str(folder / "weights"), str(folder / "pairs.tsv"), 16, 2, 64)
-    given = finetune.draw(flags)
+    given = finetune.make_shared_input(flags)
     pairs = sorted(itertools.chain(*given["batches"]))
     assert sorted(itertools.chain(*given["grouped"])) == pairs and len(pairs) == 32
     assert given["batches"] != given["grouped"] and given["labels"] == ["label0", "label1", "label2"]
@@ -78,17 +78,17 @@ def test_joined_pairs_fill_their_inputs(folder):
     flags = finetune.FinetuneBenchmark(
         str(folder / "weights"), str(folder / "pairs.tsv"), 4, 2, 64, joined=True
     )
-    batches = finetune.draw(flags)["batches"]
+    batches = finetune.make_shared_input(flags)["batches"]
     assert [[len(ids) for ids, _ in batch] for batch in batches] == [[64] * 4] * 2
 
 
 def test_reference_implementations_get_our_masked_lm_labels(folder):
     """19 of a row of 128: 15 % of 126 tokens."""
     flags = masked_lm.MaskedLMBenchmark(str(folder / "weights"), str(folder / "texts.txt"), 2, 128, 1)
-    given = masked_lm.draw(flags)
+    given = masked_lm.make_shared_input(flags)
     (texts,) = given["batches"]
-    batch = masked_lm.mask(given, texts)
-    ids, labels = masked_lm.ids_and_labels(given, texts)
+    batch = masked_lm.mask_texts(given, texts)
+    ids, labels = masked_lm.make_ids_and_labels(given, texts)
     assert ids.shape == labels.shape == (2, 128) and len(batch.targets) == 2 * 19
     assert np.array_equal(batch.inputs.input_ids, ids.ravel())
     is_target = labels != masked_lm.IGNORED
@@ -99,8 +99,8 @@ def test_reference_implementations_get_our_masked_lm_labels(folder):
 @pytest.mark.parametrize(
     "draw, flags, file",
     [
-        (finetune.draw, finetune.FinetuneBenchmark, "pairs.tsv"),
-        (masked_lm.draw, masked_lm.MaskedLMBenchmark, "texts.txt"),
+        (finetune.make_shared_input, finetune.FinetuneBenchmark, "pairs.tsv"),
+        (masked_lm.make_shared_input, masked_lm.MaskedLMBenchmark, "texts.txt"),
     ],
 )
 def test_a_file_that_is_too_short(folder, draw, flags, file):

@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from ernie_m.finetune.eval_mlqa import exact_match, f1, normalize, resolve_rules_language, score_answers
+from ernie_m.finetune.eval_mlqa import (
+    compute_exact_match,
+    compute_f1,
+    normalize,
+    resolve_rules_language,
+    score_answers,
+)
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.labels import parse_language
 
@@ -51,17 +57,29 @@ def test_squad_rules_are_english_in_every_language(text, words):
 @pytest.mark.parametrize(
     ("measure", "answer", "gold", "language", "score"),
     [
-        (f1, "The cat sat down", ["a cat sat on mats"], "en", 2 * 2 / (3 + 4)),  # cat and sat, of 3 and of 4
-        (f1, "cat cat", ["cat"], "en", 2 * 1 / (2 + 1)),  # as multisets: one word of two is shared
-        (f1, "dog", ["cat", "Dog!"], "en", 1),  # the best of the answers
-        (f1, "red dog", ["dog", "red dog", "red"], "en", 1),  # not the first one that shares a word
-        (f1, "", ["cat"], "en", 0),
-        (f1, "the", ["cat"], "en", 0),  # an article alone is no word
-        (f1, "北京市", ["北京"], "zh", 2 * 2 / (3 + 2)),  # a Chinese character is a word
-        (exact_match, "The «Cat»", ["dog", "cat"], "en", 1),
-        (exact_match, "cats", ["cat"], "en", 0),
-        (exact_match, "el gato", ["gato"], "en", 0),  # only articles of the answer's language are left out
-        (exact_match, "el gato", ["gato"], "es", 1),
+        (
+            compute_f1,
+            "The cat sat down",
+            ["a cat sat on mats"],
+            "en",
+            2 * 2 / (3 + 4),
+        ),  # cat and sat, of 3 and of 4
+        (compute_f1, "cat cat", ["cat"], "en", 2 * 1 / (2 + 1)),  # as multisets: one word of two is shared
+        (compute_f1, "dog", ["cat", "Dog!"], "en", 1),  # the best of the answers
+        (compute_f1, "red dog", ["dog", "red dog", "red"], "en", 1),  # not the first one that shares a word
+        (compute_f1, "", ["cat"], "en", 0),
+        (compute_f1, "the", ["cat"], "en", 0),  # an article alone is no word
+        (compute_f1, "北京市", ["北京"], "zh", 2 * 2 / (3 + 2)),  # a Chinese character is a word
+        (compute_exact_match, "The «Cat»", ["dog", "cat"], "en", 1),
+        (compute_exact_match, "cats", ["cat"], "en", 0),
+        (
+            compute_exact_match,
+            "el gato",
+            ["gato"],
+            "en",
+            0,
+        ),  # only articles of the answer's language are left out
+        (compute_exact_match, "el gato", ["gato"], "es", 1),
     ],
 )
 def test_scores_by_hand(measure, answer, gold, language, score):

@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 from ernie_m.commands import encode_vector
-from ernie_m.inference.encode_vector import open_growing_array, write_embeddings, write_official
+from ernie_m.inference.encode_vector import open_growing_array, write_embeddings, write_official_embeddings
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -84,7 +84,7 @@ def test_encoding_in_parts_gives_the_same_embeddings(random_encoder, toy_folder,
     texts = read_classification(toy_folder / "dev.en.tsv", labels=False)
     for folder, window in (("whole", 1000), ("parts", 7)):
         (tmp_path / folder).mkdir()
-        for write in (write_official, write_embeddings):
+        for write in (write_official_embeddings, write_embeddings):
             write(tmp_path / folder, encoder, texts, encode, window=window)
     for path in (tmp_path / "whole").iterdir():
         parts = np.load(tmp_path / "parts" / path.name)

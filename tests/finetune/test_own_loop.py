@@ -36,7 +36,7 @@ def test_both_optimizers(toy_folder, tmp_path, monkeypatch, processes):
     for kind in ("paddle", "ours"):
         words = ["initial", toy_folder / "train.tsv", toy_folder / "label_map.json", kind]
         if processes == 1:
-            losses = [*runpy.run_path(str(EXAMPLE))["train"](*words, rate=RATE)]
+            losses = [*runpy.run_path(str(EXAMPLE))["train"](*words, learning_rate=RATE)]
         else:
             ended = launch([EXAMPLE, *words, RATE], tmp_path, processes)
             assert ended.returncode == 0, ended.stderr

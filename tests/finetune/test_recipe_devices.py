@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning import effective_batch_size
+from ernie_m.finetune.finetuning import compute_effective_batch_size
 from ernie_m.utils.args import parse_options
 
 
@@ -22,7 +22,7 @@ from ernie_m.utils.args import parse_options
     ],
 )
 def test_effective_batch_size(line, processes, total, caplog):
-    assert effective_batch_size(parse_options(FinetuneFlags, line.split()), processes) == total
+    assert compute_effective_batch_size(parse_options(FinetuneFlags, line.split()), processes) == total
     assert caplog.messages == []
 
 
@@ -30,6 +30,6 @@ def test_effective_batch_size(line, processes, total, caplog):
 def test_warn_about_unequal_shares(devices, processes, even, caplog):
     flags = FinetuneFlags(batch_size=16, recipe_devices=devices)
     with caplog.at_level(logging.WARNING, logger="ernie_m"):
-        assert effective_batch_size(flags, processes) == 16 * devices
+        assert compute_effective_batch_size(flags, processes) == 16 * devices
     (line,) = [record.message for record in caplog.records if f"batch size {16 * devices}" in record.message]
     assert line.startswith(f"{processes} processes ") and f" {even} processes " in line

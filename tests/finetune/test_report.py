@@ -7,7 +7,7 @@ import pytest
 from ernie_m.finetune.classifier import Classification, Regression
 from ernie_m.finetune.score_tables import (
     PaperRow,
-    Table,
+    ScoreTable,
     get_paper_rows,
     load_recipe_scores,
     make_seed_tables,
@@ -21,8 +21,8 @@ from ernie_m.utils.logging import format_markdown_table
 from tests.launching import ROOT
 
 CONLL = "conll_cross_lingual_transfer"
-TWO_SEEDS = Table("acc, dev.%s.tsv", {1: {"en": 80.0, "de": 70.0}, 2: {"en": 84.0, "de": 76.0}})
-ONE_SEED = Table("acc, test.%s.tsv", {7: {"de": 61.234, "fr": 60.0}})
+TWO_SEEDS = ScoreTable("acc, dev.%s.tsv", {1: {"en": 80.0, "de": 70.0}, 2: {"en": 84.0, "de": 76.0}})
+ONE_SEED = ScoreTable("acc, test.%s.tsv", {7: {"de": 61.234, "fr": 60.0}})
 
 
 def test_the_table_that_is_printed():
@@ -63,7 +63,7 @@ def get_conll_rows(languages, metric="f1 over subwords", recipe=CONLL):
 def test_the_papers_rows_stand_below():
     """The gap is English less the mean of the others: 90 - (60 + 1) / 2. The paper has no language xx."""
     scores = {1: {"en": 90.0, "de": 60.0, "xx": 1.0}}
-    table = Table("f1", scores, get_conll_rows(list(scores[1])))
+    table = ScoreTable("f1", scores, get_conll_rows(list(scores[1])))
     assert format_markdown_table(table.format_cells()).splitlines()[2:] == [
         "| seed 1 | 90.00 | 60.00 | 1.00 | 50.33 | 59.50 |",
         "| paper, base (Table 2; avg of 2) | 92.78 | 68.08 |  | 80.43 | 24.70 |",
@@ -85,7 +85,7 @@ def test_when_a_run_agrees_with_the_paper(averages, last_cells, verdict):
     """CoNLL's four languages and data, in the shape of base: by the average alone."""
     languages = ("en", "nl", "es", "de")
     rows = {seed: dict.fromkeys(languages, score) for seed, score in enumerate(averages)}
-    table = Table("f1", rows, get_conll_rows(languages))
+    table = ScoreTable("f1", rows, get_conll_rows(languages))
     lines = [line for line in table.format_cells() if line[0].startswith("difference")]
     assert [(name, cells[4]) for name, *cells in lines] == [(verdict, last_cells)]
     ((points, _),) = [row["avg"] for row in table.to_json()["difference"].values()]
@@ -133,7 +133,7 @@ def test_the_report_is_written_as_json_markdown_and_text(tmp_path):
         "paper, base": PaperRow({"en": 81.0, "avg": 81.0}, True),
         "paper, small": PaperRow({"avg": 50.0}, True),
     }
-    tables = [Table("acc", TWO_SEEDS.rows, paper), Table("em", ONE_SEED.rows)]
+    tables = [ScoreTable("acc", TWO_SEEDS.rows, paper), ScoreTable("em", ONE_SEED.rows)]
     write_report(tmp_path, "results", tables, {"task": "x"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.md", "results.txt"]
     written = json.loads((tmp_path / "results.json").read_text())

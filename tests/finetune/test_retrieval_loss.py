@@ -64,7 +64,7 @@ def total(loss, sources, candidates, negative, symmetric=False):
     flags = SimpleNamespace(loss=loss, scale=SCALE, offset=OFFSET, symmetric=symmetric)
     sources, candidates, negative = map(paddle.to_tensor, (sources, candidates, negative))
     batch = SimpleNamespace(negative=negative.astype("int64"))  # as `upload` sends it
-    return Retrieval._total(SimpleNamespace(flags=flags), sources, candidates, batch)
+    return Retrieval._compute_total_loss(SimpleNamespace(flags=flags), sources, candidates, batch)
 
 
 def test_pairs_with_a_common_sentence_are_no_negatives():
@@ -157,7 +157,7 @@ def test_the_engine_sums_what_the_processes_compute(monkeypatch):
     negative = paddle.to_tensor(~np.eye(4, dtype=bool))
     flags = SimpleNamespace(loss="in_batch_softmax", scale=SCALE, symmetric=True)
     task = SimpleNamespace(flags=flags, layer=1)
-    task._total = lambda *arguments: retrieval.Retrieval._total(task, *arguments)
+    task._compute_total_loss = lambda *arguments: retrieval.Retrieval._compute_total_loss(task, *arguments)
 
     def gradient_and_loss(pairs: slice, of_others: list[np.ndarray]):
         """Of one process with these pairs."""

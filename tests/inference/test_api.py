@@ -35,7 +35,7 @@ def client(model):
 def encode_features(model, texts, prompt=""):
     """What `encode` makes of texts with this before them, with length 1."""
     encode = make_predictor("embedding", model, PredictionOptions(prompt=""))
-    return normalize_vectors(encode.vectors([prompt + text for text in texts]))
+    return normalize_vectors(encode.encode_texts([prompt + text for text in texts]))
 
 
 def check_vectors(client, model, asked, prompt):
@@ -147,7 +147,7 @@ def test_reranking(ranking, ranker):
     documents = [TEXTS[1], *TEXTS[1:]]
     predictor = make_predictor("regression", ranker)
     features = predictor.task.encode([Example(TEXTS[0], text) for text in documents])
-    scores = 1 / (1 + np.exp(-np.array(predictor.predictions(features))))
+    scores = 1 / (1 + np.exp(-np.array(predictor.predict_features(features))))
     asked = {"query": TEXTS[0], "documents": documents, "top_n": 19, "model": "any", "return_documents": True}
     response = ranking.post("/v1/rerank", json=asked).json()
     assert response["usage"]["total_tokens"] == sum(len(feature.ids) for feature in features)

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import ernie_m
-from examples.near_duplicates import near_duplicates
+from examples.near_duplicates import find_near_duplicates
 from examples.sklearn_classifier import ErnieMClassifier
 from tests.toys import sentences
 
@@ -27,7 +27,7 @@ def test_near_duplicates(model):
     embeddings = model.encode(TEXTS, normalize=True)
     cosines = embeddings @ embeddings.T
     threshold = float(np.median(cosines))
-    found = near_duplicates(model, TEXTS, threshold)
+    found = find_near_duplicates(model, TEXTS, threshold)
     pairs = {(first, second) for _, first, second in found}
     locations = [(a, b) for b in range(len(TEXTS)) for a in range(b) if cosines[a, b] > threshold]
     assert len(found) == len(pairs) > 3 and pairs == {(TEXTS[a], TEXTS[b]) for a, b in locations}

@@ -97,7 +97,7 @@ def test_cross_validate_without_leakage(models, tmp_path, monkeypatch):
     """Embeddings that only name their text teach nothing about another one: no answer of a group is right."""
     numbers = {text: number for number, text in enumerate(dict.fromkeys(TEXTS[:20]))}
     as_chosen = lambda self, texts: 9 * np.eye(HIDDEN_SIZE, dtype="f")[[numbers[text] for text in texts]]  # noqa: E731
-    monkeypatch.setattr(EmbeddingPredictor, "vectors", as_chosen)
+    monkeypatch.setattr(EmbeddingPredictor, "encode_texts", as_chosen)
     model = ernie_m.load(models / "encode")
     texts = [text for text in TEXTS[:20] for _ in range(2)]
     scores = model.fit(texts, ["a", "a", "b", "b"] * 10).scores
@@ -108,7 +108,7 @@ def test_cross_validate_without_leakage(models, tmp_path, monkeypatch):
 def test_what_can_be_learned_is_scored_so(models, monkeypatch):
     random = np.random.default_rng(1)
     embeddings = np.eye(HIDDEN_SIZE)[np.arange(60) % 3] * 4 + random.normal(size=(60, HIDDEN_SIZE)) * 0.3
-    monkeypatch.setattr(EmbeddingPredictor, "vectors", lambda self, texts: embeddings.astype("f"))
+    monkeypatch.setattr(EmbeddingPredictor, "encode_texts", lambda self, texts: embeddings.astype("f"))
     assert ernie_m.load(models / "encode").fit(TEXTS, LABELS).scores["accuracy"] == 100
 
 
@@ -125,7 +125,7 @@ def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch)
             table.append([f"{language} {text}", language, drawn[number]])
             embeddings[f"{language} {text}"] = of_sentences[number] + embedding
     as_chosen = lambda self, texts: np.array([embeddings[text] for text in texts], np.float32)  # noqa: E731
-    monkeypatch.setattr(EmbeddingPredictor, "vectors", as_chosen)
+    monkeypatch.setattr(EmbeddingPredictor, "encode_texts", as_chosen)
     run_fit(write(tmp_path / "rows.csv", table), models, tmp_path / "classifier")
     accuracy = float(capsys.readouterr().out.partition("(48 rows)")[2].split()[0])
     assert 25 < accuracy < 75  # within two and a half standard errors of 24 sentences

@@ -245,7 +245,7 @@ def test_corrupt_or_missing_file(models, tmp_path, name):
 def test_corpus_embeddings_are_in_memory_once(models, tmp_path, monkeypatch, indexed):
     texts = [str(number) for number in range(600)]
     monkeypatch.setattr(
-        EmbeddingPredictor, "vectors", lambda self, part: np.ones((len(part), 8192), np.float32)
+        EmbeddingPredictor, "encode_texts", lambda self, part: np.ones((len(part), 8192), np.float32)
     )
     model = ernie_m.load(models / "encode")
     folder = tmp_path / "index" if indexed else None

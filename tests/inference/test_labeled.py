@@ -137,7 +137,7 @@ def test_summary(case):
     names, rows, predictions, labels, lines, *separator = SUMMARIES[case]
     table = Table(Path("rows.csv"), names, 1, Dialect(), [], iter(()))
     label_columns = [names.index(name) for name in labels]
-    labeled = LabeledRows(UnlabeledTable(table, {}, label_columns, [], *separator or [","]), sorts=False)
+    labeled = LabeledRows(UnlabeledTable(table, {}, label_columns, [], *separator or [","]), is_sorted=False)
     for row, prediction in zip(rows, predictions, strict=True):
         labeled.add([*row], prediction)
     assert labeled.summary() == lines
@@ -183,7 +183,7 @@ IN_JSON = [
 def written(output, rows):
     """What is written of rows to an output of this name, the least sure first."""
     table = Table(Path("rows.csv"), HEADER, 1, Dialect(byte_order_mark=""), [], iter(()))
-    labeled = LabeledRows(UnlabeledTable(table, {}, [], [], ","), sorts=True, output=output)
+    labeled = LabeledRows(UnlabeledTable(table, {}, [], [], ","), is_sorted=True, output=output)
     file = io.StringIO(newline="")
     labeled.write([(Request(cells, prediction or None), prediction) for cells, prediction in rows], file)
     return file.getvalue()

@@ -33,9 +33,11 @@ class Held:
         self.computing = threading.Event()
         self.going = threading.Event()
         monkeypatch.setattr(LoadedModel, "get_workers", lambda _: Workers())
-        monkeypatch.setattr(EmbeddingPredictor, "encode_features", lambda _, features: self.vectors(features))
+        monkeypatch.setattr(
+            EmbeddingPredictor, "encode_features", lambda _, features: self.encode_texts(features)
+        )
 
-    def vectors(self, features):
+    def encode_texts(self, features):
         self.batches.append(len(features))
         self.computing.set()
         assert self.going.wait(60)

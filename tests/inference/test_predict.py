@@ -242,7 +242,7 @@ def test_entities(models, request_, ids, entities):
     # A model without a label map has ids as labels.
     for labels, expected in ((model.labels, entities), ([*"01234"], [])):
         task = make_predictor("token-classification", replace(model, labels=labels))
-        task.predictions = lambda features: [ids]
+        task.predict_features = lambda features: [ids]
         (prediction,) = task.predict([task.parse(request_)])
         # An entity of words may say more than its position.
         found = zip(prediction["entities"], expected, strict=True)
@@ -361,7 +361,7 @@ def test_search(models, model_folder, ask, tmp_path, engine):
     cosines = [hit["score"] for hit in hits]
     assert len(hits) == 4 and cosines == sorted(cosines, reverse=True)
     model = make_predictor("embedding", load(models / "encode"))
-    embeddings = model.vectors([TEXTS[2], *corpus.read_text().splitlines()[1:]])
+    embeddings = model.encode_texts([TEXTS[2], *corpus.read_text().splitlines()[1:]])
     embeddings /= np.linalg.norm(
         embeddings, axis=1, keepdims=True
     )  # the query's, then those of lines 2, 3, ...

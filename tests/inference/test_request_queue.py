@@ -62,7 +62,7 @@ def asking(queue, model, name, sizes, client=None):
 async def held_up(**options):
     """A model, its queue, and a request that a thread is at until the model goes on."""
     model = Model()
-    queue = WorkQueue(**{"most_texts": 100, "batch_size": 10, "timeout": 60, **options})
+    queue = WorkQueue(**{"max_texts": 100, "batch_size": 10, "timeout": 60, **options})
     first = asking(queue, model, "first", [1])
     await asyncio.sleep(0)  # it begins
     while queue.waiting:
@@ -137,7 +137,7 @@ async def test_a_long_text_has_its_turn_among_many_short_ones():
 @in_loop
 async def test_the_queue_is_bounded_in_texts_and_in_characters(monkeypatch):
     monkeypatch.setattr(request_queue, "MOST_CHARACTERS", 40)
-    model, queue, first = await held_up(most_texts=5)
+    model, queue, first = await held_up(max_texts=5)
     with pytest.raises(UserError):
         await asking(queue, model, "never", [41])
     waiting = asking(queue, model, "x", [3] * 4)

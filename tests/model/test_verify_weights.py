@@ -10,7 +10,7 @@ from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.reader.tokenization import Tokenizer
 from scripts import verify_weights
-from scripts.verify_weights import EXPECTED, TOLERANCE, WORDS, hidden_states, load_released
+from scripts.verify_weights import EXPECTED, TOLERANCE, WORDS, compute_hidden_states, load_released
 from tests.foreign import make_official, official_config
 from tests.helpers.checkpoints import save_model
 from tests.helpers.plain_model import PlainErnieM
@@ -34,13 +34,13 @@ def test_states_equal_the_plain_model(model):
     everything = paddle.ones([1, 1, 3, 3], "bool")
     with paddle.no_grad():
         output = plain_model(paddle.to_tensor([ids]), paddle.to_tensor([[2, 3, 4]]), everything)
-    assert np.allclose(hidden_states(model, ids), output.sequence[0].numpy(), atol=1e-6)
+    assert np.allclose(compute_hidden_states(model, ids), output.sequence[0].numpy(), atol=1e-6)
 
 
 def test_a_masked_position_reaches_no_other(model):
     """With masked=1, the first token may be any other: only its own state changes."""
-    states = hidden_states(model, [0, 7, 8, 9], masked=1)
-    with_another_token = hidden_states(model, [5, 7, 8, 9], masked=1)
+    states = compute_hidden_states(model, [0, 7, 8, 9], masked=1)
+    with_another_token = compute_hidden_states(model, [5, 7, 8, 9], masked=1)
     assert np.array_equal(states[1:], with_another_token[1:])
     assert not np.allclose(states[0], with_another_token[0])
 
@@ -52,7 +52,7 @@ def test_one_number_off_is_enough(off, monkeypatch, capsys):
     states[1:4, 1:4] = EXPECTED  # the published part of the states
     states[3, 2] += off * TOLERANCE
     monkeypatch.setattr(verify_weights, "load_released", lambda path: ("base", None, False))
-    monkeypatch.setattr(verify_weights, "hidden_states", lambda *_, **__: states)
+    monkeypatch.setattr(verify_weights, "compute_hidden_states", lambda *_, **__: states)
     monkeypatch.setattr(sys, "argv", ["verify_weights", "."])
     if abs(off) < 1:
         verify_weights.main()

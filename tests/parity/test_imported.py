@@ -138,7 +138,7 @@ def test_best_spans_equal_the_library(tmp_path, piece_model, questions, library)
     windows = make_windows(QuestionFile(None, contexts, asked), loaded.tokenizer, predictor.task.cut)
     assert len(windows) == QUESTIONS
     features = predictor.task.encode(windows)
-    scores = predictor.predictions(features)
+    scores = predictor.predict_features(features)
     for (question, context), feature, score in zip(questions, features, scores, strict=True):
         ids = reference.pair(question, context)
         assert feature.ids == ids

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from scripts.benchmarks.masked_lm import IGNORED, gathered_loss
+from scripts.benchmarks.masked_lm import IGNORED, compute_gathered_loss
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_loss_on_gathered_positions_equals_full_loss(kind, config_class):
     labels = torch.full([3, 9], IGNORED)
     labels[[0, 0, 1, 2], [1, 5, 3, 8]] = torch.tensor([7, 8, 9, 10])
     loss_of_all = model(ids, labels=labels).loss
-    gathered = gathered_loss(model, ids, labels)
+    gathered = compute_gathered_loss(model, ids, labels)
     assert gathered.item() == pytest.approx(loss_of_all.item(), abs=1e-12)
     table = model.base_model.embeddings.word_embeddings.weight
     (expected,) = torch.autograd.grad(loss_of_all, table)

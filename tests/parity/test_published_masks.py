@@ -8,7 +8,7 @@ from paddlenlp.transformers import ErnieMModel as PaddleNLPModel
 
 from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
-from scripts.verify_weights import IDS, hidden_states
+from scripts.verify_weights import IDS, compute_hidden_states
 
 CONFIG = {
     "vocab_size": 7000,
@@ -38,7 +38,7 @@ def test_paddlenlp_hides_position_0(model):
     )
     with paddle.no_grad():
         by_default = reference(paddle.to_tensor([IDS]))[0][0].numpy()
-    masked = hidden_states(model, IDS, masked=1)
-    unmasked = hidden_states(model, IDS)
+    masked = compute_hidden_states(model, IDS, masked=1)
+    unmasked = compute_hidden_states(model, IDS)
     np.testing.assert_allclose(masked[1:], by_default[1:], atol=1e-5)  # row 0 still sees itself in ours
     assert np.abs(unmasked[1:] - by_default[1:]).max() > 0.01

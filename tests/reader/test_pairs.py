@@ -87,7 +87,7 @@ def test_negatives(tmp_path):
     named += [[OTHERS[n], n, *PAIRS[n], OTHERS[n + 20]] for n in range(20)]
     read = PairRows(write(tmp_path / "b.tsv", named))
     assert list(read) == [[*PAIRS[n], OTHERS[n], OTHERS[n + 20]] for n in range(20)]
-    assert read.header() == ["query", "positive", "negative", "negative"]
+    assert read.make_header() == ["query", "positive", "negative", "negative"]
     quotes = [[*HEADER, "negative"], *([f'"{one}"', f'"{other}" x', f'"{one}"'] for one, other in PAIRS[:3])]
     read = PairRows(write(tmp_path / "c.tsv", quotes), TableOptions(skip_text_checks=True))
     assert list(read) == quotes[1:]
@@ -102,7 +102,7 @@ def test_read_positives_and_negatives(tmp_path):
     ]
     rows = PairRows(write_lines(tmp_path / "a.jsonl", map(json.dumps, objects)))
     assert list(rows) == [["a", "b", "d", "e"], ["a", "c", "d", "e"], ["f", "g"]]
-    assert rows.header() == [*HEADER, "negative", "negative"]
+    assert rows.make_header() == [*HEADER, "negative", "negative"]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ from ernie_m.vectors.pooling import is_mean_of_tokens, parse_layer
 from ernie_m.vectors.retrieval_accuracy import find_hits, log_repeated_texts
 from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens
 
-_SMOOTH = 1e-3  # a of `init_static`
+_SMOOTH = 1e-3  # a of `init_static_embeddings`
 GROUP_TOKENS = 2048  # padded tokens per forward pass in training
 
 
@@ -133,7 +133,7 @@ class Retrieval(MultiSeedTraining):
             self.languages = corpus.languages
             digests["train_set"] = digest_files([corpus.path / MANIFEST])
         # The prompts of queries and of positives and negatives, which are stored for retrieval.
-        self.preprocessing = embedding_preprocessing(opened, self.rows)
+        self.preprocessing = make_embedding_preprocessing(opened, self.rows)
         self.prompts = (self.preprocessing.get_prompt(QUERY), self.preprocessing.get_prompt(DOCUMENT))
         if self.rows is not None:
             rows = sample_evenly(self.rows)
@@ -176,10 +176,10 @@ class Retrieval(MultiSeedTraining):
         """Split the pairs, choose the evaluation steps, and build the model and optimizer of a seed."""
         flags = self.flags
         self.seed = seed
-        self.pairs, self.held_out = self._pairs(seed)
+        self.pairs, self.held_out = self._prepare_pairs(seed)
         for languages, pairs in self.held_out.items():
             if flags.validation_pairs and len(pairs):
-                log_repeated_texts("-".join(languages), self._validation_sides(pairs)[1])
+                log_repeated_texts("-".join(languages), self._prepare_validation_inputs(pairs)[1])
         self.total_steps = flags.max_steps
         self.evaluation_steps: Sequence[int] = []
         if self.held_out and flags.validation_pairs:
@@ -194,11 +194,11 @@ class Retrieval(MultiSeedTraining):
         weights = open_step(checkpoint, self.start_of_seed[seed])
         model = make_encoder(self.config, weights, flags.dtype, seed, flags.pooling, is_trained=True)
         if weights is None and self.config.is_static:
-            init_static(model.embeddings.word_embeddings.weight, self.tokenizer)
+            init_static_embeddings(model.embeddings.word_embeddings.weight, self.tokenizer)
         model.set_recompute(flags.recompute)
         return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
 
-    def _pairs(self, seed: int) -> tuple[StepPairs | StepRows, dict[tuple, Sequence]]:
+    def _prepare_pairs(self, seed: int) -> tuple[StepPairs | StepRows, dict[tuple, Sequence]]:
         """Return the training steps of a seed, and the validation pairs as token ids.
 
         Returns:
@@ -280,7 +280,9 @@ class Retrieval(MultiSeedTraining):
         sources, *of_candidates = zip(*parts)
         candidates = [part for kind in of_candidates for part in kind if len(part)]
         sources = paddle.concat([*sources])  # [B, H]
-        total, correct = self._total(sources, paddle.concat(candidates), batch)  # candidates [C, H]
+        total, correct = self._compute_total_loss(
+            sources, paddle.concat(candidates), batch
+        )  # candidates [C, H]
         count = len(batch.negative)  # B
         loss = total / count
         if world_size > 1:
@@ -291,7 +293,9 @@ class Retrieval(MultiSeedTraining):
         # The engine also sums these values. `line` logs percent.
         return loss, {"correct": 100.0 * correct / world_size, "count": count / world_size}
 
-    def _total(self, sources: Tensor, candidates: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    def _compute_total_loss(
+        self, sources: Tensor, candidates: Tensor, batch: PairBatch
+    ) -> tuple[Tensor, Tensor]:
         """Compute the summed loss of the step by --loss, and the number of correctly ranked pairs.
 
         Args:
@@ -320,7 +324,7 @@ class Retrieval(MultiSeedTraining):
             if number < len(names):
                 languages = names[number]
                 with engine.autocast():
-                    process_scores["-".join(languages)] = self._accuracy(
+                    process_scores["-".join(languages)] = self._compute_accuracy(
                         engine.model, self.held_out[languages]
                     )
             if stop.is_set_on_any_process():  # every process calls it equally often
@@ -333,19 +337,19 @@ class Retrieval(MultiSeedTraining):
         by_name = {name: {"accuracy": score} for name, score in scores.items()}
         return Evaluation(engine.steps, epoch=0, selected_by=mean, scores={"held-out pairs": by_name})
 
-    def _accuracy(self, model: ErnieMModel, pairs: Sequence) -> float:
+    def _compute_accuracy(self, model: ErnieMModel, pairs: Sequence) -> float:
         """Compute the accuracy@1 on validation pairs in percent, averaged over both directions.
 
         Args:
             pairs: (source ids, translation ids), of which --validation_pairs are used.
         """
         encoder = PaddleEncoder(model, self.flags.pooling, self.layer)
-        sides, keys = self._validation_sides(pairs)
+        sides, keys = self._prepare_validation_inputs(pairs)
         sources, translations = map(encoder.encode, sides)  # [count, H] each
         is_found = [find_hits(sources, translations, keys), find_hits(translations, sources, keys)]
         return float(100.0 * np.mean(is_found))
 
-    def _validation_sides(self, pairs: Sequence) -> tuple[list[list[np.ndarray]], np.ndarray]:
+    def _prepare_validation_inputs(self, pairs: Sequence) -> tuple[list[list[np.ndarray]], np.ndarray]:
         """Return the model inputs of N validation sources and translations, and their keys, [2, N].
 
         Args:
@@ -408,7 +412,7 @@ def make_encoder(
 
 
 @paddle.no_grad()
-def init_static(table: Tensor, tokenizer: Tokenizer) -> None:
+def init_static_embeddings(table: Tensor, tokenizer: Tokenizer) -> None:
     """Initialize the word embeddings of a static model by scaling random embeddings [V, H] in place.
 
     The embedding of a token is multiplied by a / (a + p), where p is the probability of the token in the
@@ -424,7 +428,7 @@ def init_static(table: Tensor, tokenizer: Tokenizer) -> None:
     table.set_value(table * paddle.to_tensor(factors[:, None]).astype(table.dtype))
 
 
-def embedding_preprocessing(opened: OpenedModel, rows: PairRows | None) -> PreprocessingConfig:
+def make_embedding_preprocessing(opened: OpenedModel, rows: PairRows | None) -> PreprocessingConfig:
     """Return the preprocessing settings of the trained model: those of the initial model, except for prompts.
 
     After training on translations, queries and documents have the same prompt. After training on queries and
@@ -482,7 +486,7 @@ def hardest_negative_bce(
     Returns:
         The loss summed over the pairs, and the number of pairs that score above all their negatives.
     """
-    logits = scale * (_cosines(sources, candidates) - offset)  # [B, C]
+    logits = scale * (_compute_cosines(sources, candidates) - offset)  # [B, C]
     pair_logits = logits.diagonal()  # [B]
     hardest_candidate, hardest_source = _find_hardest_negatives(logits, negative)  # [B] each
     # - log sigmoid(x) is softplus(-x), and - log(1 - sigmoid(x)) is softplus(x).
@@ -507,7 +511,7 @@ def in_batch_softmax_loss(
     Returns:
         See `hardest_negative_bce`.
     """
-    logits = scale * _cosines(sources, candidates)  # [B, C]
+    logits = scale * _compute_cosines(sources, candidates)  # [B, C]
     pair_logits = logits.diagonal()  # [B]
     is_translation = paddle.eye(*logits.shape).astype("bool")  # [B, C]: candidate i of source i
     is_in_sum = negative | is_translation  # [B, C]
@@ -521,7 +525,7 @@ def in_batch_softmax_loss(
     return loss, _count_winners(pair_logits, hardest_candidate, hardest_source)
 
 
-def _cosines(sources: Tensor, candidates: Tensor) -> Tensor:
+def _compute_cosines(sources: Tensor, candidates: Tensor) -> Tensor:
     """Compute the cosine similarity of each source and candidate, [B, C], in float32 or float64.
 
     In half precision, many cosines would be equal.

@@ -47,7 +47,7 @@ from ernie_m.vectors.nearest import load_faiss
 from ernie_m.vectors.retrieval_accuracy import log_repeated_texts
 
 
-class Inputs(NamedTuple):
+class RetrievalInputs(NamedTuple):
     """The inputs of run_retrieval.py.
 
     Attributes:
@@ -65,7 +65,7 @@ class Inputs(NamedTuple):
     opened: OpenedModel
 
 
-def search(flags: RetrievalFlags) -> None:
+def evaluate_retrieval(flags: RetrievalFlags) -> None:
     """Evaluate bitext retrieval with the model of each seed, without training.
 
     Raises:
@@ -89,7 +89,7 @@ def search(flags: RetrievalFlags) -> None:
     report_seeds(flags, inputs.opened.config, results, inputs.bitexts)
 
 
-def train_then_search(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
+def train_and_evaluate(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
     """Train each seed, and evaluate bitext retrieval with its best checkpoint.
 
     After a stop request, return early; the same command resumes training.
@@ -117,7 +117,7 @@ def train_then_search(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
         report_seeds(flags, inputs.opened.config, results, inputs.bitexts)
 
 
-def read_inputs(flags: RetrievalFlags) -> Inputs:
+def read_inputs(flags: RetrievalFlags) -> RetrievalInputs:
     """Read the bitexts, and open the initial checkpoints.
 
     Raises:
@@ -171,10 +171,10 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
         keys = np.stack([keys_of(texts) for texts in sides])
         log_repeated_texts(bitext.name, keys)
         bitexts[number] = bitext._replace(keys=keys)
-    return Inputs(flags, bitexts, sentences, starts, opened)
+    return RetrievalInputs(flags, bitexts, sentences, starts, opened)
 
 
-def load_model_for_seed(inputs: Inputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
+def load_model_for_seed(inputs: RetrievalInputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
     """Load the model of a seed from its initial checkpoint, and return its files and its encoder.
 
     Raises:
@@ -212,7 +212,7 @@ def train_seed(task: Retrieval, seed: int, folder: OutputDir, stop: ShutdownHand
 
 
 def search_seed(
-    inputs: Inputs,
+    inputs: RetrievalInputs,
     seed: int,
     model: ErnieMModel,
     tokenizer: Tokenizer,

@@ -214,18 +214,18 @@ def report_seeds(
         """Add a score table of a measure, averaged over directions, which are indices of `WITH_ENGLISH`."""
         rows, by_line = (
             {
-                seed: _accuracies(result.trained[measure], rule, directions)
+                seed: _compute_accuracies(result.trained[measure], rule, directions)
                 for seed, result in results_found.items()
             }
             for rule in (keys, line_keys)
         )
-        comparison = {"untrained": _accuracies(first.untrained.get(measure, {}), keys, directions)}
+        comparison = {"untrained": _compute_accuracies(first.untrained.get(measure, {}), keys, directions)}
         if by_line != rows:
             comparison[SAME_LINE] = {
                 language: fmean(row[language] for row in by_line.values()) for language in languages
             }
         name = f"{title}, {measure}, {kind_of_vectors}"
-        tables.append(score_tables.Table(name, rows, comparison=comparison, **paper))
+        tables.append(score_tables.ScoreTable(name, rows, comparison=comparison, **paper))
 
     are_with_english = all(bitext.with_english for bitext in bitexts)
     for number, direction in enumerate(WITH_ENGLISH if are_with_english else OF_ANY_PAIRS):
@@ -248,7 +248,7 @@ def report_seeds(
     log_and_write_report(flags.checkpoints, "retrieval", tables, facts)
 
 
-def _accuracies(
+def _compute_accuracies(
     results: Mapping[str, Matches], keys: Mapping[str, np.ndarray], directions: Sequence[int]
 ) -> dict[str, float]:
     """Compute language -> accuracy in percent, averaged over directions.

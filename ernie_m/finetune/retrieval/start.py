@@ -9,9 +9,9 @@ def run(flags: RetrievalFlags) -> None:
     """Evaluate bitext retrieval, with --do_train after training."""
     with ShutdownHandler(active=flags.do_train) as stop:
         prepare()
-        from ernie_m.finetune.retrieval.run import search, train_then_search
+        from ernie_m.finetune.retrieval.run import evaluate_retrieval, train_and_evaluate
 
         if flags.do_train:
-            train_then_search(flags, stop)
+            train_and_evaluate(flags, stop)
         else:
-            search(flags)
+            evaluate_retrieval(flags)

@@ -69,7 +69,7 @@ def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Com
     epochs = max(3.0, 16.0 * (4000 / max(trained, 4000)) ** 0.5)
     flags = {
         **make_training_flags(
-            pairs, batch_size, math.ceil(epochs * trained / batch_size), _TABLE_RATE, parts=2
+            pairs, batch_size, math.ceil(epochs * trained / batch_size), _TABLE_RATE, num_evaluations=2
         ),
         "ernie_config_path": _TABLE,
         "piece_model_path": vocab / "piece.model",
@@ -103,13 +103,13 @@ def make_search_command(
 
 
 def make_training_flags(
-    pairs: Path, batch_size: int, steps: int, rate: float, parts: int = 5
+    pairs: Path, batch_size: int, steps: int, learning_rate: float, num_evaluations: int = 5
 ) -> dict[str, object]:
-    """Return the flags of run_retrieval.py for training on the pairs, with `parts` evaluations.
+    """Return the flags of run_retrieval.py for training on the pairs, with `num_evaluations` evaluations.
 
     Args:
-        rate: the learning rate.
-        parts: the number of evaluations, each with a checkpoint.
+        learning_rate: the learning rate.
+        num_evaluations: the number of evaluations, each with a checkpoint.
     """
     return {
         "do_train": "true",
@@ -117,10 +117,10 @@ def make_training_flags(
         "loss": "in_batch_softmax",
         "symmetric": "true",
         "batch_size": batch_size,
-        "learning_rate": rate,
+        "learning_rate": learning_rate,
         "max_steps": steps,
-        "validation_steps": steps // parts,
-        "save_steps": steps // parts,
+        "validation_steps": steps // num_evaluations,
+        "save_steps": steps // num_evaluations,
         "keep_checkpoints": 1,  # a checkpoint of E5-small has 1.3 GB
     }
 

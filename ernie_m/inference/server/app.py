@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.server.middleware import HEALTH, RequestMiddleware, error_response
+from ernie_m.inference.server.middleware import HEALTH, RequestMiddleware, make_error_response
 from ernie_m.inference.server.request_queue import WorkQueue
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
@@ -141,7 +141,7 @@ def make_app(
         hosts: the allowed values of the Host header; "*": any.
     """
     predictors = make_predictors(models, options)
-    info = describe(models, predictors)
+    info = describe_server(models, predictors)
     workers = min((model.get_workers() for model in models), key=lambda workers: workers.count)
     begin = workers.begin if workers.count > 1 else lambda: None
     queue = WorkQueue(max_queue, CHARACTERS * max_batch_tokens, timeout, workers.count, begin)
@@ -152,7 +152,7 @@ def make_app(
     # FastAPI's documentation pages load scripts from other servers.
     app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-    _describe_errors(app, models)
+    _add_error_handlers(app, models)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
@@ -214,7 +214,7 @@ def make_predictors(models: list[LoadedModel], options: PredictionOptions) -> di
     return predictors
 
 
-def describe(models: list[LoadedModel], predictors: dict[str, Predictor]) -> dict[str, Any]:
+def describe_server(models: list[LoadedModel], predictors: dict[str, Predictor]) -> dict[str, Any]:
     """Return the response of /api/info, from which the web UI builds its tabs and fields."""
     search = predictors.get(SEARCH)
     classifiers = [
@@ -246,7 +246,7 @@ def describe(models: list[LoadedModel], predictors: dict[str, Predictor]) -> dic
     }
 
 
-def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
+def _add_error_handlers(app: FastAPI, models: list[LoadedModel]) -> None:
     """Register the error handlers, which respond with a message of one line.
 
     The message does not contain the body of the request, or the paths of the models on this machine.
@@ -257,19 +257,19 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
         errors: dict[str, str] = {}  # the first of each key
         for detail in error.errors()[:5]:
             if detail["type"] == "json_invalid":
-                return error_response(400, f"the body is not JSON: {detail['ctx']['error']}")
+                return make_error_response(400, f"the body is not JSON: {detail['ctx']['error']}")
             message = "unknown key" if detail["type"] == "extra_forbidden" else detail["msg"]
             errors.setdefault(str(detail["loc"][:2][-1])[:50], message)
         named = "; ".join(f"'{key}': {message}" for key, message in errors.items())
         fields = request.scope["endpoint"].__annotations__["asked"].model_fields
-        return error_response(400, f"{named} (keys of {request.url.path}: {', '.join(fields)})")
+        return make_error_response(400, f"{named} (keys of {request.url.path}: {', '.join(fields)})")
 
     @app.exception_handler(UserError)
     async def report_user_error(_request: Request, error: UserError) -> Response:
         message = str(error)
         for model in models:
             message = message.replace(str(model.folder), model.name)
-        return error_response(400, message)
+        return make_error_response(400, message)
 
     @app.exception_handler(HTTPException)
     async def report_http_error(_request: Request, error: HTTPException) -> Response:
@@ -277,11 +277,11 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
         if error.status_code == 404:
             routes = [route.path for route in app.routes if "POST" in route.methods]
             message = f"unknown route (choose from {', '.join(routes)})"
-        return error_response(error.status_code, message, error.headers)
+        return make_error_response(error.status_code, message, error.headers)
 
     @app.exception_handler(Exception)
     async def report_failure(_request: Request, _error: Exception) -> Response:
-        return error_response(500, "internal error; see the log of the server")
+        return make_error_response(500, "internal error; see the log of the server")
 
 
 def _add_task(
@@ -377,11 +377,11 @@ def _add_embeddings(app: FastAPI, encode: EmbeddingPredictor, queue: WorkQueue) 
 
     def compute(as_base64: bool, texts: list[str]) -> list[tuple[Feature, bytes]]:
         """Compute the model input of each text, and its embedding as JSON, or as base64 in JSON."""
-        features = encode.features(texts, prompt="")  # the texts include the prompt
+        features = encode.tokenize_texts(texts, prompt="")  # the texts include the prompt
         embeddings = encode.encode_features(features)
         if not encode.normalize:  # dividing by the norm twice would change the last bits
             embeddings = normalize_vectors(embeddings)
-        rows = map(_as_base64, embeddings) if as_base64 else embeddings.tolist()
+        rows = map(_encode_base64, embeddings) if as_base64 else embeddings.tolist()
         return list(zip(features, map(to_json, rows), strict=True))
 
     runs = {as_base64: partial(compute, as_base64) for as_base64 in (False, True)}
@@ -425,7 +425,7 @@ def _add_embeddings(app: FastAPI, encode: EmbeddingPredictor, queue: WorkQueue) 
     }
 
 
-def _as_base64(embedding: np.ndarray) -> str:
+def _encode_base64(embedding: np.ndarray) -> str:
     """Encode an embedding as base64 of little-endian float32, as OpenAI's API."""
     return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
 
@@ -435,7 +435,7 @@ def _add_rerank(app: FastAPI, classify: ClassificationPredictor, queue: WorkQueu
 
     def run(pairs: list[Example]) -> list[tuple[Feature, float]]:
         features = classify.task.encode(pairs)
-        return list(zip(features, classify.predictions(features), strict=True))
+        return list(zip(features, classify.predict_features(features), strict=True))
 
     @app.post("/v1/rerank", summary="Documents ranked by relevance to a query (Jina-compatible)")
     async def rerank(request: Request, asked: RerankRequest) -> Response:
@@ -477,7 +477,7 @@ def _add_models(app: FastAPI, offered: dict[str, dict[str, Any]]) -> None:
     @app.get("/v1/models/{name:path}", summary="Describe a model (OpenAI-compatible)", operation_id="model")
     async def show_model(name: str) -> Any:
         if name not in entries:
-            return error_response(404, f"'model': unknown model (choose from {', '.join(entries)})")
+            return make_error_response(404, f"'model': unknown model (choose from {', '.join(entries)})")
         return entries[name]
 
 

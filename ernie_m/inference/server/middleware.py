@@ -27,7 +27,7 @@ SHORT_BODY, MOST_BYTES = 64 << 10, 8 << 20
 LONGEST_MESSAGE = 600  # characters of an error message, which may quote the request
 
 
-def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def make_error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Build an OpenAI-compatible error response. A message about a key begins with the quoted key."""
     message = escape_control_characters(message)[:LONGEST_MESSAGE]
     key = re.match(r"'(\w+)", message)
@@ -82,7 +82,7 @@ class RequestMiddleware:
                 whole.append(await self.read(receive))
                 prediction = self.app
             except HTTPException as error:
-                prediction = error_response(error.status_code, error.detail, error.headers)
+                prediction = make_error_response(error.status_code, error.detail, error.headers)
             await prediction(scope, receive_whole, noted_send)
         finally:
             seconds = time.perf_counter() - start

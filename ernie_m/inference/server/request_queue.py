@@ -48,7 +48,7 @@ class Job:
 
 
 @dataclass(eq=False)  # compared by identity
-class Text:
+class QueuedText:
     """A text in the queue; texts with lower priority values are processed first."""
 
     priority: int  # virtual finish time in characters, as in fair queueing
@@ -62,7 +62,7 @@ class WorkQueue:
     """The queue of texts, with its worker threads.
 
     Args:
-        most_texts: maximum number of queued texts.
+        max_texts: maximum number of queued texts.
         batch_size: maximum number of characters in a batch; a longer text is a batch by itself.
         timeout: request timeout in seconds.
         threads: the number of worker threads.
@@ -71,22 +71,22 @@ class WorkQueue:
 
     def __init__(
         self,
-        most_texts: int,
+        max_texts: int,
         batch_size: int,
         timeout: float,
         threads: int = 1,
         begin: Callable[[], Any] = lambda: None,
     ):
-        self.most_texts = most_texts
+        self.max_texts = max_texts
         self.batch_size = batch_size
         self.timeout = timeout
-        self.waiting: list[Text] = []  # in order of arrival
+        self.waiting: list[QueuedText] = []  # in order of arrival
         self.characters = 0  # of the waiting texts
         self._now = 0  # virtual time: no waiting text has a lower priority value
         self._turns = itertools.count(1)
         self._changed = threading.Condition()
         for _ in range(threads):
-            threading.Thread(target=self._work, args=[begin], daemon=True).start()
+            threading.Thread(target=self._run_worker, args=[begin], daemon=True).start()
 
     async def results(
         self, request: Request, run: Run, contents: Sequence[Any], sizes: Sequence[int]
@@ -112,14 +112,14 @@ class WorkQueue:
             )
         with self._changed:
             texts = len(self.waiting) + len(sizes)
-            is_full = texts > self.most_texts or self.characters + job.size > MOST_CHARACTERS
+            is_full = texts > self.max_texts or self.characters + job.size > MOST_CHARACTERS
             if self.waiting and is_full:
                 raise HTTPException(503, "the queue is full. Try again later", {"Retry-After": "10"})
             self.characters += job.size
             index = self._now
             for row in sorted(range(len(sizes)), key=sizes.__getitem__):  # shortest text first
                 index += sizes[row]
-                self.waiting.append(Text(index, sizes[row], contents[row], row, job))
+                self.waiting.append(QueuedText(index, sizes[row], contents[row], row, job))
             self._changed.notify_all()
         gone = asyncio.ensure_future(request.receive())  # after the body, only a disconnect is received
         try:
@@ -138,13 +138,13 @@ class WorkQueue:
                 with self._changed:
                     self._remove([text for text in self.waiting if text.job is job])
 
-    def _remove(self, texts: list[Text]) -> None:
+    def _remove(self, texts: list[QueuedText]) -> None:
         """Remove texts from the queue."""
         leaving = set(texts)
         self.waiting = [text for text in self.waiting if text not in leaving]
         self.characters -= sum(text.size for text in texts)
 
-    def _take_batch(self) -> list[Text]:
+    def _take_batch(self) -> list[QueuedText]:
         """Remove and return the next batch: texts with the same `run`, by priority.
 
         Every `OLDEST`-th batch begins with the oldest text. Texts of requests that exceed a batch are not in
@@ -166,11 +166,11 @@ class WorkQueue:
         self._remove(batch)
         return batch
 
-    def _is_long(self, text: Text) -> bool:
+    def _is_long(self, text: QueuedText) -> bool:
         """Return whether the request of a text exceeds a batch."""
         return text.job.size > self.batch_size
 
-    def _work(self, begin: Callable[[], Any]) -> None:
+    def _run_worker(self, begin: Callable[[], Any]) -> None:
         """Process batches forever; runs in each worker thread."""
         begin()
         while True:
@@ -186,7 +186,7 @@ class WorkQueue:
                 batch[0].job.answer.get_loop().call_soon_threadsafe(_deliver, batch, results)
 
 
-def _deliver(batch: list[Text], results: Sequence[Any]) -> None:
+def _deliver(batch: list[QueuedText], results: Sequence[Any]) -> None:
     """Deliver the results of a batch to their requests; runs in the event loop."""
     for text, result in zip(batch, results, strict=True):
         job = text.job

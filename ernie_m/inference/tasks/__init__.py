@@ -53,7 +53,7 @@ class InputFile(ABC):
     """An input file of `ernie-m predict`, which is written to the output with predictions added.
 
     Attributes:
-        formats: the supported output formats; see `format_from_name`.
+        formats: the supported output formats; see `detect_format`.
     """
 
     formats: tuple[str, ...] = (OBJECTS,)
@@ -194,7 +194,7 @@ class Caveats(TypedDict, total=False):
     unknown_words: int
 
 
-class Prediction(Caveats):
+class ClassificationPrediction(Caveats):
     """The predicted label of a text, with the probability of each label; labels are as passed to `fit`.
 
     A multi-label model returns "labels" instead of "label". A model with a single output, such as a
@@ -207,7 +207,7 @@ class Prediction(Caveats):
     score: NotRequired[float]
 
 
-class Choice(Caveats):
+class ZeroShotPrediction(Caveats):
     """The most probable of the candidate labels, and the probability of each."""
 
     label: str
@@ -226,7 +226,7 @@ class Entity(TypedDict):
     last: NotRequired[int]
 
 
-class Tagged(Caveats):
+class TaggingPrediction(Caveats):
     """The words of a text, the tag of each word, and the entities in order."""
 
     words: list[str]
@@ -234,7 +234,7 @@ class Tagged(Caveats):
     entities: list[Entity]
 
 
-class Candidate(TypedDict):
+class AnswerCandidate(TypedDict):
     """A candidate answer: a span of the context, in characters."""
 
     text: str
@@ -243,16 +243,16 @@ class Candidate(TypedDict):
     probability: float
 
 
-class Answer(Caveats):
+class AnswerPrediction(Caveats):
     """The best answer to a question, and all candidates; without candidates, "" with start None."""
 
     answer: str
     start: int | None
     probability: float
-    candidates: list[Candidate]
+    candidates: list[AnswerCandidate]
 
 
-class Hit(TypedDict):
+class SearchHit(TypedDict):
     """A search result: a text of the corpus, with its "language" if the corpus specifies languages."""
 
     line: int
@@ -262,7 +262,7 @@ class Hit(TypedDict):
     language: NotRequired[str]
 
 
-class Ranked(Caveats):
+class RankedText(Caveats):
     """A ranked text, with its index in the input and its relevance score."""
 
     index: int
@@ -270,7 +270,7 @@ class Ranked(Caveats):
     score: float
 
 
-class Filling(TypedDict):
+class TokenPrediction(TypedDict):
     """A token predicted for a [MASK], with its probability."""
 
     token: str

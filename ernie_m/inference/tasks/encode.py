@@ -109,14 +109,14 @@ class EmbeddingPredictor:
         return read_text_key(request, "text")
 
     def predict(self, texts: list[str]) -> list[dict]:
-        features = self.features(texts)
+        features = self.tokenize_texts(texts)
         return [
             {"embedding": [round(float(x), 6) for x in embedding]}
             | get_caveats(self.model.tokenizer, text, cut=feature.cut)
             for text, feature, embedding in zip(texts, features, self.encode_features(features))
         ]
 
-    def features(self, texts: Sequence[str], prompt: str | None = None) -> list[Feature]:
+    def tokenize_texts(self, texts: Sequence[str], prompt: str | None = None) -> list[Feature]:
         """Tokenize texts into model inputs.
 
         Args:
@@ -127,9 +127,9 @@ class EmbeddingPredictor:
             encode = TextFeaturizer(encode.tokenizer, encode.max_seq_len, prompt=prompt)
         return encode([Example(text, text_b=None) for text in texts])
 
-    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Compute the embeddings of texts, float32 [N, H]."""
-        return self.encode_features(self.features(texts))
+        return self.encode_features(self.tokenize_texts(texts))
 
     def encode_features(
         self,
@@ -140,7 +140,7 @@ class EmbeddingPredictor:
         """Compute the embeddings of tokenized texts, float32 [N, H].
 
         Args:
-            features: the model inputs, from the method `features`.
+            features: the model inputs, from the method `tokenize_texts`.
             languages: the language of each text for centering; None: the language of the nearest mean.
             batch_tokens: maximum number of tokens in a forward pass, including padding.
         """
@@ -194,16 +194,16 @@ class GraphEncoder(SentenceEncoder):
         self.get_workers = workers
 
     def encode_batch(self, ids: np.ndarray) -> np.ndarray:
-        outputs = self.outputs(ids)
+        outputs = self.run_engine(ids)
         if self.pooling == "pooler":
             return outputs["pooled"]
         return pool_hidden_states(ids, self.config.pad_token_id, self.pooling, outputs["sequence"])
 
     def compute_states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        outputs = self.outputs(ids)
+        outputs = self.run_engine(ids)
         return outputs["pooled"], outputs["sequence"]
 
-    def outputs(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+    def run_engine(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Run the engine on ids, int64 [B, T]: "sequence", [B, T, H], and, if available, "pooled", [B, H].
 
         Raises:

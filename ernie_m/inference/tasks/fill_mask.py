@@ -117,7 +117,7 @@ class FillMaskPredictor:
         return MaskedText(ids, language, get_caveats(self.tokenizer, *text.split(MASK)))
 
     @paddle.no_grad()
-    def _states(self, request: MaskedText) -> Tensor:
+    def _compute_states(self, request: MaskedText) -> Tensor:
         """Compute the hidden states of the masks in a text, float32 [masks, H]."""
         ids = np.asarray(request.ids, np.int64)
         is_mask = ids == self.tokenizer.mask_id
@@ -132,7 +132,7 @@ class FillMaskPredictor:
     @paddle.no_grad()
     def predict(self, requests: list[MaskedText]) -> list[dict]:
         # The few texts are encoded one by one. The logits of all masks are computed together.
-        states_of_requests = list(workers.map_in_workers(self._states, requests))
+        states_of_requests = list(workers.map_in_workers(self._compute_states, requests))
         candidates = iter(
             self.find_top_tokens(paddle.concat(states_of_requests))
         )  # of each mask of all requests

@@ -47,26 +47,26 @@ class HeadPredictor:
         self.model = model
         self.engine = model.get_engine(task.name)
 
-    def predictions(self, features: Sequence[Any]) -> list[Any]:
+    def predict_features(self, features: Sequence[Any]) -> list[Any]:
         """Return the prediction for each feature, computed in batches of similar length."""
         predictions: list[Any] = [None] * len(features)
-        for numbers, batch, outputs in self.batches(features):
-            for number, prediction in zip(numbers, self.task.decode(batch, outputs), strict=True):
+        for indices, batch, outputs in self.iter_outputs(features):
+            for number, prediction in zip(indices, self.task.decode(batch, outputs), strict=True):
                 predictions[number] = prediction
         return predictions
 
-    def batches(self, features: Sequence[Any]) -> Iterator[tuple[list[int], Any, dict[str, np.ndarray]]]:
+    def iter_outputs(self, features: Sequence[Any]) -> Iterator[tuple[list[int], Any, dict[str, np.ndarray]]]:
         """Run the model in batches, and yield the feature indices, the batch, and the outputs of each."""
 
-        def compute(numbers: list[int]) -> tuple[list[int], Any, dict[str, np.ndarray]]:
-            features_of_batch = [features[number] for number in numbers]
-            batch = self.task.encode.collate(features_of_batch, numbers, count=len(numbers))
+        def compute(indices: list[int]) -> tuple[list[int], Any, dict[str, np.ndarray]]:
+            features_of_batch = [features[number] for number in indices]
+            batch = self.task.encode.collate(features_of_batch, indices, count=len(indices))
             # A feature may have many windows, each one a row, so the engine runs on some rows at a time.
             rows_at_once = max(1, BATCH_TOKENS // batch.input_ids.shape[1])
             starts = range(0, len(batch.input_ids), rows_at_once)
             parts = [self.engine(batch.input_ids[start : start + rows_at_once]) for start in starts]
             outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-            return numbers, batch, outputs
+            return indices, batch, outputs
 
         ids = [feature.ids for feature in features]
         workers = self.model.get_workers()
@@ -110,7 +110,7 @@ class ClassificationPredictor(HeadPredictor):
         return [
             self.task.to_json(prediction)
             | get_caveats(tokenizer, example.text_a, example.text_b or "", cut=feature.cut)
-            for example, feature, prediction in zip(examples, features, self.predictions(features))
+            for example, feature, prediction in zip(examples, features, self.predict_features(features))
         ]
 
 
@@ -186,7 +186,7 @@ class TaggingPredictor(HeadPredictor):
             [Sentence(JOINT.join(sentence.words), labels=None) for sentence in sentences]
         )
         predictions = []
-        for sentence, feature, label_ids in zip(sentences, features, self.predictions(features)):
+        for sentence, feature, label_ids in zip(sentences, features, self.predict_features(features)):
             tags = self.task.convert_ids_to_tags(label_ids)
             iobes = [self.iobes.get(tag, "O") for tag in tags]
             answer = {"words": sentence.words, "tags": tags, "entities": _entities_to_json(sentence, iobes)}
@@ -263,7 +263,7 @@ class AnsweringPredictor(HeadPredictor):
             contexts.append(context)
         file = QuestionFile(path=None, contexts=contexts, questions=questions)
         windows = make_windows(file, self.task.tokenizer, self.task.cut)
-        scores = self.predictions(self.task.encode(windows))  # `SpanScores` of each window
+        scores = self.predict_features(self.task.encode(windows))  # `SpanScores` of each window
         predictions = []
         ranked_of_requests = self.task.rank(windows, scores)
         for request, is_cut, ranked in zip(requests, windows.cut, ranked_of_requests, strict=True):
@@ -380,8 +380,8 @@ class ZeroShotPredictor(HeadPredictor):
         ]  # a text with each of its labels, of all requests one after the other
         features = self.task.encode(pairs)
         logits = np.empty((len(pairs), len(self.task.labels)), np.float32)  # [pairs, classes]
-        for numbers, _, outputs in self.batches(features):
-            logits[numbers] = outputs["logits"]
+        for indices, _, outputs in self.iter_outputs(features):
+            logits[indices] = outputs["logits"]
         rows = zip(features, logits)
         predictions = []
         for request in requests:

@@ -19,8 +19,8 @@ from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
     Fields,
-    Hit,
     PredictionOptions,
+    SearchHit,
     check_length,
     get_caveats,
     get_flag,
@@ -202,9 +202,9 @@ class SearchPredictor:
         """Compute the embeddings of the corpus, float32 [N, H]."""
         texts = [sentence.text for sentence in self.sentences]
         warn_if_truncated("the corpus", [Example(text) for text in texts], self.encode.encode)
-        return encode_in_parts(self.encode.vectors, texts, "encoding the corpus")
+        return encode_in_parts(self.encode.encode_texts, texts, "encoding the corpus")
 
-    def _plain(self, numbers: np.ndarray) -> np.ndarray:
+    def _get_raw_embeddings(self, numbers: np.ndarray) -> np.ndarray:
         """Return the unnormalized embeddings of the sentences at these indices, [n, H]."""
         return self.unit_vectors[numbers] * self.lengths[numbers]
 
@@ -216,7 +216,9 @@ class SearchPredictor:
             for part in np.split(numbers, range(_PART_ROWS, len(numbers), _PART_ROWS)):
                 # None: subtract the nearest mean from each embedding.
                 languages = [language] * len(part) if language in self.means.languages else None
-                embeddings[part] = normalize_vectors(self.means.center(self._plain(part), languages))
+                embeddings[part] = normalize_vectors(
+                    self.means.center(self._get_raw_embeddings(part), languages)
+                )
         return embeddings
 
     @cached_property
@@ -229,7 +231,7 @@ class SearchPredictor:
         if not self.takes_own_means:
             return self.encode.get_language_means()
         return LanguageCentering.from_embeddings(
-            {code: self._plain(rows) for code, rows in self.numbers_of_language.items()}
+            {code: self._get_raw_embeddings(rows) for code, rows in self.numbers_of_language.items()}
         )
 
     @cached_property
@@ -243,10 +245,10 @@ class SearchPredictor:
             numbers_of_languages, "encoding lines as queries", "languages"
         ):
             texts = [self.sentences[number].text for number in numbers[:_AS_QUERIES]]
-            embeddings[language] = self.encode_query.vectors(texts)
+            embeddings[language] = self.encode_query.encode_texts(texts)
         return LanguageCentering.from_embeddings(embeddings)
 
-    def _unit_queries(
+    def _encode_queries(
         self, texts: Sequence[str], languages: Sequence[str | None]
     ) -> tuple[np.ndarray, list[str | None]]:
         """Return the centered unit embeddings of queries, [N, H], and their languages, None if unclear.
@@ -255,7 +257,7 @@ class SearchPredictor:
             languages: the language of each query in its request; None: not specified.
         """
         means = self.query_means
-        embeddings = self.encode_query.vectors(texts)
+        embeddings = self.encode_query.encode_texts(texts)
         subtracted: list[str] = []  # the language whose mean is subtracted
         named: list[str | None] = []  # the language in the response
         for text, language, index, is_clear in zip(texts, languages, *means.detect_languages(embeddings)):
@@ -279,12 +281,12 @@ class SearchPredictor:
         return SearchInput(self.encode.parse(request), each, is_centered, language)
 
     @overload
-    def search(self, text: str, top_k: int = 5) -> list[Hit]: ...  # type: ignore[overload-overlap]  # one text
+    def search(self, text: str, top_k: int = 5) -> list[SearchHit]: ...  # type: ignore[overload-overlap]  # one text
 
     @overload
-    def search(self, text: Iterable[str], top_k: int = 5) -> list[list[Hit]]: ...
+    def search(self, text: Iterable[str], top_k: int = 5) -> list[list[SearchHit]]: ...
 
-    def search(self, text: str | Iterable[str], top_k: int = 5) -> list[Hit] | list[list[Hit]]:
+    def search(self, text: str | Iterable[str], top_k: int = 5) -> list[SearchHit] | list[list[SearchHit]]:
         """Return the `top_k` sentences most similar to a text, as `ernie_m.api.Model.search`.
 
         For several texts, return a list for each text.
@@ -323,15 +325,15 @@ class SearchPredictor:
             texts = [requests[row].text for row in rows]
             embeddings = self.centered_vectors if is_centered else self.unit_vectors
             if is_centered:
-                queries, languages = self._unit_queries(texts, [requests[row].language for row in rows])
+                queries, languages = self._encode_queries(texts, [requests[row].language for row in rows])
             else:
-                queries = normalize_vectors(self.encode_query.vectors(texts))
+                queries = normalize_vectors(self.encode_query.encode_texts(texts))
             hits_of_rows = self._search(queries, embeddings, top_k or self.top_k, each)
             for index, (row, hits) in enumerate(zip(rows, hits_of_rows)):
-                predictions[row]["hits"] = [self._as_json(*hit) for hit in hits]
+                predictions[row]["hits"] = [self._hit_to_json(*hit) for hit in hits]
                 if is_centered:
                     predictions[row] |= {"centered": True, "language": languages[index]}
-                cut = self.encode_query.features([texts[index]])[0].cut
+                cut = self.encode_query.tokenize_texts([texts[index]])[0].cut
                 predictions[row] |= get_caveats(self.encode.model.tokenizer, texts[index], cut=cut)
         return predictions
 
@@ -355,7 +357,7 @@ class SearchPredictor:
                 hits_of_query.append((int(numbers[index]), cosine))
         return [sorted(hits_of_query, key=lambda hit: -hit[1]) for hits_of_query in hits]
 
-    def _as_json(self, number: int, cosine: float) -> dict:
+    def _hit_to_json(self, number: int, cosine: float) -> dict:
         """Return a hit as JSON values, given the index of its sentence."""
         text, line, language = self.sentences[number]
         hit = {"line": line, "index": number, "text": text, "score": round(cosine, 6)}
@@ -470,7 +472,7 @@ def _get_embedding_options(predictor: EmbeddingPredictor) -> dict[str, Any]:
 
 def _embed_first_sentence(predictor: EmbeddingPredictor, sentences: Sequence[CorpusSentence]) -> np.ndarray:
     """Compute the embedding of the first sentence, [H], which identifies the model."""
-    return predictor.vectors([sentences[0].text])[0]
+    return predictor.encode_texts([sentences[0].text])[0]
 
 
 def _format_options(options: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from ernie_m.inference.tasks import InputFile, Predictor
 from ernie_m.inference.tasks.finetuned import TaggingPredictor
 from ernie_m.reader.files.conll import read_lines, read_tagged_words
 from ernie_m.reader.files.labeled_tables import is_question_file, is_tagged_file
-from ernie_m.reader.files.plain_text import LINES, OBJECTS, TAGS, format_from_name
+from ernie_m.reader.files.plain_text import LINES, OBJECTS, TAGS, detect_format
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
@@ -52,9 +52,7 @@ class TaggedFile(InputFile):
             )
         self._iobes = iobes
         self._labels = labels
-        self.formats = (
-            (OBJECTS,) if format_from_name(path) == OBJECTS else (TAGS, format_from_name(path) or LINES)
-        )
+        self.formats = (OBJECTS,) if detect_format(path) == OBJECTS else (TAGS, detect_format(path) or LINES)
         self._written: dict[str, str] = {}  # tag in the IOBES scheme -> tag in the scheme of the file
         for sentence in self._sentences:
             self._written |= zip(sentence.tags, sentence.written)
@@ -77,7 +75,7 @@ class TaggedFile(InputFile):
             if prediction:
                 self._tags.append(prediction["tags"])
                 self._gold.append(sentence.tags)
-            for line, tag in zip(sentence.lines, self._as_in_file(prediction.get("tags", ()))):
+            for line, tag in zip(sentence.lines, self._convert_to_file_scheme(prediction.get("tags", ()))):
                 added.setdefault(line, []).append(tag)
         for number, line in enumerate(self._lines, 1):
             if number in added and line.startswith("{"):
@@ -88,7 +86,7 @@ class TaggedFile(InputFile):
                 line += f"\t{_TAGS}"
             file.write(f"{line}\n")
 
-    def _as_in_file(self, tags: Sequence[str]) -> list[str]:
+    def _convert_to_file_scheme(self, tags: Sequence[str]) -> list[str]:
         """Convert predicted tags to the scheme of the file; tags that do not occur in it are kept."""
         iobes = [self._iobes.get(tag, OUTSIDE) for tag in tags]
         written = [self._written.get(in_iobes, tag) for in_iobes, tag in zip(iobes, tags)]

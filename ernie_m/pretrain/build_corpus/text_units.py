@@ -22,7 +22,7 @@ from ernie_m.reader.files.pairs import Columns, detect_pair_dialect, find_pair_c
 from ernie_m.reader.files.plain_text import (
     UNITS,
     TextFile,
-    format_from_name,
+    detect_format,
     make_length_error,
     reject_tables,
 )
@@ -258,7 +258,7 @@ def _make_table(
         UserError: the file has no rows, or the text columns are ambiguous.
     """
     path = Path(file.path)
-    if format_from_name(path) == UNITS:
+    if detect_format(path) == UNITS:
         dialect, has_names, options = Dialect("\t", quoted=False), False, TextOptions()
     else:
         dialect, has_names = detect_pair_dialect(file, options, source.languages)
@@ -270,7 +270,7 @@ def _make_table(
     table = make_table(path, dialect, has_names, rows, options, errors)
     columns = find_pair_columns(table, options, source.languages)
     if len(columns.texts) > 2:
-        raise table.column_error("which two columns are translations?", ["--columns TEXT,TRANSLATION"])
+        raise table.make_column_error("which two columns are translations?", ["--columns TEXT,TRANSLATION"])
     first_row = table.line + has_names
     return PairTable(table.names, table.line, dialect, columns, first_row), list(table.rows)
 

@@ -29,7 +29,7 @@ from ernie_m.reader.files.find_files import (
 )
 from ernie_m.reader.files.official_tsv import FileLines, decode_line, open_lines
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.plain_text import format_from_name, reject_other_formats, reject_tables
+from ernie_m.reader.files.plain_text import detect_format, reject_other_formats, reject_tables
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.text_checks import check_text
 from ernie_m.utils.errors import UserError, command_name, join_items
@@ -76,7 +76,7 @@ class Sentences(FileLines, Sequence[Example]):
         super().__init__(Path(path), version, np.asarray(starts, np.int64))
 
     def __getitem__(self, index: int) -> Example:
-        text = decode_line(self.line(index), self.path, index + 1).strip(
+        text = decode_line(self.read_line(index), self.path, index + 1).strip(
             "\ufeff\r\n"
         )  # U+FEFF: byte order mark
         return Example(text, text_b=None)
@@ -222,7 +222,7 @@ def find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
     unread: list[Path] = []
     paths = map(Path, find_files(folder) if folder.is_dir() else ())
     for path in (path for path in paths if "." in path.name and path.is_file()):
-        has_both = format_from_name(path) in WITH_BOTH_SIDES
+        has_both = detect_format(path) in WITH_BOTH_SIDES
         match = _BOTH_SIDES.fullmatch(get_stem(path)) if has_both else _BITEXT.fullmatch(path.name)
         english = path.with_suffix(f".{match['english']}") if match and not has_both else path
         if has_both or english != path:

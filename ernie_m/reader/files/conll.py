@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_m.reader.files.official_tags import find_words_error
-from ernie_m.reader.files.plain_text import OBJECTS, TextFile, format_from_name
+from ernie_m.reader.files.plain_text import OBJECTS, TextFile, detect_format
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import OF_TABLES, TableOptions
 from ernie_m.reader.files.tables import WORDS, Dialect, Table, open_table
@@ -88,7 +88,7 @@ def read_tagged_words(
     options = options or TableOptions()
     errors = RowErrors(path, options.on_error == "skip")
     name = ""  # of the tag column
-    if format_from_name(path) == OBJECTS:
+    if detect_format(path) == OBJECTS:
         options.reject_unused(path, "tagged words in JSON", "columns", *OF_TABLES)
         table = open_table(path, options, errors)
         word, tag = table.find_two_columns(options.columns, [*WORDS.values()], _ASKED)
@@ -123,7 +123,7 @@ def _read_text(path: Path, options: TableOptions, log: Callable[[str], None]) ->
     Args:
         log: logs a warning if the file is not UTF-8.
     """
-    is_json = format_from_name(path) == OBJECTS
+    is_json = detect_format(path) == OBJECTS
     content = TextFile(str(path), encoding=options.encoding, allow_json=is_json).read_rest()
     try:
         return content.decode()

@@ -25,7 +25,7 @@ from ernie_m.reader.files.plain_text import (
     SHEET,
     TAGS,
     UNITS,
-    format_from_name,
+    detect_format,
     split_extensions,
 )
 from ernie_m.reader.labels import ALL_LANGUAGES
@@ -137,7 +137,7 @@ def find_pair_files(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]
         path = path.split(",")
     if isinstance(path, list):
         files = [file for part in path for file in find_text_files(part)] if len(path) == 2 else []
-        if len(files) != 2 or any(format_from_name(file) in WITH_BOTH_SIDES for file in files):
+        if len(files) != 2 or any(detect_format(file) in WITH_BOTH_SIDES for file in files):
             pair = "-".join(languages) or "pairs"
             raise UserError(
                 f"{pair}: invalid {path} (expected two aligned files). For a file with both sides, use "
@@ -168,7 +168,7 @@ def find_labeled_files(source: Path, output: Path) -> list[NamedFile]:
     unread: dict[str, list[str]] = {}  # why -> files
     for path in map(Path, find_files(source, recursive=True, excluded=output)):
         ending = re.escape(path.name.removeprefix(get_stem(path)))
-        is_table = format_from_name(path) in _OF_TABLES
+        is_table = detect_format(path) in _OF_TABLES
         file = parse_file_name(path, [rf"{SPLIT}[.-]{LANGUAGE}{ending}"], {}) if is_table else None
         if path == source:
             return [NamedFile(path, "train", file.language if file else ALL_LANGUAGES)]
@@ -187,7 +187,7 @@ def find_labeled_files(source: Path, output: Path) -> list[NamedFile]:
 
 def _explain_unknown_name(path: Path) -> str:
     """Return the reason why a file name is not recognized as that of a labeled file."""
-    if format_from_name(path) not in _OF_TABLES:
+    if detect_format(path) not in _OF_TABLES:
         return (
             f"expected a name in {', '.join(ending for ending in FORMATS if FORMATS[ending] in _OF_TABLES)}"
         )

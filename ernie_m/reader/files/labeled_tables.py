@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ernie_m.reader.files.find_files import SPLIT_OF
 from ernie_m.reader.files.official_tsv import has_quotes, log_quoted_rows, to_single_line
-from ernie_m.reader.files.plain_text import LINES, TAGS, TextFile, format_from_name, split_extensions
+from ernie_m.reader.files.plain_text import LINES, TAGS, TextFile, detect_format, split_extensions
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import OF_TABLES, LabelOptions, TableOptions
 from ernie_m.reader.files.tables import (
@@ -148,7 +148,9 @@ def find_columns(
                 "missing or ambiguous column of "
                 f"{_IN_WORDS.get(part, f'the {part}')}{f' ({names})' * bool(names)}."
             )
-        raise table.column_error(" ".join(questions), [f"--{part} COLUMN" for part in unclear], *alternatives)
+        raise table.make_column_error(
+            " ".join(questions), [f"--{part} COLUMN" for part in unclear], *alternatives
+        )
     return found
 
 
@@ -382,7 +384,7 @@ class UnlabeledTable(NamedTuple):
             reads, flags = ("pairs of texts", "text_b") if pairs else ("single texts", "text")
             names = [f"'{self.table.names[column]}'" for columns in self.texts.values() for column in columns]
             what = f"the model expects {reads}, got {' and '.join(names)}."
-            raise self.table.column_error(what, [f"--{flags} COLUMN"])
+            raise self.table.make_column_error(what, [f"--{flags} COLUMN"])
 
     def rows(self) -> Iterator[tuple[int, list[Any], dict[str, Any]]]:
         """Yield the line number, the cells and the request of each row.
@@ -437,7 +439,7 @@ def open_unlabeled_table(
         UserError: the table cannot be read, an option does not apply, or text columns are missing or
             ambiguous.
     """
-    if format_from_name(path) == LINES and not (options.text or options.columns or are_requests):
+    if detect_format(path) == LINES and not (options.text or options.columns or are_requests):
         options.reject_unused(path, "lines of text", "encoding", "on_error")
         return UnlabeledTable(_read_text_lines(path, options, errors), {"text_a": [0]}, [], [])
     table = open_table(path, options, errors, are_requests=are_requests)
@@ -511,7 +513,7 @@ def _iter_nonblank_lines(file: TextFile, errors: RowErrors) -> Iterator[Row]:
 
 def is_tagged_file(path: Path) -> bool:
     """Return whether a file contains tagged words, by its extension, U+0002, or lists of tags in JSON."""
-    if format_from_name(path) == TAGS or not split_extensions(path)[0]:
+    if detect_format(path) == TAGS or not split_extensions(path)[0]:
         return True
     head = _read_head(path)
     if head.lstrip()[:1] in ("{", "["):

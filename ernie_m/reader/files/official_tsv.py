@@ -60,7 +60,7 @@ class FileLines:
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    def line(self, index: int) -> bytes:
+    def read_line(self, index: int) -> bytes:
         """Return line `index`, from 0, with its line end.
 
         Raises:

@@ -33,7 +33,7 @@ from ernie_m.reader.files.find_files import (
     split_language_prefix,
 )
 from ernie_m.reader.files.official_tsv import FileLines, open_lines, split_cells, to_single_line
-from ernie_m.reader.files.plain_text import UNITS, TextFile, format_from_name
+from ernie_m.reader.files.plain_text import UNITS, TextFile, detect_format
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.tables import (
@@ -176,7 +176,7 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
             texts = list(chain(*sides)) if [len(side) for side in sides] == [1, 1] else []
         texts += [column for column, name in enumerate(folded) if texts and _NEGATIVE.fullmatch(name)]
     if len(texts) < 2 or len({*texts}) < len(texts):
-        raise table.column_error(
+        raise table.make_column_error(
             "missing columns of query and positive. (With a quality score, also set --filter COLUMN=VALUE. "
             "If this is not a file of pairs, pass the files of pairs instead of their folder.)",
             ["--columns QUERY,POSITIVE"],
@@ -273,7 +273,7 @@ class PairRows(Sequence[list[str]]):
         errors = RowErrors(path, options.on_error == "skip")
         languages = languages or parse_languages_in_name(path)
         self.are_translations = True
-        if len(self.paths) == 1 and format_from_name(path) != UNITS:
+        if len(self.paths) == 1 and detect_format(path) != UNITS:
             rows = self._read_table_rows(path, options, languages, all_splits, errors)
         else:
             of_files = ("encoding", "skip_text_checks", "on_error")
@@ -296,9 +296,9 @@ class PairRows(Sequence[list[str]]):
         return len(self._lines)
 
     def __getitem__(self, index: int) -> list[str]:
-        return split_cells(self._lines.line(index).decode())
+        return split_cells(self._lines.read_line(index).decode())
 
-    def header(self, extra_negatives: int = 0) -> list[str]:
+    def make_header(self, extra_negatives: int = 0) -> list[str]:
         """Return the column names for these rows with `extra_negatives` additional columns of negatives."""
         return make_header(self.are_translations, self.most_texts - 2 + extra_negatives)
 

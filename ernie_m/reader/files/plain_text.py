@@ -54,7 +54,7 @@ def split_extensions(path: str | os.PathLike) -> tuple[str, str]:
     return packing, ""
 
 
-def format_from_name(path: str | os.PathLike) -> str:
+def detect_format(path: str | os.PathLike) -> str:
     """Return the format of a file by its extension, a value of `FORMATS`; "" if unknown."""
     return FORMATS.get(split_extensions(path)[0], "")
 
@@ -68,7 +68,7 @@ def reject_tables(path: str | os.PathLike, head: bytes) -> None:
     Raises:
         UserError: the extension is that of another format.
     """
-    format_name = format_from_name(path)
+    format_name = detect_format(path)
     if format_name not in ("", LINES):
         first = head.partition(b"\n")[0].decode("utf-8-sig", errors="replace").strip()
         raise UserError(
@@ -125,7 +125,7 @@ class TextFile:
                 encoding = encoding or "utf-16"
             ends_with_cr = b"\r" in start and b"\n" not in start
             parts = None
-            if format_from_name(path) == UNITS and languages is not None:
+            if detect_format(path) == UNITS and languages is not None:
                 parts = read_tmx_rows(self._file, path, languages)
             elif encoding or ends_with_cr:
                 parts = _convert_to_utf8(self._file, path, encoding or "utf-8")

@@ -10,7 +10,7 @@ Text and JSON may be compressed (.gz, .bz2, .xz), and are UTF-8, UTF-16 with a b
     table = open_table(path, options, errors)     the column names, and the rows, read lazily
     table.find_column(name, flag)                 the index of a column, by name or number
     table.find_known_columns(names)               the indices of columns by known names, case-insensitive
-    table.column_error(problem, flags)            the error for missing or ambiguous columns
+    table.make_column_error(problem, flags)            the error for missing or ambiguous columns
     find_text_error(name, cell)                   the error for a cell that is not a text
     errors.report(logger.warning)                 after the rows: raise all errors, or log dropped rows
 
@@ -39,7 +39,7 @@ from ernie_m.reader.files.plain_text import (
     SHEET,
     TextFile,
     decode_or_add_error,
-    format_from_name,
+    detect_format,
     split_extensions,
 )
 from ernie_m.reader.files.row_errors import RowErrors
@@ -150,7 +150,7 @@ class Table(NamedTuple):
         if self.names.count(name) == 1 and name:
             return self.names.index(name)
         what = "ambiguous column name." if name in self.names else "no such column."
-        raise self.column_error(f"{flag} {name}: {what}", [f"{flag} COLUMN"])
+        raise self.make_column_error(f"{flag} {name}: {what}", [f"{flag} COLUMN"])
 
     def find_known_columns(self, names: Collection[str]) -> list[int]:
         """Return the indices of the columns with one of the lower-case `names`, ignoring case."""
@@ -174,10 +174,10 @@ class Table(NamedTuple):
         else:
             found = [self.find_known_columns(names) for names in known_names]
         if [len(columns) for columns in found] != [1, 1]:
-            raise self.column_error(problem, ["--columns COLUMN,COLUMN"])
+            raise self.make_column_error(problem, ["--columns COLUMN,COLUMN"])
         return list(chain(*found))
 
-    def column_error(self, problem: str, flags: Sequence[str], *advice: str) -> UserError:
+    def make_column_error(self, problem: str, flags: Sequence[str], *advice: str) -> UserError:
         """Return the error for missing or ambiguous columns, with all columns and the command to set them.
 
         Args:
@@ -227,7 +227,7 @@ def open_table(
     Raises:
         UserError: the file cannot be read, is not a table, or its dialect is ambiguous.
     """
-    named = format_from_name(path)
+    named = detect_format(path)
     dialect, has_names = Dialect(), not _are_columns_numbered(options)
     if named == SHEET:
         rows = _read_sheet_rows(path)
@@ -527,7 +527,7 @@ def _read_object_rows(file: TextFile, errors: RowErrors, convert_cell: Callable[
     values = (
         _parse_json_list(file) if is_list else parse_json_lines(file.iter_lines(errors), file.path, errors)
     )
-    objects = ((line, value) for line, value in values if is_object(value, line, errors))
+    objects = ((line, value) for line, value in values if check_is_object(value, line, errors))
     head = list(islice(objects, _HEAD_OBJECTS))
     names = list(dict.fromkeys(name for _, value in head for name in value))  # unique, in order
     rows = head[0][1][names[0]] if (len(head), len(names)) == (1, 1) else None
@@ -547,7 +547,7 @@ def _read_object_rows(file: TextFile, errors: RowErrors, convert_cell: Callable[
             yield line, [convert_cell(value.get(name)) for name in names]
 
 
-def is_object(value: Any, line: int, errors: RowErrors) -> bool:
+def check_is_object(value: Any, line: int, errors: RowErrors) -> bool:
     """Return whether a JSON value is an object without lone surrogates; otherwise add an error."""
     reason = "" if isinstance(value, dict) else f"got {format_value(json.dumps(value))[:40]}"
     try:
