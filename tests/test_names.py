@@ -12,7 +12,7 @@ from tests.test_layers import PACKAGE, ROOT, tracked_files
 # What is named and not there: a pattern -> why.
 ELSEWHERE = {
     r"data/.*": "the data of the recipes, or of the user",
-    r"(output|log|sentences|xnli-large|results|all|folder|script)/.*": "of a run, or of the user",
+    r"(output|OUT|log|sentences|xnli-large|results|all|folder|script)/.*": "of a run, or of the user",
     r"(pretrain/objectives|utils)/\w+\.py": "the examples of docs/objectives.md; of the official code",
     r"(paddle|tests/transformers)/.*": "of Paddle and PaddleNLP",
 }
