@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -88,6 +89,20 @@ def as_flags(values: dict) -> list[str]:
 def read_log(folder: Path) -> str:
     """What the commands that ran in a folder have logged."""
     return (folder / "log" / "job.log.0").read_text()
+
+
+def read_masked_log(folder: Path, **folders: Path) -> str:
+    """What the commands that ran in a folder have logged, without dates, command lines and the CPU.
+
+    # stands for a number of the clock or the weights, and RUN and the names of `folders` for their paths.
+    What only good or bad weights log is left out.
+    """
+    log = re.sub(r"^\S+ \S+ (?=INFO |WARNING )", "", read_log(folder), flags=re.MULTILINE)
+    some = "INFO (cpu|command|new best): |INFO bfloat16 available|WARNING .* not above the majority baseline"
+    log = re.sub(f"^({some}).*\n", "", log, flags=re.MULTILINE)
+    for name, path in {**folders, "RUN": folder}.items():
+        log = log.replace(str(path), name)
+    return re.sub(r" +(?=[ \n])", "", re.sub(r"(?<![\w.])-?\d+\.\d+(e-\d+)?|\d+:\d+:\d+", "#", log))
 
 
 def call_main(script: ModuleType, line: list[str]) -> None:

@@ -230,10 +230,13 @@ def test_infer_language_from_file_name(answer, folder, tmp_path):
     assert " dev.json: " in line
 
 
-def test_cut_questions_are_counted(folder, caplog):
+def test_cut_questions_are_counted(folder, tmp_path, caplog):
+    file = read_json(folder / "dev.de.json")
+    file["data"][0]["paragraphs"][0]["qas"][0]["question"] = "a"
+    (tmp_path / "dev.json").write_text(json.dumps(file), encoding="utf-8")
     task = make_task(folder, max_query_length=3)
-    task.warn_if_truncated("dev.json", task.read(folder / "dev.de.json", "dev"))
-    assert "dev.json: 6 of 6 questions are truncated to 3 tokens (max_query_length)" in caplog.messages
+    task.warn_if_truncated("dev.json", task.read(tmp_path / "dev.json", "dev"))
+    assert "dev.json: 5 of 6 questions are truncated to 3 tokens (max_query_length)" in caplog.messages
 
 
 @pytest.mark.parametrize(("separators", "length", "expected"), [(1, 21, 9), (2, 21, 8), (1, 512, 64)])

@@ -25,7 +25,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder, compute_sentence_embeddings
 from tests.helpers.checkpoints import stored
 from tests.helpers.files import flip_last_bit
-from tests.launching import error_of
+from tests.launching import error_of, read_masked_log
 
 
 def make_steps(corpus, alpha=0.7):
@@ -87,6 +87,27 @@ def test_training_embeddings_equal_evaluation_embeddings(corpus, monkeypatch, po
     groups = [compute_sentence_embeddings(model, group, 2).numpy() for group in batch.groups]
     expected = PaddleEncoder(model, pooling, 2).encode(step.sentences)
     np.testing.assert_allclose(np.concatenate(groups)[batch.order.numpy()], expected, atol=1e-5)
+
+
+LOG = """\
+WARNING TOY/config.json: 98 unused embedding rows beyond the vocabulary
+WARNING TOY/corpus: 1 of 342 sampled texts are truncated to 32 tokens (max_seq_len)
+WARNING no --init_pretraining_params: initializing all weights randomly
+WARNING --warmup_proportion # of 4 steps rounds to 0: constant learning rate
+INFO device: cpu; precision float32; attention unpadded; 1 process
+INFO validation accuracy@1: # (step 0), de-en #, en-fr #
+INFO step: 2/4, ave loss: #, in-batch accuracy: # %, lr: #, grad norm: #, speed: # steps/s, # left
+INFO validation accuracy@1: # (step 2), de-en #, en-fr #, ave loss: #, # left
+INFO saved RUN/out/step_3
+INFO step: 4/4, ave loss: #, in-batch accuracy: # %, lr: #, grad norm: #, speed: # steps/s, # left
+INFO saved RUN/out/step_4
+INFO validation accuracy@1: # (step 4), de-en #, en-fr #, ave loss: #, # left
+"""
+
+
+def test_log_of_a_training(train_on_pairs, corpus, tmp_path):
+    train_on_pairs("out", max_steps=4, validation_steps=2, validation_pairs=5)
+    assert read_masked_log(tmp_path, TOY=corpus.parent) == LOG
 
 
 def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):

@@ -13,7 +13,8 @@ from ernie_m.model import kernel_selection
 from ernie_m.model.optimization import build_optimizer
 from tests import command_lines, toys
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, stored
-from tests.launching import read_log
+from tests.helpers.files import read_files
+from tests.launching import read_log, read_masked_log
 
 
 def weights(folder):
@@ -59,13 +60,67 @@ def test_plain_kernels_are_chosen_by_the_flag(classify, monkeypatch):
     assert kernel_selection.has_plain_kernels()
 
 
-def test_warn_about_labels_without_training_rows(classify, toy_folder, tmp_path):
+# What a run with two seeds logs, as `read_masked_log` has it.
+SEED = """\
+INFO seed 1: 70 examples, 6 optimizer steps of 8 examples (batch 8 x accumulation 1 x processes 1)
+WARNING no --init_pretraining_params: initializing all weights randomly
+WARNING --warmup_proportion # of 6 steps rounds to 0: constant learning rate
+INFO device: cpu; precision float32; attention unpadded; 1 process
+INFO epoch: 0, progress: 32/70, step: 4/6, ave loss: #, ave acc: #, lr: #, grad norm: #, \
+speed: # steps/s, # + 1 evaluation left
+INFO saved RUN/out/seed_1/step_4
+INFO epoch: 0, progress: 48/70, step: 6/6, ave loss: #, ave acc: #, lr: #, grad norm: #, \
+speed: # steps/s, # + 1 evaluation left
+INFO saved RUN/out/seed_1/step_6
+INFO [dev evaluation] ave loss: #, en acc: #, data_num: 31, elapsed time: # s file: TOY/dev.en.tsv, \
+epoch: 0, steps: 6
+INFO [dev evaluation] ave loss: #, de acc: #, data_num: 31, elapsed time: # s file: TOY/dev.de.tsv, \
+epoch: 0, steps: 6
+INFO [dev evaluation] ave loss: #, fr acc: #, data_num: 31, elapsed time: # s file: TOY/dev.fr.tsv, \
+epoch: 0, steps: 6
+INFO seed 1: best step 6, epoch 0: #
+INFO device: cpu; precision float32; attention unpadded; 1 process
+INFO testing TOY/dev.en.tsv, save to RUN/test.en.tsv.seed_1.0.6
+INFO testing TOY/dev.de.tsv, save to RUN/test.de.tsv.seed_1.0.6
+INFO testing TOY/dev.fr.tsv, save to RUN/test.fr.tsv.seed_1.0.6
+"""
+LOG = f"""\
+WARNING TOY/ernie_config.json: 14 unused embedding rows beyond the vocabulary
+WARNING RUN/two.tsv: no row has label tool, so it is not trained
+{SEED}{SEED.replace("seed 1", "seed 2").replace("seed_1", "seed_2")}\
+INFO results
+acc, TOY/dev.%s.tsv
+ en de fr avg gap
+ seed 1 # # # # #
+ seed 2 # # # # #
+ mean # # # # #
+ deviation ± # ± # ± # ± # ± #
+majority baseline # # # #
+INFO wrote RUN/out/results.{{txt,md,json}}
+"""
+
+
+def test_log_and_files_of_a_run(classify, toy_folder, tmp_path):
+    """One label has no row in the training data."""
     lines = (toy_folder / "train.tsv").read_text().splitlines(keepends=True)
     path = tmp_path / "two.tsv"
     path.write_text("".join(line for line in lines if not line.endswith("\ttool\n")))
-    classify(train_set=path, max_steps=1, epoch=1)
-    (line,) = [line for line in read_log(tmp_path).splitlines() if "no row has label tool" in line]
-    assert f"{path}: " in line
+    tests = {"test_set": f"{toy_folder}/dev.%s.tsv", "test_save": f"{tmp_path}/test.%s.tsv"}
+    classify(train_set=path, max_steps=6, random_seed="1,2", save_steps=4, do_test="true", **tests)
+    assert read_masked_log(tmp_path, TOY=toy_folder) == LOG
+    model = ("README.md", "config.json", "manifest.json", "model.safetensors", "piece.model")
+    names = {"two.tsv", "log/job.log.0", "out/log/job.log.0", "out/.lock", "out/run.json"}
+    names |= {f"out/results.{ending}" for ending in ("txt", "md", "json")}
+    for seed in ("seed_1", "seed_2"):
+        names |= {f"test.{language}.tsv.{seed}.0.6" for language in toys.LANGUAGES}
+        names |= {f"out/{seed}/{folder}/{name}" for folder in ("best", "step_4", "step_6") for name in model}
+        names |= {f"out/{seed}/{name}" for name in ("metrics.jsonl", "selected.json", "selected.json.digest")}
+        names |= {
+            f"out/{seed}/{folder}/training_state/{name}"
+            for folder in ("step_4", "step_6")
+            for name in ("arrays.safetensors", "manifest.json", "state.json")
+        }
+    assert read_files(tmp_path).keys() == names
 
 
 def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
