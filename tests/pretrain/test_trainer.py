@@ -179,6 +179,8 @@ def test_log_and_files_of_a_run(pretrained, tiny_corpus):
         names |= {f"{folder}/{name}" for name in MODEL_FILES}
         names |= {f"{folder}/training_state/{name}" for name in STATE_FILES}
     assert read_files(pretrained).keys() == names
+    steps = [(record["step"], "held_out" in record) for record in records(pretrained)]
+    assert steps == [(3, False), (6, False), (9, False), (12, False), (12, True)]
 
 
 def test_only_the_objectives_that_are_active(pretrain):

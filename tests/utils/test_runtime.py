@@ -104,8 +104,12 @@ def test_mkl(vendor, flags, cpu_type, branch):
 
     On every CPU it is told to compute the same bits for any number of rows.
     """
-    settings = choose_settings(Cpu(vendor, flags, cores=4, memory=0))
-    assert (settings.get("MKL_DEBUG_CPU_TYPE"), settings.get("MKL_CBWR")) == (cpu_type, branch)
+    cpu = Cpu(vendor, flags, cores=4, memory=0)
+    mkl = {"MKL_DEBUG_CPU_TYPE": cpu_type, "MKL_CBWR": branch}
+    settings = {"KMP_BLOCKTIME": "0", **{name: value for name, value in mkl.items() if value}}
+    on_cpu = {"OMP_NUM_THREADS": "4", "FLAGS_use_stride_kernel": "0"}
+    assert choose_settings(cpu) == {**settings, **on_cpu}
+    assert choose_settings(cpu, local_processes=3, has_gpu=True) == {**settings, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.parametrize("variable", ["PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM", "OMP_NUM_THREADS"])
@@ -196,10 +200,12 @@ KEEPS_MEMORY = sys.platform.startswith("linux") and read_cpu().memory >= 6 << 30
 
 
 def test_prepare_sets_threads_and_malloc_and_says_so_in_one_line():
-    threads = choose_settings(read_cpu())["OMP_NUM_THREADS"]
+    settings = choose_settings(read_cpu())
     process = python(SHOW + FAULTS)
     line, threads_set, faults = process.stdout.splitlines()
-    assert line.startswith(f"cpu: OMP_NUM_THREADS={threads}, ") and threads_set == threads
+    in_force = [f"{name}={value}" for name, value in settings.items()]
+    malloc = "freed memory kept" if KEEPS_MEMORY else "malloc as it is"
+    assert line == f"cpu: {', '.join(in_force)}, {malloc}" and threads_set == settings["OMP_NUM_THREADS"]
     assert process.stderr == ""
     assert int(python(FAULTS).stdout) > 100
     assert int(faults) < 10 or not KEEPS_MEMORY
@@ -207,7 +213,9 @@ def test_prepare_sets_threads_and_malloc_and_says_so_in_one_line():
 
 def test_prepare_leaves_the_users_values():
     printed = python(SHOW, OMP_NUM_THREADS="3", GLIBC_TUNABLES="glibc.malloc.top_pad=131072").stdout
-    assert printed.splitlines()[-1] == "3" and "GLIBC_TUNABLES" in printed
+    others = [f"{name}={value}" for name, value in choose_settings(read_cpu()).items()][1:]
+    line = f"cpu: OMP_NUM_THREADS=3 (as set), {', '.join(others)}, malloc as GLIBC_TUNABLES says"
+    assert printed.splitlines() == [line, "3"]
 
 
 # Calls `prepare` three times. An empty module stands for Paddle, as if it were imported.
