@@ -2,7 +2,7 @@
 
 import pytest
 
-from ernie_m.utils.languages import base_language, language_group, language_tag
+from ernie_m.utils.languages import base_language, expected_script, language_group, language_tag
 
 # The languages of FLORES-200, some of which it has in two scripts.
 FLORES = (
@@ -42,3 +42,19 @@ def test_one_language_by_several_names(names):
 @pytest.mark.parametrize("name", ["how", "all", "csv", "dev", "test", "old", "", "qa", "json", "Elvish"])
 def test_words_that_are_no_languages(name):
     assert (language_tag(name), base_language(name), language_group(name)) == ("", "", name)
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "group", "script"),
+    [
+        ("en_US", "en", "en", "LATIN"),
+        ("Greek", "el", "el", "GREEK"),
+        ("zh_TW", "zh", "zh-hant", "CJK"),
+        ("sr", "sr", "sr", ""),  # in two scripts
+        ("sr_Latn", "sr", "sr-latn", "LATIN"),
+        ("hi-latn-IN", "hi", "hi-latn", "LATIN"),
+        ("Elvish", "", "Elvish", ""),
+    ],
+)
+def test_parts_of_a_name(name, base, group, script):
+    assert (base_language(name), language_group(name), expected_script(name)) == (base, group, script)

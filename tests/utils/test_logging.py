@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from types import ModuleType
@@ -139,14 +140,31 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path, now):
     run_log.setup_logging(str(tmp_path))
     for _ in run_log.show_progress(range(100), "reading", unit="lines"):
         now[0] += 1.0
-    for _ in run_log.show_progress(["a" * 300, "b" * 900], "predicting", unit="requests", count_units=len):
+    for _ in run_log.show_progress(["a" * 3000, "b" * 9000], "predicting", unit="requests", count_units=len):
         now[0] += 30.0
+    bar = run_log.Progress(4, "training")
+    now[0] += 10.0
+    bar.update(2, loss="0.5", lr="0.1")
     lines = (tmp_path / "job.log.0").read_text().splitlines()
-    assert len(lines) == 10 + 2  # every 10 s of 100 s, and after each of two parts of 30 s
-    assert lines[0].endswith("reading: 10 lines of 100, 0:01:30 left")  # 90 lines, one in a second
-    assert lines[10].endswith(
-        "predicting: 300 requests of 1,200, 0:01:30 left"
-    )  # 900, of which 10 in a second
+    assert [line.split(" INFO ")[1] for line in lines] == [
+        *(f"reading: {n} lines of 100, {timedelta(seconds=100 - n)} left" for n in range(10, 101, 10)),
+        "predicting: 3,000 requests of 12,000, 0:01:30 left",
+        "predicting: 12,000 requests of 12,000, 0:00:00 left",
+        "training: 2 it of 4, 0:00:10 left, loss 0.5, lr 0.1",
+    ]
+
+
+def test_tables():
+    """Control characters of cells are escaped, and count as they are shown."""
+    assert run_log.format_columns([["a", "long"], ["x\ny", "1"]]).splitlines() == [
+        "   a  long",
+        "x\\ny     1",
+    ]
+    assert run_log.format_markdown_table([["", "a", "b"], ["x", "1", "2"]]).splitlines() == [
+        "|  | a | b |",
+        "|---|---:|---:|",
+        "| x | 1 | 2 |",
+    ]
 
 
 def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_tear_it(tmp_path, monkeypatch, capsys):
