@@ -34,7 +34,8 @@ class Config:
     the text."""
 
     steps: PositiveInt = 10
-    """The number of steps."""
+    """The number of steps, of which each reads a batch, computes its loss and gradients, and moves the
+    weights."""
 
     ratios: dict[str, float] = field(default_factory=dict)
     limit: Annotated[float, Range(above=0, at_most=1)] | None = None
@@ -245,7 +246,8 @@ usage: pretrain.py [--config FILE] [--key VALUE ...]
   --languages  (comma-separated list)
         The languages of the text.
   --steps  (integer >= 1; default: 10)
-        The number of steps.
+        The number of steps, of which each reads a batch, computes its loss and gradients, and moves the
+        weights.
   --ratios  (mapping such as {{mmlm: 0.5, tlm: 0.5}})
 
   --limit  (number > 0 and <= 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.utils import paddle_settings
-from ernie_m.utils.paddle_settings import Cpu, _apply_settings, choose_settings, rank, read_cpu
+from ernie_m.utils.paddle_settings import Cpu, _apply_settings, choose_settings, rank, read_cpu, read_fields
 from tests.launching import error_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +64,13 @@ def test_cores_are_physical_and_those_this_process_may_use(proc, monkeypatch):
         os, "sched_getaffinity", lambda pid: {1, 2}
     )  # a thread of the first core, and of the next
     assert read_cpu().cores == 2
+    text = (proc / "cpuinfo").read_text()
+    (proc / "cpuinfo").write_text("".join(line for line in text.splitlines(True) if " id" not in line))
+    assert read_cpu().cores == 2  # without packages and cores, each processor counts
+
+
+def test_fields_of_proc():
+    assert read_fields("a\t: b: c\n\nd :\ne: 1\ne: 2") == {"a": "b: c", "": "", "d": "", "e": "2"}
 
 
 @pytest.mark.parametrize(
