@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import signal
 
 import numpy as np
 import paddle
@@ -130,6 +131,20 @@ def test_every_stream_has_its_numbers(held_out, tiny_corpus):
     assert {len(layers) for layers in result["retrieval"].values()} == {3}  # the embeddings and two layers
     sizes = [len(held_out.corpus.held_out_parallel[pair]) for pair in (("de", "en"), ("en", "fr"))]
     assert list(result["candidates"].values()) == sizes
+
+
+def test_a_stop_request_ends_an_evaluation_before_its_next_batch(held_out, monkeypatch):
+    stop = ShutdownHandler()
+    seen = []
+
+    def loss(model, batch):
+        seen.append(batch)
+        stop.received = signal.SIGTERM
+        return compute_batch_loss(model, batch)
+
+    monkeypatch.setattr(evaluate, "compute_batch_loss", loss)
+    assert held_out.evaluator.run(held_out.engine, stop) is None
+    assert len(seen) == 1
 
 
 def get_sentences(held_out, pair) -> tuple[list, list]:
