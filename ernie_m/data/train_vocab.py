@@ -20,7 +20,7 @@ import numpy as np
 import sentencepiece
 
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
-from ernie_m.pretrain.build_corpus.source_files import merge_source_options, resolve
+from ernie_m.pretrain.build_corpus.source_files import merge_source_options, resolve_sources
 from ernie_m.pretrain.build_corpus.text_units import check_sources, read_lines, read_units
 from ernie_m.reader.files.plain_text import LONGEST_LINE
 from ernie_m.reader.sampling import apply_temperature
@@ -85,7 +85,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     with translate_write_errors(model_path):  # before reading the text, which takes long
         model_path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=model_path.parent).close()
-    check_sources(resolve(options.mono, options.parallel), options)
+    check_sources(resolve_sources(options.mono, options.parallel), options)
     lines: Counter[str] = Counter()  # language -> number of lines
     for side in read_language_lines(options, "counting"):
         lines[side.language] += len(side.lines)
@@ -168,7 +168,7 @@ def read_language_lines(options: VocabOptions, description: str) -> Iterator[Lan
     Args:
         description: the label of the progress bar.
     """
-    streams = resolve(options.mono, options.parallel)
+    streams = resolve_sources(options.mono, options.parallel)
     total = sum(source.size for stream in streams for source in stream.sources)  # bytes
     with closing(Progress(total, description, unit="bytes")) as progress:
         for stream_number, stream in enumerate(streams):

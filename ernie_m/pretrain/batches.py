@@ -16,7 +16,7 @@ from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.pretrain.masking import Pair, Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective import list_names_for_input
-from ernie_m.pretrain.objective_mix import Phase, allocate, get_mixing_ratios
+from ernie_m.pretrain.objective_mix import Phase, allocate_examples, get_mixing_ratios
 from ernie_m.pretrain.objectives import register_files
 from ernie_m.pretrain.packing import HostBatch, pack
 from ernie_m.reader.corpus import Corpus
@@ -108,13 +108,13 @@ class StepReader:
 
     def __iter__(self) -> Iterator[StepBatches]:
         while True:
-            yield self.next()
+            yield self.make_step_batches()
 
-    def next(self) -> StepBatches:
+    def make_step_batches(self) -> StepBatches:
         """Make this process's micro-batches of the next step."""
         # Draw the whole step, and divide it among the processes.
         share = get_mixing_ratios(self.phases, self.step)
-        counts = allocate(share, self.batch_size, self.step)
+        counts = allocate_examples(share, self.batch_size, self.step)
         examples = self._draw_examples(counts)
         tokens = [self.objectives[name].count_tokens(example) for name, example in examples]
         groups = self._group_examples(examples)  # the indices of the examples of each
@@ -130,7 +130,7 @@ class StepReader:
         # The loss needs the number of masked tokens of the whole step, which is known without drawing them.
         loss_counts = dict.fromkeys(share, 0)
         for name, example in examples:
-            loss_counts[name] += self.objectives[name].count(example)
+            loss_counts[name] += self.objectives[name].count_losses(example)
         self.step += 1
         position = {"step": self.step} | {kind: sampler.state() for kind, sampler in self.samplers.items()}
         return StepBatches(micro_batches, share, loss_counts, position)
@@ -149,7 +149,7 @@ class StepReader:
             examples += [(name, text) for text in self._draw("mono", counts.get(name, 0))]
         for name in list_names_for_input(Pair):
             for pair in self._draw("parallel", counts.get(name, 0)):
-                if self.objectives[name].accepts(pair):
+                if self.objectives[name].accepts_pair(pair):
                     examples.append((name, pair))
                 elif "tlm" in counts:
                     # A side may have one token, but CAMLM must leave one of each side unmasked. Such a pair
@@ -205,50 +205,58 @@ class StepReader:
         return pack(masked)
 
 
-def split_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[list[list[int]]]:
+def split_by_tokens(token_counts: Sequence[int], budget: int, num_processes: int) -> list[list[list[int]]]:
     """Divide a step's sequences into micro-batches with similar numbers of tokens.
 
     Every process gets the same number of micro-batches, unless there are fewer sequences than micro-batches.
     Empty micro-batches are dropped, so a process may have none.
 
     Args:
-        tokens: number of tokens of each sequence.
+        token_counts: number of tokens of each sequence.
         budget: maximum number of tokens of a micro-batch, at least the longest sequence.
-        processes: number of processes that divide the step.
+        num_processes: number of processes that divide the step.
 
     Returns:
         The micro-batches of each process, as ascending indices of sequences.
     """
-    longest_first = np.argsort(-np.asarray(tokens), kind="stable").tolist()  # indices of the sequences
-    per_process = max(1, -(-sum(tokens) // (budget * processes)))  # micro-batches of a process, rounded up
-    micro_batches, most_tokens = _divide_evenly(tokens, longest_first, count=per_process * processes)
+    longest_first = np.argsort(-np.asarray(token_counts), kind="stable").tolist()  # indices of the sequences
+    per_process = max(
+        1, -(-sum(token_counts) // (budget * num_processes))
+    )  # micro-batches of a process, rounded up
+    micro_batches, most_tokens = _divide_evenly(
+        token_counts, longest_first, num_batches=per_process * num_processes
+    )
     while most_tokens > budget:
         per_process += 1  # divide again, into more micro-batches
-        micro_batches, most_tokens = _divide_evenly(tokens, longest_first, count=per_process * processes)
+        micro_batches, most_tokens = _divide_evenly(
+            token_counts, longest_first, num_batches=per_process * num_processes
+        )
     by_process = []
-    for rank in range(processes):
-        own_micro_batches = micro_batches[rank::processes]  # every `processes`-th one, from `rank`
+    for rank in range(num_processes):
+        own_micro_batches = micro_batches[rank::num_processes]  # every `processes`-th one, from `rank`
         by_process.append([sorted(numbers) for numbers in own_micro_batches if numbers])
     return by_process
 
 
-def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> tuple[list[list[int]], int]:
+def _divide_evenly(
+    token_counts: Sequence[int], order: Sequence[int], num_batches: int
+) -> tuple[list[list[int]], int]:
     """Assign each sequence, in the given order, to the micro-batch with the fewest tokens so far.
 
     Args:
-        tokens: number of tokens of each sequence.
+        token_counts: number of tokens of each sequence.
         order: indices of the sequences, in the order of assignment.
-        count: number of micro-batches.
+        num_batches: number of micro-batches.
 
     Returns:
         The indices of the sequences of each micro-batch, and the maximum number of tokens.
     """
-    micro_batches: list[list[int]] = [[] for _ in range(count)]
-    heap = [(0, index) for index in range(count)]  # tokens so far, and index into `micro_batches`
+    micro_batches: list[list[int]] = [[] for _ in range(num_batches)]
+    heap = [(0, index) for index in range(num_batches)]  # tokens so far, and index into `micro_batches`
     for number in order:
         fewest_tokens, index = heap[0]
         micro_batches[index].append(number)
-        heapq.heapreplace(heap, (fewest_tokens + tokens[number], index))
+        heapq.heapreplace(heap, (fewest_tokens + token_counts[number], index))
     most_tokens, _ = max(heap)
     return micro_batches, most_tokens
 

@@ -30,12 +30,12 @@ class PseudoTokenGenerator:
             random numbers of the batch.
     """
 
-    def __init__(self, allowed: Sequence[np.ndarray], temperature: float = 0.0):
-        self.allowed = [paddle.to_tensor(ids) for ids in allowed]
+    def __init__(self, allowed_ids: Sequence[np.ndarray], temperature: float = 0.0):
+        self.allowed = [paddle.to_tensor(ids) for ids in allowed_ids]
         self.temperature = temperature
 
     @paddle.no_grad()
-    def fill(
+    def fill_placeholders(
         self, model: PreTrainingModel, batch: DeviceBatch
     ) -> tuple[DeviceBatch, dict[str, Tensor | int]]:
         """Generate the pseudo-tokens of a batch, and put them into its second-stage input.
@@ -48,7 +48,7 @@ class PseudoTokenGenerator:
         stage1 = batch.stage1
         if stage1 is None:
             return batch, {}
-        pseudo_ids = self._pseudo_ids(model, stage1)  # [P]
+        pseudo_ids = self._generate_ids(model, stage1)  # [P]
         filled_ids = paddle.scatter(batch.inputs.input_ids, stage1.slots, pseudo_ids)  # [N]
         filled_batch = replace(batch, inputs=replace(batch.inputs, input_ids=filled_ids))
 
@@ -66,7 +66,7 @@ class PseudoTokenGenerator:
         }
         return filled_batch, counts
 
-    def _pseudo_ids(self, model: PreTrainingModel, stage1: Stage1[PackedBatch, Tensor]) -> Tensor:
+    def _generate_ids(self, model: PreTrainingModel, stage1: Stage1[PackedBatch, Tensor]) -> Tensor:
         """Generate the id of each of P pseudo-tokens, int64 [P]."""
         was_training = model.training
         model.eval()
@@ -83,16 +83,18 @@ class PseudoTokenGenerator:
             subword_ids = self.allowed[language]  # [n]
             rows = paddle.gather(table, subword_ids)  # [n, H]
             bias = paddle.gather(head.bias, subword_ids)  # [n]
-            chosen = self.choose(hidden[slots], rows, bias, stage1.draws[slots])
+            chosen = self.choose_subwords(hidden[slots], rows, bias, stage1.draws[slots])
             pseudo_ids.append(paddle.gather(subword_ids, chosen))
         return paddle.concat(pseudo_ids)
 
-    def choose(self, hidden: Tensor, table: Tensor, bias: Tensor, draws: Tensor) -> Tensor:
+    def choose_subwords(
+        self, hidden: Tensor, embedding_matrix: Tensor, bias: Tensor, draws: Tensor
+    ) -> Tensor:
         """Choose one of n subwords for each of P pseudo-tokens, by argmax or sampling.
 
         Args:
             hidden: output of `LMHead.transform`, [P, H].
-            table: embeddings of the subwords, [n, H].
+            embedding_matrix: embeddings of the subwords, [n, H].
             bias: bias of the subwords, [n].
             draws: float64 [P], uniform in [0, 1).
 
@@ -100,8 +102,10 @@ class PseudoTokenGenerator:
             Indices of the chosen subwords, int64 [P], from 0 to n - 1.
         """
         chosen = []
-        for part in split_into_logit_chunks(hidden.shape[0], table.shape[0], bias.dtype):  # limited by memory
-            subword_logits = compute_logits(hidden[part], table, bias)  # [p, n]
+        for part in split_into_logit_chunks(
+            hidden.shape[0], embedding_matrix.shape[0], bias.dtype
+        ):  # limited by memory
+            subword_logits = compute_logits(hidden[part], embedding_matrix, bias)  # [p, n]
             if self.temperature == 0:
                 chosen.append(subword_logits.argmax(-1))
                 continue

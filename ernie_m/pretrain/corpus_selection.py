@@ -11,7 +11,7 @@ from ernie_m.pretrain.config import DataConfig, PretrainConfig
 from ernie_m.pretrain.masking import ObjectiveContext, Pair, Text, Vocabulary
 from ernie_m.pretrain.objective import Objective, list_names_for_input
 from ernie_m.pretrain.objective_mix import drop_objectives_without_text
-from ernie_m.pretrain.objectives import OBJECTIVES, get_class
+from ernie_m.pretrain.objectives import OBJECTIVES, get_objective_class
 from ernie_m.reader.corpus import Blocks, Corpus, CorpusPairs, CorpusText, open_corpus_tokenizer
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -144,6 +144,6 @@ class TrainingData:
         return cls(corpus, config.data, setting, mono, pairs)
 
 
-def make_objectives(setting: ObjectiveContext, names: Iterable[str]) -> dict[str, Objective]:
+def make_objectives(context: ObjectiveContext, names: Iterable[str]) -> dict[str, Objective]:
     """Make the objectives of some names, in the order of `OBJECTIVES`."""
-    return {name: get_class(name)(setting) for name in sorted(names, key=OBJECTIVES.index)}
+    return {name: get_objective_class(name)(context) for name in sorted(names, key=OBJECTIVES.index)}

@@ -17,7 +17,7 @@ from ernie_m.pretrain.config import RunConfig
 from ernie_m.pretrain.corpus_selection import TrainingData, make_objectives
 from ernie_m.pretrain.loss import compute_batch_loss, to_device
 from ernie_m.pretrain.masking import Pair, Text, make_rng
-from ernie_m.pretrain.objective import Objective, perplexity
+from ernie_m.pretrain.objective import Objective, compute_perplexity
 from ernie_m.pretrain.packing import HostBatch, MaskedExample, group_by_tokens, pack
 from ernie_m.reader.corpus import Blocks, Corpus, CorpusPairs
 from ernie_m.reader.equal_texts import hash_token_ids
@@ -83,18 +83,18 @@ class Evaluator:
             for pair in self.pairs:
                 log_repeated_texts("-".join(pair), self._read_sides(pair)[1])
 
-    def steps(self, last: int, head_steps: int) -> list[int]:
+    def list_steps(self, last_step: int, head_steps: int) -> list[int]:
         """Return the steps after which a run is evaluated, in ascending order.
 
         Args:
-            last: number of steps of the run.
+            last_step: number of steps of the run.
             head_steps: number of initial steps that train only the head, after which the run is also
                 evaluated; 0: none.
         """
         if not self.run_config.eval_sequences or not (self.mono or self.pairs):
             return []
-        every = self.run_config.eval_steps or last  # eval_steps 0: only after the last step
-        return sorted({*range(every, last, every), last, head_steps} - {0})
+        every = self.run_config.eval_steps or last_step  # eval_steps 0: only after the last step
+        return sorted({*range(every, last_step, every), last_step, head_steps} - {0})
 
     def run(self, engine: Engine[PreTrainingModel], stop: ShutdownHandler) -> dict[str, Any] | None:
         """Evaluate the model. Call this on every process; each evaluates a part, and all get the same scores.
@@ -168,7 +168,7 @@ class Evaluator:
         if isinstance(languages, str):
             examples = self._read_texts(languages)
         else:
-            examples = [pair for pair in self._read_pairs(languages) if objective.accepts(pair)]
+            examples = [pair for pair in self._read_pairs(languages) if objective.accepts_pair(pair)]
         return objective.evaluate(examples, model, self)
 
     def compute_unigram_perplexity(self, texts: Sequence[Text]) -> float:
@@ -180,7 +180,7 @@ class Evaluator:
         subword_counts[unknown] = 0  # never masked, so never predicted
         counts = subword_counts + 1.0  # held-out subwords may be absent from the training text
         losses = -np.log(counts[ids[ids != unknown]] / counts.sum())
-        return perplexity(losses.mean())
+        return compute_perplexity(losses.mean())
 
     def _read_sides(self, pair: tuple[str, str]) -> tuple[list[list[np.ndarray]], np.ndarray]:
         """Return the sentences of both sides of the held-out pairs, for retrieval.
@@ -216,29 +216,31 @@ class Evaluator:
         model: PreTrainingModel,
         objective: Objective,
         examples: Sequence[Any],
-        mask: Callable[..., MaskedExample] | None = None,
+        mask_example: Callable[..., MaskedExample] | None = None,
     ) -> dict[str, float] | None:
         """Compute perplexity and accuracy of an objective on examples; None: no token can be predicted.
 
         Args:
-            mask: function that masks an example; None: `objective.mask`.
+            mask_example: function that masks an example; None: `objective.mask`.
         """
         loss = 0.0
         correct = 0.0
         count = 0
         # Each example is masked with its own generator.
-        mask = mask or objective.mask
-        masked = [mask(example, make_rng(_SEED, _STEP, index)) for index, example in enumerate(examples)]
+        mask_example = mask_example or objective.mask
+        masked = [
+            mask_example(example, make_rng(_SEED, _STEP, index)) for index, example in enumerate(examples)
+        ]
         for batch in self._make_batches(masked, objective.group):
             (device_batch,) = to_device([batch])
-            device_batch, _ = self.pseudo_token_generator.fill(model, device_batch)
+            device_batch, _ = self.pseudo_token_generator.fill_placeholders(model, device_batch)
             total, sums = compute_batch_loss(model, device_batch)
             loss += float(total)
             correct += float(sums.get(f"{objective.name}.correct", 0.0))
             count += int(sums.get(f"{objective.name}.count", 0))
         if count == 0:
             return None
-        return {"perplexity": perplexity(loss / count), "accuracy": correct / count}
+        return {"perplexity": compute_perplexity(loss / count), "accuracy": correct / count}
 
     def _make_batches(self, masked: Sequence[MaskedExample], group: int) -> Iterator[HostBatch]:
         """Pack masked examples into micro-batches of at most `run.micro_batch_tokens` tokens.

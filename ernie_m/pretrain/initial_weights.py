@@ -27,7 +27,7 @@ _TINY = 1e-9  # minimum divisor: an unused subword may have a zero embedding
 _SMALL = 0.2  # initial scale of the states that a new head multiplies with the embedding matrix; usually 1
 
 
-def open_weights(folder: str, tokenizer: Tokenizer) -> Checkpoint:
+def open_initial_checkpoint(folder: str, tokenizer: Tokenizer) -> Checkpoint:
     """Open an initial checkpoint, and drop unused rows of its embedding matrix and bias.
 
     Args:
@@ -54,20 +54,20 @@ def open_weights(folder: str, tokenizer: Tokenizer) -> Checkpoint:
     return replace(checkpoint, tensors=Weights(tensors.source, shapes, fetch))
 
 
-def initialize(
+def initialize_model(
     model: PreTrainingModel,
     config: InitConfig,
     encoder: Checkpoint | None,
     tokenizer: Tokenizer,
-    corpus_and_seed: Mapping[str, Any],
+    run_fingerprint: Mapping[str, Any],
     text_rules: str = AUTO,
 ) -> None:
     """Initialize a new model from the checkpoints of `init`. Other weights keep their random values.
 
     Args:
-        encoder: checkpoint of `config.encoder`, from `open_weights`; None: a random encoder.
+        encoder: checkpoint of `config.encoder`, from `open_initial_checkpoint`; None: a random encoder.
         tokenizer: the tokenizer of the corpus.
-        corpus_and_seed: the digest of the corpus and the seed of this run. A warning is logged if the encoder
+        run_fingerprint: the digest of the corpus and the seed of this run. A warning is logged if the encoder
             was trained with the same ones, because it has been trained on the run's first examples.
         text_rules: the text rules that the corpus must have. AUTO: the encoder's.
 
@@ -78,54 +78,58 @@ def initialize(
     if config.word_embeddings:
         words = model.ernie_m.embeddings.word_embeddings.weight
         _init_word_embeddings(
-            words, open_checkpoint(config.word_embeddings), tokenizer, corpus_and_seed["seed"]
+            words, open_checkpoint(config.word_embeddings), tokenizer, run_fingerprint["seed"]
         )
     if encoder is not None:
         load_weights(model.ernie_m, encoder, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
         _load_language_embeddings(model, encoder)
         logger.info("encoder: from %s", encoder.path)
         # `Pretraining.collect_files` writes the key "drawn".
-        if encoder.settings.get("drawn") == corpus_and_seed:
+        if encoder.settings.get("drawn") == run_fingerprint:
             logger.warning(
                 "%s was trained on this corpus with run.seed %d, so this run samples the same examples "
                 "again. Change run.seed",
                 encoder.path,
-                corpus_and_seed["seed"],
+                run_fingerprint["seed"],
             )
     if encoder is not None and config.lm_head in (SAME, config.encoder):
         _load_head(model, encoder)  # the same checkpoint, which is open already
         return
     if config.lm_head != RANDOM:
-        _load_head(model, open_weights(config.lm_head, tokenizer))
+        _load_head(model, open_initial_checkpoint(config.lm_head, tokenizer))
     if encoder is not None and _has_head(encoder):
         logger.info("%s: ignoring its masked-LM head (init.lm_head same loads it)", encoder.path)
 
 
-def _init_word_embeddings(words: Tensor, table: Checkpoint, tokenizer: Tokenizer, seed: int) -> None:
+def _init_word_embeddings(
+    word_embeddings: Tensor, static_model: Checkpoint, tokenizer: Tokenizer, seed: int
+) -> None:
     """Replace random word embeddings by the principal components of a static model, with unchanged norms.
 
     The components are rotated randomly, so that no dimension dominates.
 
     Args:
-        words: the word embeddings, [V, H], modified in place.
-        table: a static model with hidden size W >= H.
+        word_embeddings: the word embeddings, [V, H], modified in place.
+        static_model: a static model with hidden size W >= H.
 
     Raises:
         UserError: the vocabulary of the static model differs from that of the corpus, or W < H.
     """
-    _check_vocabulary(table, tokenizer)
-    size, width = words.shape
-    rows = table.tensors[WORDS][:size]  # [V, W]
+    _check_vocabulary(static_model, tokenizer)
+    size, width = word_embeddings.shape
+    rows = static_model.tensors[WORDS][:size]  # [V, W]
     if rows.shape[1] < width:
-        raise UserError(f"init.word_embeddings {table.path}: width {rows.shape[1]}, expected >= {width}")
+        raise UserError(
+            f"init.word_embeddings {static_model.path}: width {rows.shape[1]}, expected >= {width}"
+        )
     directions, sizes, _ = np.linalg.svd(rows, full_matrices=False)
     turn, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(width, width)))
     vectors = (directions * sizes)[:, :width] @ turn  # [V, H]
-    random = words.numpy()
+    random = word_embeddings.numpy()
     lengths = np.linalg.norm(random, axis=1, keepdims=True)
     vectors *= lengths / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY)
-    words.set_value(vectors.astype(random.dtype))
-    distributed.broadcast_([words])  # machines may round differently
+    word_embeddings.set_value(vectors.astype(random.dtype))
+    distributed.broadcast_([word_embeddings])  # machines may round differently
 
 
 def set_token_frequencies(head: LMHead, subword_counts: np.ndarray) -> None:

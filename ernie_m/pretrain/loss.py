@@ -12,7 +12,7 @@ from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.model.device import upload
 from ernie_m.model.lm_head import MaskedLMLoss, PreTrainingModel
 from ernie_m.model.packed_batch import PackedBatch
-from ernie_m.pretrain.objectives import OBJECTIVES, get_class
+from ernie_m.pretrain.objectives import OBJECTIVES, get_objective_class
 from ernie_m.pretrain.packing import HostBatch, MicroBatch, PackedTokens, Stage1
 from ernie_m.training.log import Interval
 
@@ -22,7 +22,11 @@ DeviceBatch = MicroBatch[PackedBatch, Tensor]
 def list_sum_names() -> list[str]:
     """Return the names of the logged values that a step sums over micro-batches and processes."""
     names = [f"{name}.{what}" for name in OBJECTIVES for what in ("loss", "count", "correct")]
-    return [*names, "tokens", *(what for name in OBJECTIVES for what in get_class(name).further_sums)]
+    return [
+        *names,
+        "tokens",
+        *(what for name in OBJECTIVES for what in get_objective_class(name).further_sums),
+    ]
 
 
 def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None = None) -> list[DeviceBatch]:
@@ -60,7 +64,7 @@ def _make_inputs(packed: PackedTokens) -> PackedBatch:
 def compute_batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dict[str, Tensor | int]]:
     """Compute the loss of a micro-batch, which may mix objectives.
 
-    The pseudo-tokens of BTMLM sequences must have been generated (`PseudoTokenGenerator.fill`).
+    The pseudo-tokens of BTMLM sequences must have been generated (`PseudoTokenGenerator.fill_placeholders`).
 
     Returns:
         The weighted sum of all losses; and for each objective, such as camlm, the unweighted sum of its
@@ -75,7 +79,7 @@ def compute_batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Ten
     for objective, rows in batch.rows.items():
         if objective in batch.groups:
             own_states = paddle.gather(states, rows)
-            own_loss = get_class(objective).loss
+            own_loss = get_objective_class(objective).loss
             own_losses, own_correct = own_loss(model, own_states, batch.groups[objective])  # [n] each
             total = total + batch.weights.get(objective, 1.0) * own_losses.sum()
             losses_of_part = own_losses.detach().astype("float64")
@@ -121,7 +125,7 @@ def make_record(interval: Interval) -> dict[str, Any]:
         "skipped": float(sums["skipped"]),
     }
     for name in OBJECTIVES:
-        values = get_class(name).record(sums)
+        values = get_objective_class(name).compute_metrics(sums)
         if values:
             record[name] = values
     return record
@@ -137,7 +141,7 @@ def format_record(record: Mapping[str, Any], total_steps: int, remaining: str, t
         tokens_per_epoch: number of tokens of the training data, for the number of epochs so far.
     """
     parts = [f"step {record['step']:,} of {total_steps:,}"]
-    parts += [get_class(name).line(record[name]) for name in OBJECTIVES if name in record]
+    parts += [get_objective_class(name).format_metrics(record[name]) for name in OBJECTIVES if name in record]
     norm = "-" if record["grad_norm"] is None else f"{record['grad_norm']:.2f}"
     parts += [
         f"grad {norm}, lr {record['lr']:.3g}",
@@ -149,7 +153,7 @@ def format_record(record: Mapping[str, Any], total_steps: int, remaining: str, t
     return " | ".join(parts)
 
 
-def summary(scores: Mapping[str, Any]) -> list[str]:
+def format_evaluation(scores: Mapping[str, Any]) -> list[str]:
     """Format the scores of an evaluation as log lines: means over languages, retrieval at every layer.
 
     Args:
@@ -158,7 +162,9 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
     lines = []
     for name in OBJECTIVES:
         if scores.get(name):
-            lines += get_class(name).summary(list(scores[name].values()))  # one per language or pair
+            lines += get_objective_class(name).format_evaluation(
+                list(scores[name].values())
+            )  # one per language or pair
     if "retrieval" in scores:
         layers = 100 * np.mean(list(scores["retrieval"].values()), axis=0)  # [L + 1]
         listed = ", ".join(f"layer {layer} {accuracy:.1f}" for layer, accuracy in enumerate(layers))

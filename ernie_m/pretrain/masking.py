@@ -107,9 +107,9 @@ def make_rng(seed: int, step: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
-def count_selected(n: int, mask_rate: float) -> int:
+def count_selected(num_tokens: int, mask_rate: float) -> int:
     """Return the number of tokens to predict out of n: `mask_rate` x n, rounded; at least one if n > 0."""
-    return min(n, max(1, round(mask_rate * n)))
+    return min(num_tokens, max(1, round(mask_rate * num_tokens)))
 
 
 Example = TypeVar("Example", bound=Text | Pair)

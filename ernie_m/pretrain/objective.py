@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ernie_m.pretrain.masking import Example, Masking, Pair, count_selected
-from ernie_m.pretrain.objectives import OBJECTIVES, get_class
+from ernie_m.pretrain.objectives import OBJECTIVES, get_objective_class
 from ernie_m.pretrain.packing import HostBatch, MaskedExample, pack
 
 _LARGEST_LOSS = 50.0  # the exponential of a diverged run's loss would overflow
@@ -28,12 +28,13 @@ class Objective(Masking[Example]):
         name: name of the objective, which is the name of its file.
         reads: kind of training example, `Text` or `Pair`.
         evaluated_on: kind of evaluation example, if not `reads`.
-        needs: what `accepts` requires of a pair, for messages.
+        needs: what `accepts_pair` requires of a pair, for messages.
         group: number of examples that must be in the same micro-batch, because the loss compares them.
         loss: custom loss; None: masked-LM loss. A static method, called with the model, the last hidden
             states of the objective's targets in a micro-batch, [m, H], and the group of each target, int64
             [m]. It returns the losses, and whether each prediction is correct, [n] each; n is the sum of
-            `count` over the examples. The objective's loss is the mean over the whole step, on all devices.
+            `count_losses` over the examples. The objective's loss is the mean over the whole step, on all
+            devices.
         further_sums: names of additional values to sum for the log.
     """
 
@@ -54,12 +55,12 @@ class Objective(Masking[Example]):
         """Make the masked sequences of an example.
 
         Args:
-            example: an example of the kind `reads`; a pair that `accepts` has accepted.
+            example: an example of the kind `reads`; a pair that `accepts_pair` has accepted.
             rng: the generator of this example, from `make_rng`.
         """
         raise NotImplementedError
 
-    def accepts(self, pair: Pair) -> bool:
+    def accepts_pair(self, pair: Pair) -> bool:
         """Return whether the objective can be trained on a pair.
 
         Rejected pairs are used for TLM, or skipped if TLM is not active.
@@ -70,7 +71,7 @@ class Objective(Masking[Example]):
         """Return the number of tokens of an example's sequences, without BTMLM's first stage."""
         return sum(len(ids) + 2 for ids in self.sides(example))  # [CLS] S [SEP], or [SEP] Y [SEP]
 
-    def count(self, example: Example) -> int:
+    def count_losses(self, example: Example) -> int:
         """Return the number of losses of an example; must not depend on random numbers."""
         counts = [len(self.maskable(ids)) for ids in self.sides(example)]
         return sum(count_selected(count, self.config.mask_rate) for count in counts)
@@ -79,7 +80,7 @@ class Objective(Masking[Example]):
         """Evaluate a model on held-out examples of a language or language pair.
 
         Args:
-            examples: examples of the kind `evaluated_on`; pairs that `accepts` has accepted.
+            examples: examples of the kind `evaluated_on`; pairs that `accepts_pair` has accepted.
             model: the `PreTrainingModel`.
             evaluator: the `Evaluator` of ernie_m/pretrain/evaluate.py.
 
@@ -91,27 +92,27 @@ class Objective(Masking[Example]):
     # Log lines
 
     @classmethod
-    def record(cls, sums: Mapping[str, float]) -> dict[str, float]:
+    def compute_metrics(cls, sums: Mapping[str, float]) -> dict[str, float]:
         """Compute the objective's entries of metrics.jsonl from sums over steps; {} without losses."""
         count = sums[f"{cls.name}.count"]
         if not count:
             return {}
         loss = sums[f"{cls.name}.loss"] / count
         accuracy = sums[f"{cls.name}.correct"] / count
-        return {"loss": loss, "perplexity": perplexity(loss), "accuracy": accuracy}
+        return {"loss": loss, "perplexity": compute_perplexity(loss), "accuracy": accuracy}
 
     @classmethod
-    def line(cls, record: Mapping[str, float]) -> str:
+    def format_metrics(cls, metrics: Mapping[str, float]) -> str:
         """Format the objective's part of a log line.
 
         Args:
-            record: result of the method `record`.
+            metrics: result of `compute_metrics`.
         """
-        scores = f"ppl {record['perplexity']:.1f}, acc {100 * record['accuracy']:.1f}"
-        return f"{cls.name} {record['loss']:.4f} ({scores})"
+        scores = f"ppl {metrics['perplexity']:.1f}, acc {100 * metrics['accuracy']:.1f}"
+        return f"{cls.name} {metrics['loss']:.4f} ({scores})"
 
     @classmethod
-    def summary(cls, results: Sequence[Mapping[str, Any]]) -> list[str]:
+    def format_evaluation(cls, results: Sequence[Mapping[str, Any]]) -> list[str]:
         """Format the log lines of an evaluation of the objective.
 
         Args:
@@ -124,7 +125,7 @@ class Objective(Masking[Example]):
 
     @classmethod
     def format_perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:
-        """Format a note that follows the perplexity in `summary`, such as a baseline; "": none."""
+        """Format a note that follows the perplexity in `format_evaluation`, such as a baseline; "": none."""
         return ""
 
     @classmethod
@@ -132,14 +133,14 @@ class Objective(Masking[Example]):
         """Return a warning if an evaluation shows that little was learned; otherwise None.
 
         Args:
-            results: as in `summary`.
+            results: as in `format_evaluation`.
             advice: what the user can do, for the warning.
         """
         return None
 
     # Helpers of subclasses
 
-    def batch(self, examples: Sequence[Example], rngs: Sequence[np.random.Generator]) -> HostBatch:
+    def make_batch(self, examples: Sequence[Example], rngs: Sequence[np.random.Generator]) -> HostBatch:
         """Mask and pack examples into a micro-batch of this objective only.
 
         Args:
@@ -153,10 +154,10 @@ class Objective(Masking[Example]):
 
 def list_names_for_input(kind: type) -> list[str]:
     """Return the names of the objectives whose training examples are of a kind, `Text` or `Pair`."""
-    return [name for name in OBJECTIVES if get_class(name).reads is kind]
+    return [name for name in OBJECTIVES if get_objective_class(name).reads is kind]
 
 
-def perplexity(loss: float) -> float:
+def compute_perplexity(loss: float) -> float:
     """Compute the perplexity, exp of a mean loss, at most exp(50)."""
     return math.exp(min(loss, _LARGEST_LOSS))
 

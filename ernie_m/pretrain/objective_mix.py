@@ -129,14 +129,14 @@ def log_phases(config: ObjectiveConfig, phases: Sequence[Phase]) -> None:
         )
 
 
-def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict[str, int]:
+def allocate_examples(mixing_ratios: Mapping[str, float], batch_size: int, step: int = 0) -> dict[str, int]:
     """Divide a step's sequences among the objectives by the largest-remainder method.
 
     Ties are broken in an order that rotates with `step`, so that a small batch does not always favor the same
     objective.
 
     Args:
-        share: objective -> mixing ratio.
+        mixing_ratios: objective -> mixing ratio.
         batch_size: number of texts and pairs of the step.
 
     Returns:
@@ -144,10 +144,10 @@ def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict
     """
     # Rounded, so that integer quotas stay integers and equal remainders are equal: in floating point 0.29 *
     # 100 is below 29, and 1.6 - 1 is above 0.6.
-    quotas = {name: round(value * batch_size, 9) for name, value in share.items()}
+    quotas = {name: round(value * batch_size, 9) for name, value in mixing_ratios.items()}
     counts = {name: int(quota) for name, quota in quotas.items()}
-    remainders = {name: round(quotas[name] - counts[name], 9) for name in share}
-    names = list(share)
+    remainders = {name: round(quotas[name] - counts[name], 9) for name in mixing_ratios}
+    names = list(mixing_ratios)
     first = step % len(names)
     by_turn = names[first:] + names[:first]
     # `sorted` keeps the order of `by_turn` for ties.
@@ -167,7 +167,8 @@ def check_batch_size(config: ObjectiveConfig, phases: Sequence[Phase], batch_siz
     for phase in phases:
         # Tied objectives rotate, so after as many steps as objectives each had its turn.
         counts_of_steps = [
-            allocate(phase.mixing_ratios, batch_size, step) for step in range(len(phase.mixing_ratios))
+            allocate_examples(phase.mixing_ratios, batch_size, step)
+            for step in range(len(phase.mixing_ratios))
         ]
         for name, share in phase.mixing_ratios.items():
             if phase.steps and not any(counts[name] for counts in counts_of_steps):

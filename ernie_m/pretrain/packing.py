@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from ernie_m.model.packed_layout import PackedLayout
-from ernie_m.pretrain.objectives import OBJECTIVES, get_class
+from ernie_m.pretrain.objectives import OBJECTIVES, get_objective_class
 
 
 class MaskedSequence(NamedTuple):
@@ -116,7 +116,7 @@ class MicroBatch(Generic[Inputs, Array]):
     """A micro-batch, which may mix objectives.
 
     Attributes:
-        inputs: N tokens. BTMLM's pseudo-tokens are [MASK] until `PseudoTokenGenerator.fill`.
+        inputs: N tokens. BTMLM's pseudo-tokens are [MASK] until `PseudoTokenGenerator.fill_placeholders`.
         targets: int64 [M], indices into N: the W masked tokens, ascending, then the targets of custom losses,
             ascending.
         target_ids: int64 [W], labels of the masked tokens.
@@ -160,7 +160,7 @@ def pack(examples: Sequence[MaskedExample]) -> HostBatch:
     targets = _index_targets(starts, sequences)  # [M]
     target_counts = [len(sequence.targets) for sequence in sequences]
     numbers = np.repeat(objectives, target_counts)  # [M]
-    has_own_loss = np.array([get_class(name).loss is not None for name in OBJECTIVES])
+    has_own_loss = np.array([get_objective_class(name).loss is not None for name in OBJECTIVES])
     order = np.lexsort([targets, has_own_loss[numbers]])  # the targets of a sequence may be unordered
     numbers = numbers[order]
     rows = {OBJECTIVES[number]: np.flatnonzero(numbers == number) for number in np.unique(numbers)}
@@ -171,7 +171,9 @@ def pack(examples: Sequence[MaskedExample]) -> HostBatch:
         targets=targets[order],
         target_ids=target_ids[~has_own_loss[numbers]],
         rows=rows,
-        groups={name: target_groups[rows[name]] for name in rows if get_class(name).loss is not None},
+        groups={
+            name: target_groups[rows[name]] for name in rows if get_objective_class(name).loss is not None
+        },
         stage1=stage1,
     )
 
@@ -223,25 +225,25 @@ def _index_targets(starts: np.ndarray, sequences: Sequence[MaskedSequence]) -> n
     return _concatenate([start + sequence.targets for start, sequence in zip(starts, sequences)])
 
 
-def group_by_tokens(tokens: Sequence[int], budget: int) -> Iterator[slice]:
+def group_by_tokens(token_counts: Sequence[int], budget: int) -> Iterator[slice]:
     """Divide consecutive items into groups of at most `budget` tokens, or of one larger item.
 
     Args:
-        tokens: number of tokens of each item.
+        token_counts: number of tokens of each item.
 
     Yields:
         The items of each group, as a slice; nothing if there are no tokens.
     """
     first = 0
     total = 0
-    for number, count in enumerate(tokens):
+    for number, count in enumerate(token_counts):
         if total and total + count > budget:
             yield slice(first, number)
             first = number
             total = 0
         total += count
     if total:
-        yield slice(first, len(tokens))
+        yield slice(first, len(token_counts))
 
 
 def _concatenate(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -22,18 +22,18 @@ from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseu
 from ernie_m.pretrain.config import BASE, RANDOM, OptimizerConfig, PretrainConfig
 from ernie_m.pretrain.corpus_selection import TrainingData, drop_unsupported_objectives, open_corpus
 from ernie_m.pretrain.evaluate import Evaluator
-from ernie_m.pretrain.initial_weights import initialize, open_weights, set_token_frequencies
+from ernie_m.pretrain.initial_weights import initialize_model, open_initial_checkpoint, set_token_frequencies
 from ernie_m.pretrain.loss import (
     DeviceBatch,
     compute_batch_loss,
+    format_evaluation,
     format_record,
     list_sum_names,
     make_record,
-    summary,
     to_device,
 )
 from ernie_m.pretrain.masking import Vocabulary
-from ernie_m.pretrain.objectives import get_class
+from ernie_m.pretrain.objectives import get_objective_class
 from ernie_m.pretrain.run_length import RunPlan, plan_run
 from ernie_m.reader.corpus import verify_corpus
 from ernie_m.training import distributed
@@ -89,7 +89,11 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         self.config = drop_unsupported_objectives(config, corpus)
         # A resumed run compares the shape, so it is needed before the weights are loaded.
         if None in dataclasses.astuple(self.config.model):
-            shape = self.start.config.to_dict() if self.start and self.start.config else BASE
+            shape = (
+                self.initial_checkpoint.config.to_dict()
+                if self.initial_checkpoint and self.initial_checkpoint.config
+                else BASE
+            )
             self.config = dataclasses.replace(self.config, model=self.config.model.fill_missing(shape))
 
         # Training data, length of the run, and evaluation.
@@ -98,25 +102,25 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         self.total_steps = self.plan.steps
         self.pseudo_token_generator = make_pseudo_token_generator(self.text)
         self.evaluator = Evaluator(self.text, self.tokenizer, self.pseudo_token_generator, self.config.run)
-        self.evaluation_steps = self.evaluator.steps(self.plan.steps, self.plan.head_steps)
+        self.evaluation_steps = self.evaluator.list_steps(self.plan.steps, self.plan.head_steps)
 
         # The fingerprint of the run.
         digests = {Path(path).name: compute_sha256(path) for path in self.config.objectives.path}
         digests |= {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
         self.fingerprint = get_result_options(self.config) | {"digests": digests}
-        # Runs with equal values sample the same examples in the same order; `initialize` warns of that.
+        # Runs with equal values sample the same examples in the same order; `initialize_model` warns of that.
         self.corpus_and_seed = {"corpus": corpus.digest, "seed": self.config.run.seed}
 
     @functools.cached_property
-    def start(self) -> Checkpoint | None:
+    def initial_checkpoint(self) -> Checkpoint | None:
         """Return the opened checkpoint of `init.encoder`; None: random weights."""
         encoder = self.config.init.encoder
-        return None if encoder == RANDOM else open_weights(encoder, self.tokenizer)
+        return None if encoder == RANDOM else open_initial_checkpoint(encoder, self.tokenizer)
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine[PreTrainingModel]:
         """Make model and optimizer, and load the initial weights, or the checkpoint to resume from."""
         if checkpoint is None:
-            engine = self._make_engine(seed, self.start)
+            engine = self._make_engine(seed, self.initial_checkpoint)
             self._initialize(engine.model)
             return engine
         saved = open_checkpoint(checkpoint)
@@ -146,7 +150,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         adamw = build_optimizer(
             model,
             optimizer.learning_rate,
-            learning_rate(self.plan, self.config.init.lm_head_learning_rate, optimizer),
+            make_learning_rate_schedule(self.plan, self.config.init.lm_head_learning_rate, optimizer),
             weight_decay=optimizer.weight_decay,
             betas=(optimizer.beta1, optimizer.beta2),
             eps=optimizer.epsilon,
@@ -165,9 +169,9 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
 
     def _initialize(self, model: PreTrainingModel) -> None:
         """Load the initial weights of the config section `init` into the model of a new run."""
-        start = self.start
+        start = self.initial_checkpoint
         text_rules = self.config.data.text_rules
-        initialize(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
+        initialize_model(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
         self.preprocessing = make_preprocessing(start, self.tokenizer.text_rules)
         self.trained_length = self.config.data.max_seq_len
         if start is not None:
@@ -209,7 +213,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         scores = self.evaluator.run(engine, stop)
         if scores is None:
             return None
-        for line in summary(scores):
+        for line in format_evaluation(scores):
             logger.info("%s", line)
         advice = None
         if engine.steps == self.plan.steps > 1:  # a run of one step only writes the initial weights
@@ -217,7 +221,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         elif engine.steps == self.plan.head_steps:
             advice = _AFTER_HEAD_WARMUP
         for name in self.config.objectives.names if advice else ():
-            warning = get_class(name).find_plateau(list(scores.get(name, {}).values()), advice)
+            warning = get_objective_class(name).find_plateau(list(scores.get(name, {}).values()), advice)
             if warning is not None:
                 logger.warning("%s", warning)
         # Pretraining has no epochs, and its last step is its result.
@@ -332,18 +336,21 @@ def compute_objectives_loss(
         `list_sum_names`.
     """
     sums: dict[str, Tensor | float] = {"tokens": batch.inputs.tokens}
-    batch, counts = pseudo_token_generator.fill(model, batch)
+    batch, counts = pseudo_token_generator.fill_placeholders(model, batch)
     total, sums_of_objectives = compute_batch_loss(model, batch)
     return total, sums | counts | sums_of_objectives
 
 
-def learning_rate(plan: RunPlan, head_rate: float, optimizer: OptimizerConfig) -> Schedule:
+def make_learning_rate_schedule(
+    plan: RunPlan, head_learning_rate: float, optimizer: OptimizerConfig
+) -> Schedule:
     """Return the learning-rate schedule of a run: step -> ratio to `optimizer.learning_rate`.
 
     Args:
-        head_rate: constant learning rate of the head warm-up, after which the schedule of `optimizer` starts.
+        head_learning_rate: constant learning rate of the head warm-up, after which the schedule of
+            `optimizer` starts.
     """
-    head_ratio = head_rate / optimizer.learning_rate
+    head_ratio = head_learning_rate / optimizer.learning_rate
     ratio_of_step = linear_warmup_decay(plan.warmup_steps, plan.steps - plan.head_steps, optimizer.schedule)
 
     def ratio(step: int) -> float:

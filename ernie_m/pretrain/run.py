@@ -58,7 +58,7 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
         trainer = Trainer(task, folder, run.seed, loop_config)
         save_settings(task.config, folder)  # without unsupported objectives
         if trainer.run(stop):  # finished
-            finish(task, trainer, folder)
+            write_final_models(task, trainer, folder)
 
 
 def open_output_dir(config: PretrainConfig) -> OutputDir:
@@ -124,7 +124,7 @@ def save_settings(config: PretrainConfig, folder: OutputDir) -> None:
         logger.info("options: %s", path)
 
 
-def finish(task: Pretraining, trainer: Trainer, folder: OutputDir) -> None:
+def write_final_models(task: Pretraining, trainer: Trainer, folder: OutputDir) -> None:
     """Write the finished models, with the mean embedding of each language, unless an earlier command has.
 
     Call this on every process.

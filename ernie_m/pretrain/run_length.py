@@ -78,7 +78,7 @@ def plan_run(config: PretrainConfig, text: TrainingData) -> RunPlan:
     log_phases(config.objectives, phases)
     if head_steps:
         logger.info("steps 1 to %s train only the head and the language embeddings", f"{head_steps:,}")
-    return RunPlan(steps, head_steps, optimizer.warmup_steps, phases, tokens_per_epoch(text))
+    return RunPlan(steps, head_steps, optimizer.warmup_steps, phases, count_tokens_per_epoch(text))
 
 
 def check_groups(text: TrainingData, micro_batch_tokens: int) -> None:
@@ -111,7 +111,7 @@ def check_pairs(text: TrainingData) -> None:
     for name, objective in text.objectives.items():
         if objective.reads is not Pair:
             continue
-        served = sum(objective.accepts(pair) for pair in pairs)
+        served = sum(objective.accepts_pair(pair) for pair in pairs)
         if not served:
             key = "mixing_ratios" if text.setting.config.mixing_ratios else "active"
             raise UserError(
@@ -125,7 +125,7 @@ def check_pairs(text: TrainingData) -> None:
             logger.warning("%.0f %% of the pairs are too short for %s and %s", 100 * share, name, use)
 
 
-def tokens_per_epoch(text: TrainingData) -> int:
+def count_tokens_per_epoch(text: TrainingData) -> int:
     """Count the tokens of one epoch, without special tokens, and log the number of truncated pairs."""
     kinds = {objective.reads for objective in text.objectives.values()}
     max_seq_len = text.data.max_seq_len
@@ -149,7 +149,7 @@ def measure_mean_tokens(text: TrainingData, batch_size: int, micro_batch_tokens:
         # of every later phase.
         first_step = phase.steps.stop - steps_to_read if number else 0
         reader = StepReader(text, phases, batch_size, micro_batch_tokens, seed, step=first_step)
-        steps = (reader.next() for _ in range(steps_to_read))
+        steps = (reader.make_step_batches() for _ in range(steps_to_read))
         tokens = sum(batch.inputs.tokens for step in steps for batch in step.micro_batches)
         mean += phase.part * tokens / steps_to_read
     return mean

@@ -18,7 +18,7 @@ from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.pretrain.config import ObjectiveConfig, ObjectiveFiles
 from ernie_m.pretrain.masking import ObjectiveContext, Pair, Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective import Objective
-from ernie_m.pretrain.objectives import OBJECTIVES, get_class
+from ernie_m.pretrain.objectives import OBJECTIVES, get_objective_class
 from ernie_m.pretrain.objectives.camlm import Camlm
 from ernie_m.pretrain.packing import PackedTokens
 from ernie_m.utils.args import option, parse_options
@@ -80,16 +80,16 @@ def format_masks(arguments: Sequence[str]) -> list[str]:
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
     config = ObjectiveConfig(camlm_context=flags.camlm_context)
     setting = ObjectiveContext(config, vocabulary, _MAX_SEQ_LEN, languages=flags.languages.split(","))
-    objective: Objective = get_class(flags.objective)(setting)
+    objective: Objective = get_objective_class(flags.objective)(setting)
     example: Text | Pair = texts[0]
     if objective.reads is Pair:
         if len(texts) < 2:
             raise UserError(f"{objective.name} requires a pair: the sentence and its translation")
         example = Pair(*texts)
-        if not objective.accepts(example):
+        if not objective.accepts_pair(example):
             raise UserError(f"{objective.name} requires {objective.needs}; this pair is used for tlm only")
     # The seed's remainder, because a generator takes no negative seed.
-    batch = objective.batch([example], [make_rng(flags.seed % (1 << 64), step=0, index=0)])
+    batch = objective.make_batch([example], [make_rng(flags.seed % (1 << 64), step=0, index=0)])
 
     predicted = {}  # index -> token to predict
     if objective.loss is None:
@@ -100,46 +100,46 @@ def format_masks(arguments: Sequence[str]) -> list[str]:
         # [MASK] of the context at the same position.
         order = np.lexsort([np.isin(order, batch.targets), batch.inputs.position_ids])
     if batch.stage1 is None:
-        return [_format_packed(objective.name, setting, batch.inputs, order, predicted)]
+        return [_format_packed_tokens(objective.name, setting, batch.inputs, order, predicted)]
     # BTMLM: without a model, pseudo-tokens are called h1, h2, ...
     stage1 = batch.stage1
     produced = {index: f"h{number}" for number, index in enumerate(stage1.placeholders, start=1)}
     filled = dict(zip(stage1.slots, produced.values()))
     return [
-        _format_packed(
+        _format_packed_tokens(
             f"{objective.name}, stage 1", setting, stage1.inputs, np.arange(stage1.inputs.tokens), produced
         ),
-        _format_packed(f"{objective.name}, stage 2", setting, batch.inputs, order, predicted, filled),
+        _format_packed_tokens(f"{objective.name}, stage 2", setting, batch.inputs, order, predicted, filled),
     ]
 
 
-def _format_packed(
+def _format_packed_tokens(
     title: str,
-    setting: ObjectiveContext,
+    context: ObjectiveContext,
     packed: PackedTokens,
     order: np.ndarray,
-    predicted: Mapping[int, str],
-    filled: Mapping[int, str] = MappingProxyType({}),
+    predictions: Mapping[int, str],
+    pseudo_tokens: Mapping[int, str] = MappingProxyType({}),
 ) -> str:
     """Format packed tokens as lines: position, attention mask, token, language embedding, prediction target.
 
     Args:
         title: the first line.
         order: int64 [T], indices of the T tokens in the order of the lines.
-        predicted: index of a token -> prediction target.
-        filled: index of a token -> pseudo-token.
+        predictions: index of a token -> prediction target.
+        pseudo_tokens: index of a token -> pseudo-token.
     """
     width = 2 * packed.tokens + 2  # a cell and a space for each token, then "|" and a space
     lines = [title, f" pos  {'attends to':<{width}}  input"]
     ids = packed.input_ids[order]
-    end_of_first_side = int(np.argmax(ids == setting.vocabulary.sep_id)) + 1  # the index of the first True
+    end_of_first_side = int(np.argmax(ids == context.vocabulary.sep_id)) + 1  # the index of the first True
     for index, id_, row in zip(order, ids, packed.layout.to_dense_mask()[np.ix_(order, order)]):
         cells = ["1" if visible else "." for visible in row]
         cells.insert(end_of_first_side, "|")
-        token = filled.get(index) or setting.vocabulary.tokens[id_]
+        token = pseudo_tokens.get(index) or context.vocabulary.tokens[id_]
         language = packed.language_ids[index]
-        embedding = "" if language == NO_LANGUAGE else f" + {setting.languages[language]}"
-        target = f" -> {predicted[index]}" if index in predicted else ""
+        embedding = "" if language == NO_LANGUAGE else f" + {context.languages[language]}"
+        target = f" -> {predictions[index]}" if index in predictions else ""
         position = packed.position_ids[index]
         lines.append(f"{position:>4}  {' '.join(cells):<{width}}  {token}{embedding}{target}")
     return "\n".join(lines)

@@ -89,7 +89,7 @@ def mask_texts(shared_input: dict[str, Any], texts: list) -> MicroBatch:
     )
     examples = [Text(np.array(ids), language=0) for ids in texts]
     rngs = [make_rng(seed=0, step=0, index=i) for i in range(len(texts))]
-    return mmlm.batch(examples, rngs)
+    return mmlm.make_batch(examples, rngs)
 
 
 def make_ids_and_labels(shared_input: dict[str, Any], texts: list) -> tuple[np.ndarray, np.ndarray]:

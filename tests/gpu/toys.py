@@ -26,7 +26,7 @@ from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.loss import list_sum_names
 from ernie_m.pretrain.masking import Pair, Text
-from ernie_m.pretrain.objectives import OF_THE_PAPER, get_class
+from ernie_m.pretrain.objectives import OF_THE_PAPER, get_objective_class
 from ernie_m.pretrain.packing import MicroBatch
 from ernie_m.pretrain.pretraining import compute_objectives_loss, copy_step_to_device
 from ernie_m.reader.batching import ExampleBatch
@@ -230,11 +230,11 @@ def make_batch(objective: str, step: int, count: int = 4, length_limit: int = 20
         length = rng.integers(length_limit // 2, length_limit)
         return Text(rng.integers(FIRST_ORDINARY_ID, VOCABULARY.mask_id, length), language)
 
-    if get_class(objective).reads is Text:
+    if get_objective_class(objective).reads is Text:
         examples: list[Text | Pair] = [text(language=0) for _ in range(count)]
     else:
         examples = [Pair(text(language=0), text(language=1)) for _ in range(count)]
-    return objectives(max_seq_len=512)[objective].batch(examples, rngs(count, step=step))
+    return objectives(max_seq_len=512)[objective].make_batch(examples, rngs(count, step=step))
 
 
 def send_micro_batches(engine: Engine, objective: str) -> list[MicroBatch]:

@@ -17,7 +17,7 @@ class Contrastive(Objective):
     reads = Pair
     group = 16  # pairs in one micro-batch
 
-    def count(self, pair: Pair) -> int:
+    def count_losses(self, pair: Pair) -> int:
         return 2  # losses: one in each direction
 
     def mask(self, pair: Pair, rng: np.random.Generator) -> MaskedExample:
@@ -47,5 +47,5 @@ class Contrastive(Objective):
         return losses, scores.argmax(-1) == labels
 
     @classmethod
-    def line(cls, record):
-        return f"contrastive {record['loss']:.4f} (found {100 * record['accuracy']:.1f})"
+    def format_metrics(cls, metrics):
+        return f"contrastive {metrics['loss']:.4f} (found {100 * metrics['accuracy']:.1f})"

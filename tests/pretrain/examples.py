@@ -12,7 +12,7 @@ from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.loss import to_device
 from ernie_m.pretrain.masking import ObjectiveContext, Pair, Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective import Objective
-from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER, get_class
+from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER, get_objective_class
 from ernie_m.pretrain.objectives.btmlm import Btmlm
 from ernie_m.pretrain.packing import MicroBatch, pack
 from tests.toys import small_config
@@ -45,7 +45,7 @@ def objectives(max_seq_len: int = 64, language_embedding: str = "masks", **choic
     pairs = {(0, 1): 8, (0, 2): 1}  # 8 pairs en-de, 1 pair en-fr
     config = ObjectiveConfig(**choices)
     setting = ObjectiveContext(config, VOCABULARY, max_seq_len, language_embedding, LANGUAGES, pairs)
-    return {name: get_class(name)(setting) for name in OF_THE_PAPER}
+    return {name: get_objective_class(name)(setting) for name in OF_THE_PAPER}
 
 
 def _text(length: int, language: int, rng: np.random.Generator) -> Text:
@@ -137,7 +137,7 @@ class Filled(NamedTuple):
     Attributes:
         batch: with pseudo-tokens in its slots.
         pseudo_ids: int64 [P], in the order of the slots.
-        counts: "pseudo", "copied" and "repeated", as `PseudoTokenGenerator.fill` returns them.
+        counts: "pseudo", "copied" and "repeated", as `PseudoTokenGenerator.fill_placeholders` returns them.
     """
 
     batch: MicroBatch
@@ -149,7 +149,7 @@ def filled(model, batch: MicroBatch, generator: PseudoTokenGenerator | None = No
     """Fill the slots of a batch; by default with any ordinary ids."""
     (on_device,) = to_device([batch])
     generator = generator or PseudoTokenGenerator([VOCABULARY.ordinary_ids] * len(LANGUAGES))
-    with_pseudo_tokens, counts = generator.fill(model, on_device)
+    with_pseudo_tokens, counts = generator.fill_placeholders(model, on_device)
     ids = with_pseudo_tokens.inputs.input_ids.numpy()
     counts = {name: int(count) for name, count in counts.items()}
     inputs = replace(batch.inputs, input_ids=ids)

@@ -77,7 +77,7 @@ def masked_words(settings: PretrainConfig) -> list[tuple[list[list[bool]], int]]
             if subword.startswith("▁"):
                 words.append([])
             words[-1].append(location in sequence.targets)
-        texts.append((words, objective.count(line)))
+        texts.append((words, objective.count_losses(line)))
     return texts
 
 
@@ -92,7 +92,9 @@ def train_one_step(settings: PretrainConfig, processes: int) -> list[float]:
     model.eval()
     loss = 0.0
     for rank in range(processes):
-        step = make_reader(settings, text, make_phases(settings.objectives, 10), rank, processes).next()
+        step = make_reader(
+            settings, text, make_phases(settings.objectives, 10), rank, processes
+        ).make_step_batches()
         for batch in copy_step_to_device(step):
             of_batch, _ = compute_objectives_loss(model, PseudoTokenGenerator([]), batch)
             of_batch.backward()

@@ -11,10 +11,10 @@ from ernie_m.pretrain.btmlm_pseudo_tokens import make_pseudo_token_generator
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.corpus_selection import TrainingData, drop_unsupported_objectives
 from ernie_m.pretrain.masking import Vocabulary
-from ernie_m.pretrain.objective_mix import allocate, get_mixing_ratios, log_phases, make_phases
+from ernie_m.pretrain.objective_mix import allocate_examples, get_mixing_ratios, log_phases, make_phases
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.pretraining import Pretraining
-from ernie_m.pretrain.run_length import plan_run, tokens_per_epoch
+from ernie_m.pretrain.run_length import count_tokens_per_epoch, plan_run
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -78,8 +78,8 @@ def test_processes_tile_a_step(source, world_size, camlm_context):
     single = source.reader(**choice)
     readers = [source.reader(rank, world_size, **choice) for rank in range(world_size)]
     for _ in range(6):
-        step = single.next()
-        parts = [reader.next() for reader in readers]
+        step = single.make_step_batches()
+        parts = [reader.make_step_batches() for reader in readers]
         assert count_sequences(*parts) == count_sequences(step)
         counts: Counter = Counter()
         for part in parts:
@@ -100,8 +100,8 @@ def test_micro_batches_hold_no_more_tokens_than_asked(source, budget, camlm_cont
     reader = source.reader(run__micro_batch_tokens=budget, **choice)
     undivided = source.reader(run__micro_batch_tokens=4096, **choice)
     for _ in range(6):
-        divided_step = reader.next()
-        step = undivided.next()
+        divided_step = reader.make_step_batches()
+        step = undivided.make_step_batches()
         assert max(batch.inputs.tokens for batch in divided_step.micro_batches) <= budget
         assert count_sequences(divided_step) == count_sequences(step)
         (whole_step,) = step.micro_batches
@@ -179,7 +179,7 @@ def test_a_pass_counts_what_is_read(source, caplog):
         in_pairs += sum(min(sum(map(len, pairs[number])), 32 - 4) for number in range(len(pairs)))
     for active, tokens in ((["mmlm"], in_text), (["tlm"], in_pairs), (["tlm", "mmlm"], in_text + in_pairs)):
         settings = source.config(objectives__active=active)
-        assert tokens_per_epoch(source.text(settings)) == tokens
+        assert count_tokens_per_epoch(source.text(settings)) == tokens
     assert [line.split(";")[0] for line in caplog.messages] == [
         "60 of 171 pairs exceed data.max_seq_len 32"
     ] * 2
@@ -244,7 +244,7 @@ def test_largest_remainder(batch_size):
     """The counts add up to the batch, and each is its share, rounded up or down."""
     share = last_mixing_ratios(mixing_ratios={"mmlm": 30, "btmlm": 30, "tlm": 20, "camlm": 20})
     for step in range(8):
-        counts = allocate(share, batch_size, step)
+        counts = allocate_examples(share, batch_size, step)
         assert sum(counts.values()) == batch_size
         assert all(abs(counts[name] - share[name] * batch_size) < 1 for name in share)
 
@@ -254,10 +254,10 @@ def test_equal_remainders_take_turns():
 
     Of 4 sequences 0.6, 1.8 and 1.6, mmlm and camlm have the same remainder but for rounding.
     """
-    counts = [allocate(last_mixing_ratios(), 6, step) for step in range(4)]  # when BTMLM has begun
+    counts = [allocate_examples(last_mixing_ratios(), 6, step) for step in range(4)]  # when BTMLM has begun
     assert {sum(of_step[name] for of_step in counts) for name in OF_THE_PAPER} == {6}
     share = last_mixing_ratios(mixing_ratios={"mmlm": 15, "tlm": 45, "camlm": 40})
-    assert {allocate(share, 4, step)["mmlm"] for step in range(3)} == {0, 1}
+    assert {allocate_examples(share, 4, step)["mmlm"] for step in range(3)} == {0, 1}
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_steps_from_tokens(source, changes, monkeypatch):
     reader = source.reader(optimizer__steps=steps, **changes)
     trained = 0
     for _ in range(steps):
-        trained += sum(batch.inputs.tokens for batch in reader.next().micro_batches)
+        trained += sum(batch.inputs.tokens for batch in reader.make_step_batches().micro_batches)
     assert trained == pytest.approx(50_000, rel=0.03)
 
 

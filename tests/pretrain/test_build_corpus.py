@@ -21,7 +21,7 @@ from ernie_m.pretrain.build_corpus import build, encode_units
 from ernie_m.pretrain.build_corpus import command as build_command
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
 from ernie_m.pretrain.build_corpus.build_args import BuildOptions
-from ernie_m.pretrain.build_corpus.report import format_pair_report, summary
+from ernie_m.pretrain.build_corpus.report import format_pair_report, format_summary
 from ernie_m.pretrain.build_corpus.text_units import read_lines
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.pretrain.packing import group_by_tokens
@@ -325,7 +325,7 @@ def test_the_report(tmp_path, capsys, piece_model):
 def test_summary_counts_pairs(reference):
     manifest = json.loads(reference[MANIFEST])
     counts = manifest["parallel"]["de-en"]
-    rows = [row.split() for row in summary(manifest) if row.startswith("de-en: ")]
+    rows = [row.split() for row in format_summary(manifest) if row.startswith("de-en: ")]
     assert [row[1] for row in rows] == ["de", "en"]
     for row in rows:
         pairs = counts["train"]["documents"]

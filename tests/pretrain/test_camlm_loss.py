@@ -122,7 +122,7 @@ def test_losses_equal_the_oracle(model, monkeypatch, camlm_context, device):
         monkeypatch.setattr("paddle.nn.functional.flashmask_attention", flashmask)
     examples = pairs([(13, 9), (5, 14), (2, 2), (30, 24)])
     maker = objectives(mask_rate=0.3, camlm_context=camlm_context)["camlm"]
-    batch = maker.batch(examples, rngs(len(examples)))
+    batch = maker.make_batch(examples, rngs(len(examples)))
     (on_device,) = to_device([batch])
     states = model.encode(on_device.inputs, on_device.targets)
     losses = compute_word_loss(model, on_device, states).losses.numpy()  # [M]
@@ -134,7 +134,7 @@ def test_losses_equal_the_oracle(model, monkeypatch, camlm_context, device):
         of_pair = np.flatnonzero(pair_of_token[batch.targets] == number)
         positions = batch.inputs.position_ids[batch.targets[of_pair]] - 2
         expected = compute_losses(weights, pair, set(positions.tolist()), camlm_context)
-        assert len(of_pair) == len(expected) == maker.count(pair)
+        assert len(of_pair) == len(expected) == maker.count_losses(pair)
         for position, loss in zip(positions.tolist(), losses[of_pair]):
             assert abs(loss - expected[position]) < 1e-9
             compared += 1

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.pretraining import Pretraining, learning_rate
+from ernie_m.pretrain.pretraining import Pretraining, make_learning_rate_schedule
 from ernie_m.pretrain.run_length import RunPlan
 from ernie_m.utils.args import get_result_options, parse_options
 from tests.launching import ROOT, error_of
@@ -185,7 +185,7 @@ def test_the_papers_table_11():
         for keys, values in sizes.items():
             assert attrgetter(*keys.split())(loaded) == values[size]
         plan = RunPlan(optimizer.steps, 0, optimizer.warmup_steps, phases=(), tokens_per_epoch=0)
-        lr = learning_rate(plan, loaded.init.lm_head_learning_rate, optimizer)
+        lr = make_learning_rate_schedule(plan, loaded.init.lm_head_learning_rate, optimizer)
         half_way = (10_000 + optimizer.steps) // 2  # of the fall, which is linear from the peak to 0
         assert (lr(10_000), lr(half_way)) == (1.0, 0.5)
 

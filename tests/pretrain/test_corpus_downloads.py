@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from ernie_m.pretrain.build_corpus.build_args import BuildOptions
-from ernie_m.pretrain.build_corpus.source_files import resolve
+from ernie_m.pretrain.build_corpus.source_files import resolve_sources
 from ernie_m.utils.args import parse_options
 from tests.launching import ROOT, error_of
 
@@ -34,7 +34,7 @@ def test_the_list_is_what_a_build_takes(tmp_path, monkeypatch, piece_model):
     flags = flags.replace("\\\n", " ")  # the command continues in the next lines
     options = parse_options(BuildOptions, [*words, *shlex.split(flags)])
     assert (options.columns, options.filter) == ("2,3", "1>=1.04")
-    assert "cc/af.txt.xz: no such file" in error_of(resolve, options.mono, options.parallel)
+    assert "cc/af.txt.xz: no such file" in error_of(resolve_sources, options.mono, options.parallel)
     for paths in [*options.mono.values(), *options.parallel.values()]:
         for path in map(os.path.expandvars, as_list(paths)):
             files = [path]
@@ -44,5 +44,5 @@ def test_the_list_is_what_a_build_takes(tmp_path, monkeypatch, piece_model):
             for file in files:
                 Path(file).parent.mkdir(parents=True, exist_ok=True)
                 Path(file).touch()
-    is_parallel = [stream.is_parallel for stream in resolve(options.mono, options.parallel)]
+    is_parallel = [stream.is_parallel for stream in resolve_sources(options.mono, options.parallel)]
     assert (is_parallel.count(False), is_parallel.count(True)) == (90, 14)

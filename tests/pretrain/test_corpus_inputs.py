@@ -8,7 +8,7 @@ from itertools import accumulate, chain
 import pytest
 
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
-from ernie_m.pretrain.build_corpus.source_files import merge_source_options, resolve
+from ernie_m.pretrain.build_corpus.source_files import merge_source_options, resolve_sources
 from ernie_m.pretrain.build_corpus.text_units import UnitLines, read_lines, read_units
 from ernie_m.reader.files import plain_text
 from ernie_m.utils.errors import UserError
@@ -24,13 +24,13 @@ ARCHIVES = [end for end in PACKERS if end]
 
 def all_units(path, unit_bytes=1000, **options):
     """The units of a file."""
-    (stream,) = resolve({"en": str(path)}, {})
+    (stream,) = resolve_sources({"en": str(path)}, {})
     return list(read_units(stream.sources[0], unit_bytes, TextOptions(**options)))
 
 
 def read_only_stream(mono=None, parallel=None, unit_bytes=1000, **options) -> UnitLines:
     """All lines of the only stream. The options are those of `TextOptions`."""
-    (stream,) = resolve(mono or {}, parallel or {})
+    (stream,) = resolve_sources(mono or {}, parallel or {})
     options = TextOptions(**options)
     parts = []
     for source in stream.sources:
@@ -64,7 +64,7 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         f"{tmp_path}/**/*.txt": ["a.txt", "b.txt", "more/c.txt", "more/d.txt"],
     }
     for path, names in names_by_path.items():
-        (stream,) = resolve({"en": path}, {})
+        (stream,) = resolve_sources({"en": path}, {})
         assert [source.paths[0] for source in stream.sources] == [str(tmp_path / name) for name in names]
 
 
@@ -78,7 +78,7 @@ def test_dev_and_test_files_must_be_named(tmp_path, caplog):
 
     def read(path, languages="en"):
         by_count = ({}, {languages: path}) if "-" in languages else ({languages: path}, {})
-        (stream,) = resolve(*by_count)
+        (stream,) = resolve_sources(*by_count)
         return [[path.removeprefix(f"{tmp_path}/") for path in source.paths] for source in stream.sources]
 
     for several, left_out in ((tmp_path, names[2:5]), (tmp_path / "**/*", names[2:6])):
@@ -133,14 +133,16 @@ def test_what_the_notation_refuses(tmp_path, monkeypatch, mono, parallel, messag
     for name in ("pairs.csv", "one.txt", "x.tsv", "x.tsv.gz", "z.txt", "z.txt.gz"):
         write_lines(tmp_path / name, ["a,b"])
     with pytest.raises(UserError, match=message):
-        resolve(mono, parallel)
+        resolve_sources(mono, parallel)
 
 
 def test_scripts_and_regions_are_separate_languages(tmp_path, caplog):
     """Codes of countries are not languages, and stay what they are."""
     known = ("pt", "pt_BR", "zh", "zh_Hant", "pes", "prs", "aka", "twi", "sr_Cyrl", "sr_Latn", "ja", "nn")
     names = (*known, "cz", "jp")
-    assert len(resolve({name: write_lines(tmp_path / name, ["a"]) for name in names}, {})) == len(names)
+    assert len(resolve_sources({name: write_lines(tmp_path / name, ["a"]) for name in names}, {})) == len(
+        names
+    )
     assert [line.split()[2] for line in caplog.messages] == ["'cz'", "'jp'"]
 
 

@@ -231,7 +231,7 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
 def test_when_it_is_due(held_out, every, sequences, arguments, due):
     settings = held_out.evaluator.run_config
     held_out.evaluator.run_config = dataclasses.replace(settings, eval_steps=every, eval_sequences=sequences)
-    assert held_out.evaluator.steps(*arguments) == due
+    assert held_out.evaluator.list_steps(*arguments) == due
 
 
 def test_training_does_not_notice(pretrain):

@@ -14,7 +14,7 @@ from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.preprocessing import READING, PreprocessingConfig, get_stored_preprocessing
 from ernie_m.pretrain.config import InitConfig
-from ernie_m.pretrain.initial_weights import initialize, open_weights, set_token_frequencies
+from ernie_m.pretrain.initial_weights import initialize_model, open_initial_checkpoint, set_token_frequencies
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import write_vocab
@@ -51,11 +51,11 @@ def make_model(tokenizer, languages=("de", "en", "fr")) -> PreTrainingModel:
 def started(
     tokenizer, languages=("de", "en", "fr"), text_rules="auto", seed=1, **init
 ) -> dict[str, np.ndarray]:
-    """The weights of a model after `initialize`."""
+    """The weights of a model after `initialize_model`."""
     model = make_model(tokenizer, languages)
     config = InitConfig(**{name: str(value) for name, value in init.items()})
-    encoder = None if config.encoder == "random" else open_weights(config.encoder, tokenizer)
-    initialize(model, config, encoder, tokenizer, {"corpus": "another", "seed": seed}, text_rules)
+    encoder = None if config.encoder == "random" else open_initial_checkpoint(config.encoder, tokenizer)
+    initialize_model(model, config, encoder, tokenizer, {"corpus": "another", "seed": seed}, text_rules)
     return {name: value.copy() for name, value in get_weight_arrays(model).items()}
 
 

@@ -155,7 +155,7 @@ def make_batch(model, objective: str, **choices) -> MicroBatch:
         examples = pairs([(20, 9), (7, 15), (8, 8)])
         if objective in ("mmlm", "btmlm"):
             examples = texts([20, 9, 15], language=2)
-        batch = objectives(**choices)[objective].batch(examples, rngs(3))
+        batch = objectives(**choices)[objective].make_batch(examples, rngs(3))
         assert list(masked_counts(batch)) == [objective]
     return batch if batch.stage1 is None else filled(model, batch).batch
 
@@ -206,7 +206,7 @@ def test_loss_follows_the_definitions(model, objective, choices):
 def test_batch_without_masked_tokens_has_zero_loss(model):
     """All of its tokens are [UNK], which is never predicted."""
     unknown = Text(np.full(5, VOCABULARY.unk_id), 0)
-    batch = objectives()["mmlm"].batch([unknown], rngs(1))
+    batch = objectives()["mmlm"].make_batch([unknown], rngs(1))
     assert (batch.targets.tolist(), batch.rows) == ([], {})
     (on_device,) = to_device([batch], {"mmlm": 1.0})
     summed, _ = compute_batch_loss(model, on_device)
@@ -217,7 +217,7 @@ def test_batch_without_masked_tokens_has_zero_loss(model):
 
 def test_btmlm_first_stage_follows_the_definition(model):
     """The hidden states of the placeholders are those of the oracle."""
-    batch = objectives(pseudo_proportion=0.3)["btmlm"].batch(texts([13, 5, 8, 30]), rngs(4))
+    batch = objectives(pseudo_proportion=0.3)["btmlm"].make_batch(texts([13, 5, 8, 30]), rngs(4))
     hidden = first_pass(model, batch)
     states = Oracle(model).hidden(batch.stage1)
     expected = paddle.gather(states, paddle.to_tensor(batch.stage1.placeholders))

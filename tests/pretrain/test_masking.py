@@ -7,11 +7,11 @@ import pytest
 
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.masking import ObjectiveContext, Vocabulary, count_selected, make_rng
-from ernie_m.pretrain.objectives import get_class
+from ernie_m.pretrain.objectives import get_objective_class
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=49, size=50)
 LONGEST = 200_000
-OBJECTIVE = get_class("mmlm")(ObjectiveContext(ObjectiveConfig(), VOCABULARY, LONGEST))
+OBJECTIVE = get_objective_class("mmlm")(ObjectiveContext(ObjectiveConfig(), VOCABULARY, LONGEST))
 
 
 @pytest.mark.parametrize("n, count", [(0, 0), (1, 1), (3, 1), (9, 1), (10, 2), (20, 3), (100, 15), (510, 76)])

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from ernie_m.pretrain.loss import format_record, list_sum_names, make_record, summary
-from ernie_m.pretrain.objectives import get_class
+from ernie_m.pretrain.loss import format_evaluation, format_record, list_sum_names, make_record
+from ernie_m.pretrain.objectives import get_objective_class
 from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.pretrain.pretraining import format_plateau_advice
 from ernie_m.training.engine import Step
@@ -107,7 +107,9 @@ def test_records_by_hand_and_in_words():
             "repeat_rate": 0.5,
         },
     }
-    assert get_class("btmlm").record(defaultdict(float, pseudo=2.0)) == {}  # of [UNK] alone
+    assert (
+        get_objective_class("btmlm").compute_metrics(defaultdict(float, pseudo=2.0)) == {}
+    )  # of [UNK] alone
     # The next interval begins with sums of 0.
     line = format_record(record_without_steps, total_steps=9, remaining="", tokens_per_epoch=1)
     assert line.startswith("step 1,501 of 9 | grad -, ")
@@ -171,7 +173,7 @@ def test_a_summary():
         "retrieval": {"de-en": [0.1, 0.3], "en-fr": [0.2, 0.5]},
         "candidates": {"de-en": 200, "en-fr": 45},
     }
-    assert summary(result) == [
+    assert format_evaluation(result) == [
         "[held-out] mmlm: perplexity 4.00 (geometric mean; unigram baseline: 20.00), accuracy 25.00 %",
         "[held-out] btmlm: perplexity 4.00 (geometric mean; without the pseudo-tokens: 5.00), "
         "accuracy 30.00 %",
@@ -179,9 +181,9 @@ def test_a_summary():
         "layer 0 15.0, layer 1 40.0 %",
     ]
     one_pair = {"retrieval": {"de-en": [0.1, 0.3]}, "candidates": {"de-en": 200}}
-    (line,) = summary(one_pair)
+    (line,) = format_evaluation(one_pair)
     assert "among 200 sentences" in line
-    assert summary({}) == []
+    assert format_evaluation({}) == []
 
 
 def test_a_run_on_the_plateau():

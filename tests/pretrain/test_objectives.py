@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ernie_m.pretrain.masking import Pair, Text
-from ernie_m.pretrain.objectives import get_class
+from ernie_m.pretrain.objectives import get_objective_class
 from ernie_m.pretrain.packing import MaskedExample, MaskedSequence, MicroBatch, Stage1Sequence, pack
 from tests.launching import error_of
 from tests.pretrain.examples import (
@@ -45,13 +45,13 @@ def restored(batch: MicroBatch) -> np.ndarray:
 
 def test_pair_layout():
     """TLM has the pair as one sequence. The two of CAMLM, ordered by position, are the pair again."""
-    tlm = objectives()["tlm"].batch([PAIR], rngs(1))
+    tlm = objectives()["tlm"].make_batch([PAIR], rngs(1))
     expected = [CLS, 11, 12, 13, SEP, SEP, 21, 22, 23, 24, SEP]
     assert restored(tlm).tolist() == expected
     assert tlm.inputs.position_ids.tolist() == list(range(2, 13))
     # The ids of the source begin with 1, those of the target with 2. One token of each is masked.
     assert [target_id // 10 for target_id in tlm.target_ids.tolist()] == [1, 2]
-    camlm = objectives()["camlm"].batch([PAIR], rngs(1))
+    camlm = objectives()["camlm"].make_batch([PAIR], rngs(1))
     # The first sequence: [CLS], two tokens of the source, [SEP], and last the mask of a token of the target.
     # The second: [SEP], three tokens of the target, [SEP], and the mask of a token of the source.
     assert camlm.inputs.lengths.tolist() == [5, 6] and camlm.inputs.context_lengths.tolist() == [4, 5]
@@ -81,7 +81,7 @@ def as_lists(value):
 
 def test_pack_by_hand(monkeypatch):
     """TLM has its own loss here. BTMLM's two examples have pseudo-tokens of the languages 2, and 1 and 0."""
-    monkeypatch.setattr(get_class("tlm"), "loss", lambda *_: None)
+    monkeypatch.setattr(get_objective_class("tlm"), "loss", lambda *_: None)
     stages = [
         Stage1Sequence(sequence([1, 2, 9], [2], [0], 2, [2]), np.array([3]), np.array([0.5])),
         Stage1Sequence(
@@ -149,15 +149,15 @@ def test_unk_is_special_and_never_predicted(mask_rate):
         if objective == "camlm" and mask_rate == 1.0:  # it needs unmasked tokens
             continue
         for seed in range(20):
-            batch = maker[objective].batch([example], rngs(1, seed))
-            assert len(batch.target_ids) == maker[objective].count(example) > 0
+            batch = maker[objective].make_batch([example], rngs(1, seed))
+            assert len(batch.target_ids) == maker[objective].count_losses(example) > 0
             assert unk not in batch.target_ids
     if mask_rate == 1.0:  # all tokens are predicted but [UNK]
-        assert set(maker["mmlm"].batch([Text(mixed, 0)], rngs(1)).target_ids) == {11, 12, 13}
+        assert set(maker["mmlm"].make_batch([Text(mixed, 0)], rngs(1)).target_ids) == {11, 12, 13}
     # A text of [UNK] alone has nothing to predict, and as a side of a pair no token that could be masked.
     alone = Text(np.array([unk, unk]), 0)
-    assert not len(maker["mmlm"].batch([alone], rngs(1)).targets)
-    assert not maker["camlm"].accepts(Pair(alone, Text(TARGET, 1)))
+    assert not len(maker["mmlm"].make_batch([alone], rngs(1)).targets)
+    assert not maker["camlm"].accepts_pair(Pair(alone, Text(TARGET, 1)))
 
 
 @pytest.mark.parametrize("choice", ["masks", "none", "all"])
@@ -228,7 +228,7 @@ def test_truncate_long_examples(objective, limit):
         examples = texts([500, 60])
     maker = objectives(max_seq_len=limit)
     for example in examples:
-        batch = maker[objective].batch([example], rngs(1))
+        batch = maker[objective].make_batch([example], rngs(1))
         least = limit if limit < 600 else 1
         assert least <= batch.inputs.tokens == maker[objective].count_tokens(example) <= limit
         assert batch.inputs.position_ids.max() == batch.inputs.tokens + 1  # positions begin with 2
@@ -242,8 +242,8 @@ def test_the_masks_in_the_context_take_no_more_than_a_micro_batch_must_hold(mask
     most = 0
     for source_length in range(2, 22):
         for pair in pairs([(source_length, length) for length in range(2, 22)]):
-            if camlm.accepts(pair):
-                batch = camlm.batch([pair], rngs(1))
+            if camlm.accepts_pair(pair):
+                batch = camlm.make_batch([pair], rngs(1))
                 assert batch.inputs.tokens == camlm.count_tokens(pair)
                 assert batch.inputs.position_ids.max() < 2 + limit
                 most = max(most, batch.inputs.tokens)
@@ -262,6 +262,6 @@ def smallest_micro_batch(**changes) -> int:
 
 
 def test_truncate_the_longer_side_first():
-    batch = objectives(max_seq_len=32)["tlm"].batch(pairs([(500, 300), (10, 300), (300, 9)]), rngs(3))
+    batch = objectives(max_seq_len=32)["tlm"].make_batch(pairs([(500, 300), (10, 300), (300, 9)]), rngs(3))
     source_lengths = [ids.index(SEP) - 1 for ids in split(batch, restored(batch))]
     assert source_lengths == [14, 10, 19]  # of 28 tokens without the special ones

@@ -93,7 +93,7 @@ def test_sampling_follows_the_softmax(model):
     rows = model.lm_head.transform(hidden).expand([times, -1])
     words = model.lm_head.word_embeddings.weight[subwords]
     bias = model.lm_head.bias[subwords]
-    counts = np.bincount(generator.choose(rows, words, bias, draws), minlength=len(subwords))
+    counts = np.bincount(generator.choose_subwords(rows, words, bias, draws), minlength=len(subwords))
     assert counts.sum() == times
     assert np.abs(counts / times - expected).max() < 1.5 / times  # off by one draw, and rounding
 
@@ -155,5 +155,5 @@ def test_copy_and_repeat_by_hand(model, monkeypatch, pseudo_ids, copied, repeate
     sentences = [Text(np.arange(10, 30), 0), Text(np.arange(30, 43), 0)]
     batch = btmlm_batch(objectives()["btmlm"], sentences, [1, 1])
     generator = PseudoTokenGenerator([])
-    monkeypatch.setattr(generator, "_pseudo_ids", lambda *_: paddle.to_tensor(list(pseudo_ids)))
+    monkeypatch.setattr(generator, "_generate_ids", lambda *_: paddle.to_tensor(list(pseudo_ids)))
     assert filled(model, batch, generator).counts == {"pseudo": 7, "copied": copied, "repeated": repeated}

@@ -97,7 +97,7 @@ def digest_run(corpus, name, *flags):
     reader = make_reader(config, text, make_phases(config.objectives, TOTAL_STEPS))
     digest = hashlib.sha256()
     for _ in range(STEPS):
-        step = reader.next()
+        step = reader.make_step_batches()
         counts = [step.counts.get(name, 0) for name in OF_THE_PAPER]
         digest.update(json.dumps([step.share, counts, step.position]).encode())
         for batch in step.micro_batches:

@@ -26,9 +26,9 @@ from ernie_m.pretrain.build_corpus.encode_units import (
     count_ranges,
     encode_unit,
     find_duplicates,
-    save,
     select_id_dtype,
     sort_keys,
+    write_array,
 )
 from ernie_m.pretrain.build_corpus.shards import write_shard
 from ernie_m.pretrain.build_corpus.source_files import CorpusSource, Stream
@@ -90,7 +90,7 @@ class CorpusBuild:
         total = sum(source.size for stream in self.streams for source in stream.sources)
         counts: dict[CorpusSource, Any] = defaultdict(int)  # of `encode_unit`, of all units
         with closing(Progress(total, "tokenizing", unit="bytes")) as progress:
-            for source, bytes_read, counts_of_unit in self.workers.run(encode_unit, self._read()):
+            for source, bytes_read, counts_of_unit in self.workers.run(encode_unit, self._list_unit_tasks()):
                 progress.update(bytes_read)
                 counts[source] += counts_of_unit
         for stream, work in self.works.items():
@@ -104,7 +104,7 @@ class CorpusBuild:
             held_out_share = min(self.options.held_out / documents, _LARGEST_HELD_OUT)
             work.held_out_below = int(held_out_share * (1 << 64))  # hashes are uniform over 64 bits
 
-    def _read(self) -> Iterator[tuple]:
+    def _list_unit_tasks(self) -> Iterator[tuple]:
         """Yield the arguments of `encode_unit` for each unit of text."""
         unit_bytes = int(self.options.unit_mib * (1 << 20))
         settings = (FORMAT, self.plan["vocabulary"], self.plan["options"])
@@ -148,7 +148,7 @@ class CorpusBuild:
         """
         held_out = self._run_units("holding out", collect_held_out_keys)
         keys = [keys for units in held_out.values() for keys, _ in units]
-        save(self.output / WORK / HELD_OUT, np.unique(np.concatenate(keys)))
+        write_array(self.output / WORK / HELD_OUT, np.unique(np.concatenate(keys)))
         counts = self._run_units("filtering", assign_splits)
         for stream, work in self.works.items():
             trained = sum(lines for _, lines in held_out[stream])
@@ -221,7 +221,7 @@ class CorpusBuild:
                     subword_counts[language] += language_counts
         for language, language_counts in sorted(subword_counts.items()):
             manifest["pieces"][language] = f"pieces/{language}.npy"
-            save(self.output / manifest["pieces"][language], language_counts)
+            write_array(self.output / manifest["pieces"][language], language_counts)
         manifest["files"] |= {
             file: make_entry(self.output / file) for file in (*manifest["pieces"].values(), *VOCABULARY_FILES)
         }

@@ -94,7 +94,7 @@ def make_plan(options: BuildOptions, streams: list[Stream], tokenizer: Tokenizer
     return {"vocabulary": vocabulary, "options": get_result_options(options), "inputs": inputs}
 
 
-def modification_times(streams: list[Stream]) -> dict[str, int]:
+def get_modification_times(streams: list[Stream]) -> dict[str, int]:
     """Return path -> modification time in ns, of all source files."""
     sources = [source for stream in streams for source in stream.sources]
     return {path: get_file_version(path)[1] for source in sources for path in source.paths}

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
-from ernie_m.pretrain.build_corpus.build_args import BuildOptions, make_plan, modification_times
+from ernie_m.pretrain.build_corpus.build_args import BuildOptions, get_modification_times, make_plan
 from ernie_m.pretrain.build_corpus.encode_units import WORK
-from ernie_m.pretrain.build_corpus.report import format_pair_report, summary
-from ernie_m.pretrain.build_corpus.source_files import merge_source_options, resolve
+from ernie_m.pretrain.build_corpus.report import format_pair_report, format_summary
+from ernie_m.pretrain.build_corpus.source_files import merge_source_options, resolve_sources
 from ernie_m.pretrain.build_corpus.text_units import check_sources
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
 from ernie_m.reader.corpus import Corpus, open_corpus_tokenizer, read_manifest
@@ -40,11 +40,11 @@ def build_corpus(options: BuildOptions) -> dict:
     """
     output = Path(expand_path(options.output)).absolute()  # workers may run in another directory
     options = replace(options, output=str(output))
-    streams = resolve(options.mono, options.parallel)
+    streams = resolve_sources(options.mono, options.parallel)
     vocab_path = None if options.vocab_path is None else expand_path(options.vocab_path)
     tokenizer = Tokenizer(vocab_path, expand_path(options.piece_model_path), options.text_rules)
     plan = make_plan(options, streams, tokenizer)
-    modified = modification_times(streams)
+    modified = get_modification_times(streams)
     manifest_file = output / MANIFEST
     if manifest_file.exists() and not options.overwrite:
         # A finished corpus is verified and left unchanged.
@@ -80,7 +80,7 @@ def build_corpus(options: BuildOptions) -> dict:
         manifest_file.unlink(missing_ok=True)  # without it, no command treats the rest as a corpus
         corpus_build = CorpusBuild(options, plan, streams, workers, tokenizer)
         corpus_build.encode()
-        changed = ", ".join(dict(modification_times(streams).items() - modified.items()))
+        changed = ", ".join(dict(get_modification_times(streams).items() - modified.items()))
         if changed:
             raise UserError(f"{changed}: changed while being read. Run the same command again")
         corpus_build.find_duplicates()
@@ -92,7 +92,7 @@ def main() -> None:
     """Build the corpus of the command line, and log a summary and sample pairs."""
     setup_console()
     options = parse_options(BuildOptions, merge_source_options(sys.argv[1:]), __name__)
-    table = summary(build_corpus(options))
+    table = format_summary(build_corpus(options))
     corpus = Corpus(expand_path(options.output))
     for line in table + format_pair_report(corpus, open_corpus_tokenizer(corpus.path)):
         logger.info("%s", line)

@@ -82,17 +82,17 @@ class StreamSettings:
     ranges: int = 0
     keeps_all: bool = False
 
-    def file(self, kind: str, number: int) -> Path:
+    def file(self, kind: str, index: int) -> Path:
         """Return the path of a file in the stream's folder.
 
         Args:
             kind: "keys", "fates" or "repeated".
-            number: number of the unit, or of the key range.
+            index: number of the unit, or of the key range.
         """
-        return self.folder / f"{kind}-{number:06d}.npy"
+        return self.folder / f"{kind}-{index:06d}.npy"
 
 
-def save(path: Path, array: np.ndarray) -> None:
+def write_array(path: Path, array: np.ndarray) -> None:
     """Write an .npy file atomically."""
     with atomic_file(path) as file:
         np.save(file, array)
@@ -118,36 +118,38 @@ KEYS_IN_MEMORY = 1 << 21  # keys of one range, at about 80 bytes each while in u
 _UNIT = 1 << 32
 
 
-def count_ranges(lines: int) -> int:
+def count_ranges(num_lines: int) -> int:
     """Return the number of key ranges, each of which fits in memory, for a number of lines."""
-    return math.ceil(lines / KEYS_IN_MEMORY)
+    return math.ceil(num_lines / KEYS_IN_MEMORY)
 
 
-def sort_keys(work: StreamSettings, number: int, unit: Path) -> None:
+def sort_keys(settings: StreamSettings, unit_index: int, unit: Path) -> None:
     """Write the file of a unit with the keys of its lines, ascending, and their indices: uint64 [2, lines].
 
     Args:
-        number: number of the unit in the stream.
+        unit_index: number of the unit in the stream.
         unit: file of the tokenized unit.
     """
     (keys_of_texts,) = read_unit(unit, "keys")
     keys = hash_contents(line.tobytes() for line in keys_of_texts)
     order = np.argsort(keys, kind="stable")
-    save(work.file("keys", number), np.stack([keys[order], number * _UNIT + order.astype("<u8")]))
+    write_array(
+        settings.file("keys", unit_index), np.stack([keys[order], unit_index * _UNIT + order.astype("<u8")])
+    )
 
 
-def find_duplicates(work: StreamSettings, number: int, units: int) -> None:
+def find_duplicates(settings: StreamSettings, range_index: int, num_units: int) -> None:
     """Write the file of a key range with the indices of its duplicate lines, ascending: uint64 [repeated].
 
     Args:
-        number: number of the key range.
-        units: number of units of the stream.
+        range_index: number of the key range.
+        num_units: number of units of the stream.
     """
-    first_key = np.uint64(number * (1 << 64) // work.ranges)
-    last_key = np.uint64((number + 1) * (1 << 64) // work.ranges - 1)
+    first_key = np.uint64(range_index * (1 << 64) // settings.ranges)
+    last_key = np.uint64((range_index + 1) * (1 << 64) // settings.ranges - 1)
     rows = []  # per unit: the keys in this range, and their indices
-    for unit in range(units):
-        keys_and_indices = np.load(work.file("keys", unit), mmap_mode="r")
+    for unit in range(num_units):
+        keys_and_indices = np.load(settings.file("keys", unit), mmap_mode="r")
         first = np.searchsorted(keys_and_indices[0], first_key)
         end = np.searchsorted(keys_and_indices[0], last_key, side="right")
         rows.append(np.array(keys_and_indices[:, first:end]))
@@ -155,20 +157,20 @@ def find_duplicates(work: StreamSettings, number: int, units: int) -> None:
     # Units are in reading order, and so are equal keys of a unit: a stable sort keeps the first one first.
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    save(work.file("repeated", number), np.sort(indices[order[1:][keys[1:] == keys[:-1]]]))
+    write_array(settings.file("repeated", range_index), np.sort(indices[order[1:][keys[1:] == keys[:-1]]]))
 
 
-def is_duplicate(work: StreamSettings, number: int, lines: int) -> np.ndarray:
+def mark_duplicates(settings: StreamSettings, unit_index: int, num_lines: int) -> np.ndarray:
     """Return whether each line of a unit duplicates an earlier line: bool [lines].
 
     Args:
-        number: number of the unit in the stream.
-        lines: number of lines of the unit.
+        unit_index: number of the unit in the stream.
+        num_lines: number of lines of the unit.
     """
-    is_repeated = np.zeros(lines, bool)
-    for key_range in range(work.ranges):
-        indices = np.load(work.file("repeated", key_range), mmap_mode="r")
-        first, end = np.searchsorted(indices, np.array([number * _UNIT, (number + 1) * _UNIT], "<u8"))
+    is_repeated = np.zeros(num_lines, bool)
+    for key_range in range(settings.ranges):
+        indices = np.load(settings.file("repeated", key_range), mmap_mode="r")
+        first, end = np.searchsorted(indices, np.array([unit_index * _UNIT, (unit_index + 1) * _UNIT], "<u8"))
         is_repeated[indices[first:end] % _UNIT] = True
     return is_repeated
 
@@ -180,7 +182,12 @@ _BATCH = 2048  # lines per SentencePiece call
 
 
 def encode_unit(
-    path: Path, unit: TextUnit, source: CorpusSource, work: StreamSettings, options: BuildOptions, digest: str
+    path: Path,
+    unit: TextUnit,
+    source: CorpusSource,
+    settings: StreamSettings,
+    options: BuildOptions,
+    digest: str,
 ) -> tuple[CorpusSource, int, np.ndarray]:
     """Tokenize a unit of text and write its file, unless the file exists.
 
@@ -199,14 +206,16 @@ def encode_unit(
     if not path.parent.is_dir():
         raise UserError(f"{path.parent}: not found by a worker. Choose an --output that all machines share")
     if not path.exists():
-        lines = read_lines(unit, source, work.languages, options)
-        _write_unit(path, lines, work, options, open_tokenizer(options.output, options.text_rules, digest))
+        lines = read_lines(unit, source, settings.languages, options)
+        _write_unit(
+            path, lines, settings, options, open_tokenizer(options.output, options.text_rules, digest)
+        )
     (counts,) = read_unit(path, "counts")
     return source, unit.bytes_read, counts
 
 
 def _write_unit(
-    path: Path, lines: UnitLines, work: StreamSettings, options: BuildOptions, tokenizer: Tokenizer
+    path: Path, lines: UnitLines, settings: StreamSettings, options: BuildOptions, tokenizer: Tokenizer
 ) -> None:
     """Tokenize lines and write the file of their unit.
 
@@ -222,13 +231,13 @@ def _write_unit(
         batch = tokenizer.encode_batch(texts[start : start + _BATCH])
         lengths += map(len, batch)
         ids.append(np.fromiter(itertools.chain.from_iterable(batch), ids[0].dtype))
-    sides = len(work.languages)
+    sides = len(settings.languages)
     keys = np.zeros((len(lines.rows), 0), np.uint64)
     if options.held_out or options.deduplicate:
         keys = hash_texts(texts, tokenizer).reshape(-1, sides)
     documents = np.array(lines.documents, np.uint32)
     # For a pair, the text of one side decides whether it is held out.
-    deciding = iter([row[work.held_out_side] for row in lines.rows])
+    deciding = iter([row[settings.held_out_side] for row in lines.rows])
     hashes = hash_contents("\n".join(itertools.islice(deciding, count)).encode() for count in lines.documents)
     with atomic_file(path) as file:
         np.savez(
@@ -259,26 +268,26 @@ def open_tokenizer(output: str, text_rules: str, digest: str) -> Tokenizer:  # n
     return Tokenizer(Path(output, vocab_name), Path(output, model_name), text_rules)
 
 
-def collect_held_out_keys(work: StreamSettings, number: int, unit: Path) -> tuple[np.ndarray, int]:
+def collect_held_out_keys(settings: StreamSettings, unit_index: int, unit: Path) -> tuple[np.ndarray, int]:
     """Return the keys of a unit's held-out texts, and the number of its training lines, without duplicates.
 
     Args:
-        number: number of the unit in the stream.
+        unit_index: number of the unit in the stream.
         unit: file of the tokenized unit.
     """
     hashes, keys = read_unit(unit, "hashes", "keys")
-    is_new = ~is_duplicate(work, number, len(hashes))
-    is_held_out = hashes < np.uint64(work.held_out_below)
+    is_new = ~mark_duplicates(settings, unit_index, len(hashes))
+    is_held_out = hashes < np.uint64(settings.held_out_below)
     return keys[is_new & is_held_out].ravel(), int((is_new & ~is_held_out).sum())
 
 
-def assign_splits(work: StreamSettings, number: int, unit: Path) -> np.ndarray:
+def assign_splits(settings: StreamSettings, unit_index: int, unit: Path) -> np.ndarray:
     """Assign each line of a unit to a split or a reason for dropping it, and write the file of fates.
 
     The file has the index in FATES of each line, uint8 [lines].
 
     Args:
-        number: number of the unit in the stream.
+        unit_index: number of the unit in the stream.
         unit: file of the tokenized unit.
 
     Returns:
@@ -287,17 +296,17 @@ def assign_splits(work: StreamSettings, number: int, unit: Path) -> np.ndarray:
     lengths, hashes, keys, counts = read_unit(unit, "lengths", "hashes", "keys", "counts")
     shorter = lengths.min(axis=1)  # tokens of a pair's shorter side
     longer = lengths.max(axis=1)  # equal for monolingual text
-    is_held_out = hashes < np.uint64(work.held_out_below)  # documents are held out as a whole
-    has_held_out_text = np.isin(keys, np.load(work.folder.parents[1] / HELD_OUT)).any(axis=1)
+    is_held_out = hashes < np.uint64(settings.held_out_below)  # documents are held out as a whole
+    has_held_out_text = np.isin(keys, np.load(settings.folder.parents[1] / HELD_OUT)).any(axis=1)
     reasons = {  # the first true one counts
-        "duplicate": is_duplicate(work, number, len(lengths)),
-        HELD_OUT_TEXT: has_held_out_text & ~is_held_out & (not work.keeps_all),
+        "duplicate": mark_duplicates(settings, unit_index, len(lengths)),
+        HELD_OUT_TEXT: has_held_out_text & ~is_held_out & (not settings.keeps_all),
         "empty": shorter == 0,  # a line of control characters only
-        "ratio": (work.max_ratio > 0) & (longer > work.max_ratio * shorter),
+        "ratio": (settings.max_ratio > 0) & (longer > settings.max_ratio * shorter),
         "held_out": is_held_out,
     }
     fates = np.select([*reasons.values()], [*map(FATES.index, reasons)], default=FATES.index("train"))
-    save(work.file("fates", number), fates.astype(np.uint8))
+    write_array(settings.file("fates", unit_index), fates.astype(np.uint8))
     lines = np.bincount(fates, minlength=len(FATES))
     lines[FATES.index("empty")] += counts[2]
     lines[FATES.index("score")] += counts[3]

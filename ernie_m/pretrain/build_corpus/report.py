@@ -23,7 +23,7 @@ _TOLERATED = 0.1  # the fraction of positions at which the sides need not fit
 _LEAST_CORRELATION = 0.3
 
 
-def summary(manifest: Mapping[str, Any]) -> list[str]:
+def format_summary(manifest: Mapping[str, Any]) -> list[str]:
     """Format a table with a row per language or side, and a warning per language with many unknown tokens."""
     rows = [("text", "lines", "tokens", "unknown", "mean length", "held out", "left out")]
     sums: dict[str, Counter[str]] = defaultdict(Counter)  # language -> its tokens and unknown tokens

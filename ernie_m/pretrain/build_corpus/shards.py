@@ -7,13 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.pretrain.build_corpus.encode_units import FATES, StreamSettings, read_unit, save, select_id_dtype
+from ernie_m.pretrain.build_corpus.encode_units import (
+    FATES,
+    StreamSettings,
+    read_unit,
+    select_id_dtype,
+    write_array,
+)
 from ernie_m.utils.checksums import make_entry
 from ernie_m.utils.files import atomic_file
 
 
 def write_shard(
-    work: StreamSettings,
+    settings: StreamSettings,
     output: Path,
     name: str,
     split: str,
@@ -38,14 +44,14 @@ def write_shard(
     """
     dtype = select_id_dtype(vocab_size)
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (tokens,)}
-    subword_counts = np.zeros((len(work.languages), vocab_size), np.int64)
+    subword_counts = np.zeros((len(settings.languages), vocab_size), np.int64)
     # A zero, then per unit the tokens of its lines, and the lines of its documents.
     counts = {"lines": [np.zeros(1, np.uint32)], "documents": [np.zeros(1, np.uint32)]}
     with atomic_file(output / f"{name}.ids.npy") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for number, unit in enumerate(units, first_unit):
             ids, lengths, documents = read_unit(unit, "ids", "lengths", "documents")
-            is_chosen = np.load(work.file("fates", number)) == FATES.index(split)
+            is_chosen = np.load(settings.file("fates", number)) == FATES.index(split)
             chosen_ids = ids[np.repeat(is_chosen, lengths.sum(axis=1, dtype=np.int64))]
             file.write(chosen_ids)
             chosen_lengths = lengths[is_chosen]  # [lines, sides]
@@ -58,9 +64,9 @@ def write_shard(
             counts["documents"].append(chosen_lines[chosen_lines > 0].astype(np.uint32))
     starts = {kind: np.cumsum(np.concatenate(parts), dtype=np.uint32) for kind, parts in counts.items()}
     files = {f"{name}.ids.npy": make_entry(output / f"{name}.ids.npy")}
-    for kind in ("lines", "documents")[: 3 - len(work.languages)]:  # each pair is a document
+    for kind in ("lines", "documents")[: 3 - len(settings.languages)]:  # each pair is a document
         file_name = f"{name}.{kind}.npy"
-        save(output / file_name, starts[kind])
+        write_array(output / file_name, starts[kind])
         files[file_name] = make_entry(output / file_name)
     digests = "".join(file["sha256"] for file in files.values())
     entry = {

@@ -56,7 +56,7 @@ class CorpusSource:
         return len(self.paths) < len(self.languages)
 
     @property
-    def unpacked(self) -> tuple[str, ...]:
+    def uncompressed_paths(self) -> tuple[str, ...]:
         """Return the resolved paths without compression suffix, to detect a file that is given twice."""
         parts = [os.path.splitext(os.path.realpath(path)) for path in self.paths]
         return tuple(stem if end in PACKINGS else stem + end for stem, end in parts)
@@ -127,7 +127,7 @@ def merge_source_options(arguments: list[str]) -> list[str]:
     return joined_arguments
 
 
-def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream]:
+def resolve_sources(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream]:
     """Resolve the source files of a build to streams: languages, then language pairs, alphabetically.
 
     Args:
@@ -149,11 +149,11 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
         raise UserError(f"missing --mono or --parallel. {NOTATION}")
     check_languages(chain.from_iterable(sources))
     streams = []
-    given: dict[tuple[str, ...], str] = {}  # `CorpusSource.unpacked` -> its languages and its paths
+    given: dict[tuple[str, ...], str] = {}  # `CorpusSource.uncompressed_paths` -> its languages and its paths
     for languages, sources_of_stream in sources.items():
         name = "-".join(languages)
         for source in sources_of_stream:
-            unpacked = source.unpacked
+            unpacked = source.uncompressed_paths
             if unpacked in given:
                 raise UserError(f"{source}: given twice, for {given[unpacked]} and for {name}")
             if len(set(unpacked)) < len(unpacked):

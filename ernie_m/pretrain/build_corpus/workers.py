@@ -38,8 +38,8 @@ class LocalWorkers:
 
     died: type[Exception] = BrokenProcessPool
 
-    def __init__(self, number: int):
-        self.num_workers = number or len(os.sched_getaffinity(0))
+    def __init__(self, num_workers: int):
+        self.num_workers = num_workers or len(os.sched_getaffinity(0))
 
     def __enter__(self) -> Self:
         spawn = multiprocessing.get_context("spawn")
@@ -78,7 +78,7 @@ class LocalWorkers:
             if hasattr(error, "cause"):  # Ray wraps the exception of a task
                 raise error.cause from error
             raise UserError(
-                f"a worker process died (killed or out of memory): {_last_line(error)}. Run the same "
+                f"a worker process died (killed or out of memory): {_get_last_line(error)}. Run the same "
                 "command to resume, with fewer --workers if it ran out of memory"
             ) from error
 
@@ -92,8 +92,8 @@ class RayWorkers(LocalWorkers):
             cluster on this machine.
     """
 
-    def __init__(self, number: int, address: str | None):
-        self.num_workers = number
+    def __init__(self, num_workers: int, address: str | None):
+        self.num_workers = num_workers
         self.address = address
 
     def __enter__(self) -> Self:
@@ -115,7 +115,7 @@ class RayWorkers(LocalWorkers):
                 runtime_env={"py_modules": [str(package)]},
             )
         except Exception as error:  # a slow machine that exceeds Ray's 30 seconds raises it
-            raise UserError(f"Ray: no cluster at {cluster['address']}: {_last_line(error)}") from error
+            raise UserError(f"Ray: no cluster at {cluster['address']}: {_get_last_line(error)}") from error
         self.num_workers = self.num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.died = ray.exceptions.RayError
         return self
@@ -151,6 +151,6 @@ def _await_parent_exit() -> None:
     os._exit(1)
 
 
-def _last_line(error: BaseException) -> str:
+def _get_last_line(error: BaseException) -> str:
     """Return the last line of an exception's message, at most 300 characters."""
     return str(error).strip().rpartition("\n")[2].strip()[:300] or type(error).__name__

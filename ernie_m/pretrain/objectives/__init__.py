@@ -38,7 +38,7 @@ def register_files(paths: Iterable[str]) -> None:
     OBJECTIVES[:] = [*OF_THE_PAPER, *_own]
 
 
-def get_class(name: str) -> Any:
+def get_objective_class(name: str) -> Any:
     """Return the class of an objective by name."""
     return _own[name] if name in _own else _find_classes(import_module(f"{__name__}.{name}"))[0]
 

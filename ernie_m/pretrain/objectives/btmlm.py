@@ -42,9 +42,9 @@ class Btmlm(Objective[Text]):
     evaluated_on = Pair  # the source is read; pseudo-tokens have the target's language
     further_sums = ("pseudo", "copied", "repeated")
 
-    def __init__(self, setting: ObjectiveContext):
-        super().__init__(setting)
-        self.second_language = SecondLanguage(setting.languages, setting.pairs, self.config.second_language)
+    def __init__(self, context: ObjectiveContext):
+        super().__init__(context)
+        self.second_language = SecondLanguage(context.languages, context.pairs, self.config.second_language)
 
     def compute_lengths(self, text: Text) -> tuple[int, int]:
         """Return n and p, the number of sentence tokens after truncation and of pseudo-tokens.
@@ -117,7 +117,10 @@ class Btmlm(Objective[Text]):
     def evaluate(self, pairs: Sequence[Pair], model: Any, evaluator: Any) -> dict[str, Any] | None:
         """Evaluate on the sources of held-out pairs; also compute the perplexity without pseudo-tokens."""
         scores = evaluator.compute_scores(
-            model, self, pairs, mask=lambda pair, rng: self.mask(pair.source, rng, pair.target.language)
+            model,
+            self,
+            pairs,
+            mask_example=lambda pair, rng: self.mask(pair.source, rng, pair.target.language),
         )
         if scores is None:
             return None
@@ -126,19 +129,19 @@ class Btmlm(Objective[Text]):
             model,
             self,
             pairs,
-            mask=lambda pair, rng: MaskedExample(self.name, [self.mask_text(pair.source, rng)]),
+            mask_example=lambda pair, rng: MaskedExample(self.name, [self.mask_text(pair.source, rng)]),
         )
         return scores | {"perplexity_without": without["perplexity"]}
 
     @classmethod
-    def record(cls, sums: Mapping[str, float]) -> dict[str, float]:
+    def compute_metrics(cls, sums: Mapping[str, float]) -> dict[str, float]:
         """Compute the entries of metrics.jsonl, with the fractions of copied and repeated pseudo-tokens."""
-        record = super().record(sums)
+        metrics = super().compute_metrics(sums)
         # Sentences of only [UNK] have pseudo-tokens but no masked tokens, so no record.
-        if record and sums["pseudo"]:
-            record["copy_rate"] = sums["copied"] / sums["pseudo"]
-            record["repeat_rate"] = sums["repeated"] / sums["pseudo"]
-        return record
+        if metrics and sums["pseudo"]:
+            metrics["copy_rate"] = sums["copied"] / sums["pseudo"]
+            metrics["repeat_rate"] = sums["repeated"] / sums["pseudo"]
+        return metrics
 
     @classmethod
     def format_perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:

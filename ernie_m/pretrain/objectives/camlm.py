@@ -65,16 +65,16 @@ class Camlm(Objective[Pair]):
     reads = Pair
     needs = "an unmasked token on each side (objectives.mask_rate)"
 
-    def __init__(self, setting: ObjectiveContext):
-        super().__init__(setting)
+    def __init__(self, context: ObjectiveContext):
+        super().__init__(context)
         self.with_masks = self.config.camlm_context == "with_masks"
 
     def count_tokens(self, pair: Pair) -> int:
         # With masks in the context, the predicted ones are additional rows.
-        further = self.count(pair) if self.with_masks else 0
+        further = self.count_losses(pair) if self.with_masks else 0
         return super().count_tokens(pair) + further
 
-    def accepts(self, pair: Pair) -> bool:
+    def accepts_pair(self, pair: Pair) -> bool:
         """Return whether both sides keep at least one unmasked ordinary token as context."""
         lengths = [len(self.maskable(ids)) for ids in self.sides(pair)]
         return all(count_selected(n, self.config.mask_rate) < n for n in lengths)
