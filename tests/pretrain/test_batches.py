@@ -1,6 +1,7 @@
 """A step's batches: the same for any number of processes, the right texts, positions that resume."""
 
 import itertools
+import json
 from collections import Counter
 
 import numpy as np
@@ -88,6 +89,8 @@ def test_processes_tile_a_step(source, world_size, camlm_context):
         assert step.counts == counts
         for part in parts:
             assert (part.position, part.counts) == (step.position, step.counts)
+    resumed = source.reader(position=json.loads(json.dumps(step.position)), **choice)
+    assert count_sequences(resumed.next()) == count_sequences(single.next())
 
 
 @pytest.mark.parametrize(
