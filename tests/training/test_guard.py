@@ -54,7 +54,7 @@ def test_stop_requests(handlers_put_back):
     assert signal.getsignal(signal.SIGINT) == interrupt_handler
 
 
-def test_what_a_request_leaves_behind(handlers_put_back, monkeypatch, capfd):
+def test_what_a_request_leaves_behind(handlers_put_back, monkeypatch, capfd, caplog):
     """No file stays open, and the wakeup fd is the earlier one; another handled signal is not a request."""
     monkeypatch.setattr(logger, "handlers", [])
     reading_end, writing_end = os.pipe()
@@ -73,6 +73,7 @@ def test_what_a_request_leaves_behind(handlers_put_back, monkeypatch, capfd):
     os.close(writing_end)
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("SIGTERM received: ")
+    assert caplog.messages == []  # Python would print them, too
 
 
 def test_sighup_is_a_request_unless_it_is_ignored(handlers_put_back):
