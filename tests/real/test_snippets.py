@@ -22,7 +22,7 @@ MODEL = Path(os.environ["REAL_MODEL"])
 COUNT = 2_400
 
 
-def test_run_example_and_block_from_docs(tmp_path, data_dir, monkeypatch):
+def test_run_export_and_block_from_docs(tmp_path, data_dir, monkeypatch):
     lines = raw_lines(data_dir, COUNT)
     call_main(export, as_flags({"model": MODEL, "output": tmp_path / "exported", "format": "onnx"}))
     (tmp_path / "configs").mkdir()
@@ -32,17 +32,13 @@ def test_run_example_and_block_from_docs(tmp_path, data_dir, monkeypatch):
         (tmp_path / "configs" / name).symlink_to(tmp_path / "exported" / name)
     shutil.copy(MODEL / "sentencepiece.bpe.model", tmp_path)
     monkeypatch.chdir(tmp_path)
-    of_export: dict = {}
-    of_tokenizer: dict = {}
-    exec((ROOT / "examples/onnx_embeddings.py").read_text(encoding="utf-8"), of_export)
-    exec(compile_python("architecture.md", "Tokenizer"), of_tokenizer)
-
+    names: dict = {}
+    exec(compile_python("architecture.md", "Tokenizer"), names)
+    exported = ernie_m.load("exported")
     model = ernie_m.load(MODEL)
-    ids = model.tokenizer.encode_batch(lines)
-    for names in (of_export, of_tokenizer):
-        assert names["tokenizer"].encode_batch(lines) == ids
-    embeddings = np.stack([of_export["encode"](line) for line in lines])
-    expected = model.encode(lines)
+    for tokenizer in (exported.tokenizer, names["tokenizer"]):
+        assert tokenizer.encode_batch(lines) == model.tokenizer.encode_batch(lines)
+    embeddings, expected = exported.encode(lines), model.encode(lines)
     print(f"{len(lines)} lines: the largest difference of a vector is {abs(embeddings - expected).max():.1e}")
     np.testing.assert_allclose(embeddings, expected, atol=1e-5)
 
