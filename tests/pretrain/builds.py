@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tests.toys import sentences, write_lines
 
-# The options of the build with which the tests compare others.
-OPTIONS = {"deduplicate": True, "held_out": 50, "shard_mib": 0.02}
+LINES = 600  # of each language
+# The options of the build with which the tests compare others: some ten units of a text, and several shards.
+OPTIONS = {"deduplicate": True, "held_out": 20, "unit_mib": 3 / 1024, "shard_mib": 0.008}
 
 
 def make_inputs(folder: Path) -> dict:
@@ -22,8 +23,8 @@ def make_inputs(folder: Path) -> dict:
     draw = random.Random(5)
     lines = {}
     for seed, language in enumerate(("en", "de", "fr")):
-        texts = sentences(1500, seed)
-        lines[language] = [draw.choice(texts) for _ in range(1500)]  # so that some come several times
+        texts = sentences(LINES, seed)
+        lines[language] = [draw.choice(texts) for _ in range(LINES)]  # so that some come several times
     (folder / "en.gz").write_bytes(gzip.compress("\n".join(lines["en"]).encode()))
     pairs = list(zip(lines["en"], lines["de"]))
     french = write_lines(folder / "x.fr", lines["fr"])
@@ -42,7 +43,7 @@ def make_inputs(folder: Path) -> dict:
 
 
 def command(output: Path, piece_model: Path, inputs: dict, **options) -> list[str]:
-    """The command line of a build, by default in units of 8 KiB.
+    """The command line of a build.
 
     Args:
         inputs: what `make_inputs` returned.
@@ -51,8 +52,7 @@ def command(output: Path, piece_model: Path, inputs: dict, **options) -> list[st
     words = [sys.executable, "-m", "ernie_m", "build_corpus", "--output", str(output)]
     words += ["--piece_model_path", str(piece_model)]
     words += ["--mono", json.dumps(inputs["mono"]), "--parallel", json.dumps(inputs["parallel"])]
-    defaults = {"unit_mib": 8 / 1024}
-    for key, value in (defaults | options).items():
+    for key, value in options.items():
         words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
     return words
 

@@ -539,6 +539,7 @@ def test_options_that_make_no_sense(options, message):
     )
 
 
+@pytest.mark.slow
 def test_shared_text_in_bounded_memory(tmp_path, data_dir):
     """Real text in two languages, and 302 pairs; no process takes more than 1 GiB."""
     inputs = {
