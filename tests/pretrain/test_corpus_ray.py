@@ -1,21 +1,23 @@
 """The Ray engine: the same bytes as the local one, also when a worker dies; errors are one line."""
 
 import importlib.util
+import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
+from ernie_m.pretrain.build_corpus import command
 from ernie_m.pretrain.build_corpus import workers as workers_module
 from ernie_m.pretrain.build_corpus.workers import RayWorkers
 from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.files import get_file_version
 from tests.helpers.files import read_files
 from tests.launching import ROOT, error_of
-from tests.pretrain.builds import OPTIONS, command
+from tests.pretrain.builds import OPTIONS
+from tests.toys import make_corpus
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is not installed: sh scripts/setup.sh ray"
@@ -25,7 +27,7 @@ needs_ray = pytest.mark.skipif(
 ATTEMPTS = 5  # to start Ray: a busy machine may need more than the 30 seconds for which it waits
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def workers():
     """Workers of a cluster on this machine."""
     workers = RayWorkers(0, "local")
@@ -43,15 +45,17 @@ def workers():
 
 
 @needs_ray
-def test_the_same_bytes(tmp_path, piece_model, inputs, reference):
-    words = command(tmp_path / "ray", piece_model, inputs, **OPTIONS, engine="ray", workers=2)
-    for _ in range(ATTEMPTS):
-        process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-        if "no cluster at local" not in process.stderr:
-            break
-    assert process.returncode == 0, process.stderr
-    assert read_files(tmp_path / "ray") == reference
-    assert "ray" not in process.stdout + process.stderr  # it keeps quiet where all is well
+def test_the_same_bytes(workers, tmp_path, monkeypatch, piece_model, inputs, reference, capfd):
+    """Of a build on the cluster that is there."""
+    make_workers = mock.Mock(return_value=workers)
+    monkeypatch.setattr(command, "RayWorkers", make_workers)
+    monkeypatch.setattr(RayWorkers, "__enter__", lambda self: self)
+    monkeypatch.setattr(RayWorkers, "__exit__", lambda *_: None)
+    ray = {"engine": "ray", "ray_address": "auto", "workers": 2}
+    make_corpus(tmp_path / "corpus", piece_model, **inputs, **OPTIONS, **ray)
+    make_workers.assert_called_once_with(2, "auto")
+    assert read_files(tmp_path / "corpus") == reference
+    assert "ray" not in "".join(capfd.readouterr())  # it keeps quiet where all is well
 
 
 @needs_ray
@@ -78,17 +82,23 @@ def test_what_comes_back_from_a_worker(workers, tmp_path, monkeypatch):
 
 
 @needs_ray
-def test_no_cluster_there():
-    assert "no cluster at somewhere: " in error_of(RayWorkers(1, "somewhere").__enter__)
-
-
-@needs_ray
-def test_a_cluster_that_does_not_start(monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "address", "cluster"),
+    [(3, None, {"address": "local", "num_cpus": 3}), (1, "somewhere", {"address": "somewhere"})],
+)
+def test_a_cluster_that_does_not_start(monkeypatch, number, address, cluster):
     """On a busy machine, Ray's 30 seconds for it may pass; it raises an `Exception` then."""
     timed_out = mock.Mock(side_effect=Exception("The current node timed out during startup."))
     monkeypatch.setattr("ray.init", timed_out)
-    assert "no cluster at local: The current node timed out" in error_of(RayWorkers(3, None).__enter__)
-    assert timed_out.call_args.kwargs["num_cpus"] == 3
+    message = error_of(RayWorkers(number, address).__enter__)
+    assert f"no cluster at {cluster['address']}: The current node timed out" in message
+    timed_out.assert_called_once_with(
+        **cluster,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        runtime_env={"py_modules": [str(ROOT / "ernie_m")]},
+    )
 
 
 def test_without_ray(monkeypatch):
