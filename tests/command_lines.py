@@ -106,7 +106,7 @@ def pretraining(corpus: Path, output: Path, **changes) -> list[str]:
         "optimizer.learning_rate": 1e-2,
         "optimizer.warmup_steps": 3,
         "run.output": str(output),
-        "run.micro_batch_tokens": 64,
+        "run.micro_batch_tokens": 128,
         "run.log_steps": 3,
         "run.save_steps": 4,
         "run.eval_sequences": 6,

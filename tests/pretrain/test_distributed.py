@@ -19,7 +19,7 @@ from tests.pretrain.tiny_run import checkpoint, losses, pretrain, records
 NO_DROPOUT = {"model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0}
 # Every step's loss is recorded; without dropout, and in float64, only the order of additions differs.
 EXACT = {
-    "optimizer__steps": 24,
+    "optimizer__steps": 16,
     "run__dtype": "float64",
     "run__log_steps": 1,
     "run__save_steps": 100,
@@ -94,7 +94,7 @@ def test_two_processes_train_a_custom_objective(tiny_corpus, tmp_path, two_proce
 
 
 def test_two_processes_resume_from_one(straight, two_process_runs):
-    """They resume after 6 of 24 steps, and end with the run of one process, and with its scores."""
+    """They resume after 6 of 16 steps, and end with the run of one process, and with its scores."""
     out = two_process_runs / "exact"
     assert_same_run(out, straight)
     assert_same_state(out, straight)

@@ -31,7 +31,7 @@ from tests.toys import make_small_corpus
 # One layer is enough for what is stopped and resumed here. Evaluations come after 5, 10 and 12 steps, lines
 # of the log every 3 steps, and checkpoints every 4.
 SHAPE = {"model__num_hidden_layers": 1}
-USUAL = {"run__eval_steps": 5, **SHAPE}
+USUAL = {"run__eval_steps": 5, "run__micro_batch_tokens": 256, **SHAPE}
 
 
 @pytest.fixture(scope="module")
