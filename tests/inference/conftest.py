@@ -32,21 +32,25 @@ def write_means(folder: Path, languages: Sequence[str]) -> None:
 @pytest.fixture(scope="session")
 def exported(models, tmp_path_factory):
     """A folder with the ONNX file of each model with one task: classify, tag, answer, encode."""
-    return _export_all(models, tmp_path_factory.mktemp("exported"), "onnx")
+    folder = tmp_path_factory.mktemp("exported")
+    for kind in ("classify", "tag", "answer", "encode"):
+        run_export(models / kind, folder / kind)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def model_folder(models, exported, tmp_path_factory):
     """model_folder(kind, engine): the folder of a kind of model that an engine runs."""
-    paddle = _export_all(models, tmp_path_factory.mktemp("paddle-inference"), "paddle-inference")
-    folders = {"openvino": models, "paddle-eager": models, "onnx": exported, "paddle-inference": paddle}
-    return lambda kind, engine: folders[engine] / kind
+    folder = tmp_path_factory.mktemp("paddle-inference")
 
+    def find(kind: str, engine: str) -> Path:
+        if engine != "paddle-inference":
+            return (exported if engine == "onnx" else models) / kind
+        if not (folder / kind).exists():  # each is made where it is used first, as a trace takes a second
+            run_export(models / kind, folder / kind, format=engine)
+        return folder / kind
 
-def _export_all(models, folder, export_format):
-    for kind in ("classify", "tag", "answer", "encode"):
-        run_export(models / kind, folder / kind, format=export_format)
-    return folder
+    return find
 
 
 def run_export(model, output, format="onnx", **flags):
