@@ -1,6 +1,7 @@
 """Toys and random weights, and the commands of fine-tuning called as functions."""
 
 import json
+from contextlib import chdir
 from functools import partial
 
 import paddle
@@ -17,6 +18,18 @@ from tests.launching import call_main, one_error
 def toy_folder(tmp_path_factory):
     """The data, vocabulary and config of `toys.make_classification`."""
     return toys.make_classification(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def trained(toy_folder, tmp_path_factory):
+    """The output folder of a run whose `best/` knows the toy task. Its log is in the folder around it."""
+    folder = tmp_path_factory.mktemp("trained")
+    with chdir(folder):
+        call_main(
+            run_classifier,
+            command_lines.classification(toy_folder, folder / "out", **command_lines.LEARNS),
+        )
+    return folder / "out"
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,12 @@
 import json
 import logging
 import re
-from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ernie_m.commands import run_classifier
 from ernie_m.finetune.classifier import Classification, Regression
 from ernie_m.finetune.evaluate import LanguageFile, get_output_paths
 from ernie_m.finetune.finetune_args import FinetuneFlags
@@ -22,17 +20,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
 from tests.foreign import write_as_official
 from tests.helpers.checkpoints import changed_copy, stored
-from tests.launching import call_main, error_of, read_log
-
-
-@pytest.fixture(scope="module")
-def trained(toy_folder, tmp_path_factory):
-    """A folder with `best/` of a model that knows the task, made once."""
-    folder = tmp_path_factory.mktemp("trained")
-    with chdir(folder):
-        line = command_lines.classification(toy_folder, folder, **command_lines.LEARNS)
-        call_main(run_classifier, line)
-    return folder
+from tests.launching import error_of, read_log
 
 
 def read_cells(path) -> list[list[str]]:

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from ernie_m.finetune import finetuning, run_setup
 from ernie_m.model import kernel_selection
 from ernie_m.model.optimization import build_optimizer
-from tests import command_lines, toys
+from tests import toys
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, stored
 from tests.helpers.files import read_files
 from tests.launching import read_log, read_masked_log
@@ -123,10 +123,10 @@ def test_log_and_files_of_a_run(classify, toy_folder, tmp_path):
     assert read_files(tmp_path).keys() == names
 
 
-def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
-    results = classify(**command_lines.LEARNS)
+def test_it_learns_the_toy_task_and_reports(trained):
+    results = json.loads((trained / "results.json").read_text())
     assert results["tables"][0]["mean"] == {"en": 100.0, "de": 100.0, "fr": 100.0, "avg": 100.0, "gap": 0.0}
-    log = read_log(tmp_path)
+    log = read_log(trained.parent)
     line = re.compile(
         r"\[dev evaluation\] ave loss: \d+\.\d{6}, (\w+) acc: (\d\.\d{6}), data_num: 31, "
         r"elapsed time: \d+\.\d+ s file: \S*dev\.(\w+)\.tsv, epoch: (\d+), steps: (\d+)$",
@@ -141,10 +141,10 @@ def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
     progress = r"epoch: 0, progress: 32/96, step: 4/120, ave loss: (\d\.\d+), ave acc: \d\.\d+, lr: "
     assert 0.8 < float(re.search(progress, log)[1]) < 1.4  # a mean, before it has learned much: log 3 is 1.1
     assert "no --init_pretraining_params: " in log
-    card = (tmp_path / "out" / "best" / "README.md").read_text()
+    card = (trained / "best" / "README.md").read_text()
     assert "Seed: 1" in card and "100.00" in card and "run_classifier" in card
-    assert "| seed 1 | 100.00 |" in (tmp_path / "out" / "results.md").read_text()
-    assert (tmp_path / "out" / "results.txt").read_text().strip() in log and "no better" not in log
+    assert "| seed 1 | 100.00 |" in (trained / "results.md").read_text()
+    assert (trained / "results.txt").read_text().strip() in log and "no better" not in log
     rows = Counter(row.label for row in toys.labeled_texts(31, seed=20))
     share = results["tables"][0]["majority baseline"]["en"]
     assert share == pytest.approx(100 * max(rows.values()) / 31)
