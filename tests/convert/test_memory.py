@@ -16,6 +16,7 @@ SCRIPT = Path(__file__).with_name("memory_script.py")
 LARGEST = 40_000 * 256 * 4 / 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is counted in KiB on Linux")
 def test_the_largest_tensor_is_what_it_takes(tmp_path):
     """No conversion grows by more than one and a half of the largest tensor, and 10 MiB for all else."""

@@ -288,6 +288,7 @@ def test_texts_that_teach_nothing(train, tmp_path, capsys):
     assert "equal.tsv: query and positive are equal in 20 of 20 rows" in log
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(corpus, flags, tmp_path):
     """The same losses and weights."""
     # The batch is that of all processes: of 9 rows two processes encode 4 and 5.

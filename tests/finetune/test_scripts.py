@@ -39,6 +39,7 @@ def sh(script: str, cwd: Path, *more, **environment: str) -> subprocess.Complete
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_recipe_runs_on_two_processes(toy_folder, tmp_path):
     """Its log says that a step has the 4 x 2 examples of the recipe's two devices."""
     few = {"batch_size": 4, "max_steps": 3, "init_pretraining_params": ""}
