@@ -108,9 +108,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "data_dir" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.data)
-        for folder in PEERS:
-            if Path(__file__).resolve().parent / folder in item.path.parents:
-                item.add_marker(folder)
+        if item.path.parent.name in PEERS:
+            item.add_marker(item.path.parent.name)
         if item.get_closest_marker("data") and not os.environ.get("DATA"):
             item.add_marker(pytest.mark.skip(reason="DATA is not set"))
         if item.get_closest_marker("browser") and not any(map(shutil.which, BROWSERS)):

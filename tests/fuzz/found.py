@@ -10,8 +10,8 @@ DIGITS = b"9" * 5000  # int() refuses more than 4,300
 # Of a safetensors file: an array without elements.
 HEADER = b'{"b": {"dtype": "F64", "shape": [0, 9223372036854775808], "data_offsets": [0, 0]}}'
 AXES = b"\x08\x05" + b"\x10\x01" * 400  # Paddle's description of a float32 tensor with 400 axes of length 1
-TUPLES = b")" + b"\x85" * 2_000_000  # a tuple in a tuple in a tuple ...: its hash once crashed Python
-NUMBER = b"\x8b" + struct.pack("<i", 2_000_000) + b"\x7f" * 2_000_000  # an integer of 2 MB
+TUPLES = b")" + b"\x85" * 200_000  # a tuple in a tuple in a tuple ...: its hash once crashed Python
+NUMBER = b"\x8b" + struct.pack("<i", 200_000) + b"\x7f" * 200_000  # an integer of 200 kB
 # The beginning of a tensor in a pickle of torch, up to its strides.
 TENSOR = (
     b"X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"

@@ -181,8 +181,9 @@ def test_run_classifier_keeps_the_prompt_from_fit(models, tmp_path, seen):
     assert open_checkpoint(tmp_path / "new/best").preprocessing.get_prompt(NEITHER) == ""
 
 
-@pytest.mark.parametrize("default", ["plain", None])
-@pytest.mark.parametrize("name", ["en-de.tsv", "questions.tsv"])
+@pytest.mark.parametrize(
+    ("name", "default"), [("en-de.tsv", "plain"), ("en-de.tsv", None), ("questions.tsv", "plain")]
+)
 def test_training_scoring_mining_and_search_read_a_sentence_alike(
     models, tmp_path, seen, monkeypatch, name, default
 ):

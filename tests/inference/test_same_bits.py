@@ -27,7 +27,7 @@ from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.pooling import SentenceEncoder
 from tests.toys import sentences
 
-TEXTS = 300
+TEXTS = 120
 LONGEST = 510  # tokens
 PAD = 1
 
