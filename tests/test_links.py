@@ -19,35 +19,26 @@ from model.ernie import ErnieMModel
 copies = [name for name in {NAMES} if import_module(name) is not import_module("ernie_m." + name)]
 assert not copies and ErnieMModel.__module__ == "ernie_m.model.ernie", copies
 """,
-    "the link first": """
+    "the link first, then it is loaded again, and a module that is not there": """
+from importlib import reload
 import reader.corpus, ernie_m.reader.corpus
 assert reader.corpus is ernie_m.reader.corpus
-""",
-    "the package first": """
-import ernie_m.reader.corpus, reader.corpus
-assert reader.corpus is ernie_m.reader.corpus
-""",
-    "loading it again": """
-from importlib import reload
-import reader.corpus
 assert reload(reader.corpus).__name__ == "ernie_m.reader.corpus"
+try:
+    import reader.nothing
+except ModuleNotFoundError as error:
+    assert error.name == "reader.nothing"
+else:
+    raise AssertionError("found")
 """,
-    "what was pickled by either name": """
+    "the package first, and what was pickled by either name": """
 import pickle
+import ernie_m.model.config as ours, model.config
 from model.config import ErnieMConfig
-import ernie_m.model.config as ours
+assert model.config is ours
 packed = pickle.dumps(ErnieMConfig, protocol=0)
 by_link = packed.replace(b"cernie_m.", b"c")
 assert packed != by_link and {pickle.loads(packed), pickle.loads(by_link)} == {ours.ErnieMConfig}
-""",
-    "a module that is not there": """
-import model
-try:
-    import model.nothing
-except ModuleNotFoundError as error:
-    assert error.name == "model.nothing"
-else:
-    raise AssertionError("found")
 """,
     "a folder of the user's with the name of a link": """
 from pathlib import Path
