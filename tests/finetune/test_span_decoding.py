@@ -133,11 +133,11 @@ def oracle(task: QuestionAnswering, data: AnswerWindows) -> list[str]:
 
 @pytest.mark.data
 def test_the_gold_span_survives_tokens_and_windows(data_dir):
-    """With the recipe's windows, in every language of MLQA dev: at least 99 % exact match."""
+    """With the recipe's windows, in three languages of MLQA dev: at least 99 % exact match."""
     tokenizer = Tokenizer(None, data_dir / "vocab/xnli15-32k.model")
     cut = WindowConfig(max_seq_len=384, max_query_length=64, doc_stride=128)
     task = QuestionAnswering(tokenizer, cut, max_answer_length=100, n_best=1)
-    for language in ("en", "es", "de", "hi", "zh"):
+    for language in ("de", "hi", "zh"):
         path = data_dir / f"qa/mlqa-dev/dev-context-{language}-question-{language}.json"
         data = task.read(path, "dev")
         answered = [*zip(oracle(task, data), data.file.questions, strict=True)]
