@@ -61,8 +61,7 @@ def test_xlm_r_there_and_back(tmp_path, piece_model, to, head):
             default_prompt="query",
         )
     made = make_model(tmp_path / "made", piece_model, preprocessing, head, rows=1)
-    there = run(made, tmp_path / "there", "xlm-roberta")
-    assert there.preprocessing == preprocessing
+    assert run(made, tmp_path / "there", "xlm-roberta").preprocessing == preprocessing
     assert run(tmp_path / "there", tmp_path / "again", to).preprocessing == preprocessing
     if head is None:
         change_config(tmp_path / "there", reading=None)

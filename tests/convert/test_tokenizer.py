@@ -40,8 +40,7 @@ def make_model(folder, **options):
 )
 def test_convert_writes_tokenizer_files_in_each_format(tmp_path, target, files):
     """A SentencePiece model alone gives the same files as one next to a model."""
-    model = make_model(tmp_path / "in")
-    convert.main([str(model), str(tmp_path / "out"), "--to", target])
+    convert.main([str(make_model(tmp_path / "in")), str(tmp_path / "out"), "--to", target])
     convert.main([str(tmp_path / "in/piece.model"), str(tmp_path / "alone"), "--to", target])
     assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == files
     for name in files:

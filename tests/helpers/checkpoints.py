@@ -47,5 +47,4 @@ def changed_copy(source: Path, target: Path, **changes) -> Path:
 def assert_same_weights(folder: Path, expected: Path) -> None:
     """The weights of two checkpoints have the same names and bits."""
     weights = load_file(folder / "model.safetensors")
-    expected_weights = load_file(expected / "model.safetensors")
-    assert_equal_arrays(weights, expected_weights)
+    assert_equal_arrays(weights, load_file(expected / "model.safetensors"))

@@ -18,8 +18,7 @@ XLM_R_HEADS = [None, "lm", "classification", "token-classification", "question-a
 
 def batch() -> tuple[np.ndarray, np.ndarray]:
     """Random ids [3, 9], in the second row with pads, and the attention mask [3, 9]."""
-    rng = np.random.default_rng(1)
-    ids = rng.integers(4, CONFIG["vocab_size"], size=(3, 9))
+    ids = np.random.default_rng(1).integers(4, CONFIG["vocab_size"], size=(3, 9))
     ids[:, 0] = 0  # [CLS]
     ids[:, -1] = 2  # [SEP]
     ids[1, 6:] = 1  # pads

@@ -120,8 +120,7 @@ def test_half_precision_is_saved_as_float32(tmp_path):
     model = classifier()
     rounded = {}
     for name, array in get_weight_arrays(model).items():
-        in_bfloat16 = paddle.to_tensor(array).astype("bfloat16")
-        rounded[name] = in_bfloat16.astype("float32").numpy()
+        rounded[name] = paddle.to_tensor(array).astype("bfloat16").astype("float32").numpy()
     model.to(dtype="bfloat16")
     save_model(tmp_path / "saved", model, SHAPE)
     checkpoint = open_checkpoint(tmp_path / "saved")
@@ -204,8 +203,7 @@ def test_find_tokenizer_next_to_params_only(tmp_path, folder, is_found):
     """Any other folder of official files may lie next to files that do not belong to it."""
     make_official(tmp_path, CONFIG, seed=0).rename(tmp_path / folder)
     (tmp_path / "piece.model").write_text("")
-    piece_model_path = open_checkpoint(tmp_path / folder).piece_model_path
-    assert (piece_model_path is not None) == is_found
+    assert (open_checkpoint(tmp_path / folder).piece_model_path is not None) == is_found
 
 
 def test_adam_state_and_other_files_are_passed_over(tmp_path):

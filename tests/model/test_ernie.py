@@ -45,12 +45,10 @@ def test_a_position_past_the_table(monkeypatch, position, on_gpu):
     if on_gpu:
         compute_as_on_a_gpu(monkeypatch)
     model = ErnieMModel(CONFIG)
-    layout = PackedLayout([3])
-    batch = packed_batch([0, 5, 2], layout, position_ids=np.array([2, 3, position]))
+    batch = packed_batch([0, 5, 2], PackedLayout([3]), position_ids=np.array([2, 3, position]))
     line = error_of(model.encode, batch)
     assert f" {position - 1} tokens" in line and " of 10. " in line and "max_seq_len" in line
-    eleven_tokens = padded_batch(np.full([1, 11], 5))
-    assert " 11 tokens" in error_of(model.encode, eleven_tokens)
+    assert " 11 tokens" in error_of(model.encode, padded_batch(np.full([1, 11], 5)))
 
 
 def test_dropout_streams():
@@ -85,8 +83,7 @@ def test_where_dropout_is(monkeypatch):
     monkeypatch.setattr("ernie_m.model.attention.dropout", record)
     compute_as_on_a_gpu(monkeypatch)
     model = ErnieMModel(ErnieMConfig(**SIZES, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3))
-    batch = packed_batch(np.full(64, 5), PackedLayout([60, 4]))
-    model.encode(batch)
+    model.encode(packed_batch(np.full(64, 5), PackedLayout([60, 4])))
     hidden = ([64, 12], 0.2, True)  # [N, H]
     longer = ([1, 3, 60, 60], 0.3, True)  # [sequences of a group, heads, T, T]
     shorter = ([1, 3, 4, 4], 0.3, True)

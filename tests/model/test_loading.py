@@ -97,15 +97,13 @@ def test_masked_lm_head_loads_for_any_num_attention_heads(tmp_path):
     model = PreTrainingModel(ErnieMConfig.from_dict(CONFIG | {"num_attention_heads": 4}), ["en"])
     encoder = ("embeddings.", "encoder.", "pooler.", "language_embeddings.")
     load_weights(model, checkpoint, optional=(), ignore=encoder)
-    bias = get_weight_arrays(model)["lm_head.bias"]
-    assert np.array_equal(bias, checkpoint.tensors["lm_head.bias"])
+    assert np.array_equal(get_weight_arrays(model)["lm_head.bias"], checkpoint.tensors["lm_head.bias"])
 
 
 def test_reject_tokenizer_with_another_vocab_size(tmp_path):
     make_ours(tmp_path / "in")
     train_piece_model(tmp_path / "in/piece.model")
-    checkpoint = open_checkpoint(tmp_path / "in")
-    assert f"{tmp_path / 'in'}: vocab_size 60 " in error_of(open_model, checkpoint)
+    assert f"{tmp_path / 'in'}: vocab_size 60 " in error_of(open_model, open_checkpoint(tmp_path / "in"))
 
 
 def test_reject_another_num_labels(tmp_path):

@@ -36,8 +36,7 @@ def test_flash_mask_pads_to_128_tokens(monkeypatch):
     no_language = -1
     assert batch.language_ids.tolist() == [3, 4, 5] + [no_language] * (multiple - 3)
     assert batch.tokens == 3 and batch.first_tokens.tolist() == [0, 2]
-    states = paddle.ones([multiple, 2])
-    assert batch.remove_filler(states).shape == [3, 2]
+    assert batch.remove_filler(paddle.ones([multiple, 2])).shape == [3, 2]
 
 
 def test_uploaded_arrays_have_their_shapes_and_values():

@@ -373,8 +373,7 @@ def test_check_config_json_ids(tmp_path, key, id_):
 
 @pytest.mark.parametrize("special_ids", [{}, {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}])
 def test_a_subword_has_its_number_in_the_piece_model_plus_one(tmp_path, special_ids):
-    piece_model = train_piece_model(tmp_path / "piece.model", **special_ids)
-    tokenizer = Tokenizer(None, piece_model)
+    tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model", **special_ids))
     numbers = tokenizer.processor.encode("bada gona")
     assert tokenizer.encode("bada gona") == [number + 1 for number in numbers]
     assert tokenizer.mask_id == tokenizer.processor.get_piece_size() + 1

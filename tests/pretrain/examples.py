@@ -81,8 +81,7 @@ def make_batch_with_all(maker: dict[str, Objective], seed: int = 1) -> MicroBatc
     masked = []
     for objective, of_objective in examples.items():
         for example in of_objective:
-            rng = make_rng(seed, step=0, index=len(masked))
-            masked.append(maker[objective].mask(example, rng))
+            masked.append(maker[objective].mask(example, make_rng(seed, step=0, index=len(masked))))
     return pack(masked)
 
 

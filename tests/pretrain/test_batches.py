@@ -133,8 +133,7 @@ def test_languages_and_pairs_have_their_own_exponents(source, language_alpha, pa
 @pytest.mark.parametrize(("processes", "budget"), [(1, 2048), (8, 2048), (8, 4096), (3, 700)])
 def test_micro_batches_have_equal_size(processes, budget):
     """A step of 2048 sequences, with lengths spread as in real text: 30 tokens is the median."""
-    rng = np.random.default_rng(1)
-    tokens = np.clip(rng.lognormal(3.4, 0.6, 2048).astype(int), 5, 256).tolist()
+    tokens = np.clip(np.random.default_rng(1).lognormal(3.4, 0.6, 2048).astype(int), 5, 256).tolist()
     divided = split_by_tokens(tokens, budget, processes)
     # All processes have equally many micro-batches, of about equally many tokens, and no more than needed.
     assert len(divided) == processes
@@ -305,8 +304,7 @@ def test_languages_decide_the_objectives(source):
 def test_warn_about_btmlm_without_camlm(source, caplog):
     for names, warnings in ((["mmlm", "btmlm"], 1), (["mmlm", "btmlm", "camlm"], 0)):
         caplog.clear()
-        config = source.config(objectives__active=names)
-        make_pseudo_token_generator(source.text(config))
+        make_pseudo_token_generator(source.text(source.config(objectives__active=names)))
         assert sum("btmlm without camlm" in message for message in caplog.messages) == warnings
 
 

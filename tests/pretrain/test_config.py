@@ -192,8 +192,7 @@ def test_the_papers_table_11():
 
 def test_a_corpus_without_a_held_out_part(tmp_path, pretrain, refused):
     corpus = make_small_corpus(tmp_path, held_out=0)
-    out = pretrain(corpus=corpus)
-    assert (out / "full").is_dir()
+    assert (pretrain(corpus=corpus) / "full").is_dir()
     pretrain("without", corpus=corpus, run__eval_steps=2, run__eval_sequences=0, optimizer__steps=1)
     assert "no held-out text" in refused(corpus=corpus, run__eval_steps=2)
 

@@ -95,8 +95,7 @@ def test_unigram_perplexity(held_out, monkeypatch):
     vocabulary = dataclasses.replace(text.setting.vocabulary, unk_id=unknown)
     setting = dataclasses.replace(text.setting, vocabulary=vocabulary)
     monkeypatch.setattr(held_out.evaluator, "text", dataclasses.replace(text, setting=setting))
-    max_seq_len = text.data.max_seq_len
-    blocks = Blocks(held_out.corpus.held_out_mono["de"], max_seq_len - 2, one_line=False)
+    blocks = Blocks(held_out.corpus.held_out_mono["de"], text.data.max_seq_len - 2, one_line=False)
     losses = []
     for number in range(min(len(blocks), 100)):
         known = [subword for subword in blocks[number] if subword != unknown]

@@ -30,8 +30,7 @@ def test_exported_language_means(pretrained, corpus, tmp_path):
     """de, en and fr have the held-out sides of their pairs; en has those of both language pairs."""
     out = pretrained
     for folder in ("full", "encoder"):
-        manifest = json.loads((out / folder / "manifest.json").read_text())
-        assert LANGUAGE_MEANS in manifest["files"]
+        assert LANGUAGE_MEANS in json.loads((out / folder / "manifest.json").read_text())["files"]
     checkpoint = open_checkpoint(out / "encoder")
     shape = (checkpoint.config.num_hidden_layers + 1, checkpoint.config.hidden_size)
     means = LanguageCentering.read(checkpoint.language_means_path, shape)
@@ -81,8 +80,7 @@ def test_no_held_out_text_gives_no_means(pretrain, tmp_path):
 
 def test_corrupt_means_are_one_line(pretrained, tmp_path):
     path = shutil.copytree(pretrained / "full", tmp_path / "full") / LANGUAGE_MEANS
-    content = path.read_bytes()
-    path.write_bytes(content[:-4])  # the last number is gone
+    path.write_bytes(path.read_bytes()[:-4])  # the last number is gone
     assert "language_means.safetensors: corrupt" in error_of(LanguageCentering.read, path, (3, 32))
     with pytest.raises(UserError, match="language_means.safetensors: corrupt .* bytes"):
         open_checkpoint(path.parent)

@@ -65,8 +65,7 @@ def test_records_by_hand_and_in_words():
     """STEPS as a record and as a line of the log. After the first one the run resumes from a checkpoint."""
     first_meter = Meter()
     first_meter.add(STEPS[0])
-    saved = json.dumps([first_meter.sums, first_meter.tokens])
-    sums, tokens = json.loads(saved)
+    sums, tokens = json.loads(json.dumps([first_meter.sums, first_meter.tokens]))
     meter = Meter(sums, tokens)
     for further_step in STEPS[1:]:
         meter.add(further_step)

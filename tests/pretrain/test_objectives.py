@@ -249,8 +249,7 @@ def test_the_masks_in_the_context_take_no_more_than_a_micro_batch_must_hold(mask
                 most = max(most, batch.inputs.tokens)
     changes = {"data__max_seq_len": limit, "objectives__camlm_context": "with_masks"}
     changes["objectives__mask_rate"] = mask_rate
-    least = smallest_micro_batch(**changes)
-    assert most <= least <= most + 4
+    assert most <= smallest_micro_batch(**changes) <= most + 4
 
 
 def smallest_micro_batch(**changes) -> int:

@@ -88,8 +88,7 @@ def test_resume_without_the_initial_checkpoint(straight, pretrain):
     """Its weights were trained on inputs of 32 tokens before, and its own inputs are shorter."""
     short = {"optimizer__steps": 2, "data__max_seq_len": 16, **SHAPE}
     pretrain(**short, init__encoder=str(straight / "full"), run__stop_after_steps=1)
-    out = pretrain(**short)
-    assert open_checkpoint(out / "encoder").settings[TRAINED_LENGTH] == 32
+    assert open_checkpoint(pretrain(**short) / "encoder").settings[TRAINED_LENGTH] == 32
 
 
 def test_records_are_on_the_disk_before_a_checkpoint(pretrain, tmp_path, monkeypatch):
@@ -300,8 +299,7 @@ def test_a_model_without_checkpoints_is_not_replaced(tiny_corpus, tmp_path, name
     (out / name).mkdir(parents=True)
     (out / "checkpoints").mkdir()
     folder = open_output_dir(config(tiny_corpus, out))
-    line = error_of(check_checkpoints, folder)
-    assert line.startswith(f"{out} contains {name}, ")
+    assert error_of(check_checkpoints, folder).startswith(f"{out} contains {name}, ")
     check_checkpoints(open_output_dir(config(tiny_corpus, out, run__overwrite=True)))
     (out / "checkpoints/step_8").mkdir()  # of its own run
     check_checkpoints(folder)

@@ -86,6 +86,5 @@ def test_resume_after_a_node_dies(tiny_corpus, tmp_path):
 
     codes = wait(start_nodes(script, tmp_path), 300)
     assert codes == [0, 0], read_node_output(tmp_path)
-    straight = pretrain(tiny_corpus, tmp_path / "whole", **EXACT)
-    assert_same_run(out, straight)
+    assert_same_run(out, pretrain(tiny_corpus, tmp_path / "whole", **EXACT))
     assert all((tmp_path / f"log/job.log.{rank}").exists() for rank in range(2))  # both nodes, in one folder

@@ -77,8 +77,7 @@ def train_plainly(model: nn.Layer, compute_loss, batches: list) -> list[float]:
 
 def train(model: nn.Layer, compute_loss, batches: list) -> list[float]:
     """The losses of a training with our optimizer and engine. `compute_loss` takes a batch."""
-    optimizer = build_optimizer(model, RATE, weight_decay=DECAY, eps=1e-6)
-    engine = Engine(model, optimizer, clip_norm=NORM)
+    engine = Engine(model, build_optimizer(model, RATE, weight_decay=DECAY, eps=1e-6), clip_norm=NORM)
     steps = [engine.step([batch], lambda _, batch: (compute_loss(batch), {})) for batch in batches]
     assert any(step.grad_norm > NORM for step in steps)  # something is clipped
     return [step.loss for step in steps]

@@ -159,8 +159,7 @@ def test_custom_loop_gradients_are_equal_in_two_processes(proofs, monkeypatch):
     found = dict(np.load(proofs / "own_loops.npz"))
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
     for optimizer, zeros in itertools.product(OPTIMIZERS, (True, False)):
-        expected = gradients(LOOPS[1], optimizer, zeros)
-        assert_same_gradients(found[f"{optimizer} {zeros}"], expected)
+        assert_same_gradients(found[f"{optimizer} {zeros}"], gradients(LOOPS[1], optimizer, zeros))
 
 
 def test_a_killed_process_is_one_line_to_the_other(proofs):

@@ -97,8 +97,7 @@ def test_why_a_run_ended_is_in_its_log_and_once_on_the_console(tmp_path, capsys)
         run(bug)
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "error: train.tsv, line 2: unknown label 'x'\n")
-    lines = (tmp_path / "job.log.0").read_text().splitlines()
-    line_of_mistake, _line_of_bug, *traceback = lines
+    line_of_mistake, _line_of_bug, *traceback = (tmp_path / "job.log.0").read_text().splitlines()
     assert line_of_mistake.endswith("ERROR train.tsv, line 2: unknown label 'x'")
     assert traceback[0].startswith("Traceback") and traceback[-1] == "RuntimeError: not a user's error"
 

@@ -101,8 +101,7 @@ def tiny_model():
     """A model of two layers with random weights."""
     paddle.seed(3)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = ErnieMConfig(vocab_size=50, **sizes, pad_token_id=3)
-    return ErnieMModel(config)
+    return ErnieMModel(ErnieMConfig(vocab_size=50, **sizes, pad_token_id=3))
 
 
 def test_embeddings_are_token_means_in_input_order(monkeypatch):
