@@ -21,7 +21,7 @@ from ernie_m.pretrain.build_corpus import build, encode_units
 from ernie_m.pretrain.build_corpus import command as build_command
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
 from ernie_m.pretrain.build_corpus.build_args import BuildOptions
-from ernie_m.pretrain.build_corpus.report import format_pair_report, format_summary
+from ernie_m.pretrain.build_corpus.report import format_pair_report
 from ernie_m.pretrain.build_corpus.text_units import read_lines
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.pretrain.packing import group_by_tokens
@@ -31,7 +31,7 @@ from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from tests.helpers.files import flip_last_bit, flip_middle_bit, read_files
-from tests.launching import ROOT, as_flags, call_main, check_refusal, error_of
+from tests.launching import ROOT, as_flags, call_main, error_of
 from tests.pretrain.builds import OPTIONS, Stopped, command, stop_at
 from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
@@ -322,18 +322,6 @@ def test_the_report(tmp_path, capsys, piece_model):
     assert printed[1] == [f"{tmp_path}/corpus: already built; verifying its checksums", *report]
 
 
-def test_summary_counts_pairs(reference):
-    manifest = json.loads(reference[MANIFEST])
-    counts = manifest["parallel"]["de-en"]
-    rows = [row.split() for row in format_summary(manifest) if row.startswith("de-en: ")]
-    assert [row[1] for row in rows] == ["de", "en"]
-    for row in rows:
-        pairs = counts["train"]["documents"]
-        tokens = counts["train"]["by_language"][row[1]]["tokens"]
-        assert row[2:4] == [f"{pairs:,}", f"{tokens:,}"] and row[5] == f"{tokens / pairs:.1f}"
-        assert row[6] == f"{counts['held_out']['documents']:,}" != "0"
-
-
 ENGLISH = sentences(400, seed=3)
 # A translation for the report: words of similar length, in another order.
 GERMAN = [" ".join(f"{word}na" for word in reversed(line.split())) for line in ENGLISH]
@@ -498,28 +486,16 @@ def test_a_worker_never_receives_ctrl_c():
     assert signal.SIGINT in blocked and signal.SIGTERM not in blocked
 
 
-def test_command_line(tmp_path, piece_model, monkeypatch):
-    """A YAML file and flags together; one line for a mistake, exit code 2; by the name of a checkout."""
-    text = write_lines(tmp_path / "en", sentences(50))
+def test_a_vocabulary_with_other_ids(tmp_path, piece_model, monkeypatch):
+    """It is that of the corpus. Paths may name an environment variable."""
+    monkeypatch.setenv("FOLDER", str(tmp_path))
     shutil.copy(piece_model, tmp_path / "piece.model")
     vocab = Tokenizer(None, piece_model).vocab
     first, second = list(vocab)[10:12]
     swapped = {**vocab, first: vocab[second], second: vocab[first]}
     write_vocab(swapped, tmp_path / "vocab.txt")
-    lines = [f"mono:\n  en: {text}", "piece_model_path: $FOLDER/piece.model", "held_out: 0"]
-    write_lines(tmp_path / "c.yaml", [*lines, "vocab_path: $FOLDER/vocab.txt"])
-    words = ["--config", str(tmp_path / "c.yaml"), "--output", "$FOLDER/corpus", "--workers", "1"]
-    monkeypatch.setenv("FOLDER", str(tmp_path))
-    english = write_lines(tmp_path / "x.en", ["a", "b"])
-    german = write_lines(tmp_path / "x.de", ["a"])
-    entry_point = [sys.executable, "-m", "pretrain.build_corpus"]
-    process = run_command([*entry_point, *words, "--parallel", f"en-de<={english},{german}"])
-    location = f"error: {english} and {german}: {german} has 1 lines, "
-    assert check_refusal(process).startswith(location)
-    process = run_command([sys.executable, "-m", "ernie_m", "build_corpus", *words, "--overwrite", "true"])
-    assert process.returncode == 0, process.stderr
-    language, lines, *_ = process.stdout.splitlines()[-1].split()  # the last row of the table
-    assert (language, lines) == ("en", "50")
+    mono = {"en": write_lines(tmp_path / "en", sentences(50))}
+    make_corpus("$FOLDER/corpus", "$FOLDER/piece.model", mono=mono, vocab_path="$FOLDER/vocab.txt")
     assert Tokenizer.from_folder(tmp_path / "corpus").vocab == swapped
 
 
