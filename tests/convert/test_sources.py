@@ -3,7 +3,6 @@
 import itertools
 import json
 import pickle
-import re
 import struct
 
 import numpy as np
@@ -201,17 +200,12 @@ def test_convert_keeps_fairseq_dict_as_vocabulary(tmp_path):
             assert Tokenizer.from_folder(path).vocab == tokenizer.vocab
 
 
-def test_the_report_counts_tensors_and_names_the_others(tmp_path, capsys):
-    """The number of those written; the names of those that cannot be stored, and of missing ones."""
+def test_the_report_names_tensors_that_are_not_written(tmp_path, capsys):
+    """Those that cannot be stored, and those that are missing."""
     state = make_xlm_r(tmp_path / "x")
     write_piece_model(tmp_path / "x")
     convert.main([str(tmp_path / "x"), str(tmp_path / "hf"), "--to", "huggingface", "--allow_lossy"])
     lines = capsys.readouterr().out.splitlines()
-    written = safe.read(tmp_path / "hf/model.safetensors")
-    (count,) = re.findall(r"\(huggingface\): (\d+) tensors$", "\n".join(lines), re.MULTILINE)
-    assert int(count) == len(written.shapes) and not any(
-        f"{name}  [" in "\n".join(lines) for name in written.shapes
-    )
     left_out = {line.split(": ")[1] for line in lines if line.startswith("not representable in huggingface")}
     assert left_out == {name for name in state if name.startswith("lm_head.")}
     assert f"not in {tmp_path / 'x'}: pooler.dense.weight (" in "\n".join(lines)
