@@ -90,7 +90,7 @@ def test_processes_tile_a_step(source, world_size, camlm_context):
         for part in parts:
             assert (part.position, part.counts) == (step.position, step.counts)
     resumed = source.reader(position=json.loads(json.dumps(step.position)), **choice)
-    assert count_sequences(resumed.next()) == count_sequences(single.next())
+    assert count_sequences(resumed.make_step_batches()) == count_sequences(single.make_step_batches())
 
 
 @pytest.mark.parametrize(
