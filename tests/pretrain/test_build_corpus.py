@@ -31,7 +31,7 @@ from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from tests.helpers.files import flip_last_bit, flip_middle_bit, read_files
-from tests.launching import ROOT, as_flags, call_main, error_of
+from tests.launching import ROOT, as_flags, call_main, check_refusal, error_of
 from tests.pretrain.builds import OPTIONS, Stopped, command, stop_at
 from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
@@ -484,6 +484,11 @@ def test_a_worker_never_receives_ctrl_c():
     with LocalWorkers(2) as workers:
         blocked = workers.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
     assert signal.SIGINT in blocked and signal.SIGTERM not in blocked
+
+
+def test_by_the_name_in_a_checkout():
+    process = run_command([sys.executable, "-m", "pretrain.build_corpus", "--on_error", "go"])
+    assert "--on_error" in check_refusal(process)
 
 
 def test_a_vocabulary_with_other_ids(tmp_path, piece_model, monkeypatch):
