@@ -146,7 +146,7 @@ CASES = [
             "cut of dev": "dev.json: 1 of 2 questions are truncated to 16 ",
             "cut": "train.json: 2 of 11 questions are truncated to 16 ",
             "unknown": "train.json: .* unknown",
-            "languages": "dev.json: MLQA has rules",
+            "languages": "dev.json: --answer_rules mlqa supports",
             "learned": "dev.json: 1 of 2 rows .* training data",
         },
         marks=slow,
@@ -260,7 +260,7 @@ CASES = [
         "label",
         {"questions.json": asked((TEXTS[0], TEXTS[1]))},
         {"input": "questions.json", "model": "{models}/answer"},
-        {"languages": "questions.json: MLQA has rules"},
+        {"languages": "questions.json: --answer_rules mlqa supports"},
     ),
     (
         "predict",

@@ -129,7 +129,7 @@ def write_maps(output: Path, written: Collection[tuple[str, str]], labels: Seque
         if columns:
             write_indices(output / name, columns)
     if labels:
-        say(f"--num_labels is {len(labels)}")
+        say(f"for fine-tuning: --num_labels {len(labels)}")
         if len(languages["train"]) > 1:
             join_training_files(output / "train", languages["train"])
 

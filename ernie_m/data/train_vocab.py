@@ -187,5 +187,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(VocabOptions, merge_source_options(arguments or sys.argv[1:]), __name__)
     with lock_for_writing(Path(options.output, "piece.model")):
         tokenizer = train_vocab(options)
-    line = "%s and vocab.txt: %s ids"
+    line = "wrote %s and vocab.txt: vocabulary size %s"
     logger.info(line, tokenizer.piece_model_path, f"{tokenizer.vocab_size:,}", extra=ON_CONSOLE)

@@ -81,7 +81,7 @@ class Classification(Head[ExampleFile]):
             present = {*examples.targets.tolist()}
             absent = [label for id_, label in enumerate(self.labels) if id_ not in present]
             if absent:
-                logger.warning("%s: no row has label %s, so it is not trained", path, ", ".join(absent))
+                logger.warning("%s: labels without training rows: %s", path, ", ".join(absent))
         return examples
 
     def check_pairs(self, examples: Sequence[Example], path: str | os.PathLike) -> None:

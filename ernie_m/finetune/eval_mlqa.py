@@ -62,11 +62,11 @@ def resolve_rules_language(name: str) -> str:
     language = parse_language(name)
     if language not in _LANGUAGES:
         logger.warning(
-            "%s: MLQA has rules for %s, not for %s; normalizing answers %s (--answer_rules mlqa)",
+            "%s: --answer_rules mlqa supports %s, not %s; answers are normalized %s",
             name,
             ", ".join(_LANGUAGES),
             language or "an unknown language (name it as in dev.de.json)",
-            "with their articles" if language else "as English",
+            "without removing articles" if language else "as English",
         )
     return language or "en"
 

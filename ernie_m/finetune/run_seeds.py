@@ -147,7 +147,9 @@ def run_seed(
         if best is None:  # without dev files the last step predicts
             step = trainer.engine.steps
             return predict(trainer.engine, epoch=fine_tuning.get_epoch(step), step=step)
-        logger.info("seed %d: best step %d, epoch %d: %.2f", seed, best.step, best.epoch, best.selected_by)
+        logger.info(
+            "seed %d: best score %.2f (step %d, epoch %d)", seed, best.selected_by, best.step, best.epoch
+        )
         # Free the model and its optimizer state before the next model is made.
         del trainer
         gc.collect()

@@ -121,7 +121,7 @@ def _find_translations(vectors: np.ndarray, languages: np.ndarray) -> Iterator[t
         if len(rows) >= FEWEST_SENTENCES:
             parts.append((rows, normalize_vectors(vectors[rows] - vectors[rows].mean(axis=0))))
     if left_out := len(languages) - sum(len(rows) for rows, _ in parts):
-        logger.warning("%d rows are in languages with too few rows to group their translations", left_out)
+        logger.warning("%d rows: too few rows in their languages to detect translations", left_out)
     nearest: dict[int, tuple[float, int]] = {}  # row -> cosine and index of the nearest
     paired: set[int] = set()
     for (rows, ours), (other_rows, theirs) in combinations(parts, 2):

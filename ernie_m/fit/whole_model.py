@@ -80,7 +80,7 @@ def finetune_model(
     if not rows.find_split_errors():
         held_out = split_rows(rows.kind, rows.targets, rows.groups)[0]
         trained = rows.select_rows(np.setdiff1d(np.arange(len(rows.examples)), held_out))
-        logger.info("training: 2 runs, without %d held-out rows and on all rows", len(held_out))
+        logger.info("training: 2 runs, first without %d held-out rows, then on all rows", len(held_out))
         trainer = _train(folder / "scores", flags, opened, trained, stop)
         if trainer is None:
             return None

@@ -69,7 +69,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
             means = get_language_means(flags, encode, encoder) if flags.center_on else None
             write_embeddings(*given, means=means, normalize=encode.normalize)
         write_manifest(folder / MANIFEST)
-    logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
+    logger.info("wrote embeddings of %s texts to %s", f"{len(texts):,}", flags.output_dir)
 
 
 def open_encoder(flags: EncodeVectorFlags) -> tuple[EmbeddingPredictor, SentenceEncoder]:

@@ -131,7 +131,7 @@ class OnnxEngine:
 def _warn_about_cpu(has_gpu_package: bool) -> None:
     """Log a warning that ONNX Runtime does not use the GPU, and why."""
     reason = "it cannot load CUDA and cuDNN" if has_gpu_package else "onnxruntime-gpu is not installed"
-    logger.warning("ONNX Runtime: running on the CPU, not on the GPU: %s (see docs/models.md)", reason)
+    logger.warning("ONNX Runtime: using the CPU, not the GPU: %s (see docs/models.md)", reason)
 
 
 MOST_TOKENS = 1024  # per batch; larger batches are not faster

@@ -92,7 +92,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, graph_forma
             has_pooled = "pooled" in graph.outputs
             exported = load_onnx(folder / FILES[graph_format], loaded.config, task, has_pooled)
         difference = compute_max_difference(expected, compute_outputs(task, exported, rows, pad_id))
-        message = "%s: maximum difference to the checkpoint: %.1e (%s)"
+        message = "%s: maximum difference from the checkpoint: %.1e (%s)"
         logger.info(message, graph_format, difference, CHECKED_ON)
         if difference > TOLERANCE or math.isnan(difference):
             raise UserError(

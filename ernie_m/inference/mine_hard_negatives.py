@@ -86,7 +86,7 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
         progress.close()
     rows_with_negatives = np.count_nonzero(counts)
     logger.info(
-        "%s negatives for %s of %s rows: %s. To train on them, set it as --train_set",
+        "wrote negatives: %s for %s of %s rows, to %s. To train on them, set --train_set to this file",
         f"{sum(counts):,}",
         f"{rows_with_negatives:,}",
         f"{len(counts):,}",
@@ -94,6 +94,6 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
     )
     if rows_with_negatives < len(counts) / 2:
         logger.warning(
-            "fewer than half of the rows have negatives: the nearest lines exceed the margin. Use a model "
-            "trained on the pairs, or increase --range_max"
+            "fewer than half of the rows have negatives: most candidates are too similar to the query. Use "
+            "a model trained on the pairs, or increase --range_max"
         )

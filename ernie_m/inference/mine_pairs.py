@@ -144,7 +144,11 @@ def mine_pairs(options: MiningOptions) -> None:
         sources, targets = (encode_side(encoder, side, means) for side in (source, target))
 
         # Mine.
-        logger.info("searching: %s and %s embeddings", f"{len(sources):,}", f"{len(targets):,}")
+        logger.info(
+            "nearest-neighbor search: %s source and %s target embeddings",
+            f"{len(sources):,}",
+            f"{len(targets):,}",
+        )
         forward = find_neighbors(sources, targets, options.num_neighbors)
         backward = find_neighbors(targets, sources, options.num_neighbors)
         scores = compute_margins(forward, backward)

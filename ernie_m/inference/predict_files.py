@@ -196,7 +196,7 @@ def write_table(
             changed += sum(cell != was for cell, was in zip(written, line))
             file.write(dialect.delimiter.join(written) + "\n")
     if changed:
-        logger.warning("%s cells have tabs or line ends, written as spaces; .csv keeps them", f"{changed:,}")
+        logger.warning("tabs and line breaks replaced by spaces in %s cells; .csv keeps them", f"{changed:,}")
 
 
 def write_objects(

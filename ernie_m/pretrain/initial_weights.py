@@ -83,7 +83,7 @@ def initialize_model(
     if encoder is not None:
         load_weights(model.ernie_m, encoder, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
         _load_language_embeddings(model, encoder)
-        logger.info("encoder: from %s", encoder.path)
+        logger.info("loaded encoder: %s", encoder.path)
         # `Pretraining.collect_files` writes the key "drawn".
         if encoder.settings.get("drawn") == run_fingerprint:
             logger.warning(
@@ -188,7 +188,7 @@ def _load_head(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
         )
     # Only the head is loaded, and all of its weights are required.
     load_weights(model, checkpoint, optional=(), ignore=(*_ENCODER, _LANGUAGES, _CLASSIFIER))
-    logger.info("masked-LM head: from %s", checkpoint.path)
+    logger.info("loaded masked-LM head: %s", checkpoint.path)
 
 
 def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
@@ -241,4 +241,4 @@ def _load_language_embeddings(model: PreTrainingModel, checkpoint: Checkpoint) -
             rows[number] = saved_rows[saved_languages.index(language)]
             common_languages.append(language)
     table.set_value(rows)
-    logger.info("language embeddings: %s", ", ".join(sorted(common_languages)) or "none")
+    logger.info("loaded language embeddings: %s", ", ".join(sorted(common_languages)) or "none")

@@ -427,7 +427,7 @@ def verify_corpus(path: str | os.PathLike) -> None:
     try:
         write_json(record, seen)
     except UserError as error:
-        logger.info("%s. So each start of a training reads the whole corpus; see data.verify", error)
+        logger.info("%s. Each run will verify all checksums of the corpus; see data.verify", error)
 
 
 def check_files(path: Path, files: Mapping[str, Any], verify_checksums: bool) -> None:

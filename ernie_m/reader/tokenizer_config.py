@@ -131,7 +131,7 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
     if contents:
         check_parts(json_path, contents, tokenizer.piece_model)
         if keeps_space(contents, is_normalized=False):
-            logger.warning("%s: keeps a trailing space as a token, which is dropped here", json_path)
+            logger.warning("%s: ignoring its token for a trailing space", json_path)
     # pad_token_id is checked with the model's configuration.
     config = {token: folder.json(CONFIG).get(key) for key, token in _KEYS.items()}
     said = chain(

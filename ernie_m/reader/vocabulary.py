@@ -73,8 +73,8 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
         )
     if repeated:
         logger.warning(
-            "%s: %d duplicate tokens or ids; using the last one, as the official code does. If the "
-            "vocab.txt of the training has none, restore it: line %s",
+            "%s: %d duplicate tokens or ids; using the last one, as the official code does. If the vocab.txt "
+            "used in training has none, restore it. Duplicates: line %s",
             path,
             len(repeated),
             ", ".join(repeated[:_MOST_REPEATED]),

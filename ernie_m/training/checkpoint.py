@@ -396,7 +396,7 @@ class OutputDir:
                 return None
             saved = SavedRun(self.resume_from, *read_state(self.resume_from))
         elif self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
-            logger.info("ignoring %s: resuming from %s", self.resume_from, saved.folder)
+            logger.info("resuming from %s, not from %s", saved.folder, self.resume_from)
         check_fingerprint(saved.folder, saved.values["identity"], fingerprint, self.rules.ways_out)
         self._copy_best(saved)
         return saved

@@ -191,7 +191,7 @@ class Trainer(Generic[Model, Data]):
         if self.records is not None:  # drop those of steps that this process repeats
             dropped = self.records.truncate_after(self.first_step, self.evaluated_step)
             if dropped and self.first_step == 0:
-                line = "%s: no checkpoint: starting at step 0 and dropping the %d records of %s"
+                line = "%s: no checkpoint; starting at step 0 and deleting %d records from %s"
                 logger.warning(line, folder.path, dropped, self.records.path.name)
 
     def run(self, stop: ShutdownHandler) -> bool:
@@ -296,7 +296,7 @@ class Trainer(Generic[Model, Data]):
             or evaluation.selected_by > self.best.selected_by
         ):
             self.best = evaluation
-            logger.info("new best: %.2f (step %d)", evaluation.selected_by, evaluation.step)
+            logger.info("new best score: %.2f (step %d)", evaluation.selected_by, evaluation.step)
             self.folder.save_best(self._files())
         return True
 

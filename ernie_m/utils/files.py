@@ -378,7 +378,7 @@ def _remove_or_restore(path: Path, original: Path, kind: str) -> None:
     """
     if kind == "old" and path.exists() and not original.exists():
         os.replace(path, original)
-        logger.warning("%s: restored; its replacement was never finished", original)
+        logger.warning("%s: restored, because its replacement was interrupted", original)
     elif path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

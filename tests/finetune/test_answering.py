@@ -226,7 +226,7 @@ def test_infer_language_from_file_name(answer, folder, tmp_path):
     shutil.copy(folder / "dev.en.json", tmp_path / "dev.json")
     for path in (folder / "dev.en.json", tmp_path / "dev.json"):
         answer(path.stem, max_steps=1, lang_map_config="", dev_set=path)
-    (line,) = [line for line in read_log(tmp_path).splitlines() if "MLQA has rules" in line]
+    (line,) = [line for line in read_log(tmp_path).splitlines() if "--answer_rules mlqa supports" in line]
     assert " dev.json: " in line
 
 

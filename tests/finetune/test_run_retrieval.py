@@ -365,7 +365,7 @@ def test_embeddings_centered_on_stored_means(retrieve, folder, tmp_path, capsys)
     means.pop("xx")
     safetensors.write(weights / LANGUAGE_MEANS, means)
     assert "centered" not in by_measure(retrieve(init_pretraining_params=weights))
-    assert f"{weights / LANGUAGE_MEANS}: no means for xx" in capsys.readouterr().out
+    assert f"{weights / LANGUAGE_MEANS}: no language means for xx" in capsys.readouterr().out
     assert "centered" in by_measure(retrieve(init_pretraining_params=weights, languages="de"))
     without_top_layer = {language: mean[:LAYERS] for language, mean in means.items()}
     safetensors.write(weights / LANGUAGE_MEANS, without_top_layer)

@@ -196,7 +196,7 @@ def test_a_run_that_ends_early(
     "lost, message",
     [
         (["full"], "for fine-tuning: "),  # the log of an export
-        (["checkpoints", "full", "encoder"], "dropping the 7 records of metrics.jsonl"),  # it begins again
+        (["checkpoints", "full", "encoder"], "deleting 7 records from metrics.jsonl"),  # it begins again
     ],
 )
 def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, message):

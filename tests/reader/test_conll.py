@@ -372,7 +372,7 @@ def test_a_comment_stands_before_a_sentence(tmp_path):
 def test_warn_about_missing_sentence_ends(tmp_path, caplog):
     path = write(tmp_path / "a.txt", "Das O\nWort O\n" * 300 + "\nBonn B-LOC\n")
     read(path)
-    assert f"{path}, line 1: a sentence of 600 words" in caplog.text
+    assert f"{path}, line 1: sentence of 600 words" in caplog.text
 
 
 def test_warn_once_about_a_file_not_in_utf_8(tmp_path, caplog):

@@ -112,7 +112,7 @@ def test_an_answer_without_an_offset_is_looked_for(write, caplog, purpose):
         spans = [question.span for question in read_squad(path, purpose).questions]
     assert spans == [(14, 18), (50, 54), (20, 24), None]
     found, misplaced = caplog.messages
-    assert found == f"{path}: answers without answer_start, located by their text: 3"
+    assert found == f"{path}: located 3 answers without answer_start by their text"
     assert misplaced.startswith(f"{path}: ignored the spans of ") and " 3 answers " in misplaced
     unclear = [qa("5", [{"text": "lives"}]), qa("6", [answer("in", -1), {"text": "in"}])]
     assert "5, 6. Add answer_start" in error_of(read_squad, write([article(*unclear, qa("7"))]), purpose)

@@ -105,7 +105,7 @@ def test_the_first_source_counts_and_bad_rows_are_left_out(tmp_path, capsys):
         *"\n".join(reading).splitlines(),
         f"reading {tmp_path}/b/train.en.tsv",
         "skipped: train en already exists",
-        "--num_labels is 3",
+        "for fine-tuning: --num_labels 3",
         "",
         "split  language  contradiction  entailment  neutral  rows",
         "train        en              0           1        0     1",
@@ -235,7 +235,7 @@ def test_conll_the_shared_tasks(tmp_path, capsys):
         "words": 8,
         "tags rewritten": 4,
     }
-    assert "--num_labels is 9" in printed
+    assert "for fine-tuning: --num_labels 9" in printed
 
 
 CHINESE = "前\tB-LOC\n鎮\tI-LOC\n\n\xa0\tO\na b\tB-PER\n"
@@ -293,7 +293,7 @@ def test_panx(tmp_path, capsys, name):
     assert labels.keys() <= {"B-PER", "I-PER", "B-LOC", "I-LOC", "O"}
     assert name != "XTREME" or list(labels) == ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
     assert name != "languages of three letters" or read_languages(out / "lang_map.json") == ["ha"]
-    is_counted = "dev: 1 of 4 words lack the prefix en:" in capsys.readouterr().out
+    is_counted = "dev: 1 of 4 words lack the language prefix en:" in capsys.readouterr().out
     assert is_counted == (name == "a word without the prefix")
 
 

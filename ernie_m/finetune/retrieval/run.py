@@ -308,7 +308,7 @@ def load_language_means(
     missing = [language for language in languages if language not in means.languages]
     if missing:
         logger.info(
-            "%s: no means for %s, so there are no centered scores. Use --center_on for means of custom text",
+            "%s: no language means for %s; skipping centered scores. To compute means, set --center_on",
             checkpoint.language_means_path,
             ", ".join(missing),
         )

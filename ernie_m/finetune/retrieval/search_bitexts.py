@@ -178,10 +178,10 @@ def write_sweep(folder: Path, title: str, sweep: Sweep) -> None:
     layer_lines = [["", *first_row]]
     for name, layer_of_language in sweep.layers.items():
         layer_lines.append([name, *map(str, layer_of_language.values())])
-    logger.info(f"layers selected on the even pairs\n{format_columns(layer_lines)}")
+    logger.info(f"layers selected on the even-numbered pairs\n{format_columns(layer_lines)}")
     path = folder / "sweep.json"
     write_json(path, {"title": title, "rows": sweep.rows, "layers": sweep.layers})
-    logger.info("%s; scores of odd pairs are higher because they search half of the pairs", path)
+    logger.info("wrote %s; odd-numbered pairs score higher, because they have half as many candidates", path)
 
 
 def report_seeds(

@@ -156,8 +156,8 @@ class CorpusBuild:
             work.keeps_all = shared > trained / 2
             if work.keeps_all:
                 logger.warning(
-                    "%s: %s of %s lines are in the held-out part of another file. Because they are more "
-                    "than half, they stay in training, so held-out scores are too optimistic",
+                    "%s: %s of %s lines are in the held-out part of another file. As these are more than "
+                    "half, they stay in training, which inflates held-out scores",
                     "-".join(stream.languages),
                     f"{shared:,}",
                     f"{trained:,}",

@@ -242,8 +242,8 @@ def check_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                 script = check_text(path, texts, language, options.skip_text_checks)
                 first = scripts.setdefault(language, script)
                 if script != first and "" not in (script, first) and language_tag(language) in SEVERAL:
-                    line = "%s: most letters of '%s' are %s here, and %s in another file"
-                    logger.warning(line, path, language, script.title(), first.title())
+                    line = "%s: most letters are %s, but in another file of '%s' they are %s"
+                    logger.warning(line, path, script.title(), language, first.title())
 
 
 def _make_table(

@@ -103,7 +103,7 @@ def read_tagged_words(
     errors.report(logger.warning, sentences)
     longest = max(sentences, key=lambda sentence: len(sentence.words))
     if len(longest.words) > _LONGEST_SENTENCE:
-        line = "%s, line %d: a sentence of %d words. Add a blank line after each sentence"
+        line = "%s, line %d: sentence of %d words. Add a blank line after each sentence"
         logger.warning(line, path, longest.lines[0], len(longest.words))
     if labels is None or (_OF_THEMSELVES.fullmatch(name) and not labels):
         return [each._replace(tags=list(map(normalize_label, each.tags))) for each in sentences]
@@ -217,7 +217,7 @@ def _read_columns(
     ((prefix, count),) = prefixes.most_common(1) or [("", 0)]
     without = len(words) - count
     if 0 < 2 * without <= len(words):
-        line = "%s: %d of %d words lack the prefix %s"
+        line = "%s: %d of %d words lack the language prefix %s"
         logger.warning(line, path, without, len(words), prefix)
     elif without:
         prefix = ""

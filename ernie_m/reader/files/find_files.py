@@ -175,7 +175,7 @@ def find_labeled_files(source: Path, output: Path) -> list[NamedFile]:
         if file is None:
             unread.setdefault(_explain_unknown_name(path), []).append(str(path))
         elif (used := files.setdefault(file[1:], file)) != file:  # the first of duplicates is used
-            logger.warning("ignored %s: %s %s is %s", *file, used.path)
+            logger.warning("ignored %s: the %s file of %s is %s", *file, used.path)
     for error, paths in unread.items():
         logger.warning("ignored files: %s (%s)", join_items(paths, 10), error)
     if not any(file.split == "train" for file in files.values()):
@@ -295,7 +295,9 @@ def check_languages(languages: Iterable[str]) -> None:
     for name in sorted(set(languages)):
         tag = language_tag(name)
         if not tag:
-            logger.warning("unknown language '%s' (Japanese is ja), treated as a separate language", name)
+            logger.warning(
+                "unknown language code '%s' (Japanese is ja), treated as a separate language", name
+            )
         other = names.setdefault(tag or name.lower(), name)
         if other != name:
             raise UserError(f"{other} and {name} are the same language. Use one name for all of its text")

@@ -84,7 +84,7 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
             f"context: {join_items([*dict.fromkeys(unclear)])}. Add answer_start, in characters from 0"
         )
     if found:
-        logger.info("%s: answers without answer_start, located by their text: %d", path, len(found))
+        logger.info("%s: located %d answers without answer_start by their text", path, len(found))
     if unanswerable:
         line = (
             "%s: skipped %d of %d questions without an answer (SQuAD v2); the model always predicts an answer"

@@ -70,7 +70,7 @@ def check_text(
         number, what, is_asked = odd
         message = f"{path}, line {number}: {what}"
         if skip_text_checks is None or not (is_asked or skip_text_checks):
-            logger.warning("%s; it is kept as text", message)
+            logger.warning("%s; keeping it as text", message)
         elif not skip_text_checks:
             raise UserError(f"{message}. {_FIX}")
     script = detect_script([line for _, line in texts])
@@ -86,7 +86,7 @@ def check_text(
     scripts = Counter(filter(None, (detect_script([line]) for _, line in texts))).most_common(2)
     if language and scripts[1:] and scripts[1][1] > _OTHER_SCRIPT * len(texts):
         shares = " and ".join(f"{count / len(texts):.0%} {name.title()}" for name, count in scripts)
-        logger.warning("%s: '%s' has two scripts, in %s of the lines", path, language, shares)
+        logger.warning("%s: '%s' is in two scripts: %s of the lines", path, language, shares)
     return script
 
 
