@@ -218,7 +218,7 @@ class Model:
             if not 1 <= len(pair) <= 2 or (len(pair) == 2 and pair[1] is None):
                 raise UserError(f"{text!r} is neither a text nor a pair of texts")
             requests.append(dict(zip(("text_a", "text_b"), pair)))  # "text_b" of a pair only
-        return self._answer(CLASSIFICATION, requests, PredictionOptions(given_labels=True))
+        return self._predict(CLASSIFICATION, requests, PredictionOptions(given_labels=True))
 
     def zero_shot(
         self,
@@ -238,7 +238,7 @@ class Model:
         """
         shared = {"labels": labels, "hypothesis_template": hypothesis_template, "multi_label": multi_label}
         requests = [{"text": text, **shared} for text in to_list(texts, "texts")]
-        return self._answer(ZERO_SHOT, requests)
+        return self._predict(ZERO_SHOT, requests)
 
     def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[TaggingPrediction]:
         """Tag the words of texts, or lists of words: {"words", "tags", "entities"} for each."""
@@ -246,11 +246,11 @@ class Model:
             {"words": [*text]} if isinstance(text, list | tuple) else {"text": text}
             for text in to_list(texts, "texts")
         ]
-        return self._answer(TOKEN_CLASSIFICATION, requests)
+        return self._predict(TOKEN_CLASSIFICATION, requests)
 
     def answer(self, question: str, context: str) -> AnswerPrediction:
         """Extract the answer to a question in a context: {"answer", "start", "probability", "candidates"}."""
-        (prediction,) = self._answer(QUESTION_ANSWERING, [{"question": question, "context": context}])
+        (prediction,) = self._predict(QUESTION_ANSWERING, [{"question": question, "context": context}])
         return prediction
 
     def encode(
@@ -301,7 +301,7 @@ class Model:
         options = PredictionOptions(
             pooling=pooling, layer=layer, center_by_language=centered, normalize=normalize, prompt=prompt
         )
-        predictor = self._predictor(EMBEDDING, options)
+        predictor = self._get_predictor(EMBEDDING, options)
         inputs = parse_requests(predictor, [{"text": text} for text in sentences], on_empty)
         batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * predictor.max_seq_len
         embeddings = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
@@ -398,7 +398,7 @@ class Model:
                 raise UserError("the corpus is empty")
             of_vectors = PredictionOptions(pooling=task_options.pooling, layer=task_options.layer)
             inputs = parse_requests(
-                self._predictor(EMBEDDING, of_vectors), [{"text": text} for text in texts]
+                self._get_predictor(EMBEDDING, of_vectors), [{"text": text} for text in texts]
             )
             task_options = replace(task_options, corpus=tuple(inputs))  # type: ignore[arg-type]  # of a flag
         return SearchPredictor(self.loaded, task_options)
@@ -492,7 +492,7 @@ class Model:
             raise UserError(f"{self.loaded.folder}: rank requires a cross-encoder")
         # None would be a single text.
         requests = [{"text_a": query, "text_b": text or ""} for text in sentences]
-        predictions = self._answer(CLASSIFICATION, requests)
+        predictions = self._predict(CLASSIFICATION, requests)
         best = sorted(range(len(predictions)), key=lambda number: -predictions[number]["score"])
         ranked: list[Any] = [{"index": i, "text": sentences[i], **predictions[i]} for i in best]
         return ranked
@@ -504,10 +504,10 @@ class Model:
             language: the language of the tokens, for models with language embeddings; None: any language.
         """
         requests = [{"text": text, "language": language}]
-        (prediction,) = self._answer(FILL_MASK, requests, PredictionOptions(top_k=top_k))
+        (prediction,) = self._predict(FILL_MASK, requests, PredictionOptions(top_k=top_k))
         return prediction["masks"]
 
-    def _answer(
+    def _predict(
         self, task: str, requests: list[dict[str, Any]], options: PredictionOptions = PredictionOptions()
     ) -> list[Any]:
         """Return the predictions for requests, as `ernie-m predict` writes them.
@@ -515,11 +515,11 @@ class Model:
         Args:
             task: one of `ernie_m.model.tasks.TASKS`.
         """
-        predictor = self._predictor(task, options)
+        predictor = self._get_predictor(task, options)
         inputs = parse_requests(predictor, requests)
         return [answer for part in iter_parts(inputs, "predicting") for answer in predictor.predict(part)]
 
-    def _predictor(self, task: str, options: PredictionOptions) -> Any:
+    def _get_predictor(self, task: str, options: PredictionOptions) -> Any:
         """Return the predictor of a task with these options, which is created on the first call."""
         from ernie_m.inference.tasks import make_predictor
 

@@ -98,7 +98,7 @@ def read_masked_log(folder: Path, **folders: Path) -> str:
     What only good or bad weights log is left out.
     """
     log = re.sub(r"^\S+ \S+ (?=INFO |WARNING )", "", read_log(folder), flags=re.MULTILINE)
-    some = "INFO (cpu|command|new best): |INFO bfloat16 available|WARNING .* not above the majority baseline"
+    some = "INFO (cpu|command|new .*): |INFO bfloat16 available|WARNING .* not above the majority baseline"
     log = re.sub(f"^({some}).*\n", "", log, flags=re.MULTILINE)
     for name, path in {**folders, "RUN": folder}.items():
         log = log.replace(str(path), name)

@@ -86,15 +86,15 @@ def main() -> None:
     from ernie_m.inference.load import load
     from ernie_m.inference.predict_files import (
         JsonLines,
-        LabeledRows,
+        TableFile,
         has_objects,
         read_requests,
-        write_answers,
+        write_predictions,
     )
     from ernie_m.inference.tasks import make_predictor, open_training_file
     from ernie_m.reader.files.labeled_tables import TAGGED, open_unlabeled_table
 
-    options = flags.options()
+    options = flags.get_prediction_options()
     settings = read_settings(flags.model)
     columns = read_trained_columns(flags.model, settings)
     errors = RowErrors("standard input" if flags.input == "-" else flags.input, flags.on_error == "skip")
@@ -106,7 +106,7 @@ def main() -> None:
     task = flags.task or find_task(str(settings.get("task")))
     if task in TASKS and not TASKS[task].training_file:
         table = ask()
-        table.check(read_preprocessing(settings, None).pairs if task in _CLASSIFIERS else False)
+        table.check_text_columns(read_preprocessing(settings, None).pairs if task in _CLASSIFIERS else False)
         errors.report(partial(say, file=sys.stderr))
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
     task = choose_task(flags, model)
@@ -118,22 +118,20 @@ def main() -> None:
         is_question = task == QUESTION_ANSWERING
         alternatives = [TAGGED.format("--columns WORD,TAG")] if task == TOKEN_CLASSIFICATION else []
         table = table or ask(questions=is_question, alternatives=alternatives)
-        table.check(model.preprocessing.pairs if task in _CLASSIFIERS else is_question)
+        table.check_text_columns(model.preprocessing.pairs if task in _CLASSIFIERS else is_question)
         file = (
-            JsonLines(table)
-            if table.are_requests
-            else LabeledRows(table, flags.sort != "table", flags.output)
+            JsonLines(table) if table.are_requests else TableFile(table, flags.sort != "table", flags.output)
         )
-    may_sort = isinstance(file, LabeledRows) and task in (CLASSIFICATION, MULTI_LABEL, QUESTION_ANSWERING)
+    may_sort = isinstance(file, TableFile) and task in (CLASSIFICATION, MULTI_LABEL, QUESTION_ANSWERING)
     if flags.sort != "table" and not may_sort:
         raise UserError(f"--sort {flags.sort} requires a table, and a task with probabilities. Remove --sort")
 
     requests = read_requests(file, predictor.parse, errors)
     if all(request.content is None for request in requests):
         say(f"--input {flags.input}: empty input, no predictions", file=sys.stderr)
-    write_answers(predictor, requests, file, flags.output)
+    write_predictions(predictor, requests, file, flags.output)
     if requests and split_extensions(flags.output)[0] != ".trec":
-        for line in file.summary():
+        for line in file.format_summary():
             say(escape_control_characters(line), file=sys.stderr)
 
 

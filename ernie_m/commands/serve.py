@@ -56,7 +56,7 @@ def main() -> None:
         raise UserError(f"ernie-m serve requires {error.name}: {install_command('serve')}") from error
     from ernie_m.inference.load import load
 
-    options = flags.options()
+    options = flags.get_prediction_options()
     setup_console()  # also shows the progress of encoding the corpus
     token = read_token(flags.token_file)
     logger.setLevel(flags.log_level.upper())

@@ -249,7 +249,7 @@ def prepare_pairs(
         most_texts = max(rows.most_texts for rows in rows_of.values())  # in a row
         # All files of a training are read in the same way; see docs/retrieval.md.
         are_translations = any(rows.are_translations for rows in rows_of.values())
-        joint.write(_format_line(make_header(are_translations, negatives=most_texts - 2)))
+        joint.write(_format_line(make_header(are_translations, num_negatives=most_texts - 2)))
         for (file, rows), of_file, learned, scored in zip(
             rows_of.items(), deduplicate_pairs, trained, held_out
         ):
@@ -257,7 +257,7 @@ def prepare_pairs(
                 if len(numbers):
                     pairs = (file.sides(rows[number]) for number in numbers)
                     _write(folder / part / f"{file.name}.tsv", pairs, rows.are_translations)
-            joint.writelines(_format_line(of_file.read(number, held_out_keys)[1]) for number in learned)
+            joint.writelines(_format_line(of_file.read_row(number, held_out_keys)[1]) for number in learned)
             counts = {"rows": len(rows), "trained": len(learned), "held_out": len(scored)}
             facts[file.name] = {"files": file.files, **counts}
             neither = len(rows) - len(learned) - len(scored)

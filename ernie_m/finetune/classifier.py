@@ -68,7 +68,7 @@ class Classification(Head[ExampleFile]):
         prompt = fine_tuned.get_prompt(NEITHER)
         return cls(tokenizer, labels, flags.max_seq_len, named, prompt, fine_tuned.pairs)
 
-    def preprocessing(self) -> dict[str, Any]:
+    def get_preprocessing(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "multi_label": self.multi_label}
 
     def read(self, path: str | os.PathLike, purpose: str) -> ExampleFile:
@@ -258,7 +258,7 @@ class Regression(Classification):
         fine_tuned = start.preprocessing if start and flags.init_checkpoint else PreprocessingConfig()
         return cls(tokenizer, flags.max_seq_len, fine_tuned.pairs)
 
-    def preprocessing(self) -> dict[str, Any]:
+    def get_preprocessing(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "regression": True}
 
     def read(self, path: str | os.PathLike, purpose: str) -> ExampleFile:

@@ -10,7 +10,7 @@ import paddle
 
 from ernie_m.finetune.finetune_args import PredictionFlags
 from ernie_m.finetune.head import Head
-from ernie_m.reader.batching import Batches, stream_all
+from ernie_m.reader.batching import Batches, stream_data_sets
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.prefetch import prefetch
@@ -82,7 +82,11 @@ def predict_files(
     seconds = [0.0] * len(files)
     engine.model.eval()
     progress = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
-    with prefetch(partial(stream_all, batches_of_files)) as batches, paddle.no_grad(), engine.autocast():
+    with (
+        prefetch(partial(stream_data_sets, batches_of_files)) as batches,
+        paddle.no_grad(),
+        engine.autocast(),
+    ):
         began = time.monotonic()
         for file_number, global_batch in batches:  # every process has the same number of batches
             # All processes return together, because each would wait for the others in `all_reduce_sum`.

@@ -80,7 +80,7 @@ class ModelFileFlags(VocabularyFlags):
     """Path to ernie_config.json, the model configuration (default: the one next to the weights)."""
 
     @property
-    def named_files(self) -> tuple[str | None, str | None, str | None]:
+    def model_file_paths(self) -> tuple[str | None, str | None, str | None]:
         """Paths of model configuration, vocabulary and SentencePiece model; None: next to the weights."""
         return self.ernie_config_path, self.vocab_path, self.piece_model_path
 
@@ -186,7 +186,7 @@ class TrainingFlags(ModelFileFlags, ComputeFlags):
         return self.random_seed or (1,)
 
     @property
-    def start(self) -> str | None:
+    def initial_checkpoint(self) -> str | None:
         """The path of the initial checkpoint; None: random weights."""
         return self.init_checkpoint or self.init_pretraining_params
 
@@ -376,9 +376,9 @@ class FinetuneFlags(TrainingFlags):
         for phase, data in needed:
             if getattr(self, phase) and not getattr(self, data):
                 missing.append(f"missing --{data} with --{phase} true")
-        if not self.start and not self.piece_model_path:
+        if not self.initial_checkpoint and not self.piece_model_path:
             missing.append("missing --piece_model_path: the SentencePiece model (./configs/piece.model)")
-        if not self.start and not self.ernie_config_path:
+        if not self.initial_checkpoint and not self.ernie_config_path:
             missing.append("missing --ernie_config_path: the model config (configs/base/ernie_config.json)")
         if missing:
             raise UserError("; ".join(missing))

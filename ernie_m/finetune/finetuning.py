@@ -23,7 +23,7 @@ from ernie_m.finetune.run_setup import (
     format_official_line,
     make_engine,
     make_fingerprint,
-    open_step,
+    open_resumed_checkpoint,
 )
 from ernie_m.finetune.score_tables import average
 from ernie_m.model import device
@@ -137,12 +137,12 @@ def find_head_error(task: Head, checkpoint: Checkpoint) -> str:
     head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
     if head_task not in (None, task.name):
         return f"its head is for {head_task}, not {task.name}"
-    if checkpoint.preprocessing.regression and not task.preprocessing().get("regression"):
+    if checkpoint.preprocessing.regression and not task.get_preprocessing().get("regression"):
         return "it is a regression model (--is_regression true)"
     if "classifier.weight" not in checkpoint.tensors:
         return "not fine-tuned (it has no classifier)"
     several = checkpoint.preprocessing.multi_label
-    if several != task.preprocessing().get("multi_label", False):
+    if several != task.get_preprocessing().get("multi_label", False):
         kind = "multi-label" if several else "single-label"
         return f"it is a {kind} classifier of ernie-m fit"
     return ""
@@ -236,13 +236,13 @@ def check_rows(
     task: Head, train_paths: Sequence[str], train_set: Sequence[Any], files: Sequence[LanguageFile]
 ) -> None:
     """Log warnings about truncated rows, conflicting labels, and evaluation rows in the training data."""
-    has_ids = task.name == CLASSIFICATION and not task.preprocessing().get("regression")
+    has_ids = task.name == CLASSIFICATION and not task.get_preprocessing().get("regression")
     named: list[tuple[str | Path, Any]] = [(path, train_set) for path in train_paths]  # one, or none
     trained = None  # `hash_input` of the training rows
     for name, data in [*named, *((file.path, file.data) for file in files)]:
         task.warn_if_truncated(name, data)
         inputs = task.hash_inputs(data)
-        targets, location = (data.targets, data.location) if has_ids else (np.zeros(0), str)
+        targets, location = (data.targets, data.get_location) if has_ids else (np.zeros(0), str)
         for error in find_label_issues(inputs, targets, location, trained_inputs=trained):
             logger.warning("%s: %s", name, error)
         trained = inputs if data is train_set else trained
@@ -345,7 +345,9 @@ class FinetuningRun(MultiSeedTraining):
             rank=distributed.rank(),
             world_size=distributed.world_size(),
         )
-        self._epoch_ends = list(accumulate(self._batches.count(epoch) for epoch in range(flags.epoch)))
+        self._epoch_ends = list(
+            accumulate(self._batches.count_batches(epoch) for epoch in range(flags.epoch))
+        )
         self.total_steps = self._epoch_ends[-1]
         schedule_steps = self.total_steps
         if self.task.official and not flags.in_tokens:
@@ -375,7 +377,9 @@ class FinetuningRun(MultiSeedTraining):
             processes,
         )
         fine_tuned = checkpoint is not None or self._has_head
-        return self.make_engine(open_step(checkpoint, self.start), fine_tuned, schedule_steps, seed)
+        return self.make_engine(
+            open_resumed_checkpoint(checkpoint, self.start), fine_tuned, schedule_steps, seed
+        )
 
     def make_engine(
         self, weights: Checkpoint | None, fine_tuned: bool = True, schedule_steps: int = 1, seed: int = 0
@@ -462,7 +466,7 @@ class FinetuningRun(MultiSeedTraining):
         """Return the files of the model, with its preprocessing settings and its model card."""
         flags = self.flags
         task = self.task
-        fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.preprocessing()}
+        fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.get_preprocessing()}
         preprocessing = self.start_preprocessing.adapt_for_task(task.prompt, **fields)
         name = get_stored_name(task.name)
         settings = {
@@ -476,7 +480,7 @@ class FinetuningRun(MultiSeedTraining):
             "task": name,
             "data": flags.train_set,
             "languages": list(dict.fromkeys(file.language for file in self.dev_files)) or None,
-            "initialized_from": flags.start or "random weights",
+            "initialized_from": flags.initial_checkpoint or "random weights",
             "epochs": None if flags.max_steps else flags.epoch,
             "selected_by": None,
         }

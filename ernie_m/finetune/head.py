@@ -64,7 +64,7 @@ class Head(ABC, Generic[Data]):
             start: the initial checkpoint in the flags; None: random weights.
         """
 
-    def preprocessing(self) -> dict[str, Any]:
+    def get_preprocessing(self) -> dict[str, Any]:
         """Return the task's preprocessing settings for "reading" in config.json, except `max_seq_len`."""
         return {}
 

@@ -29,7 +29,7 @@ from ernie_m.reader.mrc_reader import (
     tokenize_words,
 )
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.reader.vocabulary_coverage import warn_if_unsuited
+from ernie_m.reader.vocabulary_coverage import warn_if_not_covered
 from ernie_m.utils.files import write_json
 
 if TYPE_CHECKING:
@@ -139,18 +139,20 @@ class QuestionAnswering(Head[AnswerWindows]):
     def __init__(
         self,
         tokenizer: Tokenizer,
-        cut: WindowConfig,
+        window_config: WindowConfig,
         max_answer_length: int,
         n_best: int,
         rules: str = "mlqa",
     ):
         self.tokenizer = tokenizer
-        self.cut = cut
+        self.window_config = window_config
         self.max_answer_length = max_answer_length
         self.n_best = n_best
         self.rules = rules
         self.encode = (
-            OfficialWindowFeaturizer(tokenizer, cut) if self.official else WindowFeaturizer(tokenizer, cut)
+            OfficialWindowFeaturizer(tokenizer, window_config)
+            if self.official
+            else WindowFeaturizer(tokenizer, window_config)
         )
         self.make_windows = make_official_windows if self.official else windows.make_windows
 
@@ -181,20 +183,20 @@ class QuestionAnswering(Head[AnswerWindows]):
         )
         return cls(tokenizer, cut, preprocessing.max_answer_length or _MAX_ANSWER_LENGTH, n_best)
 
-    def preprocessing(self) -> dict[str, Any]:
+    def get_preprocessing(self) -> dict[str, Any]:
         return {
-            **vars(self.cut),
+            **vars(self.window_config),
             "max_answer_length": self.max_answer_length,
             "official_compat": self.official,
         }
 
     def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
-        return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.make_windows)
+        return windows.read_windows(path, purpose, self.tokenizer, self.window_config, self.make_windows)
 
     def warn_if_truncated(self, name: str | os.PathLike, data: AnswerWindows) -> None:
         """Log warnings about truncated questions, and about contexts that the vocabulary does not cover."""
-        warn_if_unsuited(name, self.tokenizer, [window.context_ids for window in sample_evenly(data)])
-        most = self.cut.max_query_length
+        warn_if_not_covered(name, self.tokenizer, [window.context_ids for window in sample_evenly(data)])
+        most = self.window_config.max_query_length
         log_truncation(name, sum(data.cut), len(data.cut), "questions", most, "max_query_length")
 
     def hash_inputs(self, data: AnswerWindows) -> np.ndarray:
@@ -383,7 +385,9 @@ class OfficialAnswering(QuestionAnswering):
     @cached_property
     def text_task(self) -> QuestionAnswering:
         """The task whose answers are spans of the original text."""
-        return QuestionAnswering(self.tokenizer, self.cut, self.max_answer_length, self.n_best, self.rules)
+        return QuestionAnswering(
+            self.tokenizer, self.window_config, self.max_answer_length, self.n_best, self.rules
+        )
 
     @cached_property
     def tokenize_context(self) -> Callable[[str], list[str]]:

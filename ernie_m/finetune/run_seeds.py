@@ -59,8 +59,8 @@ def run_finetuning(
     set_up_command(flags)
 
     # Open the model. Its checkpoint provides settings that no flag gives, and perhaps a head for the task.
-    start = open_checkpoint(flags.start) if flags.start else None
-    opened = open_model(start, *flags.named_files)
+    start = open_checkpoint(flags.initial_checkpoint) if flags.initial_checkpoint else None
+    opened = open_model(start, *flags.model_file_paths)
     recorded = KEPT[task_class.name] if flags.do_train else RECORDED
     if official_class and not flags.do_train:
         recorded = (*recorded, "official_compat")
@@ -188,7 +188,7 @@ def report_seeds(fine_tuning: FinetuningRun, evaluations: dict[int, Evaluation])
             task.compute_baseline(file.data)
         )
     # Count questions, not windows. A run from random weights is not comparable with the paper's.
-    is_counted = flags.paper and flags.do_train and flags.start
+    is_counted = flags.paper and flags.do_train and flags.initial_checkpoint
     examples = len(task.hash_inputs(fine_tuning.train_set)) if is_counted else 0
     tables = score_tables.make_seed_tables(
         evaluations,

@@ -110,7 +110,7 @@ def make_fingerprint(
     starts: Iterable[Checkpoint | None],
     config: ErnieMConfig,
     tokenizer: Tokenizer,
-    **more: Any,
+    **further_values: Any,
 ) -> dict[str, Any]:
     """Return the fingerprint of a run, the settings and digests that determine its result, as JSON values.
 
@@ -119,14 +119,14 @@ def make_fingerprint(
     Args:
         task: the name of the task.
         starts: the initial checkpoint of each seed; None: random weights.
-        more: additional values, such as digests of data files.
+        further_values: additional values, such as digests of data files.
     """
     flags_that_decide = get_result_options(flags)
     del flags_that_decide["random_seed"]  # a checkpoint is of one seed
     return {
         "task": task,
         **flags_that_decide,
-        **more,
+        **further_values,
         "start": _digest_initial_weights(flags, starts),
         "model": config.to_dict(),
         "vocabulary": tokenizer.digest,
@@ -168,15 +168,15 @@ def digest_files(paths: Iterable[str | Path]) -> str | None:
     return hashlib.sha256(digests.encode()).hexdigest() if digests else None
 
 
-def open_step(step: Path | None, start: Checkpoint | None) -> Checkpoint | None:
+def open_resumed_checkpoint(step: Path | None, initial_checkpoint: Checkpoint | None) -> Checkpoint | None:
     """Open the checkpoint from which a run resumes.
 
     Args:
         step: the path of the checkpoint; None: the run does not resume.
-        start: the initial checkpoint, which is returned if the run does not resume or `step` is its path.
+        initial_checkpoint: it is returned if the run does not resume, or `step` is its path.
     """
-    if step is None or (start is not None and step == start.path):
-        return start
+    if step is None or (initial_checkpoint is not None and step == initial_checkpoint.path):
+        return initial_checkpoint
     return open_checkpoint(step)
 
 
@@ -269,30 +269,30 @@ class MultiSeedTraining(Trainable):
         master_weights: Mapping[str, Tensor],
         evaluation: Evaluation | None,
         settings: Mapping[str, Any],
-        facts: Mapping[str, Any],
+        card_facts: Mapping[str, Any],
         omitted_prefixes: tuple[str, ...] = (),
     ) -> ModelFiles:
         """Return the files of the model; see `ernie_m.training.trainer.Trainable.collect_files`.
 
         Args:
             settings: "task", "labels" and "reading" for config.json.
-            facts: the facts of the model card; steps, seed, command and scores are added.
+            card_facts: the facts of the model card; steps, seed, command and scores are added.
             omitted_prefixes: prefixes of the names of weights that are not written.
         """
-        facts = {
-            **facts,
+        card_facts = {
+            **card_facts,
             "steps": engine.steps,
             "seed": self.seed,
             "command": shlex.join(get_command_line()),
         }
         if evaluation is not None:
-            facts["scores"] = evaluation.scores
+            card_facts["scores"] = evaluation.scores
         return collect_model_files(
             engine.model,
             self.config,
             vocab_path=self.tokenizer.vocab_path,
             piece_model_path=self.tokenizer.piece_model_path,
-            card_facts=facts,
+            card_facts=card_facts,
             settings={**settings, "step": engine.steps, "seed": self.seed},
             omitted_prefixes=omitted_prefixes,
             master_weights=master_weights,
@@ -303,12 +303,12 @@ def log_and_write_report(
     folder: str,
     name: str,
     tables: Sequence[score_tables.ScoreTable],
-    facts: Mapping[str, Any],
+    further_values: Mapping[str, Any],
 ) -> None:
     """Log score tables, and write them as <name>.txt, <name>.md and <name>.json to a directory."""
     logger.info(f"results\n{score_tables.to_text(tables)}")
     if distributed.is_main():
-        score_tables.write_report(Path(folder), name, tables, facts)
+        score_tables.write_report(Path(folder), name, tables, further_values)
 
 
 # Largest hidden size -> (learning rate, layer-wise decay). 256: the best of three learning rates for XNLI

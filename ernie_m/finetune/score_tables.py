@@ -138,22 +138,22 @@ class ScoreTable:
         """
         summary = self.compute_summary()
 
-        def line(name: str, row: Mapping[str, float]) -> list[str]:
+        def format_row(name: str, row: Mapping[str, float]) -> list[str]:
             """Format a row of the table; a missing column is empty."""
             cells = [f"{row[column]:.2f}" if column in row else "" for column in summary]
             return [name, *cells]
 
         lines = [["", *summary]]
-        lines += [line(f"seed {seed}", row) for seed, row in self.compute_full_rows().items()]
+        lines += [format_row(f"seed {seed}", row) for seed, row in self.compute_full_rows().items()]
         if len(self.rows) > 1:
             lines.append(["mean", *(f"{mean:.2f}" for mean, _ in summary.values())])
             lines.append(["deviation", *(f"± {deviation:.2f}" for _, deviation in summary.values())])
         for name, row in self.comparison.items():
             if row:
-                lines.append(line(name, {**row, AVERAGE: average(row)}))
+                lines.append(format_row(name, {**row, AVERAGE: average(row)}))
         differences = self.compute_differences()
         for name, row in self.compute_paper_rows().items():
-            lines.append(line(name, row))
+            lines.append(format_row(name, row))
             if of_columns := differences.get(name):
                 verdict = "difference: agrees" if of_columns[AVERAGE].agrees() else "difference"
                 lines.append([verdict, *(str(of_columns.get(column, "")) for column in summary)])
@@ -216,15 +216,15 @@ def write_report(
     folder: Path,
     name: str,
     tables: Sequence[ScoreTable],
-    facts: Mapping[str, Any],
+    further_values: Mapping[str, Any],
 ) -> None:
     """Write tables to <name>.txt, <name>.md and <name>.json in `folder`, each atomically.
 
     Args:
-        facts: additional values for the JSON file.
+        further_values: additional values for the JSON file.
     """
     tables_as_json = [table.to_json() for table in tables]
-    values = {**facts, "tables": tables_as_json, "command": shlex.join(get_command_line())}
+    values = {**further_values, "tables": tables_as_json, "command": shlex.join(get_command_line())}
     contents = {
         "txt": to_text(tables),
         "md": "\n\n".join(

@@ -115,7 +115,7 @@ class Tagging(Head[Sequence[Sentence]]):
         label_pieces = "leading" if preprocessing.official_compat else preprocessing.label_pieces
         return cls(tokenizer, labels, max_seq_len, label_pieces, preprocessing.chunk_scheme or "IOB")
 
-    def preprocessing(self) -> dict[str, Any]:
+    def get_preprocessing(self) -> dict[str, Any]:
         # The tags of a model are IOB2, regardless of the scheme of its files, or have no prefixes.
         scheme = self.scheme if self.scheme == "NONE" else None
         return {

@@ -14,10 +14,10 @@ from ernie_m.fit.scores import EvaluationResult
 from ernie_m.fit.split_rows import (
     MANY_NEAR_DUPLICATES,
     estimate_near_duplicate_share,
-    join_translations,
+    group_translations,
     split_rows,
 )
-from ernie_m.inference.load import LoadedModel, load, load_opened
+from ernie_m.inference.load import LoadedModel, load, load_opened_model
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.model.checkpoint.key_mapping import encoder_shapes
 from ernie_m.model.checkpoint.weights import Weights
@@ -78,7 +78,7 @@ def fit_model(
     rows.make_task(loaded.tokenizer, limit, prompt).warn_if_truncated(name, rows.examples)
     embeddings = encode.encode_texts([" ".join(filter(None, example[:2])) for example in rows.examples])
     if len(np.unique(rows.languages)) > 1:
-        rows = rows._replace(groups=join_translations(rows.groups, rows.languages, embeddings))
+        rows = rows._replace(groups=group_translations(rows.groups, rows.languages, embeddings))
     elif (
         not rows.are_pairs
         and (share := estimate_near_duplicate_share(rows.groups, embeddings)) > MANY_NEAR_DUPLICATES
@@ -204,7 +204,7 @@ def _build_classifier(
 
 def _load_in_memory(fitted: OpenedModel, loaded: LoadedModel) -> LoadedModel:
     """Load a classifier without saving it. On OpenVINO, it shares the compiled encoder of `loaded`."""
-    classifier = load_opened(fitted, loaded.folder, amp=loaded.amp, engine=loaded.engine_name)
+    classifier = load_opened_model(fitted, loaded.folder, amp=loaded.amp, engine=loaded.engine_name)
     classifier.is_saved = False
     if classifier.engine_name == "openvino":
         key = EMBEDDING, classifier.num_layers

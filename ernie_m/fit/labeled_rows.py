@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ernie_m.finetune.classifier import Classification, MultiLabelClassification, Regression
-from ernie_m.fit.split_rows import join_rows
+from ernie_m.fit.split_rows import group_rows
 from ernie_m.model.preprocessing import COLUMNS, GIVEN
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.batching import Example
@@ -86,7 +86,7 @@ class LabeledDataset(NamedTuple):
         return self.are_pairs or self.kind == REGRESSION
 
     @property
-    def inputs(self) -> np.ndarray:
+    def input_hashes(self) -> np.ndarray:
         """`hash_input` of each row, int64 [N]."""
         return np.array([hash_input(*example[:2]) for example in self.examples])
 
@@ -138,8 +138,8 @@ class LabeledDataset(NamedTuple):
         """
         ids = np.unique(self.targets, axis=0, return_inverse=True)[1].reshape(-1)
         labels = () if self.kind == REGRESSION else ids
-        trained = None if training is None else training.inputs
-        yield from find_label_issues(self.inputs, labels, self.locations.__getitem__, trained)
+        trained = None if training is None else training.input_hashes
+        yield from find_label_issues(self.input_hashes, labels, self.locations.__getitem__, trained)
         languages = np.unique(self.languages).tolist()
         if unknown := [name for name in languages if name and not language_tag(name)]:
             yield f"unknown languages, each treated as a separate one: {join_items(unknown)}"
@@ -160,14 +160,14 @@ def load_dataset(
     files: Sequence[NamedFile],
     options: LabelOptions,
     kind: str | None = None,
-    like: LabeledDataset | None = None,
+    training_rows: LabeledDataset | None = None,
 ) -> LabeledDataset:
     """Read tables of labeled texts or pairs into one dataset.
 
     Args:
         kind: one of `KINDS`; None: multi-label if --label names several columns or --label_separator is set,
             regression if the label column is named score, otherwise classification.
-        like: the training rows, if the files are test data; their labels must be among those of `like`.
+        training_rows: set for test data, whose labels must be among those of the training rows.
 
     Raises:
         UserError: a table cannot be read, the kind is ambiguous, or as `build_dataset`; names the file and
@@ -176,14 +176,14 @@ def load_dataset(
     several = kind == MULTI_LABEL or (
         kind is None and bool(options.label_separator or "," in (options.label or ""))
     )
-    purpose = "dev" if like else "train"
+    purpose = "dev" if training_rows else "train"
     tables = [read_labeled_table(file.path, options, several).select_split(purpose) for file in files]
     columns = tables[0].columns
     has_scores = columns.get("label", "").lower() == "score"
     found = kind or (MULTI_LABEL if several else REGRESSION if has_scores else CLASSIFICATION)
     texts, labels, languages, groups, locations = [], [], [], [], []
     label_columns = {name for table in tables for name in table.label_columns}
-    expected = like.names if like and label_columns else label_columns
+    expected = training_rows.names if training_rows and label_columns else label_columns
     for file, table in zip(files, tables):
         if missing := {*expected}.difference(table.label_columns):
             raise UserError(
@@ -198,15 +198,15 @@ def load_dataset(
             languages.append(row.language or language)
             groups.append(row.group)
             locations.append(f"{file.path}, line {row.line}")
-    rows = build_dataset(found, texts, labels, locations, languages, groups, like, options.on_error)
+    rows = build_dataset(found, texts, labels, locations, languages, groups, training_rows, options.on_error)
     rows = rows._replace(columns=columns)
-    unused = () if like else label_columns.difference(rows.names)
+    unused = () if training_rows else label_columns.difference(rows.names)
     if unused:
         raise UserError(
             f"{files[0].path}, line 1: no row has the label {join_items(sorted(unused))}. Add such rows, or "
             "remove it from --label"
         )
-    if (kind, found, like) == (None, CLASSIFICATION, None):
+    if (kind, found, training_rows) == (None, CLASSIFICATION, None):
         reject_ambiguous_labels(rows)
     return rows
 
@@ -262,7 +262,7 @@ def build_dataset(
     locations: Sequence[str],
     languages: Sequence[str],
     groups: Sequence[Any],
-    like: LabeledDataset | None = None,
+    training_rows: LabeledDataset | None = None,
     on_error: str | None = None,
 ) -> LabeledDataset:
     """Build a dataset from labeled texts or pairs.
@@ -274,19 +274,19 @@ def build_dataset(
         locations: the location of each row, for messages.
         languages: the language of each row; "" if unknown.
         groups: the group of each row; "" or None: no group.
-        like: see `load_dataset`.
+        training_rows: see `load_dataset`.
         on_error: "skip": drop invalid rows of a table, unless all are invalid; None: the rows are not from a
             table.
 
     Raises:
-        UserError: a label is missing, of another type, or not one of `like`; single texts are mixed with
-            pairs; all labels are equal; or scikit-learn is not installed.
+        UserError: a label is missing, of another type, or not in `training_rows`; single texts are mixed
+            with pairs; all labels are equal; or scikit-learn is not installed.
     """
     try:
         import sklearn  # noqa: F401 - requires scipy, which the rest of fit needs as well
     except ImportError as error:
         raise UserError(f"fit requires scikit-learn ({error}): pip install scikit-learn") from error
-    width = len(texts[0]) if like is None else 1 + like.are_pairs
+    width = len(texts[0]) if training_rows is None else 1 + training_rows.are_pairs
     errors: _NumberedErrors = [
         (number, f"invalid row of {len(row)} texts (expected {width}, as in the other rows)")
         for number, row in enumerate(texts)
@@ -303,7 +303,7 @@ def build_dataset(
         for some in reversed(of_rows):
             given.update(reversed(some))
         none = _find_missing_labels(kind, of_rows)
-        names = like.names if like else sorted(given.keys() - none)
+        names = training_rows.names if training_rows else sorted(given.keys() - none)
         if len(names) * len(labels) > _MOST_CELLS:
             raise UserError(
                 f"{locations[0]}: too many rows x labels for a classifier ({len(labels):,} rows, "
@@ -324,13 +324,13 @@ def build_dataset(
             _select_items(kept, languages),
             _select_items(kept, groups),
         )
-        return build_dataset(kind, _select_items(kept, texts), *columns, like)
+        return build_dataset(kind, _select_items(kept, texts), *columns, training_rows)
     if kind == MULTI_LABEL and names and all(map(is_label_score, names)):
         raise UserError(
             f"{locations[0]}: invalid labels {labels[0]!r} (expected label names, got numbers). Give a list "
             "of names, or in a table one column per label, with --label A,B,C"
         )
-    if like is None and len({*values}) < 2:
+    if training_rows is None and len({*values}) < 2:
         only = f"the label '{names[0]}'" if kind == CLASSIFICATION else "equal labels"
         raise UserError(f"{locations[0]}: all {len(values):,} rows have {only}. Add rows with another label")
     if len({*given.values()}) < len(given):
@@ -338,7 +338,7 @@ def build_dataset(
     examples = [Example(*row, label=value) for row, value in zip(texts, values)]
     keys = [(row, ("text", hash_input(*example[:2]))) for row, example in enumerate(examples)]
     keys += [(row, ("group", group)) for row, group in enumerate(groups) if group not in ("", None)]
-    in_groups = join_rows(keys, (), len(examples))
+    in_groups = group_rows(keys, (), len(examples))
     tags = np.array([*map(language_group, languages)])
     return LabeledDataset(kind, examples, names, tags, in_groups, list(locations), given, {})
 

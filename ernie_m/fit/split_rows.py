@@ -31,7 +31,7 @@ def split_rows(kind: str, targets: np.ndarray, groups: np.ndarray) -> list[np.nd
     Args:
         kind: one of `ernie_m.fit.labeled_rows.KINDS`.
         targets: see `LabeledDataset.targets`.
-        groups: int64 [N], from `join_rows`.
+        groups: int64 [N], from `group_rows`.
     """
     from sklearn.model_selection import StratifiedGroupKFold  # here, because it takes a second
 
@@ -47,7 +47,7 @@ def split_rows(kind: str, targets: np.ndarray, groups: np.ndarray) -> list[np.nd
         return [part for _, part in splitter.split(strata, strata, groups) if len(part)]
 
 
-def join_rows(
+def group_rows(
     keys: Iterable[tuple[int, Hashable]], pairs: Iterable[tuple[int, int]], count: int
 ) -> np.ndarray:
     """Return the group of each of `count` rows, the connected components of two relations: int64 [count].
@@ -66,7 +66,7 @@ def join_rows(
     return connected_components(coo_array((np.ones(ends.shape[1]), ends), (size, size)), False)[1][:count]
 
 
-def join_translations(groups: np.ndarray, languages: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+def group_translations(groups: np.ndarray, languages: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Return the group of each row after merging the groups of translations, int64 [N].
 
     Args:
@@ -74,7 +74,7 @@ def join_translations(groups: np.ndarray, languages: np.ndarray, vectors: np.nda
         languages: the language of each row, str [N].
         vectors: the embedding of each row, float32 [N, H].
     """
-    return join_rows(enumerate(groups.tolist()), _find_translations(vectors, languages), len(groups))
+    return group_rows(enumerate(groups.tolist()), _find_translations(vectors, languages), len(groups))
 
 
 def estimate_near_duplicate_share(groups: np.ndarray, vectors: np.ndarray) -> float:

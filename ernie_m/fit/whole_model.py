@@ -31,7 +31,7 @@ from ernie_m.utils.logging import logger
 _SEED = 1
 
 
-class _Training(FinetuningRun):
+class _LabeledRowsTraining(FinetuningRun):
     """A fine-tuning run on labeled rows, without learning curves.
 
     The head is always initialized randomly, because a trained head may have been trained on the test rows.
@@ -116,7 +116,7 @@ def _train(
     run = OutputDir(folder, rules, flags.keep_checkpoints)
     with run.locked():
         task = rows.make_task(opened.tokenizer, flags.max_seq_len)
-        training = _Training(task, flags, opened, rows.examples)
+        training = _LabeledRowsTraining(task, flags, opened, rows.examples)
         content = repr((rows.kind, rows.examples)).encode("utf-8", "surrogatepass")
         training.fingerprint = {**training.fingerprint, "rows": hashlib.sha256(content).hexdigest()}
         trainer = Trainer(training, run, _SEED, make_loop_config(flags))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ernie_m.inference.encode_vector_args import EncodeVectorFlags
 from ernie_m.inference.engines import FILES
-from ernie_m.inference.load import choose_engine, load, load_opened, read_export_settings
+from ernie_m.inference.load import choose_engine, load, load_opened_model, read_export_settings
 from ernie_m.inference.tasks import PredictionOptions
 from ernie_m.inference.tasks.encode import EmbeddingPredictor
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -90,11 +90,11 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EmbeddingPredictor, Sentence
             from ernie_m.training import distributed  # imported here, because it imports Paddle
 
             distributed.init(flags.use_cuda)
-        opened = open_model(open_checkpoint(path), *flags.named_files)
+        opened = open_model(open_checkpoint(path), *flags.model_file_paths)
         # The official pooler output is of the last layer, not of the model's embedding layer.
         flags = apply_embedding_defaults(flags, opened, recorded=() if pooling == "pooler" else ("layer",))
         layer: str | None = flags.layer
-        loaded = load_opened(opened, path, amp=flags.amp, engine=engine, encoder_only=True)
+        loaded = load_opened_model(opened, path, amp=flags.amp, engine=engine, encoder_only=True)
     else:
         loaded = load(path, engine=flags.engine, amp=flags.amp)
         if "max_seq_len" not in flags.on_command_line:  # lower only the default
@@ -252,7 +252,7 @@ def _iter_windows(
     """
     progress = Progress(len(texts), "encoding", unit="texts")
 
-    def batches(ids: list[np.ndarray]) -> Iterator[tuple[list[int], R]]:
+    def iter_batches(ids: list[np.ndarray]) -> Iterator[tuple[list[int], R]]:
         for rows, batch in encoder.map_batches(compute, ids, batch_tokens):
             yield rows, batch
             progress.update(len(rows))
@@ -260,5 +260,5 @@ def _iter_windows(
     with prefetch(partial(encode_in_chunks, texts, encode, window), ahead=2) as windows:
         for features in windows:
             ids = [feature.ids for feature in features]
-            yield ids, batches(ids)
+            yield ids, iter_batches(ids)
     progress.close()

@@ -312,7 +312,7 @@ def load_onnx_engine(path: Path, config: ErnieMConfig, task: str, has_pooled: bo
     return OpenVinoEngine(graph, path, config, task, has_pooled)
 
 
-class HeadOnHiddenStates:
+class LinearHeadEngine:
     """Engine that applies the linear head of a task to the outputs of an encoder engine.
 
     So the head and the embeddings of a model share one encoder. `np.einsum` computes each row independently,

@@ -105,7 +105,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, graph_forma
             "outputs": graph.outputs,
             "has_pooler": loaded.has_pooler,
             "checked_on": CHECKED_ON,
-            "engines": {graph_format: difference},  # maximum difference to the checkpoint
+            "engines": {graph_format: difference},  # maximum difference from the checkpoint
         }
         _write_other_files(folder, loaded, report)
 

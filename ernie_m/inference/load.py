@@ -14,7 +14,7 @@ from ernie_m.inference import engines as openvino_engine
 from ernie_m.inference.engines import (
     FILES,
     GraphRunner,
-    HeadOnHiddenStates,
+    LinearHeadEngine,
     OnnxEngine,
     PaddleEngine,
     load_onnx_engine,
@@ -227,7 +227,7 @@ class LoadedModel:
     def get_workers(self) -> Workers:
         """Return the worker threads of the model, one per core; exports have their own threads."""
         if self.engine_name == "openvino":
-            return Workers(1 if STOP.get() else self._cores, most_tokens=openvino_engine.MOST_TOKENS)
+            return Workers(1 if STOP.get() else self._num_cores, most_tokens=openvino_engine.MOST_TOKENS)
         if self.engine_name == "paddle-eager":
             from ernie_m.model.cpu.workers import make_paddle_workers  # here, because it imports Paddle
 
@@ -235,7 +235,7 @@ class LoadedModel:
         return Workers()
 
     @cached_property
-    def _cores(self) -> int:
+    def _num_cores(self) -> int:
         """The number of CPU cores that prediction uses."""
         return get_thread_count()
 
@@ -262,21 +262,21 @@ class LoadedModel:
             )
 
     @property
-    def predicts_numbers(self) -> bool:
+    def has_single_output(self) -> bool:
         """Whether the head has a single output, as in regression and multiple choice."""
         return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.preprocessing.multi_label
 
     @property
     def is_cross_encoder(self) -> bool:
         """Whether the model is a cross-encoder that scores pairs of texts."""
-        return self.predicts_numbers and self.preprocessing.pairs is not False
+        return self.has_single_output and self.preprocessing.pairs is not False
 
     @property
     def default_task(self) -> str | None:
         """The default task: the task of the head; None: the model has no head."""
         if self.preprocessing.multi_label and self.task == CLASSIFICATION:
             return MULTI_LABEL
-        return REGRESSION if self.predicts_numbers else self.task
+        return REGRESSION if self.has_single_output else self.task
 
     def describe_head(self) -> str:
         """Describe the head of a model that does not support a task, and the fix, for an error message."""
@@ -303,7 +303,7 @@ class LoadedModel:
             return load_onnx(self.folder / FILES[self.engine_name], self.config, task, has_pooled)
         if task == EMBEDDING:
             return make_encoder_engine(self.weights, self.config, layer, self.amp)
-        return HeadOnHiddenStates(
+        return LinearHeadEngine(
             self.get_engine(EMBEDDING, layer), self.weights, self.config, task, self.preprocessing.pooling
         )
 
@@ -343,7 +343,7 @@ def load(
     engine = choose_engine(engine, task)
     if engine == "paddle-eager":
         prepare()
-    return load_opened(open_model(open_checkpoint(folder)), folder, task, amp, engine=engine)
+    return load_opened_model(open_model(open_checkpoint(folder)), folder, task, amp, engine=engine)
 
 
 def choose_engine(engine: str, task: str | None = None) -> str:
@@ -478,7 +478,7 @@ def _get_given_labels(settings: Mapping[str, Any], labels: list[str], path: Path
     return given
 
 
-def load_opened(
+def load_opened_model(
     opened: OpenedModel,
     folder: Path,
     task: str | None = None,

@@ -74,7 +74,7 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
                     queries[first : first + PART_ROWS], lines, count
                 )  # [rows, count] both
                 for cosines, numbers in zip(*neighbors):
-                    keys, row = deduped.read(len(counts))
+                    keys, row = deduped.read_row(len(counts))
                     known = np.array([*keys, *deduped.positives.get(keys[0], ())], np.uint64)
                     # abs: the limit is below the positive's cosine even if that is negative.
                     limit = lowest[keys[0]] - flags.relative_margin * abs(lowest[keys[0]])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.inference.load import load
-from ernie_m.inference.prediction_options import VectorOptions
+from ernie_m.inference.prediction_options import EmbeddingOptions
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.inference.tasks.encode import EmbeddingPredictor, encode_in_parts
 from ernie_m.model.tasks import EMBEDDING
@@ -40,7 +40,7 @@ PART_LINES = 16_384  # lines between two progress updates
 
 
 @dataclass(kw_only=True)
-class MiningOptions(VectorOptions):
+class MiningOptions(EmbeddingOptions):
     """Command-line options of `ernie-m mine_pairs`."""
 
     source: str
@@ -255,6 +255,6 @@ def compute_language_means(
     return LanguageCentering([*languages], np.stack([means[name] for name in languages]))
 
 
-def find_neighbors(queries: np.ndarray, targets: np.ndarray, neighbors: int) -> Neighbors:
+def find_neighbors(queries: np.ndarray, targets: np.ndarray, num_neighbors: int) -> Neighbors:
     """Find the nearest targets of each query by cosine; both are unit embeddings, float32 [N, H]."""
-    return Neighbors(*build_index(targets).search(queries, min(neighbors, len(targets))))
+    return Neighbors(*build_index(targets).search(queries, min(num_neighbors, len(targets))))

@@ -43,8 +43,8 @@ class JsonLines(InputFile):
     def __init__(self, table: UnlabeledTable) -> None:
         self._table = table
 
-    def requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
-        for line, _, request in self._table.rows():
+    def iter_requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
+        for line, _, request in self._table.iter_rows():
             yield line, {key: request[key] for key in request if key == "id"}, request
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
@@ -53,7 +53,7 @@ class JsonLines(InputFile):
                 file.write(json.dumps(request.entry | prediction, ensure_ascii=False) + "\n")
 
 
-class LabeledRows(InputFile):
+class TableFile(InputFile):
     """A table, written with the predictions as additional columns.
 
     Args:
@@ -78,31 +78,33 @@ class LabeledRows(InputFile):
         self._labels: list[tuple[set[str] | None, list[str]]] = []
         self._numbers: list[tuple[float | None, float]] = []  # or gold and predicted numbers
 
-    def requests(self, errors: RowErrors) -> Iterator[tuple[int, list[Any], dict]]:
-        return self._table.rows()
+    def iter_requests(self, errors: RowErrors) -> Iterator[tuple[int, list[Any], dict]]:
+        return self._table.iter_rows()
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
-        predicted = ((request.entry, self.add(request.entry, prediction)) for request, prediction in rows)
+        predicted = (
+            (request.entry, self.record_prediction(request.entry, prediction)) for request, prediction in rows
+        )
         if self._sorts:  # rows without a prediction come first
             predicted = sorted(predicted, key=lambda row: compute_confidence(row[1]) if row[1] else -1)
         self._write(file, names=self._table.table.names, rows=predicted)
 
-    def add(self, cells: list[Any], answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    def record_prediction(self, cells: list[Any], prediction: Mapping[str, Any]) -> Mapping[str, Any]:
         """Record the prediction for a row for the summary, and return the prediction.
 
         Args:
             cells: the cells of the row, which may include gold labels.
         """
-        self._count += bool(answer)
-        self._known.update(map(normalize_label, answer.get("probabilities", ())))
-        self._has_several |= "labels" in answer
-        labels = answer.get("labels", [answer["label"]] if "label" in answer else [])
-        if "probabilities" in answer:
+        self._count += bool(prediction)
+        self._known.update(map(normalize_label, prediction.get("probabilities", ())))
+        self._has_several |= "labels" in prediction
+        labels = prediction.get("labels", [prediction["label"]] if "label" in prediction else [])
+        if "probabilities" in prediction:
             self._labels.append((self._get_gold_labels(cells), [normalize_label(label) for label in labels]))
-        if "score" in answer:
+        if "score" in prediction:
             given = [parse_number(str(cells[index])) for index in self._table.labels[:1]]
-            self._numbers.append((*given, answer["score"]) if given else (None, answer["score"]))
-        return answer
+            self._numbers.append((*given, prediction["score"]) if given else (None, prediction["score"]))
+        return prediction
 
     def _get_gold_labels(self, row: list[Any]) -> set[str] | None:
         """Return the gold labels of a row; None if they are missing."""
@@ -119,7 +121,7 @@ class LabeledRows(InputFile):
         label = normalize_label(cell)
         return None if is_missing_label(label) and label not in self._known else {label}
 
-    def summary(self) -> list[str]:
+    def format_summary(self) -> list[str]:
         """Return the numbers of rows and labels, and the metrics if the table has gold labels."""
         names = join_items([f"'{self._table.table.names[index]}'" for index in self._table.labels])
         both = [pair for pair in self._numbers if pair[0] is not None]
@@ -146,12 +148,12 @@ class LabeledRows(InputFile):
         return lines
 
 
-def compute_confidence(answer: Mapping[str, Any]) -> float:
+def compute_confidence(prediction: Mapping[str, Any]) -> float:
     """Return the probability of a prediction; for multi-label, the product over all labels."""
-    probabilities = answer.get("probabilities", {})
-    if "labels" in answer:
+    probabilities = prediction.get("probabilities", {})
+    if "labels" in prediction:
         return math.prod(max(value, 1 - value) for value in probabilities.values())
-    return probabilities[answer["label"]] if probabilities else answer["probability"]
+    return probabilities[prediction["label"]] if probabilities else prediction["probability"]
 
 
 def write_table(
@@ -196,7 +198,9 @@ def write_table(
             changed += sum(cell != was for cell, was in zip(written, line))
             file.write(dialect.delimiter.join(written) + "\n")
     if changed:
-        logger.warning("tabs and line breaks replaced by spaces in %s cells; .csv keeps them", f"{changed:,}")
+        logger.warning(
+            "%s cells contain tabs or line breaks, replaced by spaces; .csv keeps them", f"{changed:,}"
+        )
 
 
 def write_objects(
@@ -215,22 +219,22 @@ def write_objects(
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _format_prediction(answer: Mapping[str, Any]) -> dict[str, str]:
+def _format_prediction(prediction: Mapping[str, Any]) -> dict[str, str]:
     """Convert a prediction to cells of a table: column name -> text, with the caveats last.
 
     For classification, only the probability of the predicted label is included. Values other than strings,
     numbers and lists of strings are written as JSON.
     """
     cells = {}
-    for key, value in answer.items():
-        if key == "probabilities" and "label" in answer:
-            cells["probability"] = str(value[answer["label"]])
+    for key, value in prediction.items():
+        if key == "probabilities" and "label" in prediction:
+            cells["probability"] = str(value[prediction["label"]])
         elif isinstance(value, list) and all(isinstance(item, str) for item in value):
             cells[key] = (", " if key == "labels" else " ").join(value)
         elif key not in _OF_SOME_ROWS:
             is_plain = isinstance(value, str | int | float)
             cells[key] = str(value) if is_plain else json.dumps(value, ensure_ascii=False)
-    cells |= {key: str(answer.get(key, "")) for key in _OF_SOME_ROWS}
+    cells |= {key: str(prediction.get(key, "")) for key in _OF_SOME_ROWS}
     return {f"predicted_{key}": cell for key, cell in cells.items()}
 
 
@@ -261,7 +265,7 @@ def read_requests(file: InputFile, parse_request: Callable[[dict], Any], errors:
         UserError: requests are invalid; names the lines.
     """
     requests = []
-    for number, entry, values in file.requests(errors):
+    for number, entry, values in file.iter_requests(errors):
         content = None
         with errors.record_errors(number):
             content = parse_request(values)
@@ -270,7 +274,7 @@ def read_requests(file: InputFile, parse_request: Callable[[dict], Any], errors:
     return requests
 
 
-def write_answers(predictor: Predictor, requests: list[Request], file: InputFile, output: str) -> None:
+def write_predictions(predictor: Predictor, requests: list[Request], file: InputFile, output: str) -> None:
     """Predict requests and write the predictions, to a file, which appears when complete, or standard output.
 
     Args:

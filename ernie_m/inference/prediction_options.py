@@ -25,7 +25,7 @@ class EngineFlags:
 
 
 @dataclass(kw_only=True)
-class VectorOptions:
+class EmbeddingOptions:
     """Options of embeddings."""
 
     pooling: Pooling | None = None
@@ -39,7 +39,7 @@ class VectorOptions:
 
 
 @dataclass(kw_only=True)
-class AskOptions(VectorOptions):
+class CommonOptions(EmbeddingOptions):
     """Options of all predictions."""
 
     max_seq_len: int | None = None
@@ -79,7 +79,7 @@ class AskOptions(VectorOptions):
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class PredictionOptions(AskOptions):
+class PredictionOptions(CommonOptions):
     """Options of prediction. In the Python API, `corpus` and `labels` are lists.
 
     Args:
@@ -94,22 +94,22 @@ class PredictionOptions(AskOptions):
     given_labels: bool = False
 
     def __post_init__(self) -> None:
-        for field in fields(AskOptions):
+        for field in fields(CommonOptions):
             value = getattr(self, field.name)
             if field.name not in ("corpus", "index", "labels") and not is_valid(field.type, value):
                 raise UserError(f"invalid {field.name} {value!r} (expected {describe_type(field.type)})")
 
 
 @dataclass(kw_only=True)
-class ModelFlags(AskOptions, EngineFlags):
+class ModelFlags(CommonOptions, EngineFlags):
     """Options of a model and its predictions."""
 
     model: str
     """Checkpoint in any supported format, or the output directory of ernie-m export."""
 
-    def options(self) -> PredictionOptions:
+    def get_prediction_options(self) -> PredictionOptions:
         """Return the prediction options among the flags."""
-        return PredictionOptions(**{field.name: getattr(self, field.name) for field in fields(AskOptions)})
+        return PredictionOptions(**{field.name: getattr(self, field.name) for field in fields(CommonOptions)})
 
 
 _AT_ONCE = 256  # inputs between two progress updates

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.reader.vocabulary_coverage import warn_if_unsuited
+from ernie_m.reader.vocabulary_coverage import warn_if_not_covered
 from ernie_m.utils.logging import logger
 
 T = TypeVar("T")
@@ -237,7 +237,7 @@ def warn_if_truncated(name: object, items: Sequence[Any], encode: Any, noun: str
     empty = sum(isinstance(item, Example) and item.has_blank_text for item in items)
     if empty:
         logger.warning("%s: %d of %d %s have an empty text", name, empty, len(items), noun)
-    warn_if_unsuited(name, encode.tokenizer, [feature.ids for feature in features])
+    warn_if_not_covered(name, encode.tokenizer, [feature.ids for feature in features])
 
 
 def encode_in_chunks(
@@ -312,12 +312,12 @@ class Batches:
         self.rank = rank
         self.world_size = world_size
 
-    def count(self, epoch: int = 0) -> int:
+    def count_batches(self, epoch: int = 0) -> int:
         """Return the number of global batches of an epoch.
 
         With `in_tokens`, the first call tokenizes the whole data set.
         """
-        return sum(self._count_batches(window) for window in self._windows(epoch))
+        return sum(self._count_batches(window) for window in self._iter_windows(epoch))
 
     def stream(self, epochs: int = 1, epoch: int = 0, index: int = 0) -> Iterator[GlobalBatch]:
         """Yield the global batches from batch `index` of `epoch` to the end of the last of `epochs` epochs.
@@ -332,7 +332,7 @@ class Batches:
         """Yield the global batches of an epoch from index `start` on."""
         index = 0
         examples = 0  # in earlier windows
-        for window in self._windows(epoch):
+        for window in self._iter_windows(epoch):
             # Only windows before `start` are counted: with `in_tokens` a count tokenizes everything.
             if index < start:
                 count = self._count_batches(window)
@@ -349,7 +349,7 @@ class Batches:
                 index += 1
             examples += len(window)
 
-    def _windows(self, epoch: int) -> Iterator[np.ndarray]:
+    def _iter_windows(self, epoch: int) -> Iterator[np.ndarray]:
         """Yield the example indices of each window, int64 [n]."""
         total = len(self.examples)
         if self.shuffle:
@@ -442,7 +442,7 @@ def split_by_work(indices: np.ndarray, lengths: np.ndarray, share_tokens: int | 
     return [indices[first::count] for first in range(count)]
 
 
-def stream_all(data_sets: Sequence[Batches]) -> Iterator[tuple[int, GlobalBatch]]:
+def stream_data_sets(data_sets: Sequence[Batches]) -> Iterator[tuple[int, GlobalBatch]]:
     """Yield the global batches of several data sets in order, each with the index of its data set."""
     for number, batches in enumerate(data_sets):
         for global_batch in batches.stream():

@@ -174,11 +174,12 @@ class _Shards:
 
     arrays: ClassVar[Sequence[str]] = ("ids", "lines")  # the files of a shard
 
-    def __init__(self, folder: Path, shards: list[Mapping[str, Any]], known: Collection[Path]):
+    def __init__(self, folder: Path, shards: list[Mapping[str, Any]], listed_files: Collection[Path]):
         self.folder = folder
         self.shards = shards
         _check_listed(
-            (self._get_path(shard, kind) for shard in range(len(shards)) for kind in self.arrays), known
+            (self._get_path(shard, kind) for shard in range(len(shards)) for kind in self.arrays),
+            listed_files,
         )
         self.num_tokens = sum(shard["tokens"] for shard in shards)
         # The first line of each shard, and the total number of lines. int64 [shards + 1]

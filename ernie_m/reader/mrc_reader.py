@@ -203,10 +203,10 @@ class AnswerWindows(Sequence[ContextWindow]):
             answer=(first, last),
         )
 
-    def get_question_windows(self, question: int) -> range:
-        """Return the indices of the windows of question `question`."""
+    def get_question_windows(self, question_index: int) -> range:
+        """Return the indices of the windows of question `question_index`."""
         questions = self._windows[:, 0]  # [windows], ascending: the question index of each window
-        return range(*np.searchsorted(questions, [question, question + 1]).tolist())
+        return range(*np.searchsorted(questions, [question_index, question_index + 1]).tolist())
 
     def __getstate__(self) -> dict:  # for pickle
         return {**vars(self), "file": None, "spans": None}
@@ -217,19 +217,19 @@ def read_windows(
     purpose: str,
     tokenizer: Tokenizer,
     window_config: WindowConfig,
-    make: Callable[..., "AnswerWindows"] | None = None,
+    split_file: Callable[..., "AnswerWindows"] | None = None,
 ) -> AnswerWindows:
     """Read a file of questions by `read_squad`, and split its contexts into windows.
 
     Args:
         purpose: "train", "dev" or "test"; for "train", questions and windows without an answer are dropped.
-        make: splits the contexts; None: `make_windows`.
+        split_file: splits the contexts; None: `make_windows`.
 
     Raises:
         UserError: as `read_squad`, or there are no windows.
     """
     file = read_squad(path, purpose)
-    windows = (make or make_windows)(file, tokenizer, window_config, keep_all=purpose != "train")
+    windows = (split_file or make_windows)(file, tokenizer, window_config, keep_all=purpose != "train")
     with_answer = sum(window.answer[0] != NO_ANSWER for window in windows)
     if purpose == "train" and with_answer == 0:
         raise UserError(
@@ -256,10 +256,10 @@ def make_windows(
         file, file.contexts, partial(encode_for_answers, tokenizer, split_han=window_config.split_han)
     )
 
-    def find(context: int, span: Span) -> tuple[int, int] | None:
+    def find_answer_tokens(context: int, span: Span) -> tuple[int, int] | None:
         return find_tokens(contexts[context][1], file.contexts[context], span)
 
-    return split_contexts(file, tokenizer, window_config, contexts, find, keep_all)
+    return split_contexts(file, tokenizer, window_config, contexts, find_answer_tokens, keep_all)
 
 
 def split_contexts(
@@ -270,7 +270,7 @@ def split_contexts(
     locate_answer: Callable[[int, Span], tuple[int, int] | None],
     keep_questions: bool,
     keep_windows: bool = False,
-    cut_context: "Callable[[int, int, int], list[ContextPart]] | None" = None,
+    split_context: "Callable[[int, int, int], list[ContextPart]] | None" = None,
     reserved_tokens: int = 0,
 ) -> AnswerWindows:
     """Tokenize the questions of a file, and split their contexts into windows.
@@ -280,7 +280,7 @@ def split_contexts(
         locate_answer: maps a context index and the character span of an answer to its first and last token.
         keep_questions: whether to keep the windows of questions whose answer is not found.
         keep_windows: whether to keep windows without the answer.
-        cut_context: maps (length, budget, stride) to the windows of a context; None: `cut_windows`.
+        split_context: maps (length, budget, stride) to the windows of a context; None: `split_into_windows`.
         reserved_tokens: the number of tokens to leave free in each window.
     """
     encode = partial(encode_for_answers, tokenizer, split_han=window_config.split_han)
@@ -295,7 +295,7 @@ def split_contexts(
             continue
         length = len(contexts[question.context][0])
         used = len(question_ids[number]) + count_special_tokens(window_config.separators) + reserved_tokens
-        for part in (cut_context or cut_windows)(
+        for part in (split_context or split_into_windows)(
             length, max(1, window_config.max_seq_len - used), window_config.doc_stride
         ):
             index = answer if answer is not None and part.contains_answer(answer) else (NO_ANSWER, NO_ANSWER)
@@ -345,7 +345,7 @@ class ContextPart(NamedTuple):
         return self.start <= first and last < self.end
 
 
-def cut_windows(length: int, budget: int, stride: int) -> list[ContextPart]:
+def split_into_windows(length: int, budget: int, stride: int) -> list[ContextPart]:
     """Split a context into overlapping windows.
 
     Args:
@@ -413,8 +413,8 @@ class WindowFeaturizer:
 
     target_without_answer = NO_ANSWER  # in `AnswerBatch.answers`, for windows without the answer
 
-    def __init__(self, tokenizer: Tokenizer, cut: WindowConfig):
-        self.separators = cut.separators
+    def __init__(self, tokenizer: Tokenizer, window_config: WindowConfig):
+        self.separators = window_config.separators
         self.cls_id = tokenizer.cls_id
         self.sep_id = tokenizer.sep_id
         self.pad_id = tokenizer.pad_id
@@ -527,13 +527,21 @@ def make_official_windows(
             words.first_tokens.append(len(ids))
         return ids, spans
 
-    def find(context: int, span: Span) -> tuple[int, int] | None:
+    def find_answer_tokens(context: int, span: Span) -> tuple[int, int] | None:
         text = file.contexts[context]
         return find_answer(tokenizer, text, words_of[text], span)
 
     contexts = encode_texts(file, file.contexts, encode)
     return split_contexts(
-        file, tokenizer, window_config, contexts, find, keep_all, True, cut_official_windows, _UNUSED
+        file,
+        tokenizer,
+        window_config,
+        contexts,
+        find_answer_tokens,
+        keep_all,
+        True,
+        split_into_official_windows,
+        _UNUSED,
     )
 
 
@@ -566,13 +574,13 @@ def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) 
     return first, words.first_tokens[last_word + 1] - 1
 
 
-def cut_official_windows(length: int, budget: int, stride: int) -> list[ContextPart]:
-    """Split a context by `cut_windows`, and assign answer starts to windows as the official reader does.
+def split_into_official_windows(length: int, budget: int, stride: int) -> list[ContextPart]:
+    """Split a context by `split_into_windows`, and assign answer starts to windows as the official reader.
 
     A token is assigned to the window in which its score is highest: the number of tokens on its shorter side,
     plus 0.01 times the window length. Ties go to the first window.
     """
-    parts = cut_windows(length, budget, stride)
+    parts = split_into_windows(length, budget, stride)
     if len(parts) < 2:
         return parts
     contexts = np.full([len(parts), length], -np.inf)  # score of each token in each window
@@ -598,9 +606,9 @@ class OfficialWindowFeaturizer(WindowFeaturizer):
 
     target_without_answer = 0
 
-    def __init__(self, tokenizer: Tokenizer, cut: WindowConfig):
-        super().__init__(tokenizer, cut)
-        self.max_seq_len = cut.max_seq_len
+    def __init__(self, tokenizer: Tokenizer, window_config: WindowConfig):
+        super().__init__(tokenizer, window_config)
+        self.max_seq_len = window_config.max_seq_len
 
     def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
         """Return the model input of each window, padded to `max_seq_len`."""

@@ -61,10 +61,10 @@ def permute(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.nd
     greatest = (sizes - np.uint64(1)).astype(np.float64)
     _, bits = np.frexp(greatest)
     bits = np.maximum(bits, 2).astype(np.uint64)
-    values = _feistel(values, keys, bits)
+    values = _apply_feistel_network(values, keys, bits)
     outside = np.flatnonzero(values >= sizes)
     while outside.size:
-        values[outside] = _feistel(values[outside], keys[outside], bits[outside])
+        values[outside] = _apply_feistel_network(values[outside], keys[outside], bits[outside])
         outside = outside[values[outside] >= sizes[outside]]
     return values.astype(np.int64)
 
@@ -164,7 +164,7 @@ def _count_earlier_equals(values: np.ndarray) -> np.ndarray:
     return counts
 
 
-def _feistel(values: np.ndarray, keys: np.ndarray, bits: np.ndarray) -> np.ndarray:
+def _apply_feistel_network(values: np.ndarray, keys: np.ndarray, bits: np.ndarray) -> np.ndarray:
     """Apply a Feistel network, a keyed permutation of the numbers below 2^bits. All arrays are uint64 [n].
 
     Each round replaces the high half by its XOR with a hash of the low half, and swaps the halves.

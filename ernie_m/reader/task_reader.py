@@ -75,7 +75,7 @@ class ExampleFile(FileLines, Sequence[Example]):
         label = {"label": self.targets[index].item()} if len(self.targets) else {}
         return Example(row["text_a"], row.get("text_b"), qid=row.get("qid"), **label)
 
-    def location(self, index: int) -> str:
+    def get_location(self, index: int) -> str:
         """Return the location of a row for messages."""
         return f"line {index + 2}"
 
@@ -142,13 +142,13 @@ def read_classification(
 def _make_number_parser() -> Callable[[str], float]:
     """Return a function that parses a label as a number, or raises a UserError."""
 
-    def number(cell: str) -> float:
+    def parse_value(cell: str) -> float:
         value = parse_number(cell)
         if value is None:
             raise UserError(f"invalid label '{cell}' (--is_regression true requires numbers)")
         return value
 
-    return number
+    return parse_value
 
 
 def _make_id_parser(label_map: Mapping[str, int] | None, num_labels: int | None) -> Callable[[str], int]:
@@ -289,7 +289,7 @@ class TaggingFeaturizer:
         ids: list[int] = []
         widths: list[int] = []
         words: list[tuple[int, int]] = []
-        for window in cut_windows([len(word_ids) for word_ids in ids_of_words], budget):
+        for window in split_into_windows([len(word_ids) for word_ids in ids_of_words], budget):
             window_start = len(ids)
             ids.append(self.tokenizer.cls_id)
             for number in range(window.start, window.end):
@@ -363,7 +363,7 @@ class SentenceWindow(NamedTuple):
     tagged_end: int
 
 
-def cut_windows(sizes: Sequence[int], budget: int) -> list[SentenceWindow]:
+def split_into_windows(sizes: Sequence[int], budget: int) -> list[SentenceWindow]:
     """Split a sentence between words into the fewest overlapping windows.
 
     Args:

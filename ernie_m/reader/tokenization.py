@@ -163,7 +163,7 @@ class Tokenizer:
         self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id = special_ids
         self.special_ids = tuple(sorted(special_ids))
         self.vocab_size = max(self.vocab.values()) + 1
-        self.digit_comma = self._split_digit_comma() if text_rules == ERNIE_M else {}
+        self.digit_comma = self._make_digit_comma_splits() if text_rules == ERNIE_M else {}
         self._id_of_subword = self._list_token_ids()  # indexed by the subword's number
 
     @classmethod
@@ -445,7 +445,7 @@ class Tokenizer:
             logger.warning(line, self.vocab_path, names)
         return vocab
 
-    def _split_digit_comma(self) -> dict[int, list[str]]:
+    def _make_digit_comma_splits(self) -> dict[int, list[str]]:
         """Return, for rule 5, the number of each subword that ends in a digit and "," -> its tokens."""
         cuts = {}
         for number, (subword, is_ordinary) in enumerate(zip(self._subwords, self._is_ordinary)):

@@ -19,7 +19,7 @@ from ernie_m.reader.tokenizer_json import (
     TOKENIZER_JSON,
     XLM_R_NAMES,
     check_parts,
-    keeps_space,
+    keeps_trailing_space,
     list_steps,
     make_normalizer_steps,
 )
@@ -130,7 +130,7 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
     subwords = contents["model"]["vocab"] if contents else []
     if contents:
         check_parts(json_path, contents, tokenizer.piece_model)
-        if keeps_space(contents, is_normalized=False):
+        if keeps_trailing_space(contents, is_normalized=False):
             logger.warning("%s: ignoring its token for a trailing space", json_path)
     # pad_token_id is checked with the model's configuration.
     config = {token: folder.json(CONFIG).get(key) for key, token in _KEYS.items()}
@@ -180,7 +180,11 @@ def _iter_entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:
                         "with single_word false"
                     )
                 is_normalized = bool(entry.get("normalized"))
-                if name == TOKENIZER_JSON and token not in _SPECIAL and keeps_space(contents, is_normalized):
+                if (
+                    name == TOKENIZER_JSON
+                    and token not in _SPECIAL
+                    and keeps_trailing_space(contents, is_normalized)
+                ):
                     raise UserError(
                         f"{path}: unsupported settings of the added token {format_value(token)}: the fast "
                         "tokenizer keeps the space before it as a token. Set its normalized to false, and "

@@ -157,7 +157,7 @@ def _find_unsupported_parts(
         yield f"model (byte_fallback differs from {BPE_MODEL})"
 
 
-def keeps_space(contents: dict[str, Any], is_normalized: bool) -> bool:
+def keeps_trailing_space(contents: dict[str, Any], is_normalized: bool) -> bool:
     """Return whether the fast tokenizer turns a trailing space into a token, unlike SentencePiece.
 
     Args:

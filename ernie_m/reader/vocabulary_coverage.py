@@ -19,7 +19,7 @@ _MOST_LETTERS = 0.4
 _SHORT_TOKENS = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
 
 
-def warn_if_unsuited(name: object, tokenizer: Tokenizer, token_ids: Iterable[Iterable[int]]) -> None:
+def warn_if_not_covered(name: object, tokenizer: Tokenizer, token_ids: Iterable[Iterable[int]]) -> None:
     """Log a warning if many tokens of the texts are [UNK] or single letters.
 
     Args:
@@ -57,7 +57,7 @@ def count_unknown_words_per_text(tokenizer: Tokenizer, token_ids: Sequence[Seque
     Returns:
         The number of such words in each text, int64 [texts].
     """
-    marks = _make_token_marks(tokenizer)
+    marks = _compute_token_properties(tokenizer)
     lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
     ids = np.fromiter(chain.from_iterable(token_ids), np.int64, lengths.sum())
     text_of_token = np.repeat(np.arange(len(lengths)), lengths)  # [tokens]
@@ -67,18 +67,18 @@ def count_unknown_words_per_text(tokenizer: Tokenizer, token_ids: Sequence[Seque
     word_of_token = np.cumsum(begins) - 1  # [tokens]
     words = int(begins.sum())
 
-    def count(is_counted: np.ndarray) -> np.ndarray:
+    def count_tokens(is_counted: np.ndarray) -> np.ndarray:
         """Return the number of selected tokens of each word, int64 [words]. `is_counted`: bool [tokens]."""
         return np.bincount(word_of_token[is_counted], minlength=words)
 
-    letters = count(marks.is_letter[ids])
-    is_spelt = (letters > 4) & (count(marks.is_longer[ids]) == 0)
-    is_unknown = is_spelt | (count(ids == tokenizer.unk_id) > 0)  # bool [words]
+    letters = count_tokens(marks.is_letter[ids])
+    is_spelt = (letters > 4) & (count_tokens(marks.is_longer[ids]) == 0)
+    is_unknown = is_spelt | (count_tokens(ids == tokenizer.unk_id) > 0)  # bool [words]
     text_of_word = text_of_token[begins]  # [words]
     return np.bincount(text_of_word[is_unknown], minlength=len(lengths))
 
 
-class _TokenMarks(NamedTuple):
+class _TokenProperties(NamedTuple):
     """Properties of all tokens of a vocabulary, by token id: bool [vocab_size] each."""
 
     begins_word: np.ndarray
@@ -87,14 +87,14 @@ class _TokenMarks(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def _make_token_marks(tokenizer: Tokenizer) -> _TokenMarks:
+def _compute_token_properties(tokenizer: Tokenizer) -> _TokenProperties:
     """Compute the properties of all tokens of a tokenizer's vocabulary, by token id."""
     tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
     bare = [token.removeprefix("▁") for token in tokens]
     is_letter = np.array([_is_letter(token) for token in bare])
     is_alphabetic = np.array([token.isalpha() for token in bare])
     begins_word = np.array([token.startswith("▁") for token in tokens])
-    return _TokenMarks(begins_word, is_letter, is_alphabetic & ~is_letter)
+    return _TokenProperties(begins_word, is_letter, is_alphabetic & ~is_letter)
 
 
 def _is_letter(token: str) -> bool:

@@ -183,14 +183,14 @@ def load_paddlenlp_baseline(shared_input: dict[str, Any]) -> Callable[[Sequence]
         RATE, parameters=model.parameters(), weight_decay=DECAY, grad_clip=clip
     )
 
-    def step(batch: Sequence) -> None:
+    def train_on_batch(batch: Sequence) -> None:
         ids, labels = map(paddle.to_tensor, make_arrays(batch, config.pad_token_id))
         mask = (ids != config.pad_token_id).astype("int64")
         F.cross_entropy(model(ids, attention_mask=mask), labels).backward()
         optimizer.step()
         optimizer.clear_grad()
 
-    return step
+    return train_on_batch
 
 
 CONTENDERS = {

@@ -226,12 +226,12 @@ def make_ernie_m_step(
     precision = Precision(amp)
     engine = Engine(model.train(), optimizer, clip_norm=CLIP_NORM, precision=precision)
 
-    def step(batch: Any) -> None:
+    def train_on_batch(batch: Any) -> None:
         engine.step(
             split_by_work(batch), lambda model, part: (compute_loss(model, part), {})
         )  # no sums to log
 
-    return step
+    return train_on_batch
 
 
 def make_torch_step(model: Any, compute_loss: Callable[[Any], Any], bfloat16: bool) -> Callable[[Any], None]:
@@ -245,7 +245,7 @@ def make_torch_step(model: Any, compute_loss: Callable[[Any], Any], bfloat16: bo
 
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=RATE, weight_decay=DECAY, fused=True)
 
-    def step(batch: Any) -> None:
+    def train_on_batch(batch: Any) -> None:
         with torch.autocast("cpu", torch.bfloat16) if bfloat16 else nullcontext():
             loss = compute_loss(batch)
         loss.backward()
@@ -253,4 +253,4 @@ def make_torch_step(model: Any, compute_loss: Callable[[Any], Any], bfloat16: bo
         optimizer.step()
         optimizer.zero_grad()
 
-    return step
+    return train_on_batch

@@ -178,7 +178,7 @@ def test_official_compat_trains_windows_without_the_answer(folder):
     flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12, "max_answer_length": 3}
     task = make_task(folder, **flags)
     official_task = make_task(folder, OfficialAnswering, **flags)
-    assert task.cut.split_han and not official_task.cut.split_han
+    assert task.window_config.split_han and not official_task.window_config.split_han
     path = folder / "dev.de.json"
     batch = one_batch(task, path, "train")
     official_batch = one_batch(official_task, path, "train")
@@ -246,7 +246,7 @@ def test_prediction_windows_default_to_the_recipe(folder, separators, length, ex
     preprocessing = PreprocessingConfig(separators=separators)
     task = QuestionAnswering.from_preprocessing(preprocessing, tokenizer, length, 3)
     flags = FinetuneFlags()
-    found = (task.cut.max_query_length, task.cut.doc_stride, task.max_answer_length)
+    found = (task.window_config.max_query_length, task.window_config.doc_stride, task.max_answer_length)
     assert found == (expected, flags.doc_stride, flags.max_answer_length)
 
 

@@ -79,7 +79,7 @@ def test_training_records_whether_marks_are_apart(tmp_path, words, apart):
     path.write_text("text_a\tlabel\n" + "\x02".join(words) + "\t" + "\x02".join(tags) + "\n")
     task = Tagging(Letters(), ["B-LOC", "I-LOC", "O"], max_seq_len=64)
     task.read(path, "train")
-    assert task.preprocessing()["marks_apart"] is apart
+    assert task.get_preprocessing()["marks_apart"] is apart
 
 
 def test_prediction_file_format(tmp_path):

@@ -109,7 +109,7 @@ def test_a_new_head_takes_other_texts_than_its_start(opened, flag, pairs):
     start = replace(opened.checkpoint, preprocessing=preprocessing, labels=["x", "y", "z"])
     for task_class, labels in ((Classification, ["x", "y", "z"]), (Regression, ["score"])):
         task = task_class.from_flags(FinetuneFlags(**{flag: "initial"}), opened.tokenizer, start)
-        assert task.preprocessing()["pairs"] is pairs
+        assert task.get_preprocessing()["pairs"] is pairs
         assert (task.labels == labels) is bool(pairs or task_class is Regression)
 
 

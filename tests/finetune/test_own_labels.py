@@ -8,7 +8,7 @@ import pytest
 
 from ernie_m.fit.labeled_rows import LabeledDataset, build_dataset, load_dataset
 from ernie_m.fit.scores import EvaluationResult
-from ernie_m.fit.split_rows import estimate_near_duplicate_share, join_translations, split_rows
+from ernie_m.fit.split_rows import estimate_near_duplicate_share, group_translations, split_rows
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.table_options import LabelOptions
@@ -181,18 +181,18 @@ def test_group_translations(caplog):
         "f"
     )
     many = rows(["x", "y"] * 40, texts=[f"t {n}" for n in range(80)], languages=["en"] * 40 + ["de"] * 40)
-    groups = join_translations(many.groups, many.languages, embeddings)
+    groups = group_translations(many.groups, many.languages, embeddings)
     assert (groups[:40] == groups[40:]).all() and len(set(groups)) == 40
     # 22 translations, of which 6 are free; one language has other sentences.
     for some in (np.r_[:40, 54:76], np.r_[14:36, 40:80]):
-        groups = join_translations(np.arange(62), many.languages[some], embeddings[some])
+        groups = group_translations(np.arange(62), many.languages[some], embeddings[some])
         both = [np.isin(some, np.r_[first : first + 22]) for first in (14, 54)]
         assert (groups[both[0]] == groups[both[1]]).all() and len(set(groups)) == 22
     few = np.r_[:40, 40:44]
-    assert len(set(join_translations(np.arange(44), many.languages[few], embeddings[few]))) == 44
-    assert caplog.messages == ["4 rows are in languages with too few rows to group their translations"]
+    assert len(set(group_translations(np.arange(44), many.languages[few], embeddings[few]))) == 44
+    assert caplog.messages == ["4 rows: too few rows in their languages to detect translations"]
     embeddings[40:] = random.normal(size=(40, 256))
-    assert len(set(join_translations(many.groups, many.languages, embeddings))) > 70
+    assert len(set(group_translations(many.groups, many.languages, embeddings))) > 70
 
 
 @pytest.mark.parametrize(("copies", "share"), [(2, 1.0), (1, 0.0)])

@@ -10,11 +10,11 @@ import pytest
 
 from ernie_m.finetune.retrieval import contrastive_training as retrieval
 from ernie_m.finetune.retrieval.contrastive_training import (
-    Retrieval,
+    RetrievalTraining,
     hardest_negative_bce,
     in_batch_softmax_loss,
 )
-from ernie_m.finetune.retrieval.pair_batches import find_negatives
+from ernie_m.finetune.retrieval.pair_batches import make_negative_mask
 
 SCALE = 5.0
 OFFSET = 0.3
@@ -64,7 +64,7 @@ def total(loss, sources, candidates, negative, symmetric=False):
     flags = SimpleNamespace(loss=loss, scale=SCALE, offset=OFFSET, symmetric=symmetric)
     sources, candidates, negative = map(paddle.to_tensor, (sources, candidates, negative))
     batch = SimpleNamespace(negative=negative.astype("int64"))  # as `upload` sends it
-    return Retrieval._compute_total_loss(SimpleNamespace(flags=flags), sources, candidates, batch)
+    return RetrievalTraining._compute_total_loss(SimpleNamespace(flags=flags), sources, candidates, batch)
 
 
 def test_pairs_with_a_common_sentence_are_no_negatives():
@@ -73,7 +73,7 @@ def test_pairs_with_a_common_sentence_are_no_negatives():
     translations = [np.array(ids) for ids in ([0, 4, 2], [0, 5, 2], [0, 5, 2], [0, 7, 2])]
     # So 0 and 1 are negatives of each other, and 1 and 3.
     expected = np.array([[0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
-    np.testing.assert_array_equal(find_negatives(sources, translations), expected)
+    np.testing.assert_array_equal(make_negative_mask(sources, translations), expected)
 
 
 def with_given_negatives(count=6, negative_count=3):
@@ -157,7 +157,9 @@ def test_the_engine_sums_what_the_processes_compute(monkeypatch):
     negative = paddle.to_tensor(~np.eye(4, dtype=bool))
     flags = SimpleNamespace(loss="in_batch_softmax", scale=SCALE, symmetric=True)
     task = SimpleNamespace(flags=flags, layer=1)
-    task._compute_total_loss = lambda *arguments: retrieval.Retrieval._compute_total_loss(task, *arguments)
+    task._compute_total_loss = lambda *arguments: retrieval.RetrievalTraining._compute_total_loss(
+        task, *arguments
+    )
 
     def gradient_and_loss(pairs: slice, of_others: list[np.ndarray]):
         """Of one process with these pairs."""
@@ -168,7 +170,7 @@ def test_the_engine_sums_what_the_processes_compute(monkeypatch):
         others = [(paddle.to_tensor(array), 2) for array in of_others]
         monkeypatch.setattr(retrieval.distributed, "all_gather_rows", lambda *part: [part, *others])
         batch = retrieval.PairBatch([None], paddle.arange(len(own)), negative, len(own) // 2)
-        loss, _ = retrieval.Retrieval.loss(task, None, batch)
+        loss, _ = retrieval.RetrievalTraining.loss(task, None, batch)
         loss.backward()
         return parameter.grad.numpy(), loss.item()
 

@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from ernie_m.finetune.retrieval import contrastive_training
-from ernie_m.finetune.retrieval.contrastive_training import Retrieval
-from ernie_m.finetune.retrieval.pair_batches import StepPairs
+from ernie_m.finetune.retrieval.contrastive_training import RetrievalTraining
+from ernie_m.finetune.retrieval.pair_batches import CorpusPairSteps
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.run_setup import make_fingerprint
 from ernie_m.model.config import ErnieMConfig
@@ -30,7 +30,7 @@ from tests.launching import error_of, read_masked_log
 
 def make_steps(corpus, alpha=0.7):
     """The steps of 8 pairs: a function that returns an iterator."""
-    return StepPairs(
+    return CorpusPairSteps(
         tokenizer=Tokenizer.from_folder(corpus),
         path=str(corpus),
         batch_size=8,
@@ -82,7 +82,7 @@ def test_training_embeddings_equal_evaluation_embeddings(corpus, monkeypatch, po
     model.eval()
     step = next(make_steps(corpus)())
     task = SimpleNamespace(flags=RetrievalFlags(pairs="pairs", pooling=pooling))
-    (batch,) = Retrieval.copy_to_device(task, model, step)
+    (batch,) = RetrievalTraining.copy_to_device(task, model, step)
     assert len(batch.groups) > 1
     groups = [compute_sentence_embeddings(model, group, 2).numpy() for group in batch.groups]
     expected = PaddleEncoder(model, pooling, 2).encode(step.sentences)

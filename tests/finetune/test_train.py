@@ -18,7 +18,7 @@ from ernie_m.commands import train
 from ernie_m.data import prepare_pairs, train_vocab
 from ernie_m.finetune.retrieval import run as bitext_search
 from ernie_m.finetune.retrieval import training_plan
-from ernie_m.finetune.retrieval.contrastive_training import Retrieval
+from ernie_m.finetune.retrieval.contrastive_training import RetrievalTraining
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from tests import toys
@@ -116,7 +116,7 @@ def interrupt_at_five_moments(monkeypatch):
         raise KeyboardInterrupt
 
     moments = [(prepare_pairs, "write_json", interrupt), (train_vocab, "sample", interrupt)]
-    moments += [(Retrieval, "loss", ctrl_c_at(step, Retrieval.loss)) for step in (3, 7)]
+    moments += [(RetrievalTraining, "loss", ctrl_c_at(step, RetrievalTraining.loss)) for step in (3, 7)]
     for moment in (*moments, (bitext_search, "write_predictions", interrupt)):
         with monkeypatch.context() as patch:
             patch.setattr(*moment)

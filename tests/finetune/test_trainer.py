@@ -78,7 +78,7 @@ INFO [dev evaluation] ave loss: #, de acc: #, data_num: 31, elapsed time: # s fi
 epoch: 0, steps: 6
 INFO [dev evaluation] ave loss: #, fr acc: #, data_num: 31, elapsed time: # s file: TOY/dev.fr.tsv, \
 epoch: 0, steps: 6
-INFO seed 1: best step 6, epoch 0: #
+INFO seed 1: best score # (step 6, epoch 0)
 INFO device: cpu; precision float32; attention unpadded; 1 process
 INFO testing TOY/dev.en.tsv, save to RUN/test.en.tsv.seed_1.0.6
 INFO testing TOY/dev.de.tsv, save to RUN/test.de.tsv.seed_1.0.6
@@ -86,7 +86,7 @@ INFO testing TOY/dev.fr.tsv, save to RUN/test.fr.tsv.seed_1.0.6
 """
 LOG = f"""\
 WARNING TOY/ernie_config.json: 14 unused embedding rows beyond the vocabulary
-WARNING RUN/two.tsv: no row has label tool, so it is not trained
+WARNING RUN/two.tsv: labels without training rows: tool
 {SEED}{SEED.replace("seed 1", "seed 2").replace("seed_1", "seed_2")}\
 INFO results
 acc, TOY/dev.%s.tsv

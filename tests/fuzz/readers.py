@@ -240,7 +240,7 @@ def read_training_state(path: Path) -> None:
 
 def read_json_requests(path: Path) -> None:
     errors = RowErrors(path)
-    list(open_unlabeled_table(path, LabelOptions(), errors, are_requests=True).rows())
+    list(open_unlabeled_table(path, LabelOptions(), errors, are_requests=True).iter_rows())
     errors.report(print)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import predict
-from ernie_m.inference.predict_files import LabeledRows, compute_confidence
+from ernie_m.inference.predict_files import TableFile, compute_confidence
 from ernie_m.inference.tasks import Request
 from ernie_m.reader.files.labeled_tables import UnlabeledTable
 from ernie_m.reader.files.tables import Dialect, Table
@@ -137,10 +137,10 @@ def test_summary(case):
     names, rows, predictions, labels, lines, *separator = SUMMARIES[case]
     table = Table(Path("rows.csv"), names, 1, Dialect(), [], iter(()))
     label_columns = [names.index(name) for name in labels]
-    labeled = LabeledRows(UnlabeledTable(table, {}, label_columns, [], *separator or [","]), is_sorted=False)
+    labeled = TableFile(UnlabeledTable(table, {}, label_columns, [], *separator or [","]), is_sorted=False)
     for row, prediction in zip(rows, predictions, strict=True):
-        labeled.add([*row], prediction)
-    assert labeled.summary() == lines
+        labeled.record_prediction([*row], prediction)
+    assert labeled.format_summary() == lines
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ IN_JSON = [
 def written(output, rows):
     """What is written of rows to an output of this name, the least sure first."""
     table = Table(Path("rows.csv"), HEADER, 1, Dialect(byte_order_mark=""), [], iter(()))
-    labeled = LabeledRows(UnlabeledTable(table, {}, [], [], ","), is_sorted=True, output=output)
+    labeled = TableFile(UnlabeledTable(table, {}, [], [], ","), is_sorted=True, output=output)
     file = io.StringIO(newline="")
     labeled.write([(Request(cells, prediction or None), prediction) for cells, prediction in rows], file)
     return file.getvalue()

@@ -154,7 +154,7 @@ def test_windows_as_in_training(models):
     """The lengths are those of the settings next to the weights, else the defaults."""
     loaded = load(models / "answer")
     task = make_predictor("question-answering", loaded).task
-    assert (task.cut, task.max_answer_length) == (
+    assert (task.window_config, task.max_answer_length) == (
         WindowConfig(max_seq_len=62, max_query_length=29, doc_stride=128, split_han=True),
         100,
     )
@@ -163,14 +163,16 @@ def test_windows_as_in_training(models):
     )
     predictor = make_predictor("question-answering", loaded)
     task = predictor.task
-    assert (task.cut, task.max_answer_length) == (
+    assert (task.window_config, task.max_answer_length) == (
         WindowConfig(max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False, separators=2),
         3,
     )
     request = predictor.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})
     assert predictor.predict([request])[0]["answer"]
     assert (
-        make_predictor("question-answering", loaded, PredictionOptions(max_seq_len=50)).task.cut.max_seq_len
+        make_predictor(
+            "question-answering", loaded, PredictionOptions(max_seq_len=50)
+        ).task.window_config.max_seq_len
         == 50
     )
 
@@ -581,7 +583,7 @@ def test_predictions_are_written_part_by_part(tmp_path, monkeypatch):
     """A killed command loses no more than the requests that are answered together."""
     echo = Echo(tmp_path / "out.part")
     monkeypatch.setattr(answering, "AT_ONCE", 1)
-    answering.write_answers(echo, [Request({}, "a"), Request({}, "b")], LINES, str(tmp_path / "out"))
+    answering.write_predictions(echo, [Request({}, "a"), Request({}, "b")], LINES, str(tmp_path / "out"))
     assert echo.seen == ["", '{"text": "a"}\n']
 
 
@@ -590,7 +592,7 @@ def test_standard_output_is_utf_8_in_any_locale(tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys, "stdout", io.TextIOWrapper(bytes_, encoding="latin-1", errors="backslashreplace")
     )
-    answering.write_answers(Echo(tmp_path / "none"), [Request({}, "für 我")], LINES, "-")
+    answering.write_predictions(Echo(tmp_path / "none"), [Request({}, "für 我")], LINES, "-")
     assert json.loads(bytes_.getvalue().decode("utf-8")) == {"text": "für 我"}
 
 

@@ -10,7 +10,7 @@ import pytest
 from paddle import nn
 
 import ernie_m
-from ernie_m.inference.engines import HeadOnHiddenStates, OpenVinoEngine, make_encoder_engine
+from ernie_m.inference.engines import LinearHeadEngine, OpenVinoEngine, make_encoder_engine
 from ernie_m.inference.paddle_engine import PaddleEagerEngine
 from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.weights import Weights
@@ -143,10 +143,10 @@ def test_predictions_are_bitwise_equal_in_any_batch(models, monkeypatch, kind, t
     """Alone, among others, and in another order with three workers, as `label` and `predict` give them."""
     model = ernie_m.load(models / kind)
     requests = [{"text": f"{line} [MASK]"} for line in sentences(40, seed=3)]
-    alone = [model._answer(task, [request])[0] for request in requests]
-    assert model._answer(task, requests) == alone
+    alone = [model._predict(task, [request])[0] for request in requests]
+    assert model._predict(task, requests) == alone
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert model._answer(task, requests[::-1]) == alone[::-1]
+    assert model._predict(task, requests[::-1]) == alone[::-1]
 
 
 HEADS = {
@@ -166,7 +166,7 @@ def test_head_outputs_are_bitwise_equal_in_any_batch(texts, name, engine, amp):
         run = PaddleEagerEngine(model, task, config.num_hidden_layers)
     else:
         encode = openvino_encoder(model, amp)
-        run = HeadOnHiddenStates(
+        run = LinearHeadEngine(
             encode, Weights.from_arrays(get_weight_arrays(model)), config, task, options.get("pooling")
         )
     assert texts_with_other_bits(lambda ids: run(ids)["logits"], texts[:60]) == set()

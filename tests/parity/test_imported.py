@@ -135,7 +135,9 @@ def test_best_spans_equal_the_library(tmp_path, piece_model, questions, library)
     asked = [
         Question(str(number), question, number, (), None) for number, (question, _) in enumerate(questions)
     ]
-    windows = make_windows(QuestionFile(None, contexts, asked), loaded.tokenizer, predictor.task.cut)
+    windows = make_windows(
+        QuestionFile(None, contexts, asked), loaded.tokenizer, predictor.task.window_config
+    )
     assert len(windows) == QUESTIONS
     features = predictor.task.encode(windows)
     scores = predictor.predict_features(features)

@@ -96,7 +96,7 @@ def test_every_example_once_in_each_epoch(small_windows, in_tokens, shuffle):
     for epoch in range(2):
         steps = list(data.stream(epochs=epoch + 1, epoch=epoch))  # this epoch alone
         assert sorted(all_numbers(steps)) == list(range(203))
-        assert [step.index for step in steps] == list(range(data.count(epoch)))
+        assert [step.index for step in steps] == list(range(data.count_batches(epoch)))
         assert [step.progress for step in steps] == list(accumulate(step.count for step in steps))
 
 
@@ -170,7 +170,7 @@ def test_nothing_is_tokenized_before_its_window(small_windows):
     data = batches()
     next(data.stream())
     assert len(data.encode.encoded) == 32  # one window
-    assert data.count() == 26  # 203 items in batches of 8
+    assert data.count_batches() == 26  # 203 items in batches of 8
     assert len(data.encode.encoded) == 32  # nothing was tokenized to count them
     data.encode.encoded.clear()
     next(data.stream(index=9))  # in the third window

@@ -303,7 +303,7 @@ def test_write_predictions_in_the_input_scheme(tmp_path, gold):
     tags = [*gold.split()[:4], "B-ORG", gold.split()[5]]
     assert file.getvalue().splitlines() == [f"{row} {tag}" for row, tag in zip(rows, tags)]
     scores = "F1 85.7 % (3 entities), precision 75.0 %, recall 100.0 %"
-    assert predicted.summary() == [f"1 sentences: {scores}"]
+    assert predicted.format_summary() == [f"1 sentences: {scores}"]
 
 
 @pytest.mark.parametrize("name", sorted(FORMS.keys() - {"list.json"}))
@@ -312,7 +312,7 @@ def test_write_predictions_to_each_format(tmp_path, name):
     content, columns = FORMS[name]
     path = write(tmp_path / name, content)
     predicted = TaggedFile(path, [*IOB2], IOB2, TableOptions(columns=columns))
-    assert [values["words"] for *_, values in predicted.requests(RowErrors(path))] == WORDS
+    assert [values["words"] for *_, values in predicted.iter_requests(RowErrors(path))] == WORDS
     tags = [[*TAGS[0][:4], "O", "B-LOC"], [], TAGS[2]]
     file = io.StringIO()
     predicted.write([(None, {"tags": of_one} if of_one else {}) for of_one in tags], file)
@@ -360,7 +360,7 @@ def test_tags_that_a_model_does_not_know_are_named(tmp_path, labels, rows, said)
     iobes = IOB2 if "O" in labels else {}
     predicted = TaggedFile(write(tmp_path / "a.conll", rows), labels, iobes, TableOptions())
     predicted.write([(None, {"tags": [*labels[:2]]})], io.StringIO())
-    assert predicted.summary() == [f"1 sentences{said}"]
+    assert predicted.format_summary() == [f"1 sentences{said}"]
 
 
 def test_a_comment_stands_before_a_sentence(tmp_path):

@@ -15,12 +15,12 @@ from ernie_m.reader.mrc_reader import (
     OfficialWindowFeaturizer,
     WindowConfig,
     WindowFeaturizer,
-    cut_windows,
     encode_for_answers,
     find_tokens,
     make_official_windows,
     make_windows,
     read_windows,
+    split_into_windows,
 )
 from tests.launching import error_of
 from tests.reader.conftest import SENTENCES
@@ -197,7 +197,7 @@ def test_windows_by_hand(count, budget, stride, windows):
     It has the tokens from start to end - 1, and its answers begin at the tokens from answers_from to
     answers_to - 1.
     """
-    assert cut_windows(count, budget, stride) == windows
+    assert split_into_windows(count, budget, stride) == windows
 
 
 @pytest.mark.parametrize("split_han", [True, False])

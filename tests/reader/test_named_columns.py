@@ -344,7 +344,7 @@ def test_what_a_model_is_asked_about(tmp_path, caplog, name):
         assert error_of(ask).startswith(f"{path}, line 1: {expected}")
     else:
         asked = ask()
-        assert ([request for *_, request in asked.rows()], asked.labels) == expected
+        assert ([request for *_, request in asked.iter_rows()], asked.labels) == expected
         assert ("skipped 2 blank lines" in caplog.text) == (name == "lines.txt")
         assert asked.separator == (options.label_separator or of_model.get("label_separator"))
 

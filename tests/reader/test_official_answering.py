@@ -3,7 +3,12 @@
 import pytest
 
 from ernie_m.reader.files.squad import Question, QuestionFile
-from ernie_m.reader.mrc_reader import WindowConfig, cut_official_windows, cut_windows, make_official_windows
+from ernie_m.reader.mrc_reader import (
+    WindowConfig,
+    make_official_windows,
+    split_into_official_windows,
+    split_into_windows,
+)
 from ernie_m.reader.tokenization import Tokenizer
 from tests.toys import train_piece_model
 
@@ -29,15 +34,17 @@ def most_context(windows: list[range], token: int) -> int:
 def test_an_answer_begins_in_the_window_with_the_most_context(budget, stride):
     """Of 429 tokens, one more than two windows hold, the third window of 300 has the last one alone."""
     for length in (0, 1, budget, budget + 1, 2 * budget, 3 * budget + 2, 429):
-        parts = cut_official_windows(length, budget, stride)
+        parts = split_into_official_windows(length, budget, stride)
         windows = [range(part.start, part.end) for part in parts]
-        assert windows == [range(part.start, part.end) for part in cut_windows(length, budget, stride)]
+        assert windows == [range(part.start, part.end) for part in split_into_windows(length, budget, stride)]
         owners = [
             number for number, part in enumerate(parts) for _ in range(part.answers_from, part.answers_to)
         ]
         assert owners == [most_context(windows, token) for token in range(length)]
     if (budget, stride) == (300, 128):
-        assert [part.answers_to - part.answers_from for part in cut_official_windows(429, 300, 128)] == [
+        assert [
+            part.answers_to - part.answers_from for part in split_into_official_windows(429, 300, 128)
+        ] == [
             214,
             214,
             1,

@@ -15,7 +15,12 @@ from ernie_m.reader.files.official_tags import (
     split_words,
 )
 from ernie_m.reader.tag_schemes import check_tag_map, to_iob2
-from ernie_m.reader.task_reader import IGNORED, OfficialTaggingFeaturizer, TaggingFeaturizer, cut_windows
+from ernie_m.reader.task_reader import (
+    IGNORED,
+    OfficialTaggingFeaturizer,
+    TaggingFeaturizer,
+    split_into_windows,
+)
 from tests.helpers.letters import Letters
 from tests.launching import error_of
 
@@ -191,7 +196,7 @@ def test_windows():
 
 def test_middle_overlap_word_is_tagged_in_the_earlier_window():
     """12 subwords fit, so the overlap has 3: words 9, 10 and 11. Every word has one subword."""
-    first, second = cut_windows([1] * 20, budget=12)
+    first, second = split_into_windows([1] * 20, budget=12)
     assert (first.end, second.start) == (12, 9)
     assert (first.tagged_end, second.tagged_start) == (11, 11)  # the first word of the second window is 11
 
@@ -211,7 +216,7 @@ def test_windows_over_random_sentences(seed):
     budget = int(rng.integers(6, 40))
     longest_word = min(budget, int(rng.integers(2, 40)))  # subwords
     sizes = rng.integers(1, longest_word + 1, rng.integers(1, 200)).tolist()
-    windows = cut_windows(sizes, budget)
+    windows = split_into_windows(sizes, budget)
     tagged = [word for window in windows for word in range(window.tagged_start, window.tagged_end)]
     assert tagged == list(range(len(sizes)))
     for window in windows:

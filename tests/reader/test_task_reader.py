@@ -64,7 +64,7 @@ ROWS = {
 @pytest.mark.parametrize("content, expected", ROWS.values(), ids=ROWS.keys())
 def test_read_rows(write, content, expected):
     examples = read_classification(write(content), LABELS)
-    assert list(examples) == expected and examples.location(1) == "line 3"
+    assert list(examples) == expected and examples.get_location(1) == "line 3"
     assert examples.inputs.tolist() == [hash_input(*row[:2]) for row in expected]
     assert len(examples) == len(expected) and pickle.loads(pickle.dumps(examples))[-1] == expected[-1]
     with pytest.raises(IndexError):

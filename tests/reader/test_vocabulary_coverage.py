@@ -7,7 +7,7 @@ import pytest
 from ernie_m.reader import batching
 from ernie_m.reader.batching import Example, TextFeaturizer, warn_if_truncated
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.reader.vocabulary_coverage import count_unknown_words, warn_if_unsuited
+from ernie_m.reader.vocabulary_coverage import count_unknown_words, warn_if_not_covered
 from tests.toys import sentences, train_piece_model
 
 
@@ -30,7 +30,7 @@ def test_warn_only_about_uncovered_text(tmp_path, caplog, text, is_warned):
     training = sentences(500, seed=99) + ["狐 狸 跳 过 懒 狗"] * 9
     tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model", training, vocab_size=220))
     with caplog.at_level(logging.WARNING):
-        warn_if_unsuited("train.en.tsv", tokenizer, tokenizer.encode_batch(text))
+        warn_if_not_covered("train.en.tsv", tokenizer, tokenizer.encode_batch(text))
     assert bool(caplog.messages) == is_warned
     assert all(message.startswith("train.en.tsv: ") for message in caplog.messages)
 

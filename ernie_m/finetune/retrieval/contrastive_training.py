@@ -12,7 +12,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.finetune.head import compute_accuracy
-from ernie_m.finetune.retrieval.pair_batches import PairStep, StepPairs, StepRows
+from ernie_m.finetune.retrieval.pair_batches import CorpusPairSteps, FilePairSteps, PairStep
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.split_pairs import (
     DedupedPairs,
@@ -27,7 +27,7 @@ from ernie_m.finetune.run_setup import (
     format_official_line,
     make_engine,
     make_fingerprint,
-    open_step,
+    open_resumed_checkpoint,
 )
 from ernie_m.model.checkpoint.check_weights import HEADS, list_unused_parts
 from ernie_m.model.checkpoint.load import load_weights
@@ -94,14 +94,14 @@ class PairBatch:
     pair_count: int
 
 
-class Retrieval(MultiSeedTraining):
+class RetrievalTraining(MultiSeedTraining):
     """Contrastive training of sentence embeddings on pairs; validation pairs select the best checkpoint.
 
     The pairs are the parallel text of a corpus, or the rows of a file.
 
     Args:
         opened: the model of the first seed, with the tokenizer and configuration of all seeds.
-        start_of_seed: seed -> initial checkpoint; None: random weights.
+        initial_checkpoints: seed -> initial checkpoint; None: random weights.
 
     Raises:
         UserError: the corpus or file is missing or has no pairs, or --layer is out of range.
@@ -112,12 +112,12 @@ class Retrieval(MultiSeedTraining):
     memory_advice = "lower --batch_size or --max_seq_len, or add --recompute true"
 
     def __init__(
-        self, flags: RetrievalFlags, opened: OpenedModel, start_of_seed: Mapping[int, Checkpoint | None]
+        self, flags: RetrievalFlags, opened: OpenedModel, initial_checkpoints: Mapping[int, Checkpoint | None]
     ):
         if flags.init_checkpoint and not find_resumed_step(flags):
             raise UserError(f"{flags.init_checkpoint}: missing training_state to resume from")
         self.flags = flags
-        self.start_of_seed = start_of_seed
+        self.initial_checkpoints = initial_checkpoints
         self.tokenizer = opened.tokenizer
         self.config = opened.config
         self.layer = resolve_layer(flags, self.config.num_hidden_layers)
@@ -165,7 +165,7 @@ class Retrieval(MultiSeedTraining):
         self.fingerprint = make_fingerprint(
             flags,
             get_stored_name(SEARCH),
-            start_of_seed.values(),
+            initial_checkpoints.values(),
             self.config,
             self.tokenizer,
             prompts=list(self.prompts),
@@ -191,14 +191,14 @@ class Retrieval(MultiSeedTraining):
                 "more, or set --validation_pairs 0",
                 flags.train_set,
             )
-        weights = open_step(checkpoint, self.start_of_seed[seed])
+        weights = open_resumed_checkpoint(checkpoint, self.initial_checkpoints[seed])
         model = make_encoder(self.config, weights, flags.dtype, seed, flags.pooling, is_trained=True)
         if weights is None and self.config.is_static:
             init_static_embeddings(model.embeddings.word_embeddings.weight, self.tokenizer)
         model.set_recompute(flags.recompute)
         return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
 
-    def _prepare_pairs(self, seed: int) -> tuple[StepPairs | StepRows, dict[tuple, Sequence]]:
+    def _prepare_pairs(self, seed: int) -> tuple[CorpusPairSteps | FilePairSteps, dict[tuple, Sequence]]:
         """Return the training steps of a seed, and the validation pairs as token ids.
 
         Returns:
@@ -215,8 +215,8 @@ class Retrieval(MultiSeedTraining):
             "world_size": distributed.world_size(),
         }
         if self.rows is None:
-            steps = StepPairs(path=flags.train_set, alpha=flags.pair_alpha, **shared)
-            return steps, steps.open().held_out_parallel
+            steps = CorpusPairSteps(path=flags.train_set, alpha=flags.pair_alpha, **shared)
+            return steps, steps.open_corpus().held_out_parallel
         held_out = hold_out_rows(self.deduped, flags.validation_pairs, seed)
         keys, (trained,) = select_training_rows([self.deduped], [held_out])
         logger.info(
@@ -227,7 +227,7 @@ class Retrieval(MultiSeedTraining):
             len(held_out),
             len(self.rows) - len(trained) - len(held_out),
         )
-        steps = StepRows(
+        steps = FilePairSteps(
             rows=self.deduped,
             numbers=trained,
             held_out=keys,
@@ -242,7 +242,7 @@ class Retrieval(MultiSeedTraining):
             return steps, {}
         return steps, {(Path(self.rows.name).name,): held_out_ids}
 
-    def batches(self, position: dict[str, Any] | None) -> StepPairs | StepRows:
+    def batches(self, position: dict[str, Any] | None) -> CorpusPairSteps | FilePairSteps:
         """Return the training steps from a saved position on; None: from the first step."""
         return dataclasses.replace(self.pairs, position=position)
 
@@ -379,9 +379,9 @@ class Retrieval(MultiSeedTraining):
             "task": get_stored_name(SEARCH),
             "data": flags.train_set,
             "languages": self.languages,
-            "initialized_from": flags.initial_checkpoint(self.seed),
+            "initialized_from": flags.get_initial_checkpoint(self.seed),
         }
-        left_out = list_unused_parts(self.start_of_seed[self.seed], flags.pooling == "pooler")
+        left_out = list_unused_parts(self.initial_checkpoints[self.seed], flags.pooling == "pooler")
         return self.collect_model_files(engine, master_weights, evaluation, settings, facts, left_out)
 
 

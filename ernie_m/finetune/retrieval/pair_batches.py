@@ -43,7 +43,7 @@ class PairStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps:
+class PairSteps:
     """Base class of infinite sequences of training steps.
 
     Args:
@@ -60,7 +60,7 @@ class Steps:
     world_size: int = 1
     position: dict[str, Any] | None = None
 
-    def sampler(self, sizes: dict[str, int], alpha: float, purpose: str) -> Sampler:
+    def make_sampler(self, sizes: dict[str, int], alpha: float, purpose: str) -> Sampler:
         """Return the sampler of pairs at `position`.
 
         Args:
@@ -82,7 +82,7 @@ class Steps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepRows(Steps):
+class FilePairSteps(PairSteps):
     """Infinite training steps from a file of pairs. Picklable; a call returns the iterator.
 
     The rows of a step depend only on the seed and the step number. To avoid false negatives, no two rows of a
@@ -93,7 +93,7 @@ class StepRows(Steps):
         numbers: the indices of the training rows, int64 [n].
         held_out: the keys of validation texts; negatives with such a key are dropped.
         prompts: the prompt of queries, and that of positives and negatives.
-        batch_size, max_seq_len, position: see `Steps`.
+        batch_size, max_seq_len, position: see `PairSteps`.
     """
 
     rows: DedupedPairs
@@ -105,10 +105,10 @@ class StepRows(Steps):
         """Yield this process's part of each step, infinitely."""
         sizes = {"rows": len(self.numbers)}
         # There is only one stream, so its size and alpha do not matter.
-        sampler = self.sampler(sizes, 1.0, "own pairs")
+        sampler = self.make_sampler(sizes, 1.0, "own pairs")
         of_query, of_document = self.prompts
         while True:
-            keys_of_rows, rows = zip(*self._draw(sampler))  # all rows of the step, on every process
+            keys_of_rows, rows = zip(*self._sample_rows(sampler))  # all rows of the step, on every process
             # The positives, then the negatives: the key of each candidate, [C].
             candidates = [keys[1] for keys in keys_of_rows]
             candidates += chain.from_iterable(keys[2:] for keys in keys_of_rows)
@@ -133,7 +133,7 @@ class StepRows(Steps):
                 pair_count=len(own_rows),
             )
 
-    def _draw(self, sampler: Sampler) -> list[tuple[list[int], list[str]]]:
+    def _sample_rows(self, sampler: Sampler) -> list[tuple[list[int], list[str]]]:
         """Sample the rows of the next step, and return the keys and the texts of each row.
 
         Raises:
@@ -148,7 +148,7 @@ class StepRows(Steps):
             draws += missing
             indices = sampler.draw(missing).item  # in `self.numbers`
             for number in self.numbers[indices].tolist():
-                keys, texts = self.rows.read(number, self.held_out)
+                keys, texts = self.rows.read_row(number, self.held_out)
                 if taken.isdisjoint(keys):
                     taken.update(keys)
                     rows.append((keys, texts))
@@ -164,7 +164,7 @@ class StepRows(Steps):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepPairs(Steps):
+class CorpusPairSteps(PairSteps):
     """Infinite training steps from the parallel text of a corpus. Picklable; a call returns the iterator.
 
     The pairs of a step depend only on the seed and the step number, and are divided among the processes.
@@ -172,13 +172,13 @@ class StepPairs(Steps):
     Args:
         path: the directory of the corpus.
         alpha: language pairs are sampled in proportion to (number of pairs)^alpha.
-        batch_size, max_seq_len, position: see `Steps`.
+        batch_size, max_seq_len, position: see `PairSteps`.
     """
 
     path: str
     alpha: float
 
-    def open(self) -> Corpus:
+    def open_corpus(self) -> Corpus:
         """Open the corpus.
 
         Raises:
@@ -191,10 +191,10 @@ class StepPairs(Steps):
 
     def __call__(self) -> Iterator[PairStep]:
         """Yield this process's part of each step, infinitely."""
-        pairs_by_name = {"-".join(pair): pairs for pair, pairs in self.open().parallel.items()}
+        pairs_by_name = {"-".join(pair): pairs for pair, pairs in self.open_corpus().parallel.items()}
         sizes = {name: len(pairs) for name, pairs in pairs_by_name.items()}
         # The size of a language pair is its number of pairs.
-        sampler = self.sampler(sizes, self.alpha, "retrieval")
+        sampler = self.make_sampler(sizes, self.alpha, "retrieval")
         while True:
             draws = sampler.draw(self.batch_size)
             source_ids = []
@@ -210,13 +210,13 @@ class StepPairs(Steps):
             translations = self.tokenizer.build_sentence_inputs(translation_ids, self.max_seq_len)
             yield PairStep(
                 sentences=sources[self.share] + translations[self.share],
-                negative=find_negatives(sources, translations),
+                negative=make_negative_mask(sources, translations),
                 position=sampler.state(),
                 pair_count=len(sources[self.share]),
             )
 
 
-def find_negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.ndarray:
+def make_negative_mask(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.ndarray:
     """Return whether pairs i and j share no sentence, and so are negatives of each other: bool [B, B].
 
     Pairs are used in both directions, so the source of one pair can be the translation of another.

@@ -166,7 +166,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
                 f"--num_negatives {self.num_negatives}. Increase --range_max"
             )
 
-    def initial_checkpoint(self, seed: int) -> str | None:
+    def get_initial_checkpoint(self, seed: int) -> str | None:
         """Return the path of the initial checkpoint of a seed; None: random weights."""
         weights = self.init_pretraining_params
         return self.init_checkpoint or (weights and weights.replace("%d", str(seed)))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
-from ernie_m.finetune.retrieval.contrastive_training import Retrieval, make_encoder, resolve_layer
+from ernie_m.finetune.retrieval.contrastive_training import RetrievalTraining, make_encoder, resolve_layer
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.search_bitexts import (
     CHOSEN,
@@ -99,7 +99,7 @@ def train_and_evaluate(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
     """
     inputs = read_inputs(flags)
     flags = inputs.flags
-    task = Retrieval(flags, inputs.opened, inputs.starts)
+    task = RetrievalTraining(flags, inputs.opened, inputs.starts)
     for bitext in inputs.bitexts if task.rows else ():
         trained = task.deduped.keys[:, :2].ravel()
         for error in find_label_issues(
@@ -145,9 +145,9 @@ def read_inputs(flags: RetrievalFlags) -> RetrievalInputs:
     if flags.center_on:
         sentences = read_sentences_by_language(flags.center_on, get_languages(bitexts))
     open_once = cache(open_checkpoint)  # seeds may share a checkpoint
-    paths = {seed: flags.initial_checkpoint(seed) for seed in flags.seeds}
+    paths = {seed: flags.get_initial_checkpoint(seed) for seed in flags.seeds}
     starts = {seed: open_once(path) if path else None for seed, path in paths.items()}
-    opened = open_model(starts[flags.seeds[0]], *flags.named_files)
+    opened = open_model(starts[flags.seeds[0]], *flags.model_file_paths)
     is_resumed = flags.do_train and flags.init_checkpoint  # then the flags are those of the initial run
     flags = apply_model_defaults(flags, opened) if is_resumed else apply_embedding_defaults(flags, opened)
     # With --init_checkpoint the seeds start from its checkpoint instead, to which --init_task does not apply.
@@ -185,12 +185,14 @@ def load_model_for_seed(inputs: RetrievalInputs, seed: int) -> tuple[OpenedModel
     opened = inputs.opened
     start = inputs.starts[seed]
     if start is not opened.checkpoint:  # another checkpoint
-        opened = open_model(start, *flags.named_files)
+        opened = open_model(start, *flags.model_file_paths)
         opened.check_length(flags.max_seq_len)
     return opened, make_encoder(opened.config, start, flags.dtype, seed, flags.pooling)
 
 
-def train_seed(task: Retrieval, seed: int, folder: OutputDir, stop: ShutdownHandler) -> ErnieMModel | None:
+def train_seed(
+    task: RetrievalTraining, seed: int, folder: OutputDir, stop: ShutdownHandler
+) -> ErnieMModel | None:
     """Train a seed unless it is finished, and return the model of its best checkpoint.
 
     Returns:

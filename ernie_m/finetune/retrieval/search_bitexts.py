@@ -79,7 +79,7 @@ def search_layer(
         means: the language means of this layer; None: no centered embeddings.
     """
 
-    def search_one(bitext: Bitext) -> dict[str, Matches]:
+    def search_bitext(bitext: Bitext) -> dict[str, Matches]:
         """Search a bitext in both directions: measure -> matches."""
         foreign, english = encode_sides(encode, bitext)  # [N, H] each
         results = {score: search_both(english, foreign, score) for score in ("cosine", "margin")}
@@ -90,7 +90,7 @@ def search_layer(
             results["centered margin"] = search_both(english, foreign, "margin")
         return results
 
-    return _search_all(bitexts, search_one)
+    return _search_all(bitexts, search_bitext)
 
 
 def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCentering | None = None) -> Sweep:
@@ -103,7 +103,7 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCenterin
             with cosine and margin scoring, each with a selected layer.
     """
 
-    def search_one(bitext: Bitext) -> dict[str, tuple[int | None, float]]:
+    def search_bitext(bitext: Bitext) -> dict[str, tuple[int | None, float]]:
         """Search a bitext with every layer: row -> the selected layer, if any, and the accuracy."""
         foreign, english = encode_sides(encode, bitext)  # [L + 1, N, H] each
         of_directions = compute_accuracy_by_layer(english, foreign, bitext.keys)  # [L + 1, 2]
@@ -118,7 +118,7 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCenterin
         return results
 
     sweep = Sweep(rows={}, layers={})
-    for name, by_language in _search_all(bitexts, search_one).items():
+    for name, by_language in _search_all(bitexts, search_bitext).items():
         for language, (layer, accuracy) in by_language.items():
             sweep.rows.setdefault(name, {})[language] = 100 * float(accuracy)
             if layer is not None:
@@ -127,20 +127,20 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCenterin
 
 
 def _search_all(
-    bitexts: list[Bitext], search_one: Callable[[Bitext], dict[str, T]]
+    bitexts: list[Bitext], search_bitext: Callable[[Bitext], dict[str, T]]
 ) -> dict[str, dict[str, T]]:
-    """Apply `search_one` to all bitexts, and return name -> language -> value.
+    """Apply `search_bitext` to all bitexts, and return name -> language -> value.
 
     The bitexts are divided among the processes, and every process receives all results.
 
     Args:
-        search_one: maps a bitext to name -> value.
+        search_bitext: maps a bitext to name -> value.
     """
     own_bitexts = bitexts[distributed.rank() :: distributed.world_size()]
     own_results = {}  # language -> name -> value
     progress = Progress(sum(len(bitext.sentences) for bitext in own_bitexts), "searching", unit="sentences")
     for bitext in own_bitexts:
-        own_results[bitext.language] = search_one(bitext)
+        own_results[bitext.language] = search_bitext(bitext)
         progress.update(len(bitext.sentences))
     progress.close()
     results = dict(distributed.gather_items(own_results.items()))

@@ -61,16 +61,16 @@ class DedupedPairs:
         """The number of false negatives in the rows, which `read` drops."""
         return sum(self._is_false_negative(keys, key) for keys in self.keys.tolist() for key in keys[2:])
 
-    def read(self, number: int, held_out: Set[int] = frozenset()) -> tuple[list[int], list[str]]:
-        """Return the keys and the texts of row `number`: query, positive, and negatives.
+    def read_row(self, index: int, held_out: Set[int] = frozenset()) -> tuple[list[int], list[str]]:
+        """Return the keys and the texts of row `index`: query, positive, and negatives.
 
         Negatives are dropped if they equal the query, or are a positive of the query in any row.
 
         Args:
             held_out: the keys of validation texts; negatives with such a key are also dropped.
         """
-        texts = self.rows[number]
-        keys = self.keys[number].tolist()
+        texts = self.rows[index]
+        keys = self.keys[index].tolist()
         indices = [
             index
             for index, key in enumerate(keys[: len(texts)])

@@ -125,13 +125,13 @@ def make_training_flags(
     }
 
 
-def plan_finetuning(pairs: Path, output: Path, start: str, facts: Mapping[str, Any]) -> list[Command]:
+def plan_finetuning(pairs: Path, output: Path, start: str, pairs_json: Mapping[str, Any]) -> list[Command]:
     """Return the commands that evaluate a model, fine-tune it on the pairs, and evaluate it again.
 
     Args:
         pairs: the directory of the pairs.
         start: the directory of the initial model, or its name on the Hugging Face Hub.
-        facts: the content of pairs.json: "pairs", the counts of each file, and "tokens_of_a_pair".
+        pairs_json: the content of pairs.json: "pairs", the counts of each file, and "tokens_of_a_pair".
 
     Raises:
         UserError: the model is static.
@@ -142,8 +142,8 @@ def plan_finetuning(pairs: Path, output: Path, start: str, facts: Mapping[str, A
     # The nearest ratio: 256 is nearer to 384 than to 128.
     nearest = min(_RATE_AND_STEPS, key=lambda width: abs(math.log(width / config.hidden_size)))
     rate, most_steps = _RATE_AND_STEPS[nearest]
-    tokens = facts["tokens_of_a_pair"]
-    trained, held_out = sum_counts(facts["pairs"])
+    tokens = pairs_json["tokens_of_a_pair"]
+    trained, held_out = sum_counts(pairs_json["pairs"])
     batch_size = max(2, min(_BATCH, int(_STEP_TOKENS / tokens), trained // 10))
     steps = max(20, min(most_steps, 13 * trained // batch_size))  # at most 13 epochs
     # Estimated training time of a pair on one core, in minutes. Retrieval takes a third of it.

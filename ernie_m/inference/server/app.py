@@ -237,7 +237,7 @@ def describe_server(models: list[LoadedModel], predictors: dict[str, Predictor])
             for model in models
         ],
         "corpus_languages": search.corpus_languages if search else [],
-        "corpus_examples": search.examples() if search else [],
+        "corpus_examples": search.choose_examples() if search else [],
         "labels": labels,
         "infers": InferenceLabels.from_labels(labels).entailment is not None,  # natural language inference
         # Whether the classifier expects pairs of texts; None: unknown.
@@ -285,16 +285,16 @@ def _add_error_handlers(app: FastAPI, models: list[LoadedModel]) -> None:
 
 
 def _add_task(
-    app: FastAPI, word: str, predictor: Predictor, options: PredictionOptions, queue: WorkQueue
+    app: FastAPI, task: str, predictor: Predictor, options: PredictionOptions, queue: WorkQueue
 ) -> None:
-    """Add the route POST /api/<word> of a task."""
+    """Add the route POST /api/<task> of a task."""
     as_list = {REQUIRED_TEXT: (Texts, ...), OPTIONAL_TEXT: (Texts | None, None)}
     fields = {
         key: as_list.get(field, field) if key in LISTED else field for key, field in predictor.fields.items()
     }
-    request_class = create_model(f"{word.title().replace('-', '')}Request", __base__=Body, **fields)
+    request_class = create_model(f"{task.title().replace('-', '')}Request", __base__=Body, **fields)
 
-    def run(rows: list[dict[str, Any]]) -> list[Any]:
+    def predict_rows(rows: list[dict[str, Any]]) -> list[Any]:
         contents = [_parse_or_get_error(predictor, row) for row in rows]
         good = [content for content in contents if not isinstance(content, UserError)]
         predictions = iter(predictor.predict(good) if good else ())
@@ -316,10 +316,10 @@ def _add_task(
             + times * _count_characters(*(row[key] for key in row if key != "labels"))
             for row in rows
         ]
-        predictions = await queue.results(request, run, rows, sizes)
+        predictions = await queue.results(request, predict_rows, rows, sizes)
         return JSONResponse(predictions if lists else predictions[0])
 
-    app.post(f"/api/{word}", summary=type(predictor).__doc__.splitlines()[0], operation_id=word)(endpoint)
+    app.post(f"/api/{task}", summary=type(predictor).__doc__.splitlines()[0], operation_id=task)(endpoint)
 
 
 def _parse_or_get_error(predictor: Predictor, row: dict[str, Any]) -> Any:
@@ -339,8 +339,8 @@ def _count_characters(*values: Any) -> int:
     return sum(len("".join(value)) for value in values if isinstance(value, str | list | tuple))
 
 
-def _convert_texts(key: str, texts: list[str], content: Callable[[str], Any]) -> list[Any]:
-    """Validate the texts of a request, and convert each by `content` for the queue.
+def _convert_texts(key: str, texts: list[str], convert: Callable[[str], Any]) -> list[Any]:
+    """Validate the texts of a request, and convert each by `convert` for the queue.
 
     Args:
         key: the key of the texts, for errors.
@@ -349,7 +349,7 @@ def _convert_texts(key: str, texts: list[str], content: Callable[[str], Any]) ->
         UserError: a text is blank, or has a lone surrogate.
     """
     names = [f"{key}[{number}]" for number in range(len(texts))]
-    return [content(read_text_key({name: text}, name)) for name, text in zip(names, texts)]
+    return [convert(read_text_key({name: text}, name)) for name, text in zip(names, texts)]
 
 
 def _reject_truncated(key: str, features: Sequence[Feature], max_length: int, truncate: Truncate) -> None:
@@ -433,7 +433,7 @@ def _encode_base64(embedding: np.ndarray) -> str:
 def _add_rerank(app: FastAPI, classify: ClassificationPredictor, queue: WorkQueue) -> None:
     """Add the route POST /v1/rerank, which ranks documents with a cross-encoder."""
 
-    def run(pairs: list[Example]) -> list[tuple[Feature, float]]:
+    def score_pairs(pairs: list[Example]) -> list[tuple[Feature, float]]:
         features = classify.task.encode(pairs)
         return list(zip(features, classify.predict_features(features), strict=True))
 
@@ -442,7 +442,7 @@ def _add_rerank(app: FastAPI, classify: ClassificationPredictor, queue: WorkQueu
         query = read_text_key({"query": asked.query}, "query")
         pairs = _convert_texts("documents", asked.documents, lambda text: Example(query, text))
         sizes = [len(query) + len(text) for text in asked.documents]
-        features, outputs = zip(*await queue.results(request, run, pairs, sizes))
+        features, outputs = zip(*await queue.results(request, score_pairs, pairs, sizes))
         truncate = True if asked.truncate is None else asked.truncate
         _reject_truncated("documents", features, classify.task.encode.max_seq_len - 4, truncate)
         scores = np.exp(-np.logaddexp(0, -np.array(outputs, np.float64)))  # sigmoid without overflow
@@ -459,15 +459,15 @@ def _add_rerank(app: FastAPI, classify: ClassificationPredictor, queue: WorkQueu
         )
 
 
-def _add_models(app: FastAPI, offered: dict[str, dict[str, Any]]) -> None:
+def _add_models(app: FastAPI, properties: dict[str, dict[str, Any]]) -> None:
     """Add the routes GET /v1/models and GET /v1/models/{name}.
 
     Args:
-        offered: model name -> properties in addition to OpenAI's.
+        properties: model name -> properties in addition to OpenAI's.
     """
     entries = {
         name: {"id": name, "object": "model", "created": 0, "owned_by": "ernie-m", **more}
-        for name, more in offered.items()
+        for name, more in properties.items()
     }
 
     @app.get("/v1/models", summary="List models (OpenAI-compatible)", operation_id="models")

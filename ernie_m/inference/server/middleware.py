@@ -78,7 +78,7 @@ class RequestMiddleware:
         path = scope["path"]
         try:
             try:
-                self.check(path, Headers(scope=scope))
+                self.check_request(path, Headers(scope=scope))
                 whole.append(await self.read(receive))
                 prediction = self.app
             except HTTPException as error:
@@ -134,7 +134,7 @@ class RequestMiddleware:
                 self.arrived += len(message.get("body", b""))
         return message
 
-    def check(self, path: str, headers: Headers) -> None:
+    def check_request(self, path: str, headers: Headers) -> None:
         """Check the length headers and the token of a request.
 
         Raises:

@@ -59,7 +59,7 @@ class InputFile(ABC):
     formats: tuple[str, ...] = (OBJECTS,)
 
     @abstractmethod
-    def requests(self, errors: RowErrors) -> Iterator[tuple[int, Any, dict]]:
+    def iter_requests(self, errors: RowErrors) -> Iterator[tuple[int, Any, dict]]:
         """Yield the line number of each request, its entry (data for `write`), and the request.
 
         Args:
@@ -74,7 +74,7 @@ class InputFile(ABC):
             rows: each `Request` and its prediction, {} without a prediction.
         """
 
-    def summary(self) -> list[str]:
+    def format_summary(self) -> list[str]:
         """Return lines with the number of predictions, and the scores if the file has gold labels."""
         return []
 
@@ -168,10 +168,10 @@ def get_flag(request: dict, key: str, default: bool) -> bool:
     return value
 
 
-def get_caveats(tokenizer: Tokenizer, *texts: str, cut: int = False) -> dict[str, Any]:
-    """Return the caveats of a prediction: "truncated" if `cut`, and the number of "unknown_words" if any."""
+def get_caveats(tokenizer: Tokenizer, *texts: str, is_truncated: bool | int = False) -> dict[str, Any]:
+    """Return the caveats of a prediction: "truncated", and the number of "unknown_words", if any."""
     count = count_unknown_words(tokenizer, *texts)
-    return ({"truncated": True} if cut else {}) | ({"unknown_words": count} if count else {})
+    return ({"truncated": True} if is_truncated else {}) | ({"unknown_words": count} if count else {})
 
 
 def check_length(num_tokens: int, max_tokens: int) -> None:

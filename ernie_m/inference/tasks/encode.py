@@ -112,7 +112,7 @@ class EmbeddingPredictor:
         features = self.tokenize_texts(texts)
         return [
             {"embedding": [round(float(x), 6) for x in embedding]}
-            | get_caveats(self.model.tokenizer, text, cut=feature.cut)
+            | get_caveats(self.model.tokenizer, text, is_truncated=feature.cut)
             for text, feature, embedding in zip(texts, features, self.encode_features(features))
         ]
 

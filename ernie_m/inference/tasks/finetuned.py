@@ -58,7 +58,7 @@ class HeadPredictor:
     def iter_outputs(self, features: Sequence[Any]) -> Iterator[tuple[list[int], Any, dict[str, np.ndarray]]]:
         """Run the model in batches, and yield the feature indices, the batch, and the outputs of each."""
 
-        def compute(indices: list[int]) -> tuple[list[int], Any, dict[str, np.ndarray]]:
+        def compute_batch(indices: list[int]) -> tuple[list[int], Any, dict[str, np.ndarray]]:
             features_of_batch = [features[number] for number in indices]
             batch = self.task.encode.collate(features_of_batch, indices, count=len(indices))
             # A feature may have many windows, each one a row, so the engine runs on some rows at a time.
@@ -70,7 +70,7 @@ class HeadPredictor:
 
         ids = [feature.ids for feature in features]
         workers = self.model.get_workers()
-        return workers.map(compute, make_batches(workers, ids, BATCH_TOKENS))
+        return workers.map(compute_batch, make_batches(workers, ids, BATCH_TOKENS))
 
 
 class ClassificationPredictor(HeadPredictor):
@@ -85,7 +85,7 @@ class ClassificationPredictor(HeadPredictor):
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
         limit = model.resolve_max_seq_len(options.max_seq_len, model.training_max_length)
-        if model.predicts_numbers:
+        if model.has_single_output:
             task = Regression(model.tokenizer, limit)
         else:
             task_class = MultiLabelClassification if model.preprocessing.multi_label else Classification
@@ -109,7 +109,7 @@ class ClassificationPredictor(HeadPredictor):
         tokenizer = self.task.encode.tokenizer
         return [
             self.task.to_json(prediction)
-            | get_caveats(tokenizer, example.text_a, example.text_b or "", cut=feature.cut)
+            | get_caveats(tokenizer, example.text_a, example.text_b or "", is_truncated=feature.cut)
             for example, feature, prediction in zip(examples, features, self.predict_features(features))
         ]
 
@@ -135,7 +135,7 @@ class InferenceLabels(NamedTuple):
         return cls(entailment, ids.get("contra"))
 
 
-class Words(NamedTuple):
+class TaggingRequest(NamedTuple):
     """A sentence to tag.
 
     Attributes:
@@ -169,19 +169,19 @@ class TaggingPredictor(HeadPredictor):
         marks_entities = model.preprocessing.chunk_scheme != NO_ENTITIES
         self.iobes = map_labels_to_iobes(model.labels) if marks_entities else {}  # label -> its tag
 
-    def parse(self, request: dict) -> Words:
+    def parse(self, request: dict) -> TaggingRequest:
         key = next((key for key in ("words", "tokens") if key in request), None)
         if key is not None:
-            words = Words(request[key])
+            words = TaggingRequest(request[key])
         else:
             text = read_text_key(request, "text")
             spans = split_words(text, self.marks_apart)
-            words = Words([text[start:end] for start, end in spans], text, spans)
+            words = TaggingRequest([text[start:end] for start, end in spans], text, spans)
             key = "text"
         _check_words(words.words, key)
         return words
 
-    def predict(self, sentences: list[Words]) -> list[dict]:
+    def predict(self, sentences: list[TaggingRequest]) -> list[dict]:
         features = self.task.encode(
             [Sentence(JOINT.join(sentence.words), labels=None) for sentence in sentences]
         )
@@ -190,7 +190,7 @@ class TaggingPredictor(HeadPredictor):
             tags = self.task.convert_ids_to_tags(label_ids)
             iobes = [self.iobes.get(tag, "O") for tag in tags]
             answer = {"words": sentence.words, "tags": tags, "entities": _entities_to_json(sentence, iobes)}
-            caveats = get_caveats(self.task.encode.tokenizer, *sentence.words, cut=feature.cut)
+            caveats = get_caveats(self.task.encode.tokenizer, *sentence.words, is_truncated=feature.cut)
             predictions.append({**answer, **caveats})
         return predictions
 
@@ -214,7 +214,7 @@ def _check_words(words: Any, key: str) -> None:
             )
 
 
-def _entities_to_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
+def _entities_to_json(sentence: TaggingRequest, tags: list[str]) -> list[dict[str, Any]]:
     """Return the entities of a sentence in order, as JSON values.
 
     Spans are in characters if the request contained a text, otherwise in words. The end is exclusive.
@@ -262,12 +262,12 @@ class AnsweringPredictor(HeadPredictor):
             questions.append(Question(id=str(number), text=question, context=number, answers=(), span=None))
             contexts.append(context)
         file = QuestionFile(path=None, contexts=contexts, questions=questions)
-        windows = make_windows(file, self.task.tokenizer, self.task.cut)
+        windows = make_windows(file, self.task.tokenizer, self.task.window_config)
         scores = self.predict_features(self.task.encode(windows))  # `SpanScores` of each window
         predictions = []
         ranked_of_requests = self.task.rank(windows, scores)
         for request, is_cut, ranked in zip(requests, windows.cut, ranked_of_requests, strict=True):
-            caveats = get_caveats(self.task.tokenizer, *request, cut=is_cut)
+            caveats = get_caveats(self.task.tokenizer, *request, is_truncated=is_cut)
             predictions.append({**_answers_to_json(ranked[: self.top_k]), **caveats})
         return predictions
 
@@ -387,11 +387,13 @@ class ZeroShotPredictor(HeadPredictor):
         for request in requests:
             features_of_labels, logits_of_labels = zip(*islice(rows, len(request.labels)))
             is_cut = any(feature.cut for feature in features_of_labels)
-            caveats = get_caveats(self.task.encode.tokenizer, request.text, *request.labels, cut=is_cut)
-            predictions.append(self._answer(request, np.array(logits_of_labels)) | caveats)
+            caveats = get_caveats(
+                self.task.encode.tokenizer, request.text, *request.labels, is_truncated=is_cut
+            )
+            predictions.append(self._compute_prediction(request, np.array(logits_of_labels)) | caveats)
         return predictions
 
-    def _answer(self, request: ZeroShotRequest, logits: np.ndarray) -> dict[str, Any]:
+    def _compute_prediction(self, request: ZeroShotRequest, logits: np.ndarray) -> dict[str, Any]:
         """Compute the prediction for a request from the NLI logits of each label, [labels, C]."""
         if _scores_contradiction(request):
             columns = [self.inference_labels.contradiction, self.inference_labels.entailment]

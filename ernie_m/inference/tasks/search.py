@@ -144,7 +144,7 @@ class SearchPredictor:
         plain = replace(options, center_by_language=False, normalize=False)
         self.encode = EmbeddingPredictor(model, replace(plain, kind=DOCUMENT, prompt=None))
         self.encode_query = EmbeddingPredictor(model, replace(plain, kind=QUERY))
-        self.sentences, embeddings = self._read(options)
+        self.sentences, embeddings = self._read_sentences(options)
         self.top_k = options.top_k
         languages = np.array([sentence.language for sentence in self.sentences])
         # Language, in the order of the corpus -> the indices of its sentences.
@@ -172,7 +172,7 @@ class SearchPredictor:
         if self.center_by_language:  # computed before the first request
             _ = self.centered_vectors, self.query_means
 
-    def _read(self, options: PredictionOptions) -> tuple[list[CorpusSentence], np.ndarray | None]:
+    def _read_sentences(self, options: PredictionOptions) -> tuple[list[CorpusSentence], np.ndarray | None]:
         """Read the sentences of the corpus or index, and the embeddings of the index, None without one.
 
         Raises:
@@ -193,7 +193,7 @@ class SearchPredictor:
         """The languages that the corpus specifies."""
         return [language for language in self.numbers_of_language if language]
 
-    def examples(self) -> list[str]:
+    def choose_examples(self) -> list[str]:
         """Return example sentences for the web UI: the shortest of each of the first EXAMPLES languages."""
         first_languages = islice(self.numbers_of_language.values(), EXAMPLES)
         return [min((self.sentences[row].text for row in rows), key=len) for rows in first_languages]
@@ -204,9 +204,9 @@ class SearchPredictor:
         warn_if_truncated("the corpus", [Example(text) for text in texts], self.encode.encode)
         return encode_in_parts(self.encode.encode_texts, texts, "encoding the corpus")
 
-    def _get_raw_embeddings(self, numbers: np.ndarray) -> np.ndarray:
+    def _get_raw_embeddings(self, indices: np.ndarray) -> np.ndarray:
         """Return the unnormalized embeddings of the sentences at these indices, [n, H]."""
-        return self.unit_vectors[numbers] * self.lengths[numbers]
+        return self.unit_vectors[indices] * self.lengths[indices]
 
     @cached_property
     def centered_vectors(self) -> np.ndarray:
@@ -334,7 +334,7 @@ class SearchPredictor:
                 if is_centered:
                     predictions[row] |= {"centered": True, "language": languages[index]}
                 cut = self.encode_query.tokenize_texts([texts[index]])[0].cut
-                predictions[row] |= get_caveats(self.encode.model.tokenizer, texts[index], cut=cut)
+                predictions[row] |= get_caveats(self.encode.model.tokenizer, texts[index], is_truncated=cut)
         return predictions
 
     def _search(
@@ -357,10 +357,10 @@ class SearchPredictor:
                 hits_of_query.append((int(numbers[index]), cosine))
         return [sorted(hits_of_query, key=lambda hit: -hit[1]) for hits_of_query in hits]
 
-    def _hit_to_json(self, number: int, cosine: float) -> dict:
+    def _hit_to_json(self, index: int, cosine: float) -> dict:
         """Return a hit as JSON values, given the index of its sentence."""
-        text, line, language = self.sentences[number]
-        hit = {"line": line, "index": number, "text": text, "score": round(cosine, 6)}
+        text, line, language = self.sentences[index]
+        hit = {"line": line, "index": index, "text": text, "score": round(cosine, 6)}
         return hit | ({"language": language} if language else {})
 
 

@@ -65,7 +65,7 @@ class TaggedFile(InputFile):
         is_one = options.columns or is_tagged_file(path)
         return cls(path, predictor.model.labels, predictor.iobes, options) if is_one else None
 
-    def requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
+    def iter_requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
         for sentence in self._sentences:
             yield sentence.lines[0], {}, {"words": sentence.words}
 
@@ -97,7 +97,7 @@ class TaggedFile(InputFile):
                 written[index] = next(filter(None, cells), tags[index])
         return written
 
-    def summary(self) -> list[str]:
+    def format_summary(self) -> list[str]:
         """Return the number of sentences, the metrics of the predicted tags, and the unknown gold tags."""
         count = f"{len(self._tags):,} sentences"
         start = 2 if self._iobes else 0  # of the type in a tag
@@ -139,7 +139,7 @@ class QuestionsFile(InputFile):
         """Open the file if it contains questions in SQuAD format; otherwise return None."""
         return cls(path, options) if is_question_file(path, squad_only=True) else None
 
-    def requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
+    def iter_requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
         for number, question in enumerate(self._file.questions, 1):
             context = self._file.contexts[question.context]
             yield number, {"id": question.id}, {"question": question.text, "context": context}
@@ -150,7 +150,7 @@ class QuestionsFile(InputFile):
             if prediction and question.answers:
                 self._rows.append((prediction["answer"], question.answers))
 
-    def summary(self) -> list[str]:
+    def format_summary(self) -> list[str]:
         """Return the number of questions, and MLQA's F1 and exact match if there are gold answers."""
         count = f"{len(self._file.questions):,} questions"
         if not self._rows:

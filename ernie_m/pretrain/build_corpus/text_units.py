@@ -18,7 +18,7 @@ import numpy as np
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import CorpusSource, Stream
 from ernie_m.reader.files import plain_text
-from ernie_m.reader.files.pairs import Columns, detect_pair_dialect, find_pair_columns
+from ernie_m.reader.files.pairs import PairColumns, detect_pair_dialect, find_pair_columns
 from ernie_m.reader.files.plain_text import (
     UNITS,
     TextFile,
@@ -53,7 +53,7 @@ class PairTable(NamedTuple):
     names: list[str]
     line: int
     dialect: Dialect
-    columns: Columns
+    columns: PairColumns
     first_row: int
 
 

@@ -222,27 +222,27 @@ def _get_texts(table: Table, text_columns: Sequence[Sequence[int]], cells: Seque
 
 
 def _parse_labeled_row(
-    table: Table, found: Columns, line: int, cells: Sequence[Any], multi_label: bool
+    table: Table, columns: Columns, line: int, cells: Sequence[Any], multi_label: bool
 ) -> LabeledRow:
     """Parse a row of a labeled table; see `read_labeled_table`.
 
     Args:
-        found: the columns, from `find_columns`.
+        columns: the columns, from `find_columns`.
 
     Raises:
         UserError: the row is invalid.
     """
-    texts = _get_texts(table, [found["text"], found["text_b"]], cells)
-    labels_of = _get_multi_hot_labels if found["label"][1:] else _get_labels if multi_label else _get_label
-    label = labels_of(table, found["label"], cells)
+    texts = _get_texts(table, [columns["text"], columns["text_b"]], cells)
+    labels_of = _get_multi_hot_labels if columns["label"][1:] else _get_labels if multi_label else _get_label
+    label = labels_of(table, columns["label"], cells)
     words = dict.fromkeys(("language", "group", "split"), "")
     for part in words:
-        for column in found[part]:  # at most one
+        for column in columns[part]:  # at most one
             if not isinstance(cells[column], str):
                 error = find_text_error(table.names[column], cells[column])
                 raise UserError(f"{error}. Write a word or a number")
             words[part] = to_single_line(cells[column]).strip()
-    if found["split"]:
+    if columns["split"]:
         split = words["split"]
         if split.lower() not in SPLIT_OF:
             raise UserError(
@@ -371,22 +371,22 @@ class UnlabeledTable(NamedTuple):
     separator: str | None = None
     are_requests: bool = False
 
-    def check(self, pairs: bool | None) -> None:
+    def check_text_columns(self, are_pairs: bool | None) -> None:
         """Check that the table has the number of text columns that the model expects.
 
         Args:
-            pairs: whether the model expects pairs of texts; None: single texts or pairs.
+            are_pairs: whether the model expects pairs of texts; None: single texts or pairs.
 
         Raises:
             UserError: the number of text columns is wrong.
         """
-        if pairs is not None and len(self.texts) not in (0, 1 + pairs):
-            reads, flags = ("pairs of texts", "text_b") if pairs else ("single texts", "text")
+        if are_pairs is not None and len(self.texts) not in (0, 1 + are_pairs):
+            reads, flags = ("pairs of texts", "text_b") if are_pairs else ("single texts", "text")
             names = [f"'{self.table.names[column]}'" for columns in self.texts.values() for column in columns]
             what = f"the model expects {reads}, got {' and '.join(names)}."
             raise self.table.make_column_error(what, [f"--{flags} COLUMN"])
 
-    def rows(self) -> Iterator[tuple[int, list[Any], dict[str, Any]]]:
+    def iter_rows(self) -> Iterator[tuple[int, list[Any], dict[str, Any]]]:
         """Yield the line number, the cells and the request of each row.
 
         A request has the texts, the language and the id. Other columns of a table are not in the request,

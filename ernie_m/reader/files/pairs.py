@@ -70,15 +70,15 @@ _ROWS_SHOWN = 1000  # rows to check that the sides are text
 _SAMPLES, _ROWS_OF_A_SAMPLE = 16, 100  # samples of later rows to check it
 
 
-def make_header(are_translations: bool, negatives: int = 0) -> list[str]:
+def make_header(are_translations: bool, num_negatives: int = 0) -> list[str]:
     """Return the column names that this project writes for pairs, and that `find_pair_columns` recognizes.
 
     Args:
         are_translations: whether the pairs are translations; otherwise queries and positives.
-        negatives: the number of columns of negatives.
+        num_negatives: the number of columns of negatives.
     """
     sides = ["source", "translation"] if are_translations else ["query", "positive"]
-    return sides + ["negative"] * negatives
+    return sides + ["negative"] * num_negatives
 
 
 def detect_pair_dialect(
@@ -109,7 +109,7 @@ def detect_pair_dialect(
     return dialect, not by_number and (not is_bitext or {*names} <= known)
 
 
-class Columns(NamedTuple):
+class PairColumns(NamedTuple):
     """The columns of a table of pairs.
 
     Attributes:
@@ -126,7 +126,7 @@ class Columns(NamedTuple):
         """Return whether a row is in the training split; true without a split column."""
         return all(SPLIT_OF.get(str(cells[column]).strip().lower()) == "train" for column in self.split)
 
-    def expand(self, cells: Sequence[Any]) -> list[list[str]]:
+    def expand_positives(self, cells: Sequence[Any]) -> list[list[str]]:
         """Expand a row into one row per positive: query, positive and negatives, stripped.
 
         Trailing negatives may be missing (None), and others empty.
@@ -148,7 +148,7 @@ class Columns(NamedTuple):
         return [[query.strip(), text.strip(), *texts] for text in positives]
 
 
-def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[str]) -> Columns:
+def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[str]) -> PairColumns:
     """Find the columns of pairs in a table, by --columns or by known names.
 
     Args:
@@ -199,7 +199,7 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
         logger.info(
             "%s: pairs: %s; ignored columns: %s", table.path, " and ".join(names[:2]), join_items(others)
         )
-    return Columns(
+    return PairColumns(
         names, texts, [column for column in table.find_known_columns(["split"]) if column not in texts]
     )
 
@@ -318,7 +318,7 @@ class PairRows(Sequence[list[str]]):
         for line, cells in table.rows:
             if all_splits or columns.is_training_row(cells):
                 with errors.record_errors(line):
-                    yield from columns.expand(cells)
+                    yield from columns.expand_positives(cells)
             else:
                 left_out += 1
         if left_out:

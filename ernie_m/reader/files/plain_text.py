@@ -277,7 +277,7 @@ def _convert_to_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[byte
     are_none: Counter[bool] = Counter()  # non-ASCII characters: whether they are invalid UTF-8
     in_utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def blocks() -> Iterator[bytes]:
+    def iter_blocks() -> Iterator[bytes]:
         for block in iter(partial(file.read, _HEAD), b""):
             are_none.update(letter == "\ufffd" for letter in re.findall(r"[^\0-\x7f]", in_utf8.decode(block)))
             yield block
@@ -285,7 +285,7 @@ def _convert_to_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[byte
     ends_with_cr = None  # as on old Macs
     try:
         "".encode(encoding)  # LookupError for hex, rot13 and other non-text codecs
-        for text in codecs.iterdecode(blocks(), encoding):
+        for text in codecs.iterdecode(iter_blocks(), encoding):
             if ends_with_cr is None:
                 ends_with_cr = "\r" in text and "\n" not in text
             yield (text.replace("\r", "\n") if ends_with_cr else text).encode()
@@ -380,7 +380,7 @@ def read_tmx_rows(file: BinaryIO, path: str, languages: Sequence[str]) -> Iterat
             elif name == "tu":
                 texts = _get_unit_texts(element)
                 languages = languages or list(texts)[:2]
-                sides = [_get_side(texts, language) for language in languages]
+                sides = [_get_text_in_language(texts, language) for language in languages]
                 has_both = has_both or (len(sides) == 2 and all(sides))
                 yield "\t".join(sides).encode() + b"\n"
                 body.clear()  # free the units so far
@@ -412,7 +412,7 @@ def _get_unit_texts(unit: Element) -> dict[str, str]:
     return texts
 
 
-def _get_side(texts: dict[str, str], language: str) -> str:
+def _get_text_in_language(texts: dict[str, str], language: str) -> str:
     """Return the text of a translation unit in a language, or in one of its regions; "" if missing.
 
     Args:

@@ -37,13 +37,13 @@ class TableOptions:
     on_error: Literal["stop", "skip"] = "stop"
     """Whether to stop at invalid rows before any work is done (stop), or to leave them out (skip)."""
 
-    def reject_unused(self, name: object, file_contents: str, *read: str) -> None:
+    def reject_unused(self, name: object, file_contents: str, *supported: str) -> None:
         """Check that no options are set that do not apply to the format of a file.
 
         Args:
             name: the name of the file.
             file_contents: a plural noun for the contents of the file, such as "lines of text".
-            read: the options that apply.
+            supported: the options that apply.
 
         Raises:
             UserError: another option is set.
@@ -51,7 +51,7 @@ class TableOptions:
         given = [
             f"--{field.name}"
             for field in fields(LabelOptions)
-            if field.name not in read and getattr(self, field.name, None) not in (None, field.default)
+            if field.name not in supported and getattr(self, field.name, None) not in (None, field.default)
         ]
         if given:
             raise UserError(f"{name}: {' and '.join(given)} cannot be used with {file_contents}. Remove it")
