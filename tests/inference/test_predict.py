@@ -264,16 +264,23 @@ def test_split_words_as_in_training(models, tmp_path):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_answer(models, model_folder, ask, engine):
-    context = "  ".join(TEXTS)  # several windows
+    context = "  ".join(TEXTS).replace("a", "ä")  # several windows
     requests = [{"question": TEXTS[3], "context": context}, {"question": TEXTS[4], "context": TEXTS[5]}]
     folder = model_folder("answer", engine)
     predictions = ask(requests, task="question-answering", model=folder, engine=engine, top_k=3)
     for prediction, request in zip(predictions, requests, strict=True):
         for candidate in prediction["candidates"]:
             assert request["context"][candidate["start"] : candidate["end"]] == candidate["text"]
-        assert (
-            prediction["answer"] == prediction["candidates"][0]["text"] and len(prediction["candidates"]) <= 3
-        )
+        best = prediction["candidates"][0]
+        unknown = sum("ä" in word for word in request["context"].split())
+        assert prediction.pop("unknown_words", 0) == unknown
+        assert prediction == {
+            "answer": best["text"],
+            "start": best["start"],
+            "probability": best["probability"],
+            "candidates": prediction["candidates"],
+        }
+        assert len(prediction["candidates"]) <= 3
     assert predictions[0]["start"] == start_by_training(models, requests[0])
     best, _ = ask(requests, task="question-answering", model=folder, engine=engine, top_k=1)
     assert best["candidates"] == predictions[0]["candidates"][:1]

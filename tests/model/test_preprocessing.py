@@ -397,6 +397,7 @@ DAMAGED = {
     ],
     make_xlm_r: [
         ("added_tokens.json", {"<e>": "60"}),
+        ("added_tokens.json", {"": 60}),
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "<e>"}}}),
         ("tokenizer.json", {**XLM_R_JSON, "added_tokens": [{"content": "<e>"}]}),
         ("tokenizer.json", {"model": {"type": "Unigram", "vocab": [*XLM_R_VOCAB, "piece"]}}),

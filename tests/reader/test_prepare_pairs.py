@@ -160,6 +160,7 @@ def test_which_pairs_are_translations(folder, tmp_path):
         ({"train.en": LINES}, ": no file of pairs to train on"),
         ({"en-de.tsv": ["a\tb"] * 30, "old.de-en.csv": ["b,a"] * 30}, "old.de-en.csv: "),
         ({"en-de.tsv": [f"a {n}\tb {n}" for n in range(9)]}, ": too few pairs"),
+        ({"en-de.tsv": [f"{n}\tb" for n in range(30)], "de-en.tsv": ["a\tb"] * 30}, "two files for "),
         ({"en_test.en-de.tsv": ["a\tb"] * 30}, "en_test.en-de.tsv"),
         ({"en-de.tsv": LINES, "fr-eng.tsv": LINES}, "en and eng "),
         ({"en-de.tsv": [f"a {n}\tb {n}" for n in range(30)] + ["c"]}, "en-de.tsv, line 31: "),

@@ -61,6 +61,7 @@ def test_temperature_by_hand():
     assert apply_temperature({"a": 1, "b": 16}, 0.5) == {"a": 0.2, "b": 0.8}
     assert apply_temperature({"a": 1, "b": 16}, 0.0) == {"a": 0.5, "b": 0.5}
     assert "nothing to sample from sw" in error_of(apply_temperature, {"en": 3, "sw": 0}, 0.3)
+    assert "nothing to sample from a" in error_of(apply_temperature, {"a": float("nan")}, 0.3)
     assert "no streams" in error_of(apply_temperature, {}, 0.3)
     assert "nothing to sample from sw" in error_of(sampler, items={"en": 5, "sw": 0})
 

@@ -98,6 +98,7 @@ EVEN = {
     "some HTML": [f"<b>{text}</b>" if n % 15 == 0 else text for n, text in enumerate(TEXTS)],
     **{prompt: [f"{prompt}: {text}" for text in TEXTS] for prompt in ("query", "Passage", "search_query")},
     "some lines in quotation marks": [f'"{text}"' if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
+    "a number of 5,000 digits": [TEXTS[0], f"{'7' * 5000} {TEXTS[1]}", *TEXTS[2:]],
     "some notes": [f"[{n}] {text}" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
 }
 
@@ -243,12 +244,14 @@ def test_check_both_sides(tmp_path, caplog):
 )
 def test_warn_about_swapped_sides_and_other_languages(tmp_path, caplog, name, header, count):
     """By their scripts, where the name of the file has the languages, and where a corpus is built."""
-    path = write(tmp_path / f"{name}.tsv", [*header, *map("\t".join, zip(ENGLISH, RUSSIAN))])
+    rows = [*zip(ENGLISH, RUSSIAN), *zip(RUSSIAN[: len(header)], ENGLISH)]
+    path = write(tmp_path / f"{name}.tsv", [*header, *map("\t".join, rows)])
     PairRows(path)
     if not header:
         look_at(None, {name: str(path)})
     lines = [line for line in caplog.messages if line.startswith(f"{path}: most letters are ")]
     assert len(lines) == 2 * count and all("swap the sides" in line for line in lines)
+    assert "two scripts" not in caplog.text
 
 
 @pytest.mark.parametrize(
