@@ -76,7 +76,9 @@ def test_the_commands(output, monkeypatch, capsys):
 
     found = {"pieces": 9.0, "start-700": 10.0, "exp1-seed-2": 20.0, "exp5-seed-2": 25.5}
     monkeypatch.setattr(pretrain_demo, "run_steps", carry_out)
-    monkeypatch.setattr(pretrain_demo, "read_scores", lambda folder: {"found": found[folder.name]})
+    scores = {name: {"found": score, "perplexity": 100 / score} for name, score in found.items()}
+    del scores["pieces"]["perplexity"]  # of static embeddings
+    monkeypatch.setattr(pretrain_demo, "read_scores", lambda folder: scores[folder.name])
     call_main(pretrain_demo, ["--steps", "50"])
     start, *mixes = [flags for steps in begun for flags in steps if "--run.output" in flags]
     assert start["--objectives.active"] == "mmlm" and "--init.encoder" not in start
@@ -89,6 +91,21 @@ def test_the_commands(output, monkeypatch, capsys):
     ]
     encoders = [training["--run.output"] + "/encoder" for training in (start, *mixes)]
     assert searched == [str(output / "pieces/best"), *encoders]
-    printed = capsys.readouterr().out
-    assert "found: +5.5 " in printed
-    assert len(json.loads(printed.splitlines()[-1])) == 1 + 1 + 2 + 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert lines[2:] == [
+        "                   found  perplexity",
+        "static embeddings    9.0           -",
+        "            start   10.0        10.0",
+        "     exp1, seed 2   20.0         5.0",
+        "     exp5, seed 2   25.5         3.9",
+        "",
+        "found: +5.5 with all four objectives vs. MMLM",
+        "perplexity: -1.1 with all four objectives vs. MMLM",
+    ]
+    assert {**json.loads(last), "minutes": 0} == {
+        "static embeddings": scores["pieces"],
+        "start": scores["start-700"],
+        "exp1, seed 2": scores["exp1-seed-2"],
+        "exp5, seed 2": scores["exp5-seed-2"],
+        "minutes": 0,
+    }

@@ -61,6 +61,26 @@ def test_the_whole_way(model, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "demo/topics/config.json").is_file()
 
 
+def test_topics_are_scored_on_sentences_that_are_not_learned():
+    """By a classifier that knows the learned ones alone. Those of xx are the first of a topic, which it is."""
+
+    class Memory(dict):
+        def fit(self, texts, labels, output):
+            self.update(zip(texts, labels))
+            return self
+
+        def classify(self, texts):
+            return [{"label": self.get(text)} for text in texts]
+
+    topics = ["a"] * 10 + ["b"] * 10
+    memory = Memory()
+    english = [str(number) for number in range(20)]
+    accuracy = quick.score_topics(memory, topics, {"en": english, "xx": ["0"] * 20})
+    assert accuracy == {"en": 0, "xx": 50}
+    learned = {text: topic for text, topic in zip(english, topics) if int(text) % 10 < quick.LEARNED}
+    assert memory == learned
+
+
 def test_each_sentence_looks_for_its_translation_in_english():
     """The second finds the first one's; in the other direction each English sentence would find its own."""
     english = np.eye(3, dtype=np.float32)

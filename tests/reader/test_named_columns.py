@@ -21,6 +21,7 @@ from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import ALL_LANGUAGES
 from ernie_m.utils.args import parse_options
+from ernie_m.utils.errors import UserError
 from tests.launching import error_of
 from tests.toys import write_lines
 
@@ -122,6 +123,31 @@ def test_language_split_and_group_are_read_where_they_are_named(tmp_path, caplog
         ]
     # No row is compared with another, which numpy would refuse: a table may have a million.
     table._replace(rows=[row._replace(texts=np.zeros(2)) for row in table.rows]).select_split("train")
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_errors_of_rows_are_reported_by_kind(skip):
+    """Ten of each kind, and each once. To drop a row that is alone is not advised."""
+    one, many = RowErrors("a"), RowErrors("a", skip)
+    one.add(3, "wide", "Mend it")
+    assert error_of(one.report, print) == "a, line 3: wide. Mend it"
+    for line in range(1, 13):
+        with many.record_errors(line):
+            raise UserError(f"a, line {line}: wide. Mend it")
+    many.add(20, "blank", "")
+    lines = [*(f"line {line}: wide" for line in range(1, 10)), "line 10: wide. Mend it"]
+    lines += ["and 2 more such rows", "line 20: blank"]
+    assert (many.count, many.lines) == (13, {*range(1, 13), 20})
+    if not skip:
+        expected = [f"a, {lines[0]}", *lines[1:], "To drop these rows, set --on_error skip"]
+        assert error_of(many.report, print) == "\n  ".join(expected)
+        return
+    said = []
+    many.report(said.append)
+    many.add(21, "wide", "Mend it")
+    many.report(said.append, kept_rows=[1])
+    assert said == [f"a: dropped: {line}" for line in [*lines, "line 21: wide. Mend it"]]
+    assert error_of(many.report, print, [], "n>1") == "a: no rows left after --filter n>1"
 
 
 def test_skip_empty_labels_with_other_errors(tmp_path):
