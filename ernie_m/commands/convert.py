@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ernie_m.data.trim_vocabulary import trim
+from ernie_m.data.trim_vocabulary import trim_vocabulary
 from ernie_m.finetune.finetune_args import VocabularyFlags
 from ernie_m.model.checkpoint import write_foreign
 from ernie_m.model.checkpoint.key_mapping import ConversionResult
@@ -110,7 +110,7 @@ def convert(flags: ConvertFlags) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         texts = [Path(name) for name in flags.trim_vocab_to.split(",")]
-        trimmed, old_ids = trim(tokenizer, texts, Path(folder), flags.min_count)
+        trimmed, old_ids = trim_vocabulary(tokenizer, texts, Path(folder), flags.min_count)
         smaller = write_foreign.shrink_vocabulary(checkpoint, old_ids, trimmed.pad_id, trimmed.added_tokens)
         names = ", ".join(path.name for path in texts)
         sizes = [f"{model.required_config.vocab_size:,}" for model in (smaller, checkpoint)]

@@ -23,7 +23,7 @@ from ernie_m.reader.tag_schemes import PARTS_OF_SPEECH
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.training_flags import PrecisionFlags
 from ernie_m.utils.args import Names, option, parse_options
-from ernie_m.utils.errors import UserError, command_name, say
+from ernie_m.utils.errors import UserError, get_command_name, say
 from ernie_m.utils.files import lock_for_writing
 from ernie_m.utils.logging import logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
@@ -92,7 +92,7 @@ def main() -> None:
             if is_done and not tests:
                 say("no scores: pass --test FILE")
     if is_done:
-        line = f"{command_name()} predict --input TABLE --model {shlex.quote(flags.output)} --output NEW"
+        line = f"{get_command_name()} predict --input TABLE --model {shlex.quote(flags.output)} --output NEW"
         say(f"\nSaved {flags.output} (trained on all rows of {flags.table}).", f"Next: {line}")
 
 
@@ -128,7 +128,7 @@ def fit_labels(
 
     loaded = load(flags.model, amp=flags.amp)
 
-    with ShutdownHandler(active=flags.finetune or rows.needs_finetuning) as stop:
+    with ShutdownHandler(is_active=flags.finetune or rows.needs_finetuning) as stop:
         fitted = fit_model(loaded, rows, Path(flags.output), flags.finetune, flags.layer, flags.table, stop)
     if fitted is None:
         return False

@@ -13,7 +13,7 @@ from ernie_m.utils.paddle_settings import prepare
 def main() -> None:
     """Run the command run_mrc.py: question answering."""
     flags = parse_options(FinetuneFlags, None, __name__)
-    with ShutdownHandler(active=flags.do_train) as stop:
+    with ShutdownHandler(is_active=flags.do_train) as stop:
         prepare()
         # Imported here, because Paddle reads its CPU settings at import.
         from ernie_m.finetune.mrc import OfficialAnswering, QuestionAnswering

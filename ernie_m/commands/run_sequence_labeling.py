@@ -13,7 +13,7 @@ from ernie_m.utils.paddle_settings import prepare
 def main() -> None:
     """Run the command run_sequence_labeling.py: token classification."""
     flags = parse_options(FinetuneFlags, None, __name__)
-    with ShutdownHandler(active=flags.do_train) as stop:
+    with ShutdownHandler(is_active=flags.do_train) as stop:
         prepare()
         # Imported here, because Paddle reads its CPU settings at import.
         from ernie_m.finetune.run_seeds import run_finetuning

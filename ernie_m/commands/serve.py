@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from ernie_m.inference.prediction_options import ModelFlags
 from ernie_m.utils.args import Names, PositiveInt, Range, option, parse_options
-from ernie_m.utils.errors import UserError, install_command
+from ernie_m.utils.errors import UserError, get_install_command
 from ernie_m.utils.logging import logger, setup_console
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     try:
         from ernie_m.inference.server.app import read_token, serve
     except ImportError as error:
-        raise UserError(f"ernie-m serve requires {error.name}: {install_command('serve')}") from error
+        raise UserError(f"ernie-m serve requires {error.name}: {get_install_command('serve')}") from error
     from ernie_m.inference.load import load
 
     options = flags.get_prediction_options()

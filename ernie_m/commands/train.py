@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from ernie_m.data.prepare import main as prepare
-from ernie_m.data.prepare_pairs import FOUND, find
+from ernie_m.data.prepare_pairs import FOUND, find_source_files
 from ernie_m.data.train_vocab import main as train_vocab
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.start import run
@@ -21,7 +21,7 @@ from ernie_m.finetune.retrieval.training_plan import Command, format_scores, pla
 from ernie_m.reader.files.pairs import parse_pair_files
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.args import option, parse_options
-from ernie_m.utils.errors import UserError, command_name, say
+from ernie_m.utils.errors import UserError, get_command_name, say
 from ernie_m.utils.files import atomic_file, compute_sha256, read_json
 from ernie_m.utils.logging import show_only_warnings
 from ernie_m.utils.output_lock import write_fingerprint
@@ -66,7 +66,7 @@ def main() -> None:
         raise UserError(
             f"--output {output} already exists and was not written by ernie-m train. Choose another folder"
         )
-    found = find(flags.sources, output).pairs
+    found = find_source_files(flags.sources, output).pairs
 
     # Find the pairs first: their number and lengths determine the steps.
     of_tables = {field.name: getattr(flags, field.name) for field in fields(TableOptions)}
@@ -105,7 +105,7 @@ def main() -> None:
     say(
         f"\n{format_scores(folders, facts['pairs'])}\n",
         f"Saved {output / 'best'}.",
-        f"Next: {command_name()} serve --model {output / 'best'} --corpus FILE",
+        f"Next: {get_command_name()} serve --model {output / 'best'} --corpus FILE",
     )
 
 

@@ -116,7 +116,7 @@ def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
 
 
 def read_pairs(
-    file: NamedFile, labels: Mapping[str, str], no_text: Collection[str], with_qid: bool = False
+    file: NamedFile, labels: Mapping[str, str], missing_placeholders: Collection[str], add_qid: bool = False
 ) -> Iterator[ConvertedFile]:
     """Convert a file of labeled pairs of texts, and yield the content for each language.
 
@@ -124,14 +124,14 @@ def read_pairs(
 
     Args:
         labels: label in the file -> label in the output.
-        no_text: placeholders for missing texts.
-        with_qid: whether to write the row number as qid if the file has no qid.
+        missing_placeholders: placeholders for missing texts.
+        add_qid: whether to write the row number as qid if the file has no qid.
 
     Raises:
         UserError: the columns are unknown, or no row is usable.
     """
     indices, width, rows = read_table(file.path)
-    columns = [*COLUMNS, "qid"] if with_qid or "qid" in indices else list(COLUMNS)
+    columns = [*COLUMNS, "qid"] if add_qid or "qid" in indices else list(COLUMNS)
     used: dict[str, list[tuple[str, str]]] = defaultdict(list)  # language -> label and line of each row
     dropped: Counter[str] = Counter()  # reason -> number of rows
     for number, cells in enumerate(rows, 1):
@@ -143,7 +143,7 @@ def read_pairs(
             dropped["malformed"] += 1
         elif row["label"] not in labels:
             dropped[f"with the label '{row['label'][:30]}'"] += 1
-        elif row["text_a"] in no_text or row["text_b"] in no_text:
+        elif row["text_a"] in missing_placeholders or row["text_b"] in missing_placeholders:
             dropped["without a text"] += 1
         else:
             row["label"] = labels[row["label"]]
@@ -169,13 +169,18 @@ def read_paraphrases(file: NamedFile, _: TableOptions) -> Iterator[ConvertedFile
     as in XTREME.
     """
     return read_pairs(
-        file, {"0": "0", "1": "1"}, no_text={"", "NS"} if file.split == "train" else (), with_qid=True
+        file,
+        {"0": "0", "1": "1"},
+        missing_placeholders={"", "NS"} if file.split == "train" else (),
+        add_qid=True,
     )
 
 
-def read_inferences(file: NamedFile, _: TableOptions) -> Iterator[ConvertedFile]:
+def read_nli(file: NamedFile, _: TableOptions) -> Iterator[ConvertedFile]:
     """Convert a file of XNLI; the label "contradictory" of its training files becomes "contradiction"."""
-    return read_pairs(file, {**dict(zip(NLI, NLI)), "contradictory": "contradiction"}, no_text={""})
+    return read_pairs(
+        file, {**dict(zip(NLI, NLI)), "contradictory": "contradiction"}, missing_placeholders={""}
+    )
 
 
 def read_tags(file: NamedFile, options: TableOptions) -> Iterator[ConvertedFile]:
@@ -221,7 +226,7 @@ XNLI = DataSet(
         rf"multinli\.(?P<split>train)\.{LANGUAGE}\.tsv",
         rf"(?:xnli-)?{SPLIT}[.-]{LANGUAGE}\.tsv",
     ),
-    read=read_inferences,
+    read=read_nli,
 )
 PAWSX = DataSet(
     languages=("en", "de", "es", "fr", "ja", "ko", "zh"),

@@ -25,7 +25,7 @@ GITHUB = "https://raw.githubusercontent.com"
 XQUAD_LANGUAGES = ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")
 
 
-class Part(NamedTuple):
+class DataSetFiles(NamedTuple):
     """The files of a public data set.
 
     Attributes:
@@ -42,14 +42,14 @@ class Part(NamedTuple):
 TATOEBA_CODES = tuple(TATOEBA.values())  # "deu" for German
 TATOEBA_FILES = [f"tatoeba.{code}-eng.{side}" for code in TATOEBA_CODES for side in (code, "eng")]
 PARTS = {
-    "xnli": Part("xnli", f"{FACEBOOK}/XNLI", ["XNLI-1.0.zip", "XNLI-MT-1.0.zip"]),
-    "pawsx": Part("pawsx", f"{GOOGLE}/paws/pawsx", ["x-final.tar.gz"]),
-    "mlqa": Part("mlqa", f"{FACEBOOK}/MLQA", ["MLQA_V1.zip"]),
-    "squad": Part("mlqa", f"{GITHUB}/rajpurkar/SQuAD-explorer/master/dataset", ["train-v1.1.json"]),
-    "xquad": Part(
+    "xnli": DataSetFiles("xnli", f"{FACEBOOK}/XNLI", ["XNLI-1.0.zip", "XNLI-MT-1.0.zip"]),
+    "pawsx": DataSetFiles("pawsx", f"{GOOGLE}/paws/pawsx", ["x-final.tar.gz"]),
+    "mlqa": DataSetFiles("mlqa", f"{FACEBOOK}/MLQA", ["MLQA_V1.zip"]),
+    "squad": DataSetFiles("mlqa", f"{GITHUB}/rajpurkar/SQuAD-explorer/master/dataset", ["train-v1.1.json"]),
+    "xquad": DataSetFiles(
         "mlqa", f"{GITHUB}/deepmind/xquad/master", [f"xquad.{language}.json" for language in XQUAD_LANGUAGES]
     ),
-    "tatoeba": Part("", f"{GITHUB}/facebookresearch/LASER/main/data/tatoeba/v1", TATOEBA_FILES),
+    "tatoeba": DataSetFiles("", f"{GITHUB}/facebookresearch/LASER/main/data/tatoeba/v1", TATOEBA_FILES),
 }
 BY_HAND = {
     "panx": "not downloadable automatically. XTREME's README links it (AmazonPhotos.zip); unpack it and its "

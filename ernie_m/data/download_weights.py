@@ -64,13 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "/" in part:
             say(f"{part}: {open_checkpoint(part).folder}; commands accept this name instead of a folder")
         elif part == "vocab":
-            errors += get_vocabulary(configs)
+            errors += download_vocabulary(configs)
         else:
-            errors += get_parameters(configs, part)
+            errors += download_parameters(configs, part)
     raise_errors(errors)
 
 
-def get_vocabulary(configs: Path) -> list[str]:
+def download_vocabulary(configs: Path) -> list[str]:
     """Download the official vocab.txt and piece.model, and verify them.
 
     Args:
@@ -95,7 +95,7 @@ def get_vocabulary(configs: Path) -> list[str]:
     return []
 
 
-def get_parameters(configs: Path, size: str) -> list[str]:
+def download_parameters(configs: Path, size: str) -> list[str]:
     """Download, unpack and verify the released weights.
 
     Args:

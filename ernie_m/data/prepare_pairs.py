@@ -110,7 +110,7 @@ class PairFile:
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """The files that `find` found.
+    """The files that `find_source_files` found.
 
     Args:
         pairs: the files of pairs, sorted by name.
@@ -123,7 +123,7 @@ class FoundFiles:
     skipped: list[str]
 
 
-def find(sources: Iterable[str], output: Path) -> FoundFiles:
+def find_source_files(sources: Iterable[str], output: Path) -> FoundFiles:
     """Find files of pairs and of monolingual text by their names.
 
     Args:
@@ -207,7 +207,7 @@ def prepare_pairs(
     """Split the pairs in the sources into training and held-out pairs, write them, and print a summary.
 
     Args:
-        sources: see `find`.
+        sources: see `find_source_files`.
         output: the new output directory.
         model: the model to train, whose vocabulary must cover the languages; None: unknown.
         options: the options for reading tables.
@@ -218,7 +218,7 @@ def prepare_pairs(
     """
     if output.exists():
         raise UserError(f"--output {output}: already exists. Choose another folder")
-    found = find(sources, output)
+    found = find_source_files(sources, output)
     rows_of = {file: PairRows(file.files, options, all_splits=file.is_evaluation) for file in found.pairs}
     tokens = None
     keys_of = hash_texts
@@ -256,7 +256,7 @@ def prepare_pairs(
             for part, numbers in (("train", learned), ("held-out", scored)):
                 if len(numbers):
                     pairs = (file.sides(rows[number]) for number in numbers)
-                    _write(folder / part / f"{file.name}.tsv", pairs, rows.are_translations)
+                    _write_pairs(folder / part / f"{file.name}.tsv", pairs, rows.are_translations)
             joint.writelines(_format_line(of_file.read_row(number, held_out_keys)[1]) for number in learned)
             counts = {"rows": len(rows), "trained": len(learned), "held_out": len(scored)}
             facts[file.name] = {"files": file.files, **counts}
@@ -271,7 +271,9 @@ def prepare_pairs(
         say(f"skipped: {join_items(found.skipped, 10)}")
 
 
-def estimate_pair_tokens(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:
+def estimate_pair_tokens(
+    rows_by_file: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str
+) -> float:
     """Return the mean number of tokens per pair, estimated from the first rows of each file.
 
     Args:
@@ -281,7 +283,7 @@ def estimate_pair_tokens(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokeni
         UserError: the vocabulary does not cover the language of a column.
     """
     means = []
-    for file, rows in rows_of.items():
+    for file, rows in rows_by_file.items():
         for side in (0, 1):
             texts = [row[side] for row in islice(rows, _SAMPLE)]
             tokens = tokenizer.convert_ids_to_tokens([*chain.from_iterable(tokenizer.encode_batch(texts))])
@@ -301,7 +303,7 @@ def _is_english(language: str) -> bool:
     return base_language(language) == "en"
 
 
-def _write(path: Path, pairs: Iterable[Sequence[str]], are_translations: bool) -> None:
+def _write_pairs(path: Path, pairs: Iterable[Sequence[str]], are_translations: bool) -> None:
     """Write a tab-separated file of pairs with a header."""
     path.parent.mkdir(exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:

@@ -105,7 +105,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sample(options, repeats),
+            sentence_iterator=sample_lines(options, repeats),
             model_writer=model,
             model_type="unigram",
             vocab_size=options.vocab_size,
@@ -150,7 +150,7 @@ class LanguageLines(NamedTuple):
     key: tuple[int, int, int, int]
 
 
-def sample(options: VocabOptions, repeats: Mapping[str, float]) -> Iterator[str]:
+def sample_lines(options: VocabOptions, repeats: Mapping[str, float]) -> Iterator[str]:
     """Yield each line of a language `repeats[language]` times on average, normalized by rules 1 to 3."""
     for side in read_language_lines(options, "sampling"):
         uniform = np.random.default_rng([_SEED, *side.key]).random(len(side.lines))  # in [0, 1)

@@ -24,8 +24,8 @@ from ernie_m.utils.errors import UserError
 _BLOCK = 10_000  # lines tokenized at a time
 
 
-def trim(
-    tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: int = 1
+def trim_vocabulary(
+    tokenizer: Tokenizer, text_paths: Sequence[Path], folder: Path, min_count: int = 1
 ) -> tuple[Tokenizer, np.ndarray]:
     """Trim a vocabulary to the subwords of text files, and write piece.model and vocab.txt.
 
@@ -34,7 +34,7 @@ def trim(
 
     Args:
         tokenizer: the tokenizer with the full vocabulary.
-        texts: UTF-8 text files, one sentence or paragraph per line.
+        text_paths: UTF-8 text files, one sentence or paragraph per line.
         folder: the output directory.
         min_count: minimum number of occurrences of a subword; rarer subwords are removed, and their
             occurrences are split into smaller subwords.
@@ -57,11 +57,11 @@ def trim(
         "removing its subwords would change other words. Remove --trim_vocab_to",
     )
     counts: Counter[int] = Counter()  # subword index -> its frequency in the texts
-    for path in texts:
+    for path in text_paths:
         for examples in iter_chunks(Sentences(path), _BLOCK):
             counts.update(chain(*tokenizer.get_subword_indices([example.text_a for example in examples])))
     if not counts:
-        names = ", ".join(map(str, texts))
+        names = ", ".join(map(str, text_paths))
         raise UserError(f"{names}: no text. --trim_vocab_to requires the text whose subwords are kept")
     # The kept subwords, by their index in the SentencePiece model, which is not the token id.
     numbers = {number for number, count in counts.items() if count >= min_count}

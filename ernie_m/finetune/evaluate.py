@@ -13,7 +13,7 @@ from ernie_m.finetune.head import Head
 from ernie_m.reader.batching import Batches, stream_data_sets
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
-from ernie_m.training.prefetch import prefetch
+from ernie_m.training.prefetch import PrefetchIterator
 from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import Progress, logger
@@ -83,7 +83,7 @@ def predict_files(
     engine.model.eval()
     progress = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
     with (
-        prefetch(partial(stream_data_sets, batches_of_files)) as batches,
+        PrefetchIterator(partial(stream_data_sets, batches_of_files)) as batches,
         paddle.no_grad(),
         engine.autocast(),
     ):

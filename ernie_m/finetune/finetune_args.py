@@ -19,7 +19,7 @@ from ernie_m.utils.args import (
     list_options,
     option,
 )
-from ernie_m.utils.errors import UserError, command_name
+from ernie_m.utils.errors import UserError, get_command_name
 from ernie_m.utils.logging import logger
 
 # The tasks that this project fine-tunes.
@@ -58,7 +58,9 @@ def _check_recipe_data(train_set: Path) -> None:
     parts = _PARTS_OF_DATA.get(folder.name)
     if folder.parent == Path("data") and parts and not folder.exists():
         verb = "explains how to get" if parts in _BY_HAND else "fetches"
-        raise UserError(f"{folder}: no such folder; {command_name()} download data {parts} {verb} the data")
+        raise UserError(
+            f"{folder}: no such folder; {get_command_name()} download data {parts} {verb} the data"
+        )
 
 
 @dataclass

@@ -217,7 +217,7 @@ class QuestionAnswering(Head[AnswerWindows]):
         import paddle
         import paddle.nn.functional as F
 
-        is_pad = on_device.inputs.is_pad()  # [B, T]
+        is_pad = on_device.inputs.get_padding_mask()  # [B, T]
         answers = on_device.targets  # [B, 2], the positions of start and end
 
         def compute_loss(logits: "Tensor", positions: "Tensor") -> tuple["Tensor", "Tensor"]:

@@ -105,7 +105,7 @@ def train_seeds(fine_tuning: FinetuningRun, tests: Mapping[str, LanguageFile], s
     with open_output_dir(flags, fine_tuning.fingerprint) as folder:
         several = len(flags.seeds) > 1
         for seed in flags.seeds:
-            seed_folder = folder.for_seed(seed) if several else folder
+            seed_folder = folder.make_seed_dir(seed) if several else folder
             ending = f".seed_{seed}" if several else ""
             tests_of_seed = {path + ending: file for path, file in tests.items()}
             if not run_seed(fine_tuning, seed, seed_folder, tests_of_seed, stop):

@@ -24,7 +24,7 @@ from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import RUN, TRAINED, FolderRules, OutputDir, has_state, read_state
+from ernie_m.training.checkpoint import RUN, TRAINED, FolderRules, OutputDir, has_training_state, read_state
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import CURVES, METRICS, Evaluation, Interval
 from ernie_m.training.precision import Precision
@@ -90,7 +90,7 @@ def open_output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterat
         sources=sorted(sources),
         resume_from=step,
     )
-    with folder.locked():
+    with folder.lock():
         # A checkpoint is of one seed; other seeds may be trained in the same directory.
         folder.check_or_write_fingerprint({**fingerprint, "random_seed": list(flags.seeds)})
         # ./log/job.log.0, the official path, has the lines of all runs; this copy only those of this run.
@@ -101,7 +101,7 @@ def open_output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterat
 def find_resumed_step(flags: TrainingFlags) -> Path | None:
     """Return the path of --init_checkpoint if it has a training state to resume from, otherwise None."""
     path = flags.init_checkpoint
-    return Path(path) if path and has_state(Path(path)) else None
+    return Path(path) if path and has_training_state(Path(path)) else None
 
 
 def make_fingerprint(
@@ -252,7 +252,7 @@ class MultiSeedTraining(Trainable):
     tokenizer: Tokenizer
     seed: int
 
-    def record(self, interval: Interval) -> dict[str, Any]:
+    def make_record(self, interval: Interval) -> dict[str, Any]:
         """Return the record of an interval for metrics.jsonl: step, learning rate, and mean loss.
 
         The loss is None if all steps were skipped.

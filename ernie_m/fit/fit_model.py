@@ -93,7 +93,7 @@ def fit_model(
         prepare()
         from ernie_m.fit.whole_model import finetune_model  # imported here, because it imports Paddle
 
-        stop = ShutdownHandler(active=False) if stop is None else stop
+        stop = ShutdownHandler(is_active=False) if stop is None else stop
         return finetune_model(loaded, rows, output, limit, name, stop)
     scored = None if rows.find_split_errors() else _cross_validate(embeddings, rows)
     fitted = _build_classifier(loaded, rows, *_fit_head(embeddings, rows), encode.layer)

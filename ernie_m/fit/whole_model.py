@@ -37,7 +37,7 @@ class _LabeledRowsTraining(FinetuningRun):
     The head is always initialized randomly, because a trained head may have been trained on the test rows.
     """
 
-    record = None  # do not write learning curves
+    make_record = None  # do not write learning curves
 
 
 def finetune_model(
@@ -114,7 +114,7 @@ def _train(
     """
     rules = FolderRules(ways_out=f"delete {folder.parent}", contents=())
     run = OutputDir(folder, rules, flags.keep_checkpoints)
-    with run.locked():
+    with run.lock():
         task = rows.make_task(opened.tokenizer, flags.max_seq_len)
         training = _LabeledRowsTraining(task, flags, opened, rows.examples)
         content = repr((rows.kind, rows.examples)).encode("utf-8", "surrogatepass")

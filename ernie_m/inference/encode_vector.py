@@ -28,7 +28,7 @@ from ernie_m.reader.files.aligned_lines import Sentences, read_sentences_by_lang
 from ernie_m.reader.files.labeled_tables import read_texts
 from ernie_m.reader.files.official_tsv import is_official_tsv
 from ernie_m.reader.task_reader import read_classification
-from ernie_m.training.prefetch import prefetch
+from ernie_m.training.prefetch import PrefetchIterator
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.files import atomic_dir, lock_for_writing
 from ernie_m.utils.logging import Progress, logger, setup_console
@@ -92,7 +92,9 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EmbeddingPredictor, Sentence
             distributed.init(flags.use_cuda)
         opened = open_model(open_checkpoint(path), *flags.model_file_paths)
         # The official pooler output is of the last layer, not of the model's embedding layer.
-        flags = apply_embedding_defaults(flags, opened, recorded=() if pooling == "pooler" else ("layer",))
+        flags = apply_embedding_defaults(
+            flags, opened, setting_names=() if pooling == "pooler" else ("layer",)
+        )
         layer: str | None = flags.layer
         loaded = load_opened_model(opened, path, amp=flags.amp, engine=engine, encoder_only=True)
     else:
@@ -257,7 +259,7 @@ def _iter_windows(
             yield rows, batch
             progress.update(len(rows))
 
-    with prefetch(partial(encode_in_chunks, texts, encode, window), ahead=2) as windows:
+    with PrefetchIterator(partial(encode_in_chunks, texts, encode, window), ahead=2) as windows:
         for features in windows:
             ids = [feature.ids for feature in features]
             yield ids, iter_batches(ids)

@@ -42,7 +42,7 @@ class EncoderGraph(ABC):
     Attributes:
         cell_to_token: [B, T], the index of the token in each cell of the padded rows.
         first_tokens: [B], the index of the first token of each row.
-        cell_of_token: [n], the index of the cell of each token, below B * T.
+        token_to_cell: [n], the index of the cell of each token, below B * T.
         is_real: [B, T], the attention mask: 1 at tokens, 0 at pads.
         bias: [B, 1, 1, T], added to the scores: `MASKED_SCORE` at pads, 0 at tokens.
     """
@@ -134,14 +134,14 @@ class EncoderGraph(ABC):
         is_real = node("Cast", is_token, to=np.int64)  # [B, T], 0 or 1
         self.is_real = is_real
         is_real_flat = node("Reshape", is_real, "flat")  # [B * T]
-        self.cell_of_token = node("Reshape", node("NonZero", is_real_flat), "flat")  # [n]
-        ids = node("Gather", node("Reshape", "input_ids", "flat"), self.cell_of_token)  # [n]
+        self.token_to_cell = node("Reshape", node("NonZero", is_real_flat), "flat")  # [n]
+        ids = node("Gather", node("Reshape", "input_ids", "flat"), self.token_to_cell)  # [n]
         # The n-th token of a row, n from 1, has position FIRST_POSITION + n - 1.
         shift = constant("shift", FIRST_POSITION - 1, np.int64)
         token_numbers = node("CumSum", is_real, "one")  # [B, T]; the input "one" is the axis
         padded_positions = node("Add", token_numbers, shift)  # [B, T]
         flat_positions = node("Reshape", padded_positions, "flat")  # [B * T]
-        positions = node("Gather", flat_positions, self.cell_of_token, name="position_ids")  # [n]
+        positions = node("Gather", flat_positions, self.token_to_cell, name="position_ids")  # [n]
         tokens_so_far = node("CumSum", is_real_flat, "zero")  # [B * T]; the input "zero" is the axis
         # A pad has the index of the token before it.
         cell_to_token = node("Sub", tokens_so_far, "one")  # [B * T]
@@ -195,7 +195,7 @@ class EncoderGraph(ABC):
         mixed = node("Transpose", mixed, perm=[0, 2, 1, 3])  # [B, T or 1, N, D]
         mixed = node("Reshape", mixed, "by_size")  # [B * T or B, H]
         if not only_first:
-            mixed = node("Gather", mixed, self.cell_of_token, axis=0)  # [n, H]
+            mixed = node("Gather", mixed, self.token_to_cell, axis=0)  # [n, H]
         mixed = self._add_linear(mixed, f"{name}self_attn.out_proj")
         x = self._add_layer_norm(node("Add", mixed, x), f"{name}norm1")
         inner = node("Gelu", self._add_linear(x, f"{name}linear1"))

@@ -27,7 +27,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS
 from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, list_graph_outputs
 from ernie_m.model.threads import get_thread_count
-from ernie_m.utils.errors import UserError, install_command
+from ernie_m.utils.errors import UserError, get_install_command
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare, read_cpu
 from ernie_m.vectors.pooling import pool_hidden_states
@@ -104,7 +104,9 @@ class OnnxEngine:
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
-            raise UserError(f"{path}: ONNX files require onnxruntime: {install_command('export')}") from error
+            raise UserError(
+                f"{path}: ONNX files require onnxruntime: {get_install_command('export')}"
+            ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = read_cpu().cores
         options.log_severity_level = _LOG_ERRORS_ONLY
@@ -158,7 +160,7 @@ def check_openvino(amp: str) -> None:
         UserError: OpenVINO is not installed, or the CPU does not support the precision.
     """
     if not is_openvino_installed():
-        raise UserError(f"engine openvino: OpenVINO is not installed: {install_command('openvino')}")
+        raise UserError(f"engine openvino: OpenVINO is not installed: {get_install_command('openvino')}")
     if amp not in ("none", "bf16"):
         raise UserError(f"invalid amp {amp} for a CPU (choose from none, bf16)")
     # Other CPUs do not support it, or are many times slower.

@@ -33,7 +33,7 @@ from ernie_m.model.tasks import EMBEDDING, TASKS, get_stored_name
 from ernie_m.reader.batching import iter_padded_batches
 from ernie_m.reader.write_tokenizer import write_native
 from ernie_m.utils.checksums import CARD, MANIFEST, write_manifest
-from ernie_m.utils.errors import UserError, install_command
+from ernie_m.utils.errors import UserError, get_install_command
 from ernie_m.utils.files import atomic_dir, format_json, parse_json
 from ernie_m.utils.logging import logger
 
@@ -119,7 +119,7 @@ def _save_onnx(graph: ExportedGraph, path: Path, loaded: LoadedModel) -> None:
     try:
         from ernie_m.inference.export_onnx import write_onnx
     except ImportError as error:
-        raise UserError(f"export to ONNX requires {error.name}: {install_command('export')}") from error
+        raise UserError(f"export to ONNX requires {error.name}: {get_install_command('export')}") from error
     weights = get_weight_arrays(graph.model)
     if not loaded.has_pooler:  # the pooler of the model is random
         weights = {name: array for name, array in weights.items() if not name.startswith("pooler.")}

@@ -52,8 +52,8 @@ from ernie_m.model.tasks import (
 from ernie_m.model.threads import STOP, Workers, get_thread_count
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import CARD, check_folder
-from ernie_m.utils.errors import UserError, install_command, join_items
-from ernie_m.utils.files import FileVersion, get_file_version, read_object, reject_changed
+from ernie_m.utils.errors import UserError, get_install_command, join_items
+from ernie_m.utils.files import FileVersion, get_file_version, read_object, reject_changed_file
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare
 from ernie_m.vectors.language_centering import LanguageCentering
@@ -179,7 +179,7 @@ class LoadedModel:
             UserError: a file changed.
         """
         for path in sorted(versions.keys() | self.versions.keys()):
-            reject_changed(path, versions.get(path), self.versions.get(path))
+            reject_changed_file(path, versions.get(path), self.versions.get(path))
 
     def reopen_checkpoint(self) -> Checkpoint:
         """Open the checkpoint of this model again.
@@ -379,7 +379,7 @@ def _log_engine(engine: str) -> None:
 def _recommend_openvino() -> None:
     """Log a warning that OpenVINO is faster."""
     logger.warning(
-        "OpenVINO is faster on a CPU but is not installed. To install it: %s", install_command("openvino")
+        "OpenVINO is faster on a CPU but is not installed. To install it: %s", get_install_command("openvino")
     )
 
 

@@ -210,7 +210,7 @@ def encode_side(
                 nearest,
                 side.language,
             )
-        embeddings = means.subtract(embeddings, side.language)
+        embeddings = means.subtract_mean(embeddings, side.language)
     return normalize_vectors(embeddings)
 
 

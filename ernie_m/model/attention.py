@@ -149,17 +149,17 @@ class PaddedMask(AttentionMask):
     """Attention mask of padded groups of sequences, for devices without an unpadded implementation."""
 
     groups: list[PaddedGroup]
-    cell_of_token: Array  # int64 [N], the index of each token's cell among the cells of all groups
+    token_to_cell: Array  # int64 [N], the index of each token's cell among the cells of all groups
 
     @classmethod
     def from_layout(cls, layout: PackedLayout) -> Self:
-        cell_of_token = np.empty(layout.tokens, np.int64)
+        token_to_cell = np.empty(layout.tokens, np.int64)
         cells_before = 0  # number of cells of earlier groups
         for group in layout.groups:
             # The tokens of the group, and the indices of their cells, both in row-major order.
-            cell_of_token[group.cell_to_token()[group.is_real]] = cells_before + np.flatnonzero(group.is_real)
+            token_to_cell[group.cell_to_token()[group.is_real]] = cells_before + np.flatnonzero(group.is_real)
             cells_before += group.is_real.size
-        return cls([PaddedGroup.from_group(group) for group in layout.groups], cell_of_token)
+        return cls([PaddedGroup.from_group(group) for group in layout.groups], token_to_cell)
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
@@ -178,7 +178,7 @@ class PaddedMask(AttentionMask):
             )  # [b, T, H]
             outputs.append(output.reshape([-1, hidden_size]))
         output_of_cells = outputs[0] if len(outputs) == 1 else paddle.concat(outputs)  # [cells, H]
-        return paddle.gather(output_of_cells, self.cell_of_token)
+        return paddle.gather(output_of_cells, self.token_to_cell)
 
 
 def padded_attention(

@@ -157,7 +157,7 @@ class ErnieMModel(nn.Layer):
         empty_rows = np.flatnonzero(~is_real.any(axis=1))
         if len(empty_rows):
             raise UserError(f"input_ids: row {empty_rows[0]} has only padding")
-        batch = upload(PackedBatch.from_masked(ids, is_real))
+        batch = upload(PackedBatch.from_attention_mask(ids, is_real))
         return batch.to_padded(self.encode(batch).sequence)
 
     def set_recompute(self, enabled: bool) -> None:
@@ -202,7 +202,7 @@ class ErnieMModel(nn.Layer):
         for layer in stack:
             if output_attentions:
                 states = batch.to_padded(batch.remove_filler(x))  # [B, T, H]
-                attentions.append(layer.self_attn.compute_weights(states, batch.is_pad()))
+                attentions.append(layer.self_attn.compute_weights(states, batch.get_padding_mask()))
             # The last layer is computed only where its output is used.
             only_at = positions if layer is stack[-1] else None
             if self.recompute and self.training:

@@ -42,7 +42,7 @@ class SequenceClassifier(ModelWithHead):
     def forward(self, batch: PackedBatch) -> Tensor:
         """Compute the logits of the S sequences of a batch: [S, num_labels]."""
         if self.pooling == MEAN_OF_TOKENS or self.ernie_m.pooler is None:
-            is_real = (~batch.is_pad()).astype("float64")  # [S, T]
+            is_real = (~batch.get_padding_mask()).astype("float64")  # [S, T]
             weights = is_real / is_real.sum(axis=1, keepdim=True)
             vectors = batch.sum_sequences(self.ernie_m.encode(batch).sequence, weights)  # [S, H]
         else:

@@ -123,7 +123,7 @@ def open_model(
 
 
 def apply_embedding_defaults(
-    flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ("pooling", "layer")
+    flags: Flags, opened: OpenedModel, setting_names: Sequence[str] = ("pooling", "layer")
 ) -> Flags:
     """Replace flags that were not given by the model's settings, for a command that computes embeddings.
 
@@ -131,35 +131,35 @@ def apply_embedding_defaults(
     the head's training.
 
     Args:
-        recorded: as in `apply_model_defaults`.
+        setting_names: as in `apply_model_defaults`.
 
     Raises:
         UserError: the given --max_seq_len exceeds the model's maximum, or the model's pooling is not
             supported and --pooling was not given.
     """
     checkpoint = opened.checkpoint
-    takes_pooling = "pooling" in recorded and "pooling" not in flags.on_command_line
+    takes_pooling = "pooling" in setting_names and "pooling" not in flags.on_command_line
     if takes_pooling and checkpoint and checkpoint.preprocessing_errors:
         errors = "; ".join(checkpoint.preprocessing_errors)
         raise UserError(f"{errors} (not supported). Set --pooling to compute other embeddings")
     if checkpoint and checkpoint.task in (None, SEARCH):
-        recorded = [*recorded, "max_seq_len"]
-    return apply_model_defaults(flags, opened, recorded)
+        setting_names = [*setting_names, "max_seq_len"]
+    return apply_model_defaults(flags, opened, setting_names)
 
 
-def apply_model_defaults(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> Flags:
+def apply_model_defaults(flags: Flags, opened: OpenedModel, setting_names: Sequence[str] = ()) -> Flags:
     """Replace flags that were not given on the command line by the model's settings.
 
     Args:
         flags: flags of a command with --max_seq_len, whose default is the model's maximum.
-        recorded: names of flags that are fields of `PreprocessingConfig`. A flag that was not given gets
+        setting_names: names of flags that are fields of `PreprocessingConfig`. A flag that was not given gets
             the model's value, unless this is None.
 
     Raises:
         UserError: the given --max_seq_len exceeds the model's maximum.
     """
     values: dict[str, Any] = {}
-    for name in recorded:
+    for name in setting_names:
         value = getattr(opened.preprocessing, name)
         default = getattr(flags, name)
         if value is not None and name not in flags.on_command_line:

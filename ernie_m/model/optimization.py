@@ -173,7 +173,7 @@ class AdamW(paddle.optimizer.AdamW):
         Args:
             parameters: all parameters of the model, by name.
         """
-        tensors = self._state_by_name()
+        tensors = self._get_state_by_name()
         return {
             f"{name}/{kind}": tensors[parameter.name, kind]
             for kind in _STATE
@@ -204,7 +204,7 @@ class AdamW(paddle.optimizer.AdamW):
         own_parameters = {key: parameters[name] for key, name in names.items() if is_own(parameters[name])}
         # A parameter has several keys; make its state once.
         self._make_state({parameter.name: parameter for parameter in own_parameters.values()})
-        tensors = self._state_by_name()
+        tensors = self._get_state_by_name()
         for key, parameter in own_parameters.items():
             tensor = tensors[parameter.name, key.rpartition("/")[2]]
             if list(tensor.shape) != list(state[key].shape):
@@ -225,7 +225,7 @@ class AdamW(paddle.optimizer.AdamW):
         # Paddle creates a state only in the first update, and `set_state_dict` keeps one for all parameters.
         self._create_accumulators(paddle.static.default_main_program().global_block(), others)
 
-    def _state_by_name(self) -> dict[tuple[str, str], Tensor]:
+    def _get_state_by_name(self) -> dict[tuple[str, str], Tensor]:
         """Return the optimizer state by Paddle's parameter name and accumulator, such as "moment1"."""
         saved = self.state_dict()
         masters = saved.pop("master_weights", {})  # parameter name -> tensor
@@ -255,7 +255,7 @@ def linear_warmup_decay(warmup_steps: int, total_steps: int, shape: str = WITH_D
             at step T.
     """
 
-    def share(step: int) -> float:
+    def compute_ratio(step: int) -> float:
         if warmup_steps == 0:
             return 1.0
         if step < warmup_steps:
@@ -265,7 +265,7 @@ def linear_warmup_decay(warmup_steps: int, total_steps: int, shape: str = WITH_D
         decay_steps = max(1, total_steps - warmup_steps)
         return max(0.0, (total_steps - step) / decay_steps)
 
-    return share
+    return compute_ratio
 
 
 def noam_decay(warmup_steps: int) -> Schedule:
@@ -275,10 +275,10 @@ def noam_decay(warmup_steps: int) -> Schedule:
         warmup_steps: 0: constant learning rate.
     """
 
-    def share(step: int) -> float:
+    def compute_ratio(step: int) -> float:
         if warmup_steps == 0:
             return 1.0
         update = step + 1
         return min((warmup_steps / update) ** 0.5, update / warmup_steps)
 
-    return share
+    return compute_ratio

@@ -20,7 +20,7 @@ from ernie_m.model.packed_layout import PackedLayout
 class PackedBatch:
     """A packed batch: S sequences concatenated to N tokens, without padding.
 
-    `from_packed`, `from_padded` and `from_masked` make a batch of NumPy arrays, which
+    `from_packed`, `from_padded` and `from_attention_mask` make a batch of NumPy arrays, which
     `ernie_m.model.device.upload` copies to the device.
 
     FlashMask requires N to be a multiple of 128, so a filler sequence is added. The arrays [N] include it;
@@ -87,19 +87,19 @@ class PackedBatch:
     @classmethod
     def from_padded(cls, input_ids: np.ndarray, pad_token_id: int) -> Self:
         """Make a batch from an array of ids, int64 [B, T], padded on the right with `pad_token_id`."""
-        return cls.from_masked(input_ids, input_ids != pad_token_id)
+        return cls.from_attention_mask(input_ids, input_ids != pad_token_id)
 
     @classmethod
-    def from_masked(cls, input_ids: np.ndarray, is_real: np.ndarray) -> Self:
+    def from_attention_mask(cls, input_ids: np.ndarray, attention_mask: np.ndarray) -> Self:
         """Make a batch from an array of ids, int64 [B, T], and its attention mask.
 
         Args:
-            is_real: bool [B, T], True for tokens, False for padding.
+            attention_mask: bool [B, T], True for tokens, False for padding.
         """
-        layout = PackedLayout(is_real.sum(axis=1))
-        tokens_up_to = np.cumsum(is_real).reshape(input_ids.shape)  # [B, T], counted row by row
-        cell_to_token = np.where(is_real, tokens_up_to - 1, layout.tokens)
-        return cls.from_packed(input_ids[is_real], layout, cell_to_token=cell_to_token)
+        layout = PackedLayout(attention_mask.sum(axis=1))
+        tokens_up_to = np.cumsum(attention_mask).reshape(input_ids.shape)  # [B, T], counted row by row
+        cell_to_token = np.where(attention_mask, tokens_up_to - 1, layout.tokens)
+        return cls.from_packed(input_ids[attention_mask], layout, cell_to_token=cell_to_token)
 
     def remove_filler(self, states: Tensor) -> Tensor:
         """Remove the filler sequence from token states: [N, H] -> [tokens, H]."""
@@ -120,11 +120,11 @@ class PackedBatch:
             weights: weight of each token in the padded array, [B, T], 0 at padding; no gradient.
         """
         if isinstance(self.mask, CpuMask):
-            return sum_sequences(states, weights, ~self.is_pad(), self.mask.layout)
+            return sum_sequences(states, weights, ~self.get_padding_mask(), self.mask.layout)
         row_weights = weights.astype(states.dtype).unsqueeze(1)  # [B, 1, T]
         return paddle.matmul(row_weights, self.to_padded(states)).squeeze(1)  # [B, 1, H] -> [B, H]
 
-    def is_pad(self) -> Tensor:
+    def get_padding_mask(self) -> Tensor:
         """Return the padding mask of the padded array: bool [B, T], True for padding."""
         assert self.cell_to_token is not None  # made from a padded array
         return self.cell_to_token == self.tokens  # the index of padding

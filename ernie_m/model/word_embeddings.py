@@ -20,7 +20,7 @@ from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 from ernie_m.model import kernel_selection
-from ernie_m.model.cpu.numpy_views import add, as_array, as_rows, as_tensor
+from ernie_m.model.cpu.numpy_views import add_scaled_, as_array, as_rows, as_tensor
 
 
 class EmbeddingGradient:
@@ -98,7 +98,7 @@ class EmbeddingGradient:
                 memory *= factor
             self.weight.grad_ = as_tensor(memory)
             return
-        add(self.array(), gradient, factor)
+        add_scaled_(self.array(), gradient, factor)
         self.touched = None  # the loss may have written to any row
 
     def find_nonzero_rows(self, gradient: Tensor) -> np.ndarray | None:

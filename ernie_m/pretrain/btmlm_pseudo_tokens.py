@@ -25,7 +25,7 @@ class PseudoTokenGenerator:
     Logits are computed only for the n subwords of the target language: [P, n], never [P, V].
 
     Args:
-        allowed: ids that may be generated in each language, from `find_allowed_subwords`.
+        allowed_ids: ids that may be generated in each language, from `find_allowed_subwords`.
         temperature: 0: take the argmax; above 0: sample from softmax(logits / temperature), with the uniform
             random numbers of the batch.
     """

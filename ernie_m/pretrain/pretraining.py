@@ -227,7 +227,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         # Pretraining has no epochs, and its last step is its result.
         return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
 
-    def record(self, interval: Interval) -> dict[str, Any]:
+    def make_record(self, interval: Interval) -> dict[str, Any]:
         return make_record(interval)
 
     def log_line(self, interval: Interval) -> str:

@@ -41,7 +41,7 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
     run = config.run
     distributed.init()
     select_kernels(run.kernels)
-    with open_output_dir(config).locked() as folder:
+    with open_output_dir(config).lock() as folder:
         # The log is in the output directory, unless a launcher sets another one.
         log_dir = None if logging.LOG_DIR in os.environ else str(folder.path / "log")
         logging.setup_logging(log_dir, distributed.rank())

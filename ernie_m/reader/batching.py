@@ -272,7 +272,7 @@ class GlobalBatch:
 
 
 class Batches:
-    """Divides a data set into global batches. Picklable for `prefetch`, if `examples` and `encode` are.
+    """Divides a data set into global batches. Picklable if `examples` and `encode` are.
 
     Args:
         examples: the data set.

@@ -24,7 +24,7 @@ import numpy as np
 
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_rules import ERNIE_M
-from ernie_m.utils.checksums import MANIFEST, check_file, check_format_version, read_entries
+from ernie_m.utils.checksums import MANIFEST, check_file, check_format_version, get_manifest_entries
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, write_json
 from ernie_m.utils.logging import logger
@@ -99,7 +99,7 @@ class Corpus:
             TypeError, KeyError, AttributeError, ValueError: the manifest is corrupt.
         """
         self.text_rules: str = self.manifest["vocabulary"].get("text_rules", ERNIE_M)
-        known = {self.path / name for name in read_entries(self.manifest, self.path / MANIFEST)}
+        known = {self.path / name for name in get_manifest_entries(self.manifest, self.path / MANIFEST)}
         self.vocab_size: int = self.manifest["vocabulary"]["size"]
         self.languages = sorted(self.manifest["pieces"])
         _check_listed((self.path / name for name in self.manifest["pieces"].values()), known)

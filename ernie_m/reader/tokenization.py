@@ -45,7 +45,7 @@ from ernie_m.reader.vocabulary import (
     write_vocab,
 )
 from ernie_m.utils.checksums import MANIFEST
-from ernie_m.utils.errors import UserError, command_name, format_value, join_items
+from ernie_m.utils.errors import UserError, format_value, get_command_name, join_items
 from ernie_m.utils.files import Folder, read_bytes
 from ernie_m.utils.logging import logger
 
@@ -494,7 +494,7 @@ def _read_sentencepiece_model(path: str | os.PathLike) -> bytes:
     if not os.path.isfile(path):
         raise UserError(
             f"{path}: no such SentencePiece model. Set --piece_model_path, or "
-            f"{command_name()} download weights vocab for the released one (train_vocab trains your own)"
+            f"{get_command_name()} download weights vocab for the released one (train_vocab trains your own)"
         )
     return build_piece_model_from_json(path) if Path(path).suffix == ".json" else read_bytes(path)
 
@@ -531,10 +531,12 @@ def read_tokenizer_rules(path: Path) -> tuple[str, Mapping[str, int]]:
     """
     folder = Folder(path)
     location = folder.path / MANIFEST
-    settings = folder.json(MANIFEST).get("vocabulary")  # of a corpus; missing in the manifest of a model
+    settings = folder.read_object(MANIFEST).get(
+        "vocabulary"
+    )  # of a corpus; missing in the manifest of a model
     if settings is None:
         location = folder.path / CONFIG
-        config = folder.json(CONFIG)
+        config = folder.read_object(CONFIG)
         is_of_others = config.get("model_type") not in (None, "ernie_m") or "architectures" in config
         if is_of_others or folder.names & (_FOREIGN if config else _FOREIGN | _ALONE):
             raise UserError(

@@ -62,10 +62,10 @@ def check_tokenizer_type(
     if TOKENIZER_JSON in folder:
         # In a folder of this project, a question may have one </s> before its context.
         separators = (1, 2) if "reading" in model_config else (2,)
-        check_parts(folder.path / TOKENIZER_JSON, folder.json(TOKENIZER_JSON), separators=separators)
+        check_parts(folder.path / TOKENIZER_JSON, folder.read_object(TOKENIZER_JSON), separators=separators)
         return
     for path, settings in (
-        (folder.path / TOKENIZER_CONFIG, folder.json(TOKENIZER_CONFIG)),
+        (folder.path / TOKENIZER_CONFIG, folder.read_object(TOKENIZER_CONFIG)),
         (model_config_path, model_config),
     ):
         class_name = settings.get("tokenizer_class")
@@ -78,7 +78,7 @@ def check_tokenizer_type(
 
 def has_official_rules(folder: Folder) -> bool:
     """Return whether the normalizer in tokenizer.json applies the official ERNIE-M rules."""
-    steps = list_steps(folder.json(TOKENIZER_JSON)["normalizer"], "normalizers")
+    steps = list_steps(folder.read_object(TOKENIZER_JSON)["normalizer"], "normalizers")
     return make_normalizer_steps()[0] in steps  # `check_parts` accepts all of them or none
 
 
@@ -87,7 +87,7 @@ def read_max_length(folder: Folder) -> int | None:
 
     10^30, which transformers writes for no limit, is returned unchanged.
     """
-    length = folder.json(TOKENIZER_CONFIG).get("model_max_length")
+    length = folder.read_object(TOKENIZER_CONFIG).get("model_max_length")
     return length if type(length) is int and length > 0 else None
 
 
@@ -105,7 +105,7 @@ def read_added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
     # Additional special tokens, whose ids must be in a file. The second key is of transformers 5.
     for name in (TOKENIZER_CONFIG, _SPECIALS_MAP):
         for key in ("additional_special_tokens", "extra_special_tokens"):
-            tokens = folder.json(name).get(key)
+            tokens = folder.read_object(name).get(key)
             for token in tokens if isinstance(tokens, list) else ():
                 text = token.get("content") if isinstance(token, dict) else token
                 if text not in (*ids, *_SPECIAL):
@@ -126,14 +126,14 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
     ids = tokenizer.vocab | {theirs: tokenizer.vocab[ours] for ours, theirs in XLM_R_NAMES.items()}
     ours_of: dict[str, Mapping[str, float]] = {"id": ids, "score": tokenizer.get_subword_scores()}
     json_path = folder.path / TOKENIZER_JSON
-    contents = folder.json(TOKENIZER_JSON)
+    contents = folder.read_object(TOKENIZER_JSON)
     subwords = contents["model"]["vocab"] if contents else []
     if contents:
         check_parts(json_path, contents, tokenizer.piece_model)
         if keeps_trailing_space(contents, is_normalized=False):
             logger.warning("%s: ignoring its token for a trailing space", json_path)
     # pad_token_id is checked with the model's configuration.
-    config = {token: folder.json(CONFIG).get(key) for key, token in _KEYS.items()}
+    config = {token: folder.read_object(CONFIG).get(key) for key, token in _KEYS.items()}
     said = chain(
         ((json_path, subword, id_, "id") for id_, (subword, _score) in enumerate(subwords)),
         ((path, token, id_, "id") for path, token, id_ in _iter_entries(folder)),
@@ -159,7 +159,7 @@ def _iter_entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:
         UserError: a file is corrupt, or the settings of a token are not supported.
     """
     for name in (_ADDED, TOKENIZER_CONFIG, TOKENIZER_JSON):
-        contents = folder.json(name)
+        contents = folder.read_object(name)
         path = folder.path / name
         try:
             if name == _ADDED:

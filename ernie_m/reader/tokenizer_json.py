@@ -12,7 +12,7 @@ from typing import Any
 
 from ernie_m.reader.tokenizer_rules import QUOTES
 from ernie_m.reader.vocabulary import CLS, MASK, PAD, SEP, UNK
-from ernie_m.utils.errors import UserError, command_name, format_value
+from ernie_m.utils.errors import UserError, format_value, get_command_name
 from ernie_m.utils.files import read_json
 
 TOKENIZER_JSON = "tokenizer.json"
@@ -29,8 +29,8 @@ _FIRST_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]
 def _describe_model_sources() -> str:
     """Return how to get a missing SentencePiece model, for errors."""
     return (
-        f"Download XLM-R's {BPE_MODEL}, or ERNIE-M's, which gives the same ids ({command_name()} download "
-        "weights vocab), and put it next to the weights or set --piece_model_path"
+        f"Download XLM-R's {BPE_MODEL}, or ERNIE-M's, which gives the same ids ({get_command_name()} "
+        "download weights vocab), and put it next to the weights or set --piece_model_path"
     )
 
 

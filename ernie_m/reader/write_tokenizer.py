@@ -23,7 +23,7 @@ from ernie_m.reader.tokenizer_json import (
 )
 from ernie_m.reader.tokenizer_rules import ERNIE_M
 from ernie_m.reader.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, list_tokens_by_id
-from ernie_m.utils.errors import UserError, command_name
+from ernie_m.utils.errors import UserError, get_command_name
 from ernie_m.utils.files import format_json
 
 
@@ -110,7 +110,7 @@ def _build_xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
         tokenizer,
         # In the error this follows "not a unigram model, and".
         reason_and_advice="XLM-R's tokenizer requires one. Set --to huggingface, or train a unigram model "
-        f"({command_name()} train_vocab)",
+        f"({get_command_name()} train_vocab)",
     )
     settings = {
         "remove_extra_whitespaces": (model.normalizer_spec.remove_extra_whitespaces, True),

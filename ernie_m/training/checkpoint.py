@@ -43,7 +43,7 @@ from ernie_m.utils.checksums import (
     UnsupportedFormatError,
     check_format_version,
     check_manifest,
-    make_entry,
+    make_manifest_entry,
     matches_digest,
     write_digest,
 )
@@ -92,7 +92,7 @@ def write_checkpoint(
     with contextlib.ExitStack() as staged:
 
         @translate_write_errors(folder)
-        def stage() -> Path:
+        def create_folder() -> Path:
             """Make the checkpoint's folder under a temporary name."""
             location = staged.enter_context(atomic_dir(folder))
             if values is not None:
@@ -100,7 +100,7 @@ def write_checkpoint(
             return location
 
         @translate_write_errors(folder)
-        def write() -> dict[str, Any]:
+        def write_files() -> dict[str, Any]:
             """Write this process's files to the temporary folder; return the manifest entry of its arrays."""
             if files is not None:
                 files.write(location)
@@ -115,24 +115,24 @@ def write_checkpoint(
                 )
             safetensors.write(path, {key: as_numpy(array) for key, array in arrays.items()})
             sync_file(path)
-            return {path.name: make_entry(path)}
+            return {path.name: make_manifest_entry(path)}
 
         @translate_write_errors(folder)
-        def finish() -> None:
+        def finish_checkpoint() -> None:
             """Write state.json and the manifest, then rename the temporary folder."""
             if values is not None:
                 state = location / STATE
                 (state / _VALUES).write_text(json.dumps({"format": _FORMAT, **values}), encoding="utf-8")
-                described = {name: make_entry(state / name) for name in (_VALUES, _MODEL_MANIFEST)}
+                described = {name: make_manifest_entry(state / name) for name in (_VALUES, _MODEL_MANIFEST)}
                 for part in parts:
                     described |= part
                 manifest = {"version": VERSION, "files": described}
                 (state / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
             staged.close()
 
-        location = distributed.run_on_main(stage)
-        parts = distributed.run_on_all(write)  # manifest entries
-        distributed.run_on_main(finish)
+        location = distributed.run_on_main(create_folder)
+        parts = distributed.run_on_all(write_files)  # manifest entries
+        distributed.run_on_main(finish_checkpoint)
 
 
 def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -225,15 +225,15 @@ def read_last_checkpoint(folder: Path) -> SavedRun | None:
     return newest
 
 
-def remove_old_checkpoints(folder: Path, count: int, always: Path | None = None) -> None:
+def remove_old_checkpoints(folder: Path, keep_count: int, protected_path: Path | None = None) -> None:
     """Remove old checkpoints from a folder.
 
     Args:
-        count: number of checkpoints to keep, at least 1.
-        always: path of a checkpoint to keep in addition.
+        keep_count: number of checkpoints to keep, at least 1.
+        protected_path: path of a checkpoint to keep in addition.
     """
-    for _, path in list_checkpoints(folder)[:-count]:
-        if always is None or path.resolve() != always.resolve():
+    for _, path in list_checkpoints(folder)[:-keep_count]:
+        if protected_path is None or path.resolve() != protected_path.resolve():
             # Rename first, because a partly removed folder must not look like a checkpoint.
             removed = make_temporary_path(path, "gone")
             os.replace(path, removed)
@@ -293,7 +293,7 @@ class OutputDir:
         self.resume_from = resume_from
         self.steps_folder = path / rules.steps_folder
 
-    def for_seed(self, seed: int) -> "OutputDir":
+    def make_seed_dir(self, seed: int) -> "OutputDir":
         """Return the output directory of one of several seeds, the subfolder seed_<n>, and create it."""
         path = self.path / f"seed_{seed}"
         path.mkdir(parents=True, exist_ok=True)
@@ -302,7 +302,7 @@ class OutputDir:
     # The lock and the fingerprint
 
     @contextmanager
-    def locked(self) -> Iterator["OutputDir"]:
+    def lock(self) -> Iterator["OutputDir"]:
         """Lock the directory within a `with` block, and remove files of killed processes.
 
         Call this on every process.
@@ -312,12 +312,12 @@ class OutputDir:
         """
         with ExitStack() as lock:
 
-            def take() -> None:
+            def acquire_lock() -> None:
                 lock.enter_context(lock_output(self.path))
                 for folder in {self.path, self.steps_folder, *self.path.glob("seed_*")}:
                     remove_leftovers(folder)
 
-            distributed.run_on_main(translate_write_errors(self.path)(take))
+            distributed.run_on_main(translate_write_errors(self.path)(acquire_lock))
             yield self
 
     def check_or_write_fingerprint(self, fingerprint: Mapping[str, Any]) -> None:
@@ -422,7 +422,7 @@ class OutputDir:
             return
         ways_out = f" before {saved.folder.name}. Restore that model, or {self.rules.ways_out}"
         _check_best(best, step, trainer["best"]["step"], ways_out)
-        distributed.run_on_main(lambda: _copy(best, self.path / BEST))
+        distributed.run_on_main(lambda: _copy_folder(best, self.path / BEST))
 
     # Outputs of a run
 
@@ -445,7 +445,7 @@ class OutputDir:
         write_checkpoint(folder, files, arrays, values)
         if distributed.is_main():
             # `resume_from` may be one of the oldest. Keep it, so that the same command can be run again.
-            remove_old_checkpoints(self.steps_folder, self.keep_checkpoints, always=self.resume_from)
+            remove_old_checkpoints(self.steps_folder, self.keep_checkpoints, protected_path=self.resume_from)
         return folder
 
     def save_best(self, files: ModelFiles | None) -> None:
@@ -491,7 +491,7 @@ class OutputDir:
         return selected
 
 
-def has_state(path: Path) -> bool:
+def has_training_state(path: Path) -> bool:
     """Return whether a checkpoint has a training state, so that training can resume from it."""
     return (path / STATE).is_dir()
 
@@ -516,7 +516,7 @@ def _parse_step(model: Path) -> int | None:
     return open_checkpoint(model).settings.get("step") if model.is_dir() else None
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy_folder(source: Path, target: Path) -> None:
     """Copy a folder atomically, replacing `target`, unless both are the same folder."""
     if source.resolve() != target.resolve():
         with atomic_dir(target) as folder:

@@ -128,17 +128,17 @@ def gather_items(items: Iterable[T]) -> list[T]:
 
 
 @translate_connection_errors()
-def all_gather_rows(rows: Tensor, extra: int) -> list[tuple[Tensor, int]]:
+def all_gather_rows(rows: Tensor, integer: int) -> list[tuple[Tensor, int]]:
     """All-gather the rows and an integer of each process, in order of rank, without pickling.
 
     Args:
         rows: [N, H]; H is the same on every process, N may differ.
-        extra: an integer to send with the rows.
+        integer: an integer to send with the rows.
     """
     if world_size() == 1:
-        return [(rows, extra)]
+        return [(rows, integer)]
     counts: list[Tensor] = []
-    dist.all_gather(counts, paddle.to_tensor([len(rows), extra], dtype="int64"))
+    dist.all_gather(counts, paddle.to_tensor([len(rows), integer], dtype="int64"))
     counts_of_processes = [count.numpy().tolist() for count in counts]
     most_rows = max(count for count, _ in counts_of_processes)
     padded = paddle.zeros([most_rows, rows.shape[1]], rows.dtype)  # all processes send equal shapes
@@ -151,18 +151,18 @@ def all_gather_rows(rows: Tensor, extra: int) -> list[tuple[Tensor, int]]:
     ]
 
 
-def run_on_all(work: Callable[[], T]) -> list[T]:
-    """Call `work` on every process, and raise its error on all. Call this on every process.
+def run_on_all(function: Callable[[], T]) -> list[T]:
+    """Call `function` on every process, and raise its error on all. Call this on every process.
 
     Returns:
         The results, which must be picklable, in order of rank.
 
     Raises:
-        UserError: `work` has raised a UserError or OSError on any process.
+        UserError: `function` has raised a UserError or OSError on any process.
     """
     result = own_error = None
     try:
-        result = work()
+        result = function()
     except UserError as error:
         own_error = error
     except OSError as error:  # the others must not wait for this process
@@ -174,15 +174,15 @@ def run_on_all(work: Callable[[], T]) -> list[T]:
     return [result for result, _ in outcomes]
 
 
-def run_on_main(work: Callable[[], T]) -> T:
-    """Call `work` on the main process only, and return its result on every process.
+def run_on_main(function: Callable[[], T]) -> T:
+    """Call `function` on the main process only, and return its result on every process.
 
     Call this on every process.
 
     Raises:
-        UserError: on every process, if `work` has raised a UserError or OSError.
+        UserError: on every process, if `function` has raised a UserError or OSError.
     """
-    return run_on_all(lambda: [work()] if is_main() else [])[0][0]
+    return run_on_all(lambda: [function()] if is_main() else [])[0][0]
 
 
 class Totals:
@@ -207,7 +207,7 @@ class Totals:
             self._numbers[name] += float(value)
 
     @translate_connection_errors()
-    def read(self, numbers: Sequence[float]) -> tuple[dict[str, float], list[float]]:
+    def all_reduce(self, numbers: Sequence[float]) -> tuple[dict[str, float], list[float]]:
         """Sum over the processes (all-reduce). Call this on every process.
 
         Args:

@@ -47,7 +47,7 @@ ASKED_TO_STOP = "asked to stop"  # number of processes that received a request
 
 
 @dataclass(frozen=True)
-class Step:
+class StepResult:
     """The result of an optimizer step."""
 
     loss: float  # of the whole batch, over all processes
@@ -138,7 +138,7 @@ class Engine(Generic[Model]):
         compute_loss: LossOf[Model],
         stop: object = None,
         divisible: bool = True,
-    ) -> Step | None:
+    ) -> StepResult | None:
         """Perform an optimizer step. Call this on every process.
 
         Args:
@@ -179,7 +179,7 @@ class Engine(Generic[Model]):
             self._exchange_gradients()
         totals.add(SQUARED_NORM, self._squared_norm())
         totals.add(ASKED_TO_STOP, float(bool(stop)))
-        sums, processes_with_gradient = totals.read(has_gradient)
+        sums, processes_with_gradient = totals.all_reduce(has_gradient)
         if sums.pop(ASKED_TO_STOP) > 0:
             self._clear_gradients()
             return None
@@ -200,7 +200,7 @@ class Engine(Generic[Model]):
         self.optimizer.lr_scheduler.step()
         self.steps += 1
         self._count_bad_step(finite, loss, norm)
-        return Step(loss, sums, norm, lr, skipped=not finite)
+        return StepResult(loss, sums, norm, lr, skipped=not finite)
 
     def _decorate(self) -> None:
         """Apply `Precision.decorate` once, after the weights are loaded and before the moments exist."""
@@ -214,14 +214,14 @@ class Engine(Generic[Model]):
             parameter.grad = None  # clear_grad() would leave zeros
 
     def _backward(
-        self, compute_loss: LossOf[Model], model: Model, numbered: tuple[int, Any]
+        self, compute_loss: LossOf[Model], model: Model, indexed_micro_batch: tuple[int, Any]
     ) -> dict[str, Tensor | float]:
         """Run the forward and backward pass of a micro-batch, and return the values to sum.
 
         Args:
-            numbered: number of the micro-batch in the step, and the micro-batch.
+            indexed_micro_batch: number of the micro-batch in the step, and the micro-batch.
         """
-        number, micro_batch = numbered
+        number, micro_batch = indexed_micro_batch
         with DropoutStream((self.seed, self.steps, distributed.rank(), number)):
             with self.autocast():
                 loss, values = compute_loss(model, micro_batch)
@@ -261,7 +261,7 @@ class Engine(Generic[Model]):
         """Return this process's part of the squared global gradient norm, float64 []."""
         # In stage 0 every process has the whole norm, so only one adds it.
         adds_norm = self.is_sharded or distributed.is_main()
-        parameters = self._list_own_with_gradient() if adds_norm else []
+        parameters = self._list_own_parameters_with_gradient() if adds_norm else []
         tables = self.optimizer.tables  # of which only some rows may have gradients
         squares = [
             tables[parameter.name].gradient.squared_norm()
@@ -271,11 +271,11 @@ class Engine(Generic[Model]):
         ]
         return paddle.add_n([paddle.zeros([], "float64"), *squares])
 
-    def _list_own_with_gradient(self) -> list[Tensor]:
+    def _list_own_parameters_with_gradient(self) -> list[Tensor]:
         """Return the parameters that have a gradient and that this process updates."""
-        return [parameter for parameter in self._list_with_gradient() if self._is_own(parameter)]
+        return [parameter for parameter in self._list_parameters_with_gradient() if self._is_own(parameter)]
 
-    def _list_with_gradient(self) -> list[Tensor]:
+    def _list_parameters_with_gradient(self) -> list[Tensor]:
         """Return the parameters that have a gradient; after the exchange the same on all processes."""
         return [parameter for parameter in self.parameters.values() if parameter.grad is not None]
 
@@ -284,26 +284,26 @@ class Engine(Generic[Model]):
         return not self.is_sharded or self._owners[parameter.name] == distributed.rank()
 
     @paddle.no_grad()
-    def _update(self, norm: float, finite: bool) -> None:
+    def _update(self, norm: float, is_finite: bool) -> None:
         """Unscale and clip the gradients, and update the parameters.
 
         If the step is not finite, only the loss scale is adapted.
 
         Args:
             norm: global gradient norm, without loss scale.
-            finite: whether loss and gradients are finite.
+            is_finite: whether loss and gradients are finite.
         """
-        if not finite and not self.scaler.is_enable():
+        if not is_finite and not self.scaler.is_enable():
             return
-        trained = self._list_with_gradient()
-        if not finite:
+        trained = self._list_parameters_with_gradient()
+        if not is_finite:
             # The scaler checks the gradients of this process; another process may have an overflow.
             for parameter in trained:
                 distributed.get_gradient(parameter).fill_(math.inf)
         # Before the gradients of other owners are dropped: a process that owns none must also see an
         # overflow.
         self.scaler.unscale_(self.optimizer)
-        if finite and self.clip_norm is not None and norm > self.clip_norm:
+        if is_finite and self.clip_norm is not None and norm > self.clip_norm:
             self._clip(self.clip_norm / norm)
         for parameter in trained:
             if not self._is_own(parameter):
@@ -315,19 +315,19 @@ class Engine(Generic[Model]):
 
     def _clip(self, factor: float) -> None:
         """Multiply all gradients by a factor."""
-        for parameter in self._list_own_with_gradient():
+        for parameter in self._list_own_parameters_with_gradient():
             # `EmbeddingGradient` of an embedding matrix only touches rows with a gradient.
             table = self.optimizer.tables.get(parameter.name)
             gradient = distributed.get_gradient(parameter) if table is None else table.gradient
             gradient.scale_(factor)
 
-    def _count_bad_step(self, finite: bool, loss: float, norm: float) -> None:
+    def _count_bad_step(self, is_finite: bool, loss: float, norm: float) -> None:
         """Count and log consecutive steps with a non-finite loss or gradient.
 
         Raises:
             UserError: there were `max_bad_steps` in a row.
         """
-        if finite:
+        if is_finite:
             self.bad_in_a_row = 0
             return
         # Overflows are expected until the loss scale is small enough.

@@ -16,7 +16,7 @@ from ernie_m.utils.logging import logger
 from ernie_m.utils.output_lock import flatten
 
 if TYPE_CHECKING:
-    from ernie_m.training.engine import Step
+    from ernie_m.training.engine import StepResult
 
 HELD_OUT = "held_out"
 METRICS = "metrics.jsonl"
@@ -66,7 +66,7 @@ class Interval:
     """
 
     steps: int
-    step: "Step"
+    step: "StepResult"
     data: Any
     sums: Counter[str]
     tokens: float
@@ -89,7 +89,7 @@ class Meter:
         # The trained tokens and the training time in seconds before the current interval.
         self._before = (tokens, 0.0)
 
-    def add(self, step: "Step") -> None:
+    def add(self, step: "StepResult") -> None:
         """Add the result of a step to the sums."""
         if step.skipped:  # its loss or gradient is not finite
             self.sums["skipped"] += 1

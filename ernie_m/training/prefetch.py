@@ -30,7 +30,7 @@ _CAUSES: dict[int, str] = {
 }
 
 
-class prefetch(Generic[T]):
+class PrefetchIterator(Generic[T]):
     """Iterator over the items of `make_iterator()`, which runs in a reader process, within a `with` block.
 
     The reader process does not import the main module, which may be a user's script without a main guard.
@@ -66,15 +66,15 @@ class prefetch(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        return self.next_unless(False)
+        return self.next_unless_stopped(False)
 
     @overload
-    def next_unless(self, stop: Literal[False]) -> T: ...
+    def next_unless_stopped(self, stop: Literal[False]) -> T: ...
 
     @overload
-    def next_unless(self, stop: object) -> T | None: ...
+    def next_unless_stopped(self, stop: object) -> T | None: ...
 
-    def next_unless(self, stop: object) -> T | None:
+    def next_unless_stopped(self, stop: object) -> T | None:
         """Return the next item; None if `stop` becomes true before the item is ready.
 
         Raises:

@@ -33,14 +33,14 @@ class ShutdownHandler:
     `ernie_m.utils.paddle_settings.prepare` prevents Paddle from installing its own SIGTERM handler.
 
     Args:
-        active: False: the signals keep their usual effect, for work without state to save.
+        is_active: False: the signals keep their usual effect, for work without state to save.
 
     Attributes:
         received: the first signal received; None: none yet.
     """
 
-    def __init__(self, active: bool = True) -> None:
-        self.active = active
+    def __init__(self, is_active: bool = True) -> None:
+        self.active = is_active
         self.received: signal.Signals | None = None
         # The handlers that `__exit__` restores.
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}

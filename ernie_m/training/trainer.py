@@ -18,7 +18,7 @@ from paddle import Tensor
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import BEST, OutputDir
-from ernie_m.training.engine import Engine, Model, Step
+from ernie_m.training.engine import Engine, Model, StepResult
 from ernie_m.training.log import (
     CURVES,
     HELD_OUT,
@@ -29,7 +29,7 @@ from ernie_m.training.log import (
     MetricsFile,
     make_curve_writer,
 )
-from ernie_m.training.prefetch import prefetch
+from ernie_m.training.prefetch import PrefetchIterator
 from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import Progress, logger
@@ -65,7 +65,8 @@ class Trainable(Protocol[Model, Data]):
         total_steps: number of optimizer steps of the seed passed to `begin`.
         evaluation_steps: steps after which this seed is evaluated, in ascending order.
         memory_advice: advice on how to reduce the GPU memory of a step.
-        record: makes an entry of metrics.jsonl for a log interval; None: the task does not write the file.
+        make_record: makes an entry of metrics.jsonl for a log interval; None: the task does not write the
+            file.
     """
 
     fingerprint: dict[str, Any]
@@ -73,7 +74,7 @@ class Trainable(Protocol[Model, Data]):
     total_steps: int
     evaluation_steps: Sequence[int]
     memory_advice: str
-    record: Callable[[Interval], dict[str, Any]] | None = None
+    make_record: Callable[[Interval], dict[str, Any]] | None = None
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine[Model]:
         """Make model and optimizer for training with a seed.
@@ -83,7 +84,7 @@ class Trainable(Protocol[Model, Data]):
         """
 
     def batches(self, position: Any) -> Callable[[], Iterator[Data]]:
-        """Return a picklable function that iterates over the data of each step, for `prefetch`.
+        """Return a picklable function that iterates over the data of each step, for `PrefetchIterator`.
 
         Args:
             position: `StepData.position` of the last step; None: start at the beginning.
@@ -93,7 +94,7 @@ class Trainable(Protocol[Model, Data]):
         """Copy the micro-batches of a step to the device in one transfer. Called under autocast."""
 
     def loss(self, model: Model, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Compute the loss of a micro-batch from `send`, and the values to sum for the log.
+        """Compute the loss of a micro-batch from `copy_to_device`, and the values to sum for the log.
 
         The loss must be divided by the count of the whole step, over all processes and micro-batches.
         """
@@ -177,7 +178,7 @@ class Trainer(Generic[Model, Data]):
         self.evaluated_step: int = state["evaluated"]
         self.best = None if state["best"] is None else Evaluation(**state["best"])
         self.meter = Meter(state["window"], state["tokens"])
-        keeps_records = task.record is not None and distributed.is_main()
+        keeps_records = task.make_record is not None and distributed.is_main()
         self.first_step = self.engine.steps
         self.curves = (
             make_curve_writer(folder.path / CURVES, self.first_step)
@@ -214,7 +215,7 @@ class Trainer(Generic[Model, Data]):
             closing(self.progress),
             self.curves or nullcontext(),
             self.stalls as stalls,
-            prefetch(task.batches(self.position)) as batches,
+            PrefetchIterator(task.batches(self.position)) as batches,
             translate_oom(task.memory_advice),
         ):
             while True:
@@ -244,7 +245,7 @@ class Trainer(Generic[Model, Data]):
                 # midway, a request to stop ends the wait without data. Otherwise the step must start, because
                 # the other processes wait in it for this one.
                 with stalls.watch(f"reading for step {engine.steps + 1}"):
-                    data = batches.next_unless(stop if task.divisible else None)
+                    data = batches.next_unless_stopped(stop if task.divisible else None)
 
                 # Forward and backward passes, the sum over processes, and the update.
                 with stalls.watch(f"step {engine.steps + 1}"):
@@ -282,7 +283,7 @@ class Trainer(Generic[Model, Data]):
         Returns:
             False if the evaluation was stopped by a shutdown request.
         """
-        with self.progress.evaluation():
+        with self.progress.exclude_evaluation():
             evaluation = self.task.evaluate(self.engine, stop)
         if evaluation is None:
             return False
@@ -297,7 +298,7 @@ class Trainer(Generic[Model, Data]):
         ):
             self.best = evaluation
             logger.info("new best score: %.2f (step %d)", evaluation.selected_by, evaluation.step)
-            self.folder.save_best(self._files())
+            self.folder.save_best(self._collect_files())
         return True
 
     def _save(self) -> None:
@@ -320,7 +321,7 @@ class Trainer(Generic[Model, Data]):
         }
         values = {"identity": self.task.fingerprint, "seed": self.seed, "engine": counters, "trainer": state}
         with self.stalls.watch(f"the checkpoint of step {steps}"):
-            folder = self.folder.save_step(steps, self._files(), arrays, values)
+            folder = self.folder.save_step(steps, self._collect_files(), arrays, values)
         if self._saved_at[0] != steps:  # not again after the evaluation
             logger.info("saved %s", folder)
         self._saved_at = (steps, self.evaluated_step)
@@ -328,7 +329,7 @@ class Trainer(Generic[Model, Data]):
             peak = paddle.device.cuda.max_memory_allocated() / 2**30
             logger.info("peak GPU memory: %.2f GiB", peak)
 
-    def _files(self) -> ModelFiles | None:
+    def _collect_files(self) -> ModelFiles | None:
         """Collect the files of the model; None on other than the main process. Call this on every process."""
         master_weights = self.engine.master_weights()
         if not distributed.is_main():
@@ -338,7 +339,7 @@ class Trainer(Generic[Model, Data]):
             evaluation = None  # of an earlier step
         return self.task.collect_files(self.engine, master_weights, evaluation)
 
-    def _step(self, data: Data | None, stop: ShutdownHandler) -> Step | None:
+    def _step(self, data: Data | None, stop: ShutdownHandler) -> StepResult | None:
         """Copy the data of a step to the device, and perform the step.
 
         Args:
@@ -359,7 +360,7 @@ class Trainer(Generic[Model, Data]):
             divisible=self.task.divisible,
         )
 
-    def _log(self, step: Step, data: Data) -> None:
+    def _log(self, step: StepResult, data: Data) -> None:
         """Add a step to the current log interval, and log the interval if it ends."""
         steps = self.engine.steps
         self.meter.add(step)
@@ -369,7 +370,7 @@ class Trainer(Generic[Model, Data]):
             return
         to_come = [number for number in self.task.evaluation_steps if number >= steps]  # one may be due now
         interval = self.meter.end_interval(
-            seconds=self.progress.seconds(),
+            seconds=self.progress.get_elapsed_seconds(),
             steps=steps,
             step=step,
             data=data,
@@ -377,8 +378,8 @@ class Trainer(Generic[Model, Data]):
             remaining=self.progress.eta(evaluations=len(to_come)),
         )
         logger.info("%s", self.task.log_line(interval))
-        if self.records is not None and self.task.record is not None:
-            self.records.append(self.task.record(interval))
+        if self.records is not None and self.task.make_record is not None:
+            self.records.append(self.task.make_record(interval))
 
 
 @contextmanager

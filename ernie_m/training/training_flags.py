@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from ernie_m.utils.args import NonNegativeFloat, option
-from ernie_m.utils.errors import UserError, install_command
+from ernie_m.utils.errors import UserError, get_install_command
 
 
 @dataclass(kw_only=True)
@@ -50,5 +50,5 @@ class ComputeFlags(PrecisionFlags):
     def __post_init__(self) -> None:
         if self.tensorboard and find_spec("tensorboardX") is None:
             raise UserError(
-                f"{self.prefix}tensorboard requires tensorboardX: {install_command('tensorboard')}"
+                f"{self.prefix}tensorboard requires tensorboardX: {get_install_command('tensorboard')}"
             )

@@ -69,7 +69,7 @@ def suggest_name(name: str, known_names: Collection[str], prefix: str = "") -> s
     section, dot, part = name.rpartition(".")
     meant = OTHER_WORDS.get(part, part)
 
-    def likeness(key: str) -> float:
+    def compute_similarity(key: str) -> float:
         short = key.rpartition(".")[2]
         return difflib.SequenceMatcher(None, section + dot + meant, key if section else short).ratio()
 
@@ -77,10 +77,14 @@ def suggest_name(name: str, known_names: Collection[str], prefix: str = "") -> s
     if keys:
         return f"it is a section. Set its keys, such as {keys[0]}, and in YAML put a space after each colon"
     # For example seed for random_seed, a section for one of its keys, max_limit for limit, and typos.
-    near = [key for key in known_names if meant in key or key in meant.split("_") or likeness(key) >= 0.75]
+    near = [
+        key
+        for key in known_names
+        if meant in key or key in meant.split("_") or compute_similarity(key) >= 0.75
+    ]
     if not near:
         return "see --help for all names"
-    return f"did you mean {prefix}{max(near, key=lambda key: (meant in key, likeness(key)))}?"
+    return f"did you mean {prefix}{max(near, key=lambda key: (meant in key, compute_similarity(key)))}?"
 
 
 T = TypeVar("T")

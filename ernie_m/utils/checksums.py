@@ -46,7 +46,7 @@ def check_format_version(
         )
 
 
-def make_entry(file: Path) -> dict[str, Any]:
+def make_manifest_entry(file: Path) -> dict[str, Any]:
     """Return the manifest entry of a file: {"bytes": size, "sha256": hexadecimal digest}."""
     return {"bytes": file.stat().st_size, "sha256": compute_sha256(file)}
 
@@ -55,7 +55,7 @@ def check_file(file: Path, entry: Mapping[str, Any], verify_checksum: bool = Tru
     """Verify a file.
 
     Args:
-        entry: manifest entry of the file, from `make_entry`.
+        entry: manifest entry of the file, from `make_manifest_entry`.
         verify_checksum: whether to verify the checksum; otherwise only the size.
 
     Raises:
@@ -74,7 +74,7 @@ def check_file(file: Path, entry: Mapping[str, Any], verify_checksum: bool = Tru
 def write_manifest(path: Path) -> None:
     """Write the manifest of a folder, at `path` in the folder, for all files except the model card."""
     files = sorted(file for file in path.parent.iterdir() if file.is_file() and file.name != CARD)
-    write_json(path, {"version": VERSION, "files": {file.name: make_entry(file) for file in files}})
+    write_json(path, {"version": VERSION, "files": {file.name: make_manifest_entry(file) for file in files}})
 
 
 def check_manifest(path: Path) -> dict[str, Any]:
@@ -86,12 +86,12 @@ def check_manifest(path: Path) -> dict[str, Any]:
     manifest = read_object(path)
     check_format_version(path, manifest.get("version"), VERSION)
     # A training state names the model's manifest in the folder above; nothing refers to files further up.
-    for name, entry in read_entries(manifest, path, forbidden_prefix="../..").items():
+    for name, entry in get_manifest_entries(manifest, path, forbidden_prefix="../..").items():
         check_file(Path(os.path.normpath(path.parent / name)), entry)
     return manifest
 
 
-def read_entries(
+def get_manifest_entries(
     manifest: Mapping[str, Any], path: Path, forbidden_prefix: str = ".."
 ) -> dict[str, dict[str, Any]]:
     """Return the file entries of a manifest: file name -> entry.
@@ -141,17 +141,17 @@ def check_folder(folder: Path) -> None:
 
 def write_digest(file: Path) -> None:
     """Write the digest of a file next to the file, for `matches_digest`."""
-    write_json(_digest_file(file), make_entry(file))
+    write_json(_get_digest_path(file), make_manifest_entry(file))
 
 
 def matches_digest(file: Path) -> bool:
     """Return whether a file is unchanged since `write_digest`."""
     try:
-        return read_json(_digest_file(file)) == make_entry(file)
+        return read_json(_get_digest_path(file)) == make_manifest_entry(file)
     except (UserError, OSError):  # one of the two is missing, or the digest is corrupt
         return False
 
 
-def _digest_file(file: Path) -> Path:
+def _get_digest_path(file: Path) -> Path:
     """Return the path of the digest of a file."""
     return file.with_name(f"{file.name}.digest")

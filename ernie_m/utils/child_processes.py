@@ -50,16 +50,16 @@ def exit_on_sigterm() -> Iterator[None]:
     So context managers clean up, unlike by SIGTERM's default action.
     """
 
-    def end(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
+    def exit_process(signum: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + signum)
 
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGTERM, exit_process)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is end:
+        if signal.getsignal(signal.SIGTERM) is exit_process:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

@@ -87,7 +87,7 @@ def format_value(value: object) -> str:
     return escape_control_characters(value if isinstance(value, str) else ascii(value))[:80]
 
 
-def install_command(extra: str) -> str:
+def get_install_command(extra: str) -> str:
     """Return the command that installs an extra of pyproject.toml, for a message.
 
     In the .venv of a checkout it is scripts/setup.sh; in any other environment, pip.
@@ -99,7 +99,7 @@ def install_command(extra: str) -> str:
     return f'pip install "ernie-m[{extra}]"'
 
 
-def command_name() -> str:
+def get_command_name() -> str:
     """Return the command that starts `ernie-m`, for a message; its path if it is not on the PATH."""
     executable = str(Path(sys.executable).with_name("ernie-m"))  # in a checkout, not on the PATH
     if shutil.which("ernie-m") or not os.path.exists(executable):

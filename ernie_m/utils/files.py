@@ -162,7 +162,7 @@ def get_file_version(file: str | os.PathLike | int) -> FileVersion:
     return status.st_size, status.st_mtime_ns
 
 
-def reject_changed(
+def reject_changed_file(
     path: str | os.PathLike, current_version: FileVersion | None, opened_version: FileVersion | None
 ) -> None:
     """Check that a file has not changed since it was opened.
@@ -323,7 +323,7 @@ def lock_for_writing(path: str | os.PathLike, new_path_flag: str = "") -> Iterat
             lock_file.unlink(missing_ok=True)
 
 
-def host_name() -> str:
+def get_host_name() -> str:
     """Return the host name with only letters, digits and underscores, for temporary names."""
     return re.sub(r"\W", "_", socket.gethostname())
 
@@ -343,7 +343,7 @@ def make_temporary_path(path: Path, kind: str = "tmp") -> Path:
         kind: "tmp": an unfinished file or folder; "old": a file that is being replaced; "gone": a file that
             is being removed.
     """
-    return path.with_name(f".{path.name}.{kind}-{os.getpid()}-{host_name()}-{secrets.token_hex(4)}")
+    return path.with_name(f".{path.name}.{kind}-{os.getpid()}-{get_host_name()}-{secrets.token_hex(4)}")
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
@@ -363,7 +363,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
         process = int(leftover["process"])
         # It is unknown whether a process still runs if it is on another machine, or in another container with
         # the id of this process.
-        can_be_asked = leftover["host"] == host_name() and process != os.getpid()
+        can_be_asked = leftover["host"] == get_host_name() and process != os.getpid()
         is_written = _is_running(process) if can_be_asked else name is not None
         if not is_written:
             with suppress(PermissionError):  # files of other users in a shared folder stay
@@ -533,11 +533,11 @@ class Folder:
             self._contents[name] = reader(self.path / name)
         return self._contents[name]
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop the cached contents of files, which may be large."""
         self._contents.clear()
 
-    def json(self, name: str) -> dict[str, Any]:
+    def read_object(self, name: str) -> dict[str, Any]:
         """Read a JSON file that contains an object; {} if the file is missing.
 
         Raises:

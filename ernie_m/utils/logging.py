@@ -213,30 +213,30 @@ class Progress:
         if self.bar.disable and self.lines and now - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = now
             if logger.isEnabledFor(logging.INFO):
-                logger.info("%s", self.line(values))
+                logger.info("%s", self.format_line(values))
             elif logger.level == logging.NOTSET and is_main():
-                say(self.line(values), file=sys.stderr)
+                say(self.format_line(values), file=sys.stderr)
 
-    def line(self, values: Mapping[str, Any]) -> str:
+    def format_line(self, values: Mapping[str, Any]) -> str:
         """Format the progress as a log line."""
         done = f"{self.description}: {self.completed:,} {self.unit} of {self.total:,}, {self.eta()} left"
         return ", ".join([done, *(f"{name} {value}" for name, value in values.items())])
 
     @contextmanager
-    def evaluation(self) -> Iterator[None]:
+    def exclude_evaluation(self) -> Iterator[None]:
         """Exclude the time within a `with` block, an evaluation, from the speed."""
         began = time.monotonic()
         yield
         self.evaluation_seconds += time.monotonic() - began
         self.past_evaluations += 1
 
-    def seconds(self) -> float:
+    def get_elapsed_seconds(self) -> float:
         """Return the seconds since this object was made, without evaluations."""
         return time.monotonic() - self.started - self.evaluation_seconds
 
     def speed(self) -> float:
         """Return the units per second since this object was made, without evaluations."""
-        return (self.completed - self.initial) / max(self.seconds(), 1e-9)  # avoid division by 0
+        return (self.completed - self.initial) / max(self.get_elapsed_seconds(), 1e-9)  # avoid division by 0
 
     def eta(self, evaluations: int = 0) -> str:
         """Return the estimated remaining time as h:mm:ss, or "?".

@@ -87,7 +87,7 @@ class Cpu:
 def read_cpu() -> Cpu:
     """Read CPU and memory of the machine, within the limits of affinity and container."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    blocks = map(read_fields, _read_text(_PROC / "cpuinfo").split("\n\n"))
+    blocks = map(parse_fields, _read_text(_PROC / "cpuinfo").split("\n\n"))
     processors = [block for block in blocks if "vendor_id" in block and block.get("processor", "").isdigit()]
     last = processors[-1] if processors else {}
     # Two threads of a core share its arithmetic units, so they count once.
@@ -103,7 +103,7 @@ def read_cpu() -> Cpu:
     )  # "max 100000", or "200000 100000": 2 cores
     if quota.isdigit():
         cores = min(cores, max(1, int(quota) // int(period)))
-    total = read_fields(_read_text(_PROC / "meminfo")).get("MemTotal") or "0 kB"
+    total = parse_fields(_read_text(_PROC / "meminfo")).get("MemTotal") or "0 kB"
     memory = 1024 * int(total.split()[0])  # the unit is always kB
     limit = _read_text(_CGROUP / "memory.max").strip()  # bytes, or "max"
     if limit.isdigit():
@@ -111,7 +111,7 @@ def read_cpu() -> Cpu:
     return Cpu(last.get("vendor_id", ""), frozenset(last.get("flags", "").split()), cores, memory)
 
 
-def read_fields(text: str) -> dict[str, str]:
+def parse_fields(text: str) -> dict[str, str]:
     """Parse lines "name: value", as in the files of /proc; of duplicate names, the last counts."""
     fields = {}
     for line in text.splitlines():

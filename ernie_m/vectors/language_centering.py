@@ -70,7 +70,7 @@ class LanguageCentering:
         """Select the mean embeddings at one layer."""
         return LanguageCentering(self.languages, self.vectors[:, layer])  # [languages, H]
 
-    def subtract(self, vectors: np.ndarray, language: str) -> np.ndarray:
+    def subtract_mean(self, vectors: np.ndarray, language: str) -> np.ndarray:
         """Subtract the mean embedding of a language from sentence embeddings.
 
         Args:

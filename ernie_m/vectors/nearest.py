@@ -20,7 +20,7 @@ class Neighbors(NamedTuple):
     """The k nearest neighbors of each sentence among the sentences of another text, nearest first."""
 
     cosines: np.ndarray  # float32 [N, k]
-    numbers: np.ndarray  # int64 [N, k], indices of sentences of the other text
+    indices: np.ndarray  # int64 [N, k], indices of sentences of the other text
 
 
 class Margins(NamedTuple):
@@ -63,8 +63,8 @@ def compute_margins(forward: Neighbors, backward: Neighbors) -> Margins:
     # The mean cosine of the k nearest neighbors of each sentence.
     around_sources = forward.cosines.mean(axis=1, dtype=np.float64)  # [N]
     around_targets = backward.cosines.mean(axis=1, dtype=np.float64)  # [M]
-    forward_means = (around_sources[:, None] + around_targets[forward.numbers]) / 2  # [N, k]
-    backward_means = (around_targets[:, None] + around_sources[backward.numbers]) / 2  # [M, k]
+    forward_means = (around_sources[:, None] + around_targets[forward.indices]) / 2  # [N, k]
+    backward_means = (around_targets[:, None] + around_sources[backward.indices]) / 2  # [M, k]
     are_ratios = min(forward_means.min(), backward_means.min()) > 0
     compare = np.divide if are_ratios else np.subtract  # float32 and float64 give float64
     return Margins(
@@ -83,7 +83,7 @@ def select_best_neighbors(neighbors: Neighbors, margins: np.ndarray) -> tuple[np
     """
     rows = np.arange(len(margins))
     indices = margins.argmax(axis=1)
-    return neighbors.numbers[rows, indices], margins[rows, indices]
+    return neighbors.indices[rows, indices], margins[rows, indices]
 
 
 def mine_greedily(forward: Neighbors, backward: Neighbors, scores: Margins) -> MinedPairs:
@@ -133,19 +133,19 @@ class Matches(NamedTuple):
         Args:
             keys: [2, N]; equal texts of one side have equal keys.
         """
-        return 100.0 * is_found(self.forward, keys).mean(), 100.0 * is_found(self.backward, keys).mean()
+        return 100.0 * mark_hits(self.forward, keys).mean(), 100.0 * mark_hits(self.backward, keys).mean()
 
 
-def is_found(numbers: np.ndarray, keys: np.ndarray) -> np.ndarray:
+def mark_hits(indices: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Return whether each query of a bitext retrieved the right pair: bool [N].
 
     A pair that shares a text with the query's own pair is also right.
 
     Args:
-        numbers: index of the pair that each query retrieved, int64 [N].
+        indices: index of the pair that each query retrieved, int64 [N].
         keys: [2, N]; equal texts of one side have equal keys.
     """
-    return (keys[:, numbers] == keys).any(axis=0)
+    return (keys[:, indices] == keys).any(axis=0)
 
 
 def load_faiss() -> ModuleType:
@@ -161,17 +161,17 @@ def load_faiss() -> ModuleType:
     return faiss
 
 
-def search_both(english: np.ndarray, foreign: np.ndarray, score: str) -> Matches:
+def search_both_directions(english: np.ndarray, foreign: np.ndarray, scoring: str) -> Matches:
     """Retrieve a sentence of the other language for each sentence of a bitext.
 
     Args:
         english, foreign: sentence embeddings, [N, H]; row i of `english` translates row i of `foreign`.
-        score: "cosine": retrieve the nearest neighbor. "margin": retrieve, of the k = `NEIGHBORS` nearest
+        scoring: "cosine": retrieve the nearest neighbor. "margin": retrieve, of the k = `NEIGHBORS` nearest
             neighbors, the one with the largest margin score (Artetxe and Schwenk, 2019).
     """
     english = normalize_vectors(english)
     foreign = normalize_vectors(foreign)
-    if score == "cosine":
+    if scoring == "cosine":
         _, targets = find_neighbors(english, foreign, k=1)  # [N, 1]
         _, sources = find_neighbors(foreign, english, k=1)
         return Matches(targets[:, 0], sources[:, 0])

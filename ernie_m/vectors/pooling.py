@@ -89,11 +89,11 @@ class SentenceEncoder:
             The indices of the sentences of a batch, and the result for them.
         """
 
-        def work(rows: list[int]) -> tuple[list[int], R]:
+        def compute_batch(rows: list[int]) -> tuple[list[int], R]:
             return rows, compute(pad([sentences[row] for row in rows], self.config.pad_token_id))
 
         workers = self.get_workers()
-        yield from workers.map(work, make_batches(workers, sentences, batch_tokens))
+        yield from workers.map(compute_batch, make_batches(workers, sentences, batch_tokens))
 
     def encode(self, sentences: Sequence[Collection[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
         """Compute the embeddings of sentences: float32 [N, H], or for every layer [L + 1, N, H].

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ernie_m.utils.logging import logger
-from ernie_m.vectors.nearest import is_found, search_both
+from ernie_m.vectors.nearest import mark_hits, search_both_directions
 from ernie_m.vectors.pooling import normalize_vectors
 
 _AT_ONCE = 1024  # queries per matrix product
@@ -38,7 +38,7 @@ def find_hits(queries: np.ndarray, targets: np.ndarray, keys: np.ndarray) -> np.
         queries, targets: sentence embeddings, [N, H]; row i of `targets` translates row i of `queries`.
         keys: [2, N].
     """
-    return is_found(find_nearest(queries, targets), keys)
+    return mark_hits(find_nearest(queries, targets), keys)
 
 
 def log_repeated_texts(name: str, keys: np.ndarray) -> None:
@@ -100,8 +100,8 @@ def count_hits_by_margin(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> 
         src, tgt: sentence embeddings, [N, H]; row i of `tgt` translates row i of `src`.
         keys: [2, N].
     """
-    matches = search_both(src, tgt, score="margin")
-    return is_found(matches.forward, keys).astype(np.int64) + is_found(matches.backward, keys)
+    matches = search_both_directions(src, tgt, scoring="margin")
+    return mark_hits(matches.forward, keys).astype(np.int64) + mark_hits(matches.backward, keys)
 
 
 def select_layer_on_half(

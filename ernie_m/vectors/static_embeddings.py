@@ -32,27 +32,29 @@ def flatten_tokens(sentences: Sequence[Collection[int]]) -> tuple[np.ndarray, np
     return ids[is_token], lengths - 2
 
 
-def compute_row_means(table: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def compute_row_means(embedding_matrix: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Compute the mean token embedding of each text: [S, H].
 
     Args:
-        table: word embeddings, [V, H].
+        embedding_matrix: word embeddings, [V, H].
         ids, lengths: the result of `flatten_tokens`.
     """
     by_length = np.argsort(-lengths, kind="stable")  # texts, longest first
     lengths_in_order = lengths[by_length]
     starts = (np.cumsum(lengths) - lengths)[by_length]  # the index of the first token of each text
-    sums = np.zeros((len(lengths), table.shape[1]), table.dtype)  # [S, H], in this order
+    sums = np.zeros(
+        (len(lengths), embedding_matrix.shape[1]), embedding_matrix.dtype
+    )  # [S, H], in this order
     # The number of texts with a token at position 0, 1, ...: the first ones of the order. `searchsorted`
     # requires ascending numbers, so lengths are negated.
     longest = int(lengths.max(initial=0))
     counts = np.searchsorted(-lengths_in_order, -np.arange(longest), side="left")
     for index, count in enumerate(counts.tolist()):
         tokens = ids[starts[:count] + index]  # the token of each of these texts at this position
-        sums[:count] += table[tokens]
+        sums[:count] += embedding_matrix[tokens]
     divisors = np.maximum(lengths_in_order, 1)[:, None]  # [S, 1]; the sum of a text without tokens is 0
     means = np.empty_like(sums)
-    means[by_length] = sums / divisors.astype(table.dtype)  # back in the order of the texts
+    means[by_length] = sums / divisors.astype(embedding_matrix.dtype)  # back in the order of the texts
     return means
 
 

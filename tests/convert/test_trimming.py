@@ -11,7 +11,7 @@ import pytest
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.commands import convert
-from ernie_m.data.trim_vocabulary import trim
+from ernie_m.data.trim_vocabulary import trim_vocabulary
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.model_card import format_model_card, read_card
@@ -226,7 +226,7 @@ def test_subwords_that_are_needed_and_not_in_the_text(case, tmp_path):
     vocab.setdefault("12", len(vocab))
     write_vocab(vocab, tmp_path / "whole.txt")
     whole = Tokenizer(tmp_path / "whole.txt", piece_model)
-    trimmed, _ = trim(whole, [Path(write_lines(tmp_path / "text.txt", [text]))], tmp_path)
+    trimmed, _ = trim_vocabulary(whole, [Path(write_lines(tmp_path / "text.txt", [text]))], tmp_path)
     assert trimmed.tokenize(text) == whole.tokenize(text)
     tokens = whole.convert_ids_to_tokens(whole.encode(text))
     assert trimmed.convert_ids_to_tokens(trimmed.encode(text)) == tokens
@@ -238,7 +238,7 @@ def test_rare_subwords_go_and_their_characters_stay(tmp_path):
     scores = {"▁ab": -0.5, "▁cd": -1, "▁xx": -2, **dict.fromkeys("▁abcde", -5), "x": -9}
     whole = Tokenizer(None, write_piece_model(tmp_path / "whole.model", scores))
     text = Path(write_lines(tmp_path / "text.txt", ["ab cd ab", "ab"]))
-    trimmed, _ = trim(whole, [text], tmp_path, min_count=2)
+    trimmed, _ = trim_vocabulary(whole, [text], tmp_path, min_count=2)
     assert trimmed.tokenize("ab cd") == ["▁ab", "▁", "c", "d"]
     assert set(whole.list_ordinary_subwords()) - set(trimmed.list_ordinary_subwords()) == {"▁cd", "▁xx", "e"}
 
@@ -251,7 +251,7 @@ def test_trim_by_two_files_with_a_reordered_vocabulary(toy, tmp_path):
     reordered = [*tokens[5:], *reversed(tokens[:5])]  # special tokens at the end
     write_lines(tmp_path / "vocab.txt", reordered)
     whole = Tokenizer(tmp_path / "vocab.txt", toy.piece_model)
-    trimmed, old_ids = trim(whole, files, tmp_path)
+    trimmed, old_ids = trim_vocabulary(whole, files, tmp_path)
     assert_same_tokens(whole, trimmed, [*texts[0], *texts[1]])
     in_order = [token for token in reordered if token in trimmed.vocab]
     assert list(trimmed.vocab) == in_order

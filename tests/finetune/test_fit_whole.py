@@ -77,7 +77,7 @@ class StopIn(ShutdownHandler):
     """A stop request that comes in the training that has this folder."""
 
     def __init__(self, folder: Path):
-        super().__init__(active=False)
+        super().__init__(is_active=False)
         self.folder = folder
         self.looks = 0
 

@@ -52,7 +52,7 @@ def test_max_seq_len_defaults_to_the_trained_one(opened, given, expected):
         opened, checkpoint=replace(opened.checkpoint, preprocessing=PreprocessingConfig(max_seq_len=32))
     )
     flags = FinetuneFlags(max_seq_len=100, on_command_line=given)
-    assert apply_model_defaults(flags, trained, recorded=["max_seq_len"]).max_seq_len == expected
+    assert apply_model_defaults(flags, trained, setting_names=["max_seq_len"]).max_seq_len == expected
 
 
 @pytest.mark.parametrize(("task", "expected"), [(None, 32), (SEARCH, 32), (CLASSIFICATION, 40)])

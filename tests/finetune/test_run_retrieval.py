@@ -22,7 +22,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.nearest import search_both
+from ernie_m.vectors.nearest import search_both_directions
 from ernie_m.vectors.pooling import normalize_vectors
 from ernie_m.vectors.retrieval_accuracy import select_layer_on_half
 from tests import toys
@@ -167,7 +167,9 @@ def test_vectors_made_in_bfloat16(retrieve, monkeypatch, cpu_with_bf16):
     """Those of the English sentences differ a little from those of float32."""
     searched = []
     monkeypatch.setattr(
-        search_bitexts, "search_both", lambda *given: searched.append(given[0]) or search_both(*given)
+        search_bitexts,
+        "search_both_directions",
+        lambda *given: searched.append(given[0]) or search_both_directions(*given),
     )
     for amp in ("none", "bf16"):
         retrieve(amp=amp, languages="de", untrained="false")
@@ -319,7 +321,7 @@ def by_measure(report):
 def centered_by_hand(folder, language, english_mean, foreign_mean, score="cosine"):
     """Per cent found, the mean of both directions, by embeddings of the middle layer less these means [H]."""
     english, foreign = (side[MIDDLE] for side in all_layers(folder, language))
-    matches = search_both(english - english_mean, foreign - foreign_mean, score)
+    matches = search_both_directions(english - english_mean, foreign - foreign_mean, score)
     return sum(matches.compute_accuracies(line_keys(len(english)))) / 2
 
 
@@ -329,7 +331,7 @@ def test_predictions_follow_the_score(retrieve, folder, tmp_path):
     order = sort_english(folder, "de")
     retrieve(score="margin")
     rows = (tmp_path / "out/predictions/tatoeba/test-de.tsv").read_text().splitlines()
-    expected = search_both(english, foreign, "margin").forward[order].tolist()
+    expected = search_both_directions(english, foreign, "margin").forward[order].tolist()
     assert [int(row) for row in rows] == expected != nearest(english, foreign)[order].tolist()
 
 

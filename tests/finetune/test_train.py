@@ -115,7 +115,7 @@ def interrupt_at_five_moments(monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    moments = [(prepare_pairs, "write_json", interrupt), (train_vocab, "sample", interrupt)]
+    moments = [(prepare_pairs, "write_json", interrupt), (train_vocab, "sample_lines", interrupt)]
     moments += [(RetrievalTraining, "loss", ctrl_c_at(step, RetrievalTraining.loss)) for step in (3, 7)]
     for moment in (*moments, (bitext_search, "write_predictions", interrupt)):
         with monkeypatch.context() as patch:

@@ -48,7 +48,7 @@ from ernie_m.reader.tokenizer_json import TOKENIZER_JSON
 from ernie_m.reader.write_tokenizer import write_xlm_r
 from ernie_m.training.checkpoint import read_state, write_checkpoint
 from ernie_m.utils.args import parse_options, read_yaml
-from ernie_m.utils.checksums import make_entry
+from ernie_m.utils.checksums import make_manifest_entry
 from ernie_m.utils.files import Folder, read_object
 from ernie_m.vectors.language_centering import LanguageCentering
 from tests.foreign import fairseq_args, tokenizer_json
@@ -233,7 +233,7 @@ def read_training_state(path: Path) -> None:
     """Read a run's state. A corrupt state.json gets a new checksum in the manifest, which would refuse it."""
     if path.name == "state.json":
         manifest = json.loads(path.with_name("manifest.json").read_text())
-        manifest["files"]["state.json"] = make_entry(path)
+        manifest["files"]["state.json"] = make_manifest_entry(path)
         path.with_name("manifest.json").write_text(json.dumps(manifest))
     read_state(path.parents[1])
 

@@ -33,7 +33,7 @@ from ernie_m.reader.batching import ExampleBatch
 from ernie_m.reader.mrc_reader import WindowConfig
 from ernie_m.reader.task_reader import IGNORED
 from ernie_m.training import distributed
-from ernie_m.training.engine import Engine, Step
+from ernie_m.training.engine import Engine, StepResult
 from ernie_m.training.precision import Precision
 from ernie_m.vectors.encode import SentenceBatch, compute_sentence_embeddings
 from tests.pretrain.examples import FIRST_ORDINARY_ID, LANGUAGES, VOCABULARY, objectives, rngs
@@ -217,7 +217,7 @@ def train(engine: Engine, objective: str, last: int) -> list[float]:
     return losses_and_norms(steps)
 
 
-def losses_and_norms(steps: Sequence[Step]) -> list[float]:
+def losses_and_norms(steps: Sequence[StepResult]) -> list[float]:
     """The losses of all steps, then the norms of all gradients."""
     return [step.loss for step in steps] + [step.grad_norm for step in steps]
 

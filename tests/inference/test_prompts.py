@@ -24,7 +24,7 @@ PROMPTS = {"query": "kofo: ", "passage": "tan: ", "plain": "bin: "}
 
 
 class InThisProcess:
-    """`ernie_m.training.prefetch.prefetch` without the other process, so that what it does is seen."""
+    """`PrefetchIterator` without the other process, so that what it does is seen."""
 
     def __init__(self, make_iterator, ahead=8):
         self.items = make_iterator()
@@ -41,7 +41,7 @@ class InThisProcess:
     def __next__(self):
         return next(self.items)
 
-    def next_unless(self, stop):
+    def next_unless_stopped(self, stop):
         return next(self.items)
 
 
@@ -70,7 +70,7 @@ def seen(monkeypatch):
         return method(tokenizer, ids, *others)
 
     for module in (trainer, evaluate, vectors):
-        monkeypatch.setattr(module, "prefetch", InThisProcess)
+        monkeypatch.setattr(module, "PrefetchIterator", InThisProcess)
     replace("encode_batch", encode_batch)
     replace("build_inputs_from_ids", build_from_ids)
     replace("build_sentence_inputs", build_many)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.utils.errors import command_name
+from ernie_m.utils.errors import get_command_name
 from tests.launching import error_of
 from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
@@ -49,4 +49,4 @@ def test_without_released_weights(tmp_path):
     (tmp_path / "configs").mkdir()
     assert "download weights" in error_of(open_checkpoint, tmp_path / "configs/base")
     line = error_of(open_checkpoint, tmp_path / "configs/e5-small")
-    assert f"{command_name()} download e5-small" in line
+    assert f"{get_command_name()} download e5-small" in line

@@ -64,13 +64,13 @@ def test_multiply_views_into_larger_arrays():
         onednn.multiply(x, table[words].T, logits[:, words])
     assert distance(logits[:, :300], expected) < 1e-6
     assert (logits[:, 300] == 7.0).all()
-    onednn.multiply(x, table[:5].T, logits[:, :5], add=True)
+    onednn.multiply(x, table[:5].T, logits[:, :5], accumulate=True)
     assert distance(logits[:, :5], 2 * expected[:, :5]) < 1e-6
     columns = x[:, 8:40]
     onednn.multiply(columns, table[:, 8:40].T, logits[:, :300])
     assert distance(logits[:, :300], exact_product(columns, table[:, 8:40].T)) < 1e-6
     out = np.full([32, 64], np.nan, np.float32)
-    onednn.multiply(columns.T, x, out, over_tokens=True)
+    onednn.multiply(columns.T, x, out, sums_tokens=True)
     assert distance(out, exact_product(columns.T, x)) < 1e-6
 
 
@@ -87,7 +87,7 @@ def test_empty_arrays(rows, inner, columns):
     assert np.array_equal(product(x, y), np.zeros([rows, columns]))
     filled = onednn.to_bfloat16(x, pad_to_block=True)
     out = np.ones([len(filled), columns], np.float32)
-    onednn.multiply(filled, y, out, add=True)
+    onednn.multiply(filled, y, out, accumulate=True)
     assert (out == 1).all()
 
 
@@ -193,7 +193,7 @@ def test_memory_is_bounded_over_many_shapes():
     for count in np.random.default_rng(0).permutation(1000) + 1:
         rounded = onednn.to_bfloat16(x[:count], pad_to_block=True)
         onednn.multiply(rounded, weight, out[: len(rounded)])
-        onednn.multiply(rounded.T, onednn.to_bfloat16(out[: len(rounded)]), grad_weight, over_tokens=True)
+        onednn.multiply(rounded.T, onednn.to_bfloat16(out[: len(rounded)]), grad_weight, sums_tokens=True)
         onednn.gelu(x[:count].ravel(), x[:count].ravel())
         used.append(resident())
     assert used[-1] - used[499] < 4 << 20

@@ -96,7 +96,7 @@ def test_attentions_weight_the_values():
         added_up = paddle.matmul(weights, values.transpose([0, 2, 1, 3])).transpose([0, 2, 1, 3]).flatten(2)
         expected = batch.to_padded(layer.self_attn(x, batch.mask))
         difference = (layer.self_attn.out_proj(added_up) - expected).numpy()
-        assert np.abs(difference[~batch.is_pad().numpy()]).max() < 1e-12
+        assert np.abs(difference[~batch.get_padding_mask().numpy()]).max() < 1e-12
 
 
 @needs_mkl
@@ -113,7 +113,7 @@ def test_gradients_are_equal_with_and_without_mkl(monkeypatch, name):
         batch = packed_batch(ids, layout, cell_to_token=cell_to_token)
         states = model.encode(batch)
         loss = model.lm_head.loss(paddle.gather(states, positions), labels).total
-        sums = batch.sum_sequences(states, (~batch.is_pad()).astype("float64"))
+        sums = batch.sum_sequences(states, (~batch.get_padding_mask()).astype("float64"))
         value = loss + (sums * random(*sums.shape)).sum()
         return type(batch.mask), value.item(), compute_gradients(model, value)
 

@@ -21,7 +21,11 @@ def test_pack_padded_batch():
     }
     assert {name: getattr(batch, name).tolist() for name in arrays} == arrays
     assert (batch.tokens, batch.last_position, batch.language_ids) == (9, 5, None)
-    assert batch.is_pad().tolist() == [[False] * 4, [False, False, True, True], [False] * 3 + [True]]
+    assert batch.get_padding_mask().tolist() == [
+        [False] * 4,
+        [False, False, True, True],
+        [False] * 3 + [True],
+    ]
     padded = batch.to_padded(paddle.arange(18.0).reshape([9, 2]))
     assert padded.tolist()[1:] == [[[8, 9], [10, 11], [0, 0], [0, 0]], [[12, 13], [14, 15], [16, 17], [0, 0]]]
 

@@ -12,7 +12,7 @@ import pytest
 from ernie_m.pretrain.build_corpus import command
 from ernie_m.pretrain.build_corpus import workers as workers_module
 from ernie_m.pretrain.build_corpus.workers import RayWorkers
-from ernie_m.utils.errors import UserError, install_command
+from ernie_m.utils.errors import UserError, get_install_command
 from ernie_m.utils.files import get_file_version
 from tests.helpers.files import read_files
 from tests.launching import ROOT, error_of
@@ -103,4 +103,4 @@ def test_a_cluster_that_does_not_start(monkeypatch, number, address, cluster):
 
 def test_without_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert install_command("ray") in error_of(RayWorkers(1, None).__enter__)
+    assert get_install_command("ray") in error_of(RayWorkers(1, None).__enter__)

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from ernie_m.utils.errors import install_command
+from ernie_m.utils.errors import get_install_command
 from tests.pretrain.tiny_run import records
 
 
@@ -48,4 +48,4 @@ def test_the_curves_are_the_records(pretrain, refused, monkeypatch):
     assert any(name.startswith("held_out/btmlm/") for name, *_ in points)
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     line = refused(corpus="absent", **flags)  # before any file is read
-    assert "--run.tensorboard " in line and install_command("tensorboard") in line
+    assert "--run.tensorboard " in line and get_install_command("tensorboard") in line

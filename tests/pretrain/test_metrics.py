@@ -12,17 +12,17 @@ from ernie_m.pretrain.loss import format_evaluation, format_record, list_sum_nam
 from ernie_m.pretrain.objectives import get_objective_class
 from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.pretrain.pretraining import format_plateau_advice
-from ernie_m.training.engine import Step
+from ernie_m.training.engine import StepResult
 from ernie_m.training.log import Meter, MetricsFile
 from tests.pretrain.tiny_run import config
 
 
-def step(loss: float = 1.0, skipped: bool = False, **sums) -> Step:
+def step(loss: float = 1.0, skipped: bool = False, **sums) -> StepResult:
     """The result of a step. mmlm_loss=30 sets the sum "mmlm.loss"; sums that are not given are 0."""
     all_sums = dict.fromkeys(list_sum_names(), 0.0)
     for name, value in sums.items():
         all_sums[name.replace("_", ".")] = float(value)
-    return Step(loss, all_sums, grad_norm=2 * loss, lr=0.1, skipped=skipped)
+    return StepResult(loss, all_sums, grad_norm=2 * loss, lr=0.1, skipped=skipped)
 
 
 # The second one is skipped, because its loss is not finite.

@@ -17,7 +17,7 @@ from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.labels import read_label_map, read_languages
 from ernie_m.reader.task_reader import read_classification
-from ernie_m.utils.errors import UserError, command_name
+from ernie_m.utils.errors import UserError, get_command_name
 from tests import toys
 from tests.helpers.files import disk_full_after
 from tests.launching import ROOT, clean_environment, error_of, stand_in_for_launch
@@ -307,7 +307,7 @@ def test_a_recipe_without_data_names_the_command(tmp_path, monkeypatch, task, pa
         "init_pretraining_params": "configs/base/params",
     }
     flags = FinetuneFlags(**locations, do_val=False, do_test=False)
-    message = f"data/{task}: no such folder; {command_name()} download data {parts} {does} the data"
+    message = f"data/{task}: no such folder; {get_command_name()} download data {parts} {does} the data"
     assert error_of(flags.check) == message
     (tmp_path / "data" / task).mkdir(parents=True)
     flags.check()

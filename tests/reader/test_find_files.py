@@ -6,7 +6,7 @@ import pytest
 
 from ernie_m.data.data_sets import DATA_SETS
 from ernie_m.data.prepare import find_data_set_files
-from ernie_m.data.prepare_pairs import find
+from ernie_m.data.prepare_pairs import find_source_files
 from ernie_m.reader.files.aligned_lines import find_bitexts
 from ernie_m.reader.files.find_files import (
     check_languages,
@@ -32,10 +32,11 @@ WAYS = {
         for task in DATA_SETS
     },
     "own pairs": lambda: [
-        (file.name, "held out" * file.is_evaluation, file.paths) for file in find(["my"], OUT).pairs
+        (file.name, "held out" * file.is_evaluation, file.paths)
+        for file in find_source_files(["my"], OUT).pairs
     ],
-    "own text": lambda: find(["my"], OUT).text.items(),
-    "unread": lambda: zip(find(["my"], OUT).skipped),
+    "own text": lambda: find_source_files(["my"], OUT).text.items(),
+    "unread": lambda: zip(find_source_files(["my"], OUT).skipped),
     "bitexts": lambda: [(language, *paths) for language, paths in find_bitexts(Path("my")).items()],
     "folder": lambda: zip(find_text_files("my")),
     "glob": lambda: zip(find_text_files("my/**/*.t*")),

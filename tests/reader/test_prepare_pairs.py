@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.data.prepare_pairs import PairFile, estimate_pair_tokens, find, prepare_pairs
+from ernie_m.data.prepare_pairs import PairFile, estimate_pair_tokens, find_source_files, prepare_pairs
 from ernie_m.reader.files.aligned_lines import read_bitexts
 from ernie_m.reader.files.pairs import PairRows
 from tests.launching import error_of
@@ -49,7 +49,7 @@ def test_languages_and_files_that_are_named(folder, tmp_path):
     """In the order of the columns; a file of any name has none. The notation is that of other commands."""
     write_pairs(tmp_path / "my pairs.tsv", LINES, in_language("x"))
     sources = [str(folder), f"{tmp_path}/my pairs.tsv", f"en-x<={folder}/en.txt,{folder}/news.de.txt"]
-    found = find(sources, tmp_path / "output")
+    found = find_source_files(sources, tmp_path / "output")
     assert {file.name: file.languages for file in found.pairs} == {
         "de-en": ("en", "de"),
         "fr-en": ("fr", "en"),

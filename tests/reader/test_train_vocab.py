@@ -53,7 +53,7 @@ def test_the_same_ids_and_bytes(tmp_path, texts, capfd):
 def test_lines_are_sampled_as_the_tokenizer_normalizes_them(tmp_path):
     line = "Anna—Bo…"
     text = {"mono": {"en": write_lines(tmp_path / "en", [line])}, "parallel": {}}
-    sampled = list(script.sample(options(tmp_path, text), {"en": 1.0}))
+    sampled = list(script.sample_lines(options(tmp_path, text), {"en": 1.0}))
     assert sampled == [normalize(line)] and sampled != [line]
 
 

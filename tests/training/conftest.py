@@ -11,7 +11,7 @@ from paddle.amp import grad_scaler
 from paddle.amp.auto_cast import amp_global_state
 
 from ernie_m.training import precision
-from ernie_m.training.engine import Step
+from ernie_m.training.engine import StepResult
 from tests.model.conftest import float64  # noqa: F401  a fixture
 from tests.training.toy_training import STEPS, get_state, make, run, weights
 
@@ -19,7 +19,7 @@ from tests.training.toy_training import STEPS, get_state, make, run, weights
 class ToyRun(NamedTuple):
     """Results, final weights and final state of a toy training."""
 
-    steps: list[Step]
+    steps: list[StepResult]
     weights: dict[str, np.ndarray]
     state: dict
 

@@ -179,7 +179,7 @@ def test_step_folders_are_in_numeric_order_and_the_last_ones_are_kept(tmp_path):
     path, _, values = read_last_checkpoint(tmp_path)
     assert (path, values) == (tmp_path / "step_100", {"step": 100})
     remove_old_checkpoints(
-        tmp_path, 2, always=tmp_path / "step_100" / ".." / "step_3"
+        tmp_path, 2, protected_path=tmp_path / "step_100" / ".." / "step_3"
     )  # written in another way
     assert names_in(tmp_path) == sorted(["step_3", "step_20", "step_100", "step_300", *not_steps])
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_m.training import distributed
-from ernie_m.training.engine import Engine, Step
+from ernie_m.training.engine import Engine, StepResult
 from ernie_m.training.precision import Precision
 from tests.helpers.arrays import assert_equal_arrays
 from tests.launching import error_of
@@ -26,7 +26,7 @@ from tests.training.toy_training import (
 )
 
 
-def assert_equal_steps(steps: list[Step], expected: list[Step], tolerance: float) -> None:
+def assert_equal_steps(steps: list[StepResult], expected: list[StepResult], tolerance: float) -> None:
     for step, expected_step in zip(steps, expected, strict=True):
         assert step.loss == pytest.approx(expected_step.loss, abs=tolerance, rel=0)
         assert step.grad_norm == pytest.approx(expected_step.grad_norm, abs=tolerance, rel=0)

@@ -238,7 +238,7 @@ def test_ctrl_c_while_paddle_is_imported_by_a_command_that_saves_nothing(tmp_pat
 
 def test_a_stop_signal_that_is_not_active():
     """Work after which there is nothing to save is interrupted at once."""
-    with pytest.raises(KeyboardInterrupt), ShutdownHandler(active=False) as stop:
+    with pytest.raises(KeyboardInterrupt), ShutdownHandler(is_active=False) as stop:
         send(signal.SIGINT)
     assert not stop and not stop.is_set_on_any_process()
 

@@ -1,4 +1,4 @@
-"""The worker process of `prefetch`: the order of items, how far it runs ahead, its errors and its end."""
+"""The worker process of a `PrefetchIterator`: the order of items, how far it runs ahead, errors and end."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from ernie_m.training.prefetch import prefetch
+from ernie_m.training.prefetch import PrefetchIterator
 from ernie_m.utils.errors import UserError
 from tests.helpers.processes import is_running, wait_until
 from tests.launching import ROOT
@@ -23,7 +23,7 @@ def as_users_have_it(monkeypatch) -> None:
 
 
 def test_items_in_order_and_the_end():
-    with prefetch(partial(count, 50), ahead=4) as items:
+    with PrefetchIterator(partial(count, 50), ahead=4) as items:
         assert list(items) == list(range(50))
         with pytest.raises(StopIteration):
             next(items)
@@ -31,14 +31,15 @@ def test_items_in_order_and_the_end():
 
 
 def test_a_stop_request_does_not_wait_for_an_item():
-    with prefetch(one_then_wait) as items:
-        assert items.next_unless(False) == items._process.pid  # the one item; then the process waits
-        assert items.next_unless(True) is None  # true is a stop request; after a minute there is no item
+    with PrefetchIterator(one_then_wait) as items:
+        assert items.next_unless_stopped(False) == items._process.pid  # the one item; then the process waits
+        # True is a stop request; after a minute there is no item.
+        assert items.next_unless_stopped(True) is None
 
 
 def test_it_runs_ahead_and_then_waits(tmp_path):
     counter = tmp_path / "made"
-    with prefetch(partial(large, str(counter)), ahead=5) as items:
+    with PrefetchIterator(partial(large, str(counter)), ahead=5) as items:
         next(items)
         # One is taken, five are in the queue, the thread has one, and one is in the pipe: the worker makes
         # at least 7, and waits with the ninth at the latest.
@@ -57,7 +58,7 @@ def test_it_runs_ahead_and_then_waits(tmp_path):
     ],
 )
 def test_raise_worker_end_after_its_items(tmp_path, event, error, message):
-    with prefetch(partial(one_then, event, str(tmp_path / "a.npy"))) as items:
+    with PrefetchIterator(partial(one_then, event, str(tmp_path / "a.npy"))) as items:
         assert next(items) == 1
         with pytest.raises(error, match=message):
             next(items)
@@ -67,7 +68,7 @@ def test_raise_worker_end_after_its_items(tmp_path, event, error, message):
 @pytest.mark.parametrize("ending", ["close", "error", "forget"])
 def test_no_worker_stays(ending):
     """After `close`, which may come twice, after an error in a `with` statement, or without any reference."""
-    items = prefetch(pids)
+    items = PrefetchIterator(pids)
     pid = next(items)
     assert is_running(pid)
     if ending == "error":
@@ -86,13 +87,13 @@ def test_no_worker_stays(ending):
 ENTRY_POINT = """
 import os, signal, sys, time
 sys.path[:0] = [{root!r}, {here!r}]
-from ernie_m.training.prefetch import prefetch
+from ernie_m.training.prefetch import PrefetchIterator
 from tests.training import prefetch_work
 
 def main():
     import heavy
     global items
-    items = prefetch(prefetch_work.{work})
+    items = PrefetchIterator(prefetch_work.{work})
     {body}
 
 main()

@@ -18,7 +18,7 @@ from ernie_m.training.checkpoint import FolderRules, OutputDir
 from ernie_m.training.log import Evaluation
 from ernie_m.utils.checksums import write_digest
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import host_name
+from ernie_m.utils.files import get_host_name
 from ernie_m.utils.output_lock import lock_output
 from tests.helpers.files import names_in
 from tests.launching import error_of
@@ -129,7 +129,7 @@ def test_best_model_from_another_step(folder, save, model):
 
 
 def test_a_claimed_folder(folder, save):
-    with folder.locked():
+    with folder.lock():
         folder.check_or_write_fingerprint(IDENTITY)
         # Nothing was trained yet, so this claim replaces the first.
         folder.check_or_write_fingerprint({**IDENTITY, "lr": 2})
@@ -148,9 +148,9 @@ def test_overwriting(folder, save):
     (folder.path / "best").symlink_to(folder.path.parent)  # the link is removed, but not what it leads to
     ended = subprocess.Popen(["true"])
     ended.wait()
-    (folder.path / f".best.tmp-{ended.pid}-{host_name()}-0123abcd").mkdir()
+    (folder.path / f".best.tmp-{ended.pid}-{get_host_name()}-0123abcd").mkdir()
     again = OutputDir(folder.path, RULES, keep_checkpoints=2, overwrite=True)
-    with again.locked():
+    with again.lock():
         assert again.resume(IDENTITY) is None
         again.check_or_write_fingerprint({**IDENTITY, "lr": 2})
         save(again, 4)
@@ -175,7 +175,7 @@ def test_overwriting_does_not_remove_what_the_run_reads(folder, save, source):
 
 def test_seeds_have_separate_folders(folder, save, model):
     folder.resume_from = folder.path.parent / "step_9"
-    seed = folder.for_seed(3)
+    seed = folder.make_seed_dir(3)
     assert (seed.keep_checkpoints, seed.resume_from) == (2, folder.resume_from)
     folder.resume_from = None
     save(seed, 2)
@@ -202,7 +202,7 @@ def test_clear_leftovers_in_seed_folders(folder):
     """It is cleared when the lock is taken."""
     leftover = folder.path / "seed_3" / ".step_2.tmp-1-elsewhere-0123abcd"
     leftover.mkdir(parents=True)
-    with folder.locked():
+    with folder.lock():
         assert not leftover.exists()
 
 
@@ -216,7 +216,7 @@ def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
         with lock_output(folder.path), pytest.raises(UserError, match="locked by another command"):
             yield
 
-    with locked_by_another_command(), folder.locked():
+    with locked_by_another_command(), folder.lock():
         raise AssertionError("both hold the lock")
 
     def gather(item):
@@ -225,7 +225,7 @@ def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
 
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "gather", gather)
-    with locked_by_another_command(), folder.locked():
+    with locked_by_another_command(), folder.lock():
         raise AssertionError("both hold the lock")
     ((_, error),) = gathered
     assert "locked by another command" in str(error)

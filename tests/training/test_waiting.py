@@ -20,7 +20,7 @@ from ernie_m.pretrain.loss import list_sum_names
 from ernie_m.pretrain.pretraining import compute_objectives_loss, copy_step_to_device
 from ernie_m.reader.batching import ExampleBatch
 from ernie_m.training import distributed
-from ernie_m.training.engine import Engine, Step
+from ernie_m.training.engine import Engine, StepResult
 from ernie_m.training.precision import Precision
 from tests.pretrain.examples import LANGUAGES, make_batch_with_all, masked_counts, objectives
 
@@ -84,7 +84,7 @@ def choose_engine(model, **options) -> Engine:
     return Engine(model, build_optimizer(model, 1e-3), **options)
 
 
-def train_step(engine: Engine, pseudo_tokens: PseudoTokenGenerator, step_batches: StepBatches) -> Step:
+def train_step(engine: Engine, pseudo_tokens: PseudoTokenGenerator, step_batches: StepBatches) -> StepResult:
     """Do a pre-training step as `ernie_m.training.trainer.Trainer` does."""
     return engine.step(
         copy_step_to_device(step_batches),

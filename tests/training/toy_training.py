@@ -14,8 +14,8 @@ from ernie_m.model.layers import dropout
 from ernie_m.model.optimization import build_optimizer, linear_warmup_decay
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import read_state, write_checkpoint
-from ernie_m.training.engine import Engine, Step
-from ernie_m.utils.checksums import MANIFEST, make_entry
+from ernie_m.training.engine import Engine, StepResult
+from ernie_m.utils.checksums import MANIFEST, make_manifest_entry
 
 STEPS = 20
 FILES = ModelFiles({"weight": np.ones(3, np.float32)}, {"hidden_size": 3}, "a card", {})
@@ -79,7 +79,7 @@ def make_loss():
     return loss
 
 
-def run(engine: Engine, steps: int, micro_batches: int = 2) -> list[Step]:
+def run(engine: Engine, steps: int, micro_batches: int = 2) -> list[StepResult]:
     """Train up to step `steps`; process r takes every world_size-th micro-batch."""
     rank = distributed.rank()
     world = distributed.world_size()
@@ -133,5 +133,5 @@ def add_part(step: Path, rank: int, arrays: dict[str, np.ndarray]) -> None:
     path = step / "training_state" / f"arrays-{rank}.safetensors"
     safetensors.write(path, arrays)
     manifest = json.loads((path.parent / MANIFEST).read_text())
-    manifest["files"][path.name] = make_entry(path)
+    manifest["files"][path.name] = make_manifest_entry(path)
     (path.parent / MANIFEST).write_text(json.dumps(manifest))

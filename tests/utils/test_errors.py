@@ -13,7 +13,7 @@ import pytest
 
 from ernie_m import __main__ as cli
 from ernie_m.utils import errors
-from ernie_m.utils.errors import LONGEST_MESSAGE, UserError, install_command
+from ernie_m.utils.errors import LONGEST_MESSAGE, UserError, get_install_command
 from ernie_m.utils.files import atomic_dir, atomic_file, lock_for_writing
 from tests.launching import ROOT, call_main, clean_environment, one_error
 
@@ -114,7 +114,7 @@ def test_advice_for_a_checkout_and_for_the_package(tmp_path, monkeypatch, packag
     monkeypatch.setattr(errors, "__file__", str(tmp_path / package / "ernie_m/utils/errors.py"))
     monkeypatch.setattr(sys, "prefix", str(tmp_path / environment))
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path / "usr"))
-    assert install_command("hub") == command
+    assert get_install_command("hub") == command
 
 
 # Stands for a package whose library in C makes another exception of Ctrl-C, as numpy's does.

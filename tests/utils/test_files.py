@@ -196,14 +196,14 @@ def ended(request):
         ended_process = subprocess.Popen(["true"])
         ended_process.wait()
         process = ended_process.pid
-    return f"{process}-{files.host_name()}-0123abcd"
+    return f"{process}-{files.get_host_name()}-0123abcd"
 
 
 @pytest.fixture
 def running():
     """The end of a temporary name of another process, which runs."""
     with subprocess.Popen(["sleep", "60"]) as process:
-        yield f"{process.pid}-{files.host_name()}-0123abcd"
+        yield f"{process.pid}-{files.get_host_name()}-0123abcd"
         process.kill()
 
 
@@ -237,7 +237,7 @@ def test_detect_process_run_by_another_user(tmp_path, monkeypatch):
     def refuse(process, number):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    name = f".best.tmp-1-{files.host_name()}-0123abcd"
+    name = f".best.tmp-1-{files.get_host_name()}-0123abcd"
     (tmp_path / name).mkdir()
     monkeypatch.setattr(os, "kill", refuse)
     files.remove_leftovers(tmp_path)
@@ -253,8 +253,8 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path, running,
     """Without a lock: of the same name, and of a process that ran on this machine."""
     ended_process = subprocess.Popen(["true"])
     ended_process.wait()
-    ended = f"{ended_process.pid}-{files.host_name()}-0123abcd"
-    of_this_process = f"{os.getpid()}-{files.host_name()}-0123abcd"  # of another thread
+    ended = f"{ended_process.pid}-{files.get_host_name()}-0123abcd"
+    of_this_process = f"{os.getpid()}-{files.get_host_name()}-0123abcd"  # of another thread
     stays = [f".out.tmp-{running}", f".out.tmp-{of_this_process}", f".other.tmp-{ended}"]
     stays.append(".out.tmp-1-elsewhere-0123abcd")
     for name in (*stays, f".out.tmp-{ended}"):

@@ -126,7 +126,7 @@ def test_eta_with_evaluations(now):
     # 80 steps of 2 s are left: 160 s. How long an evaluation takes is not known before the first.
     assert bar.eta(3) == "0:02:40 + 3 evaluations" and bar.eta(1) == "0:02:40 + 1 evaluation"
     for seconds in (100, 200):
-        with bar.evaluation():
+        with bar.exclude_evaluation():
             now[0] += seconds
     now[0] += 20
     bar.update(10)

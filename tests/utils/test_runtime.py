@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.utils import paddle_settings
-from ernie_m.utils.paddle_settings import Cpu, _apply_settings, choose_settings, rank, read_cpu, read_fields
+from ernie_m.utils.paddle_settings import Cpu, _apply_settings, choose_settings, parse_fields, rank, read_cpu
 from tests.launching import error_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +70,7 @@ def test_cores_are_physical_and_those_this_process_may_use(proc, monkeypatch):
 
 
 def test_fields_of_proc():
-    assert read_fields("a\t: b: c\n\nd :\ne: 1\ne: 2") == {"a": "b: c", "": "", "d": "", "e": "2"}
+    assert parse_fields("a\t: b: c\n\nd :\ne: 1\ne: 2") == {"a": "b: c", "": "", "d": "", "e": "2"}
 
 
 @pytest.mark.parametrize(

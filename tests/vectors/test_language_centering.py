@@ -13,7 +13,7 @@ def test_the_mean_by_hand():
     means = LanguageCentering.from_embeddings({"en": vectors, "de": 10 * vectors})
     assert means.languages == ["de", "en"]
     assert means.vectors[1].tolist() == [[2.0, 2.0], [0.0, 3.0]]
-    assert means.subtract(vectors, "en").tolist() == [[[-1, -2], [1, 2]], [[0, -1], [0, 1]]]
+    assert means.subtract_mean(vectors, "en").tolist() == [[[-1, -2], [1, 2]], [[0, -1], [0, 1]]]
 
 
 def test_nearest_mean_decides_the_language_per_layer():

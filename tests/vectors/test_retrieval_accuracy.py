@@ -10,7 +10,7 @@ from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.vectors import retrieval_accuracy
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.nearest import search_both
+from ernie_m.vectors.nearest import search_both_directions
 from ernie_m.vectors.pooling import normalize_vectors, parse_layer
 from ernie_m.vectors.retrieval_accuracy import (
     compute_accuracy_by_layer,
@@ -62,7 +62,9 @@ def test_choose_margin_layer_by_margin():
     tgt = src + rng.normal(scale=1.0, size=src.shape)
 
     def accuracies(layer, pairs):
-        return search_both(src[layer, pairs], tgt[layer, pairs], "margin").compute_accuracies(line_keys(30))
+        return search_both_directions(src[layer, pairs], tgt[layer, pairs], "margin").compute_accuracies(
+            line_keys(30)
+        )
 
     even = slice(0, None, 2)
     odd = slice(1, None, 2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ernie_m.vectors import nearest as search
-from ernie_m.vectors.nearest import build_index, find_neighbors, search_both
+from ernie_m.vectors.nearest import build_index, find_neighbors, search_both_directions
 from ernie_m.vectors.pooling import normalize_vectors
 from ernie_m.vectors.retrieval_accuracy import find_hits
 from tests.toys import line_keys
@@ -21,7 +21,7 @@ def bitext(count=150, width=24, noise=1.2, seed=0):
 def test_cosine_is_the_exact_search(dtype):
     english, foreign = (side.astype(dtype) for side in bitext())
     cosines = normalize_vectors(english).astype(np.float64) @ normalize_vectors(foreign).astype(np.float64).T
-    matches = search_both(english, foreign, "cosine")
+    matches = search_both_directions(english, foreign, "cosine")
     np.testing.assert_array_equal(matches.forward, cosines.argmax(axis=1))
     np.testing.assert_array_equal(matches.backward, cosines.argmax(axis=0))
     keys = line_keys(len(english))
@@ -38,7 +38,7 @@ def test_a_negative_mean_does_not_turn_the_margin_over():
     """
     english = np.array([[1.0, 0.0], [0.0, 1.0]])
     foreign = np.array([[-0.1, -0.99499], [-0.5, -0.86603]])
-    assert search_both(english, foreign, "margin").forward.tolist() == [0, 1]
+    assert search_both_directions(english, foreign, "margin").forward.tolist() == [0, 1]
 
 
 def test_a_large_index_finds_nearly_all_neighbors(monkeypatch):
@@ -64,4 +64,4 @@ def test_zero_vector_is_not_an_error():
     english, foreign = bitext(10)
     foreign[3] = 0
     assert np.isfinite(normalize_vectors(foreign)).all()
-    assert search_both(english, foreign, "cosine").forward[3] != 3
+    assert search_both_directions(english, foreign, "cosine").forward[3] != 3

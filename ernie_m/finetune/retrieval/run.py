@@ -109,7 +109,7 @@ def train_and_evaluate(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
     results = {}
     with open_output_dir(flags, task.fingerprint) as folder:
         for seed in flags.seeds:
-            seed_folder = folder.for_seed(seed) if len(flags.seeds) > 1 else folder
+            seed_folder = folder.make_seed_dir(seed) if len(flags.seeds) > 1 else folder
             model = train_seed(task, seed, seed_folder, stop)
             if model is None:
                 return

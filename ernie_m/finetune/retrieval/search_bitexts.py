@@ -20,7 +20,7 @@ from ernie_m.training import distributed
 from ernie_m.utils.files import atomic_file, write_json
 from ernie_m.utils.logging import Progress, format_columns, logger
 from ernie_m.vectors.language_centering import LanguageCentering
-from ernie_m.vectors.nearest import Matches, search_both
+from ernie_m.vectors.nearest import Matches, search_both_directions
 from ernie_m.vectors.retrieval_accuracy import (
     compute_accuracy_by_layer,
     count_hits_by_margin,
@@ -82,12 +82,12 @@ def search_layer(
     def search_bitext(bitext: Bitext) -> dict[str, Matches]:
         """Search a bitext in both directions: measure -> matches."""
         foreign, english = encode_sides(encode, bitext)  # [N, H] each
-        results = {score: search_both(english, foreign, score) for score in ("cosine", "margin")}
+        results = {score: search_both_directions(english, foreign, score) for score in ("cosine", "margin")}
         if means is not None:
-            english = means.subtract(english, "en")
-            foreign = means.subtract(foreign, bitext.language)
-            results["centered"] = search_both(english, foreign, "cosine")
-            results["centered margin"] = search_both(english, foreign, "margin")
+            english = means.subtract_mean(english, "en")
+            foreign = means.subtract_mean(foreign, bitext.language)
+            results["centered"] = search_both_directions(english, foreign, "cosine")
+            results["centered margin"] = search_both_directions(english, foreign, "margin")
         return results
 
     return _search_all(bitexts, search_bitext)
@@ -111,7 +111,7 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCenterin
         results = {f"layer {layer}": (None, accuracy) for layer, accuracy in means_of_layers}
         results[CHOSEN] = select_layer_on_half(english, foreign, bitext.keys)
         if means is not None:
-            centered = means.subtract(english, "en"), means.subtract(foreign, bitext.language)
+            centered = means.subtract_mean(english, "en"), means.subtract_mean(foreign, bitext.language)
             results[f"centered, {CHOSEN}"] = select_layer_on_half(*centered, bitext.keys)
             by_margin = select_layer_on_half(*centered, bitext.keys, count_hits=count_hits_by_margin)
             results[f"centered margin, {CHOSEN}"] = by_margin
@@ -254,7 +254,7 @@ def _compute_accuracies(
     """Compute language -> accuracy in percent, averaged over directions.
 
     Args:
-        keys: language -> the keys of its texts; see `ernie_m.vectors.nearest.is_found`.
+        keys: language -> the keys of its texts; see `ernie_m.vectors.nearest.mark_hits`.
         directions: indices of `WITH_ENGLISH`.
     """
     found = {language: matches.compute_accuracies(keys[language]) for language, matches in results.items()}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ernie_m.finetune.score_tables import AVERAGE
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.find_files import split_language_prefix
-from ernie_m.utils.errors import UserError, command_name
+from ernie_m.utils.errors import UserError, get_command_name
 from ernie_m.utils.files import read_json
 from ernie_m.utils.logging import format_columns
 
@@ -47,7 +47,7 @@ class Command(NamedTuple):
     minutes: float = 0.0
 
     def __str__(self) -> str:
-        return shlex.join([command_name(), *map(str, self.words)])
+        return shlex.join([get_command_name(), *map(str, self.words)])
 
 
 def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Command]:

@@ -151,7 +151,7 @@ class Checkpoint:
         if vocab == self.vocab_path and model_path == self.piece_model_path:
             location = Path(model_path).parent
             check_ids(self.folder if location == self.folder.path else Folder(location), tokenizer)
-        self.folder.forget()
+        self.folder.clear_cache()
         return tokenizer
 
 

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ernie_m.utils.errors import UserError, install_command
+from ernie_m.utils.errors import UserError, get_install_command
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")  # organization and model
 _OWN = ("configs", "checkpoints", "output")  # folders of this project's commands, not organizations
@@ -43,7 +43,7 @@ def resolve_model_path(path: str | os.PathLike) -> Path:
     except ImportError as error:
         raise UserError(
             f"{no_folder}. To download it from the Hugging Face Hub, install huggingface_hub: "
-            f"{install_command('hub')}"
+            f"{get_install_command('hub')}"
         ) from error
     except ValueError as error:  # the library parses the URL at import
         raise UserError(

@@ -47,7 +47,7 @@ class NativeFormat(Format):
         weights = open_weights(folder, {".safetensors": safetensors.read})
         if weights is None or WORDS not in weights or any(_OF_OTHERS.search(name) for name in weights):
             return None
-        raw_config = folder.json(CONFIG)
+        raw_config = folder.read_object(CONFIG)
         is_named = raw_config.get("model_type") in (MODEL_TYPE, "", None)
         if not is_named or "paddlenlp_version" in raw_config:
             return None

@@ -113,7 +113,7 @@ class OfficialFormat(Format):
         return Source(
             folder=locations[-1],
             weights=weights,
-            raw_config=config_folder.json(CONFIG),
+            raw_config=config_folder.read_object(CONFIG),
             config_path=config_folder.find_first([CONFIG]),
             tokenizer_folders=(*locations, shared) if has_tokenizer else tuple(locations),
             tasks=tasks,

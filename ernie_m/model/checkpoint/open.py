@@ -28,7 +28,7 @@ from ernie_m.model.checkpoint.weights import (
     open_weights,
 )
 from ernie_m.utils.checksums import MANIFEST, check_folder
-from ernie_m.utils.errors import UserError, command_name, join_items
+from ernie_m.utils.errors import UserError, get_command_name, join_items
 from ernie_m.utils.files import Folder
 
 _FAMILIES = (
@@ -39,7 +39,7 @@ _FAMILIES = (
 
 def unsupported_family_error(folder: Folder, weights: Weights) -> UserError:
     """Return the error for a folder whose weights no format supports."""
-    config = f"config.json has model_type {folder.json(CONFIG).get('model_type')}"
+    config = f"config.json has model_type {folder.read_object(CONFIG).get('model_type')}"
     if CONFIG not in folder:
         config = "config.json is missing"
     some = ", ".join(list(weights)[:3]) or "none"
@@ -55,7 +55,7 @@ def no_weights_error(path: Path) -> UserError:
     if "configs" in path.parts:  # the folder of the released weights
         is_e5 = "e5-small" in path.parts
         what = "e5-small" if is_e5 else "weights, which writes the released weights to configs/"
-        advice = f"Run {command_name()} download {what}"
+        advice = f"Run {get_command_name()} download {what}"
     return UserError(f"{path}: {_describe_path(path)}. {advice}")
 
 
@@ -70,9 +70,9 @@ def _describe_path(path: Path) -> str:
     if path.is_file():
         return f"not a weights file (expected {files})"
     folder = Folder(path)
-    if {"pieces", "vocabulary", "files"} <= folder.json(MANIFEST).keys():
+    if {"pieces", "vocabulary", "files"} <= folder.read_object(MANIFEST).keys():
         return "a pretraining corpus, not a model"
-    if "export" in folder.json(CONFIG):
+    if "export" in folder.read_object(CONFIG):
         return "an output of ernie-m export, for prediction only"
     return f"not a model (expected {files}, or the official params with word_embedding)"
 

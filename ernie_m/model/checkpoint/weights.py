@@ -21,7 +21,7 @@ from ernie_m.utils.files import (
     Folder,
     get_file_version,
     read_json,
-    reject_changed,
+    reject_changed_file,
     reject_lfs_pointer,
     translate_read_errors,
 )
@@ -152,9 +152,9 @@ class WeightsFile:
             UserError: the file is corrupt or unreadable, or has changed since this object was made.
         """
         with translate_corruption_errors(self.path, self._file_format), open(self.path, "rb") as file:
-            reject_changed(self.path, get_file_version(file.fileno()), self._version)
+            reject_changed_file(self.path, get_file_version(file.fileno()), self._version)
             yield file
-            reject_changed(self.path, get_file_version(file.fileno()), self._version)
+            reject_changed_file(self.path, get_file_version(file.fileno()), self._version)
 
 
 def read_numbers(file: IO[bytes], dtype: np.dtype, count: int, offset: int) -> np.ndarray:

@@ -133,8 +133,8 @@ class ScoreBlocks:
         """
         raise_if_stopped()
 
-        def process_chunks(numbers: slice) -> None:
-            for chunk in self._chunks[numbers]:
+        def process_chunks(chunk_slice: slice) -> None:
+            for chunk in self._chunks[chunk_slice]:
                 process_chunk(chunk)
 
         run_on_row_slices(process_chunks, len(self._chunks), width=CHUNK)
@@ -282,10 +282,10 @@ def _multiply_heads(x: np.ndarray, factors: np.ndarray, out: np.ndarray) -> None
     heads = x.reshape([*factors.shape, -1])  # [N, heads, D]
     out_heads = out.reshape(heads.shape)
 
-    def work(rows: slice) -> None:
+    def multiply_rows(rows: slice) -> None:
         np.multiply(heads[rows], factors[rows, :, None], out=out_heads[rows])
 
-    run_on_row_slices(work, *x.shape)
+    run_on_row_slices(multiply_rows, *x.shape)
 
 
 def _exponentiate_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
@@ -296,7 +296,7 @@ def _exponentiate_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
     """
     sums = np.empty(len(blocks.queries), scores.dtype)
 
-    def work(chunk: ScoreChunk) -> None:
+    def process_chunk(chunk: ScoreChunk) -> None:
         part = chunk.view_scores(scores)  # [sequences, heads, keys, queries]
         if chunk.bias is not None:
             part += chunk.bias
@@ -305,7 +305,7 @@ def _exponentiate_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
         chunk_sums = chunk.view_columns(sums)[:, :, 0]  # [sequences, heads, queries]
         np.einsum("shkq->shq", part, out=chunk_sums)  # the sum over the keys
 
-    blocks.run_on_chunks(work)
+    blocks.run_on_chunks(process_chunk)
     return sums
 
 
@@ -315,12 +315,12 @@ def _apply_dropout(weights: np.ndarray, dropout_mask: DropoutMask | None, blocks
         return weights
     result = np.empty_like(weights)
 
-    def work(chunk: ScoreChunk) -> None:
+    def process_chunk(chunk: ScoreChunk) -> None:
         part = result[chunk.scores]
         np.copyto(part, dropout_mask.stays[chunk.scores])  # True becomes 1.0 and False 0.0
         part *= weights[chunk.scores]
 
-    blocks.run_on_chunks(work)
+    blocks.run_on_chunks(process_chunk)
     return result
 
 
@@ -340,11 +340,11 @@ def _compute_softmax_gradient_(
         dots: this sum for each query, in column order: [N x heads].
     """
 
-    def work(chunk: ScoreChunk) -> None:
+    def process_chunk(chunk: ScoreChunk) -> None:
         if dropout_mask is not None:
             gradients[chunk.scores] *= dropout_mask.stays[chunk.scores]
         part = chunk.view_scores(gradients)
         part -= chunk.view_columns(dots)
         part *= chunk.view_scores(weights)
 
-    blocks.run_on_chunks(work)
+    blocks.run_on_chunks(process_chunk)

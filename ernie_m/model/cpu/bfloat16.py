@@ -91,11 +91,11 @@ class Bfloat16Linear(PyLayer):
             if x_needs:
                 weight = round_weight(as_array(parameters[layer]))
                 # The first product fills the empty `grad_x`; those of other layers are added.
-                multiply(rounded_grad_y, weight.T, grad_x_rows, add=layer > 0)
+                multiply(rounded_grad_y, weight.T, grad_x_rows, accumulate=layer > 0)
             for factor, gradient in ((rounded_x.T, gradients[layer]), (ones, gradients[layer_count + layer])):
                 if gradient is not None:
                     rows = as_array(gradient).reshape([-1, rounded_grad_y.shape[1]])
-                    multiply(factor, rounded_grad_y, rows, over_tokens=True)
+                    multiply(factor, rounded_grad_y, rows, sums_tokens=True)
         return grad_x, *gradients
 
 
@@ -109,11 +109,13 @@ def _allocate_padded_rows(shape: list[int], dtype: object) -> tuple[Tensor, np.n
     return as_tensor(rows[:count].reshape(shape)), rows
 
 
-def compute_logits(x: Tensor, table: Tensor) -> Tensor:
+def compute_logits(x: Tensor, embedding_matrix: Tensor) -> Tensor:
     """Compute the logits before the bias: x [m, H] times the embedding matrix [V, H] -> [m, V], float32."""
-    result, logits = _allocate_padded_rows([x.shape[0], table.shape[0]], x.dtype)  # [m, V] and [m', V]
+    result, logits = _allocate_padded_rows(
+        [x.shape[0], embedding_matrix.shape[0]], x.dtype
+    )  # [m, V] and [m', V]
     rounded_x = to_bfloat16(as_array(x), pad_to_block=True)
-    for words, rounded_rows in _split_into_bfloat16_blocks(table):
+    for words, rounded_rows in _split_into_bfloat16_blocks(embedding_matrix):
         multiply(rounded_x, rounded_rows.T, logits[:, words])
     return result
 
@@ -138,15 +140,17 @@ def compute_logits_gradient(
     for words, rounded_rows in _split_into_bfloat16_blocks(table):
         rounded_gradient = to_bfloat16(gradient[:, words], pad_to_block=True)
         # The first product fills the empty `grad_x`; those of other blocks are added.
-        multiply(rounded_gradient, rounded_rows, grad_x, add=words.start > 0)
+        multiply(rounded_gradient, rounded_rows, grad_x, accumulate=words.start > 0)
         if grad_table is not None:
-            multiply(rounded_gradient.T, rounded_x, grad_table[words], add=accumulate, over_tokens=True)
+            multiply(
+                rounded_gradient.T, rounded_x, grad_table[words], accumulate=accumulate, sums_tokens=True
+            )
     return result
 
 
-def _split_into_bfloat16_blocks(table: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
+def _split_into_bfloat16_blocks(embedding_matrix: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield blocks of rows of an embedding matrix [V, H]: the slice, and the rows as bits of bfloat16."""
-    rows = as_array(table)
+    rows = as_array(embedding_matrix)
     for start in range(0, len(rows), _BLOCK_WORDS):
         words = slice(start, min(start + _BLOCK_WORDS, len(rows)))
         yield words, round_weight(rows[words])

@@ -15,7 +15,14 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import onednn
-from ernie_m.model.cpu.numpy_views import add, as_array, as_rows, as_tensor, needs_gradient, run_on_row_slices
+from ernie_m.model.cpu.numpy_views import (
+    add_scaled_,
+    as_array,
+    as_rows,
+    as_tensor,
+    needs_gradient,
+    run_on_row_slices,
+)
 from ernie_m.model.packed_layout import PackedLayout
 
 T = TypeVar("T")
@@ -35,7 +42,7 @@ class CpuLinear(PyLayer):
         ctx.save_for_backward(x, weight)
         ctx.needs_gradient = needs_gradient(x, weight, bias)
         y = paddle.matmul(x, weight)
-        add(as_rows(y), as_array(bias))
+        add_scaled_(as_rows(y), as_array(bias))
         return y
 
     @staticmethod
@@ -213,7 +220,7 @@ def _apply_dropout_mask(mask: DropoutMask, x: Tensor, residual: Tensor | None = 
     stays = mask.stays.reshape(x_rows.shape)
     residual_rows = None if residual is None else as_rows(residual)
 
-    def work(rows: slice) -> None:
+    def process_rows(rows: slice) -> None:
         part = y_rows[rows]
         np.copyto(part, stays[rows])  # True becomes 1.0 and False 0.0
         part *= mask.scale
@@ -221,7 +228,7 @@ def _apply_dropout_mask(mask: DropoutMask, x: Tensor, residual: Tensor | None = 
         if residual_rows is not None:
             part += residual_rows[rows]
 
-    run_on_row_slices(work, *x_rows.shape)
+    run_on_row_slices(process_rows, *x_rows.shape)
     return y
 
 

@@ -191,16 +191,16 @@ def _gather_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return part
 
 
-def _scale_rows(table: np.ndarray, factor: float, part_rows: slice) -> None:
-    """Multiply the slice `part_rows` of a matrix by `factor` in place; called by `run_on_row_slices`."""
-    table[part_rows] *= factor
+def _scale_rows(table: np.ndarray, factor: float, row_slice: slice) -> None:
+    """Multiply the slice `row_slice` of a matrix by `factor` in place; called by `run_on_row_slices`."""
+    table[row_slice] *= factor
 
 
-def _read_rows(part: np.ndarray, table: np.ndarray, rows: np.ndarray, part_rows: slice) -> None:
+def _read_rows(buffer: np.ndarray, table: np.ndarray, rows: np.ndarray, row_slice: slice) -> None:
     """Copy the rows `rows[part_rows]` of `table` to `part[part_rows]`; called by `run_on_row_slices`."""
-    part[part_rows] = table[rows[part_rows]]
+    buffer[row_slice] = table[rows[row_slice]]
 
 
-def _write_rows(part: np.ndarray, table: np.ndarray, rows: np.ndarray, part_rows: slice) -> None:
+def _write_rows(buffer: np.ndarray, table: np.ndarray, rows: np.ndarray, row_slice: slice) -> None:
     """Copy `part[part_rows]` to the rows `rows[part_rows]` of `table`; called by `run_on_row_slices`."""
-    table[rows[part_rows]] = part[part_rows]
+    table[rows[row_slice]] = buffer[row_slice]

@@ -12,7 +12,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import bfloat16
-from ernie_m.model.cpu.numpy_views import add, as_array, as_tensor, run_on_row_slices
+from ernie_m.model.cpu.numpy_views import add_scaled_, as_array, as_tensor, run_on_row_slices
 from ernie_m.model.word_embeddings import WordEmbeddings
 
 BLOCK_WORDS = 1 << 14  # rows of the embedding matrix per gradient update
@@ -167,7 +167,7 @@ class CpuMaskedLMLoss:
             for start in range(0, len(grad_weight), BLOCK_WORDS):
                 words = slice(start, start + BLOCK_WORDS)
                 product = paddle.matmul(grad_logits[:, words], weighted_x, transpose_x=True)
-                add(grad_weight[words], as_array(product))
+                add_scaled_(grad_weight[words], as_array(product))
         return paddle.matmul(grad_logits, weight)
 
 
@@ -188,7 +188,7 @@ def cross_entropy_(
     losses = np.empty(len(values), values.dtype)
     correct = np.empty(len(values), bool)
 
-    def work(rows: slice) -> None:
+    def process_rows(rows: slice) -> None:
         part = values[rows]
         at_label = (np.arange(len(part)), labels[rows])  # indexes the logit of each row's label
         part += biases
@@ -203,5 +203,5 @@ def cross_entropy_(
             part /= exp_sum
             part[at_label] -= 1.0
 
-    run_on_row_slices(work, *values.shape)
+    run_on_row_slices(process_rows, *values.shape)
     return as_tensor(losses), as_tensor(correct)

@@ -103,14 +103,14 @@ def _get_thread_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(get_thread_count(), "rows")
 
 
-def add(total: np.ndarray, addend: np.ndarray, factor: float = 1.0) -> None:
+def add_scaled_(total: np.ndarray, addend: np.ndarray, factor: float = 1.0) -> None:
     """Add `factor` times `addend`, [V, H] or [H], to `total` [V, H] in place, on all threads."""
 
-    def work(rows: slice) -> None:
+    def add_rows(rows: slice) -> None:
         part = addend if addend.ndim == 1 else addend[rows]
         total[rows] += part if factor == 1.0 else part * factor
 
-    run_on_row_slices(work, *total.shape)
+    run_on_row_slices(add_rows, *total.shape)
 
 
 def needs_gradient(*tensors: Tensor) -> tuple[bool, ...]:

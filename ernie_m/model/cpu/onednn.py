@@ -121,7 +121,7 @@ def supports_bfloat16() -> bool:
 class _OneDnnObjects(ExitStack):
     """oneDNN objects that are destroyed at the end of a `with` block."""
 
-    def make(self, create: str, destroy: str, *arguments: object) -> c_void_p:
+    def make_object(self, create: str, destroy: str, *arguments: object) -> c_void_p:
         """Create a oneDNN object that is destroyed at the end of the `with` block.
 
         Args:
@@ -140,13 +140,15 @@ class _OneDnnObjects(ExitStack):
             name: the operation in `_SIGNATURES`, such as "matmul".
             arguments: arguments of its creation function after the engine.
         """
-        return self.make(f"{name}_primitive_desc_create", "primitive_desc_destroy", _get_engine(), *arguments)
+        return self.make_object(
+            f"{name}_primitive_desc_create", "primitive_desc_destroy", _get_engine(), *arguments
+        )
 
     def make_memory_descriptor(self, layout: "_MemoryLayout") -> c_void_p:
         """Create the memory descriptor of an array with this layout."""
         shape, strides, data_type = layout
         sizes = (len(shape), Dimensions(*shape), data_type, Dimensions(*strides))
-        return self.make("memory_desc_create_with_strides", "memory_desc_destroy", *sizes)
+        return self.make_object("memory_desc_create_with_strides", "memory_desc_destroy", *sizes)
 
 
 # Memory layout of an array: its shape, its strides in elements, and oneDNN's number of its type.
@@ -162,8 +164,8 @@ class _Operation:
     """A oneDNN operation on arrays of given shapes. Only one thread may use it, because calls share memory.
 
     Args:
-        describe: creates the primitive descriptor from an `_OneDnnObjects`, the arrays' memory descriptors
-            and `options`.
+        make_descriptor: creates the primitive descriptor from an `_OneDnnObjects`, the arrays' memory
+            descriptors and `options`.
         options: numeric parameters of the operation, such as a factor or epsilon.
         names: oneDNN's argument index of each array, such as FROM.
         keys: shape, strides in bytes and NumPy's dtype letter of each array.
@@ -172,7 +174,7 @@ class _Operation:
 
     def __init__(
         self,
-        describe: Callable[..., c_void_p],
+        make_descriptor: Callable[..., c_void_p],
         options: tuple[float, ...],
         names: tuple[int, ...],
         keys: tuple[tuple, ...],
@@ -182,10 +184,10 @@ class _Operation:
         open_layouts = tuple(
             _get_layout(*key, *open_axes) for key, open_axes in zip(keys, dynamic_axes or repeat(_CLOSED))
         )
-        self._code = _thread.code(describe, options, open_layouts)
+        self._code = _thread.code(make_descriptor, options, open_layouts)
         objects = _make_objects_owned_by(self)
         memories = [  # None: `run` sets the memory
-            objects.make(
+            objects.make_object(
                 "memory_create", "memory_destroy", objects.make_memory_descriptor(layout), _get_engine(), None
             )
             for layout in layouts
@@ -205,19 +207,19 @@ class _Primitive:
     """A compiled oneDNN primitive, owned by one thread.
 
     Args:
-        describe, options: as in `_Operation`.
+        make_descriptor, options: as in `_Operation`.
         layouts: memory layout of each array, in which sizes may be dynamic.
     """
 
     def __init__(
         self,
-        describe: Callable[..., c_void_p],
+        make_descriptor: Callable[..., c_void_p],
         options: tuple[float, ...],
         layouts: tuple[_MemoryLayout, ...],
     ):
         with _OneDnnObjects() as objects:
-            operation = describe(objects, *map(objects.make_memory_descriptor, layouts), *options)
-            self.primitive = _make_objects_owned_by(self).make(
+            operation = make_descriptor(objects, *map(objects.make_memory_descriptor, layouts), *options)
+            self.primitive = _make_objects_owned_by(self).make_object(
                 "primitive_create", "primitive_destroy", operation
             )
 
@@ -239,7 +241,7 @@ class _ThreadCaches(threading.local):
     @cached_property
     def stream(self) -> c_void_p:
         """Return the thread's oneDNN stream, created at the first use."""
-        return _make_objects_owned_by(self.call).make(
+        return _make_objects_owned_by(self.call).make_object(
             "stream_create", "stream_destroy", _get_engine(), _IN_ORDER_STREAM
         )
 
@@ -248,7 +250,7 @@ _thread = _ThreadCaches()
 
 
 def _run(
-    describe: Callable[..., c_void_p],
+    make_descriptor: Callable[..., c_void_p],
     arrays: Mapping[int, np.ndarray],
     *options: float,
     dynamic_axes: tuple[Open, ...] = (),
@@ -256,11 +258,11 @@ def _run(
     """Run an operation on arrays.
 
     Args:
-        describe, options, dynamic_axes: as in `_Operation`.
+        make_descriptor, options, dynamic_axes: as in `_Operation`.
         arrays: oneDNN's argument index, such as FROM -> array.
     """
     keys = tuple([(array.shape, array.strides, array.dtype.char) for array in arrays.values()])
-    _thread.call(describe, options, tuple(arrays), keys, dynamic_axes).run(arrays.values())
+    _thread.call(make_descriptor, options, tuple(arrays), keys, dynamic_axes).run(arrays.values())
 
 
 def _get_layout(
@@ -312,7 +314,7 @@ def round_up_to_block(num_tokens: int) -> int:
 
 def _describe_rounding(objects: _OneDnnObjects, x: c_void_p, out: c_void_p) -> c_void_p:
     """Create the primitive descriptor of a conversion of x to the dtype of `out`."""
-    return objects.make(
+    return objects.make_object(
         "reorder_primitive_desc_create", "primitive_desc_destroy", x, _get_engine(), out, _get_engine(), None
     )
 
@@ -322,8 +324,8 @@ def multiply(
     y: np.ndarray,
     out: np.ndarray,
     bias: np.ndarray | None = None,
-    add: bool = False,
-    over_tokens: bool = False,
+    accumulate: bool = False,
+    sums_tokens: bool = False,
 ) -> None:
     """Write the product of x [N, K] and y [K, C], both bfloat16, to `out` [N, C], bfloat16 or float32.
 
@@ -331,27 +333,27 @@ def multiply(
 
     Args:
         bias: float32 [C], added to each row.
-        add: add the product to `out` instead of overwriting `out`.
-        over_tokens: whether the inner dimension K counts tokens; otherwise N does.
+        accumulate: add the product to `out` instead of overwriting `out`.
+        sums_tokens: whether the inner dimension K counts tokens; otherwise N does.
 
     Raises:
         ValueError: the shapes do not match, or the number of tokens is not a multiple of 32.
         RuntimeError: oneDNN has failed, or does not support such types.
     """
     _check_shapes(x, y, out)
-    tokens = x.shape[1 if over_tokens else 0]
+    tokens = x.shape[1 if sums_tokens else 0]
     if tokens != round_up_to_block(tokens):
         raise ValueError(f"{tokens} tokens are not a multiple of {_TOKENS_AT_ONCE}")
     if x.size == 0 or y.size == 0:  # `out` is empty, or its elements are empty sums
-        if not add:
+        if not accumulate:
             out[:] = 0.0
         return
-    if over_tokens:
+    if sums_tokens:
         dynamic_axes = (_COLUMNS, _ROWS, _CLOSED) if len(x) == 1 else ()
         with (
             mkl.limit_openmp_to_one_thread()
         ):  # the bits would depend on the number of threads that divide the sums
-            _run(_describe_product, {FROM: x, WEIGHT: y, TO: out}, add, 1.0, dynamic_axes=dynamic_axes)
+            _run(_describe_product, {FROM: x, WEIGHT: y, TO: out}, accumulate, 1.0, dynamic_axes=dynamic_axes)
         return
     for first in range(0, len(y), _TERMS_AT_ONCE):
         terms = slice(first, first + _TERMS_AT_ONCE)
@@ -359,7 +361,13 @@ def multiply(
         arrays = {FROM: np.ascontiguousarray(x[:, terms]), WEIGHT: y[terms], TO: out}
         if bias is not None and first == 0:
             arrays[BIAS] = bias.reshape([1, -1])  # [None] would make a stride of 0, which oneDNN rejects
-        _run(_describe_product, arrays, add or first > 0, 1.0, dynamic_axes=(_ROWS, _CLOSED, _ROWS, _CLOSED))
+        _run(
+            _describe_product,
+            arrays,
+            accumulate or first > 0,
+            1.0,
+            dynamic_axes=(_ROWS, _CLOSED, _ROWS, _CLOSED),
+        )
 
 
 # For heads of a sequence of t tokens: the axes that depend on t in an array of tokens [heads, t, D], in
@@ -413,8 +421,8 @@ def _describe_product(
     objects: _OneDnnObjects, x: c_void_p, y: c_void_p, out: c_void_p, *bias_and_options: c_void_p | float
 ) -> c_void_p:
     *bias, add, factor = bias_and_options
-    attributes = objects.make("primitive_attr_create", "primitive_attr_destroy")
-    after_product = objects.make("post_ops_create", "post_ops_destroy")
+    attributes = objects.make_object("primitive_attr_create", "primitive_attr_destroy")
+    after_product = objects.make_object("post_ops_create", "post_ops_destroy")
     if factor != 1.0:
         _call_onednn("post_ops_append_eltwise", after_product, _LINEAR, factor, 0.0)
     if add:

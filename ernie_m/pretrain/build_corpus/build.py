@@ -37,7 +37,7 @@ from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.pretrain.packing import group_by_tokens
 from ernie_m.reader.corpus import FORMAT, SPLITS, compute_checksum
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.utils.checksums import MANIFEST, make_entry
+from ernie_m.utils.checksums import MANIFEST, make_manifest_entry
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, write_json
 from ernie_m.utils.logging import Progress, logger
@@ -223,7 +223,8 @@ class CorpusBuild:
             manifest["pieces"][language] = f"pieces/{language}.npy"
             write_array(self.output / manifest["pieces"][language], language_counts)
         manifest["files"] |= {
-            file: make_entry(self.output / file) for file in (*manifest["pieces"].values(), *VOCABULARY_FILES)
+            file: make_manifest_entry(self.output / file)
+            for file in (*manifest["pieces"].values(), *VOCABULARY_FILES)
         }
         return manifest
 

@@ -9,7 +9,7 @@ from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_rules import ERNIE_M
 from ernie_m.utils.args import NonNegativeFloat, NonNegativeInt, Range, get_result_options, option
-from ernie_m.utils.errors import UserError, command_name
+from ernie_m.utils.errors import UserError, get_command_name
 from ernie_m.utils.files import get_file_version
 
 
@@ -78,7 +78,7 @@ class BuildOptions(TextOptions):
             raise UserError("missing --output: the corpus directory")
         if not self.piece_model_path:
             raise UserError(
-                f"missing --piece_model_path ({command_name()} train_vocab trains a SentencePiece model)"
+                f"missing --piece_model_path ({get_command_name()} train_vocab trains a SentencePiece model)"
             )
         if self.ray_address and self.engine != "ray":
             raise UserError("ray_address requires --engine ray")

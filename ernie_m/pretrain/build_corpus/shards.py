@@ -14,7 +14,7 @@ from ernie_m.pretrain.build_corpus.encode_units import (
     select_id_dtype,
     write_array,
 )
-from ernie_m.utils.checksums import make_entry
+from ernie_m.utils.checksums import make_manifest_entry
 from ernie_m.utils.files import atomic_file
 
 
@@ -63,11 +63,11 @@ def write_shard(
             chosen_lines = np.bincount(document_of_lines[is_chosen])  # of each document
             counts["documents"].append(chosen_lines[chosen_lines > 0].astype(np.uint32))
     starts = {kind: np.cumsum(np.concatenate(parts), dtype=np.uint32) for kind, parts in counts.items()}
-    files = {f"{name}.ids.npy": make_entry(output / f"{name}.ids.npy")}
+    files = {f"{name}.ids.npy": make_manifest_entry(output / f"{name}.ids.npy")}
     for kind in ("lines", "documents")[: 3 - len(settings.languages)]:  # each pair is a document
         file_name = f"{name}.{kind}.npy"
         write_array(output / file_name, starts[kind])
-        files[file_name] = make_entry(output / file_name)
+        files[file_name] = make_manifest_entry(output / file_name)
     digests = "".join(file["sha256"] for file in files.values())
     entry = {
         "name": name.rpartition("/")[2],

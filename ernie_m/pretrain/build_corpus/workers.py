@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ernie_m.utils.child_processes import block_signals_in_children
-from ernie_m.utils.errors import UserError, install_command
+from ernie_m.utils.errors import UserError, get_install_command
 
 Result = TypeVar("Result")
 
@@ -30,7 +30,7 @@ class LocalWorkers:
     """Worker processes on this machine, within a `with` block.
 
     Args:
-        number: number of processes; 0: one per core; 1: all work is done in the current process.
+        num_workers: number of processes; 0: one per core; 1: all work is done in the current process.
 
     Attributes:
         died: exception that `Future.result` raises if a worker died.
@@ -87,7 +87,7 @@ class RayWorkers(LocalWorkers):
     """Workers on a Ray cluster, within a `with` block.
 
     Args:
-        number: maximum number of concurrent tasks; 0: one per core of the cluster.
+        num_workers: maximum number of concurrent tasks; 0: one per core of the cluster.
         address: host:port of the head of a cluster, or "auto" for the cluster of this machine; None: start a
             cluster on this machine.
     """
@@ -101,7 +101,7 @@ class RayWorkers(LocalWorkers):
         try:
             import ray
         except ImportError as error:
-            raise UserError(f"Ray is not installed: {install_command('ray')}") from error
+            raise UserError(f"Ray is not installed: {get_install_command('ray')}") from error
         cluster: dict[str, Any] = {"address": self.address}
         if self.address is None:  # a new cluster on this machine
             cluster = {"address": "local", "num_cpus": self.num_workers or len(os.sched_getaffinity(0))}

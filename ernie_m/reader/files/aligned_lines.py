@@ -32,7 +32,7 @@ from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import detect_format, reject_other_formats, reject_tables
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.text_checks import check_text
-from ernie_m.utils.errors import UserError, command_name, join_items
+from ernie_m.utils.errors import UserError, get_command_name, join_items
 from ernie_m.utils.languages import language_tag
 from ernie_m.utils.logging import logger
 
@@ -190,7 +190,7 @@ def read_bitexts(
     if not files:
         raise UserError(
             f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan>. For Tatoeba, run "
-            f"{command_name()} download data tatoeba and use data/tatoeba"
+            f"{get_command_name()} download data tatoeba and use data/tatoeba"
         )
     absent = [language for language in languages if language not in files]
     if absent:

@@ -14,7 +14,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import (
     FileVersion,
     get_file_version,
-    reject_changed,
+    reject_changed_file,
     reject_lfs_pointer,
     translate_read_errors,
 )
@@ -75,7 +75,7 @@ class FileLines:
         # Read first, then compare, to detect a change during the read. A memory map would crash if the file
         # became shorter.
         line = os.pread(self._file.fileno(), length, start)
-        reject_changed(self.path, get_file_version(self._file.fileno()), self._version)
+        reject_changed_file(self.path, get_file_version(self._file.fileno()), self._version)
         return line
 
     def __getstate__(self) -> dict:  # an open file cannot be pickled

@@ -45,7 +45,7 @@ from ernie_m.reader.files.plain_text import (
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import normalize_label
-from ernie_m.utils.errors import UserError, format_value, get_command_line, install_command, join_items
+from ernie_m.utils.errors import UserError, format_value, get_command_line, get_install_command, join_items
 from ernie_m.utils.files import is_blank
 from ernie_m.utils.logging import logger
 
@@ -624,7 +624,7 @@ def _read_sheet_rows(path: Path) -> Iterator[Row]:
     try:
         from python_calamine import CalamineError, CalamineWorkbook
     except ImportError as error:
-        way = install_command("excel")
+        way = get_install_command("excel")
         raise UserError(f"{path}: Excel files require python-calamine: {way}. Or save it as .csv") from error
     try:
         size = sum(part.file_size for part in zipfile.ZipFile(path).infolist())

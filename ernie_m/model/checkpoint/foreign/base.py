@@ -125,7 +125,7 @@ class ThirdPartyFormat(Format):
 
     def read_raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
         """Read the config of a folder; empty without a config file."""
-        return flatten_config(folder.json(next((name for name in _CONFIGS if name in folder), CONFIG)))
+        return flatten_config(folder.read_object(next((name for name in _CONFIGS if name in folder), CONFIG)))
 
     def _infer_tasks(
         self, weights: Weights, raw_config: Mapping[str, Any], config_path: Path | None
@@ -186,7 +186,7 @@ class ThirdPartyFormat(Format):
         elif not has_head:  # only embedding models have files of sentence-transformers
             vector_fields, errors = sentence_transformers.read_embedding_fields(source.root, config)
             fields |= vector_fields
-        if source.folder.json(TOKENIZER_CONFIG).get("truncation_side") == "left":
+        if source.folder.read_object(TOKENIZER_CONFIG).get("truncation_side") == "left":
             errors.append(f"{source.folder.path / TOKENIZER_CONFIG}: truncation_side left")
         for error in errors if has_head else ():  # those of embeddings matter only for embeddings
             logger.warning("%s is not supported; long texts are truncated at the end", error)
