@@ -62,7 +62,7 @@ def test_the_whole_way(model, tmp_path, monkeypatch, capsys):
 
 
 def test_topics_are_scored_on_sentences_that_are_not_learned():
-    """By a classifier that knows the learned ones alone. Those of xx are the first of a topic, which it is."""
+    """By a classifier that knows the learned ones alone. All of xx are the first one."""
 
     class Memory(dict):
         def fit(self, texts, labels, output):
