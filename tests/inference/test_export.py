@@ -182,12 +182,19 @@ def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
     assert "exported for embedding up to layer 1" in line and "--task embedding --layer 2" in line
 
 
-def test_a_pretrained_model_is_exported_as_an_encoder(models, tmp_path, monkeypatch):
+def test_a_pretrained_model_is_exported_as_an_encoder(models, tmp_path, monkeypatch, capsys):
     devices = []  # the arguments of paddle.set_device
     monkeypatch.setattr(paddle, "set_device", devices.append)
     settings = run_export(models / "full", tmp_path / "out")
     assert devices == ["cpu"]  # even where there is a GPU
     assert settings["export"]["task"] == "encoding" and "languages" not in settings
+    difference = f"{settings['export']['engines']['onnx']:.1e} (64 random sequences)"
+    assert capsys.readouterr().out.splitlines() == [
+        "engine: Paddle",
+        "exporting the encoder only, without the masked-LM head and the language embeddings",
+        f"onnx: maximum difference from the checkpoint: {difference}",
+        f"exported embedding: {tmp_path}/out",
+    ]
 
 
 @pytest.mark.parametrize("masked_score", [0.0, math.nan])  # with 0.0 tokens attend to pads
