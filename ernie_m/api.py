@@ -237,8 +237,7 @@ class Model:
             multi_label: whether several labels can apply to one text.
         """
         shared = {"labels": labels, "hypothesis_template": hypothesis_template, "multi_label": multi_label}
-        requests = [{"text": text, **shared} for text in to_list(texts, "texts")]
-        return self._predict(ZERO_SHOT, requests)
+        return self._predict(ZERO_SHOT, [{"text": text, **shared} for text in to_list(texts, "texts")])
 
     def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[TaggingPrediction]:
         """Tag the words of texts, or lists of words: {"words", "tags", "entities"} for each."""

@@ -90,8 +90,7 @@ def trim_vocabulary(
     write_vocab(new_ids, folder / "vocab.txt")
     added_tokens = {token: new_ids[token] for token in tokenizer.added_tokens}
     trimmed = Tokenizer(folder / "vocab.txt", folder / "piece.model", tokenizer.text_rules, added_tokens)
-    old_ids = [tokenizer.vocab[token] for token in tokens_in_order]
-    return trimmed, np.array(old_ids, np.int64)
+    return trimmed, np.array([tokenizer.vocab[token] for token in tokens_in_order], np.int64)
 
 
 def _find_rule_5_tokens(tokenizer: Tokenizer, model: ModelProto, token_ids: set[int]) -> set[str]:

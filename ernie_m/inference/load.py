@@ -511,8 +511,11 @@ def load_opened_model(
         from ernie_m.training.precision import prepare_for_prediction
 
         model, languages = build_model(checkpoint, opened.config, task)
-        autocast = prepare_for_prediction(model, amp)
-        of_engine = {"model": model, "languages": languages, "autocast": autocast}
+        of_engine = {
+            "model": model,
+            "languages": languages,
+            "autocast": prepare_for_prediction(model, amp),
+        }
         _log_engine("Paddle")
     labels: list[str] = []
     if task is not None and TASKS[task].has_labels:

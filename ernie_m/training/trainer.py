@@ -326,8 +326,7 @@ class Trainer(Generic[Model, Data]):
             logger.info("saved %s", folder)
         self._saved_at = (steps, self.evaluated_step)
         if paddle.device.get_device().startswith("gpu"):
-            peak = paddle.device.cuda.max_memory_allocated() / 2**30
-            logger.info("peak GPU memory: %.2f GiB", peak)
+            logger.info("peak GPU memory: %.2f GiB", paddle.device.cuda.max_memory_allocated() / 2**30)
 
     def _collect_files(self) -> ModelFiles | None:
         """Collect the files of the model; None on other than the main process. Call this on every process."""

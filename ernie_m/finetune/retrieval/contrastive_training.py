@@ -160,8 +160,11 @@ class RetrievalTraining(MultiSeedTraining):
             cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # without [CLS] and [SEP]
             log_truncation(flags.train_set, cut, len(sides), "sampled texts", flags.max_seq_len)
         if opened.preprocessing.prompts:  # the same for both sides of translations (a file such as en-de.tsv)
-            line = "%s: prompts: query %r, document %r (also stored for retrieval)"
-            logger.info(line, flags.train_set, *self.prompts)
+            logger.info(
+                "%s: prompts: query %r, document %r (also stored for retrieval)",
+                flags.train_set,
+                *self.prompts,
+            )
         self.fingerprint = make_fingerprint(
             flags,
             get_stored_name(SEARCH),

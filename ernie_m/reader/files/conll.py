@@ -217,8 +217,7 @@ def _read_columns(
     ((prefix, count),) = prefixes.most_common(1) or [("", 0)]
     without = len(words) - count
     if 0 < 2 * without <= len(words):
-        line = "%s: %d of %d words lack the language prefix %s"
-        logger.warning(line, path, without, len(words), prefix)
+        logger.warning("%s: %d of %d words lack the language prefix %s", path, without, len(words), prefix)
     elif without:
         prefix = ""
     sentences = []
