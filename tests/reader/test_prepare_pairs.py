@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.data.prepare_pairs import PairFile, estimate_pair_tokens, find_source_files, prepare_pairs
+from ernie_m.data.prepare_pairs import (
+    FoundFiles,
+    PairFile,
+    estimate_pair_tokens,
+    find_source_files,
+    prepare_pairs,
+)
 from ernie_m.reader.files.aligned_lines import read_bitexts
 from ernie_m.reader.files.pairs import PairRows
+from tests.helpers.files import read_files
 from tests.launching import error_of
 from tests.toys import sentences, write_lines
 
@@ -49,14 +56,22 @@ def test_languages_and_files_that_are_named(folder, tmp_path):
     """In the order of the columns; a file of any name has none. The notation is that of other commands."""
     write_pairs(tmp_path / "my pairs.tsv", LINES, in_language("x"))
     sources = [str(folder), f"{tmp_path}/my pairs.tsv", f"en-x<={folder}/en.txt,{folder}/news.de.txt"]
-    found = find_source_files(sources, tmp_path / "output")
-    assert {file.name: file.languages for file in found.pairs} == {
-        "de-en": ("en", "de"),
-        "fr-en": ("fr", "en"),
-        "sw-en": ("en", "sw"),
-        "my_pairs": (),
-        "x-en": ("en", "x"),
+    notations = {
+        "de-en": f"en-de<={folder}/en-de.tsv",
+        "fr-en": f"fr-en<={folder}/wiki.fr-en.tmx",
+        "my_pairs": f"{tmp_path}/my pairs.tsv",
+        "sw-en": f"en-sw<={folder}/more/news.en,{folder}/more/news.sw.gz",
+        "x-en": f"en-x<={folder}/en.txt,{folder}/news.de.txt",
     }
+    languages = [("en", "de"), ("fr", "en"), (), ("en", "sw"), ("en", "x")]
+    assert find_source_files(sources, tmp_path / "output") == FoundFiles(
+        [
+            PairFile(notation, languages_of_file, name, is_evaluation=False)
+            for (name, notation), languages_of_file in zip(notations.items(), languages, strict=True)
+        ],
+        {"en": [f"{folder}/en.txt"], "de": [f"{folder}/news.de.txt"]},
+        [f"{folder}/notes.md"],
+    )
 
 
 def test_held_out_pairs_share_sentences_across_languages(folder, tmp_path):
@@ -121,11 +136,15 @@ def test_files_that_are_held_out_by_their_names(tmp_path, names, in_table):
         for name, lines in zip(names, [rows] if len(names) == 1 else sides):
             write_lines(tmp_path / "my" / name.format(split), lines)
     prepare_pairs([str(tmp_path / "my")], tmp_path / "output")
-    found = json.loads((tmp_path / "output/pairs.json").read_text())["pairs"]
+    report = json.loads((tmp_path / "output/pairs.json").read_text())
+    found = report.pop("pairs")
+    assert report == {"text": {}, "tokens_of_a_pair": None}
     counts = [(found[name]["rows"], found[name]["trained"], found[name]["held_out"]) for name in in_table]
     assert counts == [(100, 70, 10), (10, 0, 10), (10, 0, 10)]
     assert {bitext.name for bitext in read_bitexts(tmp_path / "output/held-out")} == {*in_table}
-    assert [path.stem for path in (tmp_path / "output/train").iterdir()] == in_table[:1]
+    held_out = [f"held-out/{name}.tsv" for name in in_table]
+    train = f"train/{in_table[0]}.tsv"
+    assert read_files(tmp_path / "output").keys() == {"pairs.json", "train.tsv", train, *held_out}
     trained = {text for row in PairRows(str(tmp_path / "output/train.tsv")) for text in row}
     assert trained < {*english[:80], *german[:80]} and len(trained) == 140
 
