@@ -66,9 +66,3 @@ def test_parts_of_speech_have_no_inside_label(tmp_path):
         PreprocessingConfig(chunk_scheme="NONE"), tokenizer, ["N-SG", "I-SG"], 9
     )
     assert task.inside_label == [0, 1]
-
-
-def test_tags_without_b_and_i_need_chunk_scheme_none(folder, tmp_path, refusal):
-    line = refusal(lambda: call_main(run_sequence_labeling, command_lines.tagging(folder, tmp_path / "out")))
-    assert "label_map.json: invalid label 'PROPN'" in line
-    assert "--chunk_scheme NONE" in line

@@ -4,7 +4,6 @@ import json
 import re
 from contextlib import chdir
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
@@ -28,11 +27,6 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def tag(runner, folder):
     return runner(run_sequence_labeling, command_lines.tagging, folder)
-
-
-@pytest.fixture
-def refused(tag, refusal):
-    return partial(refusal, tag)
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +146,6 @@ def test_official_behavior_runs(tag, folder, tmp_path):
     longest = max(read_conll(path), key=lambda sentence: len(sentence.words))
     # 16 tokens are [CLS], [SEP] and at most 14 words.
     assert set(longest.predicted[14:]) == {"O"} and "B-PER" in longest.gold[14:]
-
-
-def test_bad_maps_and_flags(refused, trained, tmp_path):
-    (tmp_path / "labels.json").write_text('{"B-PER": 0, "I-PER": 1, "O": 2}')
-    assert "labels.json: 3 labels" in refused(label_map_config=tmp_path / "labels.json")
-    for start in (None, trained / "best"):  # whose tags a new head does not have
-        assert "--label_map_config" in refused(label_map_config=None, init_pretraining_params=start)
-    assert "--chunk_scheme NONE" in refused(chunk_scheme="NONE", official_compat="true")
 
 
 def test_a_training_keeps_how_its_start_reads(tag, trained, tmp_path):

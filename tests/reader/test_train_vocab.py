@@ -9,7 +9,6 @@ import pytest
 from ernie_m.data import train_vocab as script
 from ernie_m.data.train_vocab import VocabOptions, train_vocab
 from ernie_m.reader.tokenization import Tokenizer, normalize
-from ernie_m.utils.args import parse_options
 from tests.helpers.files import disk_full_after
 from tests.launching import error_of
 from tests.toys import sentences, write_lines
@@ -140,7 +139,7 @@ def test_long_lines_and_columns_count(tmp_path):
 
 
 def test_bad_input(tmp_path, texts):
-    assert "--vocab_size 90000: " in error_of(train_vocab, options(tmp_path, texts, vocab_size=90_000))
+    """tests/mistakes.tsv has more."""
     message = error_of(train_vocab, options(tmp_path, texts, vocab_size=12))
     assert message.startswith("--vocab_size 12: ")
     fewest = int(message.split("et --vocab_size ")[1].split()[0])
@@ -148,9 +147,4 @@ def test_bad_input(tmp_path, texts):
     no_file = {"mono": {"en": str(tmp_path / "none")}}
     # The location of the output is checked before the text is looked for.
     assert error_of(train_vocab, options("/proc/vocab", no_file)).startswith("/proc")
-    assert "none: " in error_of(train_vocab, options(tmp_path, no_file))
-    no_text = {"en": texts["mono"]["en"], "ru": write_lines(tmp_path / "blank", ["", " "])}
-    assert "no text in ru." in error_of(train_vocab, options(tmp_path, {"mono": no_text}))
-    in_per_cent = ["--output", "x", "--character_coverage", "99.95"]  # where a share is expected
-    assert "character_coverage" in error_of(parse_options, VocabOptions, in_per_cent)
     assert not (tmp_path / "piece.model").exists()
