@@ -46,6 +46,7 @@ def test_the_whole_card():
     ("facts", "config", "pipeline"),
     [
         ({"task": "retrieval"}, {"architecture": "ErnieMModel"}, "sentence-similarity"),
+        ({}, {"architecture": "ErnieMModel", "task": "retrieval"}, "sentence-similarity"),
         ({}, {"architecture": "PreTrainingModel"}, "fill-mask"),
         ({}, {"architecture": "TokenClassifier"}, "token-classification"),
     ],
