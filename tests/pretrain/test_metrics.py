@@ -137,11 +137,14 @@ def test_records_by_hand_and_in_words():
 def test_cut_back_to_a_checkpoint(tmp_path, tail, dropped):
     """Records after step 4 go, and an incomplete last line; the number of those that went is returned."""
     path = tmp_path / "metrics.jsonl"
-    lines = [json.dumps({"step": number, "loss": 0.1 * number}) + "\n" for number in (2, 4, 4, 6)]
+    kinds = [(2, "loss"), (4, "loss"), (4, "held_out"), (6, "loss")]
+    lines = [json.dumps({"step": number, kind: 0.1 * number}) + "\n" for number, kind in kinds]
     path.write_text("".join(lines) + tail)
     no_evaluation = -1
-    assert MetricsFile(path).truncate_after(step=4, evaluated_step=no_evaluation) == dropped
+    assert MetricsFile(path).truncate_after(step=4, evaluated_step=4) == dropped
     assert path.read_text() == "".join(lines[:3])
+    assert MetricsFile(path).truncate_after(step=4, evaluated_step=no_evaluation) == 1
+    assert path.read_text() == "".join(lines[:2])
     assert MetricsFile(tmp_path / "none.jsonl").truncate_after(step=4, evaluated_step=no_evaluation) == 0
     assert not (tmp_path / "none.jsonl").exists()
 
