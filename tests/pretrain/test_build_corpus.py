@@ -320,6 +320,8 @@ def test_the_report(tmp_path, capsys, piece_model):
     ]
     assert printed[0] == [*samples, *report]
     assert printed[1] == [f"{tmp_path}/corpus: already built; verifying its checksums", *report]
+    counts = json.loads((tmp_path / "corpus" / MANIFEST).read_text())["mono"]["ka"]["train"]
+    assert counts["unknown"] == counts["by_language"]["ka"]["unknown"] > 0
 
 
 ENGLISH = sentences(400, seed=3)
