@@ -12,6 +12,7 @@ import pytest
 import ernie_m
 from ernie_m.inference import prediction_options as arguments
 from ernie_m.inference.engines import OpenVinoEngine
+from ernie_m.inference.tasks import make_predictor
 from ernie_m.utils.paddle_settings import choose_settings, read_cpu
 from tests import toys
 from tests.helpers.checkpoints import stored
@@ -148,6 +149,7 @@ def test_wrong_inputs_and_options(models, kind, method, arguments, options, mess
             "invalid task 'multi-label' (expected one of classification, ",
         ),
         ("classify", {"task": "token-classification"}, "task 'token-classification': "),
+        ("encode", {"task": "classification"}, "task 'classification': "),
         ("encode", {"task": "tag"}, "invalid task 'tag' (expected one of classification, "),
         (
             "encode",
@@ -305,6 +307,34 @@ def test_encode_batch_size_and_length(models, monkeypatch):
         same = model.encode(texts, batch_size=batch_size, normalize=True, on_empty="skip")
         np.testing.assert_allclose(same, embeddings / np.linalg.norm(embeddings, axis=1)[:, None], atol=1e-6)
         assert np.isnan(same[3]).all() and max(counts) == batch_size
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "arguments", "task", "requests"),
+    [
+        (
+            "classify",
+            "classify",
+            ["bado", ("lera", "mo"), ["kani", "ga"]],
+            "classification",
+            [{"text_a": "bado"}, {"text_a": "lera", "text_b": "mo"}, {"text_a": "kani", "text_b": "ga"}],
+        ),
+        ("tag", "tag", ["bado, kani", ["lera mo", "ga"]], "token-classification", None),
+    ],
+)
+def test_methods_return_what_predictors_do(models, kind, method, arguments, task, requests):
+    model = ernie_m.load(models / kind)
+    if requests is None:
+        requests = [{"words" if isinstance(text, list) else "text": text} for text in arguments]
+    predictor = make_predictor(task, model.loaded)
+    assert getattr(model, method)(arguments) == predictor.predict([*map(predictor.parse, requests)])
+
+
+def test_answer_has_all_candidates(models):
+    model = ernie_m.load(models / "answer")
+    request = {"question": "bado ä?", "context": "kani lera mo. ga fo tan ä"}
+    predictor = make_predictor("question-answering", model.loaded)
+    assert [model.answer(**request)] == predictor.predict([predictor.parse(request)])
 
 
 def test_encode_accepted_text_types(models, monkeypatch):
