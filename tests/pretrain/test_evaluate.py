@@ -130,6 +130,8 @@ def test_every_stream_has_its_numbers(held_out, tiny_corpus):
     assert {len(layers) for layers in result["retrieval"].values()} == {3}  # the embeddings and two layers
     sizes = [len(held_out.corpus.held_out_parallel[pair]) for pair in (("de", "en"), ("en", "fr"))]
     assert list(result["candidates"].values()) == sizes
+    for objective in held_out.evaluator.objectives.values():  # without examples there are no numbers
+        assert objective.evaluate([], held_out.model, held_out.evaluator) is None
 
 
 def test_a_stop_request_ends_an_evaluation_before_its_next_batch(held_out, monkeypatch):
