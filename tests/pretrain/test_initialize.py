@@ -185,10 +185,17 @@ def test_weights_that_no_run_can_start_from(refused, trained, tmp_path, tokenize
     config = ErnieMConfig(tokenizer.vocab_size, hidden_size=16, num_hidden_layers=0, num_attention_heads=1)
     save_model(tmp_path / "table", ErnieMModel(config), config)
     make_xlm_r(tmp_path / "xlm-r", vocab_size=60, max_position_embeddings=514)
+    short = shutil.copytree(trained / "full", tmp_path / "short")  # its table ends before its last token
+    weights = load_file(short / "model.safetensors")
+    cut = {WORDS: weights[WORDS][:-1], "lm_head.bias": weights["lm_head.bias"][:-1]}
+    save_file(weights | cut, short / "model.safetensors")
+    (short / "manifest.json").unlink()
+    change_config(short, vocab_size=tokenizer.vocab_size - 1)
     for folder, head, location in (
         (trained / "encoder", "same", "init.lm_head: {} has no masked-LM head"),
         (tmp_path / "table", "random", "{}: a static model"),
         (tmp_path / "xlm-r", "random", "{} has another vocabulary than the corpus ("),
+        (short, "random", "{} has another vocabulary than the corpus ("),
     ):
         line = refused(init__encoder=str(folder), init__lm_head=head, **NO_SHAPE)
         assert line.startswith(f"error: {location.format(folder)}")
