@@ -67,19 +67,19 @@ def run_command() -> None:
         import_module(f"ernie_m.{module}").main()
 
 
-def reject_unknown_name(kind: str, name: str, known: list[str]) -> NoReturn:
+def reject_unknown_name(kind: str, name: str, known_names: list[str]) -> NoReturn:
     """Raise the error for an unknown name, with the most similar known name.
 
     Args:
         kind: what the name is of, such as "command".
-        known: the known names.
+        known_names: the known names.
 
     Raises:
         UserError: always.
     """
     from ernie_m.utils.args import suggest_name
 
-    raise UserError(f"unknown {kind} '{name}'; {suggest_name(name, known)}")
+    raise UserError(f"unknown {kind} '{name}'; {suggest_name(name, known_names)}")
 
 
 def format_usage() -> str:
@@ -116,18 +116,18 @@ def list_recipes() -> list[str]:
     return [f"{folder.name}/{path.stem}" for folder in folders for path in sorted(folder.glob("*.sh"))]
 
 
-def run_recipe(words: list[str]) -> None:
+def run_recipe(arguments: list[str]) -> None:
     """Replace this process by a recipe of `scripts/`, which starts `launch`.
 
     Data and weights are in the checkout, or, for an installed package, in the current directory.
 
     Args:
-        words: the name of the recipe, and flags that override its values.
+        arguments: the name of the recipe, and flags that override its values.
 
     Raises:
         UserError: the recipe is unknown.
     """
-    name, *flags = words or [""]
+    name, *flags = arguments or [""]
     if name in HELP:
         say(format_recipe_usage())
         return

@@ -27,7 +27,13 @@ from ernie_m.training import distributed
 
 
 def train(
-    start: str, train_set: str, label_map: str, kind: str, learning_rate: float, epochs=3, batch_size=32
+    model_path: str,
+    train_set: str,
+    label_map: str,
+    optimizer_kind: str,
+    learning_rate: float,
+    epochs=3,
+    batch_size=32,
 ):
     """Train on a training file of run_classifier.py; yield the loss of each step, summed over processes."""
     rank = distributed.rank()
@@ -35,12 +41,12 @@ def train(
     if processes > 1:
         fleet.init(is_collective=True)
     labels = read_label_map(label_map)
-    tokenizer = Tokenizer.from_folder(start)
-    checkpoint = open_checkpoint(start)
+    tokenizer = Tokenizer.from_folder(model_path)
+    checkpoint = open_checkpoint(model_path)
     paddle.seed(1)
     model = SequenceClassifier(checkpoint.required_config, len(labels))
     load_weights(model, checkpoint, ignore=("classifier.",))  # the classifier is new
-    if kind == "ours":
+    if optimizer_kind == "ours":
         optimizer = build_optimizer(model, learning_rate)
     else:
         decayed = {parameter.name for name, parameter in model.named_parameters() if is_decayed(name)}

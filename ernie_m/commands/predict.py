@@ -117,7 +117,7 @@ def main() -> None:
     if file is None:
         is_question = task == QUESTION_ANSWERING
         alternatives = [TAGGED.format("--columns WORD,TAG")] if task == TOKEN_CLASSIFICATION else []
-        table = table or ask(questions=is_question, alternatives=alternatives)
+        table = table or ask(are_questions=is_question, alternatives=alternatives)
         table.check_text_columns(model.preprocessing.pairs if task in _CLASSIFIERS else is_question)
         file = (
             JsonLines(table) if table.are_requests else TableFile(table, flags.sort != "table", flags.output)

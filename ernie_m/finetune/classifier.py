@@ -49,12 +49,12 @@ class Classification(Head[ExampleFile]):
         tokenizer: Tokenizer,
         labels: Sequence[str],
         max_seq_len: int,
-        named: bool = True,
+        has_label_names: bool = True,
         prompt: str = "",
         pairs: bool | None = None,
     ):
         self.labels = list(labels)
-        self.named = named
+        self.has_label_names = has_label_names
         self.pairs = pairs
         self.prompt = prompt
         label_type = np.float32 if self.multi_label else np.int64
@@ -62,11 +62,11 @@ class Classification(Head[ExampleFile]):
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
-        labels, named = get_labels(flags, start)
+        labels, has_label_names = get_labels(flags, start)
         # A head of `ernie-m fit` keeps the prompt of its texts; a new head has none.
         fine_tuned = start.preprocessing if start and flags.init_checkpoint else PreprocessingConfig()
         prompt = fine_tuned.get_prompt(NEITHER)
-        return cls(tokenizer, labels, flags.max_seq_len, named, prompt, fine_tuned.pairs)
+        return cls(tokenizer, labels, flags.max_seq_len, has_label_names, prompt, fine_tuned.pairs)
 
     def get_preprocessing(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "multi_label": self.multi_label}
@@ -74,7 +74,7 @@ class Classification(Head[ExampleFile]):
     def read(self, path: str | os.PathLike, purpose: str) -> ExampleFile:
         """Read and validate a file; log a warning about labels without training rows."""
         # None: the label column contains ids.
-        label_map = {label: id_ for id_, label in enumerate(self.labels)} if self.named else None
+        label_map = {label: id_ for id_, label in enumerate(self.labels)} if self.has_label_names else None
         examples = read_classification(path, label_map, len(self.labels), labels=purpose != "test")
         self.check_pairs(examples, path)
         if purpose == "train":

@@ -220,9 +220,9 @@ class Tagging(Head[Sequence[Sentence]]):
             gold = None if sentence.labels is None else self.convert_ids_to_tags(sentence.labels)
             yield TaggedSentence(sentence.words, gold, self.convert_ids_to_tags(labels))
 
-    def convert_ids_to_tags(self, labels: Sequence[int]) -> list[str]:
+    def convert_ids_to_tags(self, label_ids: Sequence[int]) -> list[str]:
         """Convert label ids to tags."""
-        return [self.labels[label] for label in labels]
+        return [self.labels[label] for label in label_ids]
 
 
 class OfficialPrediction(NamedTuple):

@@ -141,7 +141,7 @@ def mine_pairs(options: MiningOptions) -> None:
         lines = [Example(text) for side in (source, target) for text in sample_evenly(side.texts)]
         warn_if_truncated(f"{source.path}, {target.path}", lines, encoder.encode, "lines")
         means = compute_language_means(options, encoder, [source.language, target.language])
-        sources, targets = (encode_side(encoder, side, means) for side in (source, target))
+        sources, targets = (encode_lines(encoder, side, means) for side in (source, target))
 
         # Mine.
         logger.info(
@@ -188,8 +188,8 @@ def mine_pairs(options: MiningOptions) -> None:
     logger.info("%s", counts)
 
 
-def encode_side(
-    encoder: EmbeddingPredictor, side: DistinctLines, means: LanguageCentering | None
+def encode_lines(
+    encoder: EmbeddingPredictor, lines: DistinctLines, means: LanguageCentering | None
 ) -> np.ndarray:
     """Compute the unit embeddings of the lines of a text, float32 [lines, H].
 
@@ -198,19 +198,19 @@ def encode_side(
     Args:
         means: the language means for centering; None: no centering.
     """
-    embeddings = encode_in_parts(encoder.encode_texts, side.texts, "encoding", PART_LINES)
+    embeddings = encode_in_parts(encoder.encode_texts, lines.texts, "encoding", PART_LINES)
     if means is not None:
         (index,), _ = means.detect_languages(embeddings.mean(axis=0, keepdims=True))
         nearest = means.languages[index]
-        if nearest != side.language:
+        if nearest != lines.language:
             logger.warning(
                 "%s: the embeddings are nearer to the mean of %s than to the mean of %s. Check the "
                 "languages in --source and --target",
-                side.path,
+                lines.path,
                 nearest,
-                side.language,
+                lines.language,
             )
-        embeddings = means.subtract_mean(embeddings, side.language)
+        embeddings = means.subtract_mean(embeddings, lines.language)
     return normalize_vectors(embeddings)
 
 

@@ -101,7 +101,7 @@ class TextFeaturizer:
 
     def __call__(self, examples: Sequence[Example]) -> list[Feature]:
         """Tokenize examples; each distinct text is tokenized once."""
-        warn_if_prompted(self.prompt, [example.text_a for example in examples])
+        warn_about_repeated_prompt(self.prompt, [example.text_a for example in examples])
         first_texts = [self.prompt + example.text_a for example in examples]
         second_texts = [example.text_b or "" for example in examples]
         distinct = list(dict.fromkeys(first_texts + second_texts))  # the query of many documents only once
@@ -127,7 +127,7 @@ class TextFeaturizer:
         return ExampleBatch(input_ids, labels, np.asarray(indices, np.int64), count)
 
 
-def warn_if_prompted(prompt: str, texts: Sequence[str], name: str | os.PathLike = "") -> None:
+def warn_about_repeated_prompt(prompt: str, texts: Sequence[str], name: str | os.PathLike = "") -> None:
     """Log a warning, once per process, if most texts already begin with the prompt.
 
     Args:

@@ -102,7 +102,7 @@ class Corpus:
         known = {self.path / name for name in get_manifest_entries(self.manifest, self.path / MANIFEST)}
         self.vocab_size: int = self.manifest["vocabulary"]["size"]
         self.languages = sorted(self.manifest["pieces"])
-        _check_listed((self.path / name for name in self.manifest["pieces"].values()), known)
+        _check_files_listed((self.path / name for name in self.manifest["pieces"].values()), known)
         self.mono, self.held_out_mono = (
             {
                 name: CorpusText(folder, shards, known)
@@ -150,7 +150,7 @@ class Corpus:
         return np.asarray(map_array(self.path / name))
 
 
-def _check_listed(files: Iterable[Path], listed_files: Collection[Path]) -> None:
+def _check_files_listed(files: Iterable[Path], listed_files: Collection[Path]) -> None:
     """Check that files are listed in the manifest.
 
     Raises:
@@ -177,7 +177,7 @@ class _Shards:
     def __init__(self, folder: Path, shards: list[Mapping[str, Any]], listed_files: Collection[Path]):
         self.folder = folder
         self.shards = shards
-        _check_listed(
+        _check_files_listed(
             (self._get_path(shard, kind) for shard in range(len(shards)) for kind in self.arrays),
             listed_files,
         )
@@ -193,7 +193,7 @@ class _Shards:
 
     def read_line(self, index: int) -> np.ndarray:
         """Return the token ids of line `index` over all shards: int64 [n]."""
-        shard, line = locate(self._first_line, index)
+        shard, line = locate_item(self._first_line, index)
         return self._read_lines(shard, line, count=1)[0]
 
     def read_ids(self, shard: int, start: int, end: int) -> np.ndarray:
@@ -275,7 +275,7 @@ class CorpusPairs(_Shards):
         return self.num_lines // 2
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        shard, line = locate(self._first_line, 2 * number)
+        shard, line = locate_item(self._first_line, 2 * number)
         first, second = self._read_lines(shard, line, count=2)
         return first, second
 
@@ -372,7 +372,7 @@ class Blocks:
         return int(self._first_block[-1])
 
     def __getitem__(self, number: int) -> np.ndarray:
-        shard, block = locate(self._first_block, number)
+        shard, block = locate_item(self._first_block, number)
         start = int(self._bounds[shard][block])
         end = int(self._bounds[shard][block + 1])
         return self.text.read_ids(shard, start, end)
@@ -482,7 +482,7 @@ def compute_starts(counts: Iterable[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(list(counts), dtype=np.int64)])
 
 
-def locate(starts: np.ndarray, index: int) -> tuple[int, int]:
+def locate_item(starts: np.ndarray, index: int) -> tuple[int, int]:
     """Return the index of the part that contains item `index`, and the item's index in that part.
 
     Args:

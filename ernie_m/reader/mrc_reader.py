@@ -257,7 +257,7 @@ def make_windows(
     )
 
     def find_answer_tokens(context: int, span: Span) -> tuple[int, int] | None:
-        return find_tokens(contexts[context][1], file.contexts[context], span)
+        return find_span_tokens(contexts[context][1], file.contexts[context], span)
 
     return split_contexts(file, tokenizer, window_config, contexts, find_answer_tokens, keep_all)
 
@@ -365,7 +365,7 @@ def split_into_windows(length: int, budget: int, stride: int) -> list[ContextPar
     return [ContextPart(start, end, *answers) for start, end, answers in zip(starts, ends, start_ranges)]
 
 
-def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | None:
+def find_span_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | None:
     """Return the indices of the first and last token that cover a character span of a text.
 
     Args:

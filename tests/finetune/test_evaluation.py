@@ -135,7 +135,7 @@ def test_checkpoint_trained_without_a_label_map_has_ids(trained):
     tokenizer = Tokenizer(None, trained / "best" / "piece.model")
     trained_on_ids = replace(open_checkpoint(trained / "best"), labels=["0", "1", "2"])
     task = Classification.from_flags(flags, tokenizer, trained_on_ids)
-    assert task.labels == ["0", "1", "2"] and not task.named
+    assert task.labels == ["0", "1", "2"] and not task.has_label_names
 
 
 def test_map_unnamed_labels_by_position_with_a_warning(classify, trained, toy_folder, tmp_path):

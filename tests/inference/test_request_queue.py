@@ -187,7 +187,7 @@ async def test_a_batch_that_fails_is_the_answer_to_all_who_are_in_it(error, capl
 async def test_many_threads():
     model = Model()
     begun = []
-    queue = WorkQueue(100, 10, 60, threads=2, begin=lambda: begun.append(threading.get_ident()))
+    queue = WorkQueue(100, 10, 60, threads=2, initialize_thread=lambda: begun.append(threading.get_ident()))
     requests = [asking(queue, model, "x", [10]) for _ in range(2)]
     await asyncio.sleep(0)
     while queue.waiting:  # both threads are at work

@@ -16,7 +16,7 @@ from ernie_m.reader.mrc_reader import (
     WindowConfig,
     WindowFeaturizer,
     encode_for_answers,
-    find_tokens,
+    find_span_tokens,
     make_official_windows,
     make_windows,
     read_windows,
@@ -234,7 +234,7 @@ def test_find_tokens(text, characters, tokens):
     """First and last token of characters. Token 1 is a space alone; 3 and 4 have the same characters."""
     spans = [(0, 3), (4, 4), (4, 6), (6, 9), (6, 9), (10, 12)]
     of_text = np.asarray([(start, end) for start, end in spans if end <= len(text)], np.int32)
-    assert find_tokens(of_text, text, characters) == tokens
+    assert find_span_tokens(of_text, text, characters) == tokens
 
 
 def test_answers_in_windows(write, tokenizer):
@@ -248,7 +248,7 @@ def test_answers_in_windows(write, tokenizer):
     spans = data.spans[0]  # of the only context
     for number, text in enumerate(answers):
         start = context.index(text)
-        first, last = find_tokens(spans, context, (start, start + len(text)))
+        first, last = find_span_tokens(spans, context, (start, start + len(text)))
         covered = context[spans[first, 0] : spans[last, 1]]
         assert text in covered and len(covered.split()) == len(text.split())  # no word more
         for window in map(data.__getitem__, data.get_question_windows(number)):

@@ -246,7 +246,7 @@ def test_what_is_refused(read, name):
         (
             "a.csv",
             "a,b\nc,d\n",
-            lambda path, options: open_unlabeled_table(path, options, RowErrors(path), questions=True),
+            lambda path, options: open_unlabeled_table(path, options, RowErrors(path), are_questions=True),
         ),
         ("a.csv", "text,label\na,b\n", lambda path, options: read_texts(path, options)),
         (

@@ -53,7 +53,7 @@ from ernie_m.reader.batching import (
     iter_padded_batches,
     log_truncation,
     sample_evenly,
-    warn_if_prompted,
+    warn_about_repeated_prompt,
     warn_if_truncated,
 )
 from ernie_m.reader.corpus import Corpus, verify_corpus
@@ -138,7 +138,7 @@ class RetrievalTraining(MultiSeedTraining):
         if self.rows is not None:
             rows = sample_evenly(self.rows)
             for index, prompt in enumerate(self.prompts):  # queries, then positives
-                warn_if_prompted(prompt, [row[index] for row in rows], flags.train_set)
+                warn_about_repeated_prompt(prompt, [row[index] for row in rows], flags.train_set)
             texts = [
                 Example(self.prompts[min(index, 1)] + text) for row in rows for index, text in enumerate(row)
             ]

@@ -30,7 +30,7 @@ from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.model.open_model import OpenedModel, apply_embedding_defaults, apply_model_defaults, open_model
 from ernie_m.model.preprocessing import NEITHER, PreprocessingConfig, TextKind, get_pair_text_kinds
-from ernie_m.reader.batching import Example, TextFeaturizer, warn_if_prompted, warn_if_truncated
+from ernie_m.reader.batching import Example, TextFeaturizer, warn_about_repeated_prompt, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, read_sentences_by_language
 from ernie_m.reader.labels import find_label_issues
 from ernie_m.reader.tokenization import Tokenizer
@@ -285,7 +285,7 @@ def make_encode_function(
 
     def encode(texts: Sequence[str], kind: TextKind) -> np.ndarray:
         prompt = preprocessing.get_prompt(kind)
-        warn_if_prompted(prompt, texts)
+        warn_about_repeated_prompt(prompt, texts)
         ids = tokenizer.encode_batch([prompt + text for text in texts])
         return encoder.encode(tokenizer.build_sentence_inputs(ids, flags.max_seq_len))
 

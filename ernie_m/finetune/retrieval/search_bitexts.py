@@ -52,7 +52,7 @@ class SearchResult(NamedTuple):
     untrained: dict[str, dict[str, Matches]]
 
 
-class Sweep(NamedTuple):
+class LayerSweep(NamedTuple):
     """Retrieval results with the embeddings of every layer.
 
     Attributes:
@@ -93,7 +93,9 @@ def search_layer(
     return _search_all(bitexts, search_bitext)
 
 
-def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCentering | None = None) -> Sweep:
+def search_layers(
+    encode: Encode, bitexts: list[Bitext], means: LanguageCentering | None = None
+) -> LayerSweep:
     """Search bitexts in both directions with the embeddings of every layer.
 
     The rows of the result are "layer 0" to "layer L", and `CHOSEN`, selected by `select_layer_on_half`.
@@ -117,7 +119,7 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCenterin
             results[f"centered margin, {CHOSEN}"] = by_margin
         return results
 
-    sweep = Sweep(rows={}, layers={})
+    sweep = LayerSweep(rows={}, layers={})
     for name, by_language in _search_all(bitexts, search_bitext).items():
         for language, (layer, accuracy) in by_language.items():
             sweep.rows.setdefault(name, {})[language] = 100 * float(accuracy)
@@ -167,7 +169,7 @@ def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str,
                 file.write(f"{translation_of[number]}\n")
 
 
-def write_sweep(folder: Path, title: str, sweep: Sweep) -> None:
+def write_sweep(folder: Path, title: str, sweep: LayerSweep) -> None:
     """Log the accuracies and selected layers of all layers, and write them to sweep.json in `folder`."""
     first_row = next(iter(sweep.rows.values()))  # the same for every row
     lines = [["", *first_row, AVERAGE]]

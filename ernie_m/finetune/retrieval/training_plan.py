@@ -125,20 +125,22 @@ def make_training_flags(
     }
 
 
-def plan_finetuning(pairs: Path, output: Path, start: str, pairs_json: Mapping[str, Any]) -> list[Command]:
+def plan_finetuning(
+    pairs: Path, output: Path, initial_model: str, pairs_json: Mapping[str, Any]
+) -> list[Command]:
     """Return the commands that evaluate a model, fine-tune it on the pairs, and evaluate it again.
 
     Args:
         pairs: the directory of the pairs.
-        start: the directory of the initial model, or its name on the Hugging Face Hub.
+        initial_model: the directory of the initial model, or its name on the Hugging Face Hub.
         pairs_json: the content of pairs.json: "pairs", the counts of each file, and "tokens_of_a_pair".
 
     Raises:
         UserError: the model is static.
     """
-    config = open_checkpoint(start).config
+    config = open_checkpoint(initial_model).config
     if config.is_static:
-        raise UserError(f"--model {start}: a static model cannot be trained further. Remove --model")
+        raise UserError(f"--model {initial_model}: a static model cannot be trained further. Remove --model")
     # The nearest ratio: 256 is nearer to 384 than to 128.
     nearest = min(_RATE_AND_STEPS, key=lambda width: abs(math.log(width / config.hidden_size)))
     rate, most_steps = _RATE_AND_STEPS[nearest]
@@ -150,10 +152,10 @@ def plan_finetuning(pairs: Path, output: Path, start: str, pairs_json: Mapping[s
     minutes = 1e-9 * config.num_hidden_layers * config.hidden_size**2 * tokens / 60
     searched = held_out * minutes / 3
     validated = 6 * min(500, trained // 10) * minutes / 3  # before the first step and after five parts
-    model = {"init_pretraining_params": start}
+    model = {"init_pretraining_params": initial_model}
     return [
         make_search_command(
-            f"base model: {start} on {held_out:,} held-out pairs",
+            f"base model: {initial_model} on {held_out:,} held-out pairs",
             pairs,
             output / "before",
             model,

@@ -75,7 +75,7 @@ class WorkQueue:
         batch_size: int,
         timeout: float,
         threads: int = 1,
-        begin: Callable[[], Any] = lambda: None,
+        initialize_thread: Callable[[], Any] = lambda: None,
     ):
         self.max_texts = max_texts
         self.batch_size = batch_size
@@ -86,7 +86,7 @@ class WorkQueue:
         self._turns = itertools.count(1)
         self._changed = threading.Condition()
         for _ in range(threads):
-            threading.Thread(target=self._run_worker, args=[begin], daemon=True).start()
+            threading.Thread(target=self._run_worker, args=[initialize_thread], daemon=True).start()
 
     async def results(
         self, request: Request, run: Run, contents: Sequence[Any], sizes: Sequence[int]
@@ -170,9 +170,9 @@ class WorkQueue:
         """Return whether the request of a text exceeds a batch."""
         return text.job.size > self.batch_size
 
-    def _run_worker(self, begin: Callable[[], Any]) -> None:
+    def _run_worker(self, initialize_thread: Callable[[], Any]) -> None:
         """Process batches forever; runs in each worker thread."""
-        begin()
+        initialize_thread()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self.waiting)

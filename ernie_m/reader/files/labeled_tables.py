@@ -419,8 +419,8 @@ def open_unlabeled_table(
     options: LabelOptions,
     errors: RowErrors,
     trained_columns: Mapping[str, str] = MappingProxyType({}),
-    questions: bool = False,
-    parts: Collection[str] = ("text", "text_b", "label", "label_separator", "language"),
+    are_questions: bool = False,
+    supported_options: Collection[str] = ("text", "text_b", "label", "label_separator", "language"),
     are_requests: bool = False,
     alternatives: Sequence[str] = (),
 ) -> UnlabeledTable:
@@ -430,8 +430,8 @@ def open_unlabeled_table(
         path: the file; "-": JSON on standard input.
         errors: collects invalid rows.
         trained_columns, alternatives: see `find_columns`.
-        questions: whether the table has questions and contexts, in the columns of --columns.
-        parts: the column options that apply.
+        are_questions: whether the table has questions and contexts, in the columns of --columns.
+        supported_options: the column options that apply.
         are_requests: whether the file contains JSON requests, which may have other keys, and the text in
             `text` instead of the columns in `trained_columns`.
 
@@ -445,14 +445,14 @@ def open_unlabeled_table(
     table = open_table(path, options, errors, are_requests=are_requests)
     if not table.names:
         return UnlabeledTable(table, {}, [], [], are_requests=True)
-    if questions:
+    if are_questions:
         options.reject_unused(path, "tables of questions", "columns", *OF_TABLES)
         what = "missing columns of question and context."
         question, context = table.find_two_columns(options.columns, QUESTIONS.values(), what)
         texts = {"question": [question], "context": [context]}
         return UnlabeledTable(table, texts, [], [], are_requests=are_requests)
     form = "JSON lines, not scored as a .csv is," if are_requests else "tables to predict"
-    read = {*parts}.difference(("label", "label_separator") if are_requests else ())
+    read = {*supported_options}.difference(("label", "label_separator") if are_requests else ())
     options.reject_unused(path, form, *OF_TABLES, *read)
     needed = () if are_requests and table.find_known_columns(WORDS["words"]) else ("text",)
     has_key_only = (
@@ -473,7 +473,7 @@ def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:
         UserError: the file cannot be read, text columns are ambiguous, or rows are invalid.
     """
     errors = RowErrors(path, options.on_error == "skip")
-    asked = open_unlabeled_table(path, options, errors, parts=("text", "text_b"))
+    asked = open_unlabeled_table(path, options, errors, supported_options=("text", "text_b"))
     rows = []
     for line, cells in asked.table.rows:
         with errors.record_errors(line):

@@ -142,13 +142,13 @@ def _is_unanswerable(qa: "_JsonValue") -> bool:
 
 
 def _read_answers(
-    qa: "_JsonValue", context: str, misplaced: list[str], found: list[str], unclear: list[str]
+    qa: "_JsonValue", context: str, misplaced: list[str], located: list[str], unclear: list[str]
 ) -> tuple[list[str], Span | None]:
     """Read the answers to a question: their texts, and the span of the first that matches the context.
 
     Args:
         misplaced: a list to which descriptions of answers that do not match the context are appended.
-        found: a list to which the question ids of answers located by their text are appended.
+        located: a list to which the question ids of answers located by their text are appended.
         unclear: the same for answers without an offset that occur several times.
 
     Raises:
@@ -162,7 +162,7 @@ def _read_answers(
         is_given = answer.value.get("answer_start") not in (None, -1)
         start = answer.get_required("answer_start", int) if is_given else context.find(text)
         if not is_given and start >= 0 and text.strip():
-            (unclear if text in context[start + 1 :] else found).append(str(qa.value["id"]))
+            (unclear if text in context[start + 1 :] else located).append(str(qa.value["id"]))
         # A negative index would count from the end of the context.
         at_offset = context[start : start + len(text)] if start >= 0 else ""
         if not text.strip() or at_offset != text:
