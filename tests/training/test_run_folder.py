@@ -140,7 +140,7 @@ def test_a_claimed_folder(folder, save):
         assert f"no run.json; {WAYS_OUT}" in error_of(folder.check_or_write_fingerprint, IDENTITY)
 
 
-def test_overwriting(folder, save):
+def test_overwriting(folder, save, caplog):
     """What a run leaves is removed, with the rest of a killed process; files of the user stay."""
     save(folder, 2)
     for name in ("run.json", "notes.txt", "run.json.old", "step_2.txt"):
@@ -155,6 +155,8 @@ def test_overwriting(folder, save):
         again.check_or_write_fingerprint({**IDENTITY, "lr": 2})
         save(again, 4)
         again.remove_old_run()  # does nothing: the old run is removed once
+    OutputDir(folder.path / "new", RULES, keep_checkpoints=2, overwrite=True).remove_old_run()  # says nothing
+    assert caplog.messages == [f"overwrite: removed the run in {folder.path} (run.json, step_2, best)"]
     kept = [".lock", "notes.txt", "run.json.old", "step_2.txt"]
     assert names_in(folder.path) == sorted([*kept, "run.json", "step_4"])
     assert json.loads((folder.path / "run.json").read_text())["lr"] == 2
