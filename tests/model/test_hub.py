@@ -120,7 +120,17 @@ def test_a_name_that_leads_nowhere(hub, monkeypatch, case):
 
 
 @pytest.mark.parametrize(
-    "name", ["models/small-xlm-r", "/models/small", "small-xlm-r", "a/b/c", "models/", "configs/base"]
+    "name",
+    [
+        "models/small-xlm-r",
+        "/models/small",
+        "small-xlm-r",
+        "a/b/c",
+        "models/",
+        "configs/base",
+        "checkpoints/best",
+        "output/full",
+    ],
 )
 def test_what_is_no_name_is_not_asked_for(hub, monkeypatch, name):
     """A path in an existing folder, in any notation, or a string that is not a name on the hub."""
