@@ -208,6 +208,7 @@ def test_a_prompt_for_documents_is_written_too(tmp_path, piece_model):
     }
     assert {name: json.loads((there / name).read_text()) for name in expected} == expected
     assert open_checkpoint(there).preprocessing.prompts == prompts
+    assert "library_name: sentence-transformers\n" in (there / CARD).read_text()
 
 
 def test_ignore_embedding_files_for_a_classifier(tmp_path, piece_model):
@@ -327,8 +328,7 @@ def test_model_card_names_the_trimming(tmp_path, piece_model):
     size = Tokenizer(None, piece_model).vocab_size
     made = make_model(tmp_path / "made", piece_model, replace(XLM_R, added_tokens={"<e1>": size}), rows=1)
     text = write_lines(tmp_path / "some.txt", ["bada gan kofo"])
-    flags = ["--trim_vocab_to", text, "--min_count", "1"]
-    smaller = run(made, tmp_path / "small", "xlm-roberta", *flags)
+    smaller = run(made, tmp_path / "small", "xlm-roberta", "--trim_vocab_to", text, "--min_count", "1")
     kept = smaller.config.vocab_size
     assert smaller.preprocessing == replace(XLM_R, added_tokens={"<e1>": kept - 1})
     # Without our key, tokenizer.json says the rules.

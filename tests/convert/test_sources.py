@@ -35,9 +35,9 @@ from tests.toys import CONFIG, make_ours, train_piece_model, weights, write_piec
 def test_open_paddlenlp_checkpoint(tmp_path, task, old_names, caplog):
     expected = make_paddlenlp(tmp_path / "pn", task, old_names=old_names)
     checkpoint = open_checkpoint(tmp_path / "pn")
-    assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == ("paddlenlp", task, [])
-    assert checkpoint.config.intermediate_size == 64  # the file says 3072
-    assert "using the weights' value" not in caplog.text
+    size = checkpoint.config.intermediate_size
+    assert (checkpoint.format, checkpoint.task, checkpoint.unknown, size) == ("paddlenlp", task, [], 64)
+    assert "using the weights' value" not in caplog.text  # the file says 3072
     assert_same_bits(checkpoint.tensors, expected)
 
 
@@ -47,8 +47,8 @@ def test_paddlenlp_old_tokenizer_names_and_a_file_by_its_name(tmp_path):
     for name in ("ernie_m.vocab.txt", "ernie_m.sentencepiece.bpe.model"):
         (tmp_path / "pn" / name).write_text("")
     checkpoint = open_checkpoint(tmp_path / "pn/ernie_m_base.pdparams")
-    assert checkpoint.vocab_path.name == "ernie_m.vocab.txt"
-    assert checkpoint.piece_model_path.name == "ernie_m.sentencepiece.bpe.model"
+    names = (checkpoint.vocab_path.name, checkpoint.piece_model_path.name)
+    assert names == ("ernie_m.vocab.txt", "ernie_m.sentencepiece.bpe.model")
 
 
 def test_bfloat16_of_safetensors(tmp_path):
@@ -200,15 +200,11 @@ def test_convert_keeps_fairseq_dict_as_vocabulary(tmp_path):
             assert Tokenizer.from_folder(path).vocab == tokenizer.vocab
 
 
-def test_the_report_names_tensors_that_are_not_written(tmp_path, capsys):
-    """Those that cannot be stored, and those that are missing."""
-    state = make_xlm_r(tmp_path / "x")
+def test_the_report_names_tensors_that_are_missing(tmp_path, capsys):
+    make_xlm_r(tmp_path / "x")
     write_piece_model(tmp_path / "x")
     convert.main([str(tmp_path / "x"), str(tmp_path / "hf"), "--to", "huggingface", "--allow_lossy"])
-    lines = capsys.readouterr().out.splitlines()
-    left_out = {line.split(": ")[1] for line in lines if line.startswith("not representable in huggingface")}
-    assert left_out == {name for name in state if name.startswith("lm_head.")}
-    assert f"not in {tmp_path / 'x'}: pooler.dense.weight (" in "\n".join(lines)
+    assert f"not in {tmp_path / 'x'}: pooler.dense.weight (" in capsys.readouterr().out
 
 
 def test_convert_xlm_r_pooler(tmp_path):

@@ -57,8 +57,7 @@ def test_named_vocabulary_overrides_the_one_next_to_the_weights(tmp_path):
     tokens = list(Tokenizer(None, model / "piece.model").vocab)
     reordered = [*tokens[:4], *reversed(tokens[4:])]  # special tokens, then the subwords the other way round
     lines = [f"{token}\t{id_}\n" for id_, token in enumerate(reordered)]
-    in_another_order = "".join(reversed(lines))  # the ids are in the lines
-    (tmp_path / "named.txt").write_text(in_another_order, encoding="utf-8")
+    (tmp_path / "named.txt").write_text("".join(reversed(lines)), encoding="utf-8")  # the ids are in them
     Tokenizer(None, model / "piece.model").write_vocab(model / "vocab.txt")
     for target in ("ernie-m", "huggingface"):
         flags = ["--to", target, "--vocab_path", str(tmp_path / "named.txt")]
@@ -128,8 +127,7 @@ def as_transformers_4(contents):
     """The same rules as transformers 4 wrote them."""
     spaces = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"}
     strip = {"type": "Strip", "strip_left": False, "strip_right": True}
-    steps = [contents["normalizer"], strip, spaces]
-    contents["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    contents["normalizer"] = {"type": "Sequence", "normalizers": [contents["normalizer"], strip, spaces]}
     contents["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True}
     del contents["model"]["byte_fallback"]
 
@@ -278,16 +276,6 @@ def test_tokens_without_a_subword_and_the_mask(tmp_path):
     assert scores[extra] < sum(scores[letter] for letter in extra)
     strips = {token["content"]: token["lstrip"] for token in contents["added_tokens"]}
     assert strips == {"<s>": False, "<pad>": False, "</s>": False, "<unk>": False, "<mask>": True}
-
-
-@pytest.mark.parametrize("kind", [{}, {"lm_head": True}])
-def test_write_pooling_files_only_for_encoders(tmp_path, capsys, kind):
-    make_ours(tmp_path / "in", **kind)
-    convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "xlm-roberta"])
-    modules = json.loads((tmp_path / "out/modules.json").read_text())
-    assert [module["path"] for module in modules] == ["", "1_Pooling"]
-    said = capsys.readouterr().out + (tmp_path / "out/README.md").read_text()
-    assert "; pooling: mean\n" in said and "library_name: sentence-transformers\n" in said
 
 
 @pytest.mark.parametrize(

@@ -187,8 +187,7 @@ def test_a_manifest_covers_what_was_written(toy, tmp_path, is_trimmed):
 
 def write_piece_model(path: Path, scores: dict[str, float]) -> Path:
     """Write a unigram model with these subwords and log probabilities, and return its path."""
-    model = ModelProto()
-    assert model.trainer_spec.model_type == model.trainer_spec.UNIGRAM  # by default
+    model = ModelProto()  # a unigram model by default
     piece_type = ModelProto.SentencePiece
     model.pieces.add(piece="<unk>", score=0, type=piece_type.UNKNOWN)
     for subword in ("<s>", "</s>"):
@@ -262,8 +261,7 @@ def test_trim_by_two_files_with_a_reordered_vocabulary(toy, tmp_path):
     checkpoint = open_checkpoint(tmp_path / "model")
     smaller = shrink_vocabulary(checkpoint, old_ids, trimmed.pad_id, added_tokens={"<e>": 7})
     assert smaller.preprocessing.added_tokens == {"<e>": 7}
-    assert smaller.config.pad_token_id == trimmed.vocab["[PAD]"]
-    assert smaller.config.pad_token_id != whole.pad_id
+    assert smaller.config.pad_token_id == trimmed.vocab["[PAD]"] != whole.pad_id
 
 
 def test_bad_input(toy, tmp_path):
@@ -288,8 +286,7 @@ def test_trimmed_model_card_drops_scores(toy, tmp_path):
     facts = {"metadata": {"license": "mit"}, "scores": {"dev.%s.tsv": {"en": {"acc": 84.13}}}}
     (tmp_path / "classify" / CARD).write_text(format_model_card(facts, CONFIG, 1), encoding="utf-8")
     convert.main([str(tmp_path / "classify"), str(tmp_path / "whole")])
-    options = ["--trim_vocab_to", str(toy.path)]
-    convert.main([str(tmp_path / "classify"), str(tmp_path / "trimmed"), *options])
+    convert.main([str(tmp_path / "classify"), str(tmp_path / "trimmed"), "--trim_vocab_to", str(toy.path)])
     metadata, scores = read_card(tmp_path / "whole")
     assert metadata["license"] == "mit" and "84.13" in scores
     metadata, scores = read_card(tmp_path / "trimmed")

@@ -19,11 +19,10 @@ def test_positions_and_types(tmp_path, caplog):
     assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == ("bert", None, [])
     table = checkpoint.tensors[POSITIONS]
     np.testing.assert_array_equal(table[2:], state[POSITIONS] + state[TYPES][0])
-    assert not table[:2].any()
+    assert not table[:2].any() and table.shape == checkpoint.tensors.shape(POSITIONS)
     config = checkpoint.config
-    assert (config.pad_token_id, config.max_position_embeddings, config.max_input_length) == (1, 42, 40)
-    assert config.layer_norm_eps == 1e-12  # BERT's own, where the file does not say
-    assert table.shape == checkpoint.tensors.shape(POSITIONS)
+    sizes = (config.pad_token_id, config.max_position_embeddings, config.max_input_length)
+    assert (*sizes, config.layer_norm_eps) == (1, 42, 40, 1e-12)  # BERT's own, where the file does not say
     assert caplog.messages == []  # config.json does not contradict the weights
 
 

@@ -34,9 +34,7 @@ def same_weights(model, loaded_model):
     """Whether two models have the same parameters, with the same types and bits."""
     arrays = get_weight_arrays(model)
     loaded_arrays = get_weight_arrays(loaded_model)
-    if arrays.keys() != loaded_arrays.keys():
-        return False
-    return all(
+    return arrays.keys() == loaded_arrays.keys() and all(
         array.dtype == loaded_arrays[name].dtype and np.array_equal(array, loaded_arrays[name])
         for name, array in arrays.items()
     )
@@ -60,19 +58,16 @@ def test_our_folder_there_and_back(tmp_path, dtype):
         vocab_path=tmp_path / "words",
         piece_model_path=tmp_path / "pieces",
         settings=settings,
-        card_facts={"languages": ["en"], "steps": 7},
     )
     files = ["README.md", "config.json", "manifest.json", "model.safetensors", "piece.model", "vocab.txt"]
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == files
-    assert "- Steps: 7" in (tmp_path / "saved" / "README.md").read_text()
-
     checkpoint = open_checkpoint(tmp_path / "saved")
-    assert (checkpoint.config, checkpoint.task, checkpoint.labels) == (
+    assert (checkpoint.config, checkpoint.task, checkpoint.labels, checkpoint.settings) == (
         SHAPE,
         "classification",
         ["a", "b", "c"],
+        {"model_type": "ernie_m", "architecture": "SequenceClassifier", **settings},
     )
-    assert checkpoint.settings == {"model_type": "ernie_m", "architecture": "SequenceClassifier", **settings}
     assert checkpoint.vocab_path.read_text() == "[CLS]\n"
     assert load_weights(loaded_model, checkpoint, optional=()) == []
     assert same_weights(model, loaded_model)
@@ -180,8 +175,8 @@ def test_find_config_next_to_params(tmp_path, monkeypatch, current, folder):
     monkeypatch.chdir(tmp_path / current)
     checkpoint = open_checkpoint(folder)
     assert (checkpoint.format, checkpoint.config) == ("official", SHAPE)
-    assert checkpoint.config_path.resolve() == (tmp_path / "ernie_config.json").resolve()
-    (tmp_path / "ernie_config.json").unlink()
+    checkpoint.config_path.unlink()
+    assert not (tmp_path / "ernie_config.json").exists()
     assert open_checkpoint(folder).config is None
 
 
@@ -218,9 +213,12 @@ def test_adam_state_and_other_files_are_passed_over(tmp_path):
     half_a_head = "cls_out_b"
     lod_tensors.write(params / half_a_head, np.zeros(3, "f4"))
     checkpoint = open_checkpoint(params)
-    assert (set(checkpoint.tensors), checkpoint.config) == (names, SHAPE)
-    assert set(checkpoint.dropped) == other_files | {half_a_head}
-    assert checkpoint.unknown == []
+    assert (set(checkpoint.tensors), checkpoint.config, set(checkpoint.dropped), checkpoint.unknown) == (
+        names,
+        SHAPE,
+        other_files | {half_a_head},
+        [],
+    )
 
 
 def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
@@ -317,12 +315,8 @@ def test_a_changed_manifest(saved, change, is_damage):
 def test_name_corrupt_file_without_a_manifest(saved):
     (saved / "manifest.json").unlink()
     file = saved / "model.safetensors"
-    content = file.read_bytes()
-    file.write_bytes(content[:-1])
+    file.write_bytes(file.read_bytes()[:-1])
     assert f"{file}: " in error_of(open_checkpoint, saved)
-    file.write_bytes(content)
-    (saved / "config.json").write_text("{")
-    assert "config.json, line 1, column 2: not JSON" in error_of(open_checkpoint, saved)
 
 
 @pytest.mark.parametrize("model_type", ["deberta-v2", None])

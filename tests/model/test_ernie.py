@@ -85,9 +85,8 @@ def test_where_dropout_is(monkeypatch):
     model = ErnieMModel(ErnieMConfig(**SIZES, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3))
     model.encode(packed_batch(np.full(64, 5), PackedLayout([60, 4])))
     hidden = ([64, 12], 0.2, True)  # [N, H]
-    longer = ([1, 3, 60, 60], 0.3, True)  # [sequences of a group, heads, T, T]
-    shorter = ([1, 3, 4, 4], 0.3, True)
-    of_a_layer = [longer, shorter, hidden, hidden]
+    # [sequences of a group, heads, T, T]
+    of_a_layer = [([1, 3, 60, 60], 0.3, True), ([1, 3, 4, 4], 0.3, True), hidden, hidden]
     assert calls == [hidden, *of_a_layer, *of_a_layer]
 
 

@@ -31,7 +31,7 @@ def test_the_whole_card():
     _, title, sentence, facts, heading, table = format_model_card(FACTS, CONFIG, 1234567).split("\n\n")
     assert title == "# XNLI, zero-shot"
     assert sentence.startswith("An ERNIE-M model: 4 layers, 8 hidden, 1,000 words, 1,234,567 parameters. ")
-    assert facts.splitlines() == [
+    expected = [
         "- Task: classification",
         "- Labels: no 0, yes 1, n/a 2",
         "- Languages: en, de",
@@ -39,7 +39,7 @@ def test_the_whole_card():
         "- Data: dev.tsv",
         '- Command: `python run.py --mono "en<=en.txt,de<=de.txt" --epoch 2`',
     ]
-    assert (heading, table) == ("## Scores", TABLE)
+    assert (facts.splitlines(), heading, table) == (expected, "## Scores", TABLE)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_a_card_is_read_again(tmp_path):
     (tmp_path / CARD).write_text(
         format_model_card({**FACTS, "metadata": metadata}, CONFIG, 1), encoding="utf-8"
     )
-    kept, scores = read_card(tmp_path)
-    assert (kept, scores) == ({**metadata, "language": ["en", "de"]}, TABLE)
-    assert format_model_card({"metadata": kept, "scores": scores}, CONFIG, 1).endswith(
+    kept = {**metadata, "language": ["en", "de"]}
+    assert read_card(tmp_path) == (kept, TABLE)
+    assert format_model_card({"metadata": kept, "scores": TABLE}, CONFIG, 1).endswith(
         f"\n## Scores\n\n{TABLE}"
     )
     with_a_rule = f"{format_model_card({}, CONFIG, 1)}\n---\nwords of the user\n"

@@ -118,9 +118,7 @@ def test_dropout_is_unbiased_and_scales():
         assert abs(stays.mean() - (1 - probability)) < 5 * deviation
         assert y[stays] == pytest.approx(np.full(stays.sum(), 2 / (1 - probability)), rel=1e-5)
         # Neighbors in a row and in a column are independent: 1 / 300 is the deviation of their correlation.
-        in_a_row = (stays[:, 1:], stays[:, :-1])
-        in_a_column = (stays[1:], stays[:-1])
-        for numbers, neighbors in (in_a_row, in_a_column):
+        for numbers, neighbors in ((stays[:, 1:], stays[:, :-1]), (stays[1:], stays[:-1])):
             assert abs(np.corrcoef(numbers.ravel(), neighbors.ravel())[0, 1]) < 5 / 300
 
 
@@ -243,8 +241,7 @@ def test_softmax_handles_extreme_scores():
     weight = paddle.randn([LAYOUT.tokens, 12])
     dropout = np.ones([HEADS, LAYOUT.tokens, LAYOUT.tokens])
     expected = value_and_gradients(lambda x: plain_attention(x, dropout), x, weight)
-    arrays = value_and_gradients(lambda x: attend(x, 0.0), x, weight)
-    for plain, array in zip(expected, arrays, strict=True):
+    for plain, array in zip(expected, value_and_gradients(lambda x: attend(x, 0.0), x, weight), strict=True):
         assert np.abs(array - plain).max() < 1e-9 * np.abs(plain).max()
 
 

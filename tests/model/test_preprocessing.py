@@ -59,8 +59,12 @@ def open_preprocessing(folder):
 
 def test_what_is_written_is_what_differs_from_ernie_m():
     assert PreprocessingConfig().to_json() == {}
-    of_xlm_r = {"text_rules": "none", "separators": 2, "split_han": False, "label_pieces": "leading"}
-    assert XLM_R.to_json() == of_xlm_r
+    assert XLM_R.to_json() == {
+        "text_rules": "none",
+        "separators": 2,
+        "split_han": False,
+        "label_pieces": "leading",
+    }
     for preprocessing in (
         XLM_R,
         PreprocessingConfig(pooling="cls", prompts={"query": "q: "}, added_tokens={"<e>": 9}),
@@ -179,8 +183,7 @@ def test_sentence_transformers(tmp_path, pooling, expected):
     prompts = {"query": "query: ", "document": ""}
     folder = make_sentence_transformer(tmp_path, pooling=pooling, prompts=prompts, default="query")
     checkpoint = open_checkpoint(folder)
-    assert checkpoint.preprocessing_errors == []
-    assert checkpoint.preprocessing == replace(
+    preprocessing = replace(
         XLM_R,
         pooling=expected,
         layer=2,
@@ -189,6 +192,7 @@ def test_sentence_transformers(tmp_path, pooling, expected):
         prompts={"query": "query: "},
         default_prompt="query",
     )
+    assert (checkpoint.preprocessing, checkpoint.preprocessing_errors) == (preprocessing, [])
 
 
 def test_encoder_in_a_subfolder(tmp_path):
@@ -374,8 +378,7 @@ def test_check_config_json_ids(tmp_path, key, id_):
 @pytest.mark.parametrize("special_ids", [{}, {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}])
 def test_a_subword_has_its_number_in_the_piece_model_plus_one(tmp_path, special_ids):
     tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model", **special_ids))
-    numbers = tokenizer.processor.encode("bada gona")
-    assert tokenizer.encode("bada gona") == [number + 1 for number in numbers]
+    assert tokenizer.encode("bada gona") == [n + 1 for n in tokenizer.processor.encode("bada gona")]
     assert tokenizer.mask_id == tokenizer.processor.get_piece_size() + 1
 
 

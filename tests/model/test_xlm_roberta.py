@@ -17,9 +17,9 @@ from tests.launching import error_of
 def test_map_every_tensor(tmp_path):
     state = make_xlm_r(tmp_path)
     checkpoint = open_checkpoint(tmp_path)
-    assert checkpoint.unknown == []
-    assert checkpoint.task is None  # a masked-LM head is of no task
-    assert len(checkpoint.tensors) == len(state) - 1  # the token types are added to the positions
+    # A masked-LM head is of no task, and the token types are added to the positions.
+    facts = (checkpoint.unknown, checkpoint.task, len(checkpoint.tensors))
+    assert facts == ([], None, len(state) - 1)
     model = PreTrainingModel(checkpoint.config, ["en"])
     fresh = load_weights(model, checkpoint, optional=("pooler.", "language_embeddings."))
     assert {name.split(".")[0] for name in fresh} == {"pooler", "language_embeddings"}
@@ -109,15 +109,15 @@ def test_parts_and_their_index(tmp_path):
         save_file({name: arrays[name] for name in arrays if file_of[name] == file}, folder / file)
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": file_of}))
-    tensors = open_checkpoint(folder).tensors
-    np.testing.assert_array_equal(tensors["lm_head.bias"], arrays["lm_head.bias"])
-
+    bias = open_checkpoint(folder).tensors["lm_head.bias"]
+    np.testing.assert_array_equal(bias, arrays["lm_head.bias"])
     save_file({"lm_head.bias": arrays["lm_head.bias"]}, tmp_path / "outside.safetensors")
-    with_missing = file_of | {"missing": "model-0.safetensors"}
-    with_outside = file_of | {"lm_head.bias": "../outside.safetensors"}
     os.mkfifo(folder / "pipe.safetensors")  # nobody writes into it
-    with_pipe = file_of | {"lm_head.bias": "pipe.safetensors"}
-    # A tensor that is not there, a file elsewhere, no file, no map.
-    for wrong in (with_missing, with_outside, with_pipe, None):
+    for wrong in (
+        file_of | {"missing": "model-0.safetensors"},
+        file_of | {"lm_head.bias": "../outside.safetensors"},
+        file_of | {"lm_head.bias": "pipe.safetensors"},
+        None,
+    ):
         index.write_text(json.dumps({"weight_map": wrong}))
         assert "index.json: " in error_of(open_checkpoint, folder)
