@@ -87,7 +87,7 @@ COMMANDS = {
     r"\.yaml.*": HERE,
     r".*python run_pretrain\.py .* --init\.word_embeddings .*":
         "pretrain/test_initialize.py::test_initialize_word_embeddings_from_static_model",
-    r".*bin/fleetrun .*|.*launch\.py --node_ips .*":
+    r".*bin/fleetrun .*|.*launch\.py --(node_ips|split_log_path) .*":
         "pretrain/test_two_nodes.py::test_resume_after_a_node_dies",
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
     r"([A-Z_]+=\S+ )*sh scripts/(small|base|large)/(xnli|pawsx|tatoeba)_[\w-]+\.sh.*": RECIPE,
