@@ -70,7 +70,8 @@ def test_the_loss_is_the_mean_squared_error(folder):
 
 def test_it_learns_and_predicts(regress, refusal, folder, tmp_path, capsys):
     test_files = {"do_test": "true", "test_set": f"{folder}/dev.%s.tsv", "test_save": f"{tmp_path}/%s"}
-    results = regress(**command_lines.LEARNS, **test_files, random_seed=5)  # of 22 seeds 9 stay below 70
+    # Of 22 seeds 9 stay below 70. Dev files are scored once, at the end.
+    results = regress(**command_lines.LEARNS, **test_files, random_seed=5, select_on="last")
     assert results["metric"] == "pearson"
     assert [table["title"].split(",")[0] for table in results["tables"]] == ["pearson", "spearman"]
     (path,) = tmp_path.glob("en.*")
