@@ -319,13 +319,17 @@ def test_encode_batch_size_and_length(models, monkeypatch):
             "classification",
             [{"text_a": "bado"}, {"text_a": "lera", "text_b": "mo"}, {"text_a": "kani", "text_b": "ga"}],
         ),
-        ("tag", "tag", ["bado, kani", ["lera mo", "ga"]], "token-classification", None),
+        (
+            "tag",
+            "tag",
+            ["bado, kani", ["lera mo", "ga"]],
+            "token-classification",
+            [{"text": "bado, kani"}, {"words": ["lera mo", "ga"]}],
+        ),
     ],
 )
 def test_methods_return_what_predictors_do(models, kind, method, arguments, task, requests):
     model = ernie_m.load(models / kind)
-    if requests is None:
-        requests = [{"words" if isinstance(text, list) else "text": text} for text in arguments]
     predictor = make_predictor(task, model.loaded)
     assert getattr(model, method)(arguments) == predictor.predict([*map(predictor.parse, requests)])
 
