@@ -74,19 +74,19 @@ def texts_below_the_header(path):
     return {text for line in path.read_text("utf-8").splitlines()[1:] for text in line.split("\t")}
 
 
-TRAINS = "--do_train true --train_set model/pairs/train.tsv --loss in_batch_softmax --symmetric true"
+TRAINS = "--do_train true --train_set output/pairs/train.tsv --loss in_batch_softmax --symmetric true"
 # The commands of a run from START, and what it prints of them.
 COMMANDS = f"""\
-prepare pairs my --output model/pairs --skip_text_checks=False --model START
-train_vocab --output model/table/vocab --vocab_size 8000 --hard_vocab_limit false \
---parallel 'de-en<=model/pairs/train/de-en.tsv' --parallel 'tr-en<=model/pairs/train/tr-en.tsv'
-run_retrieval --pairs model/pairs/held-out --untrained false --checkpoints model/table {TRAINS} \
+prepare pairs my --output output/pairs --skip_text_checks=False --model START
+train_vocab --output output/table/vocab --vocab_size 8000 --hard_vocab_limit false \
+--parallel 'de-en<=output/pairs/train/de-en.tsv' --parallel 'tr-en<=output/pairs/train/tr-en.tsv'
+run_retrieval --pairs output/pairs/held-out --untrained false --checkpoints output/table {TRAINS} \
 --batch_size 66 --learning_rate 0.01 --max_steps 161 --validation_steps 80 --save_steps 80 \
 --keep_checkpoints 1 --ernie_config_path configs/table/ernie_config.json \
---piece_model_path model/table/vocab/piece.model --scale 4.4
-run_retrieval --pairs model/pairs/held-out --untrained false --checkpoints model/before \
+--piece_model_path output/table/vocab/piece.model --scale 4.4
+run_retrieval --pairs output/pairs/held-out --untrained false --checkpoints output/before \
 --init_pretraining_params START
-run_retrieval --pairs model/pairs/held-out --untrained false --checkpoints model {TRAINS} \
+run_retrieval --pairs output/pairs/held-out --untrained false --checkpoints output {TRAINS} \
 --batch_size 64 --learning_rate 0.001 --max_steps 134 --validation_steps 26 --save_steps 26 \
 --keep_checkpoints 1 --init_pretraining_params START
 """
@@ -99,7 +99,7 @@ tr-en   399      332        39                        28  my/news.en,my/news.tr
 2/4, about 1 min: static baseline: mean of subword embeddings, trained on 664 pairs
 3/4, about 1 min: base model: START on 78 held-out pairs
 4/4, about 1 min: fine-tuning: 134 steps of 64 pairs, learning rate 0.001
-commands: model/log/commands.sh
+commands: output/log/commands.sh
 
 [1/4] vocabulary
 """
@@ -107,16 +107,16 @@ commands: model/log/commands.sh
 
 def test_from_a_start(folder, random_encoder, capsys):
     """The scores next to a static model, on pairs that are not trained on."""
-    run_train("model", random_encoder)
+    run_train("output", random_encoder)
     text = re.sub(" +$", "", capsys.readouterr().out, flags=re.MULTILINE)
-    commands = read_commands("model")
+    commands = read_commands("output")
     name = shlex.quote(get_command_name())
-    written = Path("model/log/commands.sh").read_text().replace(str(random_encoder), "START")
+    written = Path("output/log/commands.sh").read_text().replace(str(random_encoder), "START")
     assert re.sub(f"^{re.escape(name)} ", "", written, flags=re.MULTILINE) == COMMANDS
     assert PLAN in text.replace(str(random_encoder), "START")
     assert text.splitlines()[-2:] == [
-        "Saved model/best.",
-        f"Next: {name} serve --model model/best --corpus FILE",
+        "Saved output/best.",
+        f"Next: {name} serve --model output/best --corpus FILE",
     ]
     header, *lines = text.partition("accuracy@1 on ")[2].splitlines()[1:5]
     assert header.split() == [
@@ -125,14 +125,14 @@ def test_from_a_start(folder, random_encoder, capsys):
     parts = {"static baseline": "table", "base model": "before", "fine-tuned": ""}
     for line, (name, part) in zip(lines, parts.items(), strict=True):
         cells = chain.from_iterable(
-            next(iter(seeds.values())).values() for seeds in read_scores("model", part)[2:]
+            next(iter(seeds.values())).values() for seeds in read_scores("output", part)[2:]
         )
         assert line.split() == [*name.split(), *(f"{value:.1f}" for value in cells)]
-    trained = texts_below_the_header(Path("model/pairs/train.tsv"))
+    trained = texts_below_the_header(Path("output/pairs/train.tsv"))
     for words in commands[2:]:
         searched = list(Path(words[words.index("--pairs") + 1]).iterdir())
         assert len(searched) == 2 and not any(trained & texts_below_the_header(path) for path in searched)
-    assert read_scores("model") != read_scores("model", "before")
+    assert read_scores("output") != read_scores("output", "before")
 
 
 def ctrl_c_at(step, loss):
