@@ -100,6 +100,7 @@ def test_what_is_read(read, name):
 
 def test_language_split_and_group_are_read_where_they_are_named(tmp_path, caplog):
     """Rows for dev and test are not trained on, and the names of the columns are kept."""
+    caplog.set_level("INFO")
     path = tmp_path / "massive.csv"
     path.write_text("utt,intent,locale,partition,by\na,x,de,train,1\nb,y, en ,dev,2\nc,z,fr,,1\nd,x,,test,\n")
     flags = {"text": "utt", "label": "intent", "language": "locale", "group": "by", "split": "partition"}
