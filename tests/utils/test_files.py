@@ -137,6 +137,11 @@ def test_an_array_on_a_full_disk(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_another_error_of_writing_is_not_a_full_disk():
+    with pytest.raises(OSError, match="odd"), files.translate_write_errors("x"):
+        raise OSError(errno.EINVAL, "odd")
+
+
 def test_the_earlier_folder_is_put_back_if_the_new_one_cannot_have_its_name(tmp_path, monkeypatch):
     """It was moved aside before."""
     path = tmp_path / "best"

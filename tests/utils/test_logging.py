@@ -185,9 +185,13 @@ def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_tear_it(tmp_path, mon
     assert (tmp_path / "job.log.0").read_text().endswith("a line\n")
 
 
-@pytest.mark.parametrize(("level", "count"), [(logging.NOTSET, 10), (logging.WARNING, 0)])
-def test_command_without_a_log_writes_to_stderr(monkeypatch, now, capsys, level, count):
-    """As a user's own, unless it has said that its log shall have no such lines."""
+@pytest.mark.parametrize(
+    ("level", "rank", "count"),
+    [(logging.NOTSET, "0", 10), (logging.NOTSET, "1", 0), (logging.WARNING, "0", 0)],
+)
+def test_command_without_a_log_writes_to_stderr(monkeypatch, now, capsys, level, rank, count):
+    """As a user's own, unless it has said that its log shall have no such lines. One process writes."""
+    monkeypatch.setenv("PADDLE_TRAINER_ID", rank)
     monkeypatch.setattr(run_log, "logger", logging.Logger("of a guest", level))
     run_log.logger.parent = logging.Logger("root", logging.WARNING)
     for _ in run_log.show_progress(range(100), "encoding", unit="texts"):
