@@ -95,8 +95,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server():
     """A running `Server`."""
     with Server() as server:
-        # poll_interval: seconds in which it notices `shutdown`.
-        serving = {"poll_interval": 0.02}
-        threading.Thread(target=server.serve_forever, kwargs=serving, daemon=True).start()
+        # 0.02: seconds in which it notices `shutdown`.
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
         server.shutdown()

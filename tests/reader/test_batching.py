@@ -41,10 +41,7 @@ class Encode(TextFeaturizer):
 
     def __call__(self, items):
         self.encoded += [item.number for item in items]
-        features = [
-            Feature([0, 100 + number, *[7] * (length - 2)], label=number % 3) for number, length in items
-        ]
-        return features
+        return [Feature([0, 100 + number, *[7] * (length - 2)], label=number % 3) for number, length in items]
 
 
 def items(count: int) -> list[Item]:
@@ -156,14 +153,9 @@ def test_resume_is_exact(small_windows, in_tokens):
     options = {"batch_size": 130 if in_tokens else 8, "in_tokens": in_tokens}
     steps = list(batches(**options).stream(epochs=2))
     for position in (0, 1, 5, len(steps) // 2, len(steps) - 3, len(steps) - 1):
-        expected = steps[position:]
         first = steps[position]
         resumed = batches(**options).stream(epochs=2, epoch=first.epoch, index=first.index)
-        for step, again in zip(expected, resumed, strict=True):
-            assert (again.epoch, again.index, numbers(again)) == (step.epoch, step.index, numbers(step))
-            assert again.progress == step.progress
-            for micro, micro_again in zip(step.micro_batches, again.micro_batches, strict=True):
-                assert np.array_equal(micro.input_ids, micro_again.input_ids)
+        assert [*map(pickle.dumps, resumed)] == [*map(pickle.dumps, steps[position:])]
 
 
 def test_nothing_is_tokenized_before_its_window(small_windows):

@@ -302,8 +302,9 @@ def test_write_predictions_in_the_input_scheme(tmp_path, gold):
     predicted.write([(None, {"tags": ["B-PER", "I-PER", "O", "B-LOC", "B-ORG", "I-LOC"]})], file)
     tags = [*gold.split()[:4], "B-ORG", gold.split()[5]]
     assert file.getvalue().splitlines() == [f"{row} {tag}" for row, tag in zip(rows, tags)]
-    scores = "F1 85.7 % (3 entities), precision 75.0 %, recall 100.0 %"
-    assert predicted.format_summary() == [f"1 sentences: {scores}"]
+    assert predicted.format_summary() == [
+        "1 sentences: F1 85.7 % (3 entities), precision 75.0 %, recall 100.0 %"
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(FORMS.keys() - {"list.json"}))

@@ -25,6 +25,7 @@ from tests.reader.conftest import files
 from tests.toys import sentences
 
 TEXTS = sentences(12, seed=3)
+QUESTIONS = json.dumps(toys.squad(6, seed=1))
 
 
 def table(columns: str, rows: list) -> str:
@@ -35,9 +36,7 @@ def table(columns: str, rows: list) -> str:
 def nli_release() -> dict[str, str]:
     """XNLI-1.0 and XNLI-MT-1.0, two archives, as name -> content."""
     labels = ["entailment", "neutral", "contradiction"] * 4
-    rows = []
-    for language in ("en", "fr"):
-        rows += [[language, label, text, text] for text, label in zip(TEXTS, labels, strict=True)]
+    rows = [[language, label, text, text] for language in ("en", "fr") for text, label in zip(TEXTS, labels)]
     evaluated = table("language gold_label sentence1 sentence2", rows)
     trained = table("premise hypo label", [[text, text, label] for text, label in zip(TEXTS, labels)])
     return {
@@ -53,11 +52,6 @@ def paraphrase_release() -> dict[str, str]:
     content = table("id sentence1 sentence2 label", rows)
     names = ["en/train", "en/dev_2k", "en/test_2k", "de/dev_2k", "de/test_2k"]
     return {f"x-final/{name}.tsv": content for name in names}
-
-
-def questions() -> str:
-    """SQuAD's format."""
-    return json.dumps(toys.squad(6, seed=1))
 
 
 def zipped(contents: dict[str, str], method: int = zipfile.ZIP_STORED) -> bytes:
@@ -84,7 +78,7 @@ def releases() -> dict[str, bytes]:
     """Path on the server, as in the real address -> a small copy of what is there."""
     nli = nli_release()
     mlqa = {
-        f"MLQA_V1/{split}/{split}-context-{language}-question-{language}.json": questions()
+        f"MLQA_V1/{split}/{split}-context-{language}-question-{language}.json": QUESTIONS
         for split in ("dev", "test")
         for language in ("en", "de")
     }
@@ -93,25 +87,24 @@ def releases() -> dict[str, bytes]:
         "XNLI/XNLI-MT-1.0.zip": zipped({name: text for name, text in nli.items() if "XNLI-MT-1.0/" in name}),
         "paws/pawsx/x-final.tar.gz": tarred(paraphrase_release(), "gz"),
         "MLQA/MLQA_V1.zip": zipped(mlqa),
-        "rajpurkar/SQuAD-explorer/master/dataset/train-v1.1.json": questions().encode(),
+        "rajpurkar/SQuAD-explorer/master/dataset/train-v1.1.json": QUESTIONS.encode(),
     }
     for language in download_data_sets.XQUAD_LANGUAGES:
-        on_server[f"deepmind/xquad/master/xquad.{language}.json"] = questions().encode()
+        on_server[f"deepmind/xquad/master/xquad.{language}.json"] = QUESTIONS.encode()
+    tatoeba = "facebookresearch/LASER/main/data/tatoeba/v1/tatoeba"
     for code in TATOEBA.values():
         for side in (code, "eng"):
-            text = "".join(f"{line}\n" for line in TEXTS)
-            location = f"facebookresearch/LASER/main/data/tatoeba/v1/tatoeba.{code}-eng.{side}"
-            on_server[location] = text.encode()
+            on_server[f"{tatoeba}.{code}-eng.{side}"] = "".join(f"{line}\n" for line in TEXTS).encode()
     return on_server
 
 
 @pytest.fixture
 def small(server, monkeypatch):
     """The local server has small copies of all releases, and stands in for the real ones."""
-    parts = {}
-    for name, part in download_data_sets.PARTS.items():
-        path = part.folder.split("/", 3)[3]  # https://host/path
-        parts[name] = part._replace(folder=f"{server.url}/{path}")
+    parts = {
+        name: part._replace(folder=f"{server.url}/{part.folder.split('/', 3)[3]}")  # https://host/path
+        for name, part in download_data_sets.PARTS.items()
+    }
     monkeypatch.setattr(download_data_sets, "PARTS", parts)
     server.files = {f"/{path}": content for path, content in releases().items()}
     return server
@@ -167,7 +160,7 @@ def test_what_cannot_be_fetched_is_listed_and_the_rest_is_prepared(small, tmp_pa
     small.drop_at = None
     some = tmp_path / "data/downloads/xquad/xquad.en.json"  # of eleven files, which an earlier call has left
     some.parent.mkdir()
-    some.write_text(questions())
+    some.write_text(QUESTIONS)
     error_of(get, tmp_path, "mlqa", "squad", "pawsx")
     assert (tmp_path / "data/mlqa/train/train.en.json").is_file()  # SQuAD alone
     assert (tmp_path / "data/pawsx/dev/dev.de.tsv").is_file()
@@ -246,12 +239,6 @@ def test_parts_that_are_fetched_by_hand(tmp_path, part, message):
     assert message in error_of(get, tmp_path, part)
 
 
-def changed(archive: bytes, old: bytes, new: bytes) -> bytes:
-    """An archive with other bytes in its headers."""
-    assert old in archive
-    return archive.replace(old, new)
-
-
 def header(kind: bytes, size: int) -> bytes:
     """A header of a tar archive that says how many bytes follow."""
     member = tarfile.TarInfo("a")
@@ -263,14 +250,14 @@ TEXT = {f"{name}.tsv": "x" * 600 for name in "abc"}
 COMMENT = b"1048576 comment=".ljust((1 << 20) - 1, b"x") + b"\n"
 # A zip writes for each file the version 20, flags and a method, twice: b"\x14\0" + flags + method.
 ARCHIVES = {
-    "header.tar": changed(tarred(TEXT, ""), b"b.tsv", b"c.tsv"),  # its checksum is that of b.tsv
+    "header.tar": tarred(TEXT, "").replace(b"b.tsv", b"c.tsv"),  # its checksum is that of b.tsv
     "outside.tar.gz": tarred({"../outside.tsv": "x"}, "gz"),
     "folders.tar.gz": tarred({"a/" * 2000 + "b": ""}, "gz"),
     "folders.zip": zipped({"a/" * 2000 + "b": ""}),
     "terabytes.tar": header(tarfile.GNUTYPE_LONGNAME, 1 << 42) + tarred(TEXT, ""),
     "negative.tar": header(tarfile.REGTYPE, -1024) + tarred(TEXT, ""),  # its end is before its beginning
     "comment.tar": header(tarfile.XHDTYPE, len(COMMENT)) + COMMENT + tarred(TEXT, ""),
-    "encrypted.zip": changed(zipped(TEXT), b"\x14\0\0\0\0\0", b"\x14\0\1\0\0\0"),
+    "encrypted.zip": zipped(TEXT).replace(b"\x14\0\0\0\0\0", b"\x14\0\1\0\0\0"),
     "lzma.zip": zipped(TEXT, zipfile.ZIP_LZMA),
 }
 

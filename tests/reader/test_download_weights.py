@@ -1,7 +1,6 @@
 """ernie-m download weights: weights are laid out and checked, downloads resume, errors name the files."""
 
 import io
-import shutil
 import tarfile
 import tempfile
 from http import HTTPStatus
@@ -10,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_m.commands import convert
 from ernie_m.data import download_weights
 from ernie_m.data.download import download
 from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.tokenization import Tokenizer
-from tests.foreign import make_official, official_config
 from tests.launching import ROOT, error_of
 from tests.reader.conftest import files
 
@@ -36,8 +33,8 @@ def small(tokenizer, monkeypatch, server):
             tokenizer.vocab_size, download_weights.HIDDEN_SIZE[size]
         )
     server.files["/piece.model"] = tokenizer.piece_model_path.read_bytes()
-    vocab = "".join(f"{token}\t{id_}\n" for token, id_ in tokenizer.vocab.items())
-    server.files["/vocab.txt"] = vocab.encode()
+    lines = [f"{token}\t{id_}\n" for token, id_ in tokenizer.vocab.items()]
+    server.files["/vocab.txt"] = "".join(lines).encode()
     return server
 
 
@@ -185,13 +182,3 @@ def test_bad_archives(small, tmp_path, make, message):
     small.files["/model-ernie-m-base.tar.gz"] = make()
     assert message in error_of(get, tmp_path, "base")
     assert files(tmp_path) == ["model-ernie-m-base.tar.gz"]
-
-
-def test_the_tokenizer_one_folder_up(tokenizer, tmp_path, capsys):
-    """configs/base of the official layout: vocab.txt and piece.model are in configs."""
-    shutil.copy(tokenizer.piece_model_path, tmp_path / "piece.model")
-    tokenizer.write_vocab(tmp_path / "vocab.txt")
-    make_official(tmp_path / "base", official_config(vocab_size=tokenizer.vocab_size), seed=1)
-    convert.main([str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"])
-    assert (tmp_path / "out" / "sentencepiece.bpe.model").is_file()
-    assert "ErnieMTokenizer of these libraries produces other ids" in capsys.readouterr().out

@@ -49,8 +49,7 @@ def package_file() -> tuple[bytes, dict[str, np.ndarray]]:
     head = b"E5S1\1\0\0\0" + struct.pack("<7ifi", *vars(SIZES).values(), 1e-12, 32)
     head += struct.pack("<5iQ", len(PIECES), 0, 2, 1, 3, bounds[-1]) + bounds.tobytes() + scores.tobytes()
     head += b"".join(text) + struct.pack("<iI", 7, 3) + b"abc" + struct.pack("<i", len(chunks))
-    entries = sum(2 + len(name) + 1 + 4 + 16 for name, _ in chunks)
-    location = len(head) + entries
+    location = len(head) + sum(2 + len(name) + 1 + 4 + 16 for name, _ in chunks)
     for name, data in chunks:
         head += struct.pack("<H", len(name)) + name.encode() + struct.pack("<BIQQ", 0, 0, location, len(data))
         location += len(data)
@@ -71,15 +70,15 @@ def test_every_tensor_and_subword(tmp_path):
     }.items():
         np.testing.assert_array_equal(written[name], tensors[short], err_msg=name)
     model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "sentencepiece.bpe.model"))
-    assert [model.IdToPiece(i) for i in range(3, model.GetPieceSize())] == PIECES[4:-1]
-    assert model.GetScore(5) == -6
+    subwords = [model.IdToPiece(i) for i in range(3, model.GetPieceSize())]
+    assert (subwords, model.GetScore(5)) == (PIECES[4:-1], -6)
     checkpoint = open_checkpoint(tmp_path)
-    prompts = [checkpoint.preprocessing.get_prompt(kind) for kind in ("query", "document")]
+    prompts = checkpoint.preprocessing.prompts
     assert (checkpoint.format, checkpoint.unknown, checkpoint.config.layer_norm_eps, prompts) == (
         "bert",
         [],
         1e-12,
-        ["query: ", "passage: "],
+        {"query": "query: ", "passage": "passage: ", "document": "passage: "},
     )
     assert json.loads((tmp_path / "modules.json").read_text())[1]["path"] == "1_Pooling"
     assert "license: mit" in (tmp_path / "README.md").read_text()

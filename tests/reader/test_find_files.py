@@ -225,8 +225,8 @@ def test_find_table_by_any_name(tmp_path, monkeypatch):
     """It is the training file; a folder that is not there is no table."""
     monkeypatch.chdir(tmp_path)
     make(["mine.csv", "test.de.tsv"])
-    found = [find_labeled_files(Path("my", name), OUT) for name in ("mine.csv", "test.de.tsv")]
-    assert [file[1:] for files in found for file in files] == [("train", "all"), ("train", "de")]
+    for name, language in (("mine.csv", "all"), ("test.de.tsv", "de")):
+        assert find_labeled_files(Path("my", name), OUT) == [(Path("my", name), "train", language)]
     assert find_text_files("my/test.de.tsv") == ["my/test.de.tsv"]
     monkeypatch.setenv("HOME", str(tmp_path))
     assert find_text_files("~/my/*.csv") == find_text_files("$HOME/my/*.csv") == [f"{tmp_path}/my/mine.csv"]

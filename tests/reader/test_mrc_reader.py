@@ -78,14 +78,14 @@ def test_read_contexts_and_questions(write, caplog):
         article(qa(3, [answer("Ｒome", 3)]), qa("4", [answer(" ", 2)]), context="In Ｒome."),
     ]
     file = read_squad(write(articles), "dev")
-    assert file.contexts == [TEXT, "In Ｒome."]
     # (id, question, number of the context, answers, characters of the first answer)
-    assert file.questions == [
+    questions = [
         ("1", "Where does Anna live?", 0, ("Rome",), (14, 18)),
         ("2", "Where does Anna live?", 0, ("Oslo", "Oslo", "Oslo."), (50, 54)),
         ("3", "Where does Anna live?", 1, ("Ｒome",), (3, 7)),
         ("4", "Where does Anna live?", 1, (" ",), None),
     ]
+    assert (file.contexts, file.questions) == ([TEXT, "In Ｒome."], questions)
     (message,) = caplog.messages
     first = "data[0].paragraphs[0].qas[1].answers[0]: 'Oslo' at 49, where the context has ' Osl'"
     assert f"of 2 answers that do not match the context at answer_start; the first: {first}" in message
@@ -337,8 +337,7 @@ def test_the_official_order_and_targets(write, tokenizer):
         expected = plain.collate(features, batch.indices, batch.count)
         assert np.array_equal(batch.input_ids, expected.input_ids)
         assert np.array_equal(batch.ends, expected.ends)
-        answers = np.where(expected.answers == NO_ANSWER, 0, expected.answers)
-        assert np.array_equal(batch.answers, answers)
+        assert np.array_equal(batch.answers, np.where(expected.answers == NO_ANSWER, 0, expected.answers))
     assert any(0 in batch.answers for batch in found)
 
 
@@ -347,8 +346,7 @@ def test_official_context_tokens(write, tokenizer):
     path = write({text: [(str(n), "Who?", text.split()[0])] for n, text in enumerate(SENTENCES)})
     windows = make_official_windows(read_squad(path, "dev"), tokenizer, WHOLE)
     for window, text in zip(windows, SENTENCES, strict=True):
-        ids_of_words = map(tokenizer.encode, text.split())
-        assert window.context_ids.tolist() == [*chain.from_iterable(ids_of_words)]
+        assert window.context_ids.tolist() == [*chain.from_iterable(map(tokenizer.encode, text.split()))]
 
 
 def test_a_worker_gets_ids_alone(write, tokenizer):

@@ -175,8 +175,8 @@ def test_label_columns_are_normalized(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,cafe\u0301,\u00a0b \nx,1,0\ny,0,1\n", encoding="utf-8")
     table = read_labeled_table(path, LabelOptions(text="text", label="cafe\u0301,b"), multi_label=True)
-    assert [row.label for row in table.rows] == [["caf\u00e9"], ["b"]]
-    assert table.label_columns == ["caf\u00e9", "b"]
+    labels = [row.label for row in table.rows]
+    assert (labels, table.label_columns) == ([["caf\u00e9"], ["b"]], ["caf\u00e9", "b"])
 
 
 REFUSED = {  # name of a file -> its content, flags, and what the message says: locations and names
@@ -371,9 +371,10 @@ def test_what_a_model_is_asked_about(tmp_path, caplog, name):
         assert error_of(ask).startswith(f"{path}, line 1: {expected}")
     else:
         asked = ask()
-        assert ([request for *_, request in asked.iter_rows()], asked.labels) == expected
+        separator = options.label_separator or of_model.get("label_separator")
+        requests = [request for *_, request in asked.iter_rows()]
+        assert (requests, asked.labels, asked.separator) == (*expected, separator)
         assert ("skipped 2 blank lines" in caplog.text) == (name == "lines.txt")
-        assert asked.separator == (options.label_separator or of_model.get("label_separator"))
 
 
 @pytest.mark.parametrize("header", ["Nr;Body;Team", "text;sentence;label", "7;Hello;x"])

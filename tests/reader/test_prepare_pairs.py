@@ -37,8 +37,7 @@ def folder(tmp_path):
     folder = tmp_path / "my"
     (folder / "more").mkdir(parents=True)
     write_pairs(folder / "en-de.tsv", in_language("en"), in_language("de"))
-    packed = gzip.compress("\n".join(in_language("sw")).encode() + b"\n")
-    (folder / "more/news.sw.gz").write_bytes(packed)
+    (folder / "more/news.sw.gz").write_bytes(gzip.compress("\n".join(in_language("sw")).encode()))
     write_lines(folder / "more/news.en", in_language("en"))
     units = [
         f'<tu><tuv xml:lang="fr"><seg>fr {line}</seg></tuv><tuv xml:lang="en"><seg>en {line}</seg></tuv></tu>'

@@ -79,9 +79,8 @@ def test_streams_come_as_often_as_the_temperature_says():
 
 
 def test_how_many_are_drawn_at_once_does_not_matter():
-    in_parts = sampler()
-    parts = [in_parts.draw(count) for count in (1, 0, 7, 32, 60)]
-    assert_equal(joined(parts), sampler().draw(100))
+    parts = map(sampler().draw, (1, 0, 7, 32, 60))
+    assert_equal(joined([*parts]), sampler().draw(100))
 
 
 @pytest.mark.parametrize("cut", [0, 1, 13, 64, 199])

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 
+from ernie_m.reader.batching import Example
 from ernie_m.reader.files.aligned_lines import (
     Bitext,
     Sentences,
@@ -25,9 +26,9 @@ def test_lines_are_read_as_they_stand(tmp_path):
     # U+2028 and U+0085 end a line for str.splitlines, not in a file.
     (tmp_path / "a").write_bytes("\ufeffeins\r\n\nzwei\u2028\u0085 drei\nlast".encode())
     lines = Sentences(tmp_path / "a")
-    assert lines.read_texts() == ["eins", "", "zwei\u2028\u0085 drei", "last"]
-    assert pickle.loads(pickle.dumps(lines)).read_texts() == lines.read_texts()
-    assert lines[3].text_a == "last" and lines[3].text_b is None
+    for each in (lines, pickle.loads(pickle.dumps(lines))):
+        assert each.read_texts() == ["eins", "", "zwei\u2028\u0085 drei", "last"]
+    assert lines[3] == Example("last", None)
     with pytest.raises(IndexError):
         lines[4]
 
@@ -52,10 +53,12 @@ def test_xtreme_names_and_public_names(tmp_path):
         **dict.fromkeys(("notes-en.txt", "de-en.de.gz", "fr-en.txt"), ("no bitext",)),
     }
     write(tmp_path, files)
-    bitexts = read_bitexts(tmp_path)
-    assert [bitext.language for bitext in bitexts] == ["de", "fa", "la", "xx"]
-    assert bitexts[0][:5] == ("de", ["a", "b"], ["A", "B"], True, True)
-    assert bitexts[1][:5] == ("fa", ["d"], ["D"], True, True)
+    assert [bitext[:5] for bitext in read_bitexts(tmp_path)] == [
+        ("de", ["a", "b"], ["A", "B"], True, True),
+        ("fa", ["d"], ["D"], True, True),
+        ("la", ["none of the 36"], ["E"], True, True),
+        ("xx", ["c"], ["C"], True, True),
+    ]
     assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
 
 
@@ -67,11 +70,11 @@ def test_read_files_in_other_languages(tmp_path):
     )
     write(tmp_path, {"sw-en.csv": ["en,sw", "A,a", "B,b"], ".hidden.tsv": ["x"]})
     bitexts = read_bitexts(tmp_path, options=TableOptions(on_error="skip"))
-    assert [bitext[:3] for bitext in bitexts] == [
-        (language, ["a", "b"], ["A", "B"]) for language in ("sw", "fr-de", "qa")
+    assert [(*bitext[:3], bitext.are_translations, bitext.name) for bitext in bitexts] == [
+        ("sw", ["a", "b"], ["A", "B"], True, "sw-en"),
+        ("fr-de", ["a", "b"], ["A", "B"], True, "fr-de"),
+        ("qa", ["a", "b"], ["A", "B"], False, "qa"),
     ]
-    assert [bitext.are_translations for bitext in bitexts] == [True, True, False]
-    assert [bitext.name for bitext in bitexts] == ["sw-en", "fr-de", "qa"]
 
 
 def test_sort_by_bytes():

@@ -53,11 +53,9 @@ def test_share_with_entities_at_punctuation():
     ],
 )
 def test_convert_tag_schemes_to_iob2(write, scheme, tags, iob2):
-    assert to_iob2(tags.split()) == iob2.split()
-    assert to_iob2(iob2.split()) == iob2.split()
-    words = ["word"] * len(tags.split())
-    row = f"{JOINT.join(words)}\t{JOINT.join(tags.split())}"
-    (sentence,) = read_tagged_tsv(write(f"text_a\tlabel\n{row}\n"), LABELS, scheme)
+    assert to_iob2(tags.split()) == to_iob2(iob2.split()) == iob2.split()
+    words, tags = (JOINT.join(row) for row in (["word"] * len(tags.split()), tags.split()))
+    (sentence,) = read_tagged_tsv(write(f"text_a\tlabel\n{words}\t{tags}\n"), LABELS, scheme)
     assert sentence.labels == tuple(LABELS[tag] for tag in iob2.split())
 
 
@@ -90,9 +88,15 @@ def write(tmp_path):
 def test_read_rows(write):
     path = write("text_a\tlabel\nEkeus+heads+for+Baghdad\tB-PER+O+O+B-LOC\n前\tO\n")
     sentences = read_tagged_tsv(path, LABELS)
-    assert sentences == [Sentence("Ekeus\x02heads\x02for\x02Baghdad", (0, 4, 4, 2)), Sentence("前", (4,))]
+    assert (
+        sentences
+        == pickle.loads(pickle.dumps(sentences))
+        == [
+            Sentence("Ekeus\x02heads\x02for\x02Baghdad", (0, 4, 4, 2)),
+            Sentence("前", (4,)),
+        ]
+    )
     assert sentences[0].words == ["Ekeus", "heads", "for", "Baghdad"]
-    assert pickle.loads(pickle.dumps(sentences)) == sentences
     assert read_tagged_tsv(write("text_a\na+b\n"), LABELS, labels=False) == [Sentence("a\x02b", None)]
 
 
@@ -185,28 +189,27 @@ def test_windows():
     """
     labels = [0, 1, 2, 3, *[O] * 12]
     feature = encode("a b c d e f g h i j k l m n o p", *labels, size=10)
-    assert feature.ids == ids("<abcdefgh>" + "<ghijklmn>" + "<mnop>")
-    assert feature.widths == [10, 10, 6]
-    positions = [position for position, _ in feature.words]  # of each word's labeled subword
-    assert [feature.ids[position] for position in positions] == ids("abcdefg" + "hijklm" + "nop")
-    assert positions == [*range(1, 8), *range(12, 18), *range(22, 25)]
-    assert [feature.labels[position] for position in positions] == labels
-    assert sum(label != X for label in feature.labels) == 16  # each word once
+    assert (feature.ids, feature.widths) == (ids("<abcdefgh>" + "<ghijklmn>" + "<mnop>"), [10, 10, 6])
+    # Of each word's labeled subword, "abcdefg" + "hijklm" + "nop".
+    positions = [*range(1, 8), *range(12, 18), *range(22, 25)]
+    assert [position for position, _ in feature.words] == positions
+    expected = [dict(zip(positions, labels)).get(position, X) for position in range(26)]
+    assert feature.labels == expected
 
 
 def test_middle_overlap_word_is_tagged_in_the_earlier_window():
     """12 subwords fit, so the overlap has 3: words 9, 10 and 11. Every word has one subword."""
     first, second = split_into_windows([1] * 20, budget=12)
-    assert (first.end, second.start) == (12, 9)
-    assert (first.tagged_end, second.tagged_start) == (11, 11)  # the first word of the second window is 11
+    # The first word that is tagged in the second window is 11.
+    assert (first.end, second.start, first.tagged_end, second.tagged_start) == (12, 9, 11, 11)
 
 
 def test_truncate_words_longer_than_a_window():
     """8 subwords fit, and the word has 11."""
     feature = encode("a bcdefghijkl m", O, 2, O, size=10, subwords="all")
-    assert feature.ids == ids("<a>" + "<bcdefghi>" + "<m>")
-    assert feature.labels == [X, O, X, X, 2, *[3] * 7, X, X, O, X]
-    assert feature.cut == 1 and encode("a bcdefghi m", O, 2, O, size=10, subwords="all").cut == 0
+    labels = [X, O, X, X, 2, *[3] * 7, X, X, O, X]
+    assert (feature.ids, feature.labels, feature.cut) == (ids("<a>" + "<bcdefghi>" + "<m>"), labels, 1)
+    assert encode("a bcdefghi m", O, 2, O, size=10, subwords="all").cut == 0
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -230,27 +233,24 @@ def test_windows_over_random_sentences(seed):
         for word in range(following.start, window.end):
             before = sum(sizes[following.start : word])
             after = sum(sizes[word + 1 : window.end])
-            if word < window.tagged_end:
-                assert after >= before
-            else:
-                assert before >= after
+            assert after >= before if word < window.tagged_end else before >= after
 
 
 def test_tagging_batch_arrays():
     """Three sentences, the second in two windows; every subword is labeled."""
     task = TaggingFeaturizer(Letters(), 10, INSIDE, "all")
-    sentences = [sentence("ab c", 0, O), sentence("a b c d e f g h i", *[O] * 9), sentence("d", 2)]
-    features = task(sentences)
+    features = task([sentence("ab c", 0, O), sentence("a b c d e f g h i", *[O] * 9), sentence("d", 2)])
     assert task.count_targets(features) == 3 + 9 + 1  # subwords
     batch = task.collate(features, np.array([5, 3, 8]), count=13)
     rows = [ids("<abc>"), ids("<abcdefgh>"), ids("<ghi>"), ids("<d>")]
-    assert batch.input_ids.tolist() == [row + [Letters.pad_id] * (10 - len(row)) for row in rows]
-    assert batch.labels[0].tolist() == [X, 0, 1, O, *[X] * 6]
-    assert (batch.labels != X).sum() == batch.count == 13
+    labels = [[X, 0, 1, O, X], [X, *[O] * 7, X, X], [X, X, O, O, X], [X, 2, X]]
     # Of each word: its window, its first subword there, and how many it has.
     words_a_to_g = [[1, position, 1] for position in range(1, 8)]
     words_h_and_i = [[2, 2, 1], [2, 3, 1]]
+    assert batch.count == 13
     expected = {
+        "input_ids": [row + [Letters.pad_id] * (10 - len(row)) for row in rows],
+        "labels": [row + [X] * (10 - len(row)) for row in labels],
         "sentences": [0, 1, 1, 2],
         "lengths": [2, 9, 1],
         "words": [[0, 1, 2], [0, 3, 1], *words_a_to_g, *words_h_and_i, [3, 1, 1]],
@@ -263,8 +263,8 @@ def test_official_labels():
     """Room for 6 subwords: "g" and "h" are truncated. "-" has no subwords, and sentence 3 no labels."""
     task = OfficialTaggingFeaturizer(Letters(), 8, INSIDE)
     features = task([sentence("ab - cde fg h", 0, O, 2, 1, O), sentence("a", O), sentence("ab")])
-    assert features[0].ids == ids("<abcdef>")
-    assert features[0].words == [(1, 2), (0, 0), (3, 3), (6, 1), (0, 0)]  # (first subword, how many)
+    words = [(1, 2), (0, 0), (3, 3), (6, 1), (0, 0)]  # (first subword, how many)
+    assert (features[0].ids, features[0].words) == (ids("<abcdef>"), words)
     labels = [[O, 0, 1, 2, 3, 3, 1, O], [O] * 3, [O] * 4]
     assert [(feature.labels, feature.cut) for feature in features] == list(zip(labels, (2, 0, 0)))
     assert task.count_targets(features) == 3 * 8  # B x T

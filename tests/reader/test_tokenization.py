@@ -148,8 +148,7 @@ def test_span_ends_before_the_next_tokens_character(tokenizer, character):
     """
     ids, spans = encode_with_offsets(tokenizer, f"x{character}")
     tokens = [token.strip("▁") for token in tokenizer.convert_ids_to_tokens(ids)]
-    assert spans[tokens.index("x")] == (0, 1)
-    assert spans[-1] == (1, 2)
+    assert (spans[tokens.index("x")], spans[-1]) == ((0, 1), (1, 2))
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
@@ -252,12 +251,11 @@ def test_a_subword_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_pat
 def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
     """A vocab.txt that counts the ids backwards."""
     size = tokenizer.vocab_size
-    backwards = {token: size - 1 - id_ for token, id_ in tokenizer.vocab.items()}
-    write_vocab(backwards, tmp_path / "vocab.txt")
+    write_vocab({token: size - 1 - id_ for token, id_ in tokenizer.vocab.items()}, tmp_path / "vocab.txt")
     reversed_ids = Tokenizer(tmp_path / "vocab.txt", piece_model)
     assert (reversed_ids.mask_id, reversed_ids.cls_id, reversed_ids.vocab_size) == (0, size - 1, size)
-    expected = [size - 1 - id_ for id_ in tokenizer.encode("The fox 20, 😀")]
-    assert reversed_ids.encode("The fox 20, 😀") == expected
+    ids = tokenizer.encode("The fox 20, 😀")
+    assert reversed_ids.encode("The fox 20, 😀") == [size - 1 - id_ for id_ in ids]
     assert reversed_ids.digest != tokenizer.digest
 
 
@@ -329,15 +327,15 @@ def test_last_duplicate_token_or_id_wins(tmp_path, piece_model, tokenizer, caplo
 
 def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
     assert "no such SentencePiece model" in error_of(Tokenizer, None, tmp_path / "none.model")
-    (tmp_path / "bad.model").write_bytes(b"this is text")
-    assert "bad.model: " in error_of(Tokenizer, None, tmp_path / "bad.model")
     # A subword of 5 bytes is replaced by 5 bytes that are no UTF-8, and by the name of a special token.
     subword = next(word.encode() for word in tokenizer.list_ordinary_subwords() if len(word.encode()) == 5)
-    for replacement, message in (
-        (b"\xe2\x28\xa1xx", "corrupt or not a SentencePiece model"),
-        (b"[CLS]", "unsupported SentencePiece model"),
+    content = piece_model.read_bytes()
+    for bad, message in (
+        (b"this is text", "corrupt or not a SentencePiece model"),
+        (content.replace(subword, b"\xe2\x28\xa1xx"), "corrupt or not a SentencePiece model"),
+        (content.replace(subword, b"[CLS]"), "unsupported SentencePiece model"),
     ):
-        (tmp_path / "bad.model").write_bytes(piece_model.read_bytes().replace(subword, replacement))
+        (tmp_path / "bad.model").write_bytes(bad)
         line = error_of(Tokenizer, None, tmp_path / "bad.model")
         assert "bad.model: " in line and message in line
     assert "missing --piece_model_path" in error_of(Tokenizer)
@@ -371,9 +369,11 @@ def test_rules_and_added_tokens_go_along_and_count(piece_model, tmp_path):
     made.append(Tokenizer(tmp_path / "vocab.txt", piece_model))
     assert len({tokenizer.digest for tokenizer in made}) == len(made)
     for tokenizer in made:
-        again = pickle.loads(pickle.dumps(tokenizer))
-        assert (again.text_rules, again.added_tokens) == (tokenizer.text_rules, tokenizer.added_tokens)
-        assert again.digest == tokenizer.digest
+        facts = [
+            (each.text_rules, each.added_tokens, each.digest)
+            for each in (tokenizer, pickle.loads(pickle.dumps(tokenizer)))
+        ]
+        assert facts[0] == facts[1]
 
 
 @pytest.mark.parametrize(
@@ -499,11 +499,9 @@ def test_ids_and_spans_by_the_rules_of_libraries(piece_model, rules):
     rows = []
     for text in texts:
         subwords = tokenizer.processor.Encode(text, out_type=str)
-        parts = split_subwords(subwords, keeps_spaces=rules == "transformers")
-        tokens = [*itertools.chain(*parts)]
+        tokens = [*itertools.chain(*split_subwords(subwords, keeps_spaces=rules == "transformers"))]
         ids, spans = encode_with_offsets(tokenizer, text)
-        assert tokenizer.tokenize(text) == tokens
-        assert ids == tokenizer.convert_tokens_to_ids(tokens)
+        assert (tokenizer.tokenize(text), ids) == (tokens, tokenizer.convert_tokens_to_ids(tokens))
         rows.append(ids)
         if unicodedata.is_normalized("NFKC", text):
             assert [text[start:end] for start, end in spans] == [token.lstrip("▁") for token in tokens]

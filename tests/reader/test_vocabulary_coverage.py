@@ -1,7 +1,5 @@
 """The warnings for text that a vocabulary was not made for, and for texts that are too long."""
 
-import logging
-
 import pytest
 
 from ernie_m.reader import batching
@@ -29,10 +27,8 @@ def test_warn_only_about_uncovered_text(tmp_path, caplog, text, is_warned):
     """
     training = sentences(500, seed=99) + ["狐 狸 跳 过 懒 狗"] * 9
     tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model", training, vocab_size=220))
-    with caplog.at_level(logging.WARNING):
-        warn_if_not_covered("train.en.tsv", tokenizer, tokenizer.encode_batch(text))
-    assert bool(caplog.messages) == is_warned
-    assert all(message.startswith("train.en.tsv: ") for message in caplog.messages)
+    warn_if_not_covered("train.en.tsv", tokenizer, tokenizer.encode_batch(text))
+    assert [message.partition(": ")[0] for message in caplog.messages] == ["train.en.tsv"] * is_warned
 
 
 @pytest.mark.parametrize(
