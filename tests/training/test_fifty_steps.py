@@ -90,7 +90,7 @@ def test_masked_language_modeling():
     plain.set_state_dict(model.state_dict())
     maker = objectives(language_embedding="none")  # `Plain` has no language embeddings
     examples = texts([20, 9, 15])
-    batches = [maker["mmlm"].batch(examples, rngs(3, step=step)) for step in range(DIFFERENT)]
+    batches = [maker["mmlm"].make_batch(examples, rngs(3, step=step)) for step in range(DIFFERENT)]
     batches *= STEPS // DIFFERENT
     # The same batches as padded arrays, with the masked positions as indices into the flat array.
     arrays = []
