@@ -145,15 +145,15 @@ def test_run_fingerprint_covers_the_weights_for_each_seed(corpus):
     tokenizer = Tokenizer.from_folder(corpus)
     config = ErnieMConfig.from_json(corpus.parent / "config.json")
 
-    def weights(*numbers: float) -> str:
+    def weights(*numbers: float, names: str = "xy") -> str:
         starts = [
-            SimpleNamespace(path=seed, tensors={"x": np.array([number])})
+            SimpleNamespace(path=seed, tensors={name: np.array([number]) for name in names})
             for seed, number in enumerate(numbers)
         ]
         flags = RetrievalFlags(pairs="pairs", random_seed=(1, 2))
         return make_fingerprint(flags, "retrieval", starts, config, tokenizer)["start"]
 
-    assert weights(1.0, 2.0) == weights(1.0, 2.0)
+    assert weights(1.0, 2.0) == weights(1.0, 2.0) == weights(1.0, 2.0, names="yx")
     assert weights(1.0, 2.0) not in (weights(1.0, 3.0), weights(3.0, 2.0))
 
 

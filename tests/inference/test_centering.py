@@ -133,6 +133,10 @@ def test_search_centers_by_the_corpus_if_the_model_has_no_means(models, tmp_path
             [hit["score"] for hit in prediction["hits"]], -np.sort(-cosines), atol=1e-5
         )
         assert (prediction["centered"], prediction["language"]) == (True, language)
+    of_lines = predictor.predict([predictor.parse({"text": text}) for text in TEXTS])
+    assert [prediction["language"] for prediction in of_lines] == [
+        "fr" if french else "de" for french in is_french
+    ]
     assert "choose from de, fr" in error_of(predictor.parse, {"text": "a", "language": "xx"})
     texts = ("x[1] = (2 + 3) * 4;", TEXTS[1].replace(" ", " " * 9))
     code, spaced = predictor.predict([predictor.parse({"text": text}) for text in texts])

@@ -365,9 +365,10 @@ def test_tags_that_a_model_does_not_know_are_named(tmp_path, labels, rows, said)
 
 
 def test_a_comment_stands_before_a_sentence(tmp_path):
-    path = write(tmp_path / "a.conll", "# text = a\na\u2028b\x0c NOUN\n#id NOUN\n#a=b NOUN\n")
+    path = write(tmp_path / "a.conll", "# text = a\na\u2028b\x0c NOUN\n#id Cafe\u0301\n#a=b NOUN\n")
     (sentence,) = read_tagged_words(path, None)
     assert sentence.words == ["a\u2028b\x0c", "#id", "#a=b"]
+    assert sentence.tags == ["NOUN", "Caf\u00e9", "NOUN"]
 
 
 def test_warn_about_missing_sentence_ends(tmp_path, caplog):
