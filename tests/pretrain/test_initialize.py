@@ -160,7 +160,8 @@ def test_corpus_and_initial_checkpoint_share_text_rules(tmp_path, tiny_corpus, r
     text_alone = {"objectives__active": ["mmlm"], "optimizer__steps": 4}
 
     line = refused(**start)  # the corpus has ERNIE-M's rules
-    assert f"{tiny_corpus}: " in line and "--text_rules none" in line and "data.text_rules ernie-m" in line
+    assert f"{tiny_corpus}: " in line and f"but {tmp_path}/xlm-r requires none" in line
+    assert "--text_rules none" in line and "data.text_rules ernie-m" in line
     line = refused(data__corpus=str(tmp_path / "plain"), data__text_rules="ernie-m", **start, **text_alone)
     assert f"{tmp_path / 'plain'}: " in line and "--text_rules ernie-m" in line
 
