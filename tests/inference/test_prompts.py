@@ -10,6 +10,8 @@ import ernie_m
 from ernie_m.commands import fit, mine_pairs, run_classifier, run_retrieval
 from ernie_m.finetune import evaluate
 from ernie_m.inference import encode_vector as vectors
+from ernie_m.inference.load import load
+from ernie_m.inference.tasks import make_predictor
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.preprocessing import NEITHER
 from ernie_m.reader.tokenization import Tokenizer
@@ -100,6 +102,16 @@ def test_search_takes_the_prompt_that_is_named(models, tmp_path, seen, ask):
         assert seen() == {f"{before}bada", *with_prompt("tan: ")}
         ask([{"text": "bada"}], task="search", model=folder, corpus=corpus, **options)
         assert seen() == {f"{before}bada", *with_prompt("tan: ")}
+
+
+def test_a_prompt_replaces_the_default(models, tmp_path):
+    """Also an empty one, as for texts that have theirs."""
+    folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="query")
+    predictor = make_predictor("embedding", load(folder))
+    read = predictor.model.tokenizer.build_inputs
+    for prompt, added in ((None, PROMPTS["query"]), ("", ""), ("tan: ", "tan: ")):
+        (feature,) = predictor.tokenize_texts(TEXTS[:1], prompt)
+        assert feature.ids == read(added + TEXTS[0])
 
 
 def test_warn_about_texts_that_begin_with_their_prompt(models, tmp_path, caplog, capsys):
