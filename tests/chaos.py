@@ -65,7 +65,7 @@ def corpus(folder: Path) -> list[str]:
     """The command of a build of a corpus in many units."""
     piece_model = toys.train_piece_model(folder / "piece.model")
     return builds.command(
-        OUTPUT, piece_model, builds.make_inputs(folder), workers=2, unit_mib=1 / 1024, held_out=20
+        OUTPUT, piece_model, builds.make_inputs(folder), workers=2, chunk_mib=1 / 1024, held_out=20
     )
 
 

@@ -269,7 +269,7 @@ def build(mono: Iterable[str] = (), parallel: Iterable[str] = (), output: str = 
         parallel={f"en-{language}": pairs(language) for language in parallel},
         piece_model_path=piece_model(),
         held_out=8,
-        unit_mib=8 / 1024,
+        chunk_mib=8 / 1024,
         workers=1,
         skip_text_checks=True,  # the words of zh have spaces between them
         **flags,

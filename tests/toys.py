@@ -104,7 +104,7 @@ def make_corpus(output: Path, piece_model: Path, **options) -> dict:
     Returns:
         Its manifest.
     """
-    defaults = {"workers": 1, "unit_mib": 8 / 1024, "held_out": 0}
+    defaults = {"workers": 1, "chunk_mib": 8 / 1024, "held_out": 0}
     chosen = BuildOptions(output=str(output), piece_model_path=str(piece_model), **(defaults | options))
     # Waiting for the disk would take most of the time of a build of hundreds of small files.
     with mock.patch.object(os, "fsync"):

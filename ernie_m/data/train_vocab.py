@@ -21,7 +21,7 @@ import sentencepiece
 
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import merge_source_options, resolve_sources
-from ernie_m.pretrain.build_corpus.text_units import check_sources, read_lines, read_units
+from ernie_m.pretrain.build_corpus.text_chunks import check_sources, read_chunks, read_lines
 from ernie_m.reader.files.plain_text import LONGEST_LINE
 from ernie_m.reader.sampling import apply_temperature
 from ernie_m.reader.tokenization import Tokenizer, normalize
@@ -30,7 +30,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, lock_for_writing, translate_write_errors
 from ernie_m.utils.logging import ON_CONSOLE, Progress, logger, setup_console
 
-_UNIT_BYTES = 4 << 20  # text per unit
+_CHUNK_BYTES = 4 << 20  # text per chunk
 _SEED = 1
 # SentencePiece's error for an invalid vocabulary size -> advice, with the number in the error.
 _SIZE_ERRORS = {
@@ -173,12 +173,12 @@ def read_language_lines(options: VocabOptions, description: str) -> Iterator[Lan
     with closing(Progress(total, description, unit="bytes")) as progress:
         for stream_number, stream in enumerate(streams):
             for source_number, source in enumerate(stream.sources):
-                for unit_number, unit in enumerate(read_units(source, _UNIT_BYTES, options)):
-                    rows = read_lines(unit, source, stream.languages, options).rows
+                for chunk_number, chunk in enumerate(read_chunks(source, _CHUNK_BYTES, options)):
+                    rows = read_lines(chunk, source, stream.languages, options).rows
                     for side_number, language in enumerate(stream.languages):
-                        key = (stream_number, source_number, unit_number, side_number)
+                        key = (stream_number, source_number, chunk_number, side_number)
                         yield LanguageLines(language, [row[side_number] for row in rows], key)
-                    progress.update(unit.bytes_read)
+                    progress.update(chunk.bytes_read)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

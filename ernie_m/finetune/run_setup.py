@@ -107,7 +107,7 @@ def find_resumed_step(flags: TrainingFlags) -> Path | None:
 def make_fingerprint(
     flags: TrainingFlags,
     task: str,
-    starts: Iterable[Checkpoint | None],
+    initial_checkpoints: Iterable[Checkpoint | None],
     config: ErnieMConfig,
     tokenizer: Tokenizer,
     **further_values: Any,
@@ -118,7 +118,7 @@ def make_fingerprint(
 
     Args:
         task: the name of the task.
-        starts: the initial checkpoint of each seed; None: random weights.
+        initial_checkpoints: the initial checkpoint of each seed; None: random weights.
         further_values: additional values, such as digests of data files.
     """
     flags_that_decide = get_result_options(flags)
@@ -127,13 +127,13 @@ def make_fingerprint(
         "task": task,
         **flags_that_decide,
         **further_values,
-        "start": _digest_initial_weights(flags, starts),
+        "start": _digest_initial_weights(flags, initial_checkpoints),
         "model": config.to_dict(),
         "vocabulary": tokenizer.digest,
     }
 
 
-def _digest_initial_weights(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> str:
+def _digest_initial_weights(flags: TrainingFlags, initial_checkpoints: Iterable[Checkpoint | None]) -> str:
     """Return the digests of the initial weights of all seeds, or "random".
 
     If --init_checkpoint has a training state, the digests are those in the fingerprint of its run.
@@ -148,7 +148,8 @@ def _digest_initial_weights(flags: TrainingFlags, starts: Iterable[Checkpoint | 
                 f"{flags.init_checkpoint} was trained with --random_seed {saved['seed']}. Pass only that seed"
             )
         return saved["identity"].get("start", "of a pre-training")
-    by_path = {start.path: start for start in starts if start is not None}  # seeds may share a checkpoint
+    # Seeds may share a checkpoint.
+    by_path = {checkpoint.path: checkpoint for checkpoint in initial_checkpoints if checkpoint is not None}
     return ", ".join(_digest_weights(start) for start in by_path.values()) or "random"
 
 

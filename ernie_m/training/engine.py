@@ -165,7 +165,7 @@ class Engine(Generic[Model]):
         # micro-batch starts after a request to stop.
         wanted = takewhile(lambda _: not (stop and divisible), enumerate(micro_batches))
         with cache_rounded_weights():
-            for values in self.replicas.map_gradients(partial(self._backward, compute_loss), wanted):
+            for values in self.replicas.map_gradients(partial(self._compute_gradients, compute_loss), wanted):
                 for name, value in values.items():
                     totals.add(name, value)
                 self._widen_gradients()
@@ -213,7 +213,7 @@ class Engine(Generic[Model]):
         for parameter in self.parameters.values():
             parameter.grad = None  # clear_grad() would leave zeros
 
-    def _backward(
+    def _compute_gradients(
         self, compute_loss: LossOf[Model], model: Model, indexed_micro_batch: tuple[int, Any]
     ) -> dict[str, Tensor | float]:
         """Run the forward and backward pass of a micro-batch, and return the values to sum.

@@ -10,7 +10,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from ernie_m.finetune.retrieval.pair_batches import CorpusPairSteps, FilePairSteps
+from ernie_m.finetune.retrieval.pair_batches import CorpusPairBatches, PairFileBatches
 from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, hold_out_rows, select_training_rows
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.preprocessing import PreprocessingConfig, TextKind
@@ -75,7 +75,7 @@ def make_steps(corpus, pairs, first_row=0, held_out=()):
     tokenizer = Tokenizer.from_folder(corpus)
     keys_of = partial(hash_texts, tokenizer=tokenizer, max_length=MAX_SEQ_LEN - 2)
     rows = DedupedPairs.from_rows(PairRows(pairs), keys_of)
-    return FilePairSteps(
+    return PairFileBatches(
         tokenizer=tokenizer,
         rows=rows,
         numbers=np.arange(first_row, len(rows.keys)),
@@ -141,7 +141,7 @@ def test_processes_share_a_step(corpus, pairs):
     """Of 8 rows or pairs of a corpus the three processes encode 2, 3 and 3: queries, positives, negatives."""
     of_rows = make_steps(corpus, pairs)
     shared = {"tokenizer": of_rows.tokenizer, "batch_size": BATCH, "max_seq_len": MAX_SEQ_LEN, "seed": 1}
-    for steps in (of_rows, CorpusPairSteps(path=str(corpus), alpha=0.7, **shared)):
+    for steps in (of_rows, CorpusPairBatches(path=str(corpus), alpha=0.7, **shared)):
         steps_of_processes = [replace(steps, rank=rank, world_size=3)() for rank in range(3)]
         for step, *fractions in zip(islice(steps(), 4), *steps_of_processes):
             assert [share.pair_count for share in fractions] == [2, 3, 3]

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from ernie_m.finetune.retrieval import contrastive_training
 from ernie_m.finetune.retrieval.contrastive_training import RetrievalTraining
-from ernie_m.finetune.retrieval.pair_batches import CorpusPairSteps
+from ernie_m.finetune.retrieval.pair_batches import CorpusPairBatches
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.run_setup import make_fingerprint
 from ernie_m.model.config import ErnieMConfig
@@ -30,7 +30,7 @@ from tests.launching import error_of, read_masked_log
 
 def make_steps(corpus, alpha=0.7):
     """The steps of 8 pairs: a function that returns an iterator."""
-    return CorpusPairSteps(
+    return CorpusPairBatches(
         tokenizer=Tokenizer.from_folder(corpus),
         path=str(corpus),
         batch_size=8,

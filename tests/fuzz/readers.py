@@ -25,7 +25,7 @@ from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import CorpusSource
-from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
+from ernie_m.pretrain.build_corpus.text_chunks import read_chunks, read_lines
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.reader.files.conll import read_tagged_words
 from ernie_m.reader.files.labeled_tables import open_unlabeled_table, read_labeled_table
@@ -248,8 +248,8 @@ def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
     """Read a source of texts in units of 512 bytes, at most 2,000 of them."""
     source = CorpusSource((str(path),), languages)
     options = TextOptions(documents=documents)
-    for unit in itertools.islice(read_units(source, 512, options), 2000):
-        read_lines(unit, source, languages, options)
+    for chunk in itertools.islice(read_chunks(source, 512, options), 2000):
+        read_lines(chunk, source, languages, options)
 
 
 def archives(archive_format: str, folder: Path) -> list[bytes]:

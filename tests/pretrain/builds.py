@@ -11,8 +11,8 @@ from pathlib import Path
 from tests.toys import sentences, write_lines
 
 LINES = 600  # of each language
-# The options of the build with which the tests compare others: some ten units of a text, and several shards.
-OPTIONS = {"deduplicate": True, "held_out": 20, "unit_mib": 3 / 1024, "shard_mib": 0.008}
+# The options of the build with which the tests compare others: some ten chunks of a text, and several shards.
+OPTIONS = {"deduplicate": True, "held_out": 20, "chunk_mib": 3 / 1024, "shard_mib": 0.008}
 
 
 def make_inputs(folder: Path) -> dict:

@@ -17,12 +17,12 @@ from unittest import mock
 
 import pytest
 
-from ernie_m.pretrain.build_corpus import build, encode_units
+from ernie_m.pretrain.build_corpus import build, encode_chunks
 from ernie_m.pretrain.build_corpus import command as build_command
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
 from ernie_m.pretrain.build_corpus.build_args import BuildOptions
 from ernie_m.pretrain.build_corpus.report import format_pair_report
-from ernie_m.pretrain.build_corpus.text_units import read_lines
+from ernie_m.pretrain.build_corpus.text_chunks import read_lines
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.pretrain.packing import group_by_tokens
 from ernie_m.reader.corpus import Corpus
@@ -91,7 +91,7 @@ run(command.main)
 """
 
 
-@pytest.mark.parametrize(("stage", "whom"), [("encode_unit", "command"), ("assign_splits", "worker")])
+@pytest.mark.parametrize(("stage", "whom"), [("encode_chunk", "command"), ("assign_splits", "worker")])
 def test_killed_and_run_again(tmp_path, piece_model, inputs, reference, stage, whom):
     words = command(tmp_path / "corpus", piece_model, inputs, workers=2, **OPTIONS)
     # This returns when all workers have ended, as they write to the same pipe.
@@ -116,7 +116,7 @@ def unfinished(tmp_path_factory, piece_model, inputs):
 
 def test_text_is_not_tokenized_again(tmp_path, monkeypatch, unfinished, piece_model, inputs, reference):
     shutil.copytree(unfinished, tmp_path / "corpus")
-    monkeypatch.setattr(encode_units, "read_lines", lambda *_: pytest.fail("tokenized again"))
+    monkeypatch.setattr(encode_chunks, "read_lines", lambda *_: pytest.fail("tokenized again"))
     make_corpus(tmp_path / "corpus", piece_model, **inputs, **OPTIONS)
     assert read_files(tmp_path / "corpus") == reference
 
@@ -131,8 +131,8 @@ def test_text_is_not_tokenized_again(tmp_path, monkeypatch, unfinished, piece_mo
         ("write_shards", Path.unlink),
     ],
 )
-def test_rebuild_corrupt_unit(tmp_path, monkeypatch, piece_model, inputs, reference, damage, stage):
-    """All that is no unit is made again without a word."""
+def test_rebuild_corrupt_chunk(tmp_path, monkeypatch, piece_model, inputs, reference, damage, stage):
+    """All that is no chunk is made again without a word."""
     work = tmp_path / "corpus/.build"
     before = getattr(CorpusBuild, stage)
 
@@ -240,8 +240,8 @@ def kept_rows(texts, tokenizer, held_out=0, deduplicate=False, max_ratio=0.0, **
 )
 def test_deduplicate_and_split_lines(tmp_path, monkeypatch, caplog, piece_model, rows, options):
     """Of equal lines the first stays; documents are held out whole; held-out text is in no training text."""
-    monkeypatch.setattr(encode_units, "KEYS_IN_MEMORY", 100)  # so that there are many ranges
-    monkeypatch.setattr(encode_units, "_BATCH", 50)  # and several calls of sentencepiece for a unit
+    monkeypatch.setattr(encode_chunks, "KEYS_IN_MEMORY", 100)  # so that there are many ranges
+    monkeypatch.setattr(encode_chunks, "_BATCH", 50)  # and several calls of sentencepiece for a chunk
     inputs = {"mono": {}, "parallel": {}}
     documents = {}
     for languages, some in rows.items():
@@ -268,10 +268,10 @@ def test_deduplicate_and_split_lines(tmp_path, monkeypatch, caplog, piece_model,
 
 
 def test_shards_are_as_large_as_allowed(reference):
-    """A shard is some consecutive units; 10 tokens are allowed, but a unit is not divided."""
-    tokens_of_units = [5, 5, 5, 0, 12, 1]
-    slices = list(group_by_tokens(tokens_of_units, 10))
-    assert [tokens_of_units[encode_units] for encode_units in slices] == [[5, 5], [5, 0], [12], [1]]
+    """A shard is some consecutive chunks; 10 tokens are allowed, but a chunk is not divided."""
+    tokens_of_chunks = [5, 5, 5, 0, 12, 1]
+    slices = list(group_by_tokens(tokens_of_chunks, 10))
+    assert [tokens_of_chunks[encode_chunks] for encode_chunks in slices] == [[5, 5], [5, 0], [12], [1]]
     assert list(group_by_tokens([0, 0], 10)) == []
     sizes = [len(data) for name, data in reference.items() if name.endswith(".ids.npy")]
     assert max(sizes) <= OPTIONS["shard_mib"] * 2**20 + 128  # the bytes of an .npy file before the array
@@ -387,19 +387,19 @@ def test_an_unfinished_build_does_what_changed_anew(tmp_path, unfinished, piece_
     ("inputs", "before", "after"),
     [
         ({"mono": {"en": "text"}}, ENGLISH, [*ENGLISH[:300], "bado kani", *ENGLISH[301:]]),
-        # All units but the first have the same bytes as before, and other columns.
+        # All chunks but the first have the same bytes as before, and other columns.
         ({"parallel": {"en-de": "text"}}, ["en\tde", *PAIRS], ["de\ten", *PAIRS]),
         # The second of two aligned files.
         ({"parallel": {"en-de": "english,text"}}, GERMAN, [*GERMAN[:300], "bado kani", *GERMAN[301:]]),
     ],
 )
 def test_text_that_changes(tmp_path, monkeypatch, piece_model, inputs, before, after):
-    """While it is read it is refused; after a kill its units are made again."""
+    """While it is read it is refused; after a kill its chunks are made again."""
     monkeypatch.chdir(tmp_path)
     write_lines(Path("english"), ENGLISH)
     write_lines(Path("text"), before)
     with monkeypatch.context() as patch:
-        patch.setattr(encode_units, "read_lines", lambda *_: os.utime("text") or read_lines(*_))
+        patch.setattr(encode_chunks, "read_lines", lambda *_: os.utime("text") or read_lines(*_))
         assert "text: changed" in error_of(make_corpus, Path("corpus"), piece_model, **inputs)
     write_lines(Path("text"), after)
     for folder in (Path("corpus"), Path("anew")):

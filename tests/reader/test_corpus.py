@@ -56,7 +56,7 @@ def path(folder, tokenizer):
         parallel={"en-de": write_lines(folder / "en-de.tsv", ["\t".join(pair) for pair in PAIRS])},
         documents="blank",
         shard_mib=0.003,
-        unit_mib=0.002,
+        chunk_mib=0.002,
     )
     return folder / "corpus"
 

@@ -9,7 +9,7 @@ from ernie_m.data.train_vocab import VocabOptions
 from ernie_m.inference.mine_pairs import MiningOptions, mine_pairs
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import resolve_sources
-from ernie_m.pretrain.build_corpus.text_units import check_sources, read_lines, read_units
+from ernie_m.pretrain.build_corpus.text_chunks import check_sources, read_chunks, read_lines
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import TableOptions
@@ -128,11 +128,11 @@ def test_odd_text_is_refused_for_corpora_and_said_elsewhere(tmp_path, caplog, na
 
 
 def read(mono=None, parallel=None, **options):
-    """Read all units, as workers and the training of a vocabulary do."""
+    """Read all chunks, as workers and the training of a vocabulary do."""
     look_at(mono, parallel, **options)
     (stream,) = resolve_sources(mono or {}, parallel or {})
-    for unit in read_units(stream.sources[0], 1 << 13, TextOptions(**options)):
-        read_lines(unit, stream.sources[0], stream.languages, TextOptions(**options))
+    for chunk in read_chunks(stream.sources[0], 1 << 13, TextOptions(**options)):
+        read_lines(chunk, stream.sources[0], stream.languages, TextOptions(**options))
 
 
 LATER = {

@@ -12,7 +12,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.finetune.head import compute_accuracy
-from ernie_m.finetune.retrieval.pair_batches import CorpusPairSteps, FilePairSteps, PairStep
+from ernie_m.finetune.retrieval.pair_batches import CorpusPairBatches, PairFileBatches, PairStep
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.split_pairs import (
     DedupedPairs,
@@ -201,7 +201,7 @@ class RetrievalTraining(MultiSeedTraining):
         model.set_recompute(flags.recompute)
         return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
 
-    def _prepare_pairs(self, seed: int) -> tuple[CorpusPairSteps | FilePairSteps, dict[tuple, Sequence]]:
+    def _prepare_pairs(self, seed: int) -> tuple[CorpusPairBatches | PairFileBatches, dict[tuple, Sequence]]:
         """Return the training steps of a seed, and the validation pairs as token ids.
 
         Returns:
@@ -218,7 +218,7 @@ class RetrievalTraining(MultiSeedTraining):
             "world_size": distributed.world_size(),
         }
         if self.rows is None:
-            steps = CorpusPairSteps(path=flags.train_set, alpha=flags.pair_alpha, **shared)
+            steps = CorpusPairBatches(path=flags.train_set, alpha=flags.pair_alpha, **shared)
             return steps, steps.open_corpus().held_out_parallel
         held_out = hold_out_rows(self.deduped, flags.validation_pairs, seed)
         keys, (trained,) = select_training_rows([self.deduped], [held_out])
@@ -230,7 +230,7 @@ class RetrievalTraining(MultiSeedTraining):
             len(held_out),
             len(self.rows) - len(trained) - len(held_out),
         )
-        steps = FilePairSteps(
+        steps = PairFileBatches(
             rows=self.deduped,
             numbers=trained,
             held_out=keys,
@@ -245,7 +245,7 @@ class RetrievalTraining(MultiSeedTraining):
             return steps, {}
         return steps, {(Path(self.rows.name).name,): held_out_ids}
 
-    def batches(self, position: dict[str, Any] | None) -> CorpusPairSteps | FilePairSteps:
+    def batches(self, position: dict[str, Any] | None) -> CorpusPairBatches | PairFileBatches:
         """Return the training steps from a saved position on; None: from the first step."""
         return dataclasses.replace(self.pairs, position=position)
 

@@ -43,7 +43,7 @@ class PairStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairSteps:
+class PairBatches:
     """Base class of infinite sequences of training steps.
 
     Args:
@@ -82,7 +82,7 @@ class PairSteps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilePairSteps(PairSteps):
+class PairFileBatches(PairBatches):
     """Infinite training steps from a file of pairs. Picklable; a call returns the iterator.
 
     The rows of a step depend only on the seed and the step number. To avoid false negatives, no two rows of a
@@ -93,7 +93,7 @@ class FilePairSteps(PairSteps):
         numbers: the indices of the training rows, int64 [n].
         held_out: the keys of validation texts; negatives with such a key are dropped.
         prompts: the prompt of queries, and that of positives and negatives.
-        batch_size, max_seq_len, position: see `PairSteps`.
+        batch_size, max_seq_len, position: see `PairBatches`.
     """
 
     rows: DedupedPairs
@@ -164,7 +164,7 @@ class FilePairSteps(PairSteps):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusPairSteps(PairSteps):
+class CorpusPairBatches(PairBatches):
     """Infinite training steps from the parallel text of a corpus. Picklable; a call returns the iterator.
 
     The pairs of a step depend only on the seed and the step number, and are divided among the processes.
@@ -172,7 +172,7 @@ class CorpusPairSteps(PairSteps):
     Args:
         path: the directory of the corpus.
         alpha: language pairs are sampled in proportion to (number of pairs)^alpha.
-        batch_size, max_seq_len, position: see `PairSteps`.
+        batch_size, max_seq_len, position: see `PairBatches`.
     """
 
     path: str

@@ -54,14 +54,14 @@ class RetrievalInputs(NamedTuple):
         flags: the flags, with defaults from the settings of the checkpoint.
         bitexts: the bitexts of --pairs.
         sentences: language -> its sentences in --center_on; empty: use the language means of the model.
-        starts: seed -> initial checkpoint; None: random weights.
+        initial_checkpoints: seed -> initial checkpoint; None: random weights.
         opened: the model of the first seed.
     """
 
     flags: RetrievalFlags
     bitexts: list[Bitext]
     sentences: dict[str, list[str]]
-    starts: dict[int, Checkpoint | None]
+    initial_checkpoints: dict[int, Checkpoint | None]
     opened: OpenedModel
 
 
@@ -99,7 +99,7 @@ def train_and_evaluate(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
     """
     inputs = read_inputs(flags)
     flags = inputs.flags
-    task = RetrievalTraining(flags, inputs.opened, inputs.starts)
+    task = RetrievalTraining(flags, inputs.opened, inputs.initial_checkpoints)
     for bitext in inputs.bitexts if task.rows else ():
         trained = task.deduped.keys[:, :2].ravel()
         for error in find_label_issues(
@@ -146,13 +146,13 @@ def read_inputs(flags: RetrievalFlags) -> RetrievalInputs:
         sentences = read_sentences_by_language(flags.center_on, get_languages(bitexts))
     open_once = cache(open_checkpoint)  # seeds may share a checkpoint
     paths = {seed: flags.get_initial_checkpoint(seed) for seed in flags.seeds}
-    starts = {seed: open_once(path) if path else None for seed, path in paths.items()}
-    opened = open_model(starts[flags.seeds[0]], *flags.model_file_paths)
+    initial_checkpoints = {seed: open_once(path) if path else None for seed, path in paths.items()}
+    opened = open_model(initial_checkpoints[flags.seeds[0]], *flags.model_file_paths)
     is_resumed = flags.do_train and flags.init_checkpoint  # then the flags are those of the initial run
     flags = apply_model_defaults(flags, opened) if is_resumed else apply_embedding_defaults(flags, opened)
     # With --init_checkpoint the seeds start from its checkpoint instead, to which --init_task does not apply.
     if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
-        for start in starts.values():
+        for start in initial_checkpoints.values():
             if start.task != flags.init_task:
                 fact = f"were fine-tuned for {start.task}" if start.task else "were not fine-tuned"
                 raise UserError(
@@ -171,7 +171,7 @@ def read_inputs(flags: RetrievalFlags) -> RetrievalInputs:
         keys = np.stack([keys_of(texts) for texts in sides])
         log_repeated_texts(bitext.name, keys)
         bitexts[number] = bitext._replace(keys=keys)
-    return RetrievalInputs(flags, bitexts, sentences, starts, opened)
+    return RetrievalInputs(flags, bitexts, sentences, initial_checkpoints, opened)
 
 
 def load_model_for_seed(inputs: RetrievalInputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
@@ -183,7 +183,7 @@ def load_model_for_seed(inputs: RetrievalInputs, seed: int) -> tuple[OpenedModel
     """
     flags = inputs.flags
     opened = inputs.opened
-    start = inputs.starts[seed]
+    start = inputs.initial_checkpoints[seed]
     if start is not opened.checkpoint:  # another checkpoint
         opened = open_model(start, *flags.model_file_paths)
         opened.check_length(flags.max_seq_len)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ernie_m.pretrain.build_corpus.build_args import BuildOptions
-from ernie_m.pretrain.build_corpus.encode_units import (
+from ernie_m.pretrain.build_corpus.encode_chunks import (
     DROPPED,
     FATES,
     HELD_OUT,
@@ -24,15 +24,15 @@ from ernie_m.pretrain.build_corpus.encode_units import (
     assign_splits,
     collect_held_out_keys,
     count_ranges,
-    encode_unit,
+    encode_chunk,
     find_duplicates,
     select_id_dtype,
-    sort_keys,
     write_array,
+    write_sorted_keys,
 )
 from ernie_m.pretrain.build_corpus.shards import write_shard
 from ernie_m.pretrain.build_corpus.source_files import CorpusSource, Stream
-from ernie_m.pretrain.build_corpus.text_units import read_units
+from ernie_m.pretrain.build_corpus.text_chunks import read_chunks
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.pretrain.packing import group_by_tokens
 from ernie_m.reader.corpus import FORMAT, SPLITS, compute_checksum
@@ -58,7 +58,7 @@ class CorpusBuild:
 
     Attributes:
         works: stream -> settings of its work.
-        units: stream -> files of its tokenized units, in reading order.
+        chunks: stream -> files of its tokenized chunks, in reading order.
     """
 
     options: BuildOptions
@@ -67,7 +67,7 @@ class CorpusBuild:
     workers: LocalWorkers
     tokenizer: Tokenizer
     works: dict[Stream, StreamSettings] = field(default_factory=dict)
-    units: dict[Stream, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    chunks: dict[Stream, list[Path]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def output(self) -> Path:
@@ -75,7 +75,7 @@ class CorpusBuild:
         return Path(self.options.output)
 
     def encode(self) -> None:
-        """Read and tokenize all text; reuse the tokenized units of an earlier build.
+        """Read and tokenize all text; reuse the tokenized chunks of an earlier build.
 
         Raises:
             UserError: a line is invalid, or a source has no text.
@@ -88,11 +88,13 @@ class CorpusBuild:
             file.write(self.tokenizer.piece_model)
         self.tokenizer.write_vocab(self.output / vocab_name)
         total = sum(source.size for stream in self.streams for source in stream.sources)
-        counts: dict[CorpusSource, Any] = defaultdict(int)  # of `encode_unit`, of all units
+        counts: dict[CorpusSource, Any] = defaultdict(int)  # of `encode_chunk`, of all chunks
         with closing(Progress(total, "tokenizing", unit="bytes")) as progress:
-            for source, bytes_read, counts_of_unit in self.workers.run(encode_unit, self._list_unit_tasks()):
+            for source, bytes_read, counts_of_chunk in self.workers.run(
+                encode_chunk, self._list_chunk_tasks()
+            ):
                 progress.update(bytes_read)
-                counts[source] += counts_of_unit
+                counts[source] += counts_of_chunk
         for stream, work in self.works.items():
             for source in stream.sources:
                 if not counts[source][0]:
@@ -104,9 +106,9 @@ class CorpusBuild:
             held_out_share = min(self.options.held_out / documents, _LARGEST_HELD_OUT)
             work.held_out_below = int(held_out_share * (1 << 64))  # hashes are uniform over 64 bits
 
-    def _list_unit_tasks(self) -> Iterator[tuple]:
-        """Yield the arguments of `encode_unit` for each unit of text."""
-        unit_bytes = int(self.options.unit_mib * (1 << 20))
+    def _list_chunk_tasks(self) -> Iterator[tuple]:
+        """Yield the arguments of `encode_chunk` for each chunk of text."""
+        chunk_bytes = int(self.options.chunk_mib * (1 << 20))
         settings = (FORMAT, self.plan["vocabulary"], self.plan["options"])
         # Language -> number of language pairs that contain it.
         pairs_of = Counter(
@@ -119,20 +121,20 @@ class CorpusBuild:
             folder = self.output / WORK / stream.folder
             work = self.works[stream] = StreamSettings(folder, stream.languages, side, self.options.max_ratio)
             for source in stream.sources:
-                for unit in read_units(source, unit_bytes, self.options):
-                    layout = (stream.languages, side, source.languages, unit.table, unit.first_line)
-                    digests = [hashlib.sha256(text).hexdigest() for text in unit.texts]
+                for chunk in read_chunks(source, chunk_bytes, self.options):
+                    layout = (stream.languages, side, source.languages, chunk.table, chunk.first_line)
+                    digests = [hashlib.sha256(text).hexdigest() for text in chunk.texts]
                     key = hashlib.sha256(repr((settings, layout, digests)).encode()).hexdigest()
                     path = self.output / WORK / f"{key}.npz"
-                    self.units[stream].append(path)
-                    yield path, unit, source, work, self.options, self.tokenizer.digest
+                    self.chunks[stream].append(path)
+                    yield path, chunk, source, work, self.options, self.tokenizer.digest
 
     def find_duplicates(self) -> None:
         """Find duplicate lines by their keys, one range of keys that fits in memory at a time."""
         if self.options.deduplicate:
-            self._run_units("sorting", sort_keys)
+            self._run_chunks("sorting", write_sorted_keys)
         tasks = [
-            (work, number, len(self.units[stream]))
+            (work, number, len(self.chunks[stream]))
             for stream, work in self.works.items()
             for number in range(work.ranges)
         ]
@@ -144,12 +146,12 @@ class CorpusBuild:
         Training lines with held-out text are dropped, unless they are more than half of a stream.
 
         Returns:
-            stream -> number of lines and of tokens per fate, int64 [units, 2, fates].
+            stream -> number of lines and of tokens per fate, int64 [chunks, 2, fates].
         """
-        held_out = self._run_units("holding out", collect_held_out_keys)
-        keys = [keys for units in held_out.values() for keys, _ in units]
+        held_out = self._run_chunks("holding out", collect_held_out_keys)
+        keys = [keys for chunks in held_out.values() for keys, _ in chunks]
         write_array(self.output / WORK / HELD_OUT, np.unique(np.concatenate(keys)))
-        counts = self._run_units("filtering", assign_splits)
+        counts = self._run_chunks("filtering", assign_splits)
         for stream, work in self.works.items():
             trained = sum(lines for _, lines in held_out[stream])
             shared = int(np.sum(counts[stream], axis=0)[0, FATES.index(HELD_OUT_TEXT)])
@@ -163,8 +165,8 @@ class CorpusBuild:
                     f"{trained:,}",
                 )
         if any(work.keeps_all for work in self.works.values()):
-            counts = self._run_units("filtering", assign_splits)
-        return {stream: np.array(counts_of_units) for stream, counts_of_units in counts.items()}
+            counts = self._run_chunks("filtering", assign_splits)
+        return {stream: np.array(counts_of_chunks) for stream, counts_of_chunks in counts.items()}
 
     def write_shards(self, counts: Mapping[Stream, np.ndarray]) -> dict[str, Any]:
         """Write the training and held-out lines to shards, and return the manifest.
@@ -184,7 +186,7 @@ class CorpusBuild:
         entries = []  # of a language or pair and split, for each task
         for stream, work in self.works.items():
             lines = dict(zip(FATES, counts[stream][:, 0].sum(axis=0).tolist()))
-            tokens = dict(zip(FATES, counts[stream][:, 1].T.tolist()))  # of each unit
+            tokens = dict(zip(FATES, counts[stream][:, 1].T.tolist()))  # of each chunk
             if not lines["train"]:
                 raise no_training_text_error(stream, lines)
             # Held-out text is named only where a line to train on had some.
@@ -199,8 +201,8 @@ class CorpusBuild:
                 entry[split] |= {"by_language": {}, "shards": []}
                 for number, part in enumerate(group_by_tokens(tokens[split], shard_tokens)):
                     shard_name = f"{stream.folder}/{split}-{number:05d}"
-                    units = (part.start, self.units[stream][part], sum(tokens[split][part]))
-                    tasks.append((work, self.output, shard_name, split, *units, vocab_size))
+                    chunks = (part.start, self.chunks[stream][part], sum(tokens[split][part]))
+                    tasks.append((work, self.output, shard_name, split, *chunks, vocab_size))
                     entries.append(entry[split])
 
         # Language -> subword counts of all its text, [V].
@@ -235,19 +237,21 @@ class CorpusBuild:
         shutil.rmtree(self.output / WORK, ignore_errors=True)
         return manifest
 
-    def _run_units(self, description: str, function: Callable) -> dict[Stream, list[Any]]:
-        """Call `function(work, number, path)` for each unit of each stream by the workers.
+    def _run_chunks(self, description: str, function: Callable) -> dict[Stream, list[Any]]:
+        """Call `function(work, number, path)` for each chunk of each stream by the workers.
 
         Returns:
-            stream -> results of its units.
+            stream -> results of its chunks.
         """
         tasks = [
-            (work, number, unit)
+            (work, number, chunk)
             for stream, work in self.works.items()
-            for number, unit in enumerate(self.units[stream])
+            for number, chunk in enumerate(self.chunks[stream])
         ]
         results = self._run(description, function, tasks)
-        return {stream: list(itertools.islice(results, len(units))) for stream, units in self.units.items()}
+        return {
+            stream: list(itertools.islice(results, len(chunks))) for stream, chunks in self.chunks.items()
+        }
 
     def _run(self, description: str, function: Callable, tasks: list[tuple]) -> Iterator[Any]:
         """Run the tasks of a stage by the workers, and yield results in the order of the tasks."""

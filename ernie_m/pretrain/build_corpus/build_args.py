@@ -55,7 +55,7 @@ class BuildOptions(TextOptions):
     """Approximate number of documents or pairs to hold out per language or language pair, at most 5 % (0:
     none)."""
 
-    unit_mib: Annotated[float, Range(above=0, at_most=32)] = 4.0  # a worker holds a unit in memory
+    chunk_mib: Annotated[float, Range(above=0, at_most=32)] = 4.0  # a worker holds a chunk in memory
     """Amount of text that a worker processes at a time, in MiB."""
 
     shard_mib: Annotated[float, Range(above=0, at_most=4096)] = 256.0

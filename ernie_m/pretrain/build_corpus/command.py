@@ -14,10 +14,10 @@ from pathlib import Path
 
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
 from ernie_m.pretrain.build_corpus.build_args import BuildOptions, get_modification_times, make_plan
-from ernie_m.pretrain.build_corpus.encode_units import WORK
+from ernie_m.pretrain.build_corpus.encode_chunks import WORK
 from ernie_m.pretrain.build_corpus.report import format_pair_report, format_summary
 from ernie_m.pretrain.build_corpus.source_files import merge_source_options, resolve_sources
-from ernie_m.pretrain.build_corpus.text_units import check_sources
+from ernie_m.pretrain.build_corpus.text_chunks import check_sources
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
 from ernie_m.reader.corpus import Corpus, open_corpus_tokenizer, read_manifest
 from ernie_m.reader.files.find_files import expand_path

@@ -1,4 +1,4 @@
-"""Writes the shards of a corpus from tokenized units."""
+"""Writes the shards of a corpus from tokenized chunks."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.pretrain.build_corpus.encode_units import (
+from ernie_m.pretrain.build_corpus.encode_chunks import (
     FATES,
     StreamSettings,
-    read_unit,
+    read_chunk,
     select_id_dtype,
     write_array,
 )
@@ -23,19 +23,19 @@ def write_shard(
     output: Path,
     name: str,
     split: str,
-    first_unit: int,
-    units: Sequence[Path],
+    first_chunk: int,
+    chunks: Sequence[Path],
     tokens: int,
     vocab_size: int,
 ) -> tuple[dict[str, Any], dict[str, Any], np.ndarray]:
-    """Write the files of a shard: the lines of one split in some units.
+    """Write the files of a shard: the lines of one split in some chunks.
 
     Args:
         output: the corpus directory.
         name: path of the shard in the corpus directory, without extension.
         split: "train" or "held_out".
-        first_unit: number of the first unit in the stream.
-        units: files of the tokenized units.
+        first_chunk: number of the first chunk in the stream.
+        chunks: files of the tokenized chunks.
         tokens: number of tokens of the shard.
 
     Returns:
@@ -45,12 +45,12 @@ def write_shard(
     dtype = select_id_dtype(vocab_size)
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (tokens,)}
     subword_counts = np.zeros((len(settings.languages), vocab_size), np.int64)
-    # A zero, then per unit the tokens of its lines, and the lines of its documents.
+    # A zero, then per chunk the tokens of its lines, and the lines of its documents.
     counts = {"lines": [np.zeros(1, np.uint32)], "documents": [np.zeros(1, np.uint32)]}
     with atomic_file(output / f"{name}.ids.npy") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for number, unit in enumerate(units, first_unit):
-            ids, lengths, documents = read_unit(unit, "ids", "lengths", "documents")
+        for number, chunk in enumerate(chunks, first_chunk):
+            ids, lengths, documents = read_chunk(chunk, "ids", "lengths", "documents")
             is_chosen = np.load(settings.file("fates", number)) == FATES.index(split)
             chosen_ids = ids[np.repeat(is_chosen, lengths.sum(axis=1, dtype=np.int64))]
             file.write(chosen_ids)

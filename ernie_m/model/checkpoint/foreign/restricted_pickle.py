@@ -142,7 +142,7 @@ _STAND_INS: dict[str, Any] = {
 }
 
 
-class _Stream:
+class _BoundedReader:
     """A file that is never read beyond its end, even if a corrupt pickle contains a huge length."""
 
     def __init__(self, file: IO[bytes]):
@@ -181,7 +181,7 @@ class _WeightsUnpickler(pickle._Unpickler):
     append: Callable[[Any], None]
 
     def __init__(self, file: IO[bytes], path: Path, stand_ins: Mapping, persistent_load: Callable | None):
-        self.stream = _Stream(file)
+        self.stream = _BoundedReader(file)
         self.path = path
         self.stand_ins = stand_ins
         super().__init__(self.stream)

@@ -1,25 +1,25 @@
-"""Work on units of text: tokenization, deduplication, and the decision which lines are kept.
+"""Work on chunks of text: tokenization, deduplication, and the decision which lines are kept.
 
 A document or pair is held out by the hash of its bytes. Equal texts may have different bytes, and a sentence
 may occur in several language pairs and in monolingual text. So each training line is compared with all
 held-out text. `ernie_m.reader.equal_texts` defines equality.
 
-The key of a line combines the keys of its texts. The keys of each unit are sorted on disk, and one key range
-of all units is loaded at a time. Keys are uniform, so a range fits in memory for any number of lines. Of
+The key of a line combines the keys of its texts. The keys of each chunk are sorted on disk, and one key range
+of all chunks is loaded at a time. Keys are uniform, so a range fits in memory for any number of lines. Of
 lines with equal keys, the first in reading order is kept. Among n different lines, about n^2 / 2^65 are
 dropped by collision: less than one in a stream of 5 billion lines. The index of a line is the number of its
-unit * 2^32 + its number in the unit.
+chunk * 2^32 + its number in the chunk.
 
 The files of an unfinished build:
 
-    <output>/.build/<key>.npz                  a unit of text as ids, with hashes of its lines
-    <output>/.build/mono/en/keys-000000.npy    a unit: the keys of its lines in ascending order
+    <output>/.build/<key>.npz                  a chunk of text as ids, with hashes of its lines
+    <output>/.build/mono/en/keys-000000.npy    a chunk: the keys of its lines in ascending order
                             repeated-000000.npy    the duplicate lines of one key range
-                            fates-000000.npy   a unit: the fate of each line
+                            fates-000000.npy   a chunk: the fate of each line
     <output>/.build/held_out.npy               the keys of all held-out texts
 
-A unit is done when its file exists. Its key is the SHA-256 of the text and of all settings that affect it. So
-a build reuses the units of an earlier one with the same text, options and vocabulary. The other files are
+A chunk is done when its file exists. Its key is the SHA-256 of the text and of all settings that affect it.
+So a build reuses the chunks of an earlier one with the same text, options and vocabulary. The other files are
 cheap, and are always rebuilt.
 """
 
@@ -37,7 +37,7 @@ import numpy as np
 
 from ernie_m.pretrain.build_corpus.build_args import BuildOptions
 from ernie_m.pretrain.build_corpus.source_files import CorpusSource
-from ernie_m.pretrain.build_corpus.text_units import TextUnit, UnitLines, read_lines
+from ernie_m.pretrain.build_corpus.text_chunks import ChunkLines, TextChunk, read_lines
 from ernie_m.reader.corpus import SPLITS
 from ernie_m.reader.equal_texts import hash_contents, hash_texts
 from ernie_m.reader.tokenization import Tokenizer
@@ -87,7 +87,7 @@ class StreamSettings:
 
         Args:
             kind: "keys", "fates" or "repeated".
-            index: number of the unit, or of the key range.
+            index: number of the chunk, or of the key range.
         """
         return self.folder / f"{kind}-{index:06d}.npy"
 
@@ -98,8 +98,8 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.save(file, array)
 
 
-def read_unit(path: Path, *names: str) -> list[np.ndarray]:
-    """Read arrays by name from the file of a tokenized unit.
+def read_chunk(path: Path, *names: str) -> list[np.ndarray]:
+    """Read arrays by name from the file of a tokenized chunk.
 
     Raises:
         UserError: the file is missing or corrupt. It was removed, so that the same command rebuilds it.
@@ -115,7 +115,7 @@ def read_unit(path: Path, *names: str) -> list[np.ndarray]:
 
 
 KEYS_IN_MEMORY = 1 << 21  # keys of one range, at about 80 bytes each while in use
-_UNIT = 1 << 32
+_CHUNK = 1 << 32
 
 
 def count_ranges(num_lines: int) -> int:
@@ -123,55 +123,58 @@ def count_ranges(num_lines: int) -> int:
     return math.ceil(num_lines / KEYS_IN_MEMORY)
 
 
-def sort_keys(settings: StreamSettings, unit_index: int, unit: Path) -> None:
-    """Write the file of a unit with the keys of its lines, ascending, and their indices: uint64 [2, lines].
+def write_sorted_keys(settings: StreamSettings, chunk_index: int, chunk: Path) -> None:
+    """Write the file of a chunk with the keys of its lines, ascending, and their indices: uint64 [2, lines].
 
     Args:
-        unit_index: number of the unit in the stream.
-        unit: file of the tokenized unit.
+        chunk_index: number of the chunk in the stream.
+        chunk: file of the tokenized chunk.
     """
-    (keys_of_texts,) = read_unit(unit, "keys")
+    (keys_of_texts,) = read_chunk(chunk, "keys")
     keys = hash_contents(line.tobytes() for line in keys_of_texts)
     order = np.argsort(keys, kind="stable")
     write_array(
-        settings.file("keys", unit_index), np.stack([keys[order], unit_index * _UNIT + order.astype("<u8")])
+        settings.file("keys", chunk_index),
+        np.stack([keys[order], chunk_index * _CHUNK + order.astype("<u8")]),
     )
 
 
-def find_duplicates(settings: StreamSettings, range_index: int, num_units: int) -> None:
+def find_duplicates(settings: StreamSettings, range_index: int, num_chunks: int) -> None:
     """Write the file of a key range with the indices of its duplicate lines, ascending: uint64 [repeated].
 
     Args:
         range_index: number of the key range.
-        num_units: number of units of the stream.
+        num_chunks: number of chunks of the stream.
     """
     first_key = np.uint64(range_index * (1 << 64) // settings.ranges)
     last_key = np.uint64((range_index + 1) * (1 << 64) // settings.ranges - 1)
-    rows = []  # per unit: the keys in this range, and their indices
-    for unit in range(num_units):
-        keys_and_indices = np.load(settings.file("keys", unit), mmap_mode="r")
+    rows = []  # per chunk: the keys in this range, and their indices
+    for chunk in range(num_chunks):
+        keys_and_indices = np.load(settings.file("keys", chunk), mmap_mode="r")
         first = np.searchsorted(keys_and_indices[0], first_key)
         end = np.searchsorted(keys_and_indices[0], last_key, side="right")
         rows.append(np.array(keys_and_indices[:, first:end]))
     keys, indices = np.concatenate(rows, axis=1)
-    # Units are in reading order, and so are equal keys of a unit: a stable sort keeps the first one first.
+    # Chunks are in reading order, and so are equal keys of a chunk: a stable sort keeps the first one first.
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     write_array(settings.file("repeated", range_index), np.sort(indices[order[1:][keys[1:] == keys[:-1]]]))
 
 
-def mark_duplicates(settings: StreamSettings, unit_index: int, num_lines: int) -> np.ndarray:
-    """Return whether each line of a unit duplicates an earlier line: bool [lines].
+def mark_duplicates(settings: StreamSettings, chunk_index: int, num_lines: int) -> np.ndarray:
+    """Return whether each line of a chunk duplicates an earlier line: bool [lines].
 
     Args:
-        unit_index: number of the unit in the stream.
-        num_lines: number of lines of the unit.
+        chunk_index: number of the chunk in the stream.
+        num_lines: number of lines of the chunk.
     """
     is_repeated = np.zeros(num_lines, bool)
     for key_range in range(settings.ranges):
         indices = np.load(settings.file("repeated", key_range), mmap_mode="r")
-        first, end = np.searchsorted(indices, np.array([unit_index * _UNIT, (unit_index + 1) * _UNIT], "<u8"))
-        is_repeated[indices[first:end] % _UNIT] = True
+        first, end = np.searchsorted(
+            indices, np.array([chunk_index * _CHUNK, (chunk_index + 1) * _CHUNK], "<u8")
+        )
+        is_repeated[indices[first:end] % _CHUNK] = True
     return is_repeated
 
 
@@ -181,23 +184,23 @@ FATES = (*SPLITS, *DROPPED)  # the possible fates of a line
 _BATCH = 2048  # lines per SentencePiece call
 
 
-def encode_unit(
+def encode_chunk(
     path: Path,
-    unit: TextUnit,
+    chunk: TextChunk,
     source: CorpusSource,
     settings: StreamSettings,
     options: BuildOptions,
     digest: str,
 ) -> tuple[CorpusSource, int, np.ndarray]:
-    """Tokenize a unit of text and write its file, unless the file exists.
+    """Tokenize a chunk of text and write its file, unless the file exists.
 
     Args:
-        path: file of the tokenized unit.
-        source: source of the unit.
+        path: file of the tokenized chunk.
+        source: source of the chunk.
         digest: digest of the vocabulary in the output directory, a cache key.
 
     Returns:
-        The source, the number of bytes read from disk for the unit, and the array `counts` of its file.
+        The source, the number of bytes read from disk for the chunk, and the array `counts` of its file.
 
     Raises:
         UserError: a line is invalid, the output directory does not exist for this worker, or an existing file
@@ -206,18 +209,18 @@ def encode_unit(
     if not path.parent.is_dir():
         raise UserError(f"{path.parent}: not found by a worker. Choose an --output that all machines share")
     if not path.exists():
-        lines = read_lines(unit, source, settings.languages, options)
-        _write_unit(
+        lines = read_lines(chunk, source, settings.languages, options)
+        _write_chunk(
             path, lines, settings, options, open_tokenizer(options.output, options.text_rules, digest)
         )
-    (counts,) = read_unit(path, "counts")
-    return source, unit.bytes_read, counts
+    (counts,) = read_chunk(path, "counts")
+    return source, chunk.bytes_read, counts
 
 
-def _write_unit(
-    path: Path, lines: UnitLines, settings: StreamSettings, options: BuildOptions, tokenizer: Tokenizer
+def _write_chunk(
+    path: Path, lines: ChunkLines, settings: StreamSettings, options: BuildOptions, tokenizer: Tokenizer
 ) -> None:
-    """Tokenize lines and write the file of their unit.
+    """Tokenize lines and write the file of their chunk.
 
     Its arrays are `ids` [tokens]; `lengths` uint32 [lines, sides], number of tokens; `documents` uint32,
     number of lines of each document; `hashes` uint64 [lines], hash of the document of each line; `keys`
@@ -258,7 +261,7 @@ def select_id_dtype(vocab_size: int) -> np.dtype:
 
 @functools.lru_cache(maxsize=1)
 def open_tokenizer(output: str, text_rules: str, digest: str) -> Tokenizer:  # noqa: ARG001 - a key of the cache
-    """Open the tokenizer of a corpus; cached, because a worker tokenizes many units.
+    """Open the tokenizer of a corpus; cached, because a worker tokenizes many chunks.
 
     Args:
         output: the corpus directory.
@@ -268,45 +271,45 @@ def open_tokenizer(output: str, text_rules: str, digest: str) -> Tokenizer:  # n
     return Tokenizer(Path(output, vocab_name), Path(output, model_name), text_rules)
 
 
-def collect_held_out_keys(settings: StreamSettings, unit_index: int, unit: Path) -> tuple[np.ndarray, int]:
-    """Return the keys of a unit's held-out texts, and the number of its training lines, without duplicates.
+def collect_held_out_keys(settings: StreamSettings, chunk_index: int, chunk: Path) -> tuple[np.ndarray, int]:
+    """Return the keys of a chunk's held-out texts, and the number of its training lines, without duplicates.
 
     Args:
-        unit_index: number of the unit in the stream.
-        unit: file of the tokenized unit.
+        chunk_index: number of the chunk in the stream.
+        chunk: file of the tokenized chunk.
     """
-    hashes, keys = read_unit(unit, "hashes", "keys")
-    is_new = ~mark_duplicates(settings, unit_index, len(hashes))
+    hashes, keys = read_chunk(chunk, "hashes", "keys")
+    is_new = ~mark_duplicates(settings, chunk_index, len(hashes))
     is_held_out = hashes < np.uint64(settings.held_out_below)
     return keys[is_new & is_held_out].ravel(), int((is_new & ~is_held_out).sum())
 
 
-def assign_splits(settings: StreamSettings, unit_index: int, unit: Path) -> np.ndarray:
-    """Assign each line of a unit to a split or a reason for dropping it, and write the file of fates.
+def assign_splits(settings: StreamSettings, chunk_index: int, chunk: Path) -> np.ndarray:
+    """Assign each line of a chunk to a split or a reason for dropping it, and write the file of fates.
 
     The file has the index in FATES of each line, uint8 [lines].
 
     Args:
-        unit_index: number of the unit in the stream.
-        unit: file of the tokenized unit.
+        chunk_index: number of the chunk in the stream.
+        chunk: file of the tokenized chunk.
 
     Returns:
         Number of lines and of tokens per fate, int64 [2, fates].
     """
-    lengths, hashes, keys, counts = read_unit(unit, "lengths", "hashes", "keys", "counts")
+    lengths, hashes, keys, counts = read_chunk(chunk, "lengths", "hashes", "keys", "counts")
     shorter = lengths.min(axis=1)  # tokens of a pair's shorter side
     longer = lengths.max(axis=1)  # equal for monolingual text
     is_held_out = hashes < np.uint64(settings.held_out_below)  # documents are held out as a whole
     has_held_out_text = np.isin(keys, np.load(settings.folder.parents[1] / HELD_OUT)).any(axis=1)
     reasons = {  # the first true one counts
-        "duplicate": mark_duplicates(settings, unit_index, len(lengths)),
+        "duplicate": mark_duplicates(settings, chunk_index, len(lengths)),
         HELD_OUT_TEXT: has_held_out_text & ~is_held_out & (not settings.keeps_all),
         "empty": shorter == 0,  # a line of control characters only
         "ratio": (settings.max_ratio > 0) & (longer > settings.max_ratio * shorter),
         "held_out": is_held_out,
     }
     fates = np.select([*reasons.values()], [*map(FATES.index, reasons)], default=FATES.index("train"))
-    write_array(settings.file("fates", unit_index), fates.astype(np.uint8))
+    write_array(settings.file("fates", chunk_index), fates.astype(np.uint8))
     lines = np.bincount(fates, minlength=len(FATES))
     lines[FATES.index("empty")] += counts[2]
     lines[FATES.index("score")] += counts[3]

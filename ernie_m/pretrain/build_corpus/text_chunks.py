@@ -1,6 +1,6 @@
-"""Splits plain and compressed text files into units of whole lines, and units into lines or pairs.
+"""Splits plain and compressed text files into chunks of whole lines, and chunks into lines or pairs.
 
-The boundaries of units depend only on the text, not on its compression or the number of workers. So a build
+The boundaries of chunks depend only on the text, not on its compression or the number of workers. So a build
 writes the same bytes with any number of workers and after any interruption. Memory use does not depend on the
 file size.
 """
@@ -33,14 +33,14 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.languages import SEVERAL, language_tag
 from ernie_m.utils.logging import logger
 
-# Maximum number of lines in a unit of aligned files: one file may have short lines where the other has long
+# Maximum number of lines in a chunk of aligned files: one file may have short lines where the other has long
 # ones.
 _MOST_LINES = 1 << 16
 _HEAD = 1 << 18  # bytes of a file of pairs for detecting its columns
 
 
 class PairTable(NamedTuple):
-    """The structure of a table of sentence pairs, whose rows are read unit by unit.
+    """The structure of a table of sentence pairs, whose rows are read chunk by chunk.
 
     Attributes:
         names: column names.
@@ -57,13 +57,13 @@ class PairTable(NamedTuple):
     first_row: int
 
 
-class TextUnit(NamedTuple):
-    """A unit of a source: some consecutive lines, which a worker processes at a time.
+class TextChunk(NamedTuple):
+    """A chunk of a source: some consecutive lines, which a worker processes at a time.
 
     Args:
         texts: the lines as bytes; for aligned files two texts with equally many lines.
         first_line: line number of the first line in the file, from 1.
-        bytes_read: number of bytes read from disk for the unit.
+        bytes_read: number of bytes read from disk for the chunk.
         table: the structure of a file with both sides of each pair; None for other files.
     """
 
@@ -73,8 +73,8 @@ class TextUnit(NamedTuple):
     table: PairTable | None
 
 
-class UnitLines(NamedTuple):
-    """The lines of a unit, stripped, without blank lines.
+class ChunkLines(NamedTuple):
+    """The lines of a chunk, stripped, without blank lines.
 
     Args:
         rows: the text of each line, or both sides of each pair in the order of the stream's languages.
@@ -89,19 +89,19 @@ class UnitLines(NamedTuple):
     not_wanted_count: int = 0
 
 
-def read_units(source: CorpusSource, unit_bytes: int, options: TextOptions) -> Iterator[TextUnit]:
-    """Split a source into units, in order.
+def read_chunks(source: CorpusSource, chunk_bytes: int, options: TextOptions) -> Iterator[TextChunk]:
+    """Split a source into chunks, in order.
 
     Args:
-        unit_bytes: maximum size of a unit, unless its only line is longer.
-        options: with blank lines between documents, units end between documents, unless a document is longer
-            than a unit.
+        chunk_bytes: maximum size of a chunk, unless its only line is longer.
+        options: with blank lines between documents, chunks end between documents, unless a document is longer
+            than a chunk.
 
     Raises:
         UserError: a file is empty, binary, corrupt or has an overlong line, two aligned files have different
             numbers of lines, or a file of pairs does not have two text columns.
     """
-    bytes_before = 0  # bytes read from disk for earlier units
+    bytes_before = 0  # bytes read from disk for earlier chunks
     with contextlib.ExitStack() as opened:
         files = [opened.enter_context(_open_source(source, path, options)) for path in source.paths]
         if not any(file.buffer for file in files):
@@ -110,13 +110,13 @@ def read_units(source: CorpusSource, unit_bytes: int, options: TextOptions) -> I
         while True:
             first_line = files[0].line
             if len(files) == 2:
-                texts = _take_aligned_lines(files, unit_bytes)
+                texts = _take_aligned_lines(files, chunk_bytes)
             else:
-                texts = (_take_lines(files[0], unit_bytes, blank_lines=options.documents == "blank"),)
+                texts = (_take_lines(files[0], chunk_bytes, blank_lines=options.documents == "blank"),)
             if not any(texts):  # end of the files
                 return
             bytes_so_far = sum(file.raw.tell() for file in files)
-            yield TextUnit(texts, first_line, bytes_so_far - bytes_before, table)
+            yield TextChunk(texts, first_line, bytes_so_far - bytes_before, table)
             bytes_before = bytes_so_far
 
 
@@ -127,12 +127,12 @@ def _open_source(source: CorpusSource, path: str, options: TextOptions) -> conte
 
 
 def read_lines(
-    unit: TextUnit, source: CorpusSource, languages: tuple[str, ...], options: TextOptions
-) -> UnitLines:
-    """Split a unit into lines or pairs.
+    chunk: TextChunk, source: CorpusSource, languages: tuple[str, ...], options: TextOptions
+) -> ChunkLines:
+    """Split a chunk into lines or pairs.
 
     Args:
-        unit: a unit of `source`.
+        chunk: a chunk of `source`.
         languages: languages of the stream, in the order of the sides.
 
     Raises:
@@ -140,25 +140,25 @@ def read_lines(
             suspicious.
     """
     # The lines of each file, and from them rows with a cell per side.
-    decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
+    decoded = [_decode(text, path, chunk.first_line) for text, path in zip(chunk.texts, source.paths)]
     rows: Sequence[Sequence[str]]
     not_wanted = 0
-    if unit.table:
-        rows, not_wanted = _parse_rows(decoded[0], unit.table, unit.first_line, source.paths[0], options)
+    if chunk.table:
+        rows, not_wanted = _parse_rows(decoded[0], chunk.table, chunk.first_line, source.paths[0], options)
     else:
         rows = list(zip(*decoded))
     # Strip cells, then drop rows with an empty cell.
     stripped = [tuple(map(str.strip, row)) for row in rows]
     for path, side in () if options.skip_text_checks else zip(source.paths * 2, zip(*stripped)):
-        check_later_lines(path, enumerate(side, unit.first_line))
+        check_later_lines(path, enumerate(side, chunk.first_line))
     full = [row for row in stripped if all(row)]
     if source.languages != languages:  # the source has the reverse order
         full = [row[::-1] for row in full]
     if len(languages) == 1 and options.documents == "blank":
         # Blank lines separate documents, and are not counted as dropped.
         documents = [len(list(lines)) for is_text, lines in itertools.groupby(stripped, key=all) if is_text]
-        return UnitLines(full, documents)
-    return UnitLines(full, [1] * len(full), len(stripped) - len(full), not_wanted)
+        return ChunkLines(full, documents)
+    return ChunkLines(full, [1] * len(full), len(stripped) - len(full), not_wanted)
 
 
 def _take_lines(file: TextFile, size: int, blank_lines: bool) -> bytes:
@@ -197,7 +197,7 @@ def _take_aligned_lines(files: list[TextFile], size: int) -> tuple[bytes, ...]:
 
 
 def _decode(text: bytes, path: str, first_line: int) -> list[str]:
-    """Decode the bytes of a unit into lines.
+    """Decode the bytes of a chunk into lines.
 
     Args:
         path, first_line: file and line number of the text, for messages.
@@ -262,7 +262,7 @@ def _make_table(
         dialect, has_names, options = Dialect("\t", quoted=False), False, TextOptions()
     else:
         dialect, has_names = detect_pair_dialect(file, options, source.languages)
-    errors = RowErrors(path, skip=True)  # reported later, in their unit
+    errors = RowErrors(path, skip=True)  # reported later, in their chunk
     head = io.StringIO(file.peek_lines(_HEAD).decode(errors="replace"), newline="\n")
     rows = parse_rows(
         itertools.islice(head, dialect.skipped_lines, None), dialect, errors, dialect.skipped_lines + 1
