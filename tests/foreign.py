@@ -49,8 +49,7 @@ def make_official(folder: Path, config: dict, head: str | None = None, **kind) -
     params = folder / "params"
     params.mkdir(parents=True, exist_ok=True)
     official.write_config(folder / official.CONFIG, config)
-    sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
-    arrays = toys.weights(head, config=sizes, **kind)
+    arrays = toys.weights(head, config={**config, "intermediate_size": 4 * config["hidden_size"]}, **kind)
     for row in official.OfficialFormat().list_tensors(config["num_hidden_layers"], head):
         if row.canonical in arrays:
             lod_tensors.write(params / row.in_format, arrays[row.canonical])
@@ -83,12 +82,10 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
     """
     arrays = toys.weights(head)
     class_name = _PADDLENLP_CLASSES.get(head, "ErnieMModel")
-    state = {}
-    for name, array in arrays.items():
-        # In a class with a head, the encoder is its attribute `ernie_m`.
-        is_encoder_weight = not name.startswith("classifier")
-        prefix = "ernie_m." if head is not None and is_encoder_weight else ""
-        state[f"{prefix}{name}"] = array
+    prefix = "" if head is None else "ernie_m."  # in a class with a head, the encoder is this attribute
+    state = {
+        name if name.startswith("classifier") else f"{prefix}{name}": array for name, array in arrays.items()
+    }
     # Paddle saves its own names of the parameters.
     state["StructuredToParameterName@@"] = {name: f"p_{i}" for i, name in enumerate(state)}
     folder.mkdir(parents=True)
@@ -98,8 +95,8 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
     config = {**toys.CONFIG, "intermediate_size": 3072, "type_vocab_size": 16}
     if old_names:
         config_name = "model_config.json"
-        inner = [{**config, "init_class": "ErnieMModel"}]
-        config = {"init_args": inner, "init_class": class_name, "num_classes": 3}
+        arguments = [{**config, "init_class": "ErnieMModel"}]
+        config = {"init_args": arguments, "init_class": class_name, "num_classes": 3}
     else:
         config_name = "config.json"
         config |= {"architectures": [class_name], "model_type": "ernie_m", "paddlenlp_version": "2.8.1"}

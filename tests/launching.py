@@ -79,11 +79,8 @@ def another_process_writes(*locations: object) -> Iterator[subprocess.Popen]:
 
 def as_flags(values: dict) -> list[str]:
     """`--name value` for each; None as a value leaves the flag out."""
-    flags = []
-    for name, value in values.items():
-        if value is not None:
-            flags += [f"--{name}", str(value)]
-    return flags
+    flags = [(f"--{name}", str(value)) for name, value in values.items() if value is not None]
+    return [word for flag in flags for word in flag]
 
 
 def read_log(folder: Path) -> str:
@@ -199,10 +196,8 @@ def launch(arguments: list, cwd: Path, processes: int = 2, **environment: str) -
         for process in running:
             process.kill()
             process.wait()
-    errors = ""
-    for rank in range(processes):
-        errors += f"\n--- rank {rank}\n{(cwd / f'stderr.{rank}').read_text()}"
-    return subprocess.CompletedProcess(arguments, code, (cwd / "stdout.0").read_text(), errors)
+    errors = [f"\n--- rank {rank}\n{(cwd / f'stderr.{rank}').read_text()}" for rank in range(processes)]
+    return subprocess.CompletedProcess(arguments, code, (cwd / "stdout.0").read_text(), "".join(errors))
 
 
 def free_ports(count: int) -> list[int]:

@@ -45,10 +45,11 @@ def test_a_mistake_is_one_line(locations, tmp_path, monkeypatch, capsys, files, 
             shutil.copytree(locations[text[1:]], path)
         else:
             path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    lines = [shlex.split(line.removeprefix("ernie-m ")) for line in command.format(**locations).split(" && ")]
-    for line in lines[:-1]:
+    commands = command.format(**locations).split(" && ")
+    *before, last = (shlex.split(line.removeprefix("ernie-m ")) for line in commands)
+    for line in before:
         call_main(cli, line)
-    error = one_error(partial(call_main, cli, lines[-1]), capsys)
+    error = one_error(partial(call_main, cli, last), capsys)
     for name in names.split("; "):
         location = re.sub(r"(\\\.\w+):(\d+)$", r"\1\\D{1,9}\2\\b", re.escape(name))
         assert re.search(location, error), error

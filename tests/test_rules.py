@@ -33,12 +33,19 @@ def tagged(*texts: str) -> list[str]:
 
 def asked(*pairs: tuple[str, str], ids: str = "abcdefghijkl") -> list[str]:
     """SQuAD of (question, context); an answer is the first word of its context."""
-    paragraphs = []
-    for id_, (question, context) in zip(ids, pairs):
-        answers = [{"text": context.split()[0], "answer_start": 0}]
-        paragraphs.append(
-            {"context": context, "qas": [{"id": id_, "question": question, "answers": answers}]}
-        )
+    paragraphs = [
+        {
+            "context": context,
+            "qas": [
+                {
+                    "id": id_,
+                    "question": question,
+                    "answers": [{"text": context.split()[0], "answer_start": 0}],
+                }
+            ],
+        }
+        for id_, (question, context) in zip(ids, pairs)
+    ]
     return [json.dumps({"data": [{"title": "", "paragraphs": paragraphs}]})]
 
 

@@ -45,11 +45,10 @@ _SYLLABLES = [
 def sentences(count: int, seed: int = 0) -> list[str]:
     """Sentences of 1 to 12 made-up words, most of them different."""
     draw = random.Random(seed)
-    lines = []
-    for _ in range(count):
-        words = ["".join(draw.choices(_SYLLABLES, k=draw.randint(1, 3))) for _ in range(draw.randint(1, 12))]
-        lines.append(" ".join(words))
-    return lines
+    return [
+        " ".join("".join(draw.choices(_SYLLABLES, k=draw.randint(1, 3))) for _ in range(draw.randint(1, 12)))
+        for _ in range(count)
+    ]
 
 
 def line_keys(count: int) -> np.ndarray:
@@ -88,10 +87,9 @@ def train_piece_model(path: Path, texts: list[str] | None = None, **options) -> 
 def write_piece_model(folder: Path, count: int = 1) -> None:
     """Write a SentencePiece model next to weights, by default with one subword, which no test depends on."""
     model = ModelProto()
-    for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL"), ("▁a", "NORMAL")):
-        model.pieces.add(piece=name, score=-1.0, type=kind)
-    for number in range(1, count):
-        model.pieces.add(piece=f"a{number}", score=-1.0, type="NORMAL")
+    kinds = {"<unk>": "UNKNOWN", "<s>": "CONTROL", "</s>": "CONTROL"}
+    for name in (*kinds, "▁a", *(f"a{number}" for number in range(1, count))):
+        model.pieces.add(piece=name, score=-1.0, type=kinds.get(name, "NORMAL"))
     (folder / "piece.model").write_bytes(model.SerializeToString())
 
 
@@ -124,10 +122,11 @@ def make_small_corpus(folder: Path, mono_languages: tuple[str, ...] = ("de", "en
     piece_model = train_piece_model(folder / "piece.model")
     lines = {language: sentences(150, seed) for seed, language in enumerate(("de", "en", "fr"))}
     mono = {name: write_lines(folder / f"{name}.txt", lines[name]) for name in mono_languages}
-    parallel = {}
-    for language, count in (("de", 120), ("fr", 80)):
-        rows = [f"{a}\t{b}" for a, b in zip(lines["en"][:count], lines[language])]
-        parallel[f"en-{language}"] = write_lines(folder / f"en-{language}.tsv", rows)
+    rows = {
+        f"en-{language}": [f"{a}\t{b}" for a, b in zip(lines["en"][:count], lines[language])]
+        for language, count in (("de", 120), ("fr", 80))
+    }
+    parallel = {name: write_lines(folder / f"{name}.tsv", lines) for name, lines in rows.items()}
     make_corpus(folder / "corpus", piece_model, mono=mono, parallel=parallel, **({"held_out": 8} | options))
     return folder / "corpus"
 
@@ -171,24 +170,17 @@ def weights(
     """
     rng = np.random.default_rng(seed)
     sizes = {**config, "num_labels": OUTPUTS.get(head)}
-    parts = ["embeddings", "encoder"]
-    if pooler:
-        parts.append("pooler")
-    if head in OUTPUTS:
-        parts.append("classifier")
-    if lm_head:
-        parts.append("lm_head")
+    absent = {"pooler": not pooler, "classifier": head not in OUTPUTS, "lm_head": not lm_head}
     shapes = {
         row.canonical: tuple(sizes[axis] for axis in row.axes)
         for row in NativeFormat().list_tensors(config["num_hidden_layers"])
-        if row.canonical.split(".")[0] in parts
+        if not absent.get(row.canonical.split(".")[0], row.canonical.startswith("language_embeddings"))
     }
     if languages:
         shapes["language_embeddings.weight"] = (languages, sizes["hidden_size"])
     arrays = {}
     for name, shape in shapes.items():
-        is_scale_of_norm = "norm" in name and name.endswith(".weight")
-        mean = np.float32(1 if is_scale_of_norm else 0)
+        mean = np.float32("norm" in name and name.endswith(".weight"))  # 1: the scale of a norm
         arrays[name] = (mean + 0.1 * rng.standard_normal(shape)).astype(np.float32)
     positions = arrays["embeddings.position_embeddings.weight"].reshape(-1)
     positions[:4] = np.array([-0.0, 1e-45, 3e38, -1e-30], np.float32)
@@ -213,10 +205,8 @@ def make_ours(
         config = {**config, "vocab_size": Tokenizer(None, piece_model).vocab_size}
     arrays = weights(head, config=config, **kind)
     settings = {**config, "model_type": "ernie_m", "architecture": _ARCHITECTURES.get(head, "ErnieMModel")}
-    if head is not None:
-        settings["head"] = head
-    if labels is not None:
-        settings["labels"] = labels
+    named = {"head": head, "labels": labels}
+    settings |= {key: value for key, value in named.items() if value is not None}
     if kind.get("languages"):
         settings["architecture"] = "PreTrainingModel"
         settings["languages"] = ["de", "en", "fr"][: kind["languages"]]
@@ -232,12 +222,13 @@ def make_ours(
 
 # ---- Models with random weights and no files.
 
+WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
 
 def small_config(**changes) -> ErnieMConfig:
     """A network of 40 words without dropout, whose weights vary so much that a wrong path shows."""
     sizes = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
-    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return ErnieMConfig(**{**sizes, **dropout, "initializer_range": 0.3, **changes})
+    return ErnieMConfig(**{**sizes, **WITHOUT_DROPOUT, "initializer_range": 0.3, **changes})
 
 
 # ---- Models with a tokenizer, saved as a training saves them.
@@ -295,9 +286,8 @@ def make_model(
     """
     config = model_config(Tokenizer(None, piece_model).vocab_size)
     new_model = model(kind, config)
-    if settings is None:
-        settings = SETTINGS[kind]
-    save_model(folder, new_model, config, piece_model_path=piece_model, settings=settings, **options)
+    options["settings"] = SETTINGS[kind] if settings is None else settings
+    save_model(folder, new_model, config, piece_model_path=piece_model, **options)
     return new_model
 
 
@@ -339,8 +329,7 @@ def write_task(
         folder / "piece.model", texts, **{"vocab_size": 50, "character_coverage": 0.9995} | options
     )
     for name, values in (("lang_map", languages), ("label_map", labels)):
-        numbers = {value: i for i, value in enumerate(values)}
-        (folder / f"{name}.json").write_text(json.dumps(numbers))
+        (folder / f"{name}.json").write_text(json.dumps({value: i for i, value in enumerate(values)}))
     (folder / "ernie_config.json").write_text(json.dumps(config))
 
 
@@ -372,10 +361,9 @@ def labeled_texts(count: int, seed: int) -> list[LabeledTexts]:
     """Rows with the qids 100, 101, ... The second text has no noun, so it says nothing of the "
     "label."""
     rng = np.random.default_rng(seed)
-    kinds = list(KINDS)
     drawn = []
     for i in range(count):
-        kind = kinds[int(rng.integers(3))]
+        kind = [*KINDS][int(rng.integers(3))]
         noun = str(rng.choice(NOUNS[kind]))
         drawn.append(LabeledTexts(str(100 + i), text_with(rng, noun), text_with(rng, "and"), kind))
     return drawn
@@ -383,10 +371,7 @@ def labeled_texts(count: int, seed: int) -> list[LabeledTexts]:
 
 def both_texts(rows: list[LabeledTexts]) -> list[str]:
     """Both texts of each row."""
-    texts = []
-    for row in rows:
-        texts += [row.text_a, row.text_b]
-    return texts
+    return [text for row in rows for text in (row.text_a, row.text_b)]
 
 
 def write_labeled_texts(path: Path, rows: list[tuple], label: bool = True) -> Path:
@@ -441,11 +426,9 @@ def _tagged_sentence(rng: np.random.Generator, parts: int) -> TaggedWords:
         ["person", "location", "word", "word"], parts
     ):  # half of the parts are other words
         if kind == "person":
-            first_name = str(rng.choice(FIRST_NAMES))
+            add(str(rng.choice(FIRST_NAMES)), "B-PER")
             last_name = str(rng.choice(LAST_NAMES))
-            add(first_name, "B-PER")
-            has_last_name = rng.integers(1, 3) == 2
-            if has_last_name:
+            if rng.integers(1, 3) == 2:
                 add(last_name, "I-PER")
         elif kind == "location":
             add(str(rng.choice(PLACES)), "B-LOC")
@@ -493,12 +476,7 @@ PEOPLE = ["anna", "bela", "carl", "dora", "emil"]
 # Curly quotes, a character that is dropped, a double space, a full-width letter: the subwords of a place, put
 # together, are never the place itself.
 ANSWERS = ["“old”  rome", "new\u200b oslo", "ｂig lima", "‘red’ bern", "the  port"]
-ANSWERING_CONFIG = {
-    **TASK_CONFIG,
-    "hidden_size": 32,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
+ANSWERING_CONFIG = {**TASK_CONFIG, **WITHOUT_DROPOUT, "hidden_size": 32}
 
 
 def squad(paragraphs: int, seed: int, facts: int = 2) -> dict:
@@ -525,11 +503,8 @@ def squad(paragraphs: int, seed: int, facts: int = 2) -> dict:
 
 def questions(squad_json: dict) -> list[tuple[str, dict]]:
     """(context, entry of "qas") of each question of SQuAD JSON."""
-    pairs = []
-    for article in squad_json["data"]:
-        for paragraph in article["paragraphs"]:
-            pairs += [(paragraph["context"], qa) for qa in paragraph["qas"]]
-    return pairs
+    paragraphs = [paragraph for article in squad_json["data"] for paragraph in article["paragraphs"]]
+    return [(paragraph["context"], qa) for paragraph in paragraphs for qa in paragraph["qas"]]
 
 
 def make_answering(folder: Path) -> Path:

@@ -10,6 +10,5 @@ def assert_same_bits(tensors: Mapping[str, np.ndarray], expected: dict[str, np.n
     assert set(tensors) == set(expected)
     for name, expected_array in expected.items():
         array = tensors[name]
-        assert array.dtype == np.float32
-        assert array.shape == expected_array.shape == tensors.shape(name)
+        assert (array.dtype, array.shape, tensors.shape(name)) == (np.float32, *[expected_array.shape] * 2)
         assert array.tobytes() == expected_array.tobytes(), name

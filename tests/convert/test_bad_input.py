@@ -153,8 +153,7 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_named(tmp_path, capl
 def test_bad_configs_are_named(tmp_path, refused, make, change, message):
     make(tmp_path / "in")
     change_config(tmp_path / "in", **change)
-    to = "xlm-roberta" if "pad_token_id" in change else "huggingface"
-    assert message in refused(tmp_path / "in", to=to)
+    assert message in refused(tmp_path / "in", "xlm-roberta" if "pad_token_id" in change else "huggingface")
 
 
 @pytest.mark.parametrize("key, value", [("intermediate_size", 32), ("layer_norm_eps", 1e-12)])

@@ -170,8 +170,8 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
     write_torch_file(file, state, lambda state: {**said, "model": state}, legacy)
     for source in (tmp_path / "xlmr", file):
         checkpoint = open_checkpoint(source)
-        assert (checkpoint.format, checkpoint.unknown) == ("fairseq", [])
-        assert (checkpoint.config.num_attention_heads, checkpoint.config.hidden_dropout_prob) == (4, 0.2)
+        sizes = (checkpoint.config.num_attention_heads, checkpoint.config.hidden_dropout_prob)
+        assert (checkpoint.format, checkpoint.unknown, *sizes) == ("fairseq", [], 4, 0.2)
         assert_same_bits(checkpoint.tensors, expected)
 
     convert.main([str(tmp_path / "xlmr"), str(tmp_path / "native"), "--to", "ernie-m"])
@@ -186,8 +186,8 @@ def test_convert_keeps_fairseq_dict_as_vocabulary(tmp_path):
     piece_model = train_piece_model(folder / "sentencepiece.bpe.model")
     tokens = Tokenizer(None, piece_model).list_ordinary_subwords()[::-1]
     (folder / "dict.txt").write_text("".join(f"{token} 7\n" for token in tokens), encoding="utf-8")
-    sizes = {**CONFIG, "vocab_size": len(tokens) + 5}
-    state = fairseq_state(weights(config=sizes, lm_head=True, pooler=False))
+    arrays = weights(config={**CONFIG, "vocab_size": len(tokens) + 5}, lm_head=True, pooler=False)
+    state = fairseq_state(arrays)
     write_torch_file(folder / "model.pt", state, lambda state: {"args": fairseq_args(), "model": state})
     checkpoint = open_checkpoint(folder)
     files = {"vocab_path": checkpoint.vocab_path, "piece_model_path": checkpoint.piece_model_path}

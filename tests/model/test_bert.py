@@ -28,13 +28,8 @@ def test_positions_and_types(tmp_path, caplog):
 
 def head(*names: str, rows: int = 3) -> dict[str, np.ndarray]:
     """Linear layers of 16 inputs with these names."""
-    arrays = {}
-    for name in names:
-        arrays |= {
-            f"{name}.weight": np.ones((rows, 16), np.float32),
-            f"{name}.bias": np.arange(rows, dtype=np.float32),
-        }
-    return arrays
+    weights = {f"{name}.weight": np.ones((rows, 16), np.float32) for name in names}
+    return weights | {f"{name}.bias": np.arange(rows, dtype=np.float32) for name in names}
 
 
 def test_a_bert_with_its_own_vocabulary_is_refused(tmp_path):

@@ -30,8 +30,7 @@ skip_module_without_onednn()
 
 def rounded(x: np.ndarray) -> np.ndarray:
     """The nearest numbers that bfloat16 has, as float64."""
-    matrix = np.ascontiguousarray(x, np.float32).reshape([len(x), -1])
-    bits = onednn.to_bfloat16(matrix)
+    bits = onednn.to_bfloat16(np.ascontiguousarray(x, np.float32).reshape([len(x), -1]))
     return widen(bits).astype(np.float64).reshape(x.shape)
 
 
@@ -135,8 +134,7 @@ def test_a_cross_entropy(monkeypatch):
     # There the numbers to be rounded come from float32, so a few are rounded to the neighbor: hence 1e-4.
     grad_logits = rounded(grad_logits)
     assert distance(x.grad.numpy(), 2 * (grad_logits @ words) * factors) < 1e-4
-    grad_table = grad_logits.T @ rounded(x.numpy() * factors)
-    assert distance(table.weight.grad.numpy(), 2 * grad_table) < 1e-4
+    assert distance(table.weight.grad.numpy(), 2 * grad_logits.T @ rounded(x.numpy() * factors)) < 1e-4
     with paddle.no_grad():
         again = lm_head.compute_cross_entropy(x, table, bias, labels, weights)
     assert np.array_equal(again.losses.numpy(), loss.losses.numpy())
@@ -187,8 +185,9 @@ def test_model_gradients_against_float32(batch, recompute):
     training.model.ernie_m.set_recompute(recompute)
     gradients = training.gradients()
     assert gradients.keys() == exact.keys()
-    all_exact = np.concatenate([gradient.ravel() for gradient in exact.values()])
-    all_gradients = np.concatenate([gradients[name].ravel() for name in exact])
+    all_exact, all_gradients = (
+        np.concatenate([arrays[name].ravel() for name in exact]) for arrays in (exact, gradients)
+    )
     assert 1e-4 < distance(all_gradients, all_exact) < 0.01
     for name in exact:
         # The gradient of a key's bias is 0 but for rounding: softmax does not see what all scores have more.

@@ -113,9 +113,10 @@ def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path)
 
 def test_half_precision_is_saved_as_float32(tmp_path):
     model = classifier()
-    rounded = {}
-    for name, array in get_weight_arrays(model).items():
-        rounded[name] = paddle.to_tensor(array).astype("bfloat16").astype("float32").numpy()
+    rounded = {
+        name: paddle.to_tensor(array).astype("bfloat16").astype("float32").numpy()
+        for name, array in get_weight_arrays(model).items()
+    }
     model.to(dtype="bfloat16")
     save_model(tmp_path / "saved", model, SHAPE)
     checkpoint = open_checkpoint(tmp_path / "saved")

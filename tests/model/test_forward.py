@@ -93,7 +93,8 @@ def test_to_static_calls_it_as_it_is():
 
 
 def test_a_traced_graph_is_refused():
-    traced = paddle.jit.to_static(ErnieMModel(CONFIG).forward, full_graph=True)
+    model = ErnieMModel(CONFIG)
+    traced = paddle.jit.to_static(model.forward, full_graph=True)
     with pytest.raises(UserError, match=r"ErnieMModel\.forward .*ernie-m export"):
         traced(paddle.to_tensor([[0, 7, 2]]))
 

@@ -23,8 +23,8 @@ def file_bytes(description, data=DATA, version=0, levels=0, length=None):
     """
     if length is None:
         length = len(description)
-    version_of_tensor = 0
-    return struct.pack("<IQIi", version, levels, version_of_tensor, length) + description + data
+    # 0: the version of the tensor.
+    return struct.pack("<IQIi", version, levels, 0, length) + description + data
 
 
 # Field 1 (08), the dtype: 5, which is float32. Field 2 (10), once for each axis: 3 and 2.

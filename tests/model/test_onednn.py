@@ -101,9 +101,7 @@ def test_round_to_nearest_even():
     bits = x.view(np.uint32)
     # 0x7FFF carries into the upper 16 bits if the lower ones are above 0x8000. With one more for odd upper
     # bits, a tie after these carries, which makes them even.
-    is_odd = (bits >> 16) & 1
-    expected = (bits + 0x7FFF + is_odd) >> 16
-    assert np.array_equal(onednn.to_bfloat16(x), expected)
+    assert np.array_equal(onednn.to_bfloat16(x), (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)
     assert np.isnan(widen(onednn.to_bfloat16(np.array([[np.nan]], np.float32)))).all()
 
 

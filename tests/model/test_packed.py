@@ -179,15 +179,13 @@ def test_nothing_crosses_between_sequences(mask):
         (gradient,) = paddle.grad((states[token] ** 3).sum(), bias, retain_graph=True)
         sizes = np.abs(gradient.numpy()[: layout.tokens]).max(-1)  # the largest of each token's H numbers
         # Paddle's own softmax on a CPU gives a masked column up to exp(-64); those of a GPU give 0.
-        bound = 0 if mask is CpuMask else 1e-20
-        assert np.array_equal(sizes > bound, is_seen), token
+        assert np.array_equal(sizes > (0 if mask is CpuMask else 1e-20), is_seen), token
 
 
 def test_mask_equals_the_docstring_diagram():
     """Its rows begin with a token, such as M2; "1" is visible, "." is not."""
-    drawing = []
-    for row in re.findall(r"^ +[xMy]\d  +((?:[1.|] *)+)$", PackedLayout.__doc__, re.M):
-        drawing.append([cell == "1" for cell in row if cell in "1."])
+    rows = re.findall(r"^ +[xMy]\d  +((?:[1.|] *)+)$", PackedLayout.__doc__, re.M)
+    drawing = [[cell == "1" for cell in row if cell in "1."] for row in rows]
     assert np.array_equal(PackedLayout([5, 3], [3, 3]).to_dense_mask(), drawing)
 
 

@@ -464,7 +464,7 @@ def test_names_in_a_config_that_are_not_known(tmp_path, caplog, changes, errors)
 WORD_PIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n"
 
 
-@pytest.mark.parametrize("model_type", ["bert", "xlm-roberta"])
+@pytest.mark.parametrize("make", [make_bert, make_xlm_r])
 @pytest.mark.parametrize("has_pieces", [True, False])
 @pytest.mark.parametrize(
     ("name", "contents"),
@@ -490,12 +490,9 @@ WORD_PIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n"
         ("config.json", {"tokenizer_class": "BertTokenizer"}),
     ],
 )
-def test_reject_other_tokenizer_types(tmp_path, model_type, has_pieces, name, contents):
+def test_reject_other_tokenizer_types(tmp_path, make, has_pieces, name, contents):
     """Also if XLM-R's subwords lie next to it, which would give its texts other ids in silence."""
-    if model_type == "bert":
-        make_bert(tmp_path)
-    else:
-        make_xlm_r(tmp_path)
+    make(tmp_path)
     piece_model = tmp_path / "sentencepiece.bpe.model"
     piece_model.write_bytes(b"")
     if not has_pieces:

@@ -116,8 +116,8 @@ def test_foreign_thread_becomes_a_worker():
 
 def test_without_the_libraries_items_are_computed_in_turn(monkeypatch):
     monkeypatch.setattr(mkl, "is_supported", lambda: False)
-    here = threading.get_ident()
-    assert list(map_in_workers(lambda number: threading.get_ident(), range(4))) == [here] * 4
+    found = map_in_workers(lambda number: threading.get_ident(), range(4))
+    assert list(found) == [threading.get_ident()] * 4
 
 
 def test_an_error_is_raised_once_and_ends_the_others():
@@ -182,8 +182,7 @@ def test_encode_during_training():
     paddle.seed(1)
     config = ErnieMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
     encoder = PaddleEncoder(ErnieMModel(config), "mean_without_special", 2)
-    random = np.random.default_rng(0)
-    sentences = [[0, *random.integers(4, 50, 9).tolist(), 2] for _ in range(60)]
+    sentences = [[0, *ids, 2] for ids in np.random.default_rng(0).integers(4, 50, [60, 9]).tolist()]
     encoder.model.eval()
     expected = encoder.encode(sentences)
     encoder.model.train()

@@ -48,8 +48,8 @@ def test_reject_tensor_beyond_its_storage(tmp_path):
 def test_reject_storage_views(tmp_path, layout, part, is_read):
     """As very old files have it, after the number of elements; None is the whole storage."""
     small = ONE_NUMBER_AS_A_LARGE_TENSOR.replace(b"J\x00\x00\x10\x00", b"K\x01")
-    content = layout(small.replace(b"K\x01tQ", b"K\x01" + part + b"tQ"), ONE_NUMBER)
-    (tmp_path / "x.bin").write_bytes(content)
+    small = small.replace(b"K\x01tQ", b"K\x01" + part + b"tQ")
+    (tmp_path / "x.bin").write_bytes(layout(small, ONE_NUMBER))
     if is_read:
         assert torch_files.read(tmp_path / "x.bin")["w"].tolist() == [[0.0]]
     else:

@@ -89,13 +89,12 @@ def releases() -> dict[str, bytes]:
         "MLQA/MLQA_V1.zip": zipped(mlqa),
         "rajpurkar/SQuAD-explorer/master/dataset/train-v1.1.json": QUESTIONS.encode(),
     }
-    for language in download_data_sets.XQUAD_LANGUAGES:
-        on_server[f"deepmind/xquad/master/xquad.{language}.json"] = QUESTIONS.encode()
+    codes = download_data_sets.XQUAD_LANGUAGES
+    xquad = {f"deepmind/xquad/master/xquad.{code}.json": QUESTIONS.encode() for code in codes}
     tatoeba = "facebookresearch/LASER/main/data/tatoeba/v1/tatoeba"
-    for code in TATOEBA.values():
-        for side in (code, "eng"):
-            on_server[f"{tatoeba}.{code}-eng.{side}"] = "".join(f"{line}\n" for line in TEXTS).encode()
-    return on_server
+    text = "".join(f"{line}\n" for line in TEXTS).encode()
+    sides = {f"{tatoeba}.{code}-eng.{side}": text for code in TATOEBA.values() for side in (code, "eng")}
+    return on_server | xquad | sides
 
 
 @pytest.fixture

@@ -292,8 +292,8 @@ def test_a_question_that_just_fits_is_not_cut(write, tokenizer):
     path = write({"quick fox": [("1", "quick fox", "fox")]})
     size = len(tokenizer.encode("quick fox"))
     for length, is_cut in ((size, False), (size - 1, True)):
-        data = read_windows(path, "dev", tokenizer, WindowConfig(30, length, doc_stride=7))
-        assert data.cut == [is_cut]
+        cut = WindowConfig(30, length, doc_stride=7)
+        assert read_windows(path, "dev", tokenizer, cut).cut == [is_cut]
 
 
 @pytest.mark.parametrize("separators", [1, 2])

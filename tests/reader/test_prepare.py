@@ -285,8 +285,6 @@ def test_panx(tmp_path, capsys, name):
     labels = read_label_map(out / "label_map.json")
     assert tagged(out / f"dev/dev.{language}.tsv", labels) == sentences
     assert labels.keys() <= {"B-PER", "I-PER", "B-LOC", "I-LOC", "O"}
-    assert name != "XTREME" or list(labels) == ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
-    assert name != "languages of three letters" or read_languages(out / "lang_map.json") == ["ha"]
     is_counted = "dev: 1 of 4 words lack the language prefix en:" in capsys.readouterr().out
     assert is_counted == (name == "a word without the prefix")
 

@@ -73,8 +73,7 @@ def test_streams_come_as_often_as_the_temperature_says():
     weights = np.array([AMOUNTS[name] ** 0.3 for name in ITEMS])
     expected = weights / weights.sum()
     frequency = np.bincount(drawn.stream) / count
-    deviation = np.sqrt(expected * (1 - expected) / count)
-    assert (abs(frequency - expected) < 4 * deviation).all()
+    assert (abs(frequency - expected) < 4 * np.sqrt(expected * (1 - expected) / count)).all()
     assert abs(drawn.reverse.mean() - 0.5) < 4 * np.sqrt(0.5 * 0.5 / count)
 
 

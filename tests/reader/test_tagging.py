@@ -269,8 +269,9 @@ def test_official_labels():
     assert [(feature.labels, feature.cut) for feature in features] == list(zip(labels, (2, 0, 0)))
     assert task.count_targets(features) == 3 * 8  # B x T
     batch = task.collate(features, np.arange(3), count=24)
-    assert (batch.labels != X).sum(1).tolist() == [8, 3, 4]
-    assert batch.words[:, 2].tolist() == [2, 0, 3, 1, 0, 1, 2]  # labeled subwords of each word
+    # The labeled subwords of each sentence, and of each word.
+    counts = ((batch.labels != X).sum(1).tolist(), batch.words[:, 2].tolist())
+    assert counts == ([8, 3, 4], [2, 0, 3, 1, 0, 1, 2])
 
 
 @pytest.mark.parametrize(

@@ -169,8 +169,7 @@ def test_few_odd_lines_after_the_beginning(tmp_path):
 @pytest.mark.data
 def test_real_text_passes_text_checks(data_dir):
     """Thirty lines of each 2,700 in fifteen languages, news, talk and captions among them."""
-    packed = data_dir.glob("pretrain/*/*.gz")
-    texts = {path: gzip.decompress(path.read_bytes()).decode() for path in packed}
+    texts = {path: gzip.decompress(path.read_bytes()).decode() for path in data_dir.glob("pretrain/*/*.gz")}
     for folder in ("pretrain/parallel-multiway", "retrieval/tatoeba-style-dev"):
         texts |= {path: path.read_text(encoding="utf-8") for path in (data_dir / folder).iterdir()}
     assert len(texts) > 50
@@ -270,8 +269,7 @@ def test_warn_about_swapped_sides_and_other_languages(tmp_path, caplog, name, he
     ],
 )
 def test_warn_about_a_language_in_two_scripts(tmp_path, caplog, language, files, said):
-    paths = [str(write(tmp_path / f"{number}", lines)) for number, lines in enumerate(files)]
-    look_at({language: paths})
+    look_at({language: [str(write(tmp_path / f"{n}", lines)) for n, lines in enumerate(files)]})
     assert len([line for line in caplog.messages if "Cyrillic" in line]) == said
 
 
