@@ -47,7 +47,7 @@ def read_int_variable(variable: str, minimum: int = 1) -> int:
     text = os.environ.get(variable) or str(minimum)
     if not text.isdecimal() or int(text) < minimum:
         raise UserError(
-            f"invalid {variable}={text} (expected an integer, at least {minimum}). Set or unset it"
+            f"invalid {variable}={text} (expected an integer, at least {minimum}). Correct or unset it"
         )
     return int(text)
 

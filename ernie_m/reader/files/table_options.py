@@ -54,7 +54,9 @@ class TableOptions:
             if field.name not in supported and getattr(self, field.name, None) not in (None, field.default)
         ]
         if given:
-            raise UserError(f"{name}: {' and '.join(given)} cannot be used with {file_contents}. Remove it")
+            raise UserError(
+                f"{name}: {file_contents} do not support {' and '.join(given)}. Remove unsupported options"
+            )
 
 
 @dataclass(kw_only=True)

@@ -124,7 +124,7 @@ class XlmR(ThirdPartyFormat):
         if len(types_shape) != 2 or types_shape[0] < 1 or types_shape[1] != width:
             raise UserError(
                 f"{file.source}: {token_types} has shape {list(types_shape)}, which does not match "
-                f"{[rows, width]} of the positions"
+                f"the position embeddings, {[rows, width]}"
             )
 
         def read() -> np.ndarray:
