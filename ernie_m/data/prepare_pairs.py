@@ -103,7 +103,7 @@ class PairFile:
         """The paths without the languages of the notation."""
         return split_language_prefix(self.files)[1]
 
-    def sides(self, row: Sequence[str]) -> Sequence[str]:
+    def select_sides(self, row: Sequence[str]) -> Sequence[str]:
         """Return the query and the positive of a row, in the order of the languages in `name`."""
         return row[1::-1] if any(map(_is_english, self.languages[:1])) else row[:2]  # English last
 
@@ -255,7 +255,7 @@ def prepare_pairs(
         ):
             for part, numbers in (("train", learned), ("held-out", scored)):
                 if len(numbers):
-                    pairs = (file.sides(rows[number]) for number in numbers)
+                    pairs = (file.select_sides(rows[number]) for number in numbers)
                     _write_pairs(folder / part / f"{file.name}.tsv", pairs, rows.are_translations)
             joint.writelines(_format_line(of_file.read_row(number, held_out_keys)[1]) for number in learned)
             counts = {"rows": len(rows), "trained": len(learned), "held_out": len(scored)}

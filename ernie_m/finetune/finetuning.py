@@ -413,7 +413,7 @@ class FinetuningRun(MultiSeedTraining):
         reads_pooler = TASKS[self.task.name].head_reads == POOLED and self.pooling != MEAN_OF_TOKENS
         return list_unused_parts(self.start, reads_pooler)
 
-    def batches(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
+    def make_batch_iterator(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
         """Return a function that yields the global batches from a saved position on; None: from the first."""
         epoch, index = position or (0, 0)  # `GlobalBatch.position`
         return partial(self._batches.stream, epochs=self.flags.epoch, epoch=epoch, index=index)

@@ -127,7 +127,7 @@ class Masking(Generic[Example]):
         self.sep = np.array([self.vocabulary.sep_id])
         self.positions = np.arange(FIRST_POSITION, FIRST_POSITION + self.max_seq_len)
 
-    def sides(self, example: Example) -> list[np.ndarray]:
+    def get_truncated_sides(self, example: Example) -> list[np.ndarray]:
         """Return the ids of a text, or of both sides of a pair, truncated to fit the maximum length."""
         if isinstance(example, Text):
             return [example.ids[: self.max_seq_len - 2]]
@@ -157,7 +157,7 @@ class Masking(Generic[Example]):
             ids [t]; language ids [t]; side of each token [t], 0 or 1; and the indices of the selected tokens
             of both sides, [m].
         """
-        source, target = self.sides(pair)
+        source, target = self.get_truncated_sides(pair)
         ids = np.concatenate([self.cls, source, self.sep, self.sep, target, self.sep])
         side = np.repeat([0, 1], [len(source) + 2, len(target) + 2])  # [CLS] S [SEP] and [SEP] Y [SEP]
         languages = np.array([pair.source.language, pair.target.language])[side]  # [t]
@@ -169,7 +169,7 @@ class Masking(Generic[Example]):
 
     def mask_text(self: "Masking[Text]", text: Text, rng: np.random.Generator) -> MaskedSequence:
         """Make the masked sequence [CLS] X [SEP] of a text."""
-        (x,) = self.sides(text)
+        (x,) = self.get_truncated_sides(text)
         ids = np.concatenate([self.cls, x, self.sep])
         languages = np.full(len(ids), text.language)
         chosen = 1 + self.select_tokens(x, rng)  # X begins in column 1

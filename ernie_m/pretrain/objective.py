@@ -69,11 +69,12 @@ class Objective(Masking[Example]):
 
     def count_tokens(self, example: Example) -> int:
         """Return the number of tokens of an example's sequences, without BTMLM's first stage."""
-        return sum(len(ids) + 2 for ids in self.sides(example))  # [CLS] S [SEP], or [SEP] Y [SEP]
+        # [CLS] S [SEP], or [SEP] Y [SEP]
+        return sum(len(ids) + 2 for ids in self.get_truncated_sides(example))
 
     def count_losses(self, example: Example) -> int:
         """Return the number of losses of an example; must not depend on random numbers."""
-        counts = [len(self.maskable(ids)) for ids in self.sides(example)]
+        counts = [len(self.maskable(ids)) for ids in self.get_truncated_sides(example)]
         return sum(count_selected(count, self.config.mask_rate) for count in counts)
 
     def evaluate(self, examples: Sequence[Any], model: Any, evaluator: Any) -> dict[str, Any] | None:

@@ -181,7 +181,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             if self.config.init.lm_head == RANDOM:
                 set_token_frequencies(model.lm_head, self.text.count_subwords().sum(axis=0))
 
-    def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
+    def make_batch_iterator(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
         """Return the function that the reader process calls to iterate over the steps."""
         return functools.partial(
             read_steps,

@@ -40,7 +40,8 @@ class StepData(Protocol):
 
     Attributes:
         micro_batches: micro-batches of this process; may be empty.
-        position: position in the training data after this step, a JSON value for `Trainable.batches`.
+        position: position in the training data after this step, a JSON value for
+            `Trainable.make_batch_iterator`.
     """
 
     @property
@@ -83,7 +84,7 @@ class Trainable(Protocol[Model, Data]):
             checkpoint: path of the checkpoint to resume from; None: load the initial weights.
         """
 
-    def batches(self, position: Any) -> Callable[[], Iterator[Data]]:
+    def make_batch_iterator(self, position: Any) -> Callable[[], Iterator[Data]]:
         """Return a picklable function that iterates over the data of each step, for `PrefetchIterator`.
 
         Args:
@@ -215,7 +216,7 @@ class Trainer(Generic[Model, Data]):
             closing(self.progress),
             self.curves or nullcontext(),
             self.stalls as stalls,
-            PrefetchIterator(task.batches(self.position)) as batches,
+            PrefetchIterator(task.make_batch_iterator(self.position)) as batches,
             translate_oom(task.memory_advice),
         ):
             while True:

@@ -22,7 +22,7 @@ class Contrastive(Objective):
 
     def mask(self, pair: Pair, rng: np.random.Generator) -> MaskedExample:
         sequences = []
-        for text, ids in zip(pair, self.sides(pair)):
+        for text, ids in zip(pair, self.get_truncated_sides(pair)):
             tokens = np.concatenate([self.cls, ids, self.sep])
             languages = np.full(len(tokens), text.language)
             target = np.array([0])  # the column of [CLS]

@@ -73,7 +73,9 @@ def masked_words(settings: PretrainConfig) -> list[tuple[list[list[bool]], int]]
         line = Text(corpus.held_out_mono["de"].read_line(number % 8), 0)
         (sequence,) = objective.mask(line, make_rng(1, 0, number)).sequences
         words: list[list[bool]] = []
-        for location, subword in enumerate(tokenizer.convert_ids_to_tokens(objective.sides(line)[0]), 1):
+        for location, subword in enumerate(
+            tokenizer.convert_ids_to_tokens(objective.get_truncated_sides(line)[0]), 1
+        ):
             if subword.startswith("▁"):
                 words.append([])
             words[-1].append(location in sequence.targets)

@@ -265,7 +265,7 @@ def results(corpus: Path, changes: dict) -> list[float]:
     try:
         task = Pretraining(settings)
         engine = task.begin(settings.run.seed, None)
-        batches = itertools.islice(task.batches(None)(), 4)
+        batches = itertools.islice(task.make_batch_iterator(None)(), 4)
         losses = [engine.step(task.copy_to_device(engine.model, data), task.loss).loss for data in batches]
         return losses + [weight.abs().sum().item() for weight in engine.model.parameters()]
     finally:

@@ -245,7 +245,7 @@ class RetrievalTraining(MultiSeedTraining):
             return steps, {}
         return steps, {(Path(self.rows.name).name,): held_out_ids}
 
-    def batches(self, position: dict[str, Any] | None) -> CorpusPairBatches | PairFileBatches:
+    def make_batch_iterator(self, position: dict[str, Any] | None) -> CorpusPairBatches | PairFileBatches:
         """Return the training steps from a saved position on; None: from the first step."""
         return dataclasses.replace(self.pairs, position=position)
 

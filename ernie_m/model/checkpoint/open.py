@@ -49,7 +49,7 @@ def unsupported_family_error(folder: Folder, weights: Weights) -> UserError:
     )
 
 
-def no_weights_error(path: Path) -> UserError:
+def make_no_weights_error(path: Path) -> UserError:
     """Return the error for a path without weights: what the path is, and what to do."""
     advice = "Use the folder of a checkpoint, such as best or step_N of a run"
     if "configs" in path.parts:  # the folder of the released weights
@@ -121,7 +121,7 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     weights = open_weights(folder, READERS)
     if weights is not None:
         raise unsupported_family_error(folder, weights)
-    raise no_weights_error(path if folder is root else folder.path)
+    raise make_no_weights_error(path if folder is root else folder.path)
 
 
 def _convert_source(path: Path, format: Format, source: Source, drop_unknown: bool) -> Checkpoint:

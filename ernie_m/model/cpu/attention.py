@@ -108,7 +108,7 @@ class ScoreBlocks:
         keys_of_blocks = self._view_tokens(keys)  # [t, D] per block
         queries_of_blocks = self._view_tokens(queries)._replace(transposed=True)  # [D, t]
         blocks = MatrixBatch(scores, self._starts, self._lengths)  # [t, t]
-        shapes = ProductShapes(self._lengths, self._head_sizes(keys), self._lengths, self._counts)
+        shapes = ProductShapes(self._lengths, self._get_head_sizes(keys), self._lengths, self._counts)
         mkl.multiply(keys_of_blocks, queries_of_blocks, blocks, shapes, factor)
         return scores
 
@@ -122,7 +122,7 @@ class ScoreBlocks:
             of_keys: whether to sum over the keys of each query; otherwise over the queries of each key.
         """
         weights = MatrixBatch(scores, self._starts, self._lengths, transposed=of_keys)
-        shapes = ProductShapes(self._lengths, self._lengths, self._head_sizes(x), self._counts)
+        shapes = ProductShapes(self._lengths, self._lengths, self._get_head_sizes(x), self._counts)
         mkl.multiply(weights, self._view_tokens(x), self._view_tokens(out), shapes, factor)
 
     def run_on_chunks(self, process_chunk: Callable[[ScoreChunk], None]) -> None:
@@ -146,7 +146,7 @@ class ScoreBlocks:
         starts = stride * self._first_tokens[:, None] + head_size * self._heads  # [S, heads]
         return MatrixBatch(x, starts.ravel(), np.full_like(self._lengths, stride))
 
-    def _head_sizes(self, x: np.ndarray) -> np.ndarray:
+    def _get_head_sizes(self, x: np.ndarray) -> np.ndarray:
         """Return the head size D of x [N, H], once per sequence length, as MKL expects it: int32 [groups]."""
         return np.full_like(self._lengths, x.shape[1] // self.num_heads)
 

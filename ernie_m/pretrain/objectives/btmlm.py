@@ -62,7 +62,7 @@ class Btmlm(Objective[Text]):
             p = max(1, round(proportion * n))
         return n, p
 
-    def sides(self, text: Text) -> list[np.ndarray]:
+    def get_truncated_sides(self, text: Text) -> list[np.ndarray]:
         """Return the ids of the truncated sentence, whose tokens may be predicted."""
         n, _ = self.compute_lengths(text)
         return [text.ids[:n]]

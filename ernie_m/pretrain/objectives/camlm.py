@@ -76,7 +76,7 @@ class Camlm(Objective[Pair]):
 
     def accepts_pair(self, pair: Pair) -> bool:
         """Return whether both sides keep at least one unmasked ordinary token as context."""
-        lengths = [len(self.maskable(ids)) for ids in self.sides(pair)]
+        lengths = [len(self.maskable(ids)) for ids in self.get_truncated_sides(pair)]
         return all(count_selected(n, self.config.mask_rate) < n for n in lengths)
 
     def mask(self, pair: Pair, rng: np.random.Generator) -> MaskedExample:
