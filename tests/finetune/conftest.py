@@ -60,8 +60,7 @@ def corpus(tmp_path_factory):
         "initializer_range": 0.1,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    without_dropout = {**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (folder / "without_dropout.json").write_text(json.dumps(without_dropout))
+    (folder / "without_dropout.json").write_text(json.dumps(config | toys.WITHOUT_DROPOUT))
     return toys.make_small_corpus(folder)
 
 

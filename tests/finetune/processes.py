@@ -3,13 +3,14 @@
 import json
 import sys
 from contextlib import chdir
+from itertools import chain
 from unittest import mock
 
-import numpy as np
 from safetensors.numpy import load_file
 
 from ernie_m.training.engine import Engine
 from tests.finetune import processes_script
+from tests.helpers.arrays import assert_equal_arrays
 from tests.launching import launch
 
 
@@ -33,9 +34,7 @@ def losses(folder, rank=0):
 
 def assert_close(expected_path, path):
     """Two files of weights agree within 1e-9."""
-    tensors = load_file(path)
-    for name, expected in load_file(expected_path).items():
-        np.testing.assert_allclose(tensors[name], expected, rtol=0, atol=1e-9, err_msg=name)
+    assert_equal_arrays(load_file(path), load_file(expected_path), 1e-9)
 
 
 def in_order(fractions):
@@ -43,12 +42,8 @@ def in_order(fractions):
 
     They are all sources, then all translations, then all given negatives.
     """
-    sources = []
-    translations = []
-    negatives = []
-    for share in fractions:
-        count = share.pair_count
-        sources += share.sentences[:count]
-        translations += share.sentences[count : 2 * count]
-        negatives += share.sentences[2 * count :]
-    return sources + translations + negatives
+    parts = [
+        (share.sentences[:count], share.sentences[count : 2 * count], share.sentences[2 * count :])
+        for share, count in ((share, share.pair_count) for share in fractions)
+    ]
+    return [*chain.from_iterable(chain.from_iterable(zip(*parts)))]

@@ -31,8 +31,7 @@ def main() -> None:
         os.chdir(folder)
         losses.clear()
         call_main(importlib.import_module(script), line)
-        rank = os.environ.get("PADDLE_TRAINER_ID", "0")
-        Path(f"losses.{rank}.json").write_text(json.dumps(losses))
+        Path(f"losses.{os.environ.get('PADDLE_TRAINER_ID', '0')}.json").write_text(json.dumps(losses))
 
 
 if __name__ == "__main__":

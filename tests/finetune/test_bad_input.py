@@ -128,8 +128,8 @@ def test_a_full_disk_leaves_the_previous_checkpoint(classify, refused, tmp_path)
     before = (tmp_path / "out" / "step_6" / "model.safetensors").read_bytes()
     with disk_full_after(len(before) // 2):  # bytes
         assert "step_12: " in refused(epoch=1, do_val="false")
-    assert [path.name for path in (tmp_path / "out").glob("*step_*")] == ["step_6"]
-    assert (tmp_path / "out" / "step_6" / "model.safetensors").read_bytes() == before
+    left = {path.name: (path / "model.safetensors").read_bytes() for path in tmp_path.glob("out/*step_*")}
+    assert left == {"step_6": before}
 
 
 def test_bad_checkpoints_are_refused(classify, refused, tmp_path):
@@ -137,8 +137,8 @@ def test_bad_checkpoints_are_refused(classify, refused, tmp_path):
     classify(epoch=1, save_steps=6)
     step = tmp_path / "out" / "step_6"
     line = refused(out="new", epoch=1, init_checkpoint=step, learning_rate=1e-3, batch_size=4)
-    assert "learning_rate: 0.005 -> 0.001" in line and "global_batch: 8 -> 4" in line
-    assert f"--init_pretraining_params {step}" in line
+    said = ("learning_rate: 0.005 -> 0.001", "global_batch: 8 -> 4", f"--init_pretraining_params {step}")
+    assert [words for words in said if words not in line] == []
     assert f"{step} " in refused(epoch=1, init_checkpoint=step, random_seed="1,2")
     (tmp_path / "config.json").write_text(json.dumps({**toys.TASK_CONFIG, "hidden_size": 32}))
     line = refused(out="new", ernie_config_path=tmp_path / "config.json", init_pretraining_params=step)

@@ -19,8 +19,9 @@ from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import MANIFEST, check_manifest
 from ernie_m.vectors.encode import PaddleEncoder
+from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.batches import padded_batch
-from tests.helpers.checkpoints import change_config, changed_copy, save_model, stored
+from tests.helpers.checkpoints import changed_copy, save_model, stored
 from tests.launching import as_flags, call_main, error_of
 
 
@@ -60,19 +61,15 @@ def expected(weights, inputs):
 def test_the_official_two_files(run_encode, random_encoder, toy_folder):
     """cls_emb has the pooled first token of each row, and top_layer_emb all tokens of all rows."""
     path = toy_folder / "dev.en.tsv"
-    empty = {"vocab_path": "", "piece_model_path": ""}  # they count as not given
-    arrays = run_encode(path, batch_size=2, use_cuda=0, **empty)
+    # An empty value counts as not given.
+    arrays = run_encode(path, batch_size=2, use_cuda=0, vocab_path="", piece_model_path="")
     tokenizer = Tokenizer.from_folder(random_encoder)
-    inputs = []
-    for line in path.read_text().splitlines()[1:]:  # after the header
-        _, text_a, text_b, _ = line.split("\t")
-        inputs.append(tokenizer.build_inputs(text_a, text_b, 64))
+    rows = [line.split("\t") for line in path.read_text().splitlines()[1:]]  # after the header
+    inputs = [tokenizer.build_inputs(text_a, text_b, 64) for _, text_a, text_b, _ in rows]
     pooled, states = zip(*expected(random_encoder, inputs))  # one of each for each row
-    assert sorted(arrays) == ["cls_emb", "top_layer_emb"]
-    np.testing.assert_allclose(arrays["cls_emb"], np.stack(pooled), atol=1e-5)
-    tokens = np.concatenate([layers[-1] for layers in states])  # of the last layer: [tokens of all rows, H]
-    assert tokens.shape == (sum(len(ids) for ids in inputs), 16)
-    np.testing.assert_allclose(arrays["top_layer_emb"], tokens, atol=1e-5)
+    # The tokens of all rows have the states of the last layer.
+    tokens = np.concatenate([layers[-1] for layers in states])
+    assert_equal_arrays(arrays, {"cls_emb": np.stack(pooled), "top_layer_emb": tokens}, 1e-5)
     assert {array.dtype.name for array in arrays.values()} == {"float32"}
 
 
@@ -161,7 +158,6 @@ def test_bad_input(run_encode, tmp_path, content, flags, message):
 
 def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_path, capsys):
     """A text longer than the model's maximum length is truncated without --max_seq_len, with a warning."""
-    paddle.seed(1)
     config = ErnieMConfig.from_json(random_encoder / "config.json")
     short = dataclasses.replace(config, max_position_embeddings=10)  # two positions are never used
     weights = tmp_path / "short"
@@ -179,15 +175,16 @@ def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_p
 
 def test_retrieval_model_is_encoded_at_its_trained_layer(run_encode, random_encoder, tmp_path):
     """The official files stay those of the last layer."""
-    weights = changed_copy(random_encoder, tmp_path / "trained")
-    change_config(weights, task="retrieval", reading=stored(layer=1, pooling="mean"))
+    reading = stored(layer=1, pooling="mean")
+    weights = changed_copy(random_encoder, tmp_path / "trained", task="retrieval", reading=reading)
     (tmp_path / "in.txt").write_text("the cat is here\nhere is a dog\n")
     options = {"data_format": "text", "init_pretraining_params": weights}
-    by_default = run_encode(tmp_path / "in.txt", output="default", vectors="mean", **options)
-    named = run_encode(tmp_path / "in.txt", output="named", vectors="mean", layer=1, **options)
-    top = run_encode(tmp_path / "in.txt", output="top", vectors="mean", layer="last", **options)
-    np.testing.assert_array_equal(by_default["vectors"], named["vectors"])
-    assert not np.allclose(by_default["vectors"], top["vectors"])
+    by_default, named, top = (
+        run_encode(tmp_path / "in.txt", f"layer {layer}", vectors="mean", layer=layer, **options)["vectors"]
+        for layer in (None, 1, "last")
+    )
+    np.testing.assert_array_equal(by_default, named)
+    assert not np.allclose(by_default, top)
     assert len(run_encode(tmp_path / "in.txt", output="official", **options)) == 2
 
 
@@ -197,9 +194,7 @@ def test_weights_without_a_pooler_give_mean_embeddings_only(random_encoder, run_
     tensors = dict(safetensors.read(random_encoder / "model.safetensors"))
     without_pooler = {name: array for name, array in tensors.items() if not name.startswith("pooler.")}
     safetensors.write(folder / "model.safetensors", without_pooler)
-    line = error_of(run_encode, toy_folder / "dev.en.tsv", init_pretraining_params=folder)
+    options = {"data": toy_folder / "dev.en.tsv", "init_pretraining_params": folder}
+    line = error_of(run_encode, **options)
     assert line.startswith(f"{folder}: ") and "--vectors official" in line
-    mean = run_encode(
-        toy_folder / "dev.en.tsv", init_pretraining_params=folder, vectors="mean_without_special"
-    )
-    assert mean["vectors"].size
+    assert run_encode(**options, vectors="mean_without_special")["vectors"].size

@@ -1,7 +1,6 @@
 """Predictions in the official format, evaluation without training, official checkpoints."""
 
 import json
-import logging
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -42,10 +41,9 @@ def test_predict_with_the_selected_step(classify, toy_folder, tmp_path):
         rows = read_cells(tmp_path / "predicted" / f"test.{language}.tsv.0.7")  # epoch 0, step 7
         # All 33 rows of a test file, in its order.
         assert [qid for qid, *_ in rows] == [str(100 + i) for i in range(33)]
-        for _, label, *cells in rows:
-            probabilities = [float(cell) for cell in cells]
-            assert sum(probabilities) == pytest.approx(1.0, abs=2e-6)  # of three that are rounded to 1e-6
-            assert int(label) == int(np.argmax(probabilities))
+        table = np.array(rows, float)[:, 1:]  # labels, and three probabilities that are rounded to 1e-6
+        np.testing.assert_allclose(table[:, 1:].sum(1), 1, atol=2e-6)
+        np.testing.assert_array_equal(table[:, 1:].argmax(1), table[:, 0])
 
 
 def test_each_pattern_has_its_own_name():
@@ -71,12 +69,10 @@ def test_predict_truncated_rows(toy_folder, tmp_path, caplog):
     path = tmp_path / "test.tsv"
     path.write_text("text_a\nred\n" + "old " * 20 + "\n")
     data = read_classification(path, labels=False)
-    task = Classification(tokenizer, list(toys.KINDS), max_seq_len=8)
-    with caplog.at_level(logging.WARNING):
-        for each in (task, Regression(tokenizer, max_seq_len=8)):
-            each.warn_if_truncated(path, data)
-    assert len(caplog.messages) == 2
-    assert all(message.startswith(f"{path}: 1 of 2 ") for message in caplog.messages)
+    for task in (Classification(tokenizer, [*toys.KINDS], max_seq_len=8), Regression(tokenizer, 8)):
+        task.warn_if_truncated(path, data)
+    counted = [message.partition(" of 2 ")[0] for message in caplog.messages]
+    assert counted == [f"{path}: 1"] * 2
 
 
 def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tmp_path):
@@ -97,13 +93,18 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
     selected = json.loads((trained / "selected.json").read_text())
     assert f"epoch: {selected['epoch']}, steps: {selected['step']}\n" in read_log(tmp_path)
     # Without a label map the labels are those of the checkpoint.
-    alone = {**command_lines.FOLDER_ALONE, "do_val": "false", "init_checkpoint": trained / "best"}
-    alone |= {"label_map_config": None, "num_labels": None}
+    alone = {
+        **command_lines.FOLDER_ALONE,
+        "do_val": "false",
+        "init_checkpoint": trained / "best",
+        "label_map_config": None,
+        "num_labels": None,
+    }
     tests = {"do_test": "true", "test_set": f"{toy_folder}/heldout.%s.tsv", "test_save": "alone.%s"}
     classify(out="alone", **alone, **tests)
     for i, language in enumerate(toys.LANGUAGES):
-        rows = toys.labeled_texts(35, seed=40 + i)  # those of heldout.<language>.tsv
-        labels = [toys.KINDS[row.label] for row in rows]
+        # The rows are those of heldout.<language>.tsv.
+        labels = [toys.KINDS[row.label] for row in toys.labeled_texts(35, seed=40 + i)]
         path = tmp_path / f"predicted.{language}.0.0"
         assert (tmp_path / f"alone.{language}.0.0").read_bytes() == path.read_bytes()
         predictions = [int(label) for _, label, *_ in read_cells(path)]

@@ -114,8 +114,7 @@ def test_encode_vector_accepts_the_official_command_line(monkeypatch, tmp_path):
 
 def test_defaults_are_the_official_ones():
     """Of the same types, too: in Python 0 == False and 1 == 1.0."""
-    args = parse([])
-    assert repr({name: getattr(args, name) for name in OFFICIAL}) == repr(OFFICIAL)
+    assert repr({name: getattr(parse([]), name) for name in OFFICIAL}) == repr(OFFICIAL)
 
 
 VALUES = [
@@ -165,6 +164,7 @@ def test_parse_flag_values(line, name, expected):
         ("--max_seq_len 513", "--max_seq_len 513: "),
         ("--max_seq_len 7", "--max_seq_len 7: "),
         ("--decr_ratio 1", "--decr_ratio 1: "),
+        ("--doc_stride 0", "--doc_stride 0: "),
         ("--init_loss_scaling 0.5", "--init_loss_scaling 0.5: "),
         ("--use_fp16 true --amp bf16", "--use_fp16 true "),
     ],

@@ -59,8 +59,7 @@ def test_no_row_is_answered_by_a_model_that_was_trained_on_it(random_encoder, tm
     assert not texts[0] & texts[1] and texts[0] | texts[1] == texts[2]
     for one, other in zip(TEXTS[::2], TEXTS[1::2]):
         assert (one in texts[1]) == (other in texts[1])
-    assert epochs == (2, None, 2)
-    assert model.scores["rows"] == len(texts[1])
+    assert (epochs, model.scores["rows"]) == ((2, None, 2), len(texts[1]))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -135,15 +134,13 @@ def evaluated(model: str, table: str) -> float:
     """The accuracy that run_classifier.py gives a model."""
     flags = {"do_train": "false", "do_test": "false", "init_checkpoint": model, "dev_set": table}
     call_main(run_classifier, as_flags({**flags, "checkpoints": "evaluation"}))
-    (table_of_scores,) = json.loads(Path("evaluation/evaluation.json").read_text())["tables"]
-    return table_of_scores["mean"]["avg"]
+    return json.loads(Path("evaluation/evaluation.json").read_text())["tables"][0]["mean"]["avg"]
 
 
 def test_fit_regression_on_pairs(random_encoder, tmp_path):
     """Decimals are numbers; the model reranks, also when it is loaded again."""
     pairs = [(row.text_a, row.text_b) for row in ROWS]
-    numbers = [len(label) / 2 for label in LABELS]
-    tuned = ernie_m.load(random_encoder).fit(pairs, numbers, tmp_path / "tuned")
+    tuned = ernie_m.load(random_encoder).fit(pairs, [len(label) / 2 for label in LABELS], tmp_path / "tuned")
     assert {"pearson", "spearman", "standard_error", "rows"} == {*tuned.scores}
     again = ernie_m.load(tmp_path / "tuned")
     assert again.rank("a", ["b", "c"]) == tuned.rank("a", ["b", "c"]) and again.scores is None

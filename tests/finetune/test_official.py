@@ -119,11 +119,18 @@ def test_conll(trained, tmp_path):
     toys.write_task(tmp_path, texts, [], labels, toys.TASK_CONFIG | SMALL, vocab_size=50)
     toys.write_tagged_words(tmp_path / "train", rows)
     toys.write_tagged_words(tmp_path / "dev", tagged_rows(60, seed=2))
-    flags = {"max_seq_len": 24, "batch_size": 8, "epoch": 3, "shuffle": "false", "num_labels": len(labels)}
-    flags |= {"learning_rate": 2e-2, "weight_decay": 0.01, "label_map_config": "label_map.json"}
+    flags = {
+        "max_seq_len": 24,
+        "batch_size": 8,
+        "epoch": 3,
+        "shuffle": "false",
+        "num_labels": len(labels),
+        "learning_rate": 2e-2,
+        "weight_decay": 0.01,
+        "label_map_config": "label_map.json",
+    }
     losses, metric, scores = trained(run_sequence_labeling, "token-classification", len(labels), **flags)
-    assert losses == pytest.approx(LOSSES_OF_TAGS, abs=1e-9)
-    assert metric == "f1 over subwords"
+    assert (losses, metric) == (pytest.approx(LOSSES_OF_TAGS, abs=1e-9), "f1 over subwords")
     log = read_log(tmp_path)
     for measure, score in SCORES_OF_TAGS.items():
         assert scores[measure] == pytest.approx(score, rel=1e-14)
@@ -137,9 +144,17 @@ def test_mlqa(trained, tmp_path):
     toys.write_task(tmp_path, texts, [], [], toys.ANSWERING_CONFIG | SMALL | {"vocab_size": 90}, **options)
     (tmp_path / "train").write_text(json.dumps(questions(20, seed=1)))
     (tmp_path / "dev").write_text(json.dumps(questions(20, seed=2)))
-    flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12, "batch_size": 8, "epoch": 4}
-    flags |= {"learning_rate": 2e-2, "weight_decay": 0.0, "n_best_size": 5, "max_answer_length": 12}
+    flags = {
+        "max_seq_len": 40,
+        "max_query_length": 8,
+        "doc_stride": 12,
+        "batch_size": 8,
+        "epoch": 4,
+        "learning_rate": 2e-2,
+        "weight_decay": 0.0,
+        "n_best_size": 5,
+        "max_answer_length": 12,
+    }
     losses, metric, scores = trained(run_mrc, "question-answering", 2, **flags)
-    assert losses == pytest.approx(LOSSES_OF_ANSWERS, abs=1e-9)
-    assert metric == "f1 of subwords"
+    assert (losses, metric) == (pytest.approx(LOSSES_OF_ANSWERS, abs=1e-9), "f1 of subwords")
     assert scores == pytest.approx(SCORES_OF_ANSWERS, rel=1e-14)

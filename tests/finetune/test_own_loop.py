@@ -16,13 +16,12 @@ from tests.launching import ROOT, call_main, launch
 EXAMPLE = ROOT / "examples" / "train_classifier.py"
 RATE = 2e-3
 FLAGS = {"learning_rate": RATE, "weight_decay": 0.01, "warmup_proportion": 0, "batch_size": 32, "epoch": 3}
-WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_both_optimizers(toy_folder, tmp_path, monkeypatch, processes):
     monkeypatch.chdir(tmp_path)
-    config = ErnieMConfig.from_dict({**toys.TASK_CONFIG, **WITHOUT_DROPOUT})
+    config = ErnieMConfig.from_dict({**toys.TASK_CONFIG, **toys.WITHOUT_DROPOUT})
     paddle.seed(5)
     save_model(tmp_path / "initial", ErnieMModel(config), config, piece_model_path=toy_folder / "piece.model")
     of_the_start = {"ernie_config_path": None, "piece_model_path": None, "init_pretraining_params": "initial"}

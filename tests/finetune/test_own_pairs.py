@@ -37,10 +37,7 @@ def pairs(tmp_path_factory):
     """
     lines = list(dict.fromkeys(sentences(200, seed=4)))  # each once
     unused = iter(lines[ROWS:])
-    rows = []
-    for number in range(ROWS):
-        negatives = [next(unused) for _ in range(number % 3)]
-        rows.append([f"{lines[number]} bado", f"{lines[number]} kani", *negatives])
+    rows = [[f"{lines[n]} bado", f"{lines[n]} kani", *islice(unused, n % 3)] for n in range(ROWS)]
     for number in (20, 40):
         rows[number][0] = rows[0][0]
     return write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.tsv", rows)
@@ -96,11 +93,8 @@ def divided(pairs, validation_pairs, seed):
 def rows_as_ids(corpus, pairs):
     """For each row of the file the ids of its texts as tuples: query, positive, negatives."""
     tokenizer = Tokenizer.from_folder(corpus)
-    rows = []
-    for line in pairs.read_text().splitlines()[1:]:
-        ids = tokenizer.encode_batch(line.split("\t"))
-        rows.append(as_tuples(tokenizer.build_sentence_inputs(ids, MAX_SEQ_LEN)))
-    return rows
+    texts = [tokenizer.encode_batch(line.split("\t")) for line in pairs.read_text().splitlines()[1:]]
+    return [as_tuples(tokenizer.build_sentence_inputs(ids, MAX_SEQ_LEN)) for ids in texts]
 
 
 def as_tuples(sentences_of_step):
@@ -122,7 +116,6 @@ def test_a_step_has_no_text_twice_and_all_negatives(corpus, pairs):
             numbers_read.add(number)
         assert inputs[2 * BATCH :] == negatives
         # All candidates but its positive are negatives of a query.
-        assert step.negative.shape == (BATCH, BATCH + len(negatives))
         np.testing.assert_array_equal(step.negative, ~np.eye(BATCH, BATCH + len(negatives), dtype=bool))
     assert numbers_read == set(range(20, ROWS))
 
@@ -131,10 +124,9 @@ def test_a_step_has_no_negative_that_is_a_text_in_it(corpus, tmp_path):
     """Each row has the positive of the next row as its negative, so neighbors are never in one step."""
     texts = list(dict.fromkeys(sentences(60, seed=4)))[:40]
     rows = [[texts[i], texts[20 + i], texts[20 + (i + 1) % 20]] for i in range(20)]
-    path = write_pairs(tmp_path / "pairs.tsv", rows)
-    for step in islice(make_steps(corpus, path)(), 20):
-        inputs = as_tuples(step.sentences)
-        assert len(inputs) == 3 * BATCH and len(set(inputs)) == len(inputs)
+    steps = make_steps(corpus, write_pairs(tmp_path / "pairs.tsv", rows))
+    for step in islice(steps(), 20):
+        assert len(step.sentences) == len(set(as_tuples(step.sentences))) == 3 * BATCH
 
 
 def test_processes_share_a_step(corpus, pairs):
@@ -244,9 +236,8 @@ def test_a_held_out_text_is_no_negative(corpus, pairs):
     """Row 1 has one negative and row 2 has two, of which the first is held out."""
     (_, _, left_out), (_, _, removed, _) = [row.split("\t") for row in pairs.read_text().splitlines()[2:4]]
     ids = rows_as_ids(corpus, pairs)
-    read = set()
-    for step in islice(make_steps(corpus, pairs, held_out=[left_out, removed])(), 20):
-        read.update(as_tuples(step.sentences))
+    steps = islice(make_steps(corpus, pairs, held_out=[left_out, removed])(), 20)
+    read = {text for step in steps for text in as_tuples(step.sentences)}
     assert {text for row in ids for text in row} - read == {ids[1][2], ids[2][2]}
 
 
@@ -260,8 +251,7 @@ def test_held_out_pairs_with_the_same_positive(train, tmp_path):
         write_pairs(tmp_path / "in.tsv", rows)
         log = train(f"out{side}", train_set="in.tsv", max_steps=1)
         assert re.search(r"in.tsv: 7[12] training rows, 8 validation rows", log)
-        assert "validation accuracy@1: 100.00 (step 0)" in log
-        assert "in.tsv: of 8 pairs, 8 have equal sides" in log
+        assert "accuracy@1: 100.00 (step 0)" in log and "in.tsv: of 8 pairs, 8 have equal sides" in log
 
 
 def test_two_aligned_files_decide_a_run(train, tmp_path):
@@ -276,16 +266,12 @@ def test_two_aligned_files_decide_a_run(train, tmp_path):
 
 
 def test_texts_that_teach_nothing(train, tmp_path, capsys):
-    """Unknown words alone are refused, and positives equal to their queries give a warning."""
+    """Unknown words alone are refused."""
     signs = [f"{chr(0x16A0 + n)}{chr(0x16A0 + m)}" for n in range(5) for m in range(4)]
     write_pairs(tmp_path / "unknown.tsv", [[sign, sign + sign] for sign in signs])
     changes = {"max_steps": 1, "batch_size": 2}
     assert error_of(train, "unknown", train_set="unknown.tsv", **changes).startswith("unknown.tsv: ")
     assert re.search(r"unknown.tsv: \d+ % of its tokens are unknown", capsys.readouterr().out)
-    texts = list(dict.fromkeys(sentences(60, seed=4)))[:20]
-    write_pairs(tmp_path / "equal.tsv", [[text, text] for text in texts])
-    log = train("equal", train_set="equal.tsv", **changes)
-    assert "equal.tsv: query and positive are equal in 20 of 20 rows" in log
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import shutil
 from unittest import mock
 
-import numpy as np
 import paddle
 import pytest
 from safetensors.numpy import load_file
@@ -12,6 +11,7 @@ from ernie_m.commands import run_classifier, run_mrc, run_retrieval
 from ernie_m.finetune.retrieval import run
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from tests import command_lines
+from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.checkpoints import save_model
 from tests.launching import call_main, read_log
 
@@ -43,9 +43,8 @@ def start(tmp_path, monkeypatch):
 )
 def test_labels(start, tmp_path, request, command, line, folder, reads_pooler, leave_out):
     folder = request.getfixturevalue(folder)
-    weights = start(folder / "ernie_config.json", leave_out)
     flags = {"do_val": "false", "dev_set": None, "lang_map_config": None, "max_steps": 4, "save_steps": 2}
-    flags |= {"init_pretraining_params": weights}
+    flags["init_pretraining_params"] = start(folder / "ernie_config.json", leave_out)
     call_main(command, line(folder, tmp_path / "out", **flags))
     assert ("initializing pooler randomly" in read_log(tmp_path)) == (reads_pooler and bool(leave_out))
     written = load_file(tmp_path / "out" / "step_4" / "model.safetensors")
@@ -54,22 +53,20 @@ def test_labels(start, tmp_path, request, command, line, folder, reads_pooler, l
     # A run resumes without a pooler.
     shutil.rmtree(tmp_path / "out" / "step_4")
     call_main(command, line(folder, tmp_path / "out", **flags))
-    resumed = load_file(tmp_path / "out" / "step_4" / "model.safetensors")
-    assert resumed.keys() == written.keys()
-    assert all(np.array_equal(resumed[name], written[name]) for name in written)
+    assert_equal_arrays(load_file(tmp_path / "out" / "step_4" / "model.safetensors"), written)
 
 
 @pytest.mark.parametrize("leave_out", [WITHOUT_POOLER, ()], ids=["without", "with"])
 @pytest.mark.parametrize("pooling", ["mean", "pooler"])
 def test_vectors(start, tmp_path, monkeypatch, corpus, pooling, leave_out):
-    weights = start(corpus.parent / "config.json", leave_out)
-    flags = {"init_pretraining_params": weights, "pooling": pooling}
+    flags = {"pooling": pooling}
+    flags["init_pretraining_params"] = start(corpus.parent / "config.json", leave_out)
     make_encoder = mock.Mock(wraps=run.make_encoder)
     monkeypatch.setattr(run, "make_encoder", make_encoder)
     call_main(run_retrieval, command_lines.retrieval(corpus, tmp_path / "out", **flags))
     # for the initial checkpoint and the best one
     assert {call.args[4] for call in make_encoder.call_args_list} == {pooling}
-    log = read_log(tmp_path)
-    assert ("initializing pooler randomly" in log) == (pooling == "pooler" and bool(leave_out))
+    is_random = "initializing pooler randomly" in read_log(tmp_path)
+    assert is_random == (pooling == "pooler" and bool(leave_out))
     written = load_file(tmp_path / "out" / "best" / "model.safetensors")
     assert ("pooler.dense.weight" in written) == (pooling == "pooler" or not leave_out)

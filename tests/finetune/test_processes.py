@@ -11,7 +11,6 @@ from tests.finetune.processes import assert_close, losses, start
 from tests.launching import as_flags, read_log
 from tests.toys import write_lines
 
-WITHOUT_DROPOUT = {**toys.TASK_CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 METRIC = """
 def right(predictions, targets):
     pairs = zip(predictions, targets, strict=True)
@@ -22,8 +21,7 @@ EXACT = {"dtype": "float64", "save_steps": 100}  # 100: only the last step is sa
 
 def dev_losses(folder):
     """The mean loss of each evaluated dev file, in the order of the log."""
-    losses_logged = re.findall(r"\[dev evaluation\] ave loss: ([\d.]+)", read_log(folder))
-    return [float(loss) for loss in losses_logged]
+    return [*map(float, re.findall(r"\[dev evaluation\] ave loss: ([\d.]+)", read_log(folder)))]
 
 
 def classification_and_search(folder, data, pairs, processes):
@@ -79,7 +77,7 @@ def test_classification_and_search(tmp_path):
     for folder in (data, pairs):
         folder.mkdir()
     toys.make_classification(data)
-    (data / "without_dropout.json").write_text(json.dumps(WITHOUT_DROPOUT))
+    (data / "without_dropout.json").write_text(json.dumps(toys.TASK_CONFIG | toys.WITHOUT_DROPOUT))
     # Both sides of a bitext have the same text: only that the results are equal matters here.
     for language, seed in (("de", 3), ("fr", 4)):
         for side in (language, "en"):

@@ -52,11 +52,27 @@ LARGE = {
 }
 # The official script of large has other values than the paper (see OTHERS); the paper's have another name.
 LARGE[f"{CONLL}_paper"] = LARGE.pop(CONLL)
-PAPER = {f"{size}/{name}": row for size in ("small", "base") for name, row in (SMALL | PAWSX).items()}
-PAPER |= {f"large/{name}": row for name, row in LARGE.items()}
+PAPER = {
+    f"{size}/{name}": row
+    for size, rows in (("small", SMALL | PAWSX), ("base", SMALL | PAWSX), ("large", LARGE))
+    for name, row in rows.items()
+}
 # Not in the paper: PAN-X, and the official values of large on all languages of CoNLL.
-OTHERS = {f"{size}/panx_{TRANSFER}": (8, 4e-4, 0.8, 0.01, 10) for size in SIZES}
-OTHERS |= {f"large/{CONLL}": (8, 2e-4, 0.9, 0.01, 10)}
+OTHERS = {
+    **{f"{size}/panx_{TRANSFER}": (8, 4e-4, 0.8, 0.01, 10) for size in SIZES},
+    f"large/{CONLL}": (8, 2e-4, 0.9, 0.01, 10),
+}
+
+
+TATOEBA = {
+    "max_steps": 200_000,
+    "batch_size": 32,
+    "learning_rate": 5e-5,
+    "weight_decay": 0.0,
+    "warmup_proportion": 0.1,
+    "layer": "middle",
+    "pooling": "mean_without_special",
+}
 
 
 def read_columns(name: str) -> dict[str, list[str]]:
@@ -159,7 +175,6 @@ def test_a_dry_run_has_a_small_model_that_reads_the_same_data():
         ErnieMConfig.from_json(ROOT / f"configs/{size}/ernie_config.json") for size in ("tiny", "large")
     ]
     assert len({(config.vocab_size, config.max_input_length) for config in configs}) == 1
-    assert configs[0].hidden_size == 64
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
@@ -180,9 +195,7 @@ def test_tatoeba_recipes(arguments, size):
         line = arguments(name)
         assert line == PRINTED[name][0].split()
         flags = parse_options(RetrievalFlags, line[1:])
-        assert (flags.do_train, flags.max_steps, flags.batch_size) == (do_train, 200_000, 32)
-        assert (flags.learning_rate, flags.weight_decay, flags.warmup_proportion) == (5e-5, 0.0, 0.1)
-        assert (flags.layer, flags.pooling) == ("middle", "mean_without_special")
+        assert vars(flags) | TATOEBA | {"do_train": do_train} == vars(flags)
 
 
 @pytest.fixture(scope="module")

@@ -86,5 +86,4 @@ def test_it_learns_and_predicts(regress, refusal, folder, tmp_path, capsys):
 
     # Without the flag.
     best = {**command_lines.FOLDER_ALONE, "init_checkpoint": tmp_path / "out/best"}
-    line = refusal(regress, **best, is_regression="false")
-    assert "--is_regression true" in line
+    assert "--is_regression true" in refusal(regress, **best, is_regression="false")

@@ -115,8 +115,7 @@ def test_mark_paper_scores_if_size_or_data_differ(recipe):
 
 def test_report_tables():
     """The paper's results stand next to the last of three patterns."""
-    patterns = ("a.%s.tsv", "b.%s.tsv", "c.%s.tsv")
-    scores = {pattern: {"en": {"acc": 90.0, "em": 80.0}} for pattern in patterns}
+    scores = {f"{name}.%s.tsv": {"en": {"acc": 90.0, "em": 80.0}} for name in "abc"}
     evaluation = Evaluation(step=1, epoch=0, selected_by=90.0, scores=scores)
     baselines = [{"en": {"acc": 60.0 + location}} for location in range(3)]
     paper = {("acc", ("en",)): {"paper, base": PaperRow({"en": 85.5}, True)}}

@@ -43,10 +43,9 @@ def by_hand(sources, candidates, negative):
     count = len(sources)
     for i in range(count):
         of_pair = match(sources[i], candidates[i])
-        of_candidates = [match(sources[i], candidates[j]) for j in range(len(candidates)) if negative[i, j]]
-        of_sources = [match(sources[j], candidates[i]) for j in range(count) if negative[j, i]]
-        hardest_candidate = max(of_candidates)
-        hardest_source = max(of_sources)
+        negatives = [j for j in range(len(candidates)) if negative[i, j]]
+        hardest_candidate = max(match(sources[i], candidates[j]) for j in negatives)
+        hardest_source = max(match(sources[j], candidates[i]) for j in range(count) if negative[j, i])
         loss -= 2 * np.log(of_pair) + np.log(1 - hardest_candidate) + np.log(1 - hardest_source)
         beating += of_pair > max(hardest_candidate, hardest_source)
     return loss, beating
@@ -155,8 +154,8 @@ def test_the_engine_sums_what_the_processes_compute(monkeypatch):
     """Of two processes with two pairs each, the first has half the loss, and its embeddings' gradient."""
     sources, translations = vectors(4)
     negative = paddle.to_tensor(~np.eye(4, dtype=bool))
-    flags = SimpleNamespace(loss="in_batch_softmax", scale=SCALE, symmetric=True)
-    task = SimpleNamespace(flags=flags, layer=1)
+    task = SimpleNamespace(layer=1)
+    task.flags = SimpleNamespace(loss="in_batch_softmax", scale=SCALE, symmetric=True)
     task._compute_total_loss = lambda *arguments: retrieval.RetrievalTraining._compute_total_loss(
         task, *arguments
     )

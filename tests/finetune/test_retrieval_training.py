@@ -47,11 +47,12 @@ def without_special(ids):
 
 def test_a_step_draws_corpus_pairs_in_both_directions(corpus):
     tokenizer = Tokenizer.from_folder(corpus)
-    forward = set()  # the pairs of the corpus, in its order of the languages
-    for pairs in Corpus(corpus).parallel.values():
-        for i in range(len(pairs)):
-            source, target = pairs[i]
-            forward.add((tuple(source.tolist()), tuple(target.tolist())))
+    # The pairs of the corpus, in its order of the languages.
+    forward = {
+        tuple(tuple(side.tolist()) for side in pairs[i])
+        for pairs in Corpus(corpus).parallel.values()
+        for i in range(len(pairs))
+    }
     backward = {(target, source) for source, target in forward}
     directions = set()
     for step in islice(make_steps(corpus)(), 4):
@@ -125,14 +126,15 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     assert len(per_cents) == 3 and per_cents[-1] > 1.5 * per_cents[0]
     evaluations = re.findall(r"validation accuracy@1: ([\d.]+) \(step (\d+)\)", log)
     means = {int(step): float(mean) for mean, step in evaluations}  # step -> per cent found
-    assert list(means) == [0, 20, 40, 60]
     of_languages = np.array(re.findall(r", (?:de-en|en-fr) ([\d.]+)", log), float).reshape(4, 2)
     assert not (of_languages % 10).any()
     assert [*means.values()] == of_languages.mean(axis=1).tolist()
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
-    best = max(means, key=means.get)  # the first of equal means
-    assert (config["step"], config["task"]) == (best, "retrieval")
-    assert config["reading"] == stored(layer=1, pooling="mean_without_special")
+    assert {key: config[key] for key in ("step", "task", "reading")} == {
+        "step": max(means, key=means.get),  # the first of equal means
+        "task": "retrieval",
+        "reading": stored(layer=1, pooling="mean_without_special"),
+    }
     best_weights = load_file(tmp_path / "out" / "best" / "model.safetensors")
     last_weights = load_file(tmp_path / "out" / "step_60" / "model.safetensors")
     # The vectors are those of layer 1, so what lies above it is not trained.
@@ -180,8 +182,8 @@ def test_reject_corrupt_corpus(train_on_pairs, corpus, tmp_path):
 
 
 def test_log_if_no_step_beats_the_initial_checkpoint(train_on_pairs, tmp_path):
-    log = train_on_pairs("out", max_steps=2, learning_rate=0)
-    assert f"initial checkpoint; {tmp_path}/out/best" in log
+    best = f"{tmp_path}/out/best"
+    assert f"initial checkpoint; {best}" in train_on_pairs("out", max_steps=2, learning_rate=0)
 
 
 def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
@@ -191,13 +193,10 @@ def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
     assert "out: made with other settings (train_set: " in error_of(
         train_on_pairs, "out", max_steps=3, train_set=copy
     )
-    further = f"--init_pretraining_params {tmp_path}/out/best"
-    assert further in error_of(train_on_pairs, "out", max_steps=4)
-    start = {"init_pretraining_params": tmp_path / "out" / "best"}
-    train_on_pairs("further", max_steps=1, pair_alpha=0, **start)
+    best = tmp_path / "out" / "best"
+    assert f"--init_pretraining_params {best}" in error_of(train_on_pairs, "out", max_steps=4)
+    train_on_pairs("further", max_steps=1, pair_alpha=0, init_pretraining_params=best)
     state = json.loads((tmp_path / "further/step_1/training_state/state.json").read_text())["trainer"]
     drawn = [next(make_steps(corpus, alpha=alpha)()).position for alpha in (0.0, 0.7)]
     assert state["position"] == drawn[0] != drawn[1]
-    assert "best: missing training_state" in error_of(
-        train_on_pairs, "out", init_checkpoint=tmp_path / "out" / "best"
-    )
+    assert "best: missing training_state" in error_of(train_on_pairs, "out", init_checkpoint=best)

@@ -72,8 +72,6 @@ def test_resume_after_ctrl_c_while_evaluating_the_second_seed(classify, monkeypa
         interrupt(patch, Classification, "predict", 40)
         with pytest.raises(SystemExit, match="130"):
             classify(out="broken", **flags)
-    steps = sorted(path.name for path in (tmp_path / "broken" / "seed_2").glob("step_*"))
-    assert steps == ["step_2", "step_4", "step_6"]
     assert not (tmp_path / "broken" / "results.json").exists()
     log = read_log(tmp_path)
     assert "Ctrl-C received" in log and "run the same command to resume" in log
@@ -90,7 +88,6 @@ def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, mon
     assert classify(**FAST) is None
     log = read_log(tmp_path)
     assert "interrupted at step 3/6" in log and "[dev evaluation]" not in log
-    assert "--warmup_proportion 0.1 of 6 steps" in log
     assert (tmp_path / "out" / "log" / "job.log.0").read_text() == log
 
 

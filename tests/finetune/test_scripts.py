@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -24,19 +25,22 @@ def test_without_an_environment_the_script_says_how_to_make_one(tmp_path):
     python.chmod(0o755)
     environment = clean_environment(PATH=f"{tmp_path}:{os.environ['PATH']}")
     command = ["sh", f"scripts/base/{XNLI}"]
-    completed = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    line = check_refusal(
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     )
-    assert completed.returncode == 2
-    assert completed.stderr.startswith("error: missing .venv")
-    assert "sh scripts/setup.sh" in completed.stderr
+    assert line.startswith("error: missing .venv") and "sh scripts/setup.sh" in line
 
 
 def sh(script: str, cwd: Path, *more, **environment: str) -> subprocess.CompletedProcess:
     """Run a script of the repository itself with flags `more`; its logs go to `cwd/log`."""
-    environment = clean_environment(LOG_DIR=str(cwd / "log"), **environment)
-    command = ["sh", str(ROOT / "scripts" / script), *map(str, more)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(
+        ["sh", str(ROOT / "scripts" / script), *map(str, more)],
+        env=clean_environment(LOG_DIR=str(cwd / "log"), **environment),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
 
 
 @pytest.mark.slow
@@ -56,15 +60,14 @@ def test_a_mistake_ends_a_recipe_with_2(tmp_path):
     for rank in range(3):  # logs of an earlier run
         (tmp_path / f"log/workers/workerlog.{rank}").write_text("error: an old one\n")
     completed = sh(f"base/{XNLI}", tmp_path, "--learning_rte", "1", NPROC="2")
-    assert completed.returncode == 2 and "error: an old one" not in completed.stderr
-    assert "error: --learning_rte: " in completed.stderr
-    assert "Traceback" not in completed.stderr
+    assert completed.returncode == 2 and "error: --learning_rte: " in completed.stderr
+    assert not re.search("error: an old one|Traceback", completed.stderr)
 
 
 @pytest.mark.parametrize("number", ["x", "0", "2.5"])
 def test_reject_invalid_nproc(number, tmp_path):
-    completed = sh(f"base/{XNLI}", tmp_path, NPROC=number)
-    assert check_refusal(completed).startswith(f"error: NPROC={number}: ")
+    line = check_refusal(sh(f"base/{XNLI}", tmp_path, NPROC=number))
+    assert line.startswith(f"error: NPROC={number}: ")
 
 
 def test_tatoeba_recipe_uses_the_best_xnli_model(random_encoder, tmp_path):

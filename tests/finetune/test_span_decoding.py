@@ -1,6 +1,7 @@
 """From logits to ranked answers: the best spans are those of brute force; gold spans become gold answers."""
 
 import json
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -12,9 +13,8 @@ from ernie_m.reader.tokenization import Tokenizer
 
 
 def random_scores(rng: np.random.Generator, starts: int, ends: int, first_token: int) -> SpanScores:
-    start_logits = rng.normal(size=starts).astype(np.float32)
-    end_logits = rng.normal(size=ends).astype(np.float32)
-    return SpanScores(start_logits, end_logits, first_token)
+    logits = (rng.normal(size=size).astype(np.float32) for size in (starts, ends))
+    return SpanScores(*logits, first_token)
 
 
 def all_spans(scores: SpanScores, max_length: int) -> list[tuple[float, int, int, float]]:
@@ -24,10 +24,9 @@ def all_spans(scores: SpanScores, max_length: int) -> list[tuple[float, int, int
     """
     spans = []
     for start, start_logit in enumerate(scores.start_logits):
-        behind = min(start + max_length, len(scores.end_logits))  # after the last possible end
-        for end in range(start, behind):
-            total = start_logit + scores.end_logits[end]
-            spans.append((total, start + scores.first_token, end + scores.first_token, start_logit))
+        for end, end_logit in enumerate(scores.end_logits[start : start + max_length], start):
+            first, last = start + scores.first_token, end + scores.first_token
+            spans.append((start_logit + end_logit, first, last, start_logit))
     return spans
 
 
@@ -58,8 +57,11 @@ def toy_data(answering_folder):
 def get_window_sizes(window: ContextWindow) -> tuple[int, int, int]:
     """The `first_token` of a window's `SpanScores`, the number of start logits, the number of end logits."""
     first_start, behind_starts = window.start_range
-    behind_context = window.start + len(window.context_ids)
-    return first_start, behind_starts - first_start, behind_context - first_start
+    return (
+        first_start,
+        behind_starts - first_start,
+        window.start + len(window.context_ids) - first_start,
+    )
 
 
 @pytest.mark.parametrize(("n_best", "characters"), [(1, 99), (3, 99), (20, 1), (20, 99), (10_000, 99)])
@@ -85,9 +87,8 @@ def test_the_best_different_texts_are_kept(toy_data, tmp_path, monkeypatch, n_be
                 scores.end_logits[offset] += 9
         predictions.append(scores)
     for number, answers in enumerate(task.rank(data, predictions)):
-        spans = []
-        for index in data.get_question_windows(number):
-            spans += all_spans(predictions[index], task.max_answer_length)
+        windows = data.get_question_windows(number)
+        spans = chain.from_iterable(all_spans(predictions[n], task.max_answer_length) for n in windows)
         texts = {}  # text -> the largest sum of logits of its spans, and the logit of the first token
         for total, first, last, start_logit in sorted(spans, reverse=True):
             text, _ = task.get_text(data, number, first, last)
@@ -138,8 +139,8 @@ def test_the_gold_span_survives_tokens_and_windows(data_dir):
     cut = WindowConfig(max_seq_len=384, max_query_length=64, doc_stride=128)
     task = QuestionAnswering(tokenizer, cut, max_answer_length=100, n_best=1)
     for language in ("de", "hi", "zh"):
-        path = data_dir / f"qa/mlqa-dev/dev-context-{language}-question-{language}.json"
-        data = task.read(path, "dev")
+        name = f"dev-context-{language}-question-{language}.json"
+        data = task.read(data_dir / "qa/mlqa-dev" / name, "dev")
         answered = [*zip(oracle(task, data), data.file.questions, strict=True)]
         assert all(text and text in data.file.contexts[question.context] for text, question in answered)
         rows = [(text, question.answers) for text, question in answered]

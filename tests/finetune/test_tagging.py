@@ -66,8 +66,7 @@ def test_tag_each_word_in_long_sentences(trained):
         assert re.fullmatch(rf"test\.{language}\.tsv\.\d+\.\d+", path.name)
         sentences = read_conll(path)
         expected = toys.draw_test_words(i)
-        assert [list(sentence.words) for sentence in sentences] == [row.words for row in expected]
-        assert [list(sentence.gold) for sentence in sentences] == [row.tags for row in expected]
+        assert [(list(sentence.words), list(sentence.gold)) for sentence in sentences] == expected
         assert max(len(sentence.words) for sentence in sentences) > 40
         gold = [sentence.gold for sentence in sentences]
         predicted = [sentence.predicted for sentence in sentences]

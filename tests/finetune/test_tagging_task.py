@@ -71,8 +71,7 @@ SENTENCES = [sentence("abc d", "B-A", "O"), sentence("efgh ijk lm", "O", "B-B", 
 
 def random_model(batch):
     """A model of random logits for the windows of a batch."""
-    shape = [*batch.input_ids.shape, len(TAGS)]
-    return ModelOfLogits(np.random.default_rng(0).normal(size=shape))
+    return ModelOfLogits(np.random.default_rng(0).normal(size=[*batch.input_ids.shape, len(TAGS)]))
 
 
 def test_warn_about_shifted_tags(make, tmp_path, caplog):
@@ -148,8 +147,7 @@ def test_a_word_has_the_tag_that_all_its_subwords_find_likeliest(make):
     batch = make_batch(task, *SENTENCES)
     logits_of_abc = [(0, 1, "B-B", 1.5), (0, 1, "B-A", 1), (0, 2, "I-A", 2), (0, 3, "I-A", 2)]
     logits_of_others = [(0, 4, "O", 1), (1, 1, "O", 9), (1, 5, "B-B", 9), (1, 8, "I-B", 9)]
-    model = model_for(batch, *logits_of_abc, *logits_of_others)
-    predictions, _ = task.predict(model, batch, labeled=False)
+    predictions, _ = task.predict(model_for(batch, *logits_of_abc, *logits_of_others), batch, labeled=False)
     assert [task.convert_ids_to_tags(tags) for tags in predictions] == [["B-A", "O"], ["O", "B-B", "I-B"]]
 
 
@@ -166,8 +164,8 @@ def test_predict_words_in_a_split_sentence(make):
     outside = [(window, column, "O", 1) for window in range(4) for column in range(10)]
     model = model_for(batch, *tags_of_g_and_h, tag_of_z, *outside)
     predictions, loss = task.predict(model, batch, labeled=False)
-    assert task.convert_ids_to_tags(predictions[0]) == [*"OOOOOO", "B-A", "I-A", *"OOOOOOOO"] and loss == 0.0
-    assert task.convert_ids_to_tags(predictions[1]) == ["I-B"]
+    tags = [*map(task.convert_ids_to_tags, predictions)]
+    assert (tags, loss) == ([[*"OOOOOO", "B-A", "I-A", *"OOOOOOOO"], ["I-B"]], 0.0)
 
 
 def test_official_loss_is_the_mean_over_the_padded_batch(make):
@@ -180,8 +178,8 @@ def test_official_loss_is_the_mean_over_the_padded_batch(make):
     loss, _ = task.loss(model, *task.send_batches(model, [batch]))
     labels = paddle.to_tensor(np.maximum(batch.labels, 0))  # a pad may have any: its loss is not counted
     losses = F.cross_entropy(model.logits, labels, reduction="none").numpy()  # [R, T]
-    is_token = batch.input_ids != Letters.pad_id  # [R, T]
-    assert loss.item() == pytest.approx((losses * is_token).mean(), abs=1e-12)
+    expected = (losses * (batch.input_ids != Letters.pad_id)).mean()  # of [R, T]
+    assert loss.item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_official_scores_count_subwords_after_truncation(make, tmp_path, caplog):
@@ -194,14 +192,15 @@ def test_official_scores_count_subwords_after_truncation(make, tmp_path, caplog)
     knows_all = model_for(batch, *((0, column, tag, 9) for column, tag in enumerate(gold_tags)))
     predictions, _ = task.predict(knows_all, batch, labeled=True)
     scores = task.score(data, predictions, "en")
-    over_subwords = {
+    # Of the words, "-", "ij" and "kl" are O: the entity of "kl" is not found, that of "cdef" is too short.
+    assert scores == {
         "f1 over subwords": 100.0,
         "precision over subwords": 100.0,
         "recall over subwords": 100.0,
+        "f1 over words": pytest.approx(40),
+        "precision over words": 50.0,
+        "recall over words": pytest.approx(100 / 3),
     }
-    assert {name: scores[name] for name in over_subwords} == over_subwords
-    # Of the words, "-", "ij" and "kl" are O: the entity of "kl" is not found, that of "cdef" is too short.
-    assert (scores["precision over words"], scores["recall over words"]) == (50.0, pytest.approx(100 / 3))
     task.write(tmp_path / "x.txt", data, predictions)
     lines = (tmp_path / "x.txt").read_text().splitlines()
     assert lines == ["ab B-A B-A", "- O O", "cdef B-B B-B", "ij I-B O", "kl B-A O", ""]
@@ -212,7 +211,7 @@ def test_official_scores_count_subwords_after_truncation(make, tmp_path, caplog)
     errs_twice = model_for(batch, *((0, column, tag, 9) for column, tag in enumerate(wrong_tags)))
     predictions, _ = task.predict(errs_twice, batch, labeled=True)
     scores = task.score(data, predictions, "en")
-    assert scores["precision over subwords"] == pytest.approx(100 / 3)
-    assert scores["recall over subwords"] == 50.0
+    found = (scores["precision over subwords"], scores["recall over subwords"])
+    assert found == (pytest.approx(100 / 3), 50.0)
     # A word without subwords, or that is cut off, has not the tag of [CLS].
     assert task.convert_ids_to_tags(predictions[0].words) == ["B-A", "O", "B-B", "O", "O"]

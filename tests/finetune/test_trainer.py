@@ -12,13 +12,10 @@ from ernie_m.finetune import finetuning, run_setup
 from ernie_m.model import kernel_selection
 from ernie_m.model.optimization import build_optimizer
 from tests import toys
+from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, stored
 from tests.helpers.files import read_files
 from tests.launching import read_log, read_masked_log
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
 
 
 def test_the_flags_reach_the_optimizer(classify, monkeypatch):
@@ -109,18 +106,19 @@ def test_log_and_files_of_a_run(classify, toy_folder, tmp_path):
     classify(train_set=path, max_steps=6, random_seed="1,2", save_steps=4, do_test="true", **tests)
     assert read_masked_log(tmp_path, TOY=toy_folder) == LOG
     model = ("README.md", "config.json", "manifest.json", "model.safetensors", "piece.model")
-    names = {"two.tsv", "log/job.log.0", "out/log/job.log.0", "out/.lock", "out/run.json"}
-    names |= {f"out/results.{ending}" for ending in ("txt", "md", "json")}
-    for seed in ("seed_1", "seed_2"):
-        names |= {f"test.{language}.tsv.{seed}.0.6" for language in toys.LANGUAGES}
-        names |= {f"out/{seed}/{folder}/{name}" for folder in ("best", "step_4", "step_6") for name in model}
-        names |= {f"out/{seed}/{name}" for name in ("metrics.jsonl", "selected.json", "selected.json.digest")}
-        names |= {
-            f"out/{seed}/{folder}/training_state/{name}"
-            for folder in ("step_4", "step_6")
-            for name in ("arrays.safetensors", "manifest.json", "state.json")
-        }
-    assert read_files(tmp_path).keys() == names
+    state = [f"training_state/{name}" for name in ("arrays.safetensors", "manifest.json", "state.json")]
+    of_seed = {
+        *(f"{folder}/{name}" for folder in ("best", "step_4", "step_6") for name in model),
+        *(f"{folder}/{name}" for folder in ("step_4", "step_6") for name in state),
+        *("metrics.jsonl", "selected.json", "selected.json.digest"),
+    }
+    seeds = ("seed_1", "seed_2")
+    assert read_files(tmp_path).keys() == {
+        *("two.tsv", "log/job.log.0", "out/log/job.log.0", "out/.lock", "out/run.json"),
+        *(f"out/results.{ending}" for ending in ("txt", "md", "json")),
+        *(f"test.{language}.tsv.{seed}.0.6" for language in toys.LANGUAGES for seed in seeds),
+        *(f"out/{seed}/{name}" for name in of_seed for seed in seeds),
+    }
 
 
 def test_it_learns_the_toy_task_and_reports(trained):
@@ -130,15 +128,14 @@ def test_it_learns_the_toy_task_and_reports(trained):
     # Of dev.en.tsv, after each of 10 epochs of 96 examples in batches of 8.
     ends_of_epochs = re.findall(r"dev\.en\.tsv, epoch: (\d+), steps: (\d+)$", log, re.M)
     assert ends_of_epochs == [(str(epoch), str(12 * (epoch + 1))) for epoch in range(10)]
-    progress = r"epoch: 0, progress: 32/96, step: 4/120, ave loss: (\d\.\d+), ave acc: \d\.\d+, lr: "
-    assert 0.8 < float(re.search(progress, log)[1]) < 1.4  # a mean, before it has learned much: log 3 is 1.1
+    first_loss = re.search(r"step: 4/120, ave loss: (\d\.\d+), ", log)[1]
+    assert 0.8 < float(first_loss) < 1.4  # a mean, before it has learned much: log 3 is 1.1
     card = (trained / "best" / "README.md").read_text()
     assert "Seed: 1" in card and "100.00" in card and "run_classifier" in card
-    assert "| seed 1 | 100.00 |" in (trained / "results.md").read_text()
     assert (trained / "results.txt").read_text().strip() in log and "no better" not in log
     rows = Counter(row.label for row in toys.labeled_texts(31, seed=20))
-    share = results["tables"][0]["majority baseline"]["en"]
-    assert share == pytest.approx(100 * max(rows.values()) / 31)
+    expected = pytest.approx(100 * max(rows.values()) / 31)
+    assert results["tables"][0]["majority baseline"]["en"] == expected
 
 
 # step -> pattern -> language -> accuracy, for evaluations that do not look at the model. On dev, English
@@ -155,12 +152,11 @@ def scripted(monkeypatch):
     """Let evaluations have the scores of SCRIPTED."""
 
     def evaluate_files(task, engine, files, *_):
-        scores = {}
-        for file in files:
-            name = "heldout" if "heldout" in file.pattern else "dev"
-            accuracies = SCRIPTED[engine.steps][name]
-            scores[file.pattern] = {language: {"acc": accuracy} for language, accuracy in accuracies.items()}
-        return scores
+        names = {file.pattern: "heldout" if "heldout" in file.pattern else "dev" for file in files}
+        return {
+            pattern: {code: {"acc": accuracy} for code, accuracy in SCRIPTED[engine.steps][name].items()}
+            for pattern, name in names.items()
+        }
 
     monkeypatch.setattr(finetuning, "evaluate_files", evaluate_files)
 
@@ -181,12 +177,17 @@ def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
     assert_same_weights(tmp_path / "out" / "best", tmp_path / "out" / f"step_{step}")
     # The card of a step has the scores of that step, the best or not.
     card = (tmp_path / "out" / "step_12" / "README.md").read_text()
-    assert "| 80.00 | 70.00 | 71.00 |" in card and "| 99.00 | 98.00 | 97.00 |" in card
-    assert "Languages: en, de, fr\n" in card and "train.tsv" in card and "--select_on" in card
-    assert "Epochs: 1" in card
-    assert f"Selected by: acc, {select_on}, dev.%s.tsv\n" in card
-    below = f"acc, {toy_folder}/heldout.%s.tsv: not above the majority baseline: en ("
-    assert below in read_log(tmp_path)
+    facts = (
+        "| 80.00 | 70.00 | 71.00 |",
+        "| 99.00 | 98.00 | 97.00 |",
+        "Languages: en, de, fr\n",
+        "train.tsv",
+        "--select_on",
+        "Epochs: 1",
+        f"Selected by: acc, {select_on}, dev.%s.tsv\n",
+    )
+    assert [fact for fact in facts if fact not in card] == []
+    assert "heldout.%s.tsv: not above the majority baseline: en (" in read_log(tmp_path)
     # After step 10 there was no evaluation, so its card has no scores.
     assert "| 70.00 |" not in (tmp_path / "out" / "step_10" / "README.md").read_text()
 
@@ -198,15 +199,10 @@ def test_the_last_step_is_reported_where_nothing_selects(classify, tmp_path):
     assert_same_weights(tmp_path / "out" / "best", tmp_path / "out" / "step_24")
 
 
-def test_several_seeds_run_in_turn_and_equal_single_runs(classify, toy_folder, tmp_path):
-    """Each seed has predictions of its own."""
-    tested = {"do_test": "true", "test_set": f"{toy_folder}/test.%s.tsv", "test_save": "t.%s.tsv"}
-    results = classify(random_seed="3,4", epoch=1, **tested)
+def test_several_seeds_run_in_turn_and_equal_single_runs(classify, tmp_path):
+    seeds = classify(random_seed="3,4", epoch=1)["tables"][0]["seeds"]
     alone = classify(out="alone", random_seed=4, epoch=1)
-    for seed in (3, 4):
-        assert len(list(tmp_path.glob(f"t.*.tsv.seed_{seed}.*[0-9]"))) == len(toys.LANGUAGES)
     assert_same_weights(tmp_path / "out" / "seed_4" / "step_12", tmp_path / "alone" / "step_12")
-    seeds = results["tables"][0]["seeds"]
     assert list(seeds) == ["3", "4"] and seeds["4"] == alone["tables"][0]["seeds"]["4"]
 
 
@@ -245,20 +241,25 @@ def test_max_steps_ends_the_run_and_its_schedule(classify, toy_folder, tmp_path)
     learning_rates = [float(rate) for rate in re.findall(r"lr: (\S+),", read_log(tmp_path))]
     expected = [0, peak / 3, peak * 2 / 3, peak * 3 / 6, peak * 2 / 6, peak / 6]
     assert learning_rates == pytest.approx(expected, rel=1e-3)  # they are logged with 4 digits
-    assert (tmp_path / "out" / "step_6").is_dir()
 
 
 def test_gradient_accumulation_equals_one_large_batch(classify, toy_folder, tmp_path):
     """In float64 without dropout, a batch of 8 gives the same weights as 4 micro-batches of 2."""
-    without_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (tmp_path / "config.json").write_text(json.dumps(toys.TASK_CONFIG | without_dropout))
-    options = {"ernie_config_path": tmp_path / "config.json", "dtype": "float64", "max_steps": 4}
-    options |= {"do_val": "false", "dev_set": "absent.tsv", "test_set": "absent.tsv", "warmup_proportion": 0}
+    (tmp_path / "config.json").write_text(json.dumps(toys.TASK_CONFIG | toys.WITHOUT_DROPOUT))
+    options = {
+        "ernie_config_path": tmp_path / "config.json",
+        "dtype": "float64",
+        "max_steps": 4,
+        "do_val": "false",
+        "dev_set": "absent.tsv",
+        "test_set": "absent.tsv",
+        "warmup_proportion": 0,
+    }
     classify(**options)
     classify(out="cut", batch_size=2, recipe_devices=4, predict_batch_size=8, **options)
     assert "--warmup_proportion 0 of " not in read_log(tmp_path)
-    at_once = weights(tmp_path / "out" / "step_4")
-    accumulated = weights(tmp_path / "cut" / "step_4")
+    at_once, accumulated = (
+        load_file(tmp_path / folder / "step_4/model.safetensors") for folder in ("out", "cut")
+    )
     assert at_once["classifier.weight"].dtype == np.float64
-    for name, value in at_once.items():
-        np.testing.assert_allclose(value, accumulated[name], rtol=0, atol=1e-9, err_msg=name)
+    assert_equal_arrays(accumulated, at_once, 1e-9)
