@@ -44,13 +44,14 @@ TWO_PROCESSES = [str(ROOT / "launch.py"), "--nproc_per_node", "2", "--split_log_
 
 def pretraining(folder: Path, processes: int) -> list[str]:
     """The command of a pre-training on a corpus of three made-up languages."""
-    options = {
-        "optimizer__steps": 60,
-        "optimizer__batch_size": 16,
-        "run__save_steps": 4,
-        "run__eval_steps": 10,
-    }
-    flags = command_lines.pretraining(toys.make_small_corpus(folder), OUTPUT, **options)
+    flags = command_lines.pretraining(
+        toys.make_small_corpus(folder),
+        OUTPUT,
+        optimizer__steps=60,
+        optimizer__batch_size=16,
+        run__save_steps=4,
+        run__eval_steps=10,
+    )
     return [sys.executable, *TWO_PROCESSES * (processes > 1), str(ROOT / "run_pretrain.py"), *flags]
 
 

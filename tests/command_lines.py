@@ -110,8 +110,8 @@ def pretraining(corpus: Path, output: Path, **changes) -> list[str]:
         "run.log_steps": 3,
         "run.save_steps": 4,
         "run.eval_sequences": 6,
+        **{name.replace("__", "."): value for name, value in changes.items()},
     }
-    values |= {name.replace("__", "."): value for name, value in changes.items()}
     if "optimizer.tokens" in values:  # a run has one of the two
         values.pop("optimizer.steps")
     elif config_flag:

@@ -185,23 +185,25 @@ def xlm_r_weights(settings: dict, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     h = settings["hidden_size"]
     inner = settings["intermediate_size"]
-    vocab_size = settings["vocab_size"]
     shapes = {
-        "roberta.embeddings.word_embeddings.weight": (vocab_size, h),
+        "roberta.embeddings.word_embeddings.weight": (settings["vocab_size"], h),
         "roberta.embeddings.position_embeddings.weight": (settings["max_position_embeddings"], h),
         "roberta.embeddings.token_type_embeddings.weight": (1, h),
         **_affine("roberta.embeddings.LayerNorm", h),
         **_affine("lm_head.dense", h, h),
         **_affine("lm_head.layer_norm", h),
-        "lm_head.bias": (vocab_size,),
+        "lm_head.bias": (settings["vocab_size"],),
     }
     for i in range(settings["num_hidden_layers"]):
         layer = f"roberta.encoder.layer.{i}"
         for name in ("self.query", "self.key", "self.value", "output.dense"):
             shapes |= _affine(f"{layer}.attention.{name}", h, h)
-        shapes |= _affine(f"{layer}.attention.output.LayerNorm", h) | _affine(f"{layer}.output.LayerNorm", h)
-        shapes |= _affine(f"{layer}.intermediate.dense", inner, h)
-        shapes |= _affine(f"{layer}.output.dense", h, inner)
+        shapes |= {
+            **_affine(f"{layer}.attention.output.LayerNorm", h),
+            **_affine(f"{layer}.output.LayerNorm", h),
+            **_affine(f"{layer}.intermediate.dense", inner, h),
+            **_affine(f"{layer}.output.dense", h, inner),
+        }
     return {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
 
 

@@ -157,10 +157,14 @@ def stand_in_for_launch(folder: Path) -> Path:
 
 def run_script(arguments: list, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     """Run `python arguments` in one process, in `cwd`. `environment`: variables to add."""
-    command = [sys.executable, *map(str, arguments)]
-    environment = clean_environment(**environment)
     return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 

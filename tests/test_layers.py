@@ -99,8 +99,10 @@ def test_the_layers():
     A command may use what prepares its data: `train` and `download_data_sets` do. Readers do without Paddle.
     """
     assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == {*BELOW, *STARTED}
-    allowed = {subpackage: {subpackage, *subpackages} for subpackage, subpackages in BELOW.items()}
-    allowed |= {location: {*BELOW, "data"} for location in (*STARTED, "api.py")}
+    allowed = {
+        **{subpackage: {subpackage, *subpackages} for subpackage, subpackages in BELOW.items()},
+        **{location: {*BELOW, "data"} for location in (*STARTED, "api.py")},
+    }
     # Who imports the package by one of these names has a second copy, or what is not part of it.
     foreign = {"ernie_m", "scripts", "tests", *OFFICIAL_PROGRAMS, *BELOW, *STARTED}
     graph = {path: files_imported(path) for path in PACKAGE.rglob("*.py")}

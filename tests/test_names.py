@@ -64,8 +64,10 @@ def test_what_the_texts_name_is_there():
     for path in tracked_files():
         for text in read_prose(path):
             paths, modules = PATH.findall(text), MODULE.findall(text)
-            missing = [name for name in paths if not path_is_there(name, path)]
-            missing += [name for name in modules if not module_is_there(name)]
+            missing = [
+                *(name for name in paths if not path_is_there(name, path)),
+                *(name for name in modules if not module_is_there(name)),
+            ]
             missing_names += [f"{path.relative_to(ROOT)}: {name}" for name in missing]
             names += len(paths) + len(modules)
     assert names > 500  # or the patterns find too little

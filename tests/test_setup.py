@@ -48,10 +48,14 @@ def write_python(folder: Path, version: str) -> Path:
 
 def setup(folder: Path, python: Path, *words: str, **options) -> subprocess.CompletedProcess:
     """Run the script with this Python."""
-    environment = clean_environment(PYTHON=str(python))
-    command = ["sh", "scripts/setup.sh", *words]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, **options
+        ["sh", "scripts/setup.sh", *words],
+        cwd=folder,
+        env=clean_environment(PYTHON=str(python)),
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
     )
 
 

@@ -393,8 +393,7 @@ def make_classification(folder: Path, train: int = 96, dev: int = 31) -> Path:
     write_labeled_texts(folder / "train.tsv", labeled_texts(train, seed=1))
     for i, language in enumerate(LANGUAGES):
         write_labeled_texts(folder / f"dev.{language}.tsv", labeled_texts(dev, seed=20 + i))
-        rows = labeled_texts(dev + 2, seed=30 + i)
-        write_labeled_texts(folder / f"test.{language}.tsv", rows, label=False)
+        write_labeled_texts(folder / f"test.{language}.tsv", labeled_texts(dev + 2, seed=30 + i), label=False)
         write_labeled_texts(folder / f"heldout.{language}.tsv", labeled_texts(dev + 4, seed=40 + i))
     return folder
 

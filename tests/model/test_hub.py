@@ -108,12 +108,10 @@ def test_a_folder_counts_more_than_a_name(hub):
 
 @pytest.mark.parametrize("case", ["no such model", "no hub", "no library"])
 def test_a_name_that_leads_nowhere(hub, monkeypatch, case):
-    name = NAME
-    if case == "no such model":
-        name = "somebody/else"
-    elif case == "no hub":
+    name = "somebody/else" if case == "no such model" else NAME
+    if case == "no hub":
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    else:
+    if case == "no library":
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     message = error_of(open_checkpoint, name)
     assert message.startswith(f"{name}: ") and "Hub" in message

@@ -37,8 +37,7 @@ def test_flash_mask_pads_to_128_tokens(monkeypatch):
     languages = np.array([3, 4, 5])
     batch = upload(PackedBatch.from_packed(np.array([7, 8, 9]), PackedLayout([2, 1]), language_ids=languages))
     assert batch.input_ids.shape == batch.position_ids.shape == [multiple]
-    no_language = -1
-    assert batch.language_ids.tolist() == [3, 4, 5] + [no_language] * (multiple - 3)
+    assert batch.language_ids.tolist() == [3, 4, 5] + [-1] * (multiple - 3)  # -1: no language
     assert batch.tokens == 3 and batch.first_tokens.tolist() == [0, 2]
     assert batch.remove_filler(paddle.ones([multiple, 2])).shape == [3, 2]
 

@@ -57,6 +57,12 @@ def open_preprocessing(folder):
     return open_checkpoint(folder).preprocessing
 
 
+def add_key(path, key, value):
+    """Set a key of a JSON file, which may be missing."""
+    contents = json.loads(path.read_text()) if path.is_file() else {}
+    write(path, {**contents, key: value})
+
+
 def test_what_is_written_is_what_differs_from_ernie_m():
     assert PreprocessingConfig().to_json() == {}
     assert XLM_R.to_json() == {
@@ -258,11 +264,9 @@ OTHER_KEYS = [
 @pytest.mark.parametrize(("file", "key", "value"), OTHER_KEYS)
 def test_warn_about_unknown_keys(tmp_path, file, key, value):
     make_sentence_transformer(tmp_path, prompts={})
-    path = tmp_path / file
-    contents = json.loads(path.read_text()) if path.is_file() else {}
-    write(path, {**contents, key: value})
+    add_key(tmp_path / file, key, value)
     (said,) = open_checkpoint(tmp_path).preprocessing_errors
-    assert said.startswith(f"{path}: {key} ")
+    assert said.startswith(f"{tmp_path / file}: {key} ")
 
 
 @pytest.mark.parametrize("empty", [None, False, "", [], {}])
@@ -270,9 +274,7 @@ def test_a_key_that_is_not_handled_but_empty_says_nothing(tmp_path, empty):
     make_sentence_transformer(tmp_path, prompts={})
     preprocessing = open_preprocessing(tmp_path)
     for file, key, _ in OTHER_KEYS:
-        path = tmp_path / file
-        contents = json.loads(path.read_text()) if path.is_file() else {}
-        write(path, {**contents, key: empty})
+        add_key(tmp_path / file, key, empty)
     checkpoint = open_checkpoint(tmp_path)
     assert (checkpoint.preprocessing, checkpoint.preprocessing_errors) == (preprocessing, [])
 
@@ -530,9 +532,14 @@ def test_further_training_keeps_how_texts_are_read():
         text_rules="none", separators=2, split_han=False, label_pieces="leading", added_tokens={"<e>": 9},
         pooling="cls", normalize=True, prompts={"query": "q"}, max_seq_len=12,
     )  # fmt: skip
-    kept = {"text_rules": "none", "separators": 2, "split_han": False, "label_pieces": "leading"}
-    kept |= {"added_tokens": {"<e>": 9}, "max_seq_len": 32}
-    assert start.adapt_for_task(max_seq_len=32).to_json() == kept
+    assert start.adapt_for_task(max_seq_len=32).to_json() == {
+        "text_rules": "none",
+        "separators": 2,
+        "split_han": False,
+        "label_pieces": "leading",
+        "added_tokens": {"<e>": 9},
+        "max_seq_len": 32,
+    }
     recorded = start.adapt_for_task("q", max_seq_len=32)
     assert [recorded.get_prompt(kind) for kind in KINDS] == ["", "", "q"]
     assert PreprocessingConfig.from_json(recorded.to_json()) == recorded

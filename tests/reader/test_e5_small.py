@@ -25,11 +25,19 @@ def package_file() -> tuple[bytes, dict[str, np.ndarray]]:
     """A file in the format of the package's, and the tensors in it by their short names."""
     rng = np.random.default_rng(0)
     h, inner = SIZES.hidden, SIZES.inner
-    blocked = {"emb.word": (SIZES.rows, h), "l0.fi.w": (inner, h), "l0.fo.w": (h, inner)}
-    blocked |= {f"l0.{name}.w": (h, h) for name in ("q", "k", "v", "ao")}
-    full = {"emb.pos": (SIZES.positions, h), "emb.type": (SIZES.types, h), "l0.fi.b": (inner,)}
-    full |= {f"l0.{name}.b": (h,) for name in ("q", "k", "v", "ao", "fo")}
-    full |= {f"{norm}.{kind}": (h,) for norm in ("emb.ln", "l0.aln", "l0.oln") for kind in "wb"}
+    blocked = {
+        "emb.word": (SIZES.rows, h),
+        "l0.fi.w": (inner, h),
+        "l0.fo.w": (h, inner),
+        **{f"l0.{name}.w": (h, h) for name in ("q", "k", "v", "ao")},
+    }
+    full = {
+        "emb.pos": (SIZES.positions, h),
+        "emb.type": (SIZES.types, h),
+        "l0.fi.b": (inner,),
+        **{f"l0.{name}.b": (h,) for name in ("q", "k", "v", "ao", "fo")},
+        **{f"{norm}.{kind}": (h,) for norm in ("emb.ln", "l0.aln", "l0.oln") for kind in "wb"},
+    }
 
     tensors = {}
     chunks = []
@@ -46,9 +54,14 @@ def package_file() -> tuple[bytes, dict[str, np.ndarray]]:
     text = [subword.encode() for subword in PIECES]
     bounds = np.cumsum([0, *map(len, text)]).astype("<u4")
     scores = -np.arange(len(PIECES), dtype="<f4")
-    head = b"E5S1\1\0\0\0" + struct.pack("<7ifi", *vars(SIZES).values(), 1e-12, 32)
-    head += struct.pack("<5iQ", len(PIECES), 0, 2, 1, 3, bounds[-1]) + bounds.tobytes() + scores.tobytes()
-    head += b"".join(text) + struct.pack("<iI", 7, 3) + b"abc" + struct.pack("<i", len(chunks))
+    head = b"".join(
+        [
+            b"E5S1\1\0\0\0" + struct.pack("<7ifi", *vars(SIZES).values(), 1e-12, 32),
+            struct.pack("<5iQ", len(PIECES), 0, 2, 1, 3, bounds[-1]) + bounds.tobytes() + scores.tobytes(),
+            *text,
+            struct.pack("<iI", 7, 3) + b"abc" + struct.pack("<i", len(chunks)),
+        ]
+    )
     location = len(head) + sum(2 + len(name) + 1 + 4 + 16 for name, _ in chunks)
     for name, data in chunks:
         head += struct.pack("<H", len(name)) + name.encode() + struct.pack("<BIQQ", 0, 0, location, len(data))

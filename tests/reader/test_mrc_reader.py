@@ -312,8 +312,13 @@ def test_window_batch_rows(write, tokenizer, separators):
     for row, number in enumerate(reverse):
         window = data[number]
         ids = batch.input_ids[row].tolist()
-        expected = [tokenizer.cls_id, *window.question_ids.tolist(), *[tokenizer.sep_id] * separators]
-        expected += [*window.context_ids.tolist(), tokenizer.sep_id]
+        expected = [
+            tokenizer.cls_id,
+            *window.question_ids.tolist(),
+            *[tokenizer.sep_id] * separators,
+            *window.context_ids.tolist(),
+            tokenizer.sep_id,
+        ]
         assert ids == expected + [tokenizer.pad_id] * (batch.input_ids.shape[1] - len(expected))
         assert batch.ends[row] == len(expected) - 1  # the last [SEP]
         assert tuple(batch.start_ranges[row] + batch.shift[row]) == window.start_range

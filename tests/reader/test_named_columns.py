@@ -136,8 +136,12 @@ def test_errors_of_rows_are_reported_by_kind(skip):
         with many.record_errors(line):
             raise UserError(f"a, line {line}: wide. Mend it")
     many.add(20, "blank", "")
-    lines = [*(f"line {line}: wide" for line in range(1, 10)), "line 10: wide. Mend it"]
-    lines += ["and 2 more such rows", "line 20: blank"]
+    lines = [
+        *(f"line {line}: wide" for line in range(1, 10)),
+        "line 10: wide. Mend it",
+        "and 2 more such rows",
+        "line 20: blank",
+    ]
     assert (many.count, many.lines) == (13, {*range(1, 13), 20})
     if not skip:
         expected = [f"a, {lines[0]}", *lines[1:], "To drop these rows, set --on_error skip"]

@@ -64,8 +64,8 @@ def test_an_answer_begins_in_the_window_with_the_most_context(budget, stride):
 )
 def test_an_answer_has_whole_words_or_its_own_subwords(tokenizer, text, answer, expected):
     start = text.index(answer)
-    span = (start, start + len(answer))
-    file = QuestionFile(None, [text], [Question("1", "where", 0, (answer,), span)])
+    question = Question("1", "where", 0, (answer,), (start, start + len(answer)))
+    file = QuestionFile(None, [text], [question])
     windows = make_official_windows(file, tokenizer, WindowConfig(60, 10, 20, split_han=False))
     (window,) = windows
     first, last = window.answer
@@ -75,8 +75,8 @@ def test_an_answer_has_whole_words_or_its_own_subwords(tokenizer, text, answer, 
 
 def test_skip_training_question_without_answer_span(tokenizer):
     """A vertical tab is not white space to the words, but it is to the answer."""
-    text = "old\x0brome in 1985."
-    file = QuestionFile(None, [text], [Question("1", "where", 0, ("old\x0brome",), (0, 8))])
+    question = Question("1", "where", 0, ("old\x0brome",), (0, 8))
+    file = QuestionFile(None, ["old\x0brome in 1985."], [question])
     cut = WindowConfig(60, 10, 20, split_han=False)
     assert len(make_official_windows(file, tokenizer, cut, keep_all=False)) == 0
     assert len(make_official_windows(file, tokenizer, cut)) == 1

@@ -79,9 +79,9 @@ def test_negatives(tmp_path):
     read = PairRows(write(tmp_path / "a.tsv", rows), TableOptions(columns="1,2,3,4"))
     assert list(read) == texts and read.with_negatives == 3
     assert "a.tsv, line 1: " in error_of(PairRows, tmp_path / "a.tsv", TableOptions(columns="1,1"))
-    named = [["negative_1", "id", "anchor", "positive", "negative_2"]]
-    named += [[OTHERS[n], n, *PAIRS[n], OTHERS[n + 20]] for n in range(20)]
-    read = PairRows(write(tmp_path / "b.tsv", named))
+    named = ([OTHERS[n], n, *PAIRS[n], OTHERS[n + 20]] for n in range(20))
+    header = ["negative_1", "id", "anchor", "positive", "negative_2"]
+    read = PairRows(write(tmp_path / "b.tsv", [header, *named]))
     expected = [[*PAIRS[n], OTHERS[n], OTHERS[n + 20]] for n in range(20)]
     assert (list(read), read.make_header()) == (expected, [*HEADER, "negative", "negative"])
     quotes = [[*HEADER, "negative"], *([f'"{one}"', f'"{other}" x', f'"{one}"'] for one, other in PAIRS[:3])]

@@ -53,9 +53,11 @@ def test_xnli_from_both_releases(tmp_path):
         ]
         write(source / "XNLI-1.0", **{f"xnli.{split}.tsv": header + "".join(rows), "README.md": "read me"})
     for language, column, cell in (("en", "", ""), ("sw", "\tpairID", "\t7")):  # which not all files have
-        rows = f"premise\thypo\tlabel{column}\n"
-        rows += f"{language} p0\t{language} h0\tcontradictory{cell}\n"
-        rows += f"{language} p1\t{language} h1\tneutral{cell}\n"
+        rows = (
+            f"premise\thypo\tlabel{column}\n"
+            f"{language} p0\t{language} h0\tcontradictory{cell}\n"
+            f"{language} p1\t{language} h1\tneutral{cell}\n"
+        )
         write(source / "XNLI-MT-1.0/multinli", **{f"multinli.train.{language}.tsv": rows})
     prepare("xnli", source / "XNLI-1.0", source / "XNLI-MT-1.0", "--output", out)
     assert files(out) == [
@@ -89,8 +91,8 @@ def test_xnli_from_both_releases(tmp_path):
 def test_the_first_source_counts_and_bad_rows_are_left_out(tmp_path, capsys):
     """The rows: a good one, one without a label, one without a text, and one with a single column."""
     rows = "a\t b \tentailment\r\na\tb\t-\nn/a\t \tneutral\nneutral\n"
-    write(tmp_path, **{"a/train-en.tsv": rows, "b/train.en.tsv": "x\ty\tneutral\n", "b/dev-de.tsv": rows})
-    write(tmp_path, **{"b/dev-en.tsv": rows, "b/test-en.tsv": rows, "b/validation-en.tsv": rows})
+    names = ("a/train-en.tsv", "b/dev-de.tsv", "b/dev-en.tsv", "b/test-en.tsv", "b/validation-en.tsv")
+    write(tmp_path, **{"b/train.en.tsv": "x\ty\tneutral\n", **dict.fromkeys(names, rows)})
     prepare("xnli", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "out")
     reading = [
         f"reading {tmp_path}/{name}\ndropped: 1 with the label '-'; 1 without a text; 1 malformed"

@@ -96,8 +96,11 @@ def test_held_out_pairs_share_sentences_across_languages(folder, tmp_path):
 
 def test_rows_with_a_held_out_text_and_negatives(tmp_path):
     """A row that shares a text with a held-out pair is in neither part; negatives stay in the joint file."""
-    rows = [f"{line}\ten {line}\tno {line}" for line in LINES] + [f"{LINES[3]}\tagain {LINES[3]}\tno"]
-    rows += [f"same {number}\tsame {number}" for number in range(20)]
+    rows = [
+        *(f"{line}\ten {line}\tno {line}" for line in LINES),
+        f"{LINES[3]}\tagain {LINES[3]}\tno",
+        *(f"same {number}\tsame {number}" for number in range(20)),
+    ]
     write_lines(tmp_path / "faq.tsv", ["query\tpositive\tnegative", *rows])
     prepare_pairs([str(tmp_path / "faq.tsv")], tmp_path / "output")
     held_out = PairRows(str(tmp_path / "output/held-out/faq.tsv"))
@@ -150,15 +153,17 @@ def test_files_that_are_held_out_by_their_names(tmp_path, names, in_table):
 
 def test_split_queries_with_a_shared_answer(tmp_path):
     """One of them may be held out, and then none of the others is trained on."""
-    rows = [f"what is {line}\tanswer {number % 4}" for number, line in enumerate(LINES)]
-    rows += [f"who is {line}\tanswer of {line}" for line in LINES]
+    rows = [
+        *(f"what is {line}\tanswer {number % 4}" for number, line in enumerate(LINES)),
+        *(f"who is {line}\tanswer of {line}" for line in LINES),
+    ]
     write_lines(tmp_path / "faq.tsv", ["query\tpositive", *rows])
     prepare_pairs([str(tmp_path / "faq.tsv")], tmp_path / "output")
     held_out = [text for row in PairRows(str(tmp_path / "output/held-out/faq.tsv")) for text in row]
     assert len(held_out) == 2 * 20 == len(set(held_out))
     assert any(len(text) == len("answer 0") for text in held_out)
-    trained = {text for row in PairRows(str(tmp_path / "output/train.tsv")) for text in row}
-    assert trained.isdisjoint(held_out)
+    trained = PairRows(str(tmp_path / "output/train.tsv"))
+    assert {text for row in trained for text in row}.isdisjoint(held_out)
 
 
 def test_which_pairs_are_translations(folder, tmp_path):

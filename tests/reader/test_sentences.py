@@ -66,9 +66,13 @@ def test_read_files_in_other_languages(tmp_path):
     """The columns of a header are found by the languages of the name, of which English is the default."""
     write(
         tmp_path,
-        {"fr-de.tsv": ["id\tde\tfr", "1\tA\ta", "2\tB\tb"], "qa.tsv": ["query\tpos", "a\tA", "b\tB", "c"]},
+        {
+            "fr-de.tsv": ["id\tde\tfr", "1\tA\ta", "2\tB\tb"],
+            "qa.tsv": ["query\tpos", "a\tA", "b\tB", "c"],
+            "sw-en.csv": ["en,sw", "A,a", "B,b"],
+            ".hidden.tsv": ["x"],
+        },
     )
-    write(tmp_path, {"sw-en.csv": ["en,sw", "A,a", "B,b"], ".hidden.tsv": ["x"]})
     bitexts = read_bitexts(tmp_path, options=TableOptions(on_error="skip"))
     assert [(*bitext[:3], bitext.are_translations, bitext.name) for bitext in bitexts] == [
         ("sw", ["a", "b"], ["A", "B"], True, "sw-en"),

@@ -76,10 +76,21 @@ PRINTED = [
     "[ True False]",
     "[]",
     "{}",
+    "{'a'}",
+    "{a,b}",
+    "set()",
+    "('a',)",
+    "(1, 2)",
+    "array([1, 0])",
+    "[{'label': 'a', 'score': 1.0}]",
+    "tensor(0)",
+    "np.int64(1)",
+    '{"choices": ["a"]}',
+    " [1e-05 -0.5] ",
+    "[nan]",
+    "frozenset({'a'})",
+    "['a',\n 'b']",
 ]
-PRINTED += ["{'a'}", "{a,b}", "set()", "('a',)", "(1, 2)", "array([1, 0])", "[{'label': 'a', 'score': 1.0}]"]
-PRINTED += ["tensor(0)", "np.int64(1)"]
-PRINTED += ['{"choices": ["a"]}', " [1e-05 -0.5] ", "[nan]", "frozenset({'a'})", "['a',\n 'b']"]
 WRITTEN = [
     "",
     "[a]",
@@ -189,7 +200,7 @@ def test_format_prediction_cells(caplog):
         header, cells = (line.split("\t") for line in file.getvalue().splitlines())
         keys = [*keys.split(), "truncated", "unknown_words"]
         assert header == ["text", *(f"predicted_{key}" for key in keys)] and cells == ["a b", *expected]
-        assert caplog.messages[-1].startswith("1 cells have tabs")
+        assert caplog.messages[-1].startswith("1 cells contain tabs")
 
 
 @pytest.mark.parametrize("first", [False, True])

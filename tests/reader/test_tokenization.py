@@ -180,8 +180,11 @@ def test_token_spans(tokenizer, text):
 )
 def test_build_inputs_from_text_and_pair(tokenizer, texts, parts):
     """The parts are [CLS], [SEP] and the two texts."""
-    encoded = dict(zip("AB", map(tokenizer.encode, texts)))
-    encoded |= {"<": [tokenizer.cls_id], ">": [tokenizer.sep_id]}
+    encoded = {
+        "<": [tokenizer.cls_id],
+        ">": [tokenizer.sep_id],
+        **dict(zip("AB", map(tokenizer.encode, texts))),
+    }
     assert tokenizer.build_inputs(*texts) == [id_ for part in parts for id_ in encoded[part]]
 
 
@@ -290,8 +293,7 @@ def test_read_fairseq_dict(tokenizer, piece_model, tmp_path, caplog):
     assert read(*subwords).digest == tokenizer.digest  # the released XLM-R has the order of its model
     absent, *others = reversed(subwords)
     lines = ["madeupword0000", *others]
-    ids = {"[CLS]": 0, "[PAD]": 1, "[SEP]": 2, "[UNK]": 3}
-    ids |= {token: id_ for id_, token in enumerate([*lines, "[MASK]"], 4)}
+    ids = {token: id_ for id_, token in enumerate(["[CLS]", "[PAD]", "[SEP]", "[UNK]", *lines, "[MASK]"])}
     trained = read(*lines)
     trained.check_model(len(ids), 1, "model")
     assert "dict.txt" in error_of(trained.check_model, len(ids) + 1, 1, "a row that no line is for")
