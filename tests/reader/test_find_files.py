@@ -218,7 +218,7 @@ def test_tables_that_are_not_read_have_a_reason(tmp_path, monkeypatch, caplog):
     for name, reason in [*reasons.items()][:13]:
         assert any(f"/{name}" in line and reason in line for line in caplog.messages), name
     assert "19.txt and 2 more (" in caplog.text
-    assert "my/train.en.tsv: train en is " in caplog.text
+    assert "my/train.en.tsv: the train file of en is " in caplog.text
 
 
 def test_find_table_by_any_name(tmp_path, monkeypatch):
