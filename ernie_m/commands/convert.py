@@ -51,7 +51,7 @@ class ConvertFlags(VocabularyFlags):
     """Text files whose subwords are kept when trimming the vocabulary."""
 
     min_count: PositiveInt = 1
-    """Minimum number of occurrences in these files for a subword to be kept."""
+    """Minimum number of occurrences in the files of --trim_vocab_to for a subword to be kept."""
 
     head: Literal[CLASSIFIER_TASKS] | None = None
     """Task of the classifier, if the files do not specify it."""

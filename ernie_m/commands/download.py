@@ -31,6 +31,6 @@ def main() -> None:
         say(f"usage: ernie-m download {'|'.join(KINDS)} ... (each has a --help)", "", __doc__)
         return
     if kind not in KINDS:
-        raise UserError(f"invalid choice '{kind}' of download (choose from {', '.join(KINDS)})")
+        raise UserError(f"download: invalid choice '{kind}' (choose from {', '.join(KINDS)})")
     sys.argv[:] = [f"download {kind}", *words]
     import_module(f"ernie_m.data.{KINDS[kind]}").main()

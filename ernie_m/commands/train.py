@@ -17,7 +17,12 @@ from ernie_m.data.prepare_pairs import FOUND, find_source_files
 from ernie_m.data.train_vocab import main as train_vocab
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.start import run
-from ernie_m.finetune.retrieval.training_plan import Command, format_scores, plan_finetuning, plan_steps
+from ernie_m.finetune.retrieval.training_plan import (
+    Command,
+    format_scores,
+    plan_finetuning,
+    plan_static_model,
+)
 from ernie_m.reader.files.pairs import parse_pair_files
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.args import option, parse_options
@@ -85,7 +90,7 @@ def main() -> None:
     # Log the estimated time of each step, then run the steps; completed ones are skipped.
     facts = read_json(pairs / FOUND)
     table = output / "table" if flags.model else output
-    of_table = plan_steps(pairs, table, facts["pairs"])
+    of_table = plan_static_model(pairs, table, facts["pairs"])
     of_start = plan_finetuning(pairs, output, flags.model, facts) if flags.model else []
     cores = read_cpu().cores
     steps = [*of_table, *of_start]

@@ -121,7 +121,7 @@ def unpack(archive: Path, target: Path) -> None:
     """Unpack a zip or tar archive into a new directory.
 
     Raises:
-        UserError: the file is not an archive, corrupt or too large, or the disk is full.
+        UserError: the file is not an archive, is corrupt or too large, or the disk is full.
     """
     say(f"unpacking {archive}")
     try:

@@ -76,7 +76,7 @@ class VocabularyFlags:
 
 @dataclass
 class ModelFileFlags(VocabularyFlags):
-    """The files next to the weights."""
+    """Flags for the files next to the weights: model config, vocabulary and SentencePiece model."""
 
     ernie_config_path: str | None = option(None, free=True)
     """Path to ernie_config.json, the model configuration (default: the one next to the weights)."""

@@ -20,7 +20,7 @@ from ernie_m.reader.batching import log_truncation, sample_evenly
 from ernie_m.reader.labels import ALL_LANGUAGES, hash_input
 from ernie_m.reader.mrc_reader import (
     AnswerBatch,
-    AnswerWindows,
+    ContextWindows,
     OfficialWindowFeaturizer,
     WindowConfig,
     WindowFeaturizer,
@@ -121,7 +121,7 @@ def select_best_spans(spans_of_windows: Sequence[Spans], count: int) -> Spans:
     return Spans(first[order], last[order], start_logits[order], end_logits[order])
 
 
-class QuestionAnswering(Head[AnswerWindows]):
+class QuestionAnswering(Head[ContextWindows]):
     """Extractive question answering: predicts the first and last token of the answer; the metric is F1.
 
     An item is a window of a question's context. Training skips windows without the answer.
@@ -190,16 +190,16 @@ class QuestionAnswering(Head[AnswerWindows]):
             "official_compat": self.official,
         }
 
-    def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
+    def read(self, path: str | os.PathLike, purpose: str) -> ContextWindows:
         return windows.read_windows(path, purpose, self.tokenizer, self.window_config, self.make_windows)
 
-    def warn_if_truncated(self, name: str | os.PathLike, data: AnswerWindows) -> None:
+    def warn_if_truncated(self, name: str | os.PathLike, data: ContextWindows) -> None:
         """Log warnings about truncated questions, and about contexts that the vocabulary does not cover."""
         warn_if_not_covered(name, self.tokenizer, [window.context_ids for window in sample_evenly(data)])
         most = self.window_config.max_query_length
         log_truncation(name, sum(data.cut), len(data.cut), "questions", most, "max_query_length")
 
-    def hash_inputs(self, data: AnswerWindows) -> np.ndarray:
+    def hash_inputs(self, data: ContextWindows) -> np.ndarray:
         file = data.file
         hashes = [hash_input(question.text, file.contexts[question.context]) for question in file.questions]
         return np.array(hashes, np.int64)
@@ -248,7 +248,7 @@ class QuestionAnswering(Head[AnswerWindows]):
             predictions.append(scores)
         return predictions
 
-    def score(self, data: AnswerWindows, predictions: list[Any], language: str) -> dict[str, float]:
+    def score(self, data: ContextWindows, predictions: list[Any], language: str) -> dict[str, float]:
         """Compute F1 ("f1") and exact match ("em") over the questions, in %.
 
         Answers are normalized by the rules for the language of the contexts.
@@ -261,7 +261,7 @@ class QuestionAnswering(Head[AnswerWindows]):
         name = path.name if path and language == ALL_LANGUAGES else language
         return score_answers(rows, name, self.rules)
 
-    def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[Any]) -> None:
+    def write(self, path: str | os.PathLike, data: ContextWindows, predictions: list[Any]) -> None:
         """Write {question id: answer} as JSON, and {question id: candidates} to nbest_<name> beside it."""
         path = Path(path)
         texts = {}
@@ -281,14 +281,14 @@ class QuestionAnswering(Head[AnswerWindows]):
         write_json(path.with_name(f"nbest_{path.name}"), candidates)
         write_json(path, texts)
 
-    def get_gold_values(self, data: AnswerWindows) -> list[tuple[str, ...]]:
+    def get_gold_values(self, data: ContextWindows) -> list[tuple[str, ...]]:
         return [question.answers for question in data.file.questions]
 
-    def get_predicted_values(self, data: AnswerWindows, predictions: list[Any]) -> list[str]:
+    def get_predicted_values(self, data: ContextWindows, predictions: list[Any]) -> list[str]:
         """Return the text of the best answer to each question; "" without candidates."""
         return [answers[0].text if answers else "" for answers in self.rank(data, predictions)]
 
-    def rank(self, data: AnswerWindows, predictions: list[Any]) -> list[list[Answer]]:
+    def rank(self, data: ContextWindows, predictions: list[Any]) -> list[list[Answer]]:
         """Return the `n_best` best answers to each question of a file, with distinct texts, best first.
 
         Args:
@@ -302,7 +302,7 @@ class QuestionAnswering(Head[AnswerWindows]):
         ]
 
     def _rank_question(
-        self, data: AnswerWindows, question: int, scores_of_windows: list[Any]
+        self, data: ContextWindows, question: int, scores_of_windows: list[Any]
     ) -> list[Answer]:
         """Return the `n_best` best answers to a question, with distinct texts, best first.
 
@@ -333,7 +333,7 @@ class QuestionAnswering(Head[AnswerWindows]):
             for answer, probability in zip(answers, probabilities, strict=True)
         ]
 
-    def _find_distinct_answers(self, data: AnswerWindows, question: int, spans: Spans) -> list[Answer]:
+    def _find_distinct_answers(self, data: ContextWindows, question: int, spans: Spans) -> list[Answer]:
         """Return answers with the first `n_best` distinct texts of spans, with probability 0."""
         answers: dict[str, Answer] = {}
         columns = [array.tolist() for array in spans]  # the four fields of `Spans`
@@ -347,7 +347,7 @@ class QuestionAnswering(Head[AnswerWindows]):
                     break
         return list(answers.values())
 
-    def get_text(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
+    def get_text(self, data: ContextWindows, question: int, first: int, last: int) -> tuple[str, int]:
         """Return the context's text from token `first` to `last`, and the index of its first character."""
         context = data.file.questions[question].context
         spans = data.spans[context]  # [tokens, 2], the character range of each token
@@ -430,7 +430,7 @@ class OfficialAnswering(QuestionAnswering):
             predictions.append(OfficialScores(scores, spans))
         return predictions
 
-    def score(self, data: AnswerWindows, predictions: list[Any], language: str) -> dict[str, float]:
+    def score(self, data: ContextWindows, predictions: list[Any], language: str) -> dict[str, float]:
         """Compute F1 and exact match, in %, of answers joined from subwords and of answers copied
         from the original text."""
         of_subwords = super().score(data, predictions, language)
@@ -441,7 +441,7 @@ class OfficialAnswering(QuestionAnswering):
         }
 
     def _rank_question(
-        self, data: AnswerWindows, question: int, scores_of_windows: list[Any]
+        self, data: ContextWindows, question: int, scores_of_windows: list[Any]
     ) -> list[Answer]:
         """Return the `n_best` best answers to a question, best first, as the official code.
 
@@ -458,7 +458,7 @@ class OfficialAnswering(QuestionAnswering):
             for first, last, start_logit, end_logit, probability in zip(*columns)
         ]
 
-    def get_text(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
+    def get_text(self, data: ContextWindows, question: int, first: int, last: int) -> tuple[str, int]:
         """Return the joined subwords from token `first` to `last`, and their start in the context."""
         context = data.file.questions[question].context
         subwords = self.tokenize_context(data.file.contexts[context])[first : last + 1]

@@ -354,7 +354,7 @@ def _parse_numbers(labels: Sequence[Any]) -> tuple[list[float | None], _Numbered
 
 
 def _find_type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
-    """Return the errors of rows with a name among decimals, or with names and numbers in one list."""
+    """Return the errors of rows with a string among decimals, or with strings and numbers in one list."""
     errors = []
     decimals = any(isinstance(label, Real) and (parse_number(str(label)) or 0) % 1 for label in labels)
     for number, some in enumerate(labels):

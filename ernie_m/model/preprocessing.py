@@ -44,7 +44,7 @@ def get_pair_text_kinds(are_translations: bool) -> tuple[TextKind, TextKind]:
 
 
 @dataclass(frozen=True)
-class TextConfig:
+class TokenizationConfig:
     """How texts become token IDs.
 
     Attributes:
@@ -64,7 +64,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class QuestionAnsweringConfig:
-    """Windows and answers of extractive question answering, in tokens."""
+    """Lengths of windows and answers in extractive question answering, in tokens."""
 
     max_query_length: int | None = None
     doc_stride: int | None = None
@@ -171,11 +171,16 @@ class MaskingConfig:
 
 @dataclass(frozen=True)
 class PreprocessingConfig(
-    MaskingConfig, EmbeddingConfig, ClassificationConfig, TaggingConfig, QuestionAnsweringConfig, TextConfig
+    MaskingConfig,
+    EmbeddingConfig,
+    ClassificationConfig,
+    TaggingConfig,
+    QuestionAnsweringConfig,
+    TokenizationConfig,
 ):
     """Preprocessing settings of a model, as in its training. None: not stored in the model's files.
 
-    They are stored as one flat JSON object, with the fields of `TextConfig` first.
+    They are stored as one flat JSON object, with the fields of `TokenizationConfig` first.
     """
 
     @classmethod

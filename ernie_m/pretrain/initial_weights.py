@@ -212,7 +212,7 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
         if {
             token: vocab[token] for token in vocab if token not in checkpoint.preprocessing.added_tokens
         } != tokenizer.vocab:
-            raise UserError(f"{mismatch} (other tokens). {advice}")
+            raise UserError(f"{mismatch} (the tokens differ). {advice}")
 
 
 def _load_language_embeddings(model: PreTrainingModel, checkpoint: Checkpoint) -> None:

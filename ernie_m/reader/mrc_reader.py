@@ -159,7 +159,7 @@ class ContextWindow(NamedTuple):
     answer: tuple[int, int]  # (first, last) token, or (-1, -1) if the answer is not in this window
 
 
-class AnswerWindows(Sequence[ContextWindow]):
+class ContextWindows(Sequence[ContextWindow]):
     """The windows of all questions of a file, in the order of the questions; see `make_windows`.
 
     A pickle omits `file` and `spans`, because the process that builds batches does not use them.
@@ -217,8 +217,8 @@ def read_windows(
     purpose: str,
     tokenizer: Tokenizer,
     window_config: WindowConfig,
-    split_file: Callable[..., "AnswerWindows"] | None = None,
-) -> AnswerWindows:
+    split_file: Callable[..., "ContextWindows"] | None = None,
+) -> ContextWindows:
     """Read a file of questions by `read_squad`, and split its contexts into windows.
 
     Args:
@@ -246,7 +246,7 @@ def read_windows(
 
 def make_windows(
     file: QuestionFile, tokenizer: Tokenizer, window_config: WindowConfig, keep_all: bool = True
-) -> AnswerWindows:
+) -> ContextWindows:
     """Tokenize the questions and contexts of a file, and split the contexts into windows.
 
     Args:
@@ -272,7 +272,7 @@ def split_contexts(
     keep_windows: bool = False,
     split_context: "Callable[[int, int, int], list[ContextPart]] | None" = None,
     reserved_tokens: int = 0,
-) -> AnswerWindows:
+) -> ContextWindows:
     """Tokenize the questions of a file, and split their contexts into windows.
 
     Args:
@@ -287,7 +287,7 @@ def split_contexts(
     texts = [question.text for question in file.questions]
     whole_ids = [ids for ids, _ in encode_texts(file, texts, encode)]
     question_ids = [ids[: window_config.max_query_length] for ids in whole_ids]
-    rows: list[tuple[int, ...]] = []  # `windows` of `AnswerWindows`
+    rows: list[tuple[int, ...]] = []  # `windows` of `ContextWindows`
     for number, question in enumerate(file.questions):
         # The first and the last token.
         answer = None if question.span is None else locate_answer(question.context, question.span)
@@ -301,7 +301,7 @@ def split_contexts(
             index = answer if answer is not None and part.contains_answer(answer) else (NO_ANSWER, NO_ANSWER)
             if index == answer or keep_questions or keep_windows:
                 rows.append((number, question.context, *part, *index))
-    return AnswerWindows(
+    return ContextWindows(
         file,
         question_ids,
         context_ids=[ids for ids, _ in contexts],
@@ -406,7 +406,7 @@ class AnswerBatch:
 
 
 class WindowFeaturizer:
-    """Builds model inputs and batches from `AnswerWindows`; see `ernie_m.reader.batching.Featurizer`.
+    """Builds model inputs and batches from `ContextWindows`; see `ernie_m.reader.batching.Featurizer`.
 
     Only the ids of the special tokens are stored, so that a pickle does not contain the tokenizer.
     """
@@ -500,7 +500,7 @@ def tokenize_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
 
 def make_official_windows(
     file: QuestionFile, tokenizer: Tokenizer, window_config: WindowConfig, keep_all: bool = True
-) -> AnswerWindows:
+) -> ContextWindows:
     """Tokenize a file and split its contexts into windows, as the official reader does.
 
     The words of a context are tokenized separately.

@@ -82,7 +82,7 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
     return names
 
 
-def write_static(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str]:
+def write_static_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str]:
     """Write tokenizer.json for StaticEmbedding of sentence-transformers; return its name.
 
     Args:

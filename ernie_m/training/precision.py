@@ -174,7 +174,7 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
 
 
 def _check_gpu(amp: str) -> None:
-    """Check that the current GPU supports a type of `paddle.amp`.
+    """Check that the current GPU supports a dtype of `paddle.amp`.
 
     Raises:
         UserError: the GPU does not support bf16.

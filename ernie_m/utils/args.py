@@ -138,7 +138,7 @@ IN_WORDS = {
     str: "a string",
     Names: "a comma-separated list of names",
     list[str]: "a comma-separated list",
-    dict[str, Any]: "a mapping such as {en: news.txt}",
+    dict[str, Any]: "a mapping such as {en: news.txt} or {en-de: pairs.tsv}",
     dict[str, float]: "a mapping such as {mmlm: 0.5, tlm: 0.5}",
     tuple[int, ...]: "a comma-separated list of integers",
     Mapping[str, str]: "an object of strings",

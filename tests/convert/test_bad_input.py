@@ -79,7 +79,8 @@ def test_token_types_that_cannot_be_added(tmp_path, refused, shape):
     write_piece_model(tmp_path / "in")
     name = "roberta.embeddings.token_type_embeddings.weight"
     set_tensor(tmp_path / "in", name, np.ones(shape, np.float32))
-    assert f"{name} has shape {list(shape)}, which does not match [40, 16]" in refused(tmp_path / "in")
+    line = refused(tmp_path / "in")
+    assert f"{name} has shape {list(shape)}" in line and "[40, 16]" in line
 
 
 @pytest.mark.parametrize("shape", [(50, 16), ()])

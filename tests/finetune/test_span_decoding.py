@@ -8,7 +8,7 @@ import pytest
 
 from ernie_m.finetune.eval_mlqa import score_answers
 from ernie_m.finetune.mrc import QuestionAnswering, SpanScores, find_best_spans
-from ernie_m.reader.mrc_reader import NO_ANSWER, AnswerWindows, ContextWindow, WindowConfig
+from ernie_m.reader.mrc_reader import NO_ANSWER, ContextWindow, ContextWindows, WindowConfig
 from ernie_m.reader.tokenization import Tokenizer
 
 
@@ -108,13 +108,13 @@ def test_the_best_different_texts_are_kept(toy_data, tmp_path, monkeypatch, n_be
     assert json.loads((tmp_path / "answers.json").read_text()) == no_answers
 
 
-def find_question(data: AnswerWindows, window: int) -> int:
+def find_question(data: ContextWindows, window: int) -> int:
     """The number of the question of window number `window`."""
     (question,) = [n for n in range(len(data.file.questions)) if window in data.get_question_windows(n)]
     return question
 
 
-def oracle(task: QuestionAnswering, data: AnswerWindows) -> list[str]:
+def oracle(task: QuestionAnswering, data: ContextWindows) -> list[str]:
     """The answers of a model that is sure of the gold tokens in every window that holds them."""
     predictions = []
     for window in data:

@@ -228,7 +228,7 @@ def test_plan_steps(monkeypatch, trained, tokens, batch_size, steps):
 def test_plan_steps_for_a_static_model(trained, batch_size, steps, scale):
     """16 epochs of up to 4,000 pairs, and down to 3 of more."""
     counts = {"x": {"files": "x.tsv", "trained": trained, "held_out": 9}}
-    flags = command_flags(training_plan.plan_steps(Path("pairs"), Path("out"), counts)[1])
+    flags = command_flags(training_plan.plan_static_model(Path("pairs"), Path("out"), counts)[1])
     assert [flags[f"--{name}"] for name in ("batch_size", "max_steps", "scale")] == [
         str(value) for value in (batch_size, steps, scale)
     ]
@@ -239,7 +239,7 @@ def test_a_file_without_training_or_held_out_pairs(tmp_path):
         "x": {"files": "en-de<=x.tsv", "trained": 9, "held_out": 0},
         "y": {"files": "en-fr<=y.tsv", "trained": 0, "held_out": 8},
     }
-    vocabulary, _ = training_plan.plan_steps(Path("pairs"), Path("out"), counts)
+    vocabulary, _ = training_plan.plan_static_model(Path("pairs"), Path("out"), counts)
     assert [word for word in vocabulary.words if "<=" in str(word)] == ["x<=pairs/train/x.tsv"]
     seeds = {"1": {"y": 75.0, "avg": 75.0}}
     report = {"tables": [{"title": "mean of both directions, cosine, mean, layer 1", "seeds": seeds}]}

@@ -50,7 +50,7 @@ class Command(NamedTuple):
         return shlex.join([get_command_name(), *map(str, self.words)])
 
 
-def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Command]:
+def plan_static_model(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Command]:
     """Return the commands that train a vocabulary and a static model on the pairs.
 
     Args:
@@ -87,7 +87,7 @@ def sum_counts(counts: Mapping[str, Any]) -> tuple[int, int]:
     """Return the total numbers of training pairs and of held-out pairs.
 
     Args:
-        counts: see `plan_steps`.
+        counts: see `plan_static_model`.
     """
     trained = sum(count["trained"] for count in counts.values())
     return trained, sum(count["held_out"] for count in counts.values())
@@ -176,7 +176,7 @@ def format_scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str
 
     Args:
         folders: row name -> the output directory of an evaluation.
-        counts: see `plan_steps`.
+        counts: see `plan_static_model`.
     """
     rows = []
     for name, folder in folders.items():

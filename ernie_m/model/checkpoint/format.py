@@ -267,7 +267,7 @@ class Format(TensorNames):
         Args:
             checkpoint: the converted checkpoint.
             weights: under the names of the format.
-            task: from `select_class_key`.
+            task: from `select_model_class`.
 
         Returns:
             Names of the files with embedding settings; for most formats none.

@@ -258,7 +258,7 @@ class TensorNames:
         """Return the format's name of the query projection of layer `{i}`, which identifies the format."""
         return self.encoder.get(QUERIES, QUERIES)
 
-    def select_class_key(self, task: str | None, tensors: Iterable[str]) -> str | None:
+    def select_model_class(self, task: str | None, tensors: Iterable[str]) -> str | None:
         """Return the key of `classes` for a model in native names; None: the format has no such head.
 
         Args:
@@ -403,7 +403,7 @@ class TensorNames:
         """Convert tensors under native names to the names of the format.
 
         Args:
-            task: result of `select_class_key`.
+            task: result of `select_model_class`.
         """
         prefix = "" if task is None else self.prefix
         rows = self.list_tensors(count_layers(weights), task, prefix)

@@ -67,7 +67,7 @@ class NativeFormat(Format):
         shape = config.to_dict() if config else {}
         return {key: value for key, value in source.raw_config.items() if key not in shape and key != READING}
 
-    def select_class_key(self, task: str | None, tensors: Iterable[str]) -> str | None:
+    def select_model_class(self, task: str | None, tensors: Iterable[str]) -> str | None:
         """Return the task unchanged, because tensor names are the same for all tasks."""
         return task
 

@@ -145,9 +145,9 @@ class OfficialFormat(Format):
         others = [name for name in (*file, *file.other_names) if name not in taken]
         return dict.fromkeys(others, "not a variable of the model")
 
-    def select_class_key(self, task: str | None, tensors: Iterable[str]) -> str | None:
+    def select_model_class(self, task: str | None, tensors: Iterable[str]) -> str | None:
         """Return the key of `classes` for a task; a multiple-choice head has the name of a classifier."""
-        return super().select_class_key(CLASSIFICATION if task == CHOICE else task, tensors)
+        return super().select_model_class(CLASSIFICATION if task == CHOICE else task, tensors)
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
         """Write params/ and ernie_config.json, replacing existing ones."""

@@ -54,7 +54,9 @@ WRITERS = {
     "ernie-m": lambda folder, tokenizer, *_: write_tokenizer.write_native(folder, tokenizer),
     "paddlenlp": lambda folder, tokenizer, *_: write_tokenizer.write_ernie_m(folder, tokenizer),
     "xlm-roberta": write_tokenizer.write_xlm_r,
-    "static": lambda folder, tokenizer, longest, _: write_tokenizer.write_static(folder, tokenizer, longest),
+    "static": lambda folder, tokenizer, longest, _: write_tokenizer.write_static_tokenizer(
+        folder, tokenizer, longest
+    ),
 }
 CLASSIFIER_TASKS = (*SUPERVISED_TASKS, CHOICE)  # tasks whose head is the classifier
 # Embeddings and encoder are in every model. A model has all tensors of one of these parts, or none.
@@ -291,7 +293,7 @@ def write_checkpoint(
     sound = Weights(
         tensors.source, tensors.shapes, lambda name: check_finite(name, tensors[name], tensors.source)
     )
-    kind = format.select_class_key(task, tensors)
+    kind = format.select_model_class(task, tensors)
     translated = format.from_native(sound, kind)
     pooling_files = format.write(folder, checkpoint, translated.weights, kind)
     if checkpoint.language_means_path is not None:

@@ -384,10 +384,10 @@ def multiply_tokens(x: np.ndarray, y: np.ndarray, out: np.ndarray, factor: float
 
 
 def sum_tokens(scores: np.ndarray, x: np.ndarray, out: np.ndarray, factor: float, of_keys: bool) -> None:
-    """Write `factor` times the sums of tokens x [heads, t, D], weighted with scores [heads, t, t], to `out`.
+    """Write `factor` times the product of scores [heads, t, t] and tokens x [heads, t, D] to `out`.
 
     Args:
-        of_keys: whether to sum over the last axis of `scores`; otherwise over the one before.
+        of_keys: whether to sum over keys, the last axis of `scores`; otherwise `scores` is transposed.
     """
     if of_keys:
         _multiply_heads(scores, x, out, factor, (_SCORES, _TOKENS, _TOKENS))

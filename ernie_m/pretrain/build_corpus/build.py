@@ -238,7 +238,7 @@ class CorpusBuild:
         return manifest
 
     def _run_chunks(self, description: str, function: Callable) -> dict[Stream, list[Any]]:
-        """Call `function(work, number, path)` for each chunk of each stream by the workers.
+        """Call `function(work, number, path)` for each chunk of each stream in the workers.
 
         Returns:
             stream -> results of its chunks.
@@ -254,7 +254,7 @@ class CorpusBuild:
         }
 
     def _run(self, description: str, function: Callable, tasks: list[tuple]) -> Iterator[Any]:
-        """Run the tasks of a stage by the workers, and yield results in the order of the tasks."""
+        """Run the tasks of a stage in the workers, and yield results in the order of the tasks."""
         with closing(Progress(len(tasks), description, unit="parts")) as progress:
             for result in self.workers.run(function, tasks):
                 progress.update()

@@ -20,7 +20,7 @@ from ernie_m.pretrain.packing import MaskedExample
 
 
 class Tlm(Objective[Pair]):
-    """Translation language model. The input is [CLS] S [SEP] [SEP] Y [SEP]."""
+    """Translation language modeling. The input is [CLS] S [SEP] [SEP] Y [SEP]."""
 
     reads = Pair
 

@@ -189,7 +189,7 @@ def decode_line(line: bytes, path: Path, line_number: int) -> str:
 
 
 def reject_compressed(content: bytes, path: str | os.PathLike) -> None:
-    """Reject the content of a file that begins as an archive or a binary format.
+    """Reject content that starts with the signature of an archive or a binary format.
 
     Raises:
         UserError: the format is in `_NO_TEXT`.

@@ -60,7 +60,7 @@ def detect_format(path: str | os.PathLike) -> str:
 
 
 def reject_tables(path: str | os.PathLike, head: bytes) -> None:
-    """Check that the extension of a file is not that of a table or another format than plain text.
+    """Reject a file whose extension is that of a table or of another format that is not plain text.
 
     Args:
         head: the beginning of the file, for the error.

@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 
 
-class _ErnieM(ThirdPartyFormat):
+class _ErnieMFormat(ThirdPartyFormat):
     """Base class of the formats of ErnieM in PaddleNLP and in transformers."""
 
     prefix = "ernie_m."
@@ -26,7 +26,7 @@ class _ErnieM(ThirdPartyFormat):
     tokenizer_format = "paddlenlp"
 
 
-class PaddleNLP(_ErnieM):
+class PaddleNLP(_ErnieMFormat):
     """The format of ErnieM in PaddleNLP, which ignores the key intermediate_size and always saves 3072."""
 
     name = "paddlenlp"
@@ -51,7 +51,7 @@ class PaddleNLP(_ErnieM):
         return []
 
 
-class HuggingFace(_ErnieM):
+class HuggingFace(_ErnieMFormat):
     """The format of ErnieM in transformers 4."""
 
     name = "huggingface"
