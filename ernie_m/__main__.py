@@ -51,7 +51,7 @@ def run_command() -> None:
     """Run the command that the first argument names, with the other arguments.
 
     Raises:
-        UserError: the command is unknown, or as the command.
+        UserError: the command is unknown, or raises it.
     """
     command, *words = sys.argv[1:] or ["--help"]
     command = command.removesuffix(".py")  # as in the recipes
@@ -71,7 +71,7 @@ def reject_unknown_name(kind: str, name: str, known_names: list[str]) -> NoRetur
     """Raise the error for an unknown name, with the most similar known name.
 
     Args:
-        kind: what the name is of, such as "command".
+        kind: the kind of name, such as "command".
         known_names: the known names.
 
     Raises:
@@ -117,9 +117,9 @@ def list_recipes() -> list[str]:
 
 
 def run_recipe(arguments: list[str]) -> None:
-    """Replace this process by a recipe of `scripts/`, which starts `launch`.
+    """Replace this process with a recipe of `scripts/`, which starts `launch`.
 
-    Data and weights are in the checkout, or, for an installed package, in the current directory.
+    Data and weights are read from the checkout, or, in an installed package, from the current directory.
 
     Args:
         arguments: the name of the recipe, and flags that override its values.

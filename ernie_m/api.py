@@ -104,7 +104,7 @@ def load(
             "paddle-inference" or "onnx".
         task: the task of the classification head, if no file specifies it: "classification",
             "token-classification" or "question-answering".
-        amp: "bf16" (a CPU with avx512_bf16 or AMX, or a GPU from A100 on) or "fp16" (a GPU), for checkpoints;
+        amp: for checkpoints "bf16" (a CPU with avx512_bf16 or AMX, or an A100 or newer GPU) or "fp16" (GPU);
             "fp16" also for engine "paddle-inference" on a GPU.
 
     Raises:
@@ -129,11 +129,11 @@ def _reload(
     """Unpickle a saved model: load it again, and set its scores.
 
     Args:
-        versions: the versions of its files when it was loaded.
+        versions: the versions of the model's files when it was first loaded.
         load_arguments: the arguments of `load`.
 
     Raises:
-        UserError: as `load`, or the files have changed.
+        UserError: see `load`; or the files have changed.
     """
     loaded = load(*load_arguments).loaded
     loaded.check_unchanged(versions)
@@ -141,7 +141,7 @@ def _reload(
 
 
 def _unpickle(scores: dict[str, Any] | None, engine: str, pickled: bytes) -> "Model":
-    """Unpickle a model of `fit` that was not saved.
+    """Unpickle a model from `fit` that was not saved.
 
     Args:
         engine: the inference engine.
@@ -161,7 +161,7 @@ def _unpickle(scores: dict[str, Any] | None, engine: str, pickled: bytes) -> "Mo
 class Model:
     """A model with its tokenizer for prediction and training, which can be copied and pickled.
 
-    As an argument, a string is one text. A method raises `UserError` if the model does not support the task,
+    A string argument is a single text. A method raises `UserError` if the model does not support the task,
     or if an argument is invalid.
 
     Attributes:
@@ -191,7 +191,7 @@ class Model:
         return f"<ernie_m.Model {str(loaded.folder)!r}, {purpose}, {size}, engine {self.engine}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path of the model, or, for a model of `fit` that was not saved, the model itself."""
+        """Pickle the path of the model, or, for a model from `fit` that was not saved, the model itself."""
         loaded = self.loaded
         if loaded.is_saved:
             task = None if loaded.task == FILL_MASK else loaded.task  # not a task of a classifier
@@ -384,7 +384,7 @@ class Model:
             options: `pooling`, `layer`, `center_by_language` and `prompt`, see `search`.
 
         Raises:
-            UserError: the index is corrupt, or was built with other texts, another model or another layer.
+            UserError: the index is corrupt, or was built from other texts or with another model or layer.
         """
         from ernie_m.inference.tasks.search import SearchPredictor
 
@@ -435,13 +435,13 @@ class Model:
                 one fold.
             finetune: whether to fine-tune all weights.
             task: "classification", "multi-label" or "regression"; None: multi-label if the labels are lists,
-                regression if they are decimals, otherwise classification. Required if labels may be several
+                regression if they are floats, otherwise classification. Required if labels may be several
                 labels in one string, or scores.
 
         Raises:
             UserError: there are fewer than two labels; the number of labels, languages or groups differs from
-                the number of texts; a text or a label is invalid; the folder exists, or <folder>.training is
-                of another run; scikit-learn is not installed; or the model was exported.
+                the number of texts; a text or a label is invalid; the folder exists, or <folder>.training
+                belongs to another run; scikit-learn is not installed; or the model was exported.
         """
         from ernie_m.fit.fit_model import fit_model
         from ernie_m.fit.labeled_rows import KINDS, build_dataset, reject_ambiguous_labels

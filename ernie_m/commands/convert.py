@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def convert(flags: ConvertFlags) -> None:
-    """Convert the model in the options, or trim its vocabulary; requires the lock of the output directory.
+    """Convert the model in the flags, or trim its vocabulary; requires the lock of the output directory.
 
     Raises:
         UserError: the model cannot be converted, or a flag is invalid.

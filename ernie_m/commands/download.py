@@ -24,7 +24,7 @@ def main() -> None:
     """Run `ernie-m download`.
 
     Raises:
-        UserError: the kind of download is unknown, or as the download.
+        UserError: the kind of download is unknown, or the download fails.
     """
     kind, *words = sys.argv[1:] or ["--help"]
     if kind in ("-h", "--help"):

@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def export_model(output: Path, flags: ExportFlags) -> None:
-    """Export the model in the options to a directory; requires the lock of the directory.
+    """Export the model in the flags to a directory; requires the lock of the directory.
 
     Raises:
         UserError: the output has other files, or the model does not support the task or the layer.

@@ -5,7 +5,7 @@
 The script is the first argument that ends in .py, and the arguments after it are passed to it. Processes run
 on GPUs if available, otherwise on the CPU. With a single process, the script replaces the launcher.
 
-Process <rank> logs to <split_log_path>/<log_prefix>job.log.<rank>. The first process of a node prints on the
+Process <rank> logs to <split_log_path>/<log_prefix>job.log.<rank>. The first process of a node prints to the
 console, the others to <split_log_path>/workers, or workers-node<N> with several nodes.
 """
 
@@ -86,7 +86,7 @@ def list_visible_gpus() -> list[str]:
     """Return the labels of the GPUs that Paddle can use, as in CUDA_VISIBLE_DEVICES; [] without GPUs.
 
     Raises:
-        UserError: as `check_paddle`.
+        UserError: see `check_paddle`.
     """
     if not has_gpu():
         return []
@@ -159,7 +159,7 @@ def run_processes(
 ) -> int:
     """Start the processes of this node, and wait for them.
 
-    The first process prints on the console, the others to `log_dir`. All processes receive signals. If
+    The first process prints to the console, the others to `log_dir`. All processes receive signals. If
     one fails, the others are killed after `GRACE` seconds.
 
     Args:

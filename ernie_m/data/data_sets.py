@@ -95,7 +95,7 @@ def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
         Column name -> its index; the number of columns; and the cells of each row.
 
     Raises:
-        UserError: the file is not UTF-8, or has other columns.
+        UserError: the file is not UTF-8, or has unknown columns.
     """
     lines = read_bytes(path).removeprefix(codecs.BOM_UTF8).split(b"\n")
     rows = [
@@ -163,7 +163,7 @@ def read_pairs(
 
 
 def read_paraphrases(file: NamedFile, _: TableOptions) -> Iterator[ConvertedFile]:
-    """Convert a file of PAWS-X, in which label 1 means paraphrase.
+    """Convert a PAWS-X file, in which label 1 means paraphrase.
 
     In training files, rows with the placeholder "NS" are dropped; in dev and test files, all rows are used,
     as in XTREME.
@@ -177,7 +177,7 @@ def read_paraphrases(file: NamedFile, _: TableOptions) -> Iterator[ConvertedFile
 
 
 def read_nli(file: NamedFile, _: TableOptions) -> Iterator[ConvertedFile]:
-    """Convert a file of XNLI; the label "contradictory" of its training files becomes "contradiction"."""
+    """Convert an XNLI file; the label "contradictory" of the training files becomes "contradiction"."""
     return read_pairs(
         file, {**dict(zip(NLI, NLI)), "contradictory": "contradiction"}, missing_placeholders={""}
     )

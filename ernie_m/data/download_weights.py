@@ -150,7 +150,7 @@ def check_parameters(folder: Path, size: str) -> None:
         size: "base" or "large".
 
     Raises:
-        UserError: a file is incomplete, or the word embeddings have another shape.
+        UserError: a file is incomplete, or the word embeddings have the wrong shape.
     """
     table = folder / "word_embedding"
     if not table.is_file():

@@ -4,7 +4,7 @@
         train.en and train.de                      two aligned files, plain or compressed
         test.en-de.tsv, dev.en and dev.de          held-out pairs
         en.txt, news.en.txt.gz                     text of one language, only for pretraining
-        "en-de<=en.txt,de.txt"                     others; see `ernie_m.reader.files.pairs`
+        "en-de<=en.txt,de.txt"                     any other names; see `ernie_m.reader.files.pairs`
 
 The output directory has these files; tables have a header:
 
@@ -115,7 +115,7 @@ class FoundFiles:
     Args:
         pairs: the files of pairs, sorted by name.
         text: language -> paths of monolingual text.
-        skipped: paths whose names are those of neither pairs nor text.
+        skipped: paths whose names match neither pairs nor text.
     """
 
     pairs: list[PairFile]

@@ -91,7 +91,7 @@ class Classification(Head[ExampleFile]):
             path: the file of the examples, for errors.
 
         Raises:
-            UserError: the file has pairs and the previous ones single texts, or the reverse.
+            UserError: the file has pairs and the previous ones single texts, or vice versa.
         """
         are_pairs = examples[0].text_b is not None
         if self.pairs not in (None, are_pairs):

@@ -14,7 +14,7 @@ CustomMetric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 
 def load_metric(metric: str) -> tuple[str, CustomMetric]:
-    """Load the function of --metric, and return its name and the function, with a check of its result.
+    """Load the function of --metric, and return its name and a wrapper that checks its result.
 
     The returned function raises UserError if the metric fails, or does not return a dict of finite numbers
     that includes its name.

@@ -65,7 +65,7 @@ def _check_recipe_data(train_set: Path) -> None:
 
 @dataclass
 class VocabularyFlags:
-    """The files of a vocabulary."""
+    """Flags for the files of a vocabulary."""
 
     vocab_path: str | None = option(None, free=True)
     """Path to vocab.txt (default: built from --piece_model_path, or the one next to the weights)."""
@@ -89,10 +89,10 @@ class ModelFileFlags(VocabularyFlags):
 
 @dataclass
 class TrainingFlags(ModelFileFlags, ComputeFlags):
-    """The flags of all fine-tuning commands.
+    """Flags common to all fine-tuning commands.
 
     Attributes:
-        beside_run: regular expressions of the reports and predictions that the command writes to
+        beside_run: regular expressions for the files of reports and predictions that the command writes to
             --checkpoints.
     """
 

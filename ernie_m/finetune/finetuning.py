@@ -262,7 +262,7 @@ class FinetuningRun(MultiSeedTraining):
             randomly.
 
     Raises:
-        UserError: --select_on is not a language with a dev file.
+        UserError: no dev file has the language of --select_on.
     """
 
     divisible = True

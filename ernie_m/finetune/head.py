@@ -96,7 +96,7 @@ class Head(ABC, Generic[Data]):
     def compute_loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
-        """Compute the summed loss of a batch, the number of correct predictions, and of all predictions.
+        """Compute the summed loss of a batch, and the numbers of correct and of all predictions.
 
         Args:
             on_device: the batch on the device, with its targets.

@@ -37,8 +37,8 @@ class MatchCounts(NamedTuple):
 def count_entity_matches(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> MatchCounts:
     """Count gold, predicted and matching entities, as conlleval of CoNLL-2002 and 2003 does.
 
-    An entity is correct if its first word, last word and type are correct. For parts of speech, the counts
-    are those of XTREME.
+    An entity is correct if its first word, last word and type are correct. For part-of-speech tags, the
+    counts are those of XTREME.
 
     Args:
         gold, predicted: the tags of each sentence.

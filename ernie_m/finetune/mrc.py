@@ -391,7 +391,7 @@ class OfficialAnswering(QuestionAnswering):
 
     @cached_property
     def tokenize_context(self) -> Callable[[str], list[str]]:
-        """A function that tokenizes a context; it caches the last result, as questions share contexts."""
+        """A function that tokenizes a context; the last result is cached, as questions share contexts."""
 
         @lru_cache(maxsize=1)
         def tokenize(context: str) -> list[str]:
@@ -431,8 +431,7 @@ class OfficialAnswering(QuestionAnswering):
         return predictions
 
     def score(self, data: ContextWindows, predictions: list[Any], language: str) -> dict[str, float]:
-        """Compute F1 and exact match, in %, of answers joined from subwords and of answers copied
-        from the original text."""
+        """Compute F1 and exact match, in %, of answers joined from subwords, and of spans of the text."""
         of_subwords = super().score(data, predictions, language)
         of_text = self.text_task.score(data, [prediction.scores for prediction in predictions], language)
         return {
@@ -443,7 +442,7 @@ class OfficialAnswering(QuestionAnswering):
     def _rank_question(
         self, data: ContextWindows, question: int, scores_of_windows: list[Any]
     ) -> list[Answer]:
-        """Return the `n_best` best answers to a question, best first, as the official code.
+        """Return the `n_best` best answers to a question, best first, as the official code does.
 
         Texts may repeat or be empty. Without any span, the answer is "empty".
         """

@@ -69,7 +69,7 @@ def open_output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterat
     """Lock the output directory --checkpoints for a run, as a context manager that yields it.
 
     Raises:
-        UserError: another command is using it, or it contains another run.
+        UserError: another command is using the directory, or the directory contains another run.
     """
     # Files that --overwrite must not remove; %d stands for the seed in run_retrieval.py.
     paths = [path for name in _READ if (path := getattr(flags, name, None))]
@@ -136,10 +136,10 @@ def make_fingerprint(
 def _digest_initial_weights(flags: TrainingFlags, initial_checkpoints: Iterable[Checkpoint | None]) -> str:
     """Return the digests of the initial weights of all seeds, or "random".
 
-    If --init_checkpoint has a training state, the digests are those in the fingerprint of its run.
+    If --init_checkpoint has a training state, the digests are those in the fingerprint of the resumed run.
 
     Raises:
-        UserError: --init_checkpoint has a training state of another seed than --random_seed.
+        UserError: the training state of --init_checkpoint has a seed other than --random_seed.
     """
     if step := find_resumed_step(flags):
         _, saved = read_state(step)
@@ -174,7 +174,7 @@ def open_resumed_checkpoint(step: Path | None, initial_checkpoint: Checkpoint | 
 
     Args:
         step: the path of the checkpoint; None: the run does not resume.
-        initial_checkpoint: it is returned if the run does not resume, or `step` is its path.
+        initial_checkpoint: the checkpoint to return if the run does not resume, or if `step` is its path.
     """
     if step is None or (initial_checkpoint is not None and step == initial_checkpoint.path):
         return initial_checkpoint
@@ -226,7 +226,7 @@ def make_loop_config(flags: TrainingFlags) -> LoopConfig:
 
 
 def format_official_line(interval: Interval, total_steps: int, measure: str) -> str:
-    """Format a log line as the official code.
+    """Format a log line as the official code does.
 
     Args:
         measure: the metric, such as "ave acc: 0.912".
@@ -341,7 +341,7 @@ _AMOUNTS = {
 
 
 def choose_hyperparameters(flags: FinetuneFlags, config: ErnieMConfig, rows: int, task: str) -> FinetuneFlags:
-    """Choose learning rate, layer-wise decay and epochs by the sizes of model and training set.
+    """Choose learning rate, layer-wise decay and epochs from the sizes of model and training set.
 
     Args:
         flags: the flags; values on the command line are kept.

@@ -257,7 +257,7 @@ def average(scores: Mapping[Any, float]) -> float:
 def load_recipe_scores() -> dict[str, dict[str, Any]]:
     """Return the scores in the paper: recipe (the name of its script) -> a dictionary with these keys.
 
-    "table": the table of the paper, as "Table 1"
+    "table": the table of the paper, such as "Table 1"
     "examples": the number of training examples; for Tatoeba, of test pairs
     "columns": the languages, then "avg", separated by spaces
     "scores": metric -> model size -> a score for each column, separated by spaces; or, if the paper has fewer
@@ -282,8 +282,8 @@ def get_paper_rows(
     Returns:
         Row name -> scores. If the languages are exactly those of the paper's table, "avg" is the printed
         average; otherwise it is the mean over the common languages, and rows that only have an average are
-        dropped. The name states why a row is not comparable with the run: other languages, an initial
-        checkpoint of another size, or other data.
+        dropped. The name states why a row is not comparable with the run: different languages, an
+        initial checkpoint of a different size, or different data.
     """
     if recipe is None:
         return {}

@@ -1,4 +1,4 @@
-"""Token classification of words, such as CoNLL, PAN-X and parts of speech, and output in CoNLL format."""
+"""Token classification of words, such as entities and parts of speech, with output in CoNLL format."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -134,7 +134,7 @@ class Tagging(Head[Sequence[Sentence]]):
         return sentences
 
     def check_words(self, sentences: Sequence[Sentence], path: str | os.PathLike) -> None:
-        """Set `marks_apart` by the training sentences, and log a warning if their tags seem misaligned."""
+        """Set `marks_apart` from the training sentences, and log a warning if their tags seem misaligned."""
         self.marks_apart = has_separate_punctuation(sentences)
         begins = [id_ for id_, label in enumerate(self.labels) if label.startswith("B-")]
         share = compute_punctuation_entity_rate(sentences, begins)
@@ -281,7 +281,8 @@ def _split_by_sentence(labels: np.ndarray, batch: TaggedBatch) -> list[np.ndarra
 def write_conll(path: str | os.PathLike, sentences: Iterable[TaggedSentence]) -> None:
     """Write a line per word: the word, its gold tag if known, and its predicted tag, as for conlleval.
 
-    A blank line ends each sentence. White space within a word becomes "_", as does a word of white space.
+    A blank line ends each sentence. White space within a word becomes "_", as does a word of white
+    space only.
     """
     with atomic_file(path, "w", newline="\n") as file:
         for words, gold, predicted in sentences:

@@ -45,7 +45,7 @@ def fit_model(
     name: str = "fit",
     stop: ShutdownHandler | None = None,
 ) -> tuple[LoadedModel, EvaluationResult | None] | None:
-    """Train a classifier or regression model on labeled rows, and evaluate it on rows outside its training.
+    """Train a classifier or regression model on labeled rows, and evaluate it on held-out rows.
 
     Args:
         loaded: the embedding model to train on.
@@ -56,8 +56,8 @@ def fit_model(
         stop: is true after a stop request.
 
     Returns:
-        The trained model, and its predictions for rows that it was not trained on, or None if the rows cannot
-        be evaluated (`LabeledDataset.find_split_errors`). After a stop request, a single None.
+        The trained model, and the predictions for held-out rows, which are None if the rows cannot be split
+        (`LabeledDataset.find_split_errors`). After a stop request, a single None.
 
     Raises:
         UserError: the model is an export, or fine-tuning has no output directory.
@@ -203,7 +203,7 @@ def _build_classifier(
 
 
 def _load_in_memory(fitted: OpenedModel, loaded: LoadedModel) -> LoadedModel:
-    """Load a classifier without saving it. On OpenVINO, it shares the compiled encoder of `loaded`."""
+    """Load a classifier without saving it. With OpenVINO, it reuses the compiled encoder of `loaded`."""
     classifier = load_opened_model(fitted, loaded.folder, amp=loaded.amp, engine=loaded.engine_name)
     classifier.is_saved = False
     if classifier.engine_name == "openvino":

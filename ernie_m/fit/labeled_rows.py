@@ -52,7 +52,7 @@ class LabeledDataset(NamedTuple):
 
     Attributes:
         kind: one of `KINDS`: one label per text, any number of labels, or a number.
-        examples: the texts with their targets: a label id, a 0/1 tuple of labels, or a number.
+        examples: the texts with their targets: a label id, a multi-hot tuple, or a number.
         names: the names of the labels, in the order of their ids; empty for regression.
         languages: the language of each row, str [N], from `language_group`; "" if unknown.
         groups: the group of each row, int64 [N]; rows of one group are kept in one fold.
@@ -152,7 +152,7 @@ class LabeledDataset(NamedTuple):
 
 
 def _fold_case(label: str) -> str:
-    """Return a label without case and white space."""
+    """Return a label in folded case, without white space."""
     return "".join(label.casefold().split())
 
 
@@ -170,8 +170,8 @@ def load_dataset(
         training_rows: set for test data, whose labels must be among those of the training rows.
 
     Raises:
-        UserError: a table cannot be read, the kind is ambiguous, or as `build_dataset`; names the file and
-            line.
+        UserError: a table cannot be read, or the kind is ambiguous; see also `build_dataset`. The message
+            names the file and line.
     """
     several = kind == MULTI_LABEL or (
         kind is None and bool(options.label_separator or "," in (options.label or ""))
@@ -212,7 +212,7 @@ def load_dataset(
 
 
 def reject_ambiguous_labels(rows: LabeledDataset) -> None:
-    """Check that the labels of a classification dataset cannot be several labels per cell, or scores.
+    """Check that the labels of a classification dataset cannot be read as lists of labels or as scores.
 
     Raises:
         UserError: a label is ambiguous, and requires --task.
@@ -236,7 +236,7 @@ def reject_ambiguous_labels(rows: LabeledDataset) -> None:
 
 
 def _reject_thousands(labels: Sequence[Any], locations: Sequence[str]) -> None:
-    """Check that no labels of a regression, such as "1.000", may have a thousands separator.
+    """Check that the "." in regression labels, such as "1.000", cannot be a thousands separator.
 
     Raises:
         UserError: a label is ambiguous; names its location.
@@ -279,8 +279,8 @@ def build_dataset(
             table.
 
     Raises:
-        UserError: a label is missing, of another type, or not in `training_rows`; single texts are mixed
-            with pairs; all labels are equal; or scikit-learn is not installed.
+        UserError: a label is missing, has the wrong type, or is not in `training_rows`; single texts are
+            mixed with pairs; all labels are equal; or scikit-learn is not installed.
     """
     try:
         import sklearn  # noqa: F401 - requires scipy, which the rest of fit needs as well
@@ -344,7 +344,7 @@ def build_dataset(
 
 
 def _parse_numbers(labels: Sequence[Any]) -> tuple[list[float | None], _NumberedErrors]:
-    """Parse the label of each row as a number, None if it is not one, and return the errors of such rows."""
+    """Parse the labels as numbers; return None and an error for each label that is not a number."""
     values = [parse_number(str(label)) for label in labels]
     return values, [
         (number, f"invalid label {format_value(repr(label))} (expected a number). {_NUMBER}")
@@ -354,7 +354,7 @@ def _parse_numbers(labels: Sequence[Any]) -> tuple[list[float | None], _Numbered
 
 
 def _find_type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
-    """Return the errors of rows with a string among decimals, or with strings and numbers in one list."""
+    """Return the errors of rows whose label is a string among floats, or a list of mixed types."""
     errors = []
     decimals = any(isinstance(label, Real) and (parse_number(str(label)) or 0) % 1 for label in labels)
     for number, some in enumerate(labels):
@@ -406,7 +406,7 @@ def _parse_targets(
 
 
 def raise_errors(errors: Sequence[str], fix: str = "", skip: bool = False) -> None:
-    """Raise a UserError with the first errors, the number of others, and the fix, if there are errors.
+    """Raise a UserError with the first errors, the number of further ones, and the fix, if there are errors.
 
     Args:
         errors: the location and the error of each invalid row.

@@ -44,7 +44,7 @@ def fit_tags_or_answers(
         Whether training finished; False after a stop request (SIGTERM).
 
     Raises:
-        UserError: a file cannot be read, or as `run_finetuning`.
+        UserError: a file cannot be read; see also `run_finetuning`.
     """
     folder = output.with_name(f"{output.name}.training")
     paths = [str(file.path) for file in (training, *tests)]

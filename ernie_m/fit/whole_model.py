@@ -1,4 +1,4 @@
-"""Full fine-tuning on labeled rows in Paddle, by the training loop of run_classifier.py.
+"""Full fine-tuning on labeled rows in Paddle, with the training loop of run_classifier.py.
 
 The model is trained twice: on four fifths of the rows, to evaluate it on the others, and on all rows. The
 last step is used. The initial checkpoint and the number of all rows determine the learning rate and epochs.

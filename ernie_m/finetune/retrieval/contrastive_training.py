@@ -202,11 +202,11 @@ class RetrievalTraining(MultiSeedTraining):
         return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
 
     def _prepare_pairs(self, seed: int) -> tuple[CorpusPairBatches | PairFileBatches, dict[tuple, Sequence]]:
-        """Return the training steps of a seed, and the validation pairs as token ids.
+        """Return the training batches of a seed, and the validation pairs as token ids.
 
         Returns:
-            The steps, and names -> validation pairs. The names are the languages, ("de", "en"), or the file,
-            ("pairs.tsv",).
+            The batches, and names -> validation pairs. The names are the languages, ("de", "en"), or the
+            file, ("pairs.tsv",).
         """
         flags = self.flags
         shared = {
@@ -246,7 +246,7 @@ class RetrievalTraining(MultiSeedTraining):
         return steps, {(Path(self.rows.name).name,): held_out_ids}
 
     def make_batch_iterator(self, position: dict[str, Any] | None) -> CorpusPairBatches | PairFileBatches:
-        """Return the training steps from a saved position on; None: from the first step."""
+        """Return the training batches from a saved position on; None: from the first."""
         return dataclasses.replace(self.pairs, position=position)
 
     def copy_to_device(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
@@ -507,7 +507,7 @@ def in_batch_softmax_loss(
     Args:
         sources, candidates, negative: see `hardest_negative_bce`.
         scale: the factor of the cosines in the logits.
-        symmetric: whether to average this loss and that of the other direction, translation to source, as
+        symmetric: whether to average this loss and that of the reverse direction, translation to source, as
             with directions=("query_to_doc", "doc_to_query") and partition_mode="per_direction" in
             sentence-transformers.
 

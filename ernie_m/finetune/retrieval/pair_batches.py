@@ -1,4 +1,4 @@
-"""Training steps from a file or corpus of pairs, built in a separate process that does not import Paddle."""
+"""Training batches from a file or corpus of pairs, built in a separate process without Paddle."""
 
 from collections import Counter
 from collections.abc import Iterator, Set
@@ -20,7 +20,7 @@ _MOST_DRAWS = 100  # draws per row of a step; if they do not fill the step, too 
 
 @dataclass(frozen=True)
 class PairStep:
-    """The part of a training step that one process encodes.
+    """The part of a global batch that one process encodes.
 
     Attributes:
         sentences: the ids, [CLS] S [SEP], of b sources, b translations, and their hard negatives.
@@ -44,7 +44,7 @@ class PairStep:
 
 @dataclass(frozen=True, kw_only=True)
 class PairBatches:
-    """Base class of infinite sequences of training steps.
+    """Base class of infinite iterables of global batches.
 
     Args:
         batch_size: number of pairs per step, over all processes.
@@ -83,7 +83,7 @@ class PairBatches:
 
 @dataclass(frozen=True, kw_only=True)
 class PairFileBatches(PairBatches):
-    """Infinite training steps from a file of pairs. Picklable; a call returns the iterator.
+    """Infinite iterable of global batches from a file of pairs. Picklable; a call returns the iterator.
 
     The rows of a step depend only on the seed and the step number. To avoid false negatives, no two rows of a
     step share a text: a row that shares a text with an earlier row of the step is skipped until the next
@@ -165,9 +165,10 @@ class PairFileBatches(PairBatches):
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusPairBatches(PairBatches):
-    """Infinite training steps from the parallel text of a corpus. Picklable; a call returns the iterator.
+    """Infinite iterable of global batches from a corpus. Picklable; a call returns the iterator.
 
-    The pairs of a step depend only on the seed and the step number, and are divided among the processes.
+    The pairs of a step depend only on the seed and the step number, and are divided among the processes. They
+    are the parallel text of the corpus.
 
     Args:
         path: the directory of the corpus.

@@ -30,7 +30,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     checkpoints/seed_%d/best (default: random initialization)."""
 
     init_task: FineTunedTask | None = option(None, free=True)
-    """Task that the weights must have been fine-tuned for."""
+    """Task for which the weights must have been fine-tuned."""
 
     init_checkpoint: str | None = option(None, free=True)
     """Checkpoint (step_N) to resume training from."""
@@ -76,7 +76,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     """Maximum number of hard negatives per pair."""
 
     range_min: NonNegativeInt = option(0, free=True)
-    """Number of nearest candidates to skip, as they may be unlabeled positives."""
+    """Number of nearest candidates to skip, because they may be unlabeled positives."""
 
     range_max: PositiveInt = option(100, free=True)
     """Number of nearest candidates to consider, not counting the query's positives."""
@@ -115,7 +115,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     """Cosine at which a pair's probability of being a translation is 0.5."""
 
     validation_pairs: NonNegativeInt = 500
-    """Number of held-out pairs per language pair or file, at most a tenth of them (0: no validation)."""
+    """Number of held-out pairs per language pair or file, at most a tenth of all pairs (0: no validation)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -151,7 +151,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
         """Check that no flag contradicts --mine_hard_negatives.
 
         Raises:
-            UserError: a flag contradicts it, or --train_set is missing.
+            UserError: a flag contradicts --mine_hard_negatives, or --train_set is missing.
         """
         if not self.train_set:
             raise UserError("missing --train_set with --mine_hard_negatives: a file of pairs")

@@ -121,7 +121,7 @@ def read_inputs(flags: RetrievalFlags) -> RetrievalInputs:
     """Read the bitexts, and open the initial checkpoints.
 
     Raises:
-        UserError: a step has fewer pairs than processes, faiss is not installed, a file is missing or
+        UserError: --batch_size is below the number of processes, faiss is not installed, a file is missing or
             invalid, a flag is invalid, a bitext is too short for --layer sweep, or a checkpoint was not
             fine-tuned for the task of --init_task.
     """
@@ -175,7 +175,7 @@ def read_inputs(flags: RetrievalFlags) -> RetrievalInputs:
 
 
 def load_model_for_seed(inputs: RetrievalInputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
-    """Load the model of a seed from its initial checkpoint, and return its files and its encoder.
+    """Load the model of a seed from its initial checkpoint, and return the opened model and the encoder.
 
     Raises:
         UserError: the weights are inconsistent, have fewer positions than --max_seq_len, or lack the pooler

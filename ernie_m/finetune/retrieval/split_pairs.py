@@ -17,7 +17,7 @@ _HELD_OUT = 0x484F4C44  # "HOLD"; separates these draws from others with the sam
 
 
 def make_text_keys(opened: OpenedModel, max_seq_len: int) -> Callable[[Iterable[str]], np.ndarray]:
-    """Return a function that hashes texts, as `hash_texts`. Texts with equal ids have equal hashes.
+    """Return a function that hashes texts, like `hash_texts`. Texts with equal ids have equal hashes.
 
     The ids are truncated to the maximum length without [CLS], [SEP] and the longest prompt.
     """
@@ -89,10 +89,10 @@ class DedupedPairs:
 
 
 def hold_out_rows(rows: DedupedPairs, max_rows: int, seed: int | None = None, side: int = 0) -> list[int]:
-    """Select the validation rows of a file, up to `max_rows` and at most a tenth, and return their indices.
+    """Select the validation rows of a file, up to `max_rows` and a tenth of all, and return their indices.
 
     Args:
-        seed: the seed of a random sample. None: select the rows whose text has the lowest hashes, without
+        seed: the seed of a random sample. None: select the rows with the lowest text hashes, without
             shared texts, so that files with the same sentences have the same validation sentences.
         side: the index of the hashed text in a row: 0, the query, or 1, the positive.
     """

@@ -6,7 +6,7 @@ from ernie_m.utils.paddle_settings import prepare
 
 
 def run(flags: RetrievalFlags) -> None:
-    """Evaluate bitext retrieval, with --do_train after training."""
+    """Evaluate bitext retrieval; with --do_train, train first."""
     with ShutdownHandler(is_active=flags.do_train) as stop:
         prepare()
         from ernie_m.finetune.retrieval.run import evaluate_retrieval, train_and_evaluate

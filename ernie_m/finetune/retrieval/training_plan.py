@@ -96,7 +96,7 @@ def sum_counts(counts: Mapping[str, Any]) -> tuple[int, int]:
 def make_search_command(
     purpose: str, pairs: Path, folder: Path, flags: Mapping[str, object], minutes: float = 0.0
 ) -> Command:
-    """Return the command that evaluates retrieval on the held-out pairs, after training if `flags` say so."""
+    """Return the command that evaluates retrieval on the held-out pairs, after training with --do_train."""
     flags = {"pairs": pairs / "held-out", "untrained": "false", "checkpoints": folder, **flags}
     words = chain.from_iterable((f"--{name}", value) for name, value in flags.items())
     return Command(purpose, ["run_retrieval", *words], folder / _REPORT, minutes)
@@ -172,7 +172,7 @@ def plan_finetuning(
 
 
 def format_scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str:
-    """Format the accuracy@1 on the held-out pairs as a table, with the weight of one pair if there are few.
+    """Format the accuracy@1 on the held-out pairs as a table; if there are few, add what one pair counts.
 
     Args:
         folders: row name -> the output directory of an evaluation.
