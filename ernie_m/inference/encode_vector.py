@@ -174,7 +174,7 @@ def write_official_embeddings(
     batch_tokens: int = BATCH_TOKENS,
     window: int = WINDOW_TEXTS,
 ) -> None:
-    """Compute the embeddings of texts, and write cls_emb.npy and top_layer_emb.npy, as the official script.
+    """Compute the embeddings of texts, and write cls_emb.npy and top_layer_emb.npy, like the official script.
 
     cls_emb.npy contains the pooler output, [N, H]. top_layer_emb.npy contains the last layer's states of all
     tokens without padding, concatenated over the texts, [sum of lengths, H].
@@ -224,7 +224,7 @@ def write_embeddings(
         encoder: computes the embeddings of one layer from token ids.
         means: language means, of which the nearest is subtracted from each embedding; None: no centering.
         normalize: whether to scale embeddings to unit length.
-        folder, texts, encode, dtype, batch_tokens, window: see `write_official`.
+        folder, texts, encode, dtype, batch_tokens, window: see `write_official_embeddings`.
     """
     with open_growing_array(folder / "vectors.npy", encoder.config.hidden_size, dtype) as grow:
         for ids, batches in _iter_windows(encoder, encoder.encode_batch, texts, encode, batch_tokens, window):
@@ -250,7 +250,7 @@ def _iter_windows(
 
     Args:
         compute: computes the output of the encoder from ids, int64 [B, T].
-        texts, encode, batch_tokens, window: see `write_official`.
+        texts, encode, batch_tokens, window: see `write_official_embeddings`.
     """
     progress = Progress(len(texts), "encoding", unit="texts")
 

@@ -30,7 +30,7 @@ class EncodeVectorFlags(LabelOptions, ModelFileFlags, EngineFlags):
     default is lowered to the model's maximum."""
 
     batch_size: PositiveInt = 32
-    """Number of texts of max_seq_len tokens per batch; a batch holds more shorter texts."""
+    """Number of texts of max_seq_len tokens per batch; a batch holds more texts if they are shorter."""
 
     use_cuda: bool = True
     """Whether to use a GPU if available."""
@@ -55,7 +55,7 @@ class EncodeVectorFlags(LabelOptions, ModelFileFlags, EngineFlags):
     """Input format: a table with a header (tsv), or one sentence per line (text)."""
 
     center_on: str | None = None
-    """Language means to subtract from the embeddings: model for the model's own, or text files to compute
+    """Language means to subtract from the embeddings: those of the model (model), or text files to compute
     them from, as in de<=de.txt,en<=en.txt."""
 
     on_command_line: tuple[str, ...] = ()

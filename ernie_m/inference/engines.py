@@ -288,7 +288,7 @@ def make_encoder_engine(weights: Weights, config: ErnieMConfig, layer: int, amp:
     """Build an OpenVINO engine for the encoder of a checkpoint up to a layer, without a head.
 
     Raises:
-        UserError: a weight is not finite, or as `OpenVinoEngine`.
+        UserError: a weight is not finite; see also `OpenVinoEngine`.
     """
     graph = OpenVinoGraph(weights, config, EMBEDDING, layer)
     with _translate_errors(weights.source):
@@ -301,13 +301,13 @@ def make_encoder_engine(weights: Weights, config: ErnieMConfig, layer: int, amp:
 
 
 def load_onnx_engine(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> OpenVinoEngine:
-    """Load an ONNX file in OpenVINO.
+    """Load an ONNX file into OpenVINO.
 
     Args:
         task, has_pooled: see `OpenVinoEngine`.
 
     Raises:
-        UserError: the file cannot be read, or as `OpenVinoEngine`.
+        UserError: the file cannot be read; see also `OpenVinoEngine`.
     """
     with _translate_errors(path, "cannot load it. Export it again"):
         graph = _get_core().read_model(path)
@@ -317,8 +317,8 @@ def load_onnx_engine(path: Path, config: ErnieMConfig, task: str, has_pooled: bo
 class LinearHeadEngine:
     """Engine that applies the linear head of a task to the outputs of an encoder engine.
 
-    So the head and the embeddings of a model share one encoder. `np.einsum` computes each row independently,
-    unlike `@`, so results do not depend on the batch.
+    This way, the head and the embeddings of a model share one encoder. `np.einsum` computes each row
+    independently, unlike `@`, so results do not depend on the batch.
 
     Args:
         encode: the engine of the encoder up to the last layer.
@@ -359,7 +359,7 @@ class LinearHeadEngine:
 
 
 class OpenVinoGraph(EncoderGraph):
-    """Builds an `EncoderGraph` from OpenVINO nodes."""
+    """An `EncoderGraph` of OpenVINO nodes."""
 
     def __init__(self, *graph_options: Any):
         super().__init__(*graph_options)

@@ -4,7 +4,7 @@
     vocab.txt, piece.model                 the tokenizer
     inference.json, inference.pdiparams    Paddle Inference model, or:
     model.onnx, model.onnx.data            ONNX and its weights
-    README.md                              a model card with the difference to the checkpoint
+    README.md                              a model card with the difference from the checkpoint
     language_means.safetensors             mean embedding of each language, if the encoder has them
     manifest.json                          sizes and checksums of the files above, except README.md
 
@@ -186,7 +186,7 @@ def _write_other_files(folder: Path, loaded: LoadedModel, report: dict[str, Any]
 
 
 def compute_outputs(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> Outputs:
-    """Run an engine on model inputs, and return the outputs of each without padding.
+    """Run an engine on model inputs, and return the outputs for each input without padding.
 
     Args:
         task: the task of the engine.
@@ -204,6 +204,6 @@ def compute_outputs(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]
 
 
 def compute_max_difference(a: Outputs, b: Outputs) -> float:
-    """Compute the maximum absolute difference of two results of `compute_outputs`; nan if any is nan."""
+    """Compute the maximum absolute difference between two results of `compute_outputs`; nan if any is nan."""
     differences = [np.abs(row[name] - other[name]).max() for row, other in zip(a, b) for name in row]
     return float(np.max(differences))

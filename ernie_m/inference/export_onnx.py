@@ -22,7 +22,7 @@ _ALIGNED = 4096  # alignment of arrays in bytes, so that the file can be memory-
 
 
 class OnnxGraph(EncoderGraph):
-    """Builds an `EncoderGraph` from ONNX nodes and initializers, and writes the weights to `data`."""
+    """An `EncoderGraph` of ONNX nodes and initializers, which writes the weights to `data`."""
 
     def __init__(self, data: BinaryIO, *graph_options: Any):
         super().__init__(*graph_options)

@@ -35,7 +35,7 @@ class ExportedGraph(nn.Layer):
         model: an encoder for embedding, otherwise a task model; in evaluation mode.
         task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layer: the layer at which an encoder ends.
-        has_pooler: whether the encoder has a pooler, and so the output "pooled".
+        has_pooler: whether the encoder has a pooler, and therefore the output "pooled".
 
     Attributes:
         outputs: the names of the outputs.

@@ -158,7 +158,7 @@ class LoadedModel:
         """The mean sentence embedding of each language, with pooling `MEANS_POOLING`.
 
         Raises:
-            UserError: the file is missing or corrupt, is of another model, or changed since loading.
+            UserError: the file is missing or corrupt, belongs to another model, or changed since loading.
         """
         if self.language_means_path is None:
             raise UserError(
@@ -185,7 +185,7 @@ class LoadedModel:
         """Open the checkpoint of this model again.
 
         Raises:
-            UserError: as `open_checkpoint`, or a file changed.
+            UserError: a file changed; see also `open_checkpoint`.
         """
         checkpoint = open_checkpoint(self.folder)
         self.check_unchanged(read_versions(checkpoint.files))
@@ -328,8 +328,8 @@ def load(
             fill-mask, otherwise "paddle-eager"; for an export the first available of "onnx" and
             "paddle-inference".
         task: the task of a checkpoint's classifier, if its files do not specify it.
-        amp: "bf16" (a CPU with avx512_bf16 or AMX, or a GPU from A100 on) or "fp16" (a GPU). For an export
-            only "fp16", with engine "paddle-inference" on a GPU.
+        amp: "bf16" (a CPU with avx512_bf16 or AMX, or an A100 or newer GPU) or "fp16" (a GPU). For an
+            export only "fp16", with engine "paddle-inference" on a GPU.
 
     Raises:
         UserError: a file is missing or corrupt, or the engine or `amp` is not supported.
@@ -384,7 +384,7 @@ def _recommend_openvino() -> None:
 
 
 def load_onnx(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> GraphRunner:
-    """Load an ONNX file in OpenVINO, if it is installed and there is no GPU, otherwise in ONNX Runtime."""
+    """Load an ONNX file into OpenVINO if it is installed and there is no GPU, otherwise into ONNX Runtime."""
     if openvino_engine.is_openvino_installed() and not has_gpu():
         return load_onnx_engine(path, config, task, has_pooled)
     return OnnxEngine(path)

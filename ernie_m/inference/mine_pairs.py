@@ -191,7 +191,7 @@ def mine_pairs(options: MiningOptions) -> None:
 def encode_lines(
     encoder: EmbeddingPredictor, lines: DistinctLines, means: LanguageCentering | None
 ) -> np.ndarray:
-    """Compute the unit embeddings of the lines of a text, float32 [lines, H].
+    """Compute the normalized embeddings of the lines of a text, float32 [lines, H].
 
     Log a warning if the embeddings are nearer to the mean of the other language.
 
@@ -256,5 +256,5 @@ def compute_language_means(
 
 
 def find_neighbors(queries: np.ndarray, targets: np.ndarray, num_neighbors: int) -> Neighbors:
-    """Find the nearest targets of each query by cosine; both are unit embeddings, float32 [N, H]."""
+    """Find the nearest targets of each query by cosine; both are normalized embeddings, float32 [N, H]."""
     return Neighbors(*build_index(targets).search(queries, min(num_neighbors, len(targets))))

@@ -34,7 +34,7 @@ class PaddleEagerEngine:
         task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layer: the layer at which an encoder ends.
         autocast: returns the context manager of a forward pass, see `prepare_for_prediction`.
-        has_pooler: whether the encoder has a pooler, and so the output "pooled".
+        has_pooler: whether the encoder has a pooler, and therefore the output "pooled".
     """
 
     def __init__(

@@ -122,7 +122,7 @@ class TableFile(InputFile):
         return None if is_missing_label(label) and label not in self._known else {label}
 
     def format_summary(self) -> list[str]:
-        """Return the numbers of rows and labels, and the metrics if the table has gold labels."""
+        """Return lines with the numbers of rows and labels, and the metrics if the table has gold labels."""
         names = join_items([f"'{self._table.table.names[index]}'" for index in self._table.labels])
         both = [pair for pair in self._numbers if pair[0] is not None]
         counts = Counter(chain.from_iterable(predicted for _, predicted in self._labels))
@@ -275,7 +275,7 @@ def read_requests(file: InputFile, parse_request: Callable[[dict], Any], errors:
 
 
 def write_predictions(predictor: Predictor, requests: list[Request], file: InputFile, output: str) -> None:
-    """Predict requests and write the predictions, to a file, which appears when complete, or standard output.
+    """Predict requests, and write the predictions to standard output, or atomically to a file.
 
     Args:
         output: the path, whose extension determines the format (.trec: see `_write_trec_run`), or "-" for

@@ -40,7 +40,7 @@ class EmbeddingOptions:
 
 @dataclass(kw_only=True)
 class CommonOptions(EmbeddingOptions):
-    """Options of all predictions."""
+    """Options common to all predictions."""
 
     max_seq_len: int | None = None
     """Maximum length of a text or window in tokens (default: as in training, otherwise the model's
@@ -123,7 +123,7 @@ def to_list(texts: Any, name: str) -> list[Any]:
         name: the name of the argument, for errors.
 
     Raises:
-        UserError: the texts are not an ordered collection, or are a table (which yields column names).
+        UserError: the texts are not an ordered collection, or are a table (iteration yields column names).
     """
     if isinstance(texts, str):
         return [texts]

@@ -2,7 +2,7 @@
 
     device                                           mask          computation
     a CPU                                            CpuMask       unpadded, by `model/cpu/attention.py`
-    a GPU from capability 8.0 on, half precision     FlashMask     all tokens at once, by FlashMask
+    a GPU with capability >= 8.0, half precision     FlashMask     all tokens at once, by FlashMask
     other GPUs, float32, plain kernels, no MKL       PaddedMask    group by group, each padded to [b, T]
 
 `ernie_m/model/packed_layout.py` defines the mask, `ernie_m/model/ernie.py` the symbols.
@@ -33,7 +33,7 @@ class AttentionMask:
     """Base class of attention masks of a packed batch: the mask, and the attention implementation for it.
 
     Attributes:
-        multiple: the implementation requires N, the number of tokens, to be a multiple of this.
+        multiple: integer of which N, the number of tokens, must be a multiple.
         dtype: dtype of queries, keys and values if a CPU computes in bfloat16.
     """
 

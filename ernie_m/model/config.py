@@ -43,7 +43,7 @@ class ErnieMConfig:
 
         Raises:
             UserError: a value has the wrong type or is out of range, hidden_size is not a multiple of
-                num_attention_heads, the activation is not gelu, or a matrix exceeds any memory.
+                num_attention_heads, the activation is not gelu, or a matrix is too large for any memory.
         """
         for field in fields(self):
             value = getattr(self, field.name)

@@ -6,8 +6,8 @@
     a CPU                  no          some            unpadded, by `model/cpu/attention.py`; padded groups if
                                                        Paddle was built without MKL
 
-float32 products use TF32 on a GPU from capability 8.0, which keeps 10 bits of the mantissa. The environment
-variable NVIDIA_TF32_OVERRIDE=0, set before the process starts, disables TF32.
+float32 products use TF32, which keeps 10 bits of the mantissa, on a GPU of compute capability 8.0 or above.
+The environment variable NVIDIA_TF32_OVERRIDE=0, set before the process starts, disables TF32.
 """
 
 import functools
@@ -75,7 +75,7 @@ def is_flash_supported() -> bool:
 def _measure_flash_errors() -> Iterator[tuple[str, float]]:
     """Yield the maximum errors of FlashMask's output and gradient for two sequences of 64 tokens.
 
-    All values are 1 in the first sequence and 2 in the second. So the output equals the values if no token
+    All values are 1 in the first sequence and 2 in the second, so the output equals the values if no token
     attends to the other sequence. All scores are equal, so the gradient of each value is 1.
     """
     paddle.set_flags({FLASH_VERSION: 2})
@@ -99,7 +99,7 @@ def get_split_tokens() -> int | None:
 
 
 def upload(tree: T) -> T:
-    """Copy all NumPy arrays of a nested structure to the device in one transfer, as each one synchronizes.
+    """Copy all NumPy arrays of a nested structure to the device in one transfer, with one synchronization.
 
     Args:
         tree: an array, or nested dataclasses, lists and dictionaries of arrays; other values stay unchanged.

@@ -71,7 +71,7 @@ class Embeddings(StaticEmbeddings):
             self.position_embeddings.weight[PAD_POSITION] = 0.0
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
-        """Compute the encoder's input: input_ids and position_ids int64 [N], input_bias [N, H] -> [N, H]."""
+        """Compute the input embeddings: input_ids and position_ids int64 [N], input_bias [N, H] -> [N, H]."""
         x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)  # [N, H]
         if input_bias is not None:
             x = x + input_bias
@@ -138,7 +138,7 @@ class ErnieMModel(nn.Layer):
             Hidden states of the last layer, [B, T, H], 0 at padding.
 
         Raises:
-            UserError: the mask has another shape or other values, a row has no tokens, a sequence is too
+            UserError: the mask has the wrong shape or invalid values, a row has no tokens, a sequence is too
                 long, or the call is traced by `paddle.jit.to_static` with `full_graph=True`.
         """
         if not paddle.in_dynamic_mode():

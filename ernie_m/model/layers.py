@@ -54,7 +54,7 @@ def apply_linear_layers(x: Tensor, layers: Sequence[Linear], dtype: str = "float
 
 
 class LayerNorm(nn.LayerNorm):
-    """paddle.nn.LayerNorm over the last axis, by oneDNN on a CPU."""
+    """paddle.nn.LayerNorm over the last axis, computed by oneDNN on a CPU."""
 
     def __init__(self, size: int, epsilon: float):
         super().__init__(size, epsilon)
@@ -74,7 +74,7 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def _uses_onednn(x: Tensor) -> bool:
-    """Return whether oneDNN computes operations on x: on a CPU, in a supported dtype, if it is correct."""
+    """Return whether oneDNN computes operations on x: on a CPU, in a supported dtype, if it was verified."""
     return (
         x.dtype in (paddle.float32, paddle.bfloat16)
         and kernel_selection.is_on_cpu(x)

@@ -141,7 +141,7 @@ def compute_cross_entropy(
         table: the embedding matrix [V, H].
         bias: [V], added to the logits.
         labels: [M] int64, from 0 to V - 1.
-        loss_weights: [M] float, weight of each loss in the sum; None: 1. They get no gradient.
+        loss_weights: [M] float, weight of each loss in the sum; None: 1. The weights get no gradient.
     """
     precise = device.get_accumulation_dtype(x)
     if loss_weights is None:

@@ -127,8 +127,8 @@ def apply_embedding_defaults(
 ) -> Flags:
     """Replace flags that were not given by the model's settings, for a command that computes embeddings.
 
-    The maximum length also comes from the model, unless the model has a head: its maximum length is that of
-    the head's training.
+    The maximum length also comes from the model, unless the model has a head, because the stored maximum
+    length is then that of the head's training.
 
     Args:
         setting_names: as in `apply_model_defaults`.

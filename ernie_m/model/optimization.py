@@ -160,7 +160,7 @@ class AdamW(paddle.optimizer.AdamW):
             super().step()
 
     def clear_grad(self, set_to_zero: bool = True) -> None:
-        """Clear all gradients, as Paddle's optimizer; those of embedding matrices become None."""
+        """Clear all gradients, like Paddle's optimizer; those of embedding matrices become None."""
         super().clear_grad(set_to_zero)
         for table in self.tables.values():
             table.weight.grad = None
@@ -195,7 +195,7 @@ class AdamW(paddle.optimizer.AdamW):
             is_own: whether this process updates a parameter; the state of other parameters is skipped.
 
         Raises:
-            UserError: the model has no parameter of a name in the state, or a shape differs.
+            UserError: the state has a parameter that the model lacks, or a shape differs.
         """
         names = {key: key.rpartition("/")[0] for key in state}  # key -> name of the parameter
         unknown = sorted(set(names.values()) - set(parameters))

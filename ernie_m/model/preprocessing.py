@@ -45,13 +45,13 @@ def get_pair_text_kinds(are_translations: bool) -> tuple[TextKind, TextKind]:
 
 @dataclass(frozen=True)
 class TokenizationConfig:
-    """How texts become token IDs.
+    """Settings of tokenization: how texts become token ids.
 
     Attributes:
         text_rules: processing of text besides SentencePiece.
         added_tokens: token -> id, of tokens that are not in the SentencePiece model and have one id each.
         max_seq_len: maximum length of an input or window in tokens.
-        separators: number of [SEP] between a question and its context. Two texts always have two in between.
+        separators: number of [SEP] tokens between a question and its context; always two in other pairs.
         split_han: whether each Han character of a question and its context is a token.
     """
 
@@ -73,13 +73,13 @@ class QuestionAnsweringConfig:
 
 @dataclass(frozen=True)
 class TaggingConfig:
-    """Words and labels of sequence labeling.
+    """Settings of token classification: the words and their labels.
 
     Attributes:
         label_pieces: the labeled subwords of a word.
         chunk_scheme: tag scheme; NONE: tags without prefixes.
         official_compat: whether words were tagged as in the official code.
-        marks_apart: whether "(here)," is four words.
+        marks_apart: whether punctuation marks are words, so that "(here)," is four words.
     """
 
     label_pieces: LabelPieces = "first"
@@ -90,12 +90,12 @@ class TaggingConfig:
 
 @dataclass(frozen=True)
 class ClassificationConfig:
-    """Inputs and outputs of a classifier.
+    """Settings of a classifier: its inputs and outputs.
 
     Attributes:
         multi_label: whether a text may have several labels or none.
-        regression: whether it predicts a number.
-        pairs: whether its inputs are pairs of texts.
+        regression: whether the classifier predicts a number.
+        pairs: whether the inputs are pairs of texts.
     """
 
     multi_label: bool = False
@@ -105,7 +105,7 @@ class ClassificationConfig:
 
 @dataclass(frozen=True)
 class EmbeddingConfig:
-    """How hidden states become embeddings, and the prompts of texts.
+    """Settings of embeddings: how hidden states become embeddings, and the prompts of texts.
 
     Attributes:
         layer: layer of the embeddings, from 0.
@@ -197,7 +197,7 @@ class PreprocessingConfig(
         """Make the settings from the JSON object of `to_json`; missing keys get their defaults.
 
         Raises:
-            UserError: not a JSON object, an unknown key, or an invalid value.
+            UserError: `values` is not a JSON object, a key is unknown, or a value is invalid.
         """
         if not isinstance(values, dict):
             raise UserError("not a JSON object")

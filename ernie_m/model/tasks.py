@@ -27,12 +27,12 @@ class Task:
     """Entry of the task registry.
 
     Attributes:
-        name: --task of the commands, and the route of the server, /api/<name>.
+        name: value of --task of the commands, and the route of the server, /api/<name>.
         predictor: file and class in `ernie_m.inference.tasks` that serve predictions.
         training_file: file and class that predict files in the format of the task's training data; "":
             tables.
         pipeline: pipeline tag of model hubs.
-        stored: its name in model files, "task" in config.json; "": it uses another task's model.
+        stored: name of the task in model files, "task" in config.json; "": it uses another task's model.
         model_class: a class of `ernie_m.model.heads` or `ernie_m.model.lm_head`; None: the encoder.
         head_reads: input of the layer named "classifier", `POOLED` or `TOKENS`; None: no such layer.
         has_labels: whether the outputs of that layer have names, "labels" in config.json.

@@ -61,7 +61,7 @@ class Workers:
     most_tokens: int | None = None
 
     def count_batch_tokens(self, rows: Sequence[Collection[int]], batch_tokens: int) -> int:
-        """Return the batch size in tokens with which all workers are busy, at most `batch_tokens`.
+        """Return the batch size in tokens that keeps all workers busy, at most `batch_tokens`.
 
         A small input makes one batch per worker, a large one two or more.
 

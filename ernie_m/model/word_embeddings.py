@@ -24,7 +24,7 @@ from ernie_m.model.cpu.numpy_views import add_scaled_, as_array, as_rows, as_ten
 
 
 class EmbeddingGradient:
-    """Accumulates the gradient of an embedding matrix [V, H] in place, and records which rows are nonzero.
+    """In-place accumulator of the gradient of an embedding matrix [V, H], which records the nonzero rows.
 
     A deep copy of the model does not copy this object.
 

@@ -76,7 +76,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def check_size(cls, body: Any) -> Any:
-        """Check the size of a body before its values are validated, to bound the time and the errors.
+        """Check the size of a body before validating its values, to bound the time and the number of errors.
 
         Raises:
             UserError: the body is not an object, or has too many keys or texts, or a text is too long.
@@ -247,7 +247,7 @@ def describe_server(models: list[LoadedModel], predictors: dict[str, Predictor])
 
 
 def _add_error_handlers(app: FastAPI, models: list[LoadedModel]) -> None:
-    """Register the error handlers, which respond with a message of one line.
+    """Register the error handlers, which respond with a one-line message.
 
     The message does not contain the body of the request, or the paths of the models on this machine.
     """
@@ -426,7 +426,7 @@ def _add_embeddings(app: FastAPI, encode: EmbeddingPredictor, queue: WorkQueue) 
 
 
 def _encode_base64(embedding: np.ndarray) -> str:
-    """Encode an embedding as base64 of little-endian float32, as OpenAI's API."""
+    """Encode an embedding as base64 of little-endian float32, as in OpenAI's API."""
     return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
 
 

@@ -36,7 +36,7 @@ class Job:
 
     Attributes:
         left: the number of texts without a result.
-        answer: the future of all results, in the order of the texts.
+        answer: the future for all results, in the order of the texts.
     """
 
     def __init__(self, run: Run, sizes: Sequence[int]):
@@ -101,7 +101,7 @@ class WorkQueue:
 
         Raises:
             HTTPException: the queue is full, the client disconnected, a batch failed, or the timeout expired.
-            UserError: a content is invalid, or there are too many characters.
+            UserError: an item of `contents` is invalid, or there are too many characters.
         """
         job = Job(run, sizes)
         request.scope["work"] = f", texts: {len(sizes)}, characters: {job.size}"

@@ -85,7 +85,7 @@ class Request(NamedTuple):
     Attributes:
         entry: the data of the request for `InputFile.write`.
         content: the result of the predictor's `parse`; None: the request is invalid, and skipped.
-        id: the id of the request, or without one its line number.
+        id: the id of the request; if it has none, its line number.
     """
 
     entry: Any
@@ -110,7 +110,7 @@ def make_predictor(
 def open_training_file(
     task: str, path: Path, options: TableOptions, predictor: Predictor
 ) -> InputFile | None:
-    """Open an input file in the format of the task's training data; None if it has another format.
+    """Open an input file in the format of the task's training data; None if the file has another format.
 
     Raises:
         UserError: the file cannot be read.
@@ -137,7 +137,7 @@ def read_text_key(request: dict, key: str, optional: bool = False, choices: Sequ
         choices: the valid values; (): any text.
 
     Raises:
-        UserError: the key is missing, or its value is not a text or not one of the choices.
+        UserError: the key is missing, or its value is not a text, or is not one of the choices.
     """
     value = request.get(key)
     if value is None and optional:
@@ -155,7 +155,7 @@ def read_text_key(request: dict, key: str, optional: bool = False, choices: Sequ
 
 
 def get_flag(request: dict, key: str, default: bool) -> bool:
-    """Return the boolean of a request's key, or the default if the key is missing.
+    """Return the boolean value of a request's key, or the default if the key is missing.
 
     Raises:
         UserError: the value is not a boolean.
@@ -215,7 +215,7 @@ class ZeroShotPrediction(Caveats):
 
 
 class Entity(TypedDict):
-    """An entity: "text", "start", "end" in characters, or of a list of words "words", "first", "last"."""
+    """An entity: "text", "start", "end" in characters, or, for a list of words, "words", "first", "last"."""
 
     type: str
     text: NotRequired[str]

@@ -1,7 +1,7 @@
 """Mask filling with the masked-LM head, in Paddle.
 
-The model is a checkpoint with the head: the directory full of run_pretrain.py, or XLM-R. Predicting tokens of
-a given language also requires language embeddings.
+The model is a checkpoint with the head: the directory full/ of run_pretrain.py, or XLM-R. Predicting tokens
+of a given language also requires language embeddings.
 """
 
 from itertools import islice
@@ -52,7 +52,7 @@ class MaskedText(NamedTuple):
 
 
 class FillMaskPredictor:
-    """Predict the tokens at [MASK]: {"text", "language"} -> {"masks": [[{"token", "probability"}]]}.
+    """Predictor of the tokens at [MASK]: {"text", "language"} -> {"masks": [[{"token", "probability"}]]}.
 
     Raises:
         UserError: the model has no masked-LM head.

@@ -74,7 +74,7 @@ class HeadPredictor:
 
 
 class ClassificationPredictor(HeadPredictor):
-    """Classify texts or pairs: {"text"} or {"text_a", "text_b"} -> {"label", "probabilities"}.
+    """Classifier of texts or pairs: {"text"} or {"text_a", "text_b"} -> {"label", "probabilities"}.
 
     A multi-label model returns {"labels", "probabilities"}, and a model with one output, such as a
     regression, {"score"}. The caveats "truncated" and "unknown_words" are added.
@@ -149,7 +149,7 @@ class TaggingRequest(NamedTuple):
 
 
 class TaggingPredictor(HeadPredictor):
-    """Tag words: {"words"}, or {"text"} split as the training data -> {"words", "tags", "entities"}.
+    """Tagger of words: {"words"}, or {"text"} split like the training data -> {"words", "tags", "entities"}.
 
     The key "tokens" is also accepted for words. Long sentences are split into overlapping windows of
     `max_seq_len` tokens. The caveats "truncated", if a word exceeds a window, and "unknown_words" are added.
@@ -236,7 +236,7 @@ def _entities_to_json(sentence: TaggingRequest, tags: list[str]) -> list[dict[st
 
 
 class AnsweringPredictor(HeadPredictor):
-    """Answer questions: {"question", "context"} -> {"answer", "start", "probability", "candidates"}.
+    """Extractive answerer: {"question", "context"} -> {"answer", "start", "probability", "candidates"}.
 
     Long contexts are split into overlapping windows of `max_seq_len` tokens. The caveats "truncated", if the
     question is too long, and "unknown_words" are added.
@@ -313,7 +313,7 @@ class ZeroShotRequest(NamedTuple):
 
 
 class ZeroShotPredictor(HeadPredictor):
-    """Classify by given labels: {"text", "labels", "hypothesis_template", "multi_label"} -> {"label", ...}.
+    """Zero-shot classifier: {"text", "labels", "hypothesis_template", "multi_label"} -> {"label", ...}.
 
     The prediction is {"label", "probabilities"}, with the most probable label first. By default, the
     probabilities are a softmax over the entailment logits of all labels. With `multi_label` or a single
@@ -410,7 +410,7 @@ class ZeroShotPredictor(HeadPredictor):
 
 
 def _scores_contradiction(request: ZeroShotRequest) -> bool:
-    """Return whether each label is scored by entailment against contradiction: with multi_label or one label.
+    """Return whether labels are scored by entailment against contradiction: with multi_label or one label.
 
     A softmax over the entailment of a single label would always be 1.
     """
@@ -421,7 +421,7 @@ def parse_labels(labels: Any) -> tuple[str, ...]:
     """Parse candidate labels, given as a list or a comma-separated string.
 
     Raises:
-        UserError: the value has another type, the list is empty, or a label is blank or duplicate.
+        UserError: the value has the wrong type, the list is empty, or a label is blank or duplicate.
     """
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(",")]

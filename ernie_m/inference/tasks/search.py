@@ -66,7 +66,7 @@ def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
         corpus: text files, as in "de<=de.txt,fr<=fr.txt", or a list of sentences.
 
     Raises:
-        UserError: a file cannot be read, all lines are blank, or as `check_languages`.
+        UserError: a file cannot be read, or all lines are blank; see also `check_languages`.
     """
     if not isinstance(corpus, str):
         return [CorpusSentence(text, line, language="") for line, text in enumerate(corpus, 1)]
@@ -119,7 +119,7 @@ class SearchPredictor:
     the nearest, or if the text is not prose.
 
     Attributes:
-        unit_vectors: the unit embeddings of the corpus, [N, H], computed or read from the index.
+        unit_vectors: the normalized embeddings of the corpus, [N, H], computed or read from the index.
         lengths: the norms of the embeddings before normalization, [N, 1].
 
     Raises:
@@ -173,7 +173,7 @@ class SearchPredictor:
             _ = self.centered_vectors, self.query_means
 
     def _read_sentences(self, options: PredictionOptions) -> tuple[list[CorpusSentence], np.ndarray | None]:
-        """Read the sentences of the corpus or index, and the embeddings of the index, None without one.
+        """Read the sentences of the corpus or index, and the embeddings of the index (None without an index).
 
         Raises:
             UserError: a file cannot be read, or the index was built from another corpus.
@@ -210,7 +210,7 @@ class SearchPredictor:
 
     @cached_property
     def centered_vectors(self) -> np.ndarray:
-        """The centered unit embeddings of the corpus, [N, H]."""
+        """The centered, normalized embeddings of the corpus, [N, H]."""
         embeddings = np.empty_like(self.unit_vectors)
         for language, numbers in self.numbers_of_language.items():
             for part in np.split(numbers, range(_PART_ROWS, len(numbers), _PART_ROWS)):
@@ -226,7 +226,7 @@ class SearchPredictor:
         """The language means of the model, or, if it has none, those of the corpus.
 
         Raises:
-            UserError: neither has means.
+            UserError: neither the model nor the corpus has means.
         """
         if not self.takes_own_means:
             return self.encode.get_language_means()
@@ -251,7 +251,7 @@ class SearchPredictor:
     def _encode_queries(
         self, texts: Sequence[str], languages: Sequence[str | None]
     ) -> tuple[np.ndarray, list[str | None]]:
-        """Return the centered unit embeddings of queries, [N, H], and their languages, None if unclear.
+        """Return the centered, normalized embeddings of queries, [N, H], and the languages (None if unclear).
 
         Args:
             languages: the language of each query in its request; None: not specified.
@@ -287,7 +287,7 @@ class SearchPredictor:
     def search(self, text: Iterable[str], top_k: int = 5) -> list[list[SearchHit]]: ...
 
     def search(self, text: str | Iterable[str], top_k: int = 5) -> list[SearchHit] | list[list[SearchHit]]:
-        """Return the `top_k` sentences most similar to a text, as `ernie_m.api.Model.search`.
+        """Return the `top_k` sentences most similar to a text, like `ernie_m.api.Model.search`.
 
         For several texts, return a list for each text.
         """
@@ -343,8 +343,8 @@ class SearchPredictor:
         """Return the (index, cosine) of the hits of each query, best first.
 
         Args:
-            queries: the unit embeddings of the queries, [n, H].
-            vectors: the unit embeddings of the corpus, [N, H].
+            queries: the normalized embeddings of the queries, [n, H].
+            vectors: the normalized embeddings of the corpus, [N, H].
             each: whether to return the best hit of each language, instead of the `top_k` best.
         """
         if not each:

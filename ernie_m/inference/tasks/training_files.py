@@ -38,7 +38,7 @@ class TaggedFile(InputFile):
         options: the options for reading the file.
 
     Raises:
-        UserError: as `read_tagged_words`.
+        UserError: see `read_tagged_words`.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class QuestionsFile(InputFile):
     """A file of questions in SQuAD format. Predictions are written as JSON lines with the question ids.
 
     Raises:
-        UserError: as `read_squad`.
+        UserError: see `read_squad`.
     """
 
     def __init__(self, path: Path, options: TableOptions):

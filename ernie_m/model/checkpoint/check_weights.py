@@ -45,7 +45,7 @@ def check_weights(
 
 
 def list_unused_parts(checkpoint: Checkpoint | None, reads_pooler: bool) -> tuple[str, ...]:
-    """Return the name prefixes of weights that are neither loaded nor saved: an untrained, random pooler.
+    """Return the name prefixes of weights that are neither loaded nor saved: those of an untrained pooler.
 
     Args:
         checkpoint: the initial checkpoint; None: random weights.
@@ -81,7 +81,7 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> No
         shapes: name -> shape in the model.
 
     Raises:
-        UserError: a shape differs; the message has the config keys that differ.
+        UserError: a shape differs; the message names the config keys that differ.
     """
     wrong = [name for name in shapes if name in tensors and tensors.shape(name) != shapes[name]]
     if not wrong:

@@ -76,7 +76,7 @@ class Checkpoint:
         tensors: native name -> array.
         config: the model's shape; None without a config file, which only the native and the official format
             allow.
-        task: the task that the model was fine-tuned for, of `ernie_m.model.tasks`, or `key_mapping.CHOICE`;
+        task: the task that the model was fine-tuned for, from `ernie_m.model.tasks`, or `key_mapping.CHOICE`;
             None: a pretrained model, or unknown.
         labels: label names in the order of their ids; empty if unknown.
         settings: the other keys of the native config.json, such as "languages" and "step"; empty in other
@@ -170,7 +170,7 @@ class Format(TensorNames):
             `ernie_m.model.checkpoint.write_foreign`.
         text_rules: text rules of the library's tokenizer; None: stored in the tokenizer files.
         keeps_added_tokens: whether the tokenizer files support added tokens.
-        separators: number of [SEP] before a context; None: stored in the files.
+        separators: number of [SEP] tokens before a context; None: stored in the files.
     """
 
     name: str
@@ -273,13 +273,13 @@ class Format(TensorNames):
             Names of the files with embedding settings; for most formats none.
 
         Raises:
-            UserError: a size that the format does not support.
+            UserError: the format does not support a size.
         """
         raise NotImplementedError
 
 
 def _infer_sizes(weights: Weights) -> dict[str, int]:
-    """Return the sizes in the config that the shapes show."""
+    """Return the config sizes that can be inferred from the shapes."""
     sizes = {}
     layers = count_layers(weights)
     if layers:  # otherwise a static or incomplete model

@@ -22,7 +22,7 @@ _WEIGHTS = (["model*.safetensors"], ["pytorch_model*.bin", "*.pdparams"])
 
 
 def resolve_model_path(path: str | os.PathLike) -> Path:
-    """Return the local path of a model; download a model that is named as on the Hugging Face Hub.
+    """Return the local path of a model; download a model given by its name on the Hugging Face Hub.
 
     HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as in huggingface_hub.
 

@@ -199,7 +199,7 @@ def make_rename_mapping(file: Weights, name: str, transposed: bool = False) -> T
 
 
 class TensorNames:
-    """The tensor names of a format. Encoder modules that are not in `encoder` have their native names.
+    """The tensor names of a format. Encoder modules that are not in `encoder` keep their native names.
 
     Attributes:
         classes: task -> model class of the format; None: the encoder alone.

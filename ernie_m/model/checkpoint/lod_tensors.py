@@ -130,7 +130,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
 
 
 def write(path: str | os.PathLike, array: np.ndarray) -> None:
-    """Write an array to a LoDTensor file, byte for byte as `paddle.save(..., use_binary_format=True)`."""
+    """Write an array to a LoDTensor file, byte for byte like `paddle.save(..., use_binary_format=True)`."""
     data = np.asarray(array)
     data = np.asarray(data, data.dtype.newbyteorder("<"), order="C")  # little endian
     code = next(code for code, dtype in DTYPES.items() if dtype == data.dtype)

@@ -128,7 +128,7 @@ def _convert_source(path: Path, format: Format, source: Source, drop_unknown: bo
     """Convert the files of a format to a `Checkpoint`, with tensors under native names.
 
     Raises:
-        UserError: as in `open_checkpoint`.
+        UserError: see `open_checkpoint`.
     """
     translated = format.to_native(source.weights, source.tasks[0] if source.tasks else None)
     unknown = translated.unknown

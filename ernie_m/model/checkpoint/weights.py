@@ -30,7 +30,7 @@ from ernie_m.utils.files import (
 class Weights(Mapping[str, np.ndarray]):
     """A lazily loaded, read-only mapping from tensor name to array. Data is read at each access.
 
-    So a large model (2.2 GB) is processed one tensor at a time. `dict(weights)` reads all tensors.
+    A large model (2.2 GB) can thus be processed one tensor at a time. `dict(weights)` reads all tensors.
 
     Attributes:
         source: the file or folder, for messages.
@@ -161,7 +161,7 @@ def read_numbers(file: IO[bytes], dtype: np.dtype, count: int, offset: int) -> n
     """Read `count` numbers of a dtype from a byte offset of a file.
 
     Raises:
-        EOFError: the file ends before.
+        EOFError: the file has fewer numbers.
     """
     file.seek(offset)
     numbers = np.fromfile(file, dtype, count)
@@ -181,7 +181,7 @@ def check_finite(
         advice: what the user can do, for the message.
 
     Raises:
-        UserError: the array contains NaN or infinity, as after a diverged training.
+        UserError: the array contains NaN or infinity, as after training that diverged.
     """
     if array.size == 0 or array.dtype.kind != "f":
         return array

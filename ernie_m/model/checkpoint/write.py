@@ -160,7 +160,7 @@ def get_weight_arrays(
 def as_numpy(value: Any) -> np.ndarray:
     """Convert a tensor to a NumPy array, without a copy for a tensor on a CPU. Arrays stay unchanged.
 
-    A bfloat16 tensor becomes its bits in uint16, as by `Tensor.numpy`.
+    A bfloat16 tensor becomes its bits in uint16, as with `Tensor.numpy`.
     """
     import paddle
 

@@ -109,7 +109,7 @@ def shrink_vocabulary(
     """Return the checkpoint with a smaller vocabulary.
 
     Args:
-        kept_ids: int64 [new vocab_size], the present id of each token that is kept.
+        kept_ids: int64 [new vocab_size], the current id of each token that is kept.
         pad_token_id: the new id of [PAD].
         added_tokens: token -> new id, of added tokens.
     """
@@ -163,7 +163,7 @@ def get_head_task(checkpoint: Checkpoint, head_flag: str | None) -> str | None:
 def list_preprocessing_differences(
     format: Format, checkpoint: Checkpoint, task: str | None, splits_digit_comma: bool
 ) -> list[str]:
-    """Return sentences about preprocessing that will differ after a conversion; usually none.
+    """Return a sentence about each difference in preprocessing after a conversion; usually none.
 
     The tokenizers of PaddleNLP and transformers do not fully implement ERNIE-M's text rules. This is not
     reported here but by `get_tokenizer_note`, because ERNIE-M itself is published for these libraries.

@@ -63,8 +63,8 @@ class ScoreBlocks:
     Attributes:
         size: number of scores.
         num_heads: number of heads.
-        queries: int64 [N x heads], query and head of each column of all blocks in order, as an index into an
-            array [N, heads].
+        queries: int64 [N x heads], query and head of each column of all blocks in order, as a flat index
+            into an array [N, heads].
     """
 
     def __init__(self, layout: PackedLayout, num_heads: int):
@@ -115,11 +115,12 @@ class ScoreBlocks:
     def sum_weighted_rows(
         self, scores: np.ndarray, x: np.ndarray, out: np.ndarray, of_keys: bool, factor: float = 1.0
     ) -> None:
-        """Sum rows of x [N, H], weighted with scores, and write `factor` times the sums to `out` [N, H].
+        """Multiply the score blocks by the rows of x [N, H], and write `factor` times the products to `out`.
 
         Args:
             scores: the flat array of scores, [size].
             of_keys: whether to sum over the keys of each query; otherwise over the queries of each key.
+            out: the output, [N, H].
         """
         weights = MatrixBatch(scores, self._starts, self._lengths, transposed=of_keys)
         shapes = ProductShapes(self._lengths, self._lengths, self._get_head_sizes(x), self._counts)
@@ -181,7 +182,7 @@ def _split_into_chunks(
 
 
 def _make_bias(length: int, context_lengths: np.ndarray) -> np.ndarray:
-    """Return the additive attention mask `Chunk.bias` of sequences of t = `length` tokens.
+    """Return the additive attention mask `ScoreChunk.bias` of sequences of t = `length` tokens.
 
     Args:
         context_lengths: int64 [sequences], number of tokens that are not placeholders.
@@ -289,7 +290,7 @@ def _multiply_heads(x: np.ndarray, factors: np.ndarray, out: np.ndarray) -> None
 
 
 def _exponentiate_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
-    """Replace each score, in place, by exp(score - maximum score of its query); by 0 if masked.
+    """Replace each score, in place, with exp(score - maximum score of its query), or with 0 if masked.
 
     Returns:
         The sum over the keys of each query, in column order: [N x heads].
@@ -331,7 +332,7 @@ def _compute_softmax_gradient_(
     dropout_mask: DropoutMask | None,
     blocks: ScoreBlocks,
 ) -> None:
-    """Replace gradients of attention weights after dropout by gradients of the scores, in place.
+    """Replace gradients of attention weights after dropout with gradients of the scores, in place.
 
     The gradient of a score is weight * (g - sum(g * weights)), with g the gradient of its weight before
     dropout, and the sum over the keys of its query.

@@ -23,7 +23,7 @@ _AT_ONCE = 1 << 18  # scores at a time, so that they stay in the cache; at least
 
 
 class _HeadChunk(NamedTuple):
-    """Some attention heads of one sequence of t tokens."""
+    """A group of attention heads of one sequence of t tokens."""
 
     tokens: slice
     heads: slice

@@ -100,7 +100,7 @@ class Bfloat16Linear(PyLayer):
 
 
 def _allocate_padded_rows(shape: list[int], dtype: object) -> tuple[Tensor, np.ndarray]:
-    """Allocate a tensor [..., H]; return it, and its rows with the padding rows of `multiply`: [N', H].
+    """Allocate a tensor [..., H]; return it, and an array of its rows and `multiply`'s padding rows: [N', H].
 
     N' is N rounded up to a multiple of 32.
     """

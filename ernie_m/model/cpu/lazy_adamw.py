@@ -1,4 +1,4 @@
-"""AdamW of an embedding matrix on a CPU that only updates rows with moments.
+"""AdamW of an embedding matrix on a CPU, which only updates rows with nonzero moments.
 
 The embedding matrix has 192 million elements at base size, and a fine-tuning batch contains a few thousand of
 the 250,002 subwords. A row with neither a gradient nor nonzero moments only changes by weight decay. Only the
@@ -197,10 +197,10 @@ def _scale_rows(table: np.ndarray, factor: float, row_slice: slice) -> None:
 
 
 def _read_rows(buffer: np.ndarray, table: np.ndarray, rows: np.ndarray, row_slice: slice) -> None:
-    """Copy the rows `rows[part_rows]` of `table` to `part[part_rows]`; called by `run_on_row_slices`."""
+    """Copy the rows `rows[row_slice]` of `table` to `buffer[row_slice]`; called by `run_on_row_slices`."""
     buffer[row_slice] = table[rows[row_slice]]
 
 
 def _write_rows(buffer: np.ndarray, table: np.ndarray, rows: np.ndarray, row_slice: slice) -> None:
-    """Copy `part[part_rows]` to the rows `rows[part_rows]` of `table`; called by `run_on_row_slices`."""
+    """Copy `buffer[row_slice]` to the rows `rows[row_slice]` of `table`; called by `run_on_row_slices`."""
     table[rows[row_slice]] = buffer[row_slice]

@@ -103,7 +103,7 @@ class CpuMaskedLMLoss:
             loss_weights: [m], weight of each loss.
 
         Returns:
-            The results of `losses`, and the gradient of x, [m, H].
+            The results of `compute_losses`, and the gradient of x, [m, H].
         """
         logits = self._compute_logits(x)  # [m, V]
         losses, correct = cross_entropy_(logits, self._bias, as_array(labels), with_gradients=True)
@@ -124,7 +124,7 @@ class CpuMaskedLMLoss:
     def take_gradients(self, grad_total: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return the accumulated gradients of the embedding matrix [V, H] and of the bias [V].
 
-        None for a frozen parameter, and for a matrix whose gradient is accumulated in place instead.
+        A result is None for a frozen parameter, and for a matrix whose gradient is accumulated in place.
 
         Args:
             grad_total: gradient of the weighted sum of all losses, [].
@@ -150,7 +150,7 @@ class CpuMaskedLMLoss:
         Args:
             grad_logits: [m, V], without the weights of the losses.
             weighted_x: [m, H], x times the weights of the losses.
-            accumulate: add the matrix gradient to that of earlier chunks instead of overwriting it.
+            accumulate: whether to add the matrix gradient to that of earlier chunks, not overwrite it.
 
         Returns:
             The gradient of x, [m, H], without the weights of the losses.
@@ -178,7 +178,7 @@ def cross_entropy_(
 
     Args:
         labels: int64 [m].
-        with_gradients: replace the logits by the gradient of each loss with respect to the logits.
+        with_gradients: whether to overwrite the logits with the gradient of each loss for its logits.
 
     Returns:
         The losses [m], and whether no logit exceeds the label's, bool [m].

@@ -54,7 +54,7 @@ def is_supported() -> bool:
 
 
 def _measure_errors() -> Iterator[tuple[str, float]]:
-    """Yield name and maximum error of a batched product per dtype, compared with NumPy's."""
+    """Yield the dtype and the maximum error of batched products, compared with NumPy's."""
     random = np.random.default_rng(0)
     strides = np.array([7], np.int32)
     shapes = ProductShapes(*np.array([[5], [7], [9], [2]], np.int32))

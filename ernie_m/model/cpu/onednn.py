@@ -290,7 +290,7 @@ def to_bfloat16(x: np.ndarray, pad_to_block: bool = False) -> np.ndarray:
 
     Args:
         x: float32, with contiguous rows; or bits of bfloat16, which are copied.
-        pad_to_block: append zero rows until N is a multiple of 32, as `multiply` requires.
+        pad_to_block: whether to append zero rows until N is a multiple of 32, as `multiply` requires.
 
     Raises:
         ValueError: the rows are not contiguous, or not float32.
@@ -333,12 +333,12 @@ def multiply(
 
     Args:
         bias: float32 [C], added to each row.
-        accumulate: add the product to `out` instead of overwriting `out`.
+        accumulate: whether to add the product to `out` instead of overwriting `out`.
         sums_tokens: whether the inner dimension K counts tokens; otherwise N does.
 
     Raises:
         ValueError: the shapes do not match, or the number of tokens is not a multiple of 32.
-        RuntimeError: oneDNN has failed, or does not support such types.
+        RuntimeError: oneDNN has failed, or does not support these dtypes.
     """
     _check_shapes(x, y, out)
     tokens = x.shape[1 if sums_tokens else 0]
@@ -495,7 +495,7 @@ def layer_norm(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
         arrays: argument -> float32 array, in this order.
 
     Raises:
-        ValueError: SCALE or SHIFT has another shape or dtype, which oneDNN does not check.
+        ValueError: SCALE or SHIFT has the wrong shape or dtype, which oneDNN does not check.
         RuntimeError: oneDNN has failed, or does not support the other arrays.
     """
     for vector in (arrays[SCALE], arrays[SHIFT]):
@@ -548,7 +548,7 @@ def _find_library() -> Path:
 
 @cache
 def _load_functions() -> dict[str, Callable[..., int]]:
-    """Return the oneDNN functions of `_SIGNATURES`, by name. Functions that take long release the GIL."""
+    """Return the oneDNN functions of `_SIGNATURES`, by name. Slow functions release the GIL."""
     library = ctypes.CDLL(str(_find_library()))
     function_of = {}
     for name, argument_types in _SIGNATURES.items():

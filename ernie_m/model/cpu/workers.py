@@ -29,7 +29,7 @@ _MOST = 2048  # tokens of a batch
 def get_worker_count() -> int:
     """Return the number of workers that the current thread may use.
 
-    1 in a worker, on a GPU, with plain kernels, and without MKL.
+    The number is 1 in a worker, on a GPU, with plain kernels, or without MKL.
     """
     if kernel_selection.is_on_gpu() or kernel_selection.has_plain_kernels() or not mkl.is_supported():
         return 1
@@ -43,7 +43,7 @@ def make_paddle_workers() -> Workers:
 
 
 def map_in_workers(compute: Callable[[T], R], items: Iterable[T], ahead: int = AHEAD) -> Iterator[R]:
-    """Yield `compute(item)` for each item, in order, by the workers of the current thread (`Workers.map`)."""
+    """Yield `compute(item)` for each item, in order, with the workers of this thread (`Workers.map`)."""
     return make_paddle_workers().map(compute, items, ahead)
 
 

@@ -130,7 +130,7 @@ class ThirdPartyFormat(Format):
     def _infer_tasks(
         self, weights: Weights, raw_config: Mapping[str, Any], config_path: Path | None
     ) -> list[str]:
-        """Return the tasks that the head of a model may be for; warn of an unknown class name."""
+        """Return the tasks that the head of a model may be for; warn about an unknown class name."""
         names = raw_config.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
         class_name = str(first) if first else None
@@ -154,8 +154,8 @@ class ThirdPartyFormat(Format):
     ) -> tuple[PreprocessingConfig, list[str]]:
         """Read the preprocessing settings, as in `Format.read_preprocessing`.
 
-        Without stored settings, XLM-R and BERT models have XLM-R's, an ErnieM with the head of a task those
-        of its library's tokenizer, and an ErnieM without a head those of ERNIE-M.
+        Without stored settings, XLM-R and BERT models use the settings of XLM-R, an ErnieM with a task head
+        those of its library's tokenizer, and an ErnieM without a head those of ERNIE-M.
         """
         assert config is not None  # these formats require one
         if not drop_unknown:
@@ -234,7 +234,7 @@ class ThirdPartyFormat(Format):
         config: ErnieMConfig,
         config_path: Path | None,
     ) -> _Fields:
-        """Return the settings of other files that are missing under the key "reading" of config.json.
+        """Return the settings from other files that are missing under the key "reading" of config.json.
 
         Args:
             preprocessing: settings under the key "reading".
@@ -323,5 +323,5 @@ def _check_problem_type(source: Source, weights: Weights) -> None:
 
 
 def _normalize_max_length(max_length: int | None, config: ErnieMConfig) -> int | None:
-    """Return a maximum length, or None for a length of at least the model's, such as transformers' 10^30."""
+    """Return a maximum length, or None if it is at least the model's, as is transformers' 10^30."""
     return None if max_length is None or max_length >= config.max_input_length else max_length

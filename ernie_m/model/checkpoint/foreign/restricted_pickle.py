@@ -89,7 +89,7 @@ class Array:
     """
 
     def __init__(self, *_: Any) -> None:
-        """Make an empty array, as NumPy's `_reconstruct`, whose arguments are ignored."""
+        """Make an empty array, like NumPy's `_reconstruct`, whose arguments are ignored."""
         self.shape: tuple[int, ...] = (0,)
         self.dtype = np.dtype("f4")
         self.order: Literal["C", "F"] = "C"
@@ -126,7 +126,7 @@ def check_sizes(axes: Any) -> tuple[int, ...]:
     """Return a tuple of sizes or strides unchanged, if valid.
 
     Raises:
-        ValueError: not a tuple of integers, or a value is negative or too large.
+        ValueError: the argument is not a tuple of integers, or an integer is negative or too large.
     """
     if isinstance(axes, tuple) and all(type(size) is int and 0 <= size < _TOO_LARGE for size in axes):
         return axes
@@ -207,7 +207,7 @@ class _WeightsUnpickler(pickle._Unpickler):
         self.stream.read(8)
 
     def _push_bytes(self, struct_format: str) -> None:
-        """Execute BINBYTES: push a bytes object, or a `LongBytes`, on the stack.
+        """Execute BINBYTES: push a bytes object, or a `LongBytes`, onto the stack.
 
         Args:
             struct_format: `struct` format of the length that precedes the bytes.
@@ -221,7 +221,7 @@ class _WeightsUnpickler(pickle._Unpickler):
             self.stream.file.seek(length, os.SEEK_CUR)
 
     def _call(self) -> None:
-        """Execute REDUCE: replace a callable and its arguments on the stack by the result of the call.
+        """Execute REDUCE: replace a callable and its arguments on the stack with the result of the call.
 
         Raises:
             ValueError: the object is not callable, or the arguments are not a tuple.

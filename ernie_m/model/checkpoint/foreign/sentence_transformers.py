@@ -192,7 +192,7 @@ def _read_pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None
         The pooling mode; None if it is not supported, with a description appended to `errors`.
 
     Raises:
-        UserError: the file is missing or corrupt, contradicts itself, or has another hidden size.
+        UserError: the file is missing or corrupt, contradicts itself, or has the wrong hidden size.
     """
     settings = _read_settings(_POOLING, path, errors)
     for key in ("word_embedding_dimension", "embedding_dimension"):
@@ -224,7 +224,7 @@ def _read_pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None
 
 
 def _read_max_length(path: Path | None, errors: list[str]) -> dict[str, tuple[Any, Path]]:
-    """Read the maximum length from sentence_bert_config.json or its older names: a field, if it is set.
+    """Read the maximum length from sentence_bert_config.json or a file with an older name; {} if not set.
 
     Args:
         path: path of the file; None: missing.

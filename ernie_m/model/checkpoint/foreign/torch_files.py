@@ -35,7 +35,7 @@ _Place = tuple[int, int]  # offset and size of a storage in the file, in bytes
 
 
 class _Storage(NamedTuple):
-    """A storage of torch, as referenced in the pickle."""
+    """A torch storage, as referenced in the pickle."""
 
     dtype: np.dtype
     key: str
@@ -78,7 +78,7 @@ def _parse_storage(reference: Any) -> _Storage:
     """Parse a reference to a storage in the pickle.
 
     Raises:
-        ValueError: the reference is not to a storage, or to a part of one, as in very old files.
+        ValueError: the reference is not to a storage, or is to a part of one, as in very old files.
     """
     kind, dtype, key, _device, count, *part = reference
     is_storage = kind == "storage" and isinstance(dtype, np.dtype) and isinstance(key, str)
@@ -115,8 +115,8 @@ _STAND_INS: dict[str, Any] = {
 def read(path: Path) -> Weights:
     """Open a state dict of torch.save; each tensor is read when it is accessed. bfloat16 becomes float32.
 
-    A checkpoint of fairseq has its state dict as "model". The attributes of "args", or the keys of "model" in
-    "cfg", become the metadata.
+    A fairseq checkpoint has its state dict under the key "model". The attributes of "args", or the keys of
+    "model" in "cfg", become the metadata.
 
     Raises:
         UserError: the file is missing, truncated, changed or not a state dict, or contains objects other than

@@ -138,7 +138,7 @@ class XlmR(ThirdPartyFormat):
         mappings[POSITIONS] = TensorMapping(names, (self.rows_before + rows, width), read)
 
     def check(self, config: ErnieMConfig) -> None:
-        """Check the pad_token_id: XLM-R's positions start after it, native positions always at 2.
+        """Check the pad_token_id: XLM-R's positions start after this id, native positions always at 2.
 
         Raises:
             UserError: pad_token_id is not 1.
