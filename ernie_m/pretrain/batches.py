@@ -43,7 +43,7 @@ class StepBatches:
 
 
 class StepReader:
-    """Iterates over the steps of a run, and makes the micro-batches of one process.
+    """Iterator over the steps of a run, which makes the micro-batches of one process.
 
     Args:
         text: the training data.

@@ -20,7 +20,7 @@ from ernie_m.utils.logging import logger
 
 
 class PseudoTokenGenerator:
-    """Generates the pseudo-tokens of BTMLM batches, without gradients or dropout.
+    """Generator of the pseudo-tokens of BTMLM batches, without gradients or dropout.
 
     Logits are computed only for the n subwords of the target language: [P, n], never [P, V].
 

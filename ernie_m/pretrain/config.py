@@ -75,7 +75,7 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """The text and its sampling."""
+    """The training text and its sampling."""
 
     corpus: str = option("", free=True, needed=True)  # it may move; a resumed run compares its digest
     """Output directory of ernie-m build_corpus."""
@@ -212,7 +212,7 @@ def _check_mixing_ratios(key: str, mixing_ratios: dict[str, float]) -> None:
         key: key of the ratios, for the message.
 
     Raises:
-        UserError: an unknown objective, or an invalid ratio or sum.
+        UserError: an objective is unknown, or a ratio or the sum of the ratios is invalid.
     """
     unknown = [name for name in mixing_ratios if name not in OBJECTIVES]
     if unknown:
@@ -352,7 +352,7 @@ class PretrainConfig:
     `free` options may change when the run is resumed; all others determine the result.
 
     Raises:
-        UserError: an invalid value, or a missing option.
+        UserError: a value is invalid, or an option is missing.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -364,7 +364,7 @@ class PretrainConfig:
 
     @staticmethod
     def check_override(location: str, later: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
-        """Check that a config file or command line does not set a key without effect.
+        """Check that every key of a config file or command line has an effect.
 
         Args:
             location: prefix of a key in the message: "FILE: ", or "--" for the command line.

@@ -45,7 +45,7 @@ def drop_unsupported_objectives(config: PretrainConfig, corpus: Corpus) -> Pretr
 
 
 def select_languages(config: DataConfig, corpus: Corpus) -> list[str]:
-    """Return the languages to train on, in alphabetical order: `data.languages`, or all of the corpus.
+    """Return the languages to train on, in alphabetical order: `data.languages`, or those of the corpus.
 
     Raises:
         UserError: the corpus lacks a language.
@@ -145,5 +145,5 @@ class TrainingData:
 
 
 def make_objectives(context: ObjectiveContext, names: Iterable[str]) -> dict[str, Objective]:
-    """Make the objectives of some names, in the order of `OBJECTIVES`."""
+    """Make the objectives with these names, in the order of `OBJECTIVES`."""
     return {name: get_objective_class(name)(context) for name in sorted(names, key=OBJECTIVES.index)}

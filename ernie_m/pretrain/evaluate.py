@@ -40,7 +40,7 @@ _ALWAYS = ("mmlm", "tlm", "camlm")
 
 
 class Evaluator:
-    """Evaluates a model on the held-out text of a corpus, with the same masks at every evaluation.
+    """Evaluation of a model on the held-out text of a corpus, with the same masks each time.
 
     Args:
         text: the training data.

@@ -32,7 +32,7 @@ def open_initial_checkpoint(folder: str, tokenizer: Tokenizer) -> Checkpoint:
 
     Args:
         folder: path of the checkpoint.
-        tokenizer: the tokenizer of the corpus, which the checkpoint's must equal.
+        tokenizer: the tokenizer of the corpus, which must equal that of the checkpoint.
 
     Raises:
         UserError: the checkpoint cannot be opened, the vocabulary differs, or the model is static.
@@ -72,7 +72,7 @@ def initialize_model(
         text_rules: the text rules that the corpus must have. AUTO: the encoder's.
 
     Raises:
-        UserError: a checkpoint is missing, has other sizes, vocabulary or text rules, or lacks the head.
+        UserError: a checkpoint is missing, differs in sizes, vocabulary or text rules, or lacks the head.
     """
     _check_text_rules(encoder, tokenizer, text_rules)
     if config.word_embeddings:
@@ -104,7 +104,7 @@ def initialize_model(
 def _init_word_embeddings(
     word_embeddings: Tensor, static_model: Checkpoint, tokenizer: Tokenizer, seed: int
 ) -> None:
-    """Replace random word embeddings by the principal components of a static model, with unchanged norms.
+    """Replace random word embeddings with the principal components of a static model, with unchanged norms.
 
     The components are rotated randomly, so that no dimension dominates.
 
@@ -156,7 +156,7 @@ def _check_text_rules(encoder: Checkpoint | None, tokenizer: Tokenizer, text_rul
         text_rules: the value of data.text_rules.
 
     Raises:
-        UserError: the corpus has other text rules.
+        UserError: the text rules of the corpus differ.
     """
     reason = f"data.text_rules is {text_rules}"
     if text_rules == AUTO:  # the rules of the encoder

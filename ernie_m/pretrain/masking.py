@@ -108,7 +108,7 @@ def make_rng(seed: int, step: int, index: int) -> np.random.Generator:
 
 
 def count_selected(num_tokens: int, mask_rate: float) -> int:
-    """Return the number of tokens to predict out of n: `mask_rate` x n, rounded; at least one if n > 0."""
+    """Return the number of tokens to predict: the rounded fraction `mask_rate`, at least one if any."""
     return min(num_tokens, max(1, round(mask_rate * num_tokens)))
 
 
@@ -116,7 +116,7 @@ Example = TypeVar("Example", bound=Text | Pair)
 
 
 class Masking(Generic[Example]):
-    """Base class of objectives: selects `mask_rate` of the tokens of each side, and replaces them."""
+    """Base class of masking objectives, which select and replace `mask_rate` of the tokens of each side."""
 
     def __init__(self, context: ObjectiveContext):
         self.config = context.config

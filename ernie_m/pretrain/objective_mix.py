@@ -111,7 +111,7 @@ def drop_objectives_without_text(
 
 
 def log_phases(config: ObjectiveConfig, phases: Sequence[Phase]) -> None:
-    """Log the mixing ratios of each phase, and warn of objectives that are never trained."""
+    """Log the mixing ratios of each phase, and warn about objectives that are never trained."""
     never_trained = {*config.names, *config.mixing_ratios, *config.later_mixing_ratios}
     with_steps = [phase for phase in phases if phase.steps]
     for mixing_ratios, equal_phases in groupby(with_steps, key=attrgetter("mixing_ratios")):

@@ -18,7 +18,7 @@ class MaskedSequence(NamedTuple):
     """A masked sequence of t tokens with m targets. Arrays are int64.
 
     Targets are the tokens whose hidden states the loss reads. All tokens attend to the first `context`
-    tokens. The other tokens are placeholders; only a placeholder itself attends to it.
+    tokens. The other tokens are placeholders, each of which only the placeholder itself attends to.
     """
 
     input_ids: np.ndarray  # [t]
@@ -57,7 +57,7 @@ class PackedTokens:
     Attributes:
         input_ids: int64 [N].
         position_ids: int64 [N]; absolute, a sequence's first token has 2.
-        language_ids: int64 [N]; `ernie_m.model.config.NO_LANGUAGE` for a token without one.
+        language_ids: int64 [N]; `ernie_m.model.config.NO_LANGUAGE` for a token without a language.
         lengths: int64 [S], tokens of each sequence.
         context_lengths: int64 [S], number of context tokens; the rest are placeholders.
     """

@@ -125,7 +125,7 @@ def save_settings(config: PretrainConfig, folder: OutputDir) -> None:
 
 
 def write_final_models(task: Pretraining, trainer: Trainer, folder: OutputDir) -> None:
-    """Write the finished models, with the mean embedding of each language, unless an earlier command has.
+    """Write the finished models, with the mean embedding of each language, unless they exist.
 
     Call this on every process.
     """

@@ -97,7 +97,7 @@ def check_groups(text: TrainingData, micro_batch_tokens: int) -> None:
 
 
 def check_pairs(text: TrainingData) -> None:
-    """Check on sampled pairs that objectives accept pairs, and warn if an objective rejects many.
+    """Check that every objective accepts some sampled pairs, and warn if an objective rejects many.
 
     Raises:
         UserError: an objective rejects all sampled pairs.
@@ -138,7 +138,7 @@ def count_tokens_per_epoch(text: TrainingData) -> int:
 
 
 def measure_mean_tokens(text: TrainingData, batch_size: int, micro_batch_tokens: int, seed: int) -> float:
-    """Measure the mean number of tokens per step, on sample steps of each phase, weighted by phase length."""
+    """Measure the mean number of tokens per step from sampled steps of each phase, weighted by its length."""
     steps_to_read = max(1, _PROBE_SEQUENCES // batch_size)  # steps of each phase
     phases = make_phases(text.setting.config, _ASSUMED_STEPS + steps_to_read)
     mean = 0.0

@@ -30,7 +30,7 @@ _SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 
 @dataclass
 class ShowMasksFlags:
-    """The masks to show."""
+    """Command-line options of `ernie-m show_masks`."""
 
     sentence: str = option(positional=True)
     """Sentence to show."""
@@ -146,7 +146,7 @@ def _format_packed_tokens(
 
 
 class WordTokenizer:
-    """Tokenizer for the words of some sentences, whose ids are in order of occurrence."""
+    """Tokenizer whose tokens are the words of given sentences, with ids in order of occurrence."""
 
     cls_id, pad_id, sep_id, unk_id, mask_id = range(len(_SPECIAL_TOKENS))  # in the order of that tuple
 

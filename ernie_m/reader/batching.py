@@ -71,7 +71,7 @@ class Featurizer(Protocol):
 
         Args:
             indices: int64 [B], the index of each example in the data set; becomes `.indices`.
-            count: the result of `count` for all features of the step; becomes `.count`.
+            count: the result of `count_targets` for all features of the step; becomes `.count`.
         """
 
 
@@ -246,7 +246,7 @@ def encode_in_chunks(
     """Tokenize texts in order, `chunk_size` at a time, so that memory does not grow with their number.
 
     Args:
-        encode: tokenizes a list of texts, as `Featurizer`.
+        encode: tokenizes a list of texts, such as a `Featurizer`.
 
     Yields:
         The features of `chunk_size` texts, with ids as int32 [n].
@@ -272,7 +272,7 @@ class GlobalBatch:
 
 
 class Batches:
-    """Divides a data set into global batches. Picklable if `examples` and `encode` are.
+    """A data set divided into global batches. Picklable if `examples` and `encode` are.
 
     Args:
         examples: the data set.
@@ -380,7 +380,7 @@ class Batches:
 
         Args:
             lengths: the length of each example in tokens, int64 [n].
-            size: the maximum size of a batch, in examples or tokens as `batch_size`.
+            size: the maximum size of a batch, in examples or tokens like `batch_size`.
         """
         if not self.in_tokens:
             return [*range(0, len(lengths), size), len(lengths)]

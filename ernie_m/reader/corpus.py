@@ -45,7 +45,7 @@ class Corpus:
 
     Attributes:
         manifest: the manifest as a dict.
-        text_rules: the tokenizer rules that the corpus was tokenized with.
+        text_rules: the tokenizer rules with which the corpus was tokenized.
         languages: all languages with monolingual or parallel text, in alphabetical order.
         mono: language -> `CorpusText` of its training documents.
         parallel: (a, b), a < b -> `CorpusPairs` of the training pairs.
@@ -53,7 +53,7 @@ class Corpus:
         vocab_size: V, the number of token ids.
 
     Raises:
-        UserError: the corpus is incomplete, has another format, vocabulary or text rules, or a file is
+        UserError: the corpus is incomplete, its format, vocabulary or text rules differ, or a file is
             missing or corrupt.
     """
 
@@ -413,7 +413,7 @@ def verify_corpus(path: str | os.PathLike) -> None:
     `.verified.json` cannot be written.
 
     Raises:
-        UserError: as `Corpus`.
+        UserError: see `Corpus`.
     """
     corpus = Corpus(path)
     record = corpus.path / VERIFIED

@@ -32,8 +32,8 @@ def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> di
         num_labels: the required number of labels; None: any.
 
     Raises:
-        UserError: the ids are not 0, 1, 2, ... once each, a label is "", or the number of labels is not
-            `num_labels`.
+        UserError: the ids are not 0, 1, 2, ..., each exactly once, a label is "", or the number of labels is
+            not `num_labels`.
     """
     labels = _read_json_object(path, '{"label": id, ...}')
     ids = list(labels.values())

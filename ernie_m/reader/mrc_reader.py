@@ -117,7 +117,7 @@ def count_special_tokens(num_separators: int) -> int:
     """Return the number of special tokens of a model input: [CLS], the separators, and the final [SEP].
 
     Args:
-        num_separators: the number of [SEP] between the question and the context.
+        num_separators: the number of [SEP] tokens between the question and the context.
     """
     return 2 + num_separators
 
@@ -226,7 +226,7 @@ def read_windows(
         split_file: splits the contexts; None: `make_windows`.
 
     Raises:
-        UserError: as `read_squad`, or there are no windows.
+        UserError: there are no windows; see also `read_squad`.
     """
     file = read_squad(path, purpose)
     windows = (split_file or make_windows)(file, tokenizer, window_config, keep_all=purpose != "train")
@@ -318,7 +318,7 @@ def encode_texts(
 
     Args:
         file: the source of the texts, named in the progress bar.
-        encode: tokenizes a text with spans, as `encode_for_answers`.
+        encode: tokenizes a text with spans, such as `encode_for_answers`.
     """
     # Requests of ernie-m predict have no file.
     shown = texts if file.path is None else show_progress(texts, f"tokenizing {file.path}", unit="texts")
@@ -406,7 +406,7 @@ class AnswerBatch:
 
 
 class WindowFeaturizer:
-    """Builds model inputs and batches from `ContextWindows`; see `ernie_m.reader.batching.Featurizer`.
+    """Featurizer of `ContextWindows`: builds model inputs and batches; see `ernie_m.reader.batching`.
 
     Only the ids of the special tokens are stored, so that a pickle does not contain the tokenizer.
     """
@@ -575,7 +575,7 @@ def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) 
 
 
 def split_into_official_windows(length: int, budget: int, stride: int) -> list[ContextPart]:
-    """Split a context by `split_into_windows`, and assign answer starts to windows as the official reader.
+    """Split a context by `split_into_windows`, and assign answer starts to windows like the official reader.
 
     A token is assigned to the window in which its score is highest: the number of tokens on its shorter side,
     plus 0.01 times the window length. Ties go to the first window.
@@ -598,7 +598,7 @@ def split_into_official_windows(length: int, budget: int, stride: int) -> list[C
 
 
 class OfficialWindowFeaturizer(WindowFeaturizer):
-    """Builds model inputs as the official reader: all have the same length, so that batches keep file order.
+    """Featurizer like the official reader: all inputs have the same length, so that batches keep file order.
 
     Inputs are padded to `max_seq_len`; `collate` removes the padding. Windows without the answer have the
     target (0, 0), the position of [CLS].

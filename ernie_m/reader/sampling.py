@@ -167,7 +167,7 @@ def _count_earlier_equals(values: np.ndarray) -> np.ndarray:
 def _apply_feistel_network(values: np.ndarray, keys: np.ndarray, bits: np.ndarray) -> np.ndarray:
     """Apply a Feistel network, a keyed permutation of the numbers below 2^bits. All arrays are uint64 [n].
 
-    Each round replaces the high half by its XOR with a hash of the low half, and swaps the halves.
+    Each round replaces the high half with its XOR with a hash of the low half, and swaps the halves.
     """
     one = np.uint64(1)
     high_bits = bits // np.uint64(2)

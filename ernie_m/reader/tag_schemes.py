@@ -128,12 +128,12 @@ def is_entity_tag(tag: str) -> bool:
 
 
 def map_labels_to_iobes(labels: Collection[str]) -> dict[str, str]:
-    """Return label -> IOBES tag, "O" or as in "B-PER"; {} if the labels do not mark entities.
+    """Return label -> IOBES tag, such as "O" or "B-PER"; {} if the labels do not mark entities.
 
     Supports IOB, IOE, IOBES, BILOU, BMES and BMEWO, with the prefix in upper or lower case, before or after
-    the type, and IO without prefixes. Labels without "O" and some without a prefix, as parts of speech, do
-    not mark entities. If there are "O" and labels with prefixes, labels without a prefix are ignored. Without
-    "O", "I-O" or "B-O" is the tag outside of entities.
+    the type, and IO without prefixes. Labels do not mark entities if "O" is missing and some have no prefix,
+    such as parts of speech. If there are "O" and labels with prefixes, labels without a prefix are ignored.
+    Without "O", "I-O" or "B-O" is the tag outside of entities.
     """
     outside = dict.fromkeys({"O", "o"} & {*labels} or filter(_OUTSIDE.fullmatch, labels), "O")
     others = [label for label in labels if label not in outside]

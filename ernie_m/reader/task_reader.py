@@ -89,12 +89,12 @@ def read_classification(
 ) -> ExampleFile:
     """Read and validate an official TSV file with the columns text_a, text_b, label and qid.
 
-    text_b and qid are optional; other columns are ignored. A byte order mark, Windows line ends and trailing
+    text_b and qid are optional; other columns are ignored. A byte order mark, CRLF line endings and trailing
     blank lines are accepted. Labels are normalized.
 
     Args:
         label_map: label -> id; None: the label column contains ids.
-        num_labels: without a label map, the number of labels; ids must be lower.
+        num_labels: without a label map, the number of labels; ids must be smaller.
         labels: whether to read the label column.
         regression: whether the label column contains numbers.
 
@@ -211,7 +211,7 @@ class TaggedBatch:
 
 
 class TaggingFeaturizer:
-    """Tokenizes tagged sentences, each word separately, and collates them; see `Featurizer`.
+    """Featurizer of tagged sentences, which tokenizes each word separately; see `Featurizer`.
 
     Args:
         max_seq_len: maximum length of a window in tokens, including special tokens.
@@ -409,7 +409,7 @@ def _find_middle(sizes: Sequence[int], start: int, end: int) -> int:
 
 
 class OfficialTaggingFeaturizer(TaggingFeaturizer):
-    """Builds the inputs of tagged sentences as the official reader (--official_compat true).
+    """Featurizer of tagged sentences like the official reader (--official_compat true).
 
         tokens   [CLS] ▁Eke us   ▁head s      ▁for [SEP]
         labels   O     B-PER I-PER O    O      O    O

@@ -1,15 +1,15 @@
 """The official ERNIE-M tokenizer: normalize, split with SentencePiece, look up in the vocabulary.
 
 The rules, in order: 1. “ ” become ", ‘ ’ become ', — becomes -. 2. Control and format characters (Cc, Cf) are
-dropped, except tab and line ends. A lone surrogate, which cannot be encoded in UTF-8, becomes U+FFFD (an
-addition of this project). 3. Tab, line ends and every space character (Zs) become a space. 4. SentencePiece
+dropped, except tabs and newlines. A lone surrogate, which cannot be encoded in UTF-8, becomes U+FFFD (an
+addition of this project). 3. Tabs, newlines and space characters (Zs) become a space. 4. SentencePiece
 applies its own NFKC and splits the text into subwords. Text is not lower-cased. 5. A subword that ends in a
 digit and "," is split again without the comma, and "," follows as a separate token. This is the intended
 rule: the official code compares text with bytes here and never removes the extra "▁". 6. A subword that is
 not in the vocabulary is [UNK].
 
 Other values of text_rules: "none" is SentencePiece and rule 6 only, as in XLM-R; "paddlenlp" and
-"transformers" split subwords further, as the ErnieMTokenizer of these libraries. `read_tokenizer_rules`
+"transformers" split subwords further, like the ErnieMTokenizer of these libraries. `read_tokenizer_rules`
 returns the rules of a vocabulary, corpus, model or export of this project.
 """
 
@@ -93,7 +93,7 @@ def normalize(text: str) -> str:
 
 
 def replace_surrogates(text: str) -> str:
-    """Replace lone surrogates, which cannot be encoded in UTF-8, by U+FFFD."""
+    """Replace lone surrogates, which cannot be encoded in UTF-8, with U+FFFD."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
@@ -127,7 +127,7 @@ class Tokenizer:
         cls_id, pad_id, sep_id, unk_id, mask_id: ids from the vocabulary.
         vocab_size: highest id + 1, the required number of embedding rows.
         special_ids: the ids of the five special tokens, ascending.
-        digit_comma: for rule 5: number of a subword in the SentencePiece model -> the tokens that replace it.
+        digit_comma: for rule 5: index of a subword in the SentencePiece model -> the tokens that replace it.
 
     Raises:
         UserError: a file is missing or corrupt, the vocabulary does not match the SentencePiece model, or the
@@ -182,7 +182,7 @@ class Tokenizer:
             added_tokens: token -> id; None: those of the directory, or none if `text_rules` is given.
 
         Raises:
-            UserError: the SentencePiece model is missing, or as `read_tokenizer_rules` and `Tokenizer`.
+            UserError: the SentencePiece model is missing; see also `read_tokenizer_rules` and `Tokenizer`.
         """
         folder = Path(folder)
         models = [folder / name for name in _MODEL_NAMES if (folder / name).is_file()]
@@ -305,7 +305,7 @@ class Tokenizer:
         return [[id_ for part in parts for id_ in ids_of[part]] for parts in parts_of_texts]
 
     def get_subword_indices(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the numbers in the SentencePiece model, which are not ids, of the subwords of each text.
+        """Return the indices in the SentencePiece model (not token ids) of the subwords of each text.
 
         Added tokens are not recognized.
         """
@@ -354,7 +354,7 @@ class Tokenizer:
         return [np.array(row, np.int64) for row in rows]
 
     def _add_tokens(self) -> None:
-        """Extend the vocabulary by the added tokens, and compile the pattern that matches them.
+        """Extend the vocabulary with the added tokens, and compile the pattern that matches them.
 
         Raises:
             UserError: the id of an added token is in use, or the vocabulary has the token with another id.
@@ -446,7 +446,7 @@ class Tokenizer:
         return vocab
 
     def _make_digit_comma_splits(self) -> dict[int, list[str]]:
-        """Return, for rule 5, the number of each subword that ends in a digit and "," -> its tokens."""
+        """Return, for rule 5, the index of each subword that ends in a digit and "," -> its tokens."""
         cuts = {}
         for number, (subword, is_ordinary) in enumerate(zip(self._subwords, self._is_ordinary)):
             ends_in_digit_comma = len(subword) > 1 and subword[-1] == "," and subword[-2].isdigit()
@@ -472,7 +472,7 @@ class Tokenizer:
         return ids
 
     def to_ids(self, subword_indices: list[int]) -> list[int]:
-        """Convert the numbers of a text's subwords in the SentencePiece model to ids, by rules 5 and 6."""
+        """Convert the indices of a text's subwords in the SentencePiece model to ids, by rules 5 and 6."""
         ids = [self._id_of_subword[number] for number in subword_indices]
         if _SPLIT not in ids:
             return ids

@@ -95,7 +95,7 @@ def check_parts(
         separators: the accepted numbers of </s> between two texts.
 
     Raises:
-        UserError: a part would produce other ids, or the file is corrupt.
+        UserError: a part would produce different ids, or the file is corrupt.
     """
     try:
         for difference in _find_unsupported_parts(contents, separators, piece_model):
@@ -220,5 +220,5 @@ def make_space_step(space: str) -> dict[str, Any]:
 
 
 def _make_replace_step(pattern: dict[str, str], content: str) -> dict[str, Any]:
-    """Return the normalizer step that replaces {"String": text} or {"Regex": pattern} by `content`."""
+    """Return the normalizer step that replaces {"String": text} or {"Regex": pattern} with `content`."""
     return {"type": "Replace", "pattern": pattern, "content": content}

@@ -12,7 +12,7 @@ _MARKS = frozenset(",;:.?!~，；：。？！《》【】")  # each is a token, 
 
 
 def split_subwords(subwords: Sequence[str], keeps_spaces: bool) -> list[list[str]]:
-    """Split each subword of a text into tokens, as the ErnieMTokenizer of PaddleNLP and transformers does.
+    """Split each subword of a text into tokens, like the ErnieMTokenizer of PaddleNLP and transformers.
 
     Args:
         subwords: the subwords of the text from SentencePiece.

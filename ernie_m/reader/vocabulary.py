@@ -108,11 +108,11 @@ def derive_vocab(subwords: Mapping[int, str], size: int) -> dict[str, int]:
     """Return the vocabulary, token -> id, that XLM-R and ERNIE-M derive from a SentencePiece model.
 
     The ids are those of [CLS] [PAD] [SEP] [UNK], then the subwords, then [MASK]. The id of a subword is its
-    number in the model + 1. The 249,997 ordinary subwords of XLM-R's model, which follow three special
+    index in the model + 1. The 249,997 ordinary subwords of XLM-R's model, which follow three special
     symbols, result in the 250,002 ids of the paper (appendix A.2).
 
     Args:
-        subwords: number in the model -> subword, without unknown and control symbols.
+        subwords: index in the model -> subword, without unknown and control symbols.
         size: the number of subwords in the model, including unknown and control symbols.
 
     Raises:

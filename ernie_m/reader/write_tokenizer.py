@@ -28,15 +28,16 @@ from ernie_m.utils.files import format_json
 
 
 def write_native(folder: Path, tokenizer: Tokenizer) -> list[str]:
-    """Write vocab.txt (token<TAB>id per line) and piece.model, as the official files; return their names."""
+    """Write vocab.txt (token<TAB>id per line) and piece.model, like the official ones; return their names."""
     tokenizer.write_vocab(folder / "vocab.txt")
     (folder / "piece.model").write_bytes(tokenizer.piece_model)
     return ["vocab.txt", "piece.model"]
 
 
 def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
-    """Write vocab.txt, sentencepiece.bpe.model and tokenizer_config.json for ErnieMTokenizer of PaddleNLP
-    and transformers; return their names.
+    """Write the tokenizer files of ErnieM in PaddleNLP and transformers; return their names.
+
+    They are vocab.txt, sentencepiece.bpe.model and tokenizer_config.json.
     """
     vocab = "".join(f"{token}\n" for token in list_tokens_by_id(tokenizer.vocab))
     (folder / "vocab.txt").write_bytes(vocab.encode())
@@ -89,7 +90,7 @@ def write_static_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) 
         max_length: maximum length in tokens, including [CLS] and [SEP], which StaticEmbedding does not add.
 
     Raises:
-        UserError: as `write_xlm_r`.
+        UserError: see `write_xlm_r`.
     """
     contents = _build_xlm_r_json(tokenizer, separators=2)
     limit = {"direction": "Right", "max_length": max_length - 2, "strategy": "LongestFirst", "stride": 0}
@@ -104,7 +105,7 @@ def _build_xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
         separators: the number of [SEP] between two texts.
 
     Raises:
-        UserError: as `write_xlm_r`.
+        UserError: see `write_xlm_r`.
     """
     model = parse_unigram_model(
         tokenizer,

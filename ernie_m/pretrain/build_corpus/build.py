@@ -57,7 +57,7 @@ class CorpusBuild:
         tokenizer: the tokenizer of the corpus.
 
     Attributes:
-        works: stream -> settings of its work.
+        works: stream -> settings for the workers.
         chunks: stream -> files of its tokenized chunks, in reading order.
     """
 
@@ -146,7 +146,7 @@ class CorpusBuild:
         Training lines with held-out text are dropped, unless they are more than half of a stream.
 
         Returns:
-            stream -> number of lines and of tokens per fate, int64 [chunks, 2, fates].
+            stream -> numbers of lines and tokens per split or drop reason, int64 [chunks, 2, fates].
         """
         held_out = self._run_chunks("holding out", collect_held_out_keys)
         keys = [keys for chunks in held_out.values() for keys, _ in chunks]

@@ -24,7 +24,7 @@ class TextOptions(TableOptions):
     """Monolingual text as language<=path, repeatable; replaces the mapping of --config."""
 
     parallel: dict[str, Any] = option(default_factory=dict, free=True)
-    """Parallel text as a-b<=path, repeatable; replaces the mapping of --config."""
+    """Parallel text as language1-language2<=path, repeatable; replaces the mapping of --config."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ class BuildOptions(TextOptions):
     """Where workers run: processes on this machine (local), or a Ray cluster (ray)."""
 
     ray_address: str | None = option(None, free=True)
-    """Address host:port of the head of a Ray cluster, or auto (default: a new cluster on this machine)."""
+    """Address host:port of a Ray cluster's head node, or auto (default: a new cluster on this machine)."""
 
     workers: NonNegativeInt = option(0, free=True)
     """Number of worker processes, or of concurrent Ray tasks (0: one per core)."""

@@ -36,7 +36,7 @@ def build_corpus(options: BuildOptions) -> dict:
         The manifest of the corpus.
 
     Raises:
-        UserError: invalid text or options, or --output contains other files.
+        UserError: the text or an option is invalid, or --output contains other files.
     """
     output = Path(expand_path(options.output)).absolute()  # workers may run in another directory
     options = replace(options, output=str(output))

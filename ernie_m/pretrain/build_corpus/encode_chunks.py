@@ -294,7 +294,7 @@ def assign_splits(settings: StreamSettings, chunk_index: int, chunk: Path) -> np
         chunk: file of the tokenized chunk.
 
     Returns:
-        Number of lines and of tokens per fate, int64 [2, fates].
+        Numbers of lines and tokens per split or drop reason, int64 [2, fates].
     """
     lengths, hashes, keys, counts = read_chunk(chunk, "lengths", "hashes", "keys", "counts")
     shorter = lengths.min(axis=1)  # tokens of a pair's shorter side

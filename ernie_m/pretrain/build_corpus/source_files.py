@@ -128,14 +128,15 @@ def merge_source_options(arguments: list[str]) -> list[str]:
 
 
 def resolve_sources(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream]:
-    """Resolve the source files of a build to streams: languages, then language pairs, alphabetically.
+    """Resolve the source files of a build into streams: languages, then language pairs, alphabetically.
 
     Args:
         mono: language -> path or list of paths.
         parallel: "a-b" -> path, or list of paths and [path, path] lists.
 
     Raises:
-        UserError: no text, an invalid name, a missing file, an unknown format, or two names for a language.
+        UserError: there is no text, a name is invalid, a file is missing, a format is unknown, or a language
+            has two names.
     """
     sources: dict[tuple[str, ...], list[CorpusSource]] = defaultdict(list)
     for number, entries in ((1, mono), (2, parallel)):

@@ -175,7 +175,7 @@ def _take_lines(file: TextFile, size: int, blank_lines: bool) -> bytes:
 
 
 def _take_aligned_lines(files: list[TextFile], size: int) -> tuple[bytes, ...]:
-    """Take the next lines from two aligned files, equally many: up to `size` bytes, or one longer line.
+    """Take the same number of lines from two aligned files: up to `size` bytes, or one longer line.
 
     Raises:
         UserError: only one of the files has ended.

@@ -88,8 +88,8 @@ class RayWorkers(LocalWorkers):
 
     Args:
         num_workers: maximum number of concurrent tasks; 0: one per core of the cluster.
-        address: host:port of the head of a cluster, or "auto" for the cluster of this machine; None: start a
-            cluster on this machine.
+        address: host:port of the head node of a cluster, or "auto" for the cluster of this machine; None:
+            start a cluster on this machine.
     """
 
     def __init__(self, num_workers: int, address: str | None):

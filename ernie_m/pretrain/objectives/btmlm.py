@@ -1,4 +1,4 @@
-"""BTMLM, the back-translation masked language model: two stages on the text of one language.
+"""BTMLM, back-translation masked language modeling: two stages on the text of one language.
 
 Stage 1 (paper, section 3 and Figure 4), without gradient or dropout: max(1, round(0.2 n)) placeholders in a
 second language follow a sentence of n tokens. A placeholder attends to the sentence and itself, like a masked
@@ -32,7 +32,7 @@ _PAIR_EXPONENT = 0.7  # as for the sampling of pairs in InfoXLM
 
 
 class Btmlm(Objective[Text]):
-    """Back-translation masked language model.
+    """Back-translation masked language modeling.
 
     The input of the first stage is [CLS] X [SEP] and p placeholders, that of the second stage [CLS] X' [SEP]
     [SEP] P [SEP], with the masked sentence X' and the pseudo-tokens P.
@@ -150,7 +150,7 @@ class Btmlm(Objective[Text]):
 
 
 class SecondLanguage:
-    """Samples the language of BTMLM's pseudo-tokens.
+    """Sampler of the language of BTMLM's pseudo-tokens.
 
     Args:
         languages: language names.

@@ -1,4 +1,4 @@
-"""CAMLM, the cross-attention masked language model: a masked token is predicted from the other language.
+"""CAMLM, cross-attention masked language modeling: a masked token is predicted from the other language.
 
 A masked token attends to itself and to the unmasked tokens of the other language (paper, section 3 and Figure
 2 c). Unmasked tokens attend only to the unmasked tokens of their own language: otherwise, information about a
@@ -57,7 +57,7 @@ from ernie_m.pretrain.packing import MaskedExample, MaskedSequence
 
 
 class Camlm(Objective[Pair]):
-    """Cross-attention masked language model. The input is [CLS] S [SEP] [SEP] Y [SEP].
+    """Cross-attention masked language modeling. The input is [CLS] S [SEP] [SEP] Y [SEP].
 
     [CLS] S [SEP] is the source side, and [SEP] Y [SEP] the target side.
     """

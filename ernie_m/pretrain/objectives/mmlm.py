@@ -1,4 +1,4 @@
-"""MMLM, the monolingual masked language model: a masked token is predicted from its own sentence.
+"""MMLM, multilingual masked language modeling: a masked token is predicted from its own sentence.
 
 Of n tokens max(1, round(0.15 n)) are predicted; each becomes [MASK], a random token or stays, as in BERT. All
 tokens attend to all tokens (paper, Figure 2 a):
@@ -23,7 +23,7 @@ _LEARNED = 0.5
 
 
 class Mmlm(Objective[Text]):
-    """Monolingual masked language model. The input is [CLS] X [SEP]."""
+    """Multilingual masked language modeling on monolingual text. The input is [CLS] X [SEP]."""
 
     reads = Text
 

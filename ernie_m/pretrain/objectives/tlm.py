@@ -1,4 +1,4 @@
-"""TLM, the translation language model: MMLM on a pair, with masks on both sides.
+"""TLM, translation language modeling: MMLM on a pair, with masks on both sides.
 
 All tokens attend to all tokens, so a masked token is predicted from both languages (paper, Figure 2 b):
 

@@ -59,8 +59,8 @@ class Sentences(FileLines, Sequence[Example]):
         skip_text_checks: see `check_text`.
 
     Raises:
-        UserError: the file is missing, empty, a table by its name, or not text; when a line is read: not
-            UTF-8.
+        UserError: the file is missing or empty, has the extension of a table, or is not text; when a line is
+            read, that it is not UTF-8.
     """
 
     def __init__(self, path: str | os.PathLike, skip_text_checks: bool | None = None):
@@ -82,7 +82,7 @@ class Sentences(FileLines, Sequence[Example]):
         return Example(text, text_b=None)
 
     def read_texts(self) -> list[str]:
-        """Return all lines, without line ends."""
+        """Return all lines, without line endings."""
         return [example.text_a for example in self]
 
 
@@ -95,7 +95,7 @@ def read_sentences_by_language(files: str, languages: Sequence[str] = ()) -> dic
 
     Raises:
         UserError: `files` is invalid, a required language is missing, a file cannot be read or has only blank
-            lines, or as `check_languages`.
+            lines; see also `check_languages`.
     """
     sentences = {}
     for language, path in split_file_list(files):
@@ -143,9 +143,7 @@ class Bitext(NamedTuple):
         return np.arange(len(self.sentences))[np.newaxis]
 
     def sort_alphabetically(self) -> list[int]:
-        """Return the line indices of the translations in alphabetical order, as in XTREME's prediction files
-        (Hu et al., 2020).
-        """
+        """Return the line indices of the translations in alphabetical order, as in XTREME (Hu et al., 2020)."""
         texts = [text.strip() for text in self.translations]
         return sorted(range(len(texts)), key=lambda number: texts[number])
 
@@ -183,7 +181,7 @@ def read_bitexts(
         options: the options for reading tables.
 
     Raises:
-        UserError: a bitext is missing, or as `read_bitext`.
+        UserError: a bitext is missing; see also `read_bitext`.
     """
     folder = Path(folder)
     files = find_bitexts(folder)

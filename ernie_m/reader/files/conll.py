@@ -111,7 +111,7 @@ def read_tagged_words(
 
 
 def read_lines(path: Path, options: TableOptions) -> list[str]:
-    """Return the lines of a file of tagged words, without line ends, as numbered by `read_tagged_words`."""
+    """Return the lines of a file of tagged words without line endings, numbered as in `read_tagged_words`."""
     return list(
         _split_lines(_read_text(path, options, logger.debug))
     )  # `read_tagged_words` logs the warnings
@@ -139,7 +139,7 @@ def _read_text(path: Path, options: TableOptions, log: Callable[[str], None]) ->
 
 
 def _split_lines(text: str) -> Iterator[str]:
-    """Yield the lines of a text without line ends."""
+    """Yield the lines of a text without their line endings."""
     return (match[0].rstrip("\r\n") for match in re.finditer(r".*\n|.+", text))
 
 
@@ -194,12 +194,12 @@ def _read_official(lines: Iterator[str], path: Path, errors: RowErrors) -> Itera
 def _read_columns(
     text: str, path: Path, options: TableOptions, errors: RowErrors
 ) -> tuple[list[TaggedWords], str]:
-    """Parse the text of a CoNLL file into sentences, and return also the name of the tag column.
+    """Parse the text of a CoNLL file into sentences; also return the name of the tag column.
 
     Empty words, and the language prefixes of WikiANN ("de:"), are dropped.
 
     Raises:
-        UserError: as `_find_columns`, or the file is in the format of another tool.
+        UserError: the file is in the format of another tool; see also `_find_columns`.
     """
     for begin, way in _OF_TOOLS.items():
         if text.removeprefix("\ufeff").startswith(begin):

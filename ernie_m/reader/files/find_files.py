@@ -57,7 +57,7 @@ _LANGUAGE_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 class NamedFile(NamedTuple):
-    """A data file with the split and language from its name. `language` is None if it is in the rows."""
+    """A data file with the split and language from its name. `language` is None if the rows contain it."""
 
     path: Path
     split: str
@@ -100,7 +100,7 @@ def find_text_files(path: Any) -> list[str]:
     used.
 
     Raises:
-        UserError: there are no training files, or as `find_files` and `expand_path`.
+        UserError: there are no training files; see also `find_files` and `expand_path`.
     """
     path = expand_path(path)
     files = find_files(path)
@@ -239,7 +239,7 @@ def expand_path(path: Any) -> str:
     """Expand ~ and $VARIABLES in a path.
 
     Raises:
-        UserError: the path is not a string or blank, or a variable is not set.
+        UserError: the path is blank or is not a string, or a variable is not set.
     """
     if not isinstance(path, str) or not path.strip():
         raise UserError(f"invalid path '{path}' (expected a string, a list, or for pairs a list of two)")

@@ -59,7 +59,7 @@ class LabeledRow(NamedTuple):
         label: the normalized label; for multi-label classification a list of labels.
         language, group, split: the values of these columns, "" without a column; the split is train, dev or
             test.
-        line: the number of its first line.
+        line: the line number of the row's first line.
     """
 
     texts: list[str]
@@ -74,7 +74,7 @@ class LabeledTable(NamedTuple):
     """A labeled table.
 
     Attributes:
-        columns: column options -> values that select the same columns, as {"text": "Subject+Body"}.
+        columns: column options -> values that select the same columns, such as {"text": "Subject+Body"}.
         label_columns: the normalized labels that have a 0/1 column each; empty: a single label column.
     """
 
@@ -266,7 +266,7 @@ def _get_label(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> st
 
 
 def _get_labels(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> str | list[str]:
-    """Return the labels of a row in a multi-label table: a list of JSON normalized, or a cell as it is.
+    """Return the labels of a row in a multi-label table: a normalized JSON list, or the unchanged cell.
 
     Raises:
         UserError: the list has objects, or mixed types.

@@ -26,7 +26,7 @@ def split_words(text: str, split_punctuation: bool) -> list[tuple[int, int]]:
     """Split a text into words at white space, and return the character span (start, end) of each word.
 
     Args:
-        split_punctuation: whether punctuation at the edges of a word is separate words: "(CDU)," is four
+        split_punctuation: whether punctuation at the edges of a word forms separate words: "(CDU)," is four
             words, "..." one, and "U.N." one.
     """
     spans = []
@@ -48,7 +48,7 @@ def split_words(text: str, split_punctuation: bool) -> list[tuple[int, int]]:
 
 
 def has_separate_punctuation(sentences: Iterable["Sentence"]) -> bool:
-    """Return whether punctuation is mostly separate words in tagged sentences, as in CoNLL and WikiANN."""
+    """Return whether most punctuation marks are separate words in tagged sentences, as in CoNLL."""
     apart = attached = 0
     for sentence in sentences:
         for word in sentence.words:
@@ -161,7 +161,7 @@ def _convert_tags_to_ids(
         location: the file and line, for errors.
 
     Raises:
-        UserError: a tag is not of the scheme, or not in the label map.
+        UserError: a tag does not belong to the scheme, or is not in the label map.
     """
     labels = tags if scheme == "NONE" else to_iob2(tags)
     for number, (tag, label) in enumerate(zip(tags, labels), 1):

@@ -61,7 +61,7 @@ class FileLines:
         return len(self._starts) - 1
 
     def read_line(self, index: int) -> bytes:
-        """Return line `index`, from 0, with its line end.
+        """Return line `index`, from 0, with its line ending.
 
         Raises:
             IndexError: the line does not exist.
@@ -98,7 +98,7 @@ def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
 
 
 def to_single_line(cell: str) -> str:
-    """Replace runs of tabs and line ends in a cell by a space."""
+    """Replace each run of tabs and newlines in a cell with a space."""
     return cell if cell.isprintable() else re.sub(r"[\t\r\n]+", " ", cell)
 
 
@@ -209,7 +209,7 @@ def is_official_tsv(path: Path) -> bool:
     """Return whether the first line of a file is an official header with the column text_a.
 
     Raises:
-        UserError: as `open_lines`.
+        UserError: see `open_lines`.
     """
     with open_lines(path) as (file, _):
         header = file.readline(1 << 16).removeprefix(_BYTE_ORDER_MARK)
@@ -217,7 +217,7 @@ def is_official_tsv(path: Path) -> bool:
 
 
 def split_cells(line: str) -> list[str]:
-    """Split a tab-separated line into cells, without the line end."""
+    """Split a tab-separated line into cells, without the line ending."""
     return line.rstrip("\r\n").split("\t")
 
 

@@ -308,7 +308,7 @@ class PairRows(Sequence[list[str]]):
         """Yield the rows of a table of pairs, and log the number of skipped rows.
 
         Raises:
-            UserError: as `open_table` and `find_pair_columns`.
+            UserError: see `open_table` and `find_pair_columns`.
         """
         start_of = partial(detect_pair_dialect, options=options, languages=languages)
         table = open_table(path, options, errors, allow_ragged=True, detect_dialect=start_of)

@@ -79,7 +79,7 @@ def reject_tables(path: str | os.PathLike, head: bytes) -> None:
 
 
 class TextFile:
-    """A stream of the decompressed bytes of a text file in UTF-8, in which every line has a line end.
+    """A stream of the decompressed bytes of a text file in UTF-8, in which every line ends with a newline.
 
     Compression and UTF-16 are detected from the first bytes.
 
@@ -145,7 +145,7 @@ class TextFile:
         self.raw.close()
 
     def _fill_buffer(self, size: int) -> bool:
-        """Read until the buffer has more than `size` bytes and a line end, or the file ends.
+        """Read until the buffer has more than `size` bytes and a newline, or the file ends.
 
         Returns:
             Whether the end of the file was reached.
@@ -197,7 +197,7 @@ class TextFile:
         return front
 
     def iter_lines(self, errors: RowErrors) -> Iterator[str]:
-        """Yield the lines with line ends; a line that is not UTF-8 is yielded blank and added to `errors`."""
+        """Yield the lines with newlines; a line that is not UTF-8 is yielded blank and added to `errors`."""
         while whole_lines := self.peek_lines(_BLOCK):
             first = self.line
             self.take_bytes(len(whole_lines))
@@ -248,7 +248,7 @@ def decode_or_add_error(line: bytes, number: int, errors: RowErrors) -> str:
 
 
 class _IteratorFile(io.RawIOBase):
-    """A readable file whose content is an iterator of bytes."""
+    """A readable file whose content comes from an iterator of bytes."""
 
     def __init__(self, file: IO[bytes], parts: Iterator[bytes]):
         self._file = file  # keeps the file open until the last part
@@ -267,7 +267,7 @@ class _IteratorFile(io.RawIOBase):
 
 
 def _convert_to_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
-    """Yield the content of a file in another encoding, or with CR line ends, as UTF-8 with LF.
+    """Yield the content of a file in another encoding, or with CR line endings, as UTF-8 with LF.
 
     Log a warning at the end if the file is mostly UTF-8 although another encoding is set.
 

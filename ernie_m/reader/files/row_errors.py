@@ -11,7 +11,7 @@ MOST_ERRORS = 10  # lines reported per kind of error
 
 
 class RowErrors:
-    """Collects the errors in the rows of a file, to report all of them at once.
+    """The errors in the rows of a file, collected to report all of them at once.
 
     Args:
         name: the name of the file.
@@ -20,7 +20,7 @@ class RowErrors:
 
     Attributes:
         count: the number of invalid rows.
-        lines: their line numbers.
+        lines: the line numbers of the invalid rows.
     """
 
     def __init__(self, name: str | os.PathLike, skip: bool = False, may_skip: bool = True):

@@ -51,7 +51,7 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
         purpose: "train" or "dev" (every question requires an answer), or "test" (answers are not read).
 
     Raises:
-        UserError: the file is not JSON or has another format (with the location, as `data[3].paragraphs[0]`),
+        UserError: the file is not JSON or has another format (with its location, `data[3].paragraphs[0]`),
             an id is duplicate in a "dev" or "test" file, an answer without an offset occurs more than once
             (with the ids), or there are no questions.
     """
@@ -116,7 +116,7 @@ def _read_json(path: Path) -> Any:
     """Read the JSON value of a file; JSON lines of Hugging Face's data sets become {"data": rows}.
 
     Raises:
-        UserError: as `read_json`, or a line is not JSON, or the file is compressed.
+        UserError: a line is not JSON, or the file is compressed; see also `read_json`.
     """
     if split_extensions(path)[1]:
         raise UserError(
@@ -187,7 +187,7 @@ class _JsonValue:
             kind: the required type, such as list, or str | int.
 
         Raises:
-            UserError: the key is missing, or its value has another type.
+            UserError: the key is missing, or its value has the wrong type.
         """
         value = self.value.get(key) if isinstance(self.value, dict) else None
         if not isinstance(value, kind) or isinstance(value, bool):  # bool is a subclass of int
@@ -202,7 +202,7 @@ class _JsonValue:
         """Return the string value of a required key.
 
         Raises:
-            UserError: as `get_required`, or the string has a lone surrogate, which cannot be written.
+            UserError: the string has a lone surrogate, which cannot be written; see also `get_required`.
         """
         text = self.get_required(key, str)
         if not is_valid_unicode(text):
@@ -222,7 +222,7 @@ class _JsonValue:
         "answer_start": [...]}.
 
         Raises:
-            UserError: as `get_required`, or the lists have different lengths.
+            UserError: the lists have different lengths; see also `get_required`.
         """
         lists = self.value["answers"] if self.has_key("answers") else None
         if isinstance(lists, dict):
@@ -243,7 +243,7 @@ class _JsonValue:
         """Yield the items of the list that is the value of a required key.
 
         Raises:
-            UserError: as `get_required`.
+            UserError: see `get_required`.
         """
         for number, item in enumerate(self.get_required(key, list)):
             yield _JsonValue(self.path, f"{self._locate(key)}[{number}]", item)

@@ -35,10 +35,10 @@ class TableOptions:
     """Whether to skip the checks that find line numbers, ids, tags and HTML in text."""
 
     on_error: Literal["stop", "skip"] = "stop"
-    """Whether to stop at invalid rows before any work is done (stop), or to leave them out (skip)."""
+    """Whether to stop at invalid rows before any work is done (stop), or to drop them (skip)."""
 
     def reject_unused(self, name: object, file_contents: str, *supported: str) -> None:
-        """Check that no options are set that do not apply to the format of a file.
+        """Check that all options that are set apply to the format of a file.
 
         Args:
             name: the name of the file.
@@ -46,7 +46,7 @@ class TableOptions:
             supported: the options that apply.
 
         Raises:
-            UserError: another option is set.
+            UserError: an option that does not apply is set.
         """
         given = [
             f"--{field.name}"

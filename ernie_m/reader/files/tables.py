@@ -93,7 +93,7 @@ class Dialect(NamedTuple):
 
     Attributes:
         delimiter: the delimiter.
-        quoted: whether quotation marks enclose cells with a delimiter, quotation mark or line end; None:
+        quoted: whether quotation marks enclose cells with a delimiter, quotation mark or newline; None:
             unknown, so that a cell that begins with a quotation mark is an error.
         byte_order_mark: the byte order mark, which Excel requires for non-ASCII text, or "".
         skipped_lines: the number of lines before the first row.
@@ -118,7 +118,7 @@ class Table(NamedTuple):
 
     Attributes:
         names: the column names, "" for an empty name; without a header "1", "2", ...
-        line: the line number of the header, or without one of the first row.
+        line: the line number of the header, or, without a header, of the first row.
         dialect: the dialect for writing rows of this table.
         sample: the cells of the first rows, to check columns.
         rows: an iterator of the line number and the cells of each row.
@@ -182,7 +182,7 @@ class Table(NamedTuple):
 
         Args:
             problem: the error.
-            flags: the options to set, as "--text COLUMN"; they replace those of the command line.
+            flags: the options to set, such as "--text COLUMN"; they replace those of the command line.
             advice: lines with alternatives.
         """
         lines = [
@@ -296,7 +296,7 @@ def _make_number_names(width: int) -> list[str]:
 
 
 def find_text_error(name: str, cell: Any) -> str:
-    """Return the error of a cell of column `name` that is not a string or blank; "" if the cell is valid."""
+    """Return the error of a cell of column `name` that is blank or not a string; "" if the cell is valid."""
     if not isinstance(cell, str):
         kind = {list: "a list", dict: "an object"}.get(type(cell), json.dumps(cell))
         return f"invalid '{name}' (expected a text, got {kind})"
@@ -436,7 +436,7 @@ def parse_rows(
     """Yield the line number and the cells of each row of a delimited table, skipping blank lines.
 
     Args:
-        lines: the lines with line ends.
+        lines: the lines with newlines.
         dialect: the dialect.
         errors: collects invalid rows.
         first_line: the line number of the first line.
@@ -514,7 +514,7 @@ def _read_object_rows(file: TextFile, errors: RowErrors, convert_cell: Callable[
         convert_cell: converts a value, None for a missing key, to a cell.
 
     Raises:
-        UserError: the file is too large or not JSON, is in LlamaIndex format, or has all rows in a list of
+        UserError: the file is too large, is not JSON, is in LlamaIndex format, or has all rows in a list of
             one key.
     """
     start = file.buffer.lstrip()

@@ -97,7 +97,7 @@ def check_later_lines(path: str | Path, texts: Iterable[tuple[int, str]]) -> Non
         texts: the line numbers and the lines.
 
     Raises:
-        UserError: as `check_text`.
+        UserError: see `check_text`.
     """
     lines = [(number, line) for number, line in texts if line]
     step = len(lines) // _MOST_OF_A_PART + 1
@@ -107,7 +107,7 @@ def check_later_lines(path: str | Path, texts: Iterable[tuple[int, str]]) -> Non
 
 
 def detect_script(lines: Sequence[str]) -> str:
-    """Return the script of most letters by their Unicode names, as "LATIN"; "" if there are few letters."""
+    """Return the script of most letters by their Unicode names: "LATIN", ...; "" if there are few letters."""
     letters = [letter for letter in "".join(lines)[: 20 * MOST_LINES] if letter.isalpha()]
     names = Counter(unicodedata.name(letter, "").split(" ")[0] for letter in letters)
     # Japanese has three scripts.
