@@ -27,7 +27,7 @@ SETTINGS = ["-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", "
 
 @dataclass
 class CheckFlags:
-    """The command has no options."""
+    """Command-line options of gpu_check.py: none."""
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def get_output(*command: str) -> str:
-    """Return the output of a command, with lines joined by semicolons, or that it is missing or fails."""
+    """Return the output of a command, with lines joined by semicolons, or a note that it failed."""
     if shutil.which(command[0]) is None:
         return f"no {command[0]}"
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

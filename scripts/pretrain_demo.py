@@ -126,7 +126,7 @@ def plan_corpus() -> list[Command]:
 
 
 def make_pretraining_command(purpose: str, folder: Path, steps: int, objectives: str, seed: int) -> Command:
-    """Return the command that pretrains an encoder with CONFIG and some objectives.
+    """Return the command that pretrains an encoder with CONFIG and the given objectives.
 
     Args:
         purpose: what is trained, for messages.

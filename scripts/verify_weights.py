@@ -51,7 +51,7 @@ WORDS = {
 
 @dataclass
 class VerifyFlags:
-    """Options of the verification of released weights."""
+    """Command-line options of verify_weights.py."""
 
     path: str = option(positional=True)
     """Official params directory, or a checkpoint of this project."""

@@ -270,7 +270,7 @@ class OutputDir:
         path: path of the directory, which is created if missing.
         rules: the rules of the command.
         keep_checkpoints: number of checkpoints to keep.
-        overwrite: start over, and remove the old run just before training.
+        overwrite: whether to start over, and remove the old run just before training.
         sources: files and folders that the run reads, such as initial weights, which overwriting must not
             remove.
         resume_from: checkpoint to resume from, possibly of another run, if this directory has none.
@@ -387,7 +387,7 @@ class OutputDir:
             The checkpoint; None: the run starts at its first step.
 
         Raises:
-            UserError: all checkpoints are corrupt, the checkpoint is of another run, or best/ does not
+            UserError: all checkpoints are corrupt, the checkpoint belongs to another run, or best/ does not
                 contain the best step of the run.
         """
         saved = None if self.overwrite else read_last_checkpoint(self.steps_folder)
@@ -408,7 +408,7 @@ class OutputDir:
         selecting that step. The step will be selected again, so the trainer starts without a best step.
 
         Raises:
-            UserError: best/ is missing, or contains another step than the training state.
+            UserError: best/ is missing, or contains a step other than that of the training state.
         """
         trainer = saved.values["trainer"]
         if trainer["best"] is None:

@@ -85,7 +85,7 @@ def init(use_gpu: bool = True) -> str:
 
 @contextlib.contextmanager
 def translate_connection_errors() -> Iterator[None]:
-    """Translate connection errors within a `with` block, after another process has ended, to `UserError`."""
+    """Translate connection errors within a `with` block, after another process has ended, into UserError."""
     try:
         yield
     except (RuntimeError, OSError) as error:

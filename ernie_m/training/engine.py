@@ -58,7 +58,7 @@ class StepResult:
 
 
 class Engine(Generic[Model]):
-    """Performs optimizer steps on a model: forward and backward passes, gradient sum, clipping and update.
+    """Engine of optimizer steps on a model: forward and backward passes, gradient sum, clipping, update.
 
     The constructor broadcasts the parameters of process 0. Weights that are loaded later must be loaded on
     every process.
@@ -76,7 +76,7 @@ class Engine(Generic[Model]):
 
     Attributes:
         steps: number of optimizer steps so far, including skipped ones.
-        bad_in_a_row: number of last consecutive steps with a non-finite loss or gradient.
+        bad_in_a_row: number of most recent consecutive steps with a non-finite loss or gradient.
         is_sharded: whether the optimizer state is sharded.
     """
 
@@ -368,13 +368,13 @@ class Engine(Generic[Model]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the training state of a run, which may have had another number of processes or sharding.
+        """Load the training state of a run, whose number of processes or sharding may have differed.
 
         Args:
             state: the merged results of `state_dict` of all processes.
 
         Raises:
-            UserError: the state is of another model.
+            UserError: the state belongs to another model.
         """
         self._decorate()
         self.steps = int(state["steps"])

@@ -45,14 +45,14 @@ class Precision:
     """Mixed precision of a training run: autocast, master weights and loss scaling.
 
     Args:
-        amp: "none", "bf16" or "fp16". A CPU that does not support it uses float32 with a warning, because
+        amp: "none", "bf16" or "fp16". A CPU without support computes in float32 with a warning, because
             recipes for GPUs set amp.
         level: "O1" or "O2".
         loss_scaling: values that override LOSS_SCALING; only for "fp16".
         option: option that sets `amp`, for the log.
 
     Attributes:
-        amp: the type of `paddle.amp` on a GPU; "none" on a CPU.
+        amp: the dtype of `paddle.amp` on a GPU; "none" on a CPU.
         cpu_bf16: whether matrix products are in bfloat16 on a CPU.
         scaler: a `paddle.amp.GradScaler`, disabled unless `amp` is "fp16".
 
@@ -97,7 +97,7 @@ class Precision:
         By default Paddle would make the master weights later, from rounded weights.
 
         Args:
-            is_own: whether this process updates a parameter, and so needs its master weight.
+            is_own: whether this process updates a parameter, and therefore needs its master weight.
         """
         if self.level == "O2":
             loaded = {name: parameter.numpy() for name, parameter in model.named_parameters()}

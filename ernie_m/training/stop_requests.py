@@ -20,7 +20,7 @@ _END = 0  # what `ShutdownHandler` writes to its pipe on exit, instead of a sign
 
 
 class ShutdownHandler:
-    """Turns SIGTERM, SIGHUP and Ctrl-C within its `with` block into shutdown requests, which set `received`.
+    """Handler that turns SIGTERM, SIGHUP and Ctrl-C within its `with` block into shutdown requests.
 
     The run then saves its state and stops. After Ctrl-C, the end of the block exits with code 130, as shells
     expect. SIGHUP stays ignored under `nohup`.
@@ -131,7 +131,7 @@ def _log_receipt(signum: int) -> None:
 
 
 class StallWatchdog:
-    """Ends this process with exit code 1 when an operation takes longer than `seconds`.
+    """Watchdog that ends this process with exit code 1 if an operation takes longer than `seconds`.
 
     In multi-process training, a process would otherwise wait forever for a dead process on another machine.
 

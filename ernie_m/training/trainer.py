@@ -129,7 +129,7 @@ class LoopConfig:
         log_steps: number of steps between log lines.
         save_steps: number of steps between checkpoints.
         last_step: step at which to save and stop, without changing the schedule; None: run to the end.
-        stall_ends_seconds: in multi-process training, maximum seconds of an operation; 0: no limit.
+        stall_ends_seconds: in multi-process training, maximum seconds per operation; 0: no limit.
         tensorboard: whether to also write the metrics as TensorBoard event files.
     """
 
@@ -141,7 +141,7 @@ class LoopConfig:
 
 
 class Trainer(Generic[Model, Data]):
-    """Trains a task with one seed; resumes from the last checkpoint, if any.
+    """Training of a task with one seed, which resumes from the last checkpoint, if any.
 
     Args:
         folder: output directory of the run, or of this seed.
@@ -330,7 +330,7 @@ class Trainer(Generic[Model, Data]):
             logger.info("peak GPU memory: %.2f GiB", paddle.device.cuda.max_memory_allocated() / 2**30)
 
     def _collect_files(self) -> ModelFiles | None:
-        """Collect the files of the model; None on other than the main process. Call this on every process."""
+        """Collect the files of the model; None except on the main process. Call this on every process."""
         master_weights = self.engine.master_weights()
         if not distributed.is_main():
             return None
@@ -384,7 +384,7 @@ class Trainer(Generic[Model, Data]):
 
 @contextmanager
 def translate_oom(advice: str) -> Iterator[None]:
-    """Translate out-of-memory errors within a `with` block to `UserError`.
+    """Translate out-of-memory errors within a `with` block into `UserError`.
 
     Args:
         advice: how to reduce memory, for the message.

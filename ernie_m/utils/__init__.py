@@ -16,7 +16,7 @@ __version__ = "1.0.0"
 
 
 def replace_linked_module(name: str) -> None:
-    """Replace a module that was imported through a symbolic link by the package's module.
+    """Replace a module that was imported through a symbolic link with the package's module.
 
     Called by the `__init__.py` of a package, which Python runs under the name of the link. After that, Python
     takes the entry in `sys.modules`.
@@ -30,7 +30,7 @@ def replace_linked_module(name: str) -> None:
 
 
 class LinkFinder(SourceFileLoader):
-    """Import hook that resolves modules below a symbolic link, such as `model.ernie`, to the package's.
+    """Import hook that resolves modules below a symbolic link, such as `model.ernie`, to package modules.
 
     It derives from a file loader, because `python -m pretrain.build_corpus` calls the loader's `get_code`.
     """

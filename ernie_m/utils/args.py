@@ -118,7 +118,7 @@ class Range:
 
 
 class _NonEmptyNames:
-    """Constraint of comma-separated names: none is empty, which would be the path of the current folder."""
+    """Constraint that no comma-separated name is empty, which would be the path of the current folder."""
 
     def __contains__(self, names: str) -> bool:
         return not names or all(map(str.strip, names.split(",")))
@@ -280,7 +280,7 @@ def parse_yaml(text: str) -> Any:
     """Parse YAML into strings, lists and dicts; None if the text is empty.
 
     Raises:
-        RecursionError, yaml.YAMLError: not valid YAML.
+        RecursionError, yaml.YAMLError: the text is not valid YAML.
     """
     return yaml.load(text, _Loader)
 
@@ -330,7 +330,7 @@ def _parse_command_line(arguments: list[str], options: Mapping[str, Field]) -> d
         options: known options by key.
 
     Raises:
-        UserError: an unexpected argument, or a missing value.
+        UserError: an argument is unexpected, or a value is missing.
     """
     texts: dict[str, Any] = {}
     # The positional options that can take a word, in order.

@@ -20,8 +20,8 @@ _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 def get_shutdown_signals() -> list[signal.Signals]:
     """Return the signals that request a shutdown: SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a closed terminal).
 
-    SIGHUP is left out under `nohup`, which ignores it. A signal whose handler was not set from Python, as in
-    an application that embeds Python, is also left out.
+    SIGHUP is omitted under `nohup`, which ignores it. A signal whose handler was not set from Python, as in
+    an application that embeds Python, is also omitted.
     """
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     handlers = {number: signal.getsignal(number) for number in signals}
@@ -47,7 +47,7 @@ def handle_shutdown_signals(handler: Callable[[int, FrameType | None], None]) ->
 def exit_on_sigterm() -> Iterator[None]:
     """Make SIGTERM raise SystemExit with code 143 within a `with` block, unless it has a handler.
 
-    So context managers clean up, unlike by SIGTERM's default action.
+    This lets context managers clean up, unlike SIGTERM's default action.
     """
 
     def exit_process(signum: int, _frame: FrameType | None) -> None:

@@ -30,7 +30,7 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
 def resolve_shipped_path(path: str | os.PathLike) -> Path:
     """Return a path; for a missing file in `configs/`, return the path of the file in the package.
 
-    So commands are the same in a checkout and with the installed package.
+    This makes commands the same in a checkout and with the installed package.
     """
     path = Path(path)
     if path.parts[:1] != ("configs",) or path.exists():
@@ -91,7 +91,7 @@ def read_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
         advice: as in `read_json`.
 
     Raises:
-        UserError: the file is unreadable, empty, larger than 256 MiB, not UTF-8, not JSON, or another value.
+        UserError: the file is unreadable, empty, larger than 256 MiB or not UTF-8, or is not a JSON object.
     """
     value = read_json(path, advice)
     if not isinstance(value, dict):
@@ -140,7 +140,7 @@ def read_bytes(path: str | os.PathLike, advice: str = "", max_bytes: float = mat
 
 @contextmanager
 def translate_read_errors(path: str | os.PathLike | int, advice: str = "") -> Iterator[None]:
-    """Translate errors of an unreadable file within a `with` block to `UserError`.
+    """Translate errors of an unreadable file within a `with` block into `UserError`.
 
     Args:
         advice: end of the error message.
@@ -209,7 +209,7 @@ def compute_sha256(path: str | os.PathLike) -> str:
 
 @contextmanager
 def translate_write_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Translate errors of writing `path` within a `with` block, such as a full disk, to `UserError`."""
+    """Translate errors of writing `path` within a `with` block, such as a full disk, into `UserError`."""
     try:
         yield
     except OSError as error:
@@ -443,7 +443,7 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
 def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     """Write a folder atomically within a `with` block: a temporary folder is synced and renamed to `path`.
 
-    An existing file or folder is replaced; of a symbolic link, its target. Temporary files of killed
+    An existing file or folder, or the target of a symbolic link, is replaced. Temporary files of killed
     processes are removed first.
 
     Raises:
@@ -541,6 +541,6 @@ class Folder:
         """Read a JSON file that contains an object; {} if the file is missing.
 
         Raises:
-            UserError: the file is corrupt or contains another value.
+            UserError: the file is corrupt or does not contain an object.
         """
         return self.read(name, read_object) if name in self.names else {}

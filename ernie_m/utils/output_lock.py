@@ -16,7 +16,7 @@ _MOST_DIFFERENCES = 5  # maximum number in a message
 
 
 def lock_output(folder: str | os.PathLike) -> AbstractContextManager[None]:
-    """Lock an output directory, by its file `.lock`, within a `with` block. Only for the main process.
+    """Lock an output directory, with its file `.lock`, within a `with` block. Only for the main process.
 
     Raises:
         UserError: another process holds the lock, or the directory cannot be written.

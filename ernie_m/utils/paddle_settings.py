@@ -112,7 +112,7 @@ def read_cpu() -> Cpu:
 
 
 def parse_fields(text: str) -> dict[str, str]:
-    """Parse lines "name: value", as in the files of /proc; of duplicate names, the last counts."""
+    """Parse lines "name: value", as in the files of /proc; the last of duplicate names counts."""
     fields = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")

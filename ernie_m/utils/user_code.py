@@ -32,7 +32,7 @@ def run_file(path: str, name: str) -> ModuleType:
 
 @contextmanager
 def translate_user_errors(paths: list[str]) -> Iterator[None]:
-    """Translate exceptions within a `with` block that were raised in these files to `UserError`.
+    """Translate exceptions within a `with` block that were raised in these files into `UserError`.
 
     The message has the file and line number.
     """

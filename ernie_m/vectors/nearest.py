@@ -137,9 +137,9 @@ class Matches(NamedTuple):
 
 
 def mark_hits(indices: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Return whether each query of a bitext retrieved the right pair: bool [N].
+    """Return whether each query of a bitext retrieved the correct pair: bool [N].
 
-    A pair that shares a text with the query's own pair is also right.
+    A pair that shares a text with the query's own pair is also correct.
 
     Args:
         indices: index of the pair that each query retrieved, int64 [N].

@@ -26,7 +26,7 @@ _ROWS = 8  # batch size of the baselines; with the default, 32, padding doubles 
 
 @dataclass
 class EncodeBenchmark:
-    """Options of the benchmark of embeddings."""
+    """Options of the embedding benchmark."""
 
     weights: str = option(positional=True)
     """Model directory, including the tokenizer."""

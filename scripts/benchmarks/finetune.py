@@ -41,7 +41,7 @@ from scripts.benchmarks.turns import (
 
 @dataclass
 class FinetuneBenchmark:
-    """Options of the benchmark of fine-tuning."""
+    """Options of the fine-tuning benchmark."""
 
     weights: str = option(positional=True)
     """Model directory in XLM-R format, including the tokenizer."""

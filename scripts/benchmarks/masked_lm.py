@@ -34,7 +34,7 @@ LARGEST = 1 << 30  # bytes of TEXT
 
 @dataclass
 class MaskedLMBenchmark:
-    """Options of the benchmark of masked language modeling."""
+    """Options of the masked-LM benchmark."""
 
     weights: str = option(positional=True)
     """Model directory in XLM-R format, including the tokenizer."""

@@ -42,7 +42,7 @@ class Contender(NamedTuple):
             runs a batch.
         environment: folder of the virtual environment.
         batches: key of the batches in the shared input.
-        bfloat16: whether it computes in bfloat16, which not every CPU supports.
+        bfloat16: whether the contender computes in bfloat16, which not every CPU supports.
         options: keyword arguments of `load`.
     """
 
@@ -186,7 +186,7 @@ def run_batch(name: str, worker: subprocess.Popen, batch: int) -> dict[str, floa
 
 
 def run_worker(contender: Contender, folder: str) -> None:
-    """Main function of a worker process: run and time the batches whose numbers are read from stdin."""
+    """Main function of a worker process: run and time the batches whose indices are read from stdin."""
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # output of libraries must not mix with results
     shared_input = json.loads((Path(folder) / WORK).read_text(encoding="utf-8"))
