@@ -470,7 +470,7 @@ class WindowFeaturizer:
         )
 
 
-# Words are separated by tab, line ends, and space characters (Zs), which are fewer than \s.
+# Words are separated by tabs, newlines, and space characters (Zs), which are fewer than \s.
 _WORD = re.compile("[^\t\n\r \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
 # The official reader leaves one token of each input unused.
 _UNUSED = 1

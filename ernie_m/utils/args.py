@@ -165,7 +165,7 @@ CONFIG = option()  # --config is a flag, but not a dataclass field
 
 
 def list_sections(cls: type) -> dict[str, type]:
-    """Return the prefix of option keys -> dataclass: "" for `cls` itself, "section." for its sections."""
+    """Return key prefix -> dataclass of its options: "" for `cls` itself, "section." for its sections."""
     return {"": cls} | {
         f"{field.name}.": field.type
         for field in dataclasses.fields(cls)

@@ -22,7 +22,7 @@ CARD = "README.md"  # people edit it
 
 
 class UnsupportedFormatError(UserError):
-    """A file was written by another revision of this project, in an unsupported format."""
+    """Error for a file in the unsupported format of another revision of this project."""
 
 
 def check_format_version(

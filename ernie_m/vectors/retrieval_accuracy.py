@@ -42,7 +42,7 @@ def find_hits(queries: np.ndarray, targets: np.ndarray, keys: np.ndarray) -> np.
 
 
 def log_repeated_texts(name: str, keys: np.ndarray) -> None:
-    """Log the number of pairs that inflate retrieval accuracy: with equal sides, or a text of another pair.
+    """Log the number of pairs that inflate accuracy: their sides are equal, or another pair shares a text.
 
     Args:
         name: name of the bitext in the log.

@@ -364,7 +364,7 @@ class SearchPredictor:
         return hit | ({"language": language} if language else {})
 
 
-# Maximum distance between two unit embeddings of one text by one model.
+# Maximum distance between two normalized embeddings of one text by one model.
 TOLERANCE = 1e-3
 _SENTENCES = "sentences.jsonl"
 _VECTORS = "vectors.npy"

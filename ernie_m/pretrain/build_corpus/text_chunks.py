@@ -210,7 +210,7 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
             if len(line) > plain_text.LONGEST_LINE:
                 raise make_length_error(path, number)
     try:
-        return text.decode().split("\n")[:-1]  # each line has a line end, also the last one
+        return text.decode().split("\n")[:-1]  # each line ends with a newline, also the last one
     except UnicodeDecodeError as error:
         number = first_line + text.count(b"\n", 0, error.start)
         raise UserError(

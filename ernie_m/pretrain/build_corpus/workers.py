@@ -132,7 +132,7 @@ class RayWorkers(LocalWorkers):
 
 @functools.cache  # otherwise Ray sends the function with each task, with a warning
 def _make_remote_function(function: Callable) -> Any:
-    """Return a function as a remote function of Ray."""
+    """Wrap a function as a Ray remote function."""
     import ray
 
     return ray.remote(max_retries=_RETRIES, num_cpus=1)(function)

@@ -143,7 +143,7 @@ class Bitext(NamedTuple):
         return np.arange(len(self.sentences))[np.newaxis]
 
     def sort_alphabetically(self) -> list[int]:
-        """Return the line indices of the translations in alphabetical order, as in XTREME (Hu et al., 2020)."""
+        """Return the line indices of the sorted translations, as in XTREME (Hu et al., 2020)."""
         texts = [text.strip() for text in self.translations]
         return sorted(range(len(texts)), key=lambda number: texts[number])
 

@@ -21,7 +21,7 @@ from ernie_m.utils.files import (
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 OFFICIAL = ("text_a", "text_b", "label", "qid")  # columns of the official files
-_IN_QUOTES = re.compile('".*"')  # cells have no line ends
+_IN_QUOTES = re.compile('".*"')  # cells have no newlines
 _TO_CSV = ".to_csv('table.csv', index=False)\""
 # First bytes of a file that is not text -> its format and how to convert it; {}: the path.
 _NO_TEXT = {

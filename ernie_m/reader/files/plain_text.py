@@ -210,7 +210,7 @@ class TextFile:
                 text = "\n".join(
                     decode_or_add_error(line, number, errors) for number, line in enumerate(lines, first)
                 )
-            yield from io.StringIO(text, newline="\n")  # does not treat other characters as line ends
+            yield from io.StringIO(text, newline="\n")  # does not treat other characters as newlines
 
     def read_rest(self) -> bytes:
         """Take and return the remaining bytes of the file.

@@ -602,7 +602,7 @@ def _parse_json_list(file: TextFile) -> Iterator[tuple[int, Any]]:
     decode = json.JSONDecoder().raw_decode
     between = re.compile(r"[\s,]*")
     line = 1
-    counted = 0  # line ends are counted up to this character
+    counted = 0  # newlines are counted up to this character
     index = between.match(text, text.index("[") + 1).end()
     while not text.startswith("]", index) or text[index + 1 :].strip():
         line += text.count("\n", counted, index)
