@@ -82,13 +82,9 @@ def test_processes_tile_a_step(source, world_size, camlm_context):
         step = single.make_step_batches()
         parts = [reader.make_step_batches() for reader in readers]
         assert count_sequences(*parts) == count_sequences(step)
-        counts: Counter = Counter()
-        for part in parts:
-            for batch in part.micro_batches:
-                counts.update(masked_counts(batch))
-        assert step.counts == counts
-        for part in parts:
-            assert (part.position, part.counts) == (step.position, step.counts)
+        batches = itertools.chain.from_iterable(part.micro_batches for part in parts)
+        assert step.counts == sum((Counter(masked_counts(batch)) for batch in batches), Counter())
+        assert [(part.position, part.counts) for part in parts] == [(step.position, step.counts)] * world_size
     resumed = source.reader(position=json.loads(json.dumps(step.position)), **choice)
     assert count_sequences(resumed.make_step_batches()) == count_sequences(single.make_step_batches())
 
@@ -136,8 +132,7 @@ def test_micro_batches_have_equal_size(processes, budget):
     tokens = np.clip(np.random.default_rng(1).lognormal(3.4, 0.6, 2048).astype(int), 5, 256).tolist()
     divided = split_by_tokens(tokens, budget, processes)
     # All processes have equally many micro-batches, of about equally many tokens, and no more than needed.
-    assert len(divided) == processes
-    assert len({len(of_process) for of_process in divided}) == 1
+    assert [len(of_process) for of_process in divided] == [len(divided[0])] * processes
     micro_batches = list(itertools.chain.from_iterable(divided))
     sums = [sum(tokens[number] for number in numbers) for numbers in micro_batches]
     assert max(sums) <= min(budget, 1.05 * min(sums))
@@ -148,13 +143,10 @@ def test_micro_batches_have_equal_size(processes, budget):
 
 def test_fewer_sequences_than_processes():
     """Arguments: tokens of each sequence, budget, processes. The result: [process][micro-batch][sequence]."""
-    assert split_by_tokens([5, 9], 16, 3) == [[[1]], [[0]], []]
-    assert split_by_tokens([16, 16, 16], 16, 2) == [[[0], [2]], [[1]]]
-    assert split_by_tokens([], 16, 2) == [[], []]
-    assert [len(of_process) for of_process in split_by_tokens([4] * 10, 10, 2)] == [
-        3,
-        3,
-    ]  # not 2, nor 3 and 2
+    divided = [split_by_tokens(*sizes) for sizes in (([5, 9], 16, 3), ([16] * 3, 16, 2), ([], 16, 2))]
+    assert divided == [[[[1]], [[0]], []], [[[0], [2]], [[1]]], [[], []]]
+    # Not 2, nor 3 and 2.
+    assert [len(of_process) for of_process in split_by_tokens([4] * 10, 10, 2)] == [3, 3]
 
 
 @pytest.mark.parametrize(
@@ -176,9 +168,11 @@ def test_a_pass_counts_what_is_read(source, caplog):
     """Text of a kind that no objective reads is none of it, nor what is cut off a pair that is too long."""
     caplog.set_level("INFO")
     in_text = sum(text.num_tokens for text in source.corpus.mono.values())
-    in_pairs = 0
-    for pairs in source.corpus.parallel.values():
-        in_pairs += sum(min(sum(map(len, pairs[number])), 32 - 4) for number in range(len(pairs)))
+    in_pairs = sum(
+        min(sum(map(len, pairs[number])), 32 - 4)
+        for pairs in source.corpus.parallel.values()
+        for number in range(len(pairs))
+    )
     for active, tokens in ((["mmlm"], in_text), (["tlm"], in_pairs), (["tlm", "mmlm"], in_text + in_pairs)):
         settings = source.config(objectives__active=active)
         assert count_tokens_per_epoch(source.text(settings)) == tokens
@@ -325,10 +319,8 @@ def test_steps_from_tokens(source, changes, monkeypatch):
     changes = {"optimizer__batch_size": 64, **changes}
     steps = source.steps(optimizer__tokens=50_000, **changes)
     reader = source.reader(optimizer__steps=steps, **changes)
-    trained = 0
-    for _ in range(steps):
-        trained += sum(batch.inputs.tokens for batch in reader.make_step_batches().micro_batches)
-    assert trained == pytest.approx(50_000, rel=0.03)
+    batches = itertools.chain.from_iterable(reader.make_step_batches().micro_batches for _ in range(steps))
+    assert sum(batch.inputs.tokens for batch in batches) == pytest.approx(50_000, rel=0.03)
 
 
 def test_equal_compute_divides_the_steps(source, monkeypatch):
@@ -338,17 +330,19 @@ def test_equal_compute_divides_the_steps(source, monkeypatch):
     assert source.steps(optimizer__steps=1000, run__compute_ratio=1.075) == 930  # 1000 / 1.075
     head = source.config(optimizer__steps=100, run__compute_ratio=2.0, init__lm_head_warmup_steps=20)
     assert plan_run(head, source.text(head)).head_steps == 20
-    steps = source.steps(optimizer__tokens=200_000)
-    steps_at_twice_the_cost = source.steps(optimizer__tokens=200_000, run__compute_ratio=2.0)
-    assert steps_at_twice_the_cost == pytest.approx(steps / 2, abs=1)
+    steps, at_twice_the_cost = (
+        source.steps(optimizer__tokens=200_000, run__compute_ratio=ratio) for ratio in (1.0, 2.0)
+    )
+    assert at_twice_the_cost == pytest.approx(steps / 2, abs=1)
 
 
 def test_warn_if_warm_up_does_not_end(source, caplog):
     with caplog.at_level("WARNING", logger="ernie_m"):
-        source.steps(optimizer__steps=10, optimizer__warmup_steps=10)
-        source.steps(optimizer__steps=10, optimizer__warmup_steps=6, init__lm_head_warmup_steps=4)
-        source.steps(optimizer__steps=10, optimizer__warmup_steps=5, init__lm_head_warmup_steps=4)
-        source.steps(optimizer__steps=1, optimizer__warmup_steps=10)  # it keeps its initial weights
+        # The last run keeps its initial weights.
+        for steps, warmup, head in ((10, 10, 0), (10, 6, 4), (10, 5, 4), (1, 10, 0)):
+            source.steps(
+                optimizer__steps=steps, optimizer__warmup_steps=warmup, init__lm_head_warmup_steps=head
+            )
     assert [message.split(":")[0] for message in caplog.messages] == [
         "optimizer.warmup_steps 10",
         "optimizer.warmup_steps 6",
