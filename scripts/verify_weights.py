@@ -102,7 +102,7 @@ def load_released(path: str):
         "base" or "large", the encoder, and whether the weights have a masked-LM head.
 
     Raises:
-        UserError: the weights are missing or of another size, or a tensor is missing or not finite.
+        UserError: the weights are missing or have an unknown size, or a tensor is missing or not finite.
     """
     # Paddle reads its CPU settings, which `prepare` makes, at import.
     from ernie_m.model.checkpoint.load import load_weights

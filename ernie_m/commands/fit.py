@@ -110,7 +110,7 @@ def fit_labels(
         Whether training finished; False after a stop request (SIGTERM).
 
     Raises:
-        UserError: a file or a row is invalid, or the rows cannot be evaluated; names the file and line.
+        UserError: a file or a row is invalid, or the rows cannot be evaluated. The message names the line.
     """
     from ernie_m.fit.labeled_rows import load_dataset, raise_errors
 

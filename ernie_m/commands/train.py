@@ -61,7 +61,7 @@ def main() -> None:
     """Run `ernie-m train`.
 
     Raises:
-        UserError: the output has other files, or a file or an option is invalid.
+        UserError: --output contains other files, or a file or an option is invalid.
     """
     flags = parse_options(TrainFlags, None, __name__)
     output = Path(flags.output)

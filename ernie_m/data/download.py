@@ -159,10 +159,10 @@ def _check_sizes(sizes: Iterable[int], max_bytes: int) -> None:
 
 
 def raise_errors(errors: list[str]) -> None:
-    """Print failed downloads, and raise an error if there are any.
+    """Print the errors of failed downloads, and raise an error if a download failed.
 
     Raises:
-        UserError: there are errors.
+        UserError: a download failed.
     """
     if errors:
         say("download manually (URL -> path):", *errors, sep="\n  ")

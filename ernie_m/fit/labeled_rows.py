@@ -239,7 +239,7 @@ def _reject_thousands(labels: Sequence[Any], locations: Sequence[str]) -> None:
     """Check that the "." in regression labels, such as "1.000", cannot be a thousands separator.
 
     Raises:
-        UserError: a label is ambiguous; names its location.
+        UserError: a label is ambiguous; the message names its location.
     """
     written = [(label, location) for label, location in zip(labels, locations) if isinstance(label, str)]
     largest = max((int(label) for label, _ in written if re.fullmatch(r"\d{1,99}", label)), default=0)

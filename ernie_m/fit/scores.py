@@ -17,7 +17,7 @@ class EvaluationResult(NamedTuple):
 
     Attributes:
         rows: the N labeled rows.
-        outcomes: the predicted probabilities [N, C], or for regression numbers [N].
+        outcomes: the predicted probabilities [N, C], or for regression the predicted numbers [N].
         title: the evaluation method, such as "Test set".
     """
 

@@ -172,7 +172,7 @@ class EncoderGraph(ABC):
         """Add an encoder layer: [n, H] -> [n, H].
 
         Args:
-            name: the prefix of the names of its weights.
+            name: the name prefix of the layer's weights.
             only_first: whether only the first token of each row is a query, so that the output is [B, H].
         """
         node = self.apply_operator
@@ -210,12 +210,12 @@ class EncoderGraph(ABC):
         )
 
     def _add_linear(self, x: str, name: str) -> str:
-        """Add a linear layer, given the prefix of the names of its weights."""
+        """Add a linear layer, given the name prefix of the weights."""
         product = self.apply_operator("MatMul", x, self.add_weight(f"{name}.weight"))
         return self.apply_operator("Add", product, self.add_weight(f"{name}.bias"))
 
     def _add_layer_norm(self, x: str, name: str) -> str:
-        """Add a layer normalization, given the prefix of the names of its weights."""
+        """Add a layer normalization, given the name prefix of the weights."""
         scale = self.add_weight(f"{name}.weight")
         bias = self.add_weight(f"{name}.bias")
         epsilon = self.config.layer_norm_eps

@@ -247,7 +247,7 @@ class LoadedModel:
         """Check that the model supports a task up to a layer; None: any layer.
 
         Raises:
-            UserError: the model does not support the task, or was exported up to another layer.
+            UserError: the model does not support the task, or was exported up to a different layer.
         """
         if self.exported_layer is None:
             if task not in (EMBEDDING, self.task):  # every model has an encoder

@@ -262,7 +262,7 @@ def read_requests(file: InputFile, parse_request: Callable[[dict], Any], errors:
         errors: collects invalid requests; the content of a skipped request is None.
 
     Raises:
-        UserError: requests are invalid; names the lines.
+        UserError: requests are invalid; the message names the lines.
     """
     requests = []
     for number, entry, values in file.iter_requests(errors):

@@ -142,7 +142,7 @@ def parse_requests(predictor: Any, requests: Sequence[dict], on_empty: str = "er
         on_empty: "skip": the result for an empty text is None; "error": an empty text is an error.
 
     Raises:
-        UserError: a request is invalid; names its index, if there are several requests.
+        UserError: a request is invalid; with several requests, the message has its index.
     """
     contents = []
     for number, request in enumerate(requests):

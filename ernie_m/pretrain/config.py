@@ -372,7 +372,7 @@ class PretrainConfig:
             earlier: key -> value in earlier files.
 
         Raises:
-            UserError: a value would be replaced by another key.
+            UserError: a key has no effect, because another key overrides it.
         """
         are_alone = "objectives.mixing_ratios" in later and "objectives.later_mixing_ratios" not in later
         if are_alone and earlier.get("objectives.later_mixing_ratios"):

@@ -99,7 +99,7 @@ def read_classification(
         regression: whether the label column contains numbers.
 
     Raises:
-        UserError: the file cannot be read, or rows are invalid; names the file and the lines.
+        UserError: the file cannot be read, or rows are invalid; the message names file and lines.
     """
     path = Path(path)
     if path.is_dir():

@@ -357,7 +357,7 @@ class Tokenizer:
         """Extend the vocabulary with the added tokens, and compile the pattern that matches them.
 
         Raises:
-            UserError: the id of an added token is in use, or the vocabulary has the token with another id.
+            UserError: the id of an added token is in use, or the vocabulary has a different id for the token.
         """
         self._token_of = {id_: token for token, id_ in self.vocab.items()}
         for token, id_ in self.added_tokens.items():

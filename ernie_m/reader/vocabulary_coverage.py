@@ -98,7 +98,7 @@ def _compute_token_properties(tokenizer: Tokenizer) -> _TokenProperties:
 
 
 def _is_letter(token: str) -> bool:
-    """Return whether a token is a single letter of a script with spaces, whose tokens are usually longer."""
+    """Return whether a token is a single letter of a script that separates words with spaces."""
     if len(token) != 1 or not token.isalpha():
         return False
     return not any(first <= ord(token) <= last for first, last in _SHORT_TOKENS)

@@ -325,7 +325,7 @@ class Engine(Generic[Model]):
         """Count and log consecutive steps with a non-finite loss or gradient.
 
         Raises:
-            UserError: there were `max_bad_steps` in a row.
+            UserError: there were `max_bad_steps` such steps in a row.
         """
         if is_finite:
             self.bad_in_a_row = 0

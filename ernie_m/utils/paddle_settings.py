@@ -154,7 +154,7 @@ def check_paddle() -> None:
     """Check that one Paddle package of the required version is installed, without importing Paddle.
 
     Raises:
-        UserError: Paddle is missing or of another version, or both its CPU and GPU packages are installed.
+        UserError: Paddle is missing or has an unsupported version, or both packages, CPU and GPU, exist.
     """
     spec = find_spec("paddle")
     install = (
@@ -191,7 +191,7 @@ def prepare() -> str:
         The settings in effect, in one line, for the log.
 
     Raises:
-        UserError: Paddle is missing or of another version.
+        UserError: Paddle is missing or has an unsupported version.
     """
     check_paddle()
     return _apply_settings()

@@ -137,7 +137,7 @@ class PairFileBatches(PairBatches):
         """Sample the rows of the next step, and return the keys and the texts of each row.
 
         Raises:
-            UserError: too few rows share no text.
+            UserError: there are too few rows that share no text with each other.
         """
         rows: list[tuple[list[int], list[str]]] = []
         taken: set[int] = set()  # the keys of all texts of `rows`

@@ -96,7 +96,7 @@ class EmbeddingPredictor:
         """Return the language means of the model at the layer of the embeddings.
 
         Raises:
-            UserError: the model has no means, or they were computed with another pooling.
+            UserError: the model has no means, or they were computed with a different pooling.
         """
         if self.pooling != MEANS_POOLING:
             raise UserError(

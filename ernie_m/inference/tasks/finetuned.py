@@ -122,7 +122,7 @@ class InferenceLabels(NamedTuple):
 
     @classmethod
     def from_labels(cls, labels: list[str]) -> "InferenceLabels":
-        """Find the labels by names that begin with "entail" and "contra".
+        """Find the ids of the labels whose names begin with "entail" and "contra".
 
         With two labels, such as entailment and not_entailment, the other label is used as contradiction.
         """

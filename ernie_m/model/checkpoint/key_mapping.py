@@ -183,7 +183,7 @@ def read_float_tensor(file: Weights, name: str) -> np.ndarray:
     """Read a floating-point tensor of a file. uint16, Paddle's bits of bfloat16, is converted to float32.
 
     Raises:
-        UserError: the tensor has another dtype.
+        UserError: the tensor does not have a floating-point dtype.
     """
     array = file[name]
     if array.dtype == np.uint16:

@@ -496,7 +496,7 @@ def layer_norm(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
 
     Raises:
         ValueError: SCALE or SHIFT has the wrong shape or dtype, which oneDNN does not check.
-        RuntimeError: oneDNN has failed, or does not support the other arrays.
+        RuntimeError: oneDNN has failed, or does not support one of the remaining arrays.
     """
     for vector in (arrays[SCALE], arrays[SHIFT]):
         if vector.shape != arrays[FROM].shape[1:] or vector.dtype != np.float32:

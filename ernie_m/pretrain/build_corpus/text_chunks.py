@@ -136,7 +136,7 @@ def read_lines(
         languages: languages of the stream, in the order of the sides.
 
     Raises:
-        UserError: a line is not UTF-8 or too long, has a wrong number of columns or no score, or its text is
+        UserError: a line is too long or not UTF-8, has a wrong number of columns or no score, or its text is
             suspicious.
     """
     # The lines of each file, and from them rows with a cell per side.
@@ -203,7 +203,7 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
         path, first_line: file and line number of the text, for messages.
 
     Raises:
-        UserError: a line is not UTF-8 or too long.
+        UserError: a line is too long or not UTF-8.
     """
     if len(text) > plain_text.LONGEST_LINE:  # otherwise no line of it can be longer
         for number, line in enumerate(text.split(b"\n"), first_line):

@@ -83,7 +83,7 @@ def read_tagged_words(
 
     Raises:
         UserError: the file has another format, its columns are ambiguous, or a tag is not an entity tag;
-            names the lines.
+            the message names the lines.
     """
     options = options or TableOptions()
     errors = RowErrors(path, options.on_error == "skip")

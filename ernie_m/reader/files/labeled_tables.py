@@ -173,7 +173,7 @@ def read_labeled_table(path: Path, options: LabelOptions, multi_label: bool = Fa
 
     Raises:
         UserError: the file cannot be read, columns or the label separator are ambiguous, or rows are invalid;
-            names the lines.
+            the message names the lines.
     """
     errors = RowErrors(path, options.on_error == "skip")
     table = open_table(path, options, errors)

@@ -51,7 +51,7 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
         purpose: "train" or "dev" (every question requires an answer), or "test" (answers are not read).
 
     Raises:
-        UserError: the file is not JSON or has another format (with its location, `data[3].paragraphs[0]`),
+        UserError: the file is not JSON, or has another format (with its location, `data[3].paragraphs[0]`),
             an id is duplicate in a "dev" or "test" file, an answer without an offset occurs more than once
             (with the ids), or there are no questions.
     """
