@@ -219,7 +219,7 @@ def read_windows(
     window_config: WindowConfig,
     split_file: Callable[..., "ContextWindows"] | None = None,
 ) -> ContextWindows:
-    """Read a file of questions by `read_squad`, and split its contexts into windows.
+    """Read a file of questions with `read_squad`, and split its contexts into windows.
 
     Args:
         purpose: "train", "dev" or "test"; for "train", questions and windows without an answer are dropped.

@@ -102,7 +102,7 @@ class PairFileBatches(PairBatches):
     prompts: tuple[str, str] = ("", "")
 
     def __call__(self) -> Iterator[PairStep]:
-        """Yield this process's part of each step, infinitely."""
+        """Yield this process's part of each global batch, endlessly."""
         sizes = {"rows": len(self.numbers)}
         # There is only one stream, so its size and alpha do not matter.
         sampler = self.make_sampler(sizes, 1.0, "own pairs")
@@ -191,7 +191,7 @@ class CorpusPairBatches(PairBatches):
         return corpus
 
     def __call__(self) -> Iterator[PairStep]:
-        """Yield this process's part of each step, infinitely."""
+        """Yield this process's part of each global batch, endlessly."""
         pairs_by_name = {"-".join(pair): pairs for pair, pairs in self.open_corpus().parallel.items()}
         sizes = {name: len(pairs) for name, pairs in pairs_by_name.items()}
         # The size of a language pair is its number of pairs.

@@ -117,7 +117,7 @@ def _format_scores(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> s
 
 
 def _format_value(value: Any) -> str:
-    """Format a value as text; None is empty."""
+    """Format a value as text; None becomes ""."""
     if isinstance(value, float):
         return f"{value:.2f}"
     if isinstance(value, Mapping):

@@ -178,7 +178,7 @@ def cross_entropy_(
 
     Args:
         labels: int64 [m].
-        with_gradients: whether to overwrite the logits with the gradient of each loss for its logits.
+        with_gradients: whether to overwrite the logits with each loss's gradient with respect to them.
 
     Returns:
         The losses [m], and whether no logit exceeds the label's, bool [m].

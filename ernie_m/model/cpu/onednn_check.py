@@ -105,7 +105,7 @@ def _measure_error(operation: _CheckedOperation) -> float:
 def _compute_output_and_gradients(
     compute: Callable[..., Tensor], arrays: list[np.ndarray]
 ) -> list[np.ndarray]:
-    """Return an operation's output, and the gradients of the output's sum of squares for each input."""
+    """Return an operation's output, and the gradients of its sum of squares with respect to the inputs."""
     inputs = [paddle.to_tensor(array, stop_gradient=False) for array in arrays]
     result = compute(*inputs)
     result.square().sum().backward()

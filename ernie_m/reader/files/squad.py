@@ -105,7 +105,7 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
 
 
 def _iter_paragraphs(content: "_JsonValue") -> Iterator[tuple[str, Iterable["_JsonValue"]]]:
-    """Yield each context with its questions. A row of Hugging Face's data sets has one of each."""
+    """Yield each context with its questions. A row of Hugging Face's data sets has one question."""
     for article in content.iter_items("data"):
         is_row = article.has_key("context") and not article.has_key("paragraphs")
         for paragraph in [article] if is_row else article.iter_items("paragraphs"):
