@@ -204,6 +204,6 @@ def compute_outputs(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]
 
 
 def compute_max_difference(a: Outputs, b: Outputs) -> float:
-    """Compute the maximum absolute difference between two results of `compute_outputs`; nan if any is nan."""
+    """Compute the maximum absolute difference of two results of `compute_outputs`; nan if an output is."""
     differences = [np.abs(row[name] - other[name]).max() for row, other in zip(a, b) for name in row]
     return float(np.max(differences))

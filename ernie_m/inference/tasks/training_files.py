@@ -30,7 +30,7 @@ _TAGS = "predicted_tags"  # the key or column added to a line of tagged words
 class TaggedFile(InputFile):
     """A file of tagged words, written with the predicted tags as an additional column.
 
-    In JSON lines and in the official format, which have one sentence per line, the tags are a list or joined.
+    In JSON lines and in the official format, with one sentence per line, a cell has the tags of all words.
 
     Args:
         labels: the labels of the model.
