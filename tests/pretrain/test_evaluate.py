@@ -134,18 +134,26 @@ def test_every_stream_has_its_numbers(held_out, tiny_corpus):
         assert objective.evaluate([], held_out.model, held_out.evaluator) is None
 
 
-def test_a_stop_request_ends_an_evaluation_before_its_next_batch(held_out, monkeypatch):
+def test_a_stop_request_ends_an_evaluation_before_its_next_batch(tiny_corpus, monkeypatch):
+    """At any batch, also between the two perplexities of BTMLM."""
+    held_out = HeldOutRun(tiny_corpus, run__eval_sequences=4)
+    held_out.evaluator.objectives = {"btmlm": held_out.evaluator.objectives["btmlm"]}
     stop = ShutdownHandler()
-    seen = []
+    batches = [0]  # of each evaluation
+    last_batch = math.inf
 
     def loss(model, batch):
-        seen.append(batch)
-        stop.received = signal.SIGTERM
+        batches[-1] += 1
+        stop.received = signal.SIGTERM if batches[-1] >= last_batch else None
         return compute_batch_loss(model, batch)
 
     monkeypatch.setattr(evaluate, "compute_batch_loss", loss)
-    assert held_out.evaluator.run(held_out.engine, stop) is None
-    assert len(seen) == 1
+    held_out.run()
+    for last_batch in range(1, batches[0] + 1):
+        batches.append(0)
+        stop.received = None
+        assert held_out.evaluator.run(held_out.engine, stop) is None
+        assert batches[-1] == last_batch
 
 
 def get_sentences(held_out, pair) -> tuple[list, list]:

@@ -122,8 +122,6 @@ class Btmlm(Objective[Text]):
             pairs,
             mask_example=lambda pair, rng: self.mask(pair.source, rng, pair.target.language),
         )
-        if scores is None:
-            return None
         # The same sentences with the same truncation and masks.
         without = evaluator.compute_scores(
             model,
@@ -131,6 +129,8 @@ class Btmlm(Objective[Text]):
             pairs,
             mask_example=lambda pair, rng: MaskedExample(self.name, [self.mask_text(pair.source, rng)]),
         )
+        if scores is None or without is None:  # also if a stop request came between them
+            return None
         return scores | {"perplexity_without": without["perplexity"]}
 
     @classmethod
