@@ -20,7 +20,7 @@ from ernie_m.inference.encode_vector_args import EncodeVectorFlags
 from ernie_m.inference.engines import FILES, WEIGHTS_FILES, OnnxEngine, load_onnx_engine, make_encoder_engine
 from ernie_m.inference.export import compute_max_difference, compute_outputs, generate_random_inputs
 from ernie_m.inference.export_onnx import write_onnx
-from ernie_m.inference.load import load
+from ernie_m.inference.load import _log_engine, load
 from ernie_m.inference.tasks import make_predictor
 from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.load import load_weights
@@ -185,6 +185,7 @@ def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
 def test_a_pretrained_model_is_exported_as_an_encoder(models, tmp_path, monkeypatch, capsys):
     devices = []  # the arguments of paddle.set_device
     monkeypatch.setattr(paddle, "set_device", devices.append)
+    _log_engine.cache_clear()  # it logs an engine once in a process
     settings = run_export(models / "full", tmp_path / "out")
     assert devices == ["cpu"]  # even where there is a GPU
     assert settings["export"]["task"] == "encoding" and "languages" not in settings

@@ -214,7 +214,7 @@ def test_reject_permuted_vocabulary(refused, trained, tmp_path, tokenizer):
     for key in ("init__encoder", "init__lm_head"):
         line = refused(**{key: str(folder)})
         assert (
-            f"{folder} has another vocabulary than the corpus (other tokens)" in line
+            f"{folder} has another vocabulary than the corpus (the tokens differ)" in line
             and f"--piece_model_path {folder}/piece.model and --vocab_path {folder}/vocab.txt" in line
         )
     # Added tokens are not of the corpus.
