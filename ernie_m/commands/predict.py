@@ -176,6 +176,6 @@ def read_trained_columns(model: str, settings: dict[str, Any]) -> dict[str, str]
     columns = settings.get(COLUMNS, {})
     if not (isinstance(columns, dict) and all(isinstance(name, str) for name in columns.values())):
         raise UserError(
-            f"{model}: config.json: invalid '{COLUMNS}' (expected an object of option: column name)"
+            f"{model}: config.json: invalid '{COLUMNS}' (expected an object that maps options to columns)"
         )
     return columns

@@ -204,7 +204,7 @@ class GraphEncoder(SentenceEncoder):
         return outputs["pooled"], outputs["sequence"]
 
     def run_engine(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Run the engine on ids, int64 [B, T]: "sequence", [B, T, H], and, if available, "pooled", [B, H].
+        """Run the engine on ids [B, T], int64; return "sequence" [B, T, H] and, if there, "pooled" [B, H].
 
         Raises:
             UserError: hidden_size in config.json does not match the graph.

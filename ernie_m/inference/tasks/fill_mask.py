@@ -64,7 +64,7 @@ class FillMaskPredictor:
         if model.task != FILL_MASK:
             raise UserError(
                 f"{model.folder}: fill-mask requires a checkpoint with a masked-LM head, such as the "
-                "folder full of run_pretrain.py"
+                "folder full/ of a run of run_pretrain.py"
             )
         if model.engine_name != "paddle-eager":  # the head runs in Paddle only
             model = load(model.folder, engine="paddle-eager", amp=model.amp)
