@@ -7,6 +7,10 @@ import numpy as np
 with open("labeled.csv", encoding="utf-8-sig", newline="") as file:
     rows = [row for row in csv.DictReader(file) if row["predicted_probability"]]
 rows.sort(key=lambda row: -float(row["predicted_probability"]))
-is_right = [row["predicted_label"] == row["label"] for row in rows]  # your label column
-count = np.flatnonzero(np.cumsum(is_right) >= 0.95 * np.arange(1, len(rows) + 1))[-1] + 1
-print(rows[count - 1]["predicted_probability"])
+right_counts = np.cumsum([row["predicted_label"] == row["label"] for row in rows])  # your label column
+confident = [
+    row["predicted_probability"]
+    for count, (row, right) in enumerate(zip(rows, right_counts), 1)
+    if right / count >= 0.95
+]
+print(confident[-1] if confident else None)

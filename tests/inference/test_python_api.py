@@ -75,9 +75,12 @@ def test_run_python_blocks_from_docs(locations, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 3  # of the quickstart
 
 
-def test_threshold_of_the_example(locations, capsys):
-    exec((ROOT / "examples/confidence_threshold.py").read_text(encoding="utf-8"), {})
-    assert float(capsys.readouterr().out) == 0.7  # 20 of 21 are right
+def test_threshold_of_the_example(locations, tmp_path, capsys):
+    program = (ROOT / "examples/confidence_threshold.py").read_text(encoding="utf-8")
+    exec(program, {})
+    (tmp_path / "labeled.csv").write_text("label,predicted_label,predicted_probability\na,b,0.9\n")
+    exec(program, {})
+    assert capsys.readouterr().out.split() == ["0.7", "None"]  # 20 of 21 are right, then none of 1
 
 
 def test_the_readme(locations):
