@@ -202,7 +202,7 @@ def _read_columns(
         UserError: the file is in the format of another tool; see also `_find_columns`.
     """
     for begin, way in _OF_TOOLS.items():
-        if text.removeprefix("\ufeff").startswith(begin):
+        if text.startswith(begin):
             raise UserError(f"{path}, line 1: {way}")
     blocks = list(read_columns(_split_lines(text), _split_cells, errors))
     if not blocks:
@@ -224,9 +224,8 @@ def _read_columns(
     for rows in blocks:
         kept = []
         for line, cells in rows:
-            # U+0002 joins words and a tab separates columns. The tokenizer drops U+0002 and treats a tab as a
-            # space.
-            if text := cells[word].removeprefix(prefix).replace(JOINT, "").replace("\t", " "):
+            # U+0002 joins words, and the tokenizer drops it.
+            if text := cells[word].removeprefix(prefix).replace(JOINT, ""):
                 cell = _IN_MISC.sub(r"\1", cells[tag]) if name == "MISC" else cells[tag]
                 kept.append((text, cell, line))
         sentences += [TaggedWords(*map(list, zip(*kept)))] if kept else []
