@@ -16,6 +16,7 @@ from ernie_m.reader.files.find_files import (
     parse_languages,
     split_language_prefix,
 )
+from ernie_m.reader.files.plain_text import FORMATS, OTHER, UNITS
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
 
@@ -64,7 +65,8 @@ def make(names) -> None:
 FOLDERS = {
     "labels": (
         "train.en.tsv train-de.csv dev.en.csv.gz dev-fr.tsv test.fr.xlsx test.de.jsonl a/train.en.tsv "
-        "out/train.fr.tsv .x/test.sw.txt dev.zh-CN.tsv train.all.tsv Train.it.tsv test.es.tsv.xz",
+        "out/train.fr.tsv out/a/train.sw.tsv .x/test.sw.txt dev.zh-CN.tsv train.all.tsv Train.it.tsv "
+        "test.es.tsv.xz",
         {
             "tables": "train en a/train.en.tsv | train de train-de.csv | dev en dev.en.csv.gz | dev fr "
             "dev-fr.tsv | test de test.de.jsonl | test es test.es.tsv.xz | "
@@ -75,7 +77,8 @@ FOLDERS = {
             "test.fr test.fr.xlsx | "
             "train-de train-de.csv | train.all train.all.tsv | train.en train.en.tsv",
             "folder": "Train.it.tsv | train-de.csv | train.all.tsv | train.en.tsv",
-            "glob": "Train.it.tsv | a/train.en.tsv | out/train.fr.tsv | train.all.tsv | train.en.tsv",
+            "glob": "Train.it.tsv | a/train.en.tsv | out/a/train.sw.tsv | out/train.fr.tsv | train.all.tsv | "
+            "train.en.tsv",
         },
     ),
     "pairs": (
@@ -178,8 +181,8 @@ FOLDERS = {
     "words of names": (
         "newsdiscusstest2015.en newsdiscussdev2015.en newstestB2020.en newssyscomb2009.en TestData.en "
         "valset.en testfile.en validset.en heldoutset.en TEST.en dev-sets.en my_testdata.en DevTest.en "
-        "latest.en contest.en Attestation.en testimony.en greatest.en devices.en news.en dataset.en "
-        "newsdata.en trainset.en LatestNews.en",
+        "testsets.en TestFiles.en latest.en contest.en Attestation.en testimony.en greatest.en devices.en "
+        "news.en dataset.en newsdata.en trainset.en LatestNews.en",
         {
             "folder": "Attestation.en | LatestNews.en | contest.en | dataset.en | devices.en | greatest.en | "
             "latest.en | news.en | newsdata.en | testimony.en | trainset.en",
@@ -208,17 +211,24 @@ def test_which_files_are_found(tmp_path, monkeypatch, title):
 
 
 def test_tables_that_are_not_read_have_a_reason(tmp_path, monkeypatch, caplog):
-    """Ten of a kind are named."""
+    """Ten of a kind are named; so are those that are not trained on."""
     monkeypatch.chdir(tmp_path)
-    reasons = dict.fromkeys(("train.engl.tsv", "train.old.tsv"), "ernie_m/utils/languages.tsv")
-    reasons["all.pdf"] = "expected a name in .txt, .csv"
-    reasons |= dict.fromkeys((f"{i}.txt" for i in range(10, 22)), "expected train, dev or test with a lang")
-    make(["train.en.tsv", *reasons, "a/train.en.tsv"])
+    texts = [f"{number}.txt" for number in range(10, 22)]
+    held_out = [f"dev.{number}" for number in range(20, 31)]
+    make(["train.en.tsv", "train.old.tsv", "train.engl.tsv", "all.pdf", *texts, "a/train.en.tsv"])
     find_labeled_files(Path("my"), OUT)
-    for name, reason in [*reasons.items()][:13]:
-        assert any(f"/{name}" in line and reason in line for line in caplog.messages), name
-    assert "19.txt and 2 more (" in caplog.text
-    assert "my/train.en.tsv: the train file of en is " in caplog.text
+    make(held_out)
+    find_text_files("my")
+    form = "expected train, dev or test with a language, as in train.en.tsv"
+    names = ", ".join(name for name in FORMATS if FORMATS[name] not in (UNITS, OTHER))
+    assert caplog.messages == [
+        "ignored my/train.en.tsv: the train file of en is my/a/train.en.tsv",
+        f"ignored files: {', '.join(f'my/{name}' for name in texts[:10])} and 2 more ({form})",
+        f"ignored files: my/all.pdf (expected a name in {names})",
+        "ignored files: my/train.engl.tsv, my/train.old.tsv (unknown language code; see "
+        "ernie_m/utils/languages.tsv)",
+        f"skipped validation and test files: {', '.join(f'my/{name}' for name in held_out[:10])} and 1 more",
+    ]
 
 
 def test_find_table_by_any_name(tmp_path, monkeypatch):
@@ -229,7 +239,7 @@ def test_find_table_by_any_name(tmp_path, monkeypatch):
         assert find_labeled_files(Path("my", name), OUT) == [(Path("my", name), "train", language)]
     assert find_text_files("my/test.de.tsv") == ["my/test.de.tsv"]
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert find_text_files("~/my/*.csv") == find_text_files("$HOME/my/*.csv") == [f"{tmp_path}/my/mine.csv"]
+    assert find_text_files("~/my/*.csv ") == find_text_files("$HOME/my/*.csv") == [f"{tmp_path}/my/mine.csv"]
     assert error_of(find_labeled_files, Path("none"), OUT).startswith("none: ")
 
 

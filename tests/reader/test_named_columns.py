@@ -55,13 +55,24 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
     "list.json": ('[{"text": "Hello, you", "label": "a"},\n {"text": "Bye", "label": "b"}]', {}),
     "lines.csv": ('"Body\n(all)",Team\n"Hello, you",a\nBye,b\n', {"text": "Body (all)", "label": "Team"}),
     "numbers.csv": ('1,"Hello, you",a\n2,Bye,b\n', {"text": "2", "label": "3"}),
+    "first.csv": ("label,a\nBye,b\n", {"text": "1", "label": "2"}, [(["label"], "a"), BYE]),
     "names.csv": ('Body,Team\n"Hello, you",a\nBye,b\n', {"text": "Body", "label": "Team"}),
     "only.csv": ('text,label,n\n"Hello, you",a,2\nno,c,1\nBye,b,3\n', {"filter": "n>=2"}),
     "not.csv": ('text,label\n"Hello, you",a\nno,c\nBye,b\n', {"filter": "label!=c"}),
+    "prodigy.jsonl": (
+        '{"text": "Bye", "label": "b", "_task_hash": 1, "answer": "accept"}\n'
+        '{"text": "no", "label": "b", "_task_hash": 2, "answer": "reject"}',
+        {"filter": "answer=accept"},
+        [BYE],
+    ),
     "mail.csv": (
         "Subject,Body,label\nHello,you,a\n,Bye,b\n",
         {"text": "Subject+Body"},
         [(["Hello\nyou"], "a"), BYE],
+    ),
+    "line_end.csv": (
+        '"Body\n(all)",Team\n"Hello, you",a\nBye,b\n',
+        {"text": "Body\n(all)", "label": "Team"},
     ),
     "lists.jsonl": (
         '{"text": "x", "label": ["a", "b"]}\n{"text": "y", "label": []}\n',
@@ -69,6 +80,12 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
         SEVERAL,
     ),
     "columns.csv": ("text,a,b\nx,1,1\ny,0,0\n", {"several": True, "label": "a,b"}, SEVERAL),
+    "marked.csv": ("text,a,b\nx,TRUE,1.0\ny,,false\n", {"several": True, "label": "a,b"}, SEVERAL),
+    "lists_of_numbers.jsonl": (
+        '{"text": "x", "label": [1, 2.0]}\n{"text": "y", "label": []}\n',
+        {"several": True},
+        [(["x"], ["1", "2"]), (["y"], [])],
+    ),
     "marks.csv": ("text,labels\nx,a;b; a\ny,\n", {"several": True, "label_separator": ";"}, SEVERAL),
     "names.jsonl": (
         '{"text": "[x]", "labels": "a, b|c"}\n{"text": "{y}", "labels": ["a, b"]}',
@@ -102,7 +119,9 @@ def test_language_split_and_group_are_read_where_they_are_named(tmp_path, caplog
     """Rows for dev and test are not trained on, and the names of the columns are kept."""
     caplog.set_level("INFO")
     path = tmp_path / "massive.csv"
-    path.write_text("utt,intent,locale,partition,by\na,x,de,train,1\nb,y, en ,dev,2\nc,z,fr,,1\nd,x,,test,\n")
+    path.write_text(
+        "utt,intent,locale,partition,by,,n\na,x,de,train,1,,\nb,y, en ,dev,2,,\nc,z,fr,,1,,\nd,x,,test,,,\n"
+    )
     flags = {"text": "utt", "label": "intent", "language": "locale", "group": "by", "split": "partition"}
     table = read_labeled_table(path, LabelOptions(**flags))
     rows = [
@@ -112,7 +131,8 @@ def test_language_split_and_group_are_read_where_they_are_named(tmp_path, caplog
         (["d"], "x", "", "", "test", 5),
     ]
     assert table == (path, rows, flags, [])
-    assert caplog.messages == [f"{path}: 4 rows ({', '.join(map(': '.join, flags.items()))})"]
+    columns = ", ".join(map(": ".join, flags.items()))
+    assert caplog.messages == [f"{path}: 4 rows ({columns}; ignored: n)"]
     for purpose, kept, skipped in (
         ("train", rows[::2], {"dev": 1, "test": 1}),
         ("dev", rows[1::2], {"train": 2}),
@@ -185,6 +205,7 @@ def test_label_columns_are_normalized(tmp_path):
 
 REFUSED = {  # name of a file -> its content, flags, and what the message says: locations and names
     "width.csv": ("text,label\na,b\nc\nd,e,f\n", {}, ("line 3: 1 column", "line 4: 3 columns")),
+    "all.csv": ("text,label\na\nb\n", {}, ("line 2: 1 column", "line 3: 1 column")),
     "quote.csv": ('text,label\na,b\n"c" d,e\n', {}, ("line 3",)),
     "open.csv": ('text,label\na,b\n"c,d\ne,f\n', {}, ("line 3", "to line 4")),
     "return.csv": ("text,label\na\rb,c\n", {}, ("line 2: carriage return",)),
@@ -200,7 +221,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "text.jsonl": ('{"text": ["a"], "label": "b"}\n', {}, ("line 1", "'text'")),
     "object.jsonl": ('{"text": {"en": "a"}, "label": "b"}\n', {}, ("line 1", "'text'")),
     "cp1252.json": (
-        '[{"text": "a", "label": "b"},\n{"text": "ä"}]'.encode("cp1252"),
+        '[{"text": "a", "label": "b"},\n{"text": "ä"},\n{"text": "c"}]'.encode("cp1252"),
         {},
         ("line 2: not UTF-8",),
     ),
@@ -212,6 +233,11 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "pandas.csv": ("0,1\na,b\n", {"text": "1", "label": "2"}, ("line 1",)),
     "numbers.csv": ("1,2\na,b\n", {"text": "1", "label": "2"}, ("line 1",)),
     "rows.csv": ('text,label\n"x,y\na,b\nc",a\n', {}, ("line 2: to line 4",)),
+    "infinity.jsonl": (
+        '{"text": "a", "label": "b"}\n{"text": "c", "label": Infinity}\n',
+        {},
+        ("line 2",),
+    ),
     "surrogate.jsonl": (
         '{"text": "a", "label": "b"}\n{"text": "\\ud800", "label": "b"}\n',
         {},
@@ -289,6 +315,12 @@ ASKED = {
     "questions.csv": ("context,question\na,b\n", True, ([{"question": "b", "context": "a"}], [])),
     "columns.txt": ("c\tq\na\tb\n", True, ([{"question": "b", "context": "a"}], []), {"columns": "q,c"}),
     "no_question.csv": ("context,text\na,b\n", True, "missing columns of question and context."),
+    "number_columns.csv": (
+        "context,question\na,b\n",
+        True,
+        "expected no header",
+        {"columns": "2,1"},
+    ),
     "learned.csv": ("text,Body\na,b\n", False, ([{"text_a": "b", "text": "b"}], [])),
     "other_case.csv": (
         "text,body\na,b\n",
@@ -384,10 +416,11 @@ def test_what_a_model_is_asked_about(tmp_path, caplog, name):
 @pytest.mark.parametrize("header", ["Nr;Body;Team", "text;sentence;label", "7;Hello;x"])
 def test_suggested_command_line_works(read, monkeypatch, header):
     monkeypatch.setattr(sys, "argv", ["fit", "--on_error", "skip", "--text", "no such"])
-    content = f"{header}\n1;Hello;x\n2;Bye;y\n"
+    content = f"{header}\n1;Hello;x\n2;Hi;z\n3;Oh;z\n4;Bye;y\n"
     lines = error_of(read, "table.csv", content).splitlines()
     assert [line.strip() for line in lines[1:4]] == [
-        f"{name}: {cells}" for name, cells in zip(header.split(";"), ("1 | 2", "Hello | Bye", "x | y"))
+        f"{name}: {cells}"
+        for name, cells in zip(header.split(";"), ("1 | 2 | 3", "Hello | Hi | Oh", "x | z | z"))
     ]
     words = shlex.split(lines[4].partition(": ")[2])
     names = {"--text": header.split(";")[1], "--label": header.split(";")[2]}
@@ -406,6 +439,6 @@ def test_a_list_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypat
 
 
 def test_warn_about_html(read, caplog):
-    rows = [f"Nice<br>{n},a" if n % 5 == 0 else f"Good {n},b" for n in range(40)]
-    read("html.csv", "\n".join(["text,label", *rows]))
+    rows = [f"Good {n},Nice<br>{n},a" if n % 2 else f"Bad {n},So {n},b" for n in range(40)]
+    read("html.csv", "\n".join(["text,text_b,label", *rows]))
     assert [line for line in caplog.messages if "html.csv, line" in line and "HTML" in line]

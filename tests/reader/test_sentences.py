@@ -24,10 +24,10 @@ def write(folder, files: dict[str, list[str]]) -> None:
 
 def test_lines_are_read_as_they_stand(tmp_path):
     # U+2028 and U+0085 end a line for str.splitlines, not in a file.
-    (tmp_path / "a").write_bytes("\ufeffeins\r\n\nzwei\u2028\u0085 drei\nlast".encode())
+    (tmp_path / "a").write_bytes("\ufeffeins\r\n\nzwei\u2028\u0085 drei\rvier\nlast".encode())
     lines = Sentences(tmp_path / "a")
     for each in (lines, pickle.loads(pickle.dumps(lines))):
-        assert each.read_texts() == ["eins", "", "zwei\u2028\u0085 drei", "last"]
+        assert each.read_texts() == ["eins", "", "zwei\u2028\u0085 drei\rvier", "last"]
     assert lines[3] == Example("last", None)
     with pytest.raises(IndexError):
         lines[4]

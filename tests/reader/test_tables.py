@@ -14,7 +14,13 @@ import pytest
 from ernie_m.fit.labeled_rows import load_dataset
 from ernie_m.inference.predict_files import write_table
 from ernie_m.reader.files.find_files import NamedFile
-from ernie_m.reader.files.labeled_tables import read_labeled_table
+from ernie_m.reader.files.labeled_tables import (
+    is_question_file,
+    is_tagged_file,
+    open_unlabeled_table,
+    read_labeled_table,
+)
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tables import Dialect
 from ernie_m.reader.labels import (
@@ -46,6 +52,14 @@ def test_a_compressed_file_that_would_fill_the_memory(tmp_path):
     path = tmp_path / "train.en.tsv.gz"
     path.write_bytes(gzip.compress(bytes(80 << 20), 9))
     assert error_of(read_labeled_table, path, LabelOptions()).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("read", [is_tagged_file, is_question_file])
+def test_a_compressed_file_that_is_cut_off_is_named(tmp_path, read):
+    """After its beginning, of which its kind is told."""
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(np.random.default_rng(0).bytes(30_000).hex().encode())[:9000])
+    assert error_of(read, path).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(
@@ -159,6 +173,14 @@ def test_warn_about_wrong_encoding(tmp_path, caplog, written, asked, is_warned_o
     assert [line.startswith(f"{tmp_path / 'long.csv'}: ") for line in warnings] == [True] * is_warned_of
 
 
+def test_every_column_of_the_wrong_texts_is_named(write):
+    path = write("my.csv", "Subject,Body,Label\na,b,c\n")
+    table = open_unlabeled_table(path, LabelOptions(text="Subject+Body"), RowErrors(path))
+    message = error_of(table.check_text_columns, True)
+    assert message.startswith(f"{path}, line 1: ") and " 'Subject' and 'Body'." in message
+    assert table.check_text_columns(None) is table.check_text_columns(False) is None
+
+
 def test_read_numbers_with_many_digits(write):
     file = NamedFile(write("my.csv", f"text,score\na,{'9' * 5000}\nb,0.5\n"), "train", ALL_LANGUAGES)
     assert "my.csv, line 2: " in error_of(load_dataset, [file], LabelOptions())
@@ -207,11 +229,11 @@ def test_format_prediction_cells(caplog):
 def test_an_excel_sheet(tmp_path, caplog, first):
     """The first sheet with rows. Numbers are those of the sheet; another one with rows is named."""
     pytest.importorskip("python_calamine")
-    rows = [["Nr", "Text", "Kategorie"], [1, "Great bread", "good"], [2, "Cold soup", "bad"]]
+    rows = [["Nr", "Text", "Kategorie"], [1, "Great bread", "good"], [2, 7, 1]]
     path = tmp_path / "my.xlsx"
     write_sheet(path, rows, rows * first)
     table = read_labeled_table(path, LabelOptions(label="Kategorie"))
-    assert [[*row.texts, row.label] for row in table.rows] == [cells[1:] for cells in rows[1:]]
+    assert [[*row.texts, row.label] for row in table.rows] == [[*map(str, cells[1:])] for cells in rows[1:]]
     assert (f"{path}: reading only sheet 'a', ignoring b" in caplog.messages) == first
     write_sheet(path, [[], *rows, [99, "", "good"]])
     assert "my.xlsx, line 5: " in error_of(read_labeled_table, path, LabelOptions(label="Kategorie"))
