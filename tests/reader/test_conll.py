@@ -151,8 +151,14 @@ NNP = "Anna\tNNP\nlives\tVBZ\n"
 
 def test_detect_part_of_speech_tags(tmp_path):
     """By the name of their column, or by the caller; otherwise tags mark entities."""
-    for content, labels in ((NNP, None), (f"Token\tPOS\n{NNP}", ())):
-        (sentence,) = read_tagged_words(write(tmp_path / "a.conll", content), labels)
+    in_json = '{"words": ["Anna", "lives"], "upos": ["NNP", "VBZ"]}'
+    for name, content, labels, columns in (
+        ("a.conll", NNP, None, None),
+        ("a.conll", f"Token\tPOS\n{NNP}", (), None),
+        ("a.jsonl", in_json, (), "words,upos"),
+    ):
+        path = write(tmp_path / name, content)
+        (sentence,) = read_tagged_words(path, labels, TableOptions(columns=columns))
         assert (sentence.tags, [*sentence.written]) == (["NNP", "VBZ"], [])
 
 
@@ -171,6 +177,7 @@ def test_detect_part_of_speech_tags(tmp_path):
                 "Anna B-PER 0.98",
                 "Anna PER 0.98\nb O O",
                 "Anna B-PER B-AUTHOR",
+                "Anna\nlives",
                 "Anna B-PER;B-AUTHOR\nb O",
                 "Anna B-PER/B-AUTHOR\nb O",
                 "Anna B\u2013PER\nb O",
@@ -364,6 +371,12 @@ def test_tags_that_a_model_does_not_know_are_named(tmp_path, labels, rows, said)
     assert predicted.format_summary() == [f"1 sentences{said}"]
 
 
+def test_types_that_differ_in_case_alone_are_two(tmp_path):
+    path = write(tmp_path / "a.conll", "a B-PER\nb B-Per\nc B-per\n")
+    (sentence,) = read_tagged_words(path, ["O", "B-PER", "B-Per"])
+    assert sentence.tags[:2] == ["B-PER", "B-Per"]
+
+
 def test_a_comment_stands_before_a_sentence(tmp_path):
     path = write(tmp_path / "a.conll", "# text = a\na\u2028b\x0c NOUN\n#id Cafe\u0301\n#a=b NOUN\n")
     (sentence,) = read_tagged_words(path, None)
@@ -372,9 +385,9 @@ def test_a_comment_stands_before_a_sentence(tmp_path):
 
 
 def test_warn_about_missing_sentence_ends(tmp_path, caplog):
-    path = write(tmp_path / "a.txt", "Das O\nWort O\n" * 300 + "\nBonn B-LOC\n")
+    path = write(tmp_path / "a.txt", "Bonn B-LOC\n\n" + "Das O\nWort O\n" * 300)
     read(path)
-    assert f"{path}, line 1: sentence of 600 words" in caplog.text
+    assert f"{path}, line 3: sentence of 600 words" in caplog.text
 
 
 def test_warn_once_about_a_file_not_in_utf_8(tmp_path, caplog):
@@ -383,6 +396,7 @@ def test_warn_once_about_a_file_not_in_utf_8(tmp_path, caplog):
     path.write_bytes("In O\n\nİzmir\tB-LOC\nkışın\tO\n\n".encode("cp1254"))
     assert read(path)[1][0] == ("Ýzmir", "B-LOC")
     assert read_lines(path, TableOptions())[2] == "Ýzmir\tB-LOC"
+    assert read_lines(path, TableOptions(encoding="cp1254"))[2] == "İzmir\tB-LOC"
     (said,) = caplog.messages
     assert said.startswith(f"{path}, line 3: ") and "Ýzmir, kýþýn." in said and "--encoding" in said
     caplog.clear()
@@ -420,9 +434,9 @@ def test_all_errors_at_once(tmp_path, caplog):
 def test_words_and_tags_that_do_not_fit(tmp_path, words, tags, what):
     """In JSON lines and, except invalid text, in the official format, where a blank line counts as one."""
     good = {"tokens": ["Bonn", "\xa0"], "ner_tags": ["B-LOC", "O"]}
-    lines = [json.dumps(good), json.dumps({"tokens": words, "ner_tags": tags})]
-    path = write(tmp_path / "a.jsonl", "\n".join(lines))
-    assert f"{path}, line 2: {what}" in error_of(read, path)
+    objects = [good, {"tokens": [], "ner_tags": []}, {"tokens": words, "ner_tags": tags}]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, objects)))
+    assert f"{path}, line 3: {what}" in error_of(read, path)
     assert read(path, on_error="skip") == [[("Bonn", "B-LOC"), ("\xa0", "O")]]
     if all(isinstance(text, str) for text in (*words, *tags)) and isinstance(words, list):
         rows = [

@@ -111,6 +111,7 @@ def test_read_rows(write):
         ("text_a\tlabel\na+b\tO+\n", "line 2: empty word or tag at position 2 of 2"),
         ("text_a\tlabel\na+b\tO+B-ORG\n", "line 2, token 2: unknown tag 'B-ORG' (--chunk_scheme"),
         ("text_a\tlabel\na+b\tO+X-PER\n", "line 2, token 2: unknown tag 'X-PER'"),
+        ("text_a\tlabel\na+b\tO+BPER\n", "line 2, token 2: unknown tag 'BPER'"),
         (b"text_a\tlabel\na\tO\n\xff\tO\n", "line 3: not UTF-8"),
         (
             "text_a\tlabel\nIn Rome\tO B-LOC\nIn+Oslo\tO+O\nNo one\tO\n",
@@ -237,23 +238,23 @@ def test_windows_over_random_sentences(seed):
 
 
 def test_tagging_batch_arrays():
-    """Three sentences, the second in two windows; every subword is labeled."""
+    """Three sentences, the second in two windows, neither full; every subword is labeled."""
     task = TaggingFeaturizer(Letters(), 10, INSIDE, "all")
-    features = task([sentence("ab c", 0, O), sentence("a b c d e f g h i", *[O] * 9), sentence("d", 2)])
-    assert task.count_targets(features) == 3 + 9 + 1  # subwords
-    batch = task.collate(features, np.array([5, 3, 8]), count=13)
-    rows = [ids("<abc>"), ids("<abcdefgh>"), ids("<ghi>"), ids("<d>")]
-    labels = [[X, 0, 1, O, X], [X, *[O] * 7, X, X], [X, X, O, O, X], [X, 2, X]]
+    features = task([sentence("ab c", 0, O), sentence("a b c d e f g hi j", *[O] * 9), sentence("d", 2)])
+    assert task.count_targets(features) == 3 + 10 + 1  # subwords
+    batch = task.collate(features, np.array([5, 3, 8]), count=14)
+    rows = [ids("<abc>"), ids("<abcdefg>"), ids("<fghij>"), ids("<d>")]
+    labels = [[X, 0, 1, O, X], [X, *[O] * 6, X, X], [X, X, *[O] * 4, X], [X, 2, X]]
     # Of each word: its window, its first subword there, and how many it has.
-    words_a_to_g = [[1, position, 1] for position in range(1, 8)]
-    words_h_and_i = [[2, 2, 1], [2, 3, 1]]
-    assert batch.count == 13
+    words_a_to_f = [[1, position, 1] for position in range(1, 7)]
+    words_g_to_j = [[2, 2, 1], [2, 3, 2], [2, 5, 1]]
+    assert batch.count == 14
     expected = {
-        "input_ids": [row + [Letters.pad_id] * (10 - len(row)) for row in rows],
-        "labels": [row + [X] * (10 - len(row)) for row in labels],
+        "input_ids": [row + [Letters.pad_id] * (9 - len(row)) for row in rows],
+        "labels": [row + [X] * (9 - len(row)) for row in labels],
         "sentences": [0, 1, 1, 2],
         "lengths": [2, 9, 1],
-        "words": [[0, 1, 2], [0, 3, 1], *words_a_to_g, *words_h_and_i, [3, 1, 1]],
+        "words": [[0, 1, 2], [0, 3, 1], *words_a_to_f, *words_g_to_j, [3, 1, 1]],
         "indices": [5, 3, 8],
     }
     assert {name: getattr(batch, name).tolist() for name in expected} == expected
@@ -280,6 +281,7 @@ def test_official_labels():
         ("Sie wohnt in Hamburg.", "Sie|wohnt|in|Hamburg|."),
         ("Die (CDU), so: «Paris»!", "Die|(|CDU|)|,|so|:|«|Paris|»|!"),
         ("U.N. and J. Smith... 3,5 co-op", "U.N.|and|J.|Smith|...|3,5|co-op"),
+        ("(U.N., J.?)", "(|U.N.|,|J.|?|)"),
         ("Paris\xa0! \u202fOslo", "Paris|!|Oslo"),
         ("", ""),
     ],
@@ -291,7 +293,7 @@ def test_split_raw_text_into_words(text, words):
 
 
 def test_whether_training_data_has_marks_apart():
-    apart = Sentence(JOINT.join(["In", "Rome", ",", "U.N.", "."]), None)
+    apart = Sentence(JOINT.join(["In", "Rome", ",", "U.N.", ".", "?!", "!!", "??"]), None)
     attached = Sentence(JOINT.join(["In", "Rome,", "so)", "it", "ends!"]), None)
     assert has_separate_punctuation([apart]) and has_separate_punctuation([])
     assert not has_separate_punctuation([apart, attached])
