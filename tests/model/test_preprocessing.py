@@ -122,6 +122,7 @@ def test_reject_preprocessing_from_another_revision(tmp_path, make, number):
 
 PRECOMPILED = {"type": "Precompiled", "precompiled_charsmap": ""}
 OF_ERNIE_M = {"type": "Sequence", "normalizers": [*make_normalizer_steps(), PRECOMPILED]}
+STRIPPED = [{"type": "Strip", "strip_left": True, "strip_right": True}, *OF_ERNIE_M["normalizers"]]
 CLASS = "tokenizer_config.json"
 # What makes a folder, what else is in its files, and how it reads.
 READ = [
@@ -139,6 +140,11 @@ READ = [
     (
         make_xlm_r,
         {"tokenizer.json": {**XLM_R_JSON, "normalizer": OF_ERNIE_M}},
+        replace(XLM_R, text_rules="ernie-m"),
+    ),
+    (
+        make_xlm_r,
+        {"tokenizer.json": {**XLM_R_JSON, "normalizer": {**OF_ERNIE_M, "normalizers": STRIPPED}}},
         replace(XLM_R, text_rules="ernie-m"),
     ),
     # The length of the position table says nothing more, and 10^30 is none.
@@ -322,17 +328,20 @@ def test_dot_product_requires_normalized_embeddings(tmp_path, normalize):
 
 
 def test_read_added_tokens_from_each_file(tmp_path):
-    """A special token may be what it likes; its id is that of a piece."""
+    """In the order of their ids. A special token may be what it likes; its id is that of a piece."""
     make_xlm_r(tmp_path)
-    entry = {"content": "<e>", "single_word": False}
+    entry = {"content": "<e>", "single_word": False, "special": True}
+    other = {"content": "<d>", "normalized": True}
     files = {
-        "added_tokens.json": {"<e>": 60, "<mask>": 59},
-        "tokenizer_config.json": {"added_tokens_decoder": {"60": entry, "0": {"content": "<s>"}}},
-        "tokenizer.json": {**XLM_R_JSON, "added_tokens": [{**entry, "id": 60}, SPECIAL]},
+        "added_tokens.json": {"<d>": 61, "<e>": 60, "<mask>": 59},
+        "tokenizer_config.json": {
+            "added_tokens_decoder": {"61": other, "60": entry, "0": {"content": "<s>"}}
+        },
+        "tokenizer.json": {**XLM_R_JSON, "added_tokens": [{**other, "id": 61}, {**entry, "id": 60}, SPECIAL]},
     }
     for name, contents in files.items():
         write(tmp_path / name, contents)
-        assert open_preprocessing(tmp_path).added_tokens == {"<e>": 60}, name
+        assert list(open_preprocessing(tmp_path).added_tokens.items()) == [("<e>", 60), ("<d>", 61)], name
         (tmp_path / name).unlink()
     assert open_preprocessing(tmp_path).added_tokens == {}
 

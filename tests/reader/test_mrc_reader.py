@@ -102,7 +102,7 @@ def test_files_to_predict_and_to_train_on_may_be_less_strict(write):
 def test_an_answer_without_an_offset_is_looked_for(write, caplog, purpose):
     """It is found if it is there once. "Lima" and " " are not, and "lives" and "in" are there twice."""
     answers = [
-        [{"text": "Rome"}],
+        [{"text": "Rome"}, {"text": "Oslo"}],
         [answer("Oslo", -1)],
         {"text": ["Bela", "Lima"]},
         [{"text": "Lima", "answer_start": None}, answer(" ", -1)],
@@ -112,10 +112,11 @@ def test_an_answer_without_an_offset_is_looked_for(write, caplog, purpose):
         spans = [question.span for question in read_squad(path, purpose).questions]
     assert spans == [(14, 18), (50, 54), (20, 24), None]
     found, misplaced = caplog.messages
-    assert found == f"{path}: located 3 answers without answer_start by their text"
+    assert found == f"{path}: located 4 answers without answer_start by their text"
     assert misplaced.startswith(f"{path}: ignored the spans of ") and " 3 answers " in misplaced
     unclear = [qa("5", [{"text": "lives"}]), qa("6", [answer("in", -1), {"text": "in"}])]
-    assert "5, 6. Add answer_start" in error_of(read_squad, write([article(*unclear, qa("7"))]), purpose)
+    twice = [article(*unclear, qa("7")), article(qa("8", [{"text": "ana"}]), context="A banana.")]
+    assert "5, 6, 8. Add answer_start" in error_of(read_squad, write(twice), purpose)
 
 
 @pytest.mark.parametrize("purpose", ["train", "dev"])
@@ -135,7 +136,7 @@ def test_read_hugging_face_answers(write):
     row = {"id": "7", "context": TEXT, "question": "Where?", "answers": answers}
     none = {**row, "id": "8", "answers": {"text": [], "answer_start": []}}
     for content in (
-        [article(qa() | {"answers": answers})],
+        [article(qa() | {"answers": answers}) | {"context": "x"}],
         [row],
         "\n".join(map(json.dumps, (row, none))),
         [row | {"answers": {"text": ["Rome"], "answer_start": None}}],
@@ -161,6 +162,7 @@ def test_read_hugging_face_answers(write):
         ([article(qa(answers=[]))], "no questions with an answer"),
         ([article(qa() | {"answers": None})], "qas[0].answers: "),
         ([article(qa(answers=[answer(start="14")]))], "[0].answer_start: "),
+        ([article(qa() | {"answers": {"answer_start": [14]}})], "qas[0].answers.text: "),
         (
             [article(qa() | {"answers": {"text": ["Rome"], "answer_start": []}})],
             "data[0].paragraphs[0].qas[0].answers: ",
@@ -265,9 +267,13 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
     path = write({context: questions, " ": [("3", "Who?", "x")]})
     data = read_windows(path, "train", tokenizer, SMALL)
     assert len(data) >= 1 and all(window.answer[0] != NO_ANSWER for window in data)
-    assert f"3 questions, 2 contexts, {len(data)} windows ({len(data)} with the answer)" in caplog.text
     everything = make_windows(read_squad(path, "train"), tokenizer, SMALL)
     assert len(everything) == len(read_windows(path, "dev", tokenizer, SMALL)) > 10
+    assert len(read_windows(path, "test", tokenizer, SMALL)) == len(everything)
+    found = f" windows ({len(data)} with the answer)"
+    counts = (f"{len(data)}{found}", f"{len(everything)}{found}", f"{len(everything)} windows")
+    said = [line for line in caplog.messages if " windows" in line]
+    assert said == [f"{path}: 3 questions, 2 contexts, {count}" for count in counts]
     assert len(everything.get_question_windows(2)) == 0  # an empty context
     path = write({context: [("1", "Who?", "absent")]})
     message = error_of(read_windows, path, "train", tokenizer, SMALL)

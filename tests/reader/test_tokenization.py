@@ -248,7 +248,12 @@ def test_a_subword_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_pat
     assert rows == (size if layout == "bare" else size + 1)
     line = error_of(read.check_model, rows, read.pad_id, "model")
     assert line.startswith("model: ") and str(path) in line and f"'{lost}'" in line
-    tokenizer.check_model(size + 35, tokenizer.pad_id, "E5-small has rows that no token reads")
+    caplog.clear()
+    for unused in (0, 1, 35):  # E5-small has rows that no token reads
+        tokenizer.check_model(size + unused, tokenizer.pad_id, "model")
+    rows = "unused embedding rows beyond the vocabulary"
+    assert caplog.messages == [f"model: 1 {rows}", f"model: 35 {rows}"]
+    assert error_of(tokenizer.check_model, size, tokenizer.pad_id + 1, "model").startswith("model: ")
 
 
 def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
@@ -267,6 +272,7 @@ def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
     [
         (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\na\n", "vocab.txt: missing [MASK] among 5 tokens"),
         (b"[CLS]\t0\na\tx1\n", "vocab.txt, line 2: invalid id 'x1'"),
+        (b"[CLS]\t0\na\t16777216\n", "vocab.txt, line 2: invalid id '16777216'"),
         (b"[CLS]\t0\n[PAD]\t0\n[SEP]\t2\n[UNK]\t3\n[MASK]\t4\n", "vocab.txt: two of [CLS] [PAD]"),
         (b"[CLS]\nab\xff\n", "vocab.txt, line 2: not UTF-8 (byte 3 of the line)"),
         (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\n[MASK]\nword\n", "does not match"),
