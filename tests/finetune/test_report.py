@@ -1,22 +1,27 @@
 """The tables of a report are those written by hand here; the paper's results stand next to them."""
 
 import json
+import shlex
+from types import SimpleNamespace
 
 import pytest
 
 from ernie_m.finetune.classifier import Classification, Regression
+from ernie_m.finetune.evaluate import LanguageFile
+from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.run_seeds import report_seeds
 from ernie_m.finetune.score_tables import (
-    PaperRow,
+    _LEGEND,
     ScoreTable,
     get_paper_rows,
     load_recipe_scores,
-    make_seed_tables,
     to_text,
-    write_report,
 )
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.tasks import TOKEN_CLASSIFICATION
 from ernie_m.reader.batching import Example
 from ernie_m.training.log import Evaluation
+from ernie_m.utils.errors import get_command_line
 from ernie_m.utils.logging import format_markdown_table
 from tests.launching import ROOT
 
@@ -113,30 +118,108 @@ def test_mark_paper_scores_if_size_or_data_differ(recipe):
             assert len(rows_of_run) == len(rows)
 
 
-def test_report_tables():
-    """The paper's results stand next to the last of three patterns."""
-    scores = {f"{name}.%s.tsv": {"en": {"acc": 90.0, "em": 80.0}} for name in "abc"}
-    evaluation = Evaluation(step=1, epoch=0, selected_by=90.0, scores=scores)
-    baselines = [{"en": {"acc": 60.0 + location}} for location in range(3)]
-    paper = {("acc", ("en",)): {"paper, base": PaperRow({"en": 85.5}, True)}}
-    tables = make_seed_tables(
-        {1: evaluation}, baselines, lambda metric, languages: paper.get((metric, (*languages,)), {})
-    )
-    assert [table.title for table in tables if table.paper] == ["acc, c.%s.tsv"]
-    always = [table.comparison["majority baseline"] for table in tables]
-    assert always == [{"en": 60}, {}, {"en": 61}, {}, {"en": 62}, {}]
+# Of two seeds and two patterns, of which the paper reports the last. The second seed is at the baseline.
+REPORT = """\
+**f1 over subwords, dev.%s.tsv**
+
+|  | en | de | avg | gap |
+|---|---:|---:|---:|---:|
+| seed 3 | 90.00 | 60.00 | 75.00 | 30.00 |
+| seed 7 | 80.00 | 55.00 | 67.50 | 25.00 |
+| mean | 85.00 | 57.50 | 71.25 | 27.50 |
+| deviation | ± 7.07 | ± 3.54 | ± 5.30 | ± 3.54 |
+| majority baseline | 79.50 | 55.00 | 67.25 |  |
+
+**f1 over subwords, test.%s.tsv**
+
+|  | en | de | avg | gap |
+|---|---:|---:|---:|---:|
+| seed 3 | 91.00 | 61.00 | 76.00 | 30.00 |
+| seed 7 | 82.00 | 56.00 | 69.00 | 26.00 |
+| mean | 86.50 | 58.50 | 72.50 | 28.00 |
+| deviation | ± 6.36 | ± 3.54 | ± 4.95 | ± 2.83 |
+| majority baseline | 10.00 | 20.00 | 15.00 |  |
+| paper, base (Table 2; avg of 2{other}) | 92.78 | 68.08 | 80.43 | 24.70 |
+| paper, large (Table 2; avg of 2; other model or data) | 93.28 | 72.99 | 83.13 | 20.29 |
+
+"""
 
 
-def test_the_report_is_written_as_json_markdown_and_text(tmp_path):
-    paper = {
-        "paper, base": PaperRow({"en": 81.0, "avg": 81.0}, True),
-        "paper, small": PaperRow({"avg": 50.0}, True),
+SUBWORDS = "f1 over subwords"
+# Pattern -> language -> score, of each seed, and of a model that always says the same.
+SCORES = {
+    3: {"dev.%s.tsv": {"en": 90.0, "de": 60.0}, "test.%s.tsv": {"en": 91.0, "de": 61.0}},
+    7: {"dev.%s.tsv": {"en": 80.0, "de": 55.0}, "test.%s.tsv": {"en": 82.0, "de": 56.0}},
+}
+BASELINES = {"dev.%s.tsv": {"en": 79.5, "de": 55.0}, "test.%s.tsv": {"en": 10.0, "de": 20.0}}
+
+
+def with_metric(scores):
+    """pattern -> language -> metric -> score"""
+    return {
+        pattern: {language: {SUBWORDS: score} for language, score in row.items()}
+        for pattern, row in scores.items()
     }
-    tables = [ScoreTable("acc", TWO_SEEDS.rows, paper), ScoreTable("em", ONE_SEED.rows)]
-    write_report(tmp_path, "results", tables, {"task": "x"})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.md", "results.txt"]
-    written = json.loads((tmp_path / "results.json").read_text())
-    assert (written["task"], [table["title"] for table in written["tables"]]) == ("x", ["acc", "em"])
-    head = "**acc**\n\n|  | en | de | avg | gap |\n|---|---:|---:|---:|---:|\n| seed 1 | 80.00 |"
-    text = (tmp_path / "results.md").read_text()
-    assert text.startswith(head) and all(f"{name}: " in text for name in ("deviation", "avg", "gap"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "other"),
+    [
+        ({"init_pretraining_params": "initial"}, "results", ""),
+        ({}, "results", "; other model or data"),  # random weights
+        ({"init_checkpoint": "initial", "do_train": False}, "evaluation", "; other model or data"),
+    ],
+)
+def test_all_that_is_written_of_two_seeds(tmp_path, caplog, flags, name, other):
+    """The training data have as many sentences as CoNLL's, in two windows each."""
+    run = SimpleNamespace(
+        task=SimpleNamespace(
+            name=TOKEN_CLASSIFICATION,
+            metric=SUBWORDS,
+            compute_baseline=lambda data: data,
+            hash_inputs=lambda windows: windows[::2],
+        ),
+        flags=FinetuneFlags(checkpoints=str(tmp_path), paper=CONLL, select_on="en", **flags),
+        config=load_config("base"),
+        train_set=range(2 * 14_041),
+        dev_files=[
+            LanguageFile(pattern, language, None, score)
+            for pattern, row in with_metric(BASELINES).items()
+            for language, score in row.items()
+        ],
+    )
+    with caplog.at_level("INFO", logger="ernie_m"):
+        report_seeds(run, {seed: Evaluation(8, seed, 90, with_metric(of)) for seed, of in SCORES.items()})
+    texts = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert texts.keys() == {f"{name}.{ending}" for ending in ("txt", "md", "json")}
+    assert texts[f"{name}.md"] == REPORT.replace("{other}", other) + f"{_LEGEND}\n"
+    assert [f"{message}\n" for message in caplog.messages] == [
+        f"{SUBWORDS}, dev.%s.tsv: not above the majority baseline: de (55.00)\n",
+        f"results\n{texts[f'{name}.txt']}",
+        f"wrote {tmp_path / name}.{{txt,md,json}}\n",
+    ]
+    written = json.loads(texts[f"{name}.json"])
+    assert texts[f"{name}.json"] == json.dumps(written, indent=2, ensure_ascii=False) + "\n"
+    dev, test = written.pop("tables")
+    assert dev == {
+        "title": f"{SUBWORDS}, dev.%s.tsv",
+        "seeds": {
+            "3": {"en": 90, "de": 60, "avg": 75, "gap": 30},
+            "7": {"en": 80, "de": 55, "avg": 67.5, "gap": 25},
+        },
+        "mean": {"en": 85, "de": 57.5, "avg": 71.25, "gap": 27.5},
+        "deviation": {
+            column: pytest.approx(size / 2**0.5)  # of two values it is their distance over the root of 2
+            for column, size in {"en": 10, "de": 5, "avg": 7.5, "gap": 5}.items()
+        },
+        "majority baseline": BASELINES["dev.%s.tsv"],
+    }
+    assert test["title"] == f"{SUBWORDS}, test.%s.tsv"
+    selected = {str(seed): {"step": 8, "epoch": seed, "selected_by": 90} for seed in SCORES}
+    facts = {
+        "task": "tagging",
+        "metric": SUBWORDS,
+        "select_on": "en",
+        "command": shlex.join(get_command_line()),
+    }
+    assert written == facts | ({"selected": selected} if name == "results" else {})
