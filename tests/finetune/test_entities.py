@@ -7,7 +7,7 @@ import pytest
 
 from ernie_m.finetune.metrics import MatchCounts, count_entity_matches
 from ernie_m.finetune.sequence_label import Tagging
-from ernie_m.reader.files.official_tags import Sentence
+from ernie_m.reader.files.official_tags import JOINT, Sentence
 from ernie_m.reader.tag_schemes import find_entities
 from tests.helpers.conll import read_conll
 from tests.helpers.letters import Letters
@@ -72,13 +72,20 @@ def test_conlleval_on_600_sequences(data_dir):
     assert f"precision: {computed.precision:6.2f}%; recall: {computed.recall:6.2f}%; FB1: {f1}" in totals
 
 
-@pytest.mark.parametrize(("words", "apart"), [(["Rome", ",", "."], True), (["Rome,", "so:"], False)])
-def test_training_records_whether_marks_are_apart(tmp_path, words, apart):
-    path = tmp_path / "train.tsv"
-    path.write_text("text_a\tlabel\n" + "\x02".join(words) + "\t" + "\x02".join("O" * len(words)) + "\n")
+@pytest.mark.parametrize("purposes", [("train", "dev"), ("dev", "train")])
+def test_training_records_whether_marks_are_apart(tmp_path, purposes):
+    """In its file, not in one that is evaluated."""
     task = Tagging(Letters(), ["B-LOC", "I-LOC", "O"], max_seq_len=64)
-    task.read(path, "train")
-    assert task.get_preprocessing()["marks_apart"] is apart
+    for purpose, words in zip(purposes, (["Rome,", "so:"], ["Rome", ",", "."])):
+        path = tmp_path / f"{purpose}.tsv"
+        path.write_text(f"text_a\tlabel\n{JOINT.join(words)}\t{JOINT.join('O' * len(words))}\n")
+        task.read(path, purpose)
+    assert task.get_preprocessing() == {
+        "label_pieces": "first",
+        "official_compat": False,
+        "chunk_scheme": None,
+        "marks_apart": purposes[1] == "train",
+    }
 
 
 def test_prediction_file_format(tmp_path):
@@ -96,3 +103,6 @@ def test_prediction_file_format(tmp_path):
     ):
         task.write(tmp_path / "a.txt", written, predictions)
         assert (tmp_path / "a.txt").read_text(encoding="utf-8") == text
+    # Those that --metric compares.
+    assert task.get_gold_values(rows) == [["O", "B-MISC"], ["B-LOC", "I-LOC", "O"]]
+    assert task.get_predicted_values(rows, predictions) == [["O", "O"], ["B-LOC", "I-LOC", "O"]]

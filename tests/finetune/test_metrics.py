@@ -1,6 +1,8 @@
 """The metrics of fine-tuning, down to the last digit of XTREME's evaluate.py."""
 
-from ernie_m.finetune.metrics import accuracy
+import pytest
+
+from ernie_m.finetune.metrics import MatchCounts, accuracy
 
 
 def test_accuracy_equals_xtreme_to_the_last_digit():
@@ -8,3 +10,14 @@ def test_accuracy_equals_xtreme_to_the_last_digit():
     as_in_xtreme = 1 / 3 * 100
     assert as_in_xtreme != 100 * 1 / 3
     assert accuracy([1, 0, 0], [1, 1, 1]) == as_in_xtreme
+    with pytest.raises(ValueError, match="zip"):
+        accuracy([1], [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("counts", "rates"),
+    [((4, 2, 1), (50, 25, 100 / 3)), ((0, 2, 0), (0, 0, 0)), ((2, 0, 0), (0, 0, 0)), ((0, 0, 0), (0, 0, 0))],
+)
+def test_rates_without_items_are_zero(counts, rates):
+    found = MatchCounts(*counts)
+    assert (found.precision, found.recall, found.f1) == pytest.approx(rates)

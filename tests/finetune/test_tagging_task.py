@@ -8,6 +8,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
+from ernie_m.finetune import sequence_label
 from ernie_m.finetune.sequence_label import OfficialTagging, Tagging
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.reader.files.official_tags import JOINT, Sentence
@@ -77,12 +78,12 @@ def random_model(batch):
 def test_warn_about_shifted_tags(make, tmp_path, caplog):
     words = ["Rome", ",", "said", "Ann", "."]
     tags = ["B-A", "O", "O", "B-B", "O"]
-    for shift in (0, 1):
-        row = "\t".join(map(JOINT.join, (words, (tags[-shift:] + tags[:-shift]))))
-        (tmp_path / f"{shift}.tsv").write_text(f"text_a\tlabel\n{row}\n")
-        make().read(tmp_path / f"{shift}.tsv", "train")
+    shifted, right = ("\t".join(map(JOINT.join, (words, row))) for row in (["O", *tags[:-1]], tags))
+    for count in (9, 29):  # of right rows next to one that is shifted
+        (tmp_path / f"{count}.tsv").write_text("\n".join(["text_a\tlabel", shifted, *[right] * count, ""]))
+        make().read(tmp_path / f"{count}.tsv", "train")
     (message,) = caplog.messages
-    assert message.startswith(f"{tmp_path}/1.tsv: 100 % of the entities ")
+    assert message.startswith(f"{tmp_path}/9.tsv: 10 % of the entities ")
 
 
 @pytest.mark.parametrize(("subwords", "labeled"), [("first", 5), ("all", 13)])
@@ -182,7 +183,7 @@ def test_official_loss_is_the_mean_over_the_padded_batch(make):
     assert loss.item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_official_scores_count_subwords_after_truncation(make, tmp_path, caplog):
+def test_official_scores_count_subwords_after_truncation(make, tmp_path, caplog, monkeypatch):
     """6 subwords fit: "ij" and "kl" are cut off, and their tags count neither way."""
     task = make(OfficialTagging, max_seq_len=8)
     data = [sentence("ab - cdef ij kl", "B-A", "O", "B-B", "I-B", "B-A")]
@@ -201,10 +202,11 @@ def test_official_scores_count_subwords_after_truncation(make, tmp_path, caplog)
         "precision over words": 50.0,
         "recall over words": pytest.approx(100 / 3),
     }
-    task.write(tmp_path / "x.txt", data, predictions)
+    monkeypatch.setattr(sequence_label, "WINDOW_EXAMPLES", 1)
+    task.write(tmp_path / "x.txt", 2 * data, 2 * predictions)
     lines = (tmp_path / "x.txt").read_text().splitlines()
-    assert lines == ["ab B-A B-A", "- O O", "cdef B-B B-B", "ij I-B O", "kl B-A O", ""]
-    assert caplog.messages == [f"{tmp_path / 'x.txt'}: 2 of 5 words are truncated to 8 tokens (max_seq_len)"]
+    assert lines == 2 * ["ab B-A B-A", "- O O", "cdef B-B B-B", "ij I-B O", "kl B-A O", ""]
+    assert caplog.messages == [f"{tmp_path / 'x.txt'}: 4 of 10 words are truncated to 8 tokens (max_seq_len)"]
     # [CLS] is taken for an entity, and the second of the two gold entities is too short. So 1 of 3 predicted
     # entities is correct, and 1 of 2 gold ones is found.
     wrong_tags = ["I-A", "B-A", "I-A", "B-B", "I-B", "I-B", "O", "O"]
