@@ -23,6 +23,8 @@ MISTAKES = [
     ({}, {"train_set": None}, "--train_set "),
     ({}, {"train_set": "absent.tsv"}, "absent.tsv"),
     ({}, {"train_set": "own/xnli/train.tsv"}, "own/xnli/train.tsv: "),
+    ({}, {"train_set": "data/xnli/train/train.en.tsv"}, "data/xnli: "),
+    ({}, {"train_set": "data/conll/train.tsv"}, "data/conll: "),
     ({}, {"dev_set": None}, "--dev_set "),
     ({}, {"dev_set": "dev.en.tsv"}, "--dev_set dev.en.tsv: "),
     ({}, {"dev_set": "dev.%s.tsv"}, f"dev.{HERE}.tsv: "),

@@ -3,11 +3,14 @@
 import json
 import re
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ernie_m.finetune import evaluate
 from ernie_m.finetune.classifier import Classification, Regression
 from ernie_m.finetune.evaluate import LanguageFile, get_output_paths
 from ernie_m.finetune.finetune_args import FinetuneFlags
@@ -47,10 +50,14 @@ def test_predict_with_the_selected_step(classify, toy_folder, tmp_path):
 
 
 def test_each_pattern_has_its_own_name():
-    """The second pattern of --test_set has the second name of --test_save, also where the first is empty."""
+    """The second pattern of --test_set has the second name of --test_save, also where the first is empty.
+
+    Files of a phase that does not run are neither looked for nor compared.
+    """
     flags = FinetuneFlags(
         init_checkpoint="best",
         do_train=False,
+        train_set="data/xnli/train/train.en.tsv",
         do_val=False,
         test_set=",a.%s ,b.%s",
         test_save=",c.%s, d.%s",
@@ -61,6 +68,7 @@ def test_each_pattern_has_its_own_name():
     assert "--test_save x,c,c: " in error_of(get_output_paths, files, flags.test_set, "x,c,c")
     flags.test_save = "x.%s,,d.%s"
     assert f"--test_save {flags.test_save}: " in error_of(flags.check)
+    replace(flags, do_val=True, dev_set="dev", do_test=False, test_save="x").check()
 
 
 def test_predict_truncated_rows(toy_folder, tmp_path, caplog):
@@ -83,6 +91,7 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
         out=trained,
         do_test="true",
         init_checkpoint=trained / "best",
+        auto_hyperparameters="true",
         dev_set=f"{toy_folder}/heldout.%s.tsv",
         test_set=f"{toy_folder}/heldout.%s.tsv",
         test_save="predicted.%s",
@@ -149,17 +158,18 @@ def test_map_unnamed_labels_by_position_with_a_warning(classify, trained, toy_fo
     assert f"{best}: " in line and "0: animal, 1: drink" in line
 
 
-def test_batch_size_changes_no_score(classify, trained, tmp_path):
-    """And no mean loss, which is logged."""
+def test_batch_size_changes_no_score(classify, trained, tmp_path, monkeypatch):
+    """And no mean loss, which is logged. On a clock that each batch of a process moves by a second."""
     options = {"do_train": "false", "init_checkpoint": trained / "best"}
+    monkeypatch.setattr(evaluate, "time", SimpleNamespace(monotonic=count().__next__))
     single = classify(out="a", predict_batch_size=1, **options)
     many = classify(out="b", predict_batch_size=64, **options)  # of 31 rows: all at once
     by_tokens = classify(out="c", predict_batch_size=90, in_tokens="true", batch_size=64, **options)
     assert single["tables"] == many["tables"] == by_tokens["tables"]
-    losses = np.array(re.findall(r"evaluation\] ave loss: ([\d.]+)", read_log(tmp_path)), float).reshape(
-        3, -1
-    )
+    facts = re.findall(r"evaluation\] ave loss: ([\d.]+), .*, elapsed time: ([\d.]+) s", read_log(tmp_path))
+    losses, seconds = np.array(facts, float).reshape(3, 3, 2).transpose(2, 0, 1)  # of each command and file
     np.testing.assert_allclose(losses, losses[[0, 0, 0]], atol=2e-6)
+    assert seconds[:2].tolist() == [[31] * 3, [1] * 3]
 
 
 def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy_folder, tmp_path):

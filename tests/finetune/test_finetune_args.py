@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from ernie_m.commands import encode_vector, launch
-from ernie_m.finetune.finetune_args import FinetuneFlags, log_ineffective_flags
+from ernie_m.finetune.finetune_args import FinetuneFlags, PredictionFlags, log_ineffective_flags
 from ernie_m.utils.args import list_options, parse_options
 from tests.launching import ROOT, as_flags, call_main, error_of, run_script
 
@@ -122,6 +122,13 @@ VALUES = [
     ("--use_fp16 true", "amp", "fp16"),
     ("--use_fp16 true --amp fp16", "amp", "fp16"),
     ("--use_fp16 false --amp bf16", "amp", "bf16"),
+    ("--init_checkpoint a --init_pretraining_params b", "initial_checkpoint", "a"),
+    ("--stall_ends_seconds 7 --batch_size 9", "prediction", PredictionFlags(9, False, 7.0)),
+    (
+        "--stall_ends_seconds 7 --batch_size 9 --predict_batch_size 5 --in_tokens",
+        "prediction",
+        PredictionFlags(5, True, 7.0),
+    ),
     ("--max_steps=7", "max_steps", 7),
     ("--max_seq_len 512", "max_seq_len", 512),
     ("--max_seq_len 8", "max_seq_len", 8),

@@ -236,8 +236,9 @@ def test_max_steps_ends_the_run_and_its_schedule(classify, toy_folder, tmp_path)
         "test_set": f"{toy_folder}/test.%s.tsv",
         "test_save": "t.%s",
     }
-    classify(max_steps=6, skip_steps=1, warmup_proportion=0.5, learning_rate=peak, **tests)
-    assert sorted(path.name for path in tmp_path.glob("t.*")) == ["t.de.0.6", "t.en.0.6", "t.fr.0.6"]
+    of_steps = {"max_steps": 6, "skip_steps": 1, "batch_size": 32, "epoch": 3}  # an epoch has 3 steps
+    classify(**of_steps, warmup_proportion=0.5, learning_rate=peak, **tests)
+    assert sorted(path.name for path in tmp_path.glob("t.*")) == ["t.de.1.6", "t.en.1.6", "t.fr.1.6"]
     learning_rates = [float(rate) for rate in re.findall(r"lr: (\S+),", read_log(tmp_path))]
     expected = [0, peak / 3, peak * 2 / 3, peak * 3 / 6, peak * 2 / 6, peak / 6]
     assert learning_rates == pytest.approx(expected, rel=1e-3)  # they are logged with 4 digits
