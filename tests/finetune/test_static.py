@@ -16,7 +16,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.static_embeddings import compute_row_means
+from ernie_m.vectors.static_embeddings import compute_row_means, flatten_tokens
 from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens, compute_mean_embeddings
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, save_model, stored
 from tests.launching import as_flags, call_main, error_of
@@ -24,7 +24,7 @@ from tests.toys import sentences, write_lines
 
 WORDS = "embeddings.word_embeddings.weight"
 SHAPE = {"hidden_size": 8, "num_hidden_layers": 0, "num_attention_heads": 1}
-SENTENCES = [[0, 5, 7, 5, 2], [0, 2], [0, 9, 2], [0, 4, 5, 6, 7, 8, 9, 10, 2]]  # [CLS] S [SEP]
+SENTENCES = [[0, 5, 7, 5, 2], [0, 2], [0, 9, 2], [0, 4, 5, 6, 7, 8, 9, 10, 2], [0, 2]]  # [CLS] S [SEP]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def table(train, tmp_path):
 
 
 def by_hand(rows):
-    """The mean of the rows of each of SENTENCES: [4, H]."""
+    """The mean of the rows of each of SENTENCES: [5, H]."""
     means = [rows[ids[1:-1]].mean(axis=0) if len(ids) > 2 else np.zeros(rows.shape[1]) for ids in SENTENCES]
     return np.stack(means)
 
@@ -70,6 +70,7 @@ def test_static_embedding_is_the_subword_mean_in_any_batch():
     for sentence, embedding in zip(SENTENCES, embeddings):
         alone = FlatTokens.from_sentences([sentence])
         assert compute_row_means(rows, alone.ids, alone.lengths)[0].tobytes() == embedding.tobytes()
+    assert compute_row_means(rows, *flatten_tokens([])).shape == (0, 8)
 
 
 @pytest.mark.parametrize("chosen", [kernel_selection.FAST, kernel_selection.PLAIN])
@@ -82,7 +83,7 @@ def test_mean_gradient(chosen, monkeypatch):
     weight = model.embeddings.word_embeddings.weight
     embeddings = compute_mean_embeddings(model, device.upload(FlatTokens.from_sentences(SENTENCES)))
     np.testing.assert_allclose(embeddings.numpy(), by_hand(weight.numpy()), rtol=0, atol=1e-12)
-    factors = np.random.default_rng(1).normal(size=(4, 8))
+    factors = np.random.default_rng(1).normal(size=(len(SENTENCES), 8))
     (embeddings * paddle.to_tensor(factors)).sum().backward()
     expected = np.zeros((12, 8))
     for ids, factor in zip(SENTENCES, factors):

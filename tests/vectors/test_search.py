@@ -7,6 +7,7 @@ from ernie_m.vectors import nearest as search
 from ernie_m.vectors.nearest import build_index, find_neighbors, search_both_directions
 from ernie_m.vectors.pooling import normalize_vectors
 from ernie_m.vectors.retrieval_accuracy import find_hits
+from tests.launching import ROOT
 from tests.toys import line_keys
 
 
@@ -42,11 +43,13 @@ def test_a_negative_mean_does_not_turn_the_margin_over():
 
 
 def test_a_large_index_finds_nearly_all_neighbors(monkeypatch):
-    """More than EXACT_UP_TO vectors are divided into cells, of which 16 are searched.
+    """More vectors than EXACT_UP_TO, as the manual has it, are divided into cells, of which 16 are searched.
 
     2000 vectors have 179 cells, which is 4 times the root of 2000. The nearest cell alone has four in ten of
     the neighbors.
     """
+    manual = (ROOT / "docs/retrieval.md").read_text(encoding="utf-8")
+    assert f"Above {search.EXACT_UP_TO:,} lines, the search is approximate." in manual
     targets, queries = map(normalize_vectors, bitext(2000, width=8, noise=0.3))
     expected_cosines, expected = find_neighbors(queries, targets, k=10)
     cosines, found = build_index(targets).search(queries, 10)
