@@ -19,6 +19,7 @@ from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.word_embeddings import EmbeddingGradient
 from tests.gpu import toys
 from tests.gpu.conftest import difference
+from tests.helpers.plain_model import dense_attention
 
 DTYPES = ["float32", "bfloat16", "float16"]
 DROPOUT = 0.1
@@ -47,14 +48,6 @@ def error_of(function: Callable, exact: Callable, arrays: Sequence[np.ndarray], 
     if location != "cpu":
         paddle.set_device(location)
     return difference(values, exact_values)
-
-
-def dense_attention(layout: PackedLayout, heads: int, x: Tensor) -> Tensor:
-    """Exact attention. x, [N, 3 hidden], has queries, keys and values side by side."""
-    query, key, value = x.reshape([len(x), 3, heads, -1]).transpose([1, 2, 0, 3])  # [heads, N, D] each
-    mask = paddle.to_tensor(np.where(layout.to_dense_mask(), 0.0, -np.inf))  # [N, N]
-    scores = paddle.matmul(query, key, transpose_y=True) * query.shape[-1] ** -0.5 + mask  # [heads, N, N]
-    return paddle.matmul(F.softmax(scores, -1), value).transpose([1, 0, 2]).reshape([len(x), -1])
 
 
 def attention(layout: PackedLayout, heads: int, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ernie_m.inference.export_paddle import make_position_ids
+from ernie_m.model.cpu.layers import draw_dropout_mask
 from ernie_m.model.packed_layout import PackedLayout
 
 PAD = 1
@@ -112,6 +113,41 @@ def padded_mask(lengths: np.ndarray, context_lengths: np.ndarray) -> np.ndarray:
     for number, (length, context) in enumerate(zip(lengths, context_lengths)):
         mask[number, 0, :length, :context] = True
     return mask
+
+
+def dense_attention(layout: PackedLayout, heads: int, x: paddle.Tensor, dropout=1.0) -> paddle.Tensor:
+    """Attention with the scores of all tokens by all tokens.
+
+    Args:
+        x: queries, keys and values side by side, [N, 3 H].
+        dropout: the factor of each weight, [heads, N, N].
+
+    Returns:
+        [N, H].
+    """
+    query, key, value = x.reshape([len(x), 3, heads, -1]).transpose([1, 2, 0, 3])  # [heads, N, D] each
+    mask = paddle.to_tensor(np.where(layout.to_dense_mask(), 0.0, -np.inf))  # [N, N]
+    scores = paddle.matmul(query, key, transpose_y=True) * query.shape[-1] ** -0.5 + mask  # [heads, N, N]
+    weights = F.softmax(scores) * paddle.to_tensor(dropout)
+    return paddle.matmul(weights, value).transpose([1, 0, 2]).reshape([len(x), -1])
+
+
+def draw_dense_dropout(layout: PackedLayout, heads: int, rate: float, is_float32: bool) -> np.ndarray:
+    """The factors [heads, N, N] of the dropout mask that a CPU's attention draws next.
+
+    `is_float32`: the mask has the blocks of all heads of the shortest sequence, then those of the next one,
+    and a row of a block is a key. In bfloat16 the sequences are in order, and a row is a query.
+    """
+    mask = draw_dropout_mask([heads * (layout.lengths**2).sum()], rate)
+    numbers = mask.stays * mask.scale
+    factors = np.zeros([heads, layout.tokens, layout.tokens])
+    for sequence in np.argsort(layout.lengths, kind="stable") if is_float32 else range(len(layout.lengths)):
+        length = layout.lengths[sequence]
+        tokens = slice(layout.starts[sequence], layout.starts[sequence] + length)
+        blocks, numbers = np.split(numbers, [heads * length**2])
+        blocks = blocks.reshape([heads, length, length])
+        factors[:, tokens, tokens] = blocks.swapaxes(1, 2) if is_float32 else blocks
+    return factors
 
 
 def real_cells(lengths: np.ndarray) -> np.ndarray:

@@ -8,12 +8,12 @@ from ernie_m.model import layers, lm_head, word_embeddings
 from ernie_m.model.attention import CpuMask, PaddedMask
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import bfloat16, onednn
-from ernie_m.model.device import upload
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
 from tests.helpers.gradients import compute_gradients
+from tests.helpers.plain_model import dense_attention, draw_dense_dropout
 
 CONFIG = ErnieMConfig(
     vocab_size=300,
@@ -24,6 +24,7 @@ CONFIG = ErnieMConfig(
     attention_probs_dropout_prob=0.0,
     initializer_range=0.1,
 )
+DTYPES = {"float32": paddle.float32, "bfloat16": paddle.bfloat16}
 
 skip_module_without_onednn()
 
@@ -86,21 +87,38 @@ def test_what_is_frozen_gets_no_gradient():
         assert layer(x).stop_gradient
 
 
-@pytest.mark.parametrize("context_lengths", [None, [66, 150, 3, 1]])
-def test_attention(context_lengths):
-    """Within 1 % of padded float32 arrays. Of the 12 heads of 170 tokens nine are computed at a time."""
-    layout = PackedLayout([128, 170, 7, 1], context_lengths)
+@pytest.mark.parametrize("dropout_rate", [0.0, 0.3])
+@pytest.mark.parametrize("context_lengths", [None, [66, 169, 20, 1]])
+def test_attention(monkeypatch, context_lengths, dropout_rate):
+    """Within 1 % of that of the definition. Of the 12 heads of 40 tokens ten are computed at a time."""
+    monkeypatch.setattr("ernie_m.model.cpu.attention_bfloat16._AT_ONCE", 1 << 14)  # fewer than 170 x 170
+    layout = PackedLayout([128, 170, 40, 1], context_lengths)
+    x = random(layout.tokens, 288)
     weight = paddle.randn([layout.tokens, 96])
-    results = []
-    inputs = [random(layout.tokens, 96) for _ in range(3)]
-    for mask, dtype in (
-        (upload(PaddedMask.from_layout(layout)), "float32"),
-        (CpuMask.from_layout(layout), "bfloat16"),
+    paddle.seed(5)
+    dropout = draw_dense_dropout(layout, 12, dropout_rate, is_float32=False)
+    paddle.seed(5)
+    inputs = x.astype("bfloat16").split(3, axis=-1)
+    results = []  # [N, 4 x 96] each: the output, and the gradients of queries, keys and values
+    for y in (
+        dense_attention(layout, 12, x.astype("float64"), dropout),
+        CpuMask.from_layout(layout).attend(*inputs, 12, dropout_rate),
     ):
-        y = mask.attend(*(x.astype(dtype) for x in inputs), 12, 0.0).astype("float32")
-        results.append([y.numpy(), *(x.numpy() for x in paddle.grad((y * weight).sum(), inputs))])
-    for exact, array in zip(*results, strict=True):
+        (gradient,) = paddle.grad((y.astype("float32") * weight).sum(), [x])
+        results.append(np.concatenate([y.astype("float32").numpy(), gradient.numpy()], axis=1))
+    for exact, array in zip(*(np.split(result, 4, axis=1) for result in results)):
         assert 1e-4 < distance(array, exact) < 0.01
+
+
+def test_dtype_between_layers():
+    """Attention is in bfloat16 from a mean length of 96 on, and only with the kernels of a CPU."""
+    masks = [CpuMask(PackedLayout(lengths)) for lengths in ([96], [95], [191, 1], [190, 1])]
+    masks.append(PaddedMask.from_layout(PackedLayout([96])))
+    assert [mask.dtype for mask in masks] == ["bfloat16", "float32", "bfloat16", "float32", "float32"]
+    layer = layers.Linear(8, 4)
+    layers.use_bfloat16(layer)
+    results = [layers.apply_linear_layers(paddle.ones([2, 8]), [layer], dtype) for dtype in DTYPES]
+    assert [y.dtype for (y,) in results] == [*DTYPES.values()]
 
 
 def test_a_cross_entropy(monkeypatch):

@@ -13,9 +13,10 @@ from paddle.distributed.fleet.utils import recompute
 from ernie_m.model import layers
 from ernie_m.model.attention import CpuMask
 from ernie_m.model.cpu import attention, numpy_views
-from ernie_m.model.cpu.layers import SequenceSums, draw_dropout_mask
+from ernie_m.model.cpu.layers import DropoutStream, SequenceSums
 from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.kernels import needs_mkl
+from tests.helpers.plain_model import dense_attention, draw_dense_dropout
 
 TOLERANCE = 1e-9
 
@@ -109,19 +110,6 @@ def test_gelu():
     assert_same(value_and_gradients(F.gelu, x, weight), in_float32, tolerance=1e-5)
 
 
-def test_dropout_is_unbiased_and_scales():
-    x = paddle.full([300, 300], 2.0)
-    for probability in (0.1, 0.5):
-        y = layers.dropout(x, probability, training=True).numpy()
-        stays = y != 0
-        deviation = np.sqrt(probability * (1 - probability) / y.size)
-        assert abs(stays.mean() - (1 - probability)) < 5 * deviation
-        assert y[stays] == pytest.approx(np.full(stays.sum(), 2 / (1 - probability)), rel=1e-5)
-        # Neighbors in a row and in a column are independent: 1 / 300 is the deviation of their correlation.
-        for numbers, neighbors in ((stays[:, 1:], stays[:, :-1]), (stays[1:], stays[:-1])):
-            assert abs(np.corrcoef(numbers.ravel(), neighbors.ravel())[0, 1]) < 5 / 300
-
-
 def test_dropout_edges():
     x = paddle.randn([5, 3])
     assert layers.dropout(x, 0.3, training=False) is x
@@ -133,30 +121,37 @@ def test_dropout_edges():
     assert layers.dropout(x[:0], 0.1, training=True).shape == [0, 3]
 
 
-def test_dropout_gradient_is_the_mask():
-    x = paddle.ones([50, 40])
-    value, gradient = value_and_gradients(
-        lambda x: layers.dropout(x, 0.4, True), x, weight=paddle.ones([50, 40])
-    )
-    assert np.array_equal(value, gradient) and 0 < (value == 0).mean() < 1
-
-
-def test_dropout_adds_the_residual():
-    """The same mask as without it, and a gradient of its own."""
+@pytest.mark.parametrize("frozen", [None, "x", "residual"])
+def test_dropout_adds_the_residual(frozen):
+    """The same mask as without it, and a gradient for what is not frozen."""
     x, residual, weight = (paddle.randn([50, 40]) for _ in range(3))
-    residual.stop_gradient = False
-    paddle.seed(7)
-    expected = value_and_gradients(lambda y: layers.dropout(y, 0.4, True) + residual, x, weight, residual)
-    paddle.seed(7)
-    arrays = value_and_gradients(lambda y: layers.dropout(y, 0.4, True, residual), x, weight, residual)
-    assert_same(expected, arrays)
+    x.stop_gradient, residual.stop_gradient = frozen == "x", frozen == "residual"
+    results = []
+    for compute in (
+        lambda: layers.dropout(x, 0.4, True) + residual,
+        lambda: layers.dropout(x, 0.4, True, residual),
+    ):
+        paddle.seed(7)
+        y = compute()
+        inputs = [tensor for tensor in (x, residual) if not tensor.stop_gradient]
+        results.append([y.numpy(), *(tensor.numpy() for tensor in paddle.grad((y * weight).sum(), inputs))])
+    assert_same(*results)
 
 
-def test_large_tensor_parts_have_independent_dropout(monkeypatch):
-    """A part has 100 numbers, as many as a row."""
+def test_dropout_masks_of_a_stream(monkeypatch):
+    """Mask i, from 1, has 16 random bits for each element, of SFC64 with the key and i, in parts of 100.
+
+    What stays is rescaled, and so is its gradient.
+    """
     monkeypatch.setattr("ernie_m.model.cpu.layers.PART_SIZE", 100)
-    first_row, second_row = draw_dropout_mask([2, 100], 0.5).stays
-    assert not np.array_equal(first_row, second_row)
+    x, weight = paddle.randn([2, 103]), paddle.randn([2, 103])
+    with DropoutStream((3, 5)):
+        results = [value_and_gradients(lambda x: layers.dropout(x, 0.4, True), x, weight) for _ in range(2)]
+    for number, arrays in enumerate(results, start=1):
+        seeds = [np.random.SeedSequence([3, 5, number], spawn_key=key) for key in ((), (1,), (2,))]
+        bits = np.stack([np.random.SFC64(seed).random_raw(25).view(np.uint16) for seed in seeds])
+        factors = np.where(bits.ravel()[:206] < 39322, 65536 / 39322, 0.0).reshape([2, 103])  # 0.6 of 65536
+        assert_same([x.numpy() * factors, weight.numpy() * factors], arrays)
 
 
 def test_dropout_follows_paddles_generator():
@@ -172,7 +167,6 @@ def test_dropout_follows_paddles_generator():
 
 
 HEADS = 3
-HEAD_SIZE = 4
 # Two sequences of the same length, of which one has placeholders, and others.
 LAYOUT = PackedLayout([9, 7, 8, 7, 1], [9, 4, 8, 7, 1])
 
@@ -184,25 +178,8 @@ def small_pieces(monkeypatch, request):
     attention._blocks.cache_clear()
 
 
-def plain_attention(x: paddle.Tensor, dropout: np.ndarray) -> paddle.Tensor:
-    """Attention of the sequences of LAYOUT, with the scores of all tokens by all tokens.
-
-    Args:
-        x: queries, keys and values, [N, 3 H].
-        dropout: the factor of each weight, [heads, N, N].
-
-    Returns:
-        [N, H].
-    """
-    q, k, v = x.reshape([-1, 3, HEADS, HEAD_SIZE]).transpose([1, 2, 0, 3])  # [heads, N, D] each
-    masked = paddle.to_tensor(np.where(LAYOUT.to_dense_mask(), 0.0, -np.inf))
-    weights = F.softmax(paddle.matmul(q, k, transpose_y=True) * HEAD_SIZE**-0.5 + masked)
-    context = paddle.matmul(weights * paddle.to_tensor(dropout), v)
-    return context.transpose([1, 0, 2]).reshape([-1, HEADS * HEAD_SIZE])
-
-
 def attend(x: paddle.Tensor, dropout_rate: float) -> paddle.Tensor:
-    """As `plain_attention`, with always the same draw of dropout."""
+    """As `dense_attention`, with always the same draw of dropout."""
     query, key, value = x.split(3, axis=-1)
     paddle.seed(5)
     return CpuMask.from_layout(LAYOUT).attend(query, key, value, HEADS, dropout_rate)
@@ -213,21 +190,12 @@ def attend(x: paddle.Tensor, dropout_rate: float) -> paddle.Tensor:
 @pytest.mark.parametrize("dropout_rate", [0.0, 0.4])
 def test_attention(dropout_rate):
     """With the mask and the scale of dropout in both passes."""
-    dropout = np.zeros([HEADS, LAYOUT.tokens, LAYOUT.tokens])
     paddle.seed(5)
-    mask = draw_dropout_mask([HEADS * (LAYOUT.lengths**2).sum()], dropout_rate)
-    numbers = mask.stays * mask.scale
-    # The layer draws it for the blocks of all heads of the shortest sequence, then those of the next one.
-    for sequence in np.argsort(LAYOUT.lengths, kind="stable"):
-        length = LAYOUT.lengths[sequence]
-        tokens = slice(LAYOUT.starts[sequence], LAYOUT.starts[sequence] + length)
-        blocks, numbers = np.split(numbers, [HEADS * length**2])
-        # A row of a block is a key; a row of `dropout` is a query.
-        dropout[:, tokens, tokens] = blocks.reshape([HEADS, length, length]).swapaxes(1, 2)
+    dropout = draw_dense_dropout(LAYOUT, HEADS, dropout_rate, is_float32=True)
     x = paddle.randn([LAYOUT.tokens, 36])
     weight = paddle.randn([LAYOUT.tokens, 12])
     assert_same(
-        value_and_gradients(lambda x: plain_attention(x, dropout), x, weight),
+        value_and_gradients(lambda x: dense_attention(LAYOUT, HEADS, x, dropout), x, weight),
         value_and_gradients(lambda x: attend(x, dropout_rate), x, weight),
     )
 
@@ -239,8 +207,7 @@ def test_softmax_handles_extreme_scores():
     x = paddle.randn([LAYOUT.tokens, 36])
     x[:, :24] *= 100.0
     weight = paddle.randn([LAYOUT.tokens, 12])
-    dropout = np.ones([HEADS, LAYOUT.tokens, LAYOUT.tokens])
-    expected = value_and_gradients(lambda x: plain_attention(x, dropout), x, weight)
+    expected = value_and_gradients(lambda x: dense_attention(LAYOUT, HEADS, x), x, weight)
     for plain, array in zip(expected, value_and_gradients(lambda x: attend(x, 0.0), x, weight), strict=True):
         assert np.abs(array - plain).max() < 1e-9 * np.abs(plain).max()
 
