@@ -55,6 +55,7 @@ CHANGES = [
     ("pooler.dense.bias", full(1, 16), "pooler.dense.bias has shape [1, 16]"),
     ("pooler.dense.bias", full(16, value=np.nan), "pooler.dense.bias "),
     ("pooler.dense.bias", full(16, dtype=np.int64), "pooler.dense.bias has dtype int64"),
+    ("pooler.dense.bias", full(16, dtype=np.bool_), "pooler.dense.bias has dtype bool"),
     # No model has so many layers.
     (
         "encoder.layers.99999.norm1.bias",
@@ -72,7 +73,7 @@ def test_bad_tensors_are_named(tmp_path, refused, name, array, message):
     assert line.startswith(str(tmp_path / "in")) and message in line
 
 
-@pytest.mark.parametrize("shape", [(2, 8), (16,)])
+@pytest.mark.parametrize("shape", [(2, 8), (16,), (0, 16)])
 def test_token_types_that_cannot_be_added(tmp_path, refused, shape):
     """Those of XLM-R are added to the position embeddings, so they must have one row."""
     make_xlm_r(tmp_path / "in")

@@ -97,15 +97,20 @@ def test_bfloat16_of_paddle(tmp_path, file_format, task):
 
 
 @pytest.mark.parametrize(
-    ("file_format", "wrapper"),
+    ("file", "index", "wrapper"),
     [
-        *itertools.product(["pdparams", "safetensors", "shards"], [""]),
-        *itertools.product(["safetensors"], ["module.", "_orig_mod.", "model.", "module._orig_mod."]),
-        ("shards", "model."),
+        ("model_state.pdparams", "", ""),
+        ("part.pdparams", "model_state.pdparams.index.json", ""),
+        ("part.safetensors", "model.safetensors.index.json", ""),
+        ("part.safetensors", "model.safetensors.index.json", "model."),
+        *(
+            ("model.safetensors", "", name)
+            for name in ("", "module.", "_orig_mod.", "model.", "module._orig_mod.")
+        ),
     ],
 )
 @pytest.mark.parametrize("task", ["lm", "classification"])
-def test_open_xlm_r_saved_by_paddlenlp(tmp_path, file_format, wrapper, task):
+def test_open_xlm_r_saved_by_paddlenlp(tmp_path, file, index, wrapper, task):
     """It has the names and the config of transformers', and matrices [in, out].
 
     `wrapper`: what is before all names, as of a model within another module.
@@ -123,7 +128,7 @@ def test_open_xlm_r_saved_by_paddlenlp(tmp_path, file_format, wrapper, task):
     folder = tmp_path / "paddle"
     folder.mkdir()
     config = json.loads((tmp_path / "torch/config.json").read_text())
-    if file_format == "pdparams":
+    if "pdparams" in file:
         del config["paddlenlp_version"]  # the name of the file tells
     (folder / "config.json").write_text(json.dumps(config))
     turned = {
@@ -132,14 +137,12 @@ def test_open_xlm_r_saved_by_paddlenlp(tmp_path, file_format, wrapper, task):
         )
         for name, array in state.items()
     }
-    if file_format == "pdparams":
-        (folder / "model_state.pdparams").write_bytes(pickle.dumps(turned, 4))
-    elif file_format == "safetensors":
-        save_file(turned, folder / "model.safetensors", metadata={"format": "np"})
+    if "pdparams" in file:
+        (folder / file).write_bytes(pickle.dumps(turned, 4))
     else:
-        save_file(turned, folder / "model-1.safetensors", metadata={"format": "np"})
-        file_of = dict.fromkeys(turned, "model-1.safetensors")
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": file_of}))
+        save_file(turned, folder / file, metadata={"format": "np"})
+    if index:
+        (folder / index).write_text(json.dumps({"weight_map": dict.fromkeys(turned, file)}))
     checkpoint = open_checkpoint(folder)
     read = (checkpoint.config, checkpoint.task, checkpoint.preprocessing)
     assert read == (expected.config, expected.task, expected.preprocessing)
@@ -162,16 +165,17 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
     state = fairseq_state(expected, prefix, fused, new_norm)
     (tmp_path / "xlmr").mkdir()
     write_piece_model(tmp_path / "xlmr")
-    flags = fairseq_args(dropout=0.2)
+    flags = fairseq_args(dropout=0.2, attention_dropout=0.3)
     file = tmp_path / "xlmr/model.pt"
     said = (
-        {"args": None, "cfg": {"model": vars(flags)}} if new_norm else {"args": flags}
+        {"args": None, "cfg": {"model": vars(flags)}} if new_norm else {"args": flags, "cfg": {"model": {}}}
     )  # since 0.10, before
     write_torch_file(file, state, lambda state: {**said, "model": state}, legacy)
     for source in (tmp_path / "xlmr", file):
         checkpoint = open_checkpoint(source)
-        sizes = (checkpoint.config.num_attention_heads, checkpoint.config.hidden_dropout_prob)
-        assert (checkpoint.format, checkpoint.unknown, *sizes) == ("fairseq", [], 4, 0.2)
+        values = {**CONFIG, "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3}
+        assert (checkpoint.format, checkpoint.unknown) == ("fairseq", [])
+        assert checkpoint.config.to_dict() == values
         assert_same_bits(checkpoint.tensors, expected)
 
     convert.main([str(tmp_path / "xlmr"), str(tmp_path / "native"), "--to", "ernie-m"])

@@ -89,10 +89,10 @@ def zip_bytes(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> 
     """A zip archive of torch with a pickle and its storages, key -> array."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("archive/data.pkl", pickled)
-        archive.writestr("archive/byteorder", "little")
+        archive.writestr("modèle/data.pkl", pickled)
+        archive.writestr("modèle/byteorder", "little")
         for key, array in (storages or {}).items():
-            archive.writestr(f"archive/data/{key}", array.tobytes())
+            archive.writestr(f"modèle/data/{key}", array.tobytes())
     return stream.getvalue()
 
 

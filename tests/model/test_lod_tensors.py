@@ -61,6 +61,7 @@ def test_bfloat16_is_read_as_float32(tmp_path):
 FOREIGN = [
     (GOOD + b"x", "25 data bytes .expected 24"),
     (file_bytes(FLOAT_3_2, version=1), "unknown version 1"),
+    (GOOD[:12] + b"\1" + GOOD[13:], "tensors of version 1"),
     (file_bytes(FLOAT_3_2, levels=2), "2 LoD levels"),
     # The axes as one packed field of two bytes.
     (file_bytes(bytes.fromhex("0805 1202 0302")), "corrupt tensor description"),

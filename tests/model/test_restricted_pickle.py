@@ -84,6 +84,7 @@ RAW = {
     "a frame longer than the file": b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"cos\nsystem\n.",
     "an array of an endless shape": b"\x80\x02}X\x01\x00\x00\x00acnumpy.core.multiarray\n_reconstruct\n)R"
     b"(K\x01\x8a\x10" + b"\xff" * 15 + b"\x7f\x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00tbs.",
+    "a key without a value": b"\x80\x04}(" + text(b"a") + b"K\x01" + text(b"b") + b"u.",
     "no end": b"\x80\x04}",
 }
 # File of a model -> what makes its content of a pickle.
@@ -165,11 +166,17 @@ def test_arrays_come_back(protocol, tmp_path):
 
 def test_list_pdparams_entries_that_are_not_arrays(tmp_path):
     """A tensor within containers is a pair of its name and its array."""
-    state = {"step": 3, "w": np.arange(3.0), "pair": ("name", np.arange(2.0)), "lr": ("a", "b")}
+    state = {
+        "step": 3,
+        "w": np.arange(3.0),
+        "pair": ("name", np.arange(2.0)),
+        "lr": ("a", "b"),
+        "c": ("c", np.ones(1), 1),
+    }
     (tmp_path / "x").write_bytes(pickle.dumps(state, 4))
     tensors = restricted_pickle.read_pdparams(tmp_path / "x")
     numbers = {name: array.tolist() for name, array in tensors.items()}
-    assert (tensors.other_names, numbers) == (["step", "lr"], {"w": [0, 1, 2], "pair": [0, 1]})
+    assert (tensors.other_names, numbers) == (["step", "lr", "c"], {"w": [0, 1, 2], "pair": [0, 1]})
     restricted_pickle.write_pdparams(tmp_path / "y", {"w": np.arange(6.0).reshape([2, 3]).T})
     assert restricted_pickle.read_pdparams(tmp_path / "y")["w"].tolist() == [[0, 3], [1, 4], [2, 5]]
 

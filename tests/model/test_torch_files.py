@@ -25,6 +25,7 @@ ONE_NUMBER = {"0": np.zeros(1, np.float32)}
 @pytest.mark.parametrize("legacy", [False, True])
 def test_tensors_are_read_and_plain_values_are_listed(tmp_path, legacy):
     arrays = {dtype: np.arange(16, dtype=dtype) for dtype in ("float16", "float64", "float32")}
+    arrays["empty"] = np.zeros([0, 3], np.float32)
     values = {"step": 3, "notes": [1.5, ("a", None)], "order": collections.OrderedDict(a=True)}
     bfloat16 = np.array([0x3F80, 0xC000], np.uint16)  # the bits of 1 and -2
     write_torch_file(tmp_path / "x.bin", arrays | {"bfloat16": bfloat16}, legacy=legacy, **values)
@@ -81,7 +82,7 @@ def test_a_storage_that_claims_to_be_larger_than_its_file(tmp_path):
     assert "unexpected end of file" in error_of(torch_files.read, tmp_path / "x.bin")
 
 
-@pytest.mark.parametrize("name", ["archive/data/0", "archive/data.pkl"])
+@pytest.mark.parametrize("name", ["modèle/data/0", "modèle/data.pkl"])
 def test_a_compressed_entry_is_refused(tmp_path, name):
     """torch never compresses, and the tensors are read at their place in the file."""
     write_torch_file(tmp_path / "stored.bin", {"tensor": np.arange(16, dtype=np.float32)})
