@@ -14,9 +14,12 @@ from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.open_model import open_model
+from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import make_official, official_config
 from tests.helpers.arrays import assert_equal_arrays
+from tests.helpers.checkpoints import change_config, stored
 from tests.launching import error_of
+from tests.toys import CONFIG as TOY_CONFIG
 from tests.toys import make_ours, train_piece_model
 
 CONFIG = official_config()
@@ -80,6 +83,7 @@ MISFITS = [
     ({"hidden_size": 16}, "hidden_size is 16"),
     ({"intermediate_size": 20}, "intermediate_size is 20"),
     ({"num_hidden_layers": 3}, "num_hidden_layers"),
+    ({"num_hidden_layers": 1}, "num_hidden_layers (config: 1, weights: 2)"),
     ({"num_attention_heads": 4}, "num_attention_heads 2"),
     ({"num_attention_heads": 1}, "num_attention_heads 2"),
 ]
@@ -104,6 +108,16 @@ def test_reject_tokenizer_with_another_vocab_size(tmp_path):
     make_ours(tmp_path / "in")
     train_piece_model(tmp_path / "in/piece.model")
     assert f"{tmp_path / 'in'}: vocab_size 60 " in error_of(open_model, open_checkpoint(tmp_path / "in"))
+
+
+def test_a_named_piece_model_is_read_by_the_rules_of_the_checkpoint(tmp_path):
+    piece_model = train_piece_model(tmp_path / "named.model")
+    size = Tokenizer(None, piece_model).vocab_size
+    make_ours(tmp_path / "in", config={**TOY_CONFIG, "vocab_size": size + 1})
+    change_config(tmp_path / "in", reading=stored(text_rules="none", added_tokens={"<e>": size}))
+    tokenizer = open_model(open_checkpoint(tmp_path / "in"), piece_model_path=piece_model).tokenizer
+    read = (tokenizer.piece_model_path, tokenizer.text_rules, tokenizer.added_tokens)
+    assert read == (piece_model, "none", {"<e>": size})
 
 
 def test_reject_another_num_labels(tmp_path):

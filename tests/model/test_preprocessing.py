@@ -84,6 +84,7 @@ def test_what_is_written_is_what_differs_from_ernie_m():
     [
         ["text_rules"],
         {"text_rules": "bert"},
+        {"text_rules": None},
         {"pooling": "max"},
         {"chunk_scheme": "IOB3"},
         {"language_embedding": "some"},
@@ -97,6 +98,7 @@ def test_what_is_written_is_what_differs_from_ernie_m():
         {"prompts": {"query": 1}},
         {"default_prompt": "query"},
         {"unknown": 1},
+        {"unknown": None},
     ],
 )
 def test_corrupt_preprocessing_settings(tmp_path, values):
@@ -152,6 +154,7 @@ READ = [
     (make_xlm_r, {CLASS: {"model_max_length": 38}}, XLM_R),
     (make_xlm_r, {CLASS: {"model_max_length": 10**30}}, XLM_R),
     (partial(make_xlm_r, architectures=[]), {}, XLM_R),
+    (partial(make_xlm_r, id2label={"0": "a", "1": "b"}, label2id={"a": "0", "b": "1"}), {}, XLM_R),
     (partial(make_xlm_r, problem_type="multi_label_classification"), {}, replace(XLM_R, multi_label=True)),
     *(
         (make_bert, {CLASS: {"tokenizer_class": name}}, XLM_R)
@@ -405,7 +408,7 @@ DAMAGED = {
         ("1_Pooling/config.json", {"word_embedding_dimension": 32}),
         ("1_Pooling/config.json", {"embedding_dimension": 32}),
         ("1_Pooling/config.json", {"pooling_mode": "cls", "pooling_mode_mean_tokens": True}),
-        ("sentence_bert_config.json", {"max_seq_length": "512"}),
+        *(("sentence_bert_config.json", {"max_seq_length": length}) for length in ("512", True, 0)),
         ("config_sentence_transformers.json", {"prompts": ["query: "]}),
         ("config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "query"}),
     ],
