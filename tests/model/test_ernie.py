@@ -24,17 +24,17 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def test_initial_weights():
-    """A normal distribution of deviation 0.1 that is cut at two deviations, and zeros at the pad (1)."""
-    config = ErnieMConfig(
-        vocab_size=2000, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, initializer_range=0.1
-    )
+    """A normal distribution of deviation 0.1 that is cut at two deviations, and zeros at the pads."""
+    sizes = {"vocab_size": 2000, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = ErnieMConfig(**sizes, initializer_range=0.1, pad_token_id=0)
     model = ErnieMModel(config)
     table = model.embeddings.word_embeddings.weight.numpy()
     assert 0.19 < np.abs(table).max() <= 0.2
     # The cut leaves 0.8796 of the deviation. Without rows 0 and 1, of which one is the pad's.
     assert table[2:].std() == pytest.approx(0.08796, rel=0.01)
-    assert not table[1].any() and table[0].any()
-    assert not model.embeddings.position_embeddings.weight.numpy()[1].any()
+    assert table.any(1).nonzero()[0].tolist() == [*range(1, 2000)]
+    positions = model.embeddings.position_embeddings.weight.numpy()
+    assert positions.any(1).nonzero()[0].tolist() == [0, *range(2, 514)]
     assert not model.encoder.layers[0].linear1.bias.numpy().any()
 
 
@@ -119,6 +119,10 @@ def test_config_from_json(tmp_path):
         ("[1]", "config.json: not a JSON object"),
         (json.dumps({"vocab_size": 4, "hidden_size": 8}), "num_hidden_layers, num_attention_heads"),
         (json.dumps(SIZES | {"hidden_size": 768_000_000}), "config.json: hidden_size 768000000 "),
+        (
+            json.dumps(SIZES | {"max_position_embeddings": 1 << 40}),
+            "config.json: hidden_size 12 is too large",
+        ),
         (json.dumps(SIZES | {"hidden_size": 13}), "config.json: hidden_size 13 is not a multiple of"),
         (json.dumps(SIZES | {"hidden_act": "swish"}), "config.json: invalid hidden_act .swish"),
         (json.dumps(SIZES | {"pad_token_id": SIZES["vocab_size"]}), "config.json: invalid pad_token_id"),

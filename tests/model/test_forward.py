@@ -102,7 +102,7 @@ def test_a_traced_graph_is_refused():
 @pytest.mark.parametrize(
     ("ids", "mask", "location"),
     [
-        ([[0, 7, 2], [1, 1, 1]], None, "row 1 "),
+        ([[0, 7, 2], [1, 1, 1], [1, 1, 1]], None, "row 1 "),
         ([[0, 7, 2]], [[1, 1]], "attention_mask [1, 2]"),
         ([[0, 7, 2]], [[0.0, 0.0, -1e4]], "attention_mask [1, 3]"),
         ([0, 7, 2], None, "input_ids [3]"),

@@ -14,6 +14,7 @@ FACTS = {
     "languages": ["en", "de"],
     "epochs": None,
     "gap": 12.345,
+    "skipped": 0,
     "command": 'python run.py --mono "en<=/srv/someone/en.txt,de<=../de.txt" --epoch 2',
     "data": "/srv/someone/data/dev.tsv",
     "scores": {
@@ -36,6 +37,7 @@ def test_the_whole_card():
         "- Labels: no 0, yes 1, n/a 2",
         "- Languages: en, de",
         "- Gap: 12.35",
+        "- Skipped: 0",
         "- Data: dev.tsv",
         '- Command: `python run.py --mono "en<=en.txt,de<=de.txt" --epoch 2`',
     ]
@@ -47,7 +49,8 @@ def test_the_whole_card():
     [
         ({"task": "retrieval"}, {"architecture": "ErnieMModel"}, "sentence-similarity"),
         ({}, {"architecture": "ErnieMModel", "task": "retrieval"}, "sentence-similarity"),
-        ({}, {"architecture": "PreTrainingModel"}, "fill-mask"),
+        ({"metadata": None}, {"architecture": "PreTrainingModel"}, "fill-mask"),
+        ({}, {"architecture": "ErnieMModel"}, "feature-extraction"),
         ({}, {"architecture": "TokenClassifier"}, "token-classification"),
     ],
 )

@@ -44,7 +44,12 @@ def test_flash_mask_pads_to_128_tokens(monkeypatch):
 
 def test_uploaded_arrays_have_their_shapes_and_values():
     """Also empty ones; what is no array stays as it is."""
-    arrays = [np.arange(6).reshape([2, 3]), np.zeros([0]), np.array([0.5]), np.array([True, False])]
+    arrays = [
+        np.arange(6).reshape([1, 2, 3]) + (1 << 52),
+        np.zeros([0]),
+        np.array([0.5]),
+        np.array([True, False]),
+    ]
     tree = {"some": arrays, "none": None, "others": (1, "a"), "empty": {"pairs": np.zeros([0, 2], np.int64)}}
     uploaded = upload(tree)
     assert (uploaded["none"], uploaded["others"]) == (None, (1, "a"))
