@@ -431,6 +431,15 @@ DAMAGED = {
                 "added_tokens": [{"content": "<e>", "id": 60, "normalized": True}],
             },
         ),
+        (
+            "tokenizer.json",
+            {
+                **XLM_R_JSON,
+                "normalizer": {**OF_ERNIE_M, "normalizers": STRIPPED},
+                "pre_tokenizer": METASPACE,
+                "added_tokens": [{"content": "<e>", "id": 60, "normalized": True}],
+            },
+        ),
         ("special_tokens_map.json", {"additional_special_tokens": ["<e>"]}),
         ("tokenizer_config.json", {"extra_special_tokens": ["<e>"]}),
         ("adapter_config.json", {"peft_type": "LORA"}),

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from ernie_m.reader import batching
-from ernie_m.reader.batching import Batches, Feature, TextFeaturizer, batch_by_length
+from ernie_m.reader.batching import (
+    Batches,
+    Feature,
+    TextFeaturizer,
+    batch_by_length,
+    encode_in_chunks,
+    split_by_work,
+)
 from ernie_m.reader.task_reader import read_classification
 
 PAD = 1
@@ -165,7 +172,7 @@ def test_nothing_is_tokenized_before_its_window(small_windows):
     assert data.count_batches() == 26  # 203 items in batches of 8
     assert len(data.encode.encoded) == 32  # nothing was tokenized to count them
     data.encode.encoded.clear()
-    next(data.stream(index=9))  # in the third window
+    next(data.stream(index=8))  # the first of the third window
     assert len(data.encode.encoded) == 32
 
 
@@ -192,3 +199,20 @@ def test_the_same_batches_from_a_copy(tokenizer, tmp_path):
 def test_batches_by_length(lengths, tokens, batches):
     """Rows are sorted by length. A batch, padded to its longest row, has at most 9 tokens, or one row."""
     assert batch_by_length(lengths, tokens) == batches
+
+
+@pytest.mark.parametrize(
+    ("share", "parts"),
+    [(None, [[4, 1, 3]]), (1000, [[4, 1, 3]]), (150, [[4, 3], [1]]), (10, [[4], [1], [3]])],
+)
+def test_a_worker_has_no_empty_part(share, parts):
+    """Three examples of 100 tokens."""
+    assert [*map(list, split_by_work(np.array([4, 1, 3]), np.full(5, 100), share))] == parts
+
+
+def test_texts_in_chunks():
+    """The ids of a large vocabulary; the last chunk is not full."""
+    features = [Feature([0, 70_000], 1), Feature([5], 0), Feature([], 2)]
+    chunks = [*encode_in_chunks(range(3), lambda numbers: [features[number] for number in numbers], 2)]
+    found = [[feature._replace(ids=feature.ids.tolist()) for feature in chunk] for chunk in chunks]
+    assert found == [features[:2], features[2:]]

@@ -252,6 +252,7 @@ OFFSETS = {
     "outside of the shard": lambda data: data[:128].ljust(len(data), b"\xff"),
     "that do not ascend": lambda data: data[:132] + data[136:140] + data[132:136] + data[140:],
     "that are none": lambda data: b"x" * len(data),
+    "that are fractions": lambda data: data.replace(b"<u4", b"<f4"),
     "of no number": lambda data: (
         data[:8]
         + (len(data) - 10).to_bytes(2, "little")

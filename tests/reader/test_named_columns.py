@@ -217,6 +217,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
         {"on_error": "skip"},
         ("line 2: not UTF-8",),
     ),
+    "utf-16-le.csv": ("text,label\na,b\n".encode("utf-16-le"), {}, ("utf-16-le.csv: ", "--encoding")),
     "marks.txt": ("text,x;label\na,b;c\n", {}, ("line 1", "--delimiter")),
     "text.jsonl": ('{"text": ["a"], "label": "b"}\n', {}, ("line 1", "'text'")),
     "object.jsonl": ('{"text": {"en": "a"}, "label": "b"}\n', {}, ("line 1", "'text'")),
@@ -327,6 +328,12 @@ ASKED = {
         False,
         "missing or ambiguous column of the text (trained on 'Body'",
     ),
+    "joined.csv": (
+        "Title,Text\n ,a\nb,c\n",
+        False,
+        ([{"text_a": "a", "text": "a"}, {"text_a": "b\nc", "text": "b\nc"}], []),
+        {"text": "Title+Text"},
+    ),
     "flag.csv": (
         "text,body\na,b\n",
         False,
@@ -341,9 +348,9 @@ ASKED = {
     ),
     "several.csv": ("Body,A,B\na,1,0\n", False, ([{"text_a": "a", "text": "a"}], [1, 2])),
     "list.json": (
-        '[{"text": "a", "Body": "b", "n": 1}]',
+        '[{"text": "a", "Body": "b", "n": 0}]',
         False,
-        ([{"Body": "b", "n": 1, "text_a": "b", "text": "b"}], []),
+        ([{"Body": "b", "n": 0, "text_a": "b", "text": "b"}], []),
     ),
     "learned.jsonl": (
         '{"id": 7, "BODY": "a", "Body": "b", "several": true}\n{"Body": "c"}\n',

@@ -181,8 +181,8 @@ def test_a_bitext_as_csv(tmp_path, separator):
 
 def test_two_files_and_moses(tmp_path):
     """Plain and packed. A tab in a text is a space. The temporary file goes with the rows."""
-    write(tmp_path / "x.en", [[a] for a, _ in PAIRS])
-    german = "\n".join(b.replace(" kani", "\tkani") for _, b in PAIRS)
+    write(tmp_path / "x.en", [[a] for a, _ in PAIRS] + [[" "]])
+    german = "\n".join(b.replace(" kani", "\tkani") for _, b in [*PAIRS, ("", "")]) + "\n"
     (tmp_path / "x.de.bz2").write_bytes(bz2.compress(german.encode()))
     for files in (f"{tmp_path}/x.en,{tmp_path}/x.de.bz2", f"en-de<={tmp_path}/x"):
         rows = PairRows(files)
@@ -191,7 +191,7 @@ def test_two_files_and_moses(tmp_path):
         assert unpacked.is_file()
         del rows
         assert not unpacked.exists()
-    write(tmp_path / "x.en", [["" if number == 2 else a] for number, (a, _) in enumerate(PAIRS)])
+    write(tmp_path / "x.en", [["" if number == 2 else a] for number, (a, _) in enumerate([*PAIRS, ("", "")])])
     assert "x.en, line 3: " in error_of(PairRows, f"en-de<={tmp_path}/x")
     write(tmp_path / "x.en", [[a] for a, _ in PAIRS[1:]])
     assert "x.de.bz2: " in error_of(PairRows, f"en-de<={tmp_path}/x")
@@ -232,7 +232,7 @@ def test_tmx(tmp_path):
     (tmp_path / "a.tmx").write_text(tmx(units))
     (tmp_path / "a.tmx.gz").write_bytes(gzip.compress(tmx(units).replace("UTF-8", "UTF-16").encode("utf-16")))
     for name in ("a.tmx", "a.tmx.gz"):
-        assert list(PairRows(f"en-de<={tmp_path}/{name}")) == pairs
+        assert list(PairRows(f"en_GB-de<={tmp_path}/{name}")) == pairs
         assert list(PairRows(f"de-en<={tmp_path}/{name}")) == [pair[::-1] for pair in pairs]
         assert list(PairRows(tmp_path / name)) == [[a, "x"] for a, _ in pairs]  # its first two languages
     two = [{"en": a, "de": b} for a, b in PAIRS]
@@ -282,7 +282,7 @@ LAUGHS = f'<!DOCTYPE tmx [<!ENTITY e0 "a">{ENTITIES}]>\n<tmx><tu><tuv><seg>&e9;<
         ("a.tsv.gz", "not packed", "a.tsv.gz: "),
         ("a.tmx", "<tmx><body><tu></tmx>", "a.tmx, line 1: "),
         ("a.tmx", "no XML", "a.tmx, line 1: "),
-        ("a.tmx", tmx([{"en": "a", "de": "b"}])[:-20], "a.tmx, line "),
+        ("a.tmx", tmx([{"en": "a", "de": "b"}])[:-20], "a.tmx, line 4: "),
         ("a.tmx", LAUGHS, "a.tmx, line "),
         ("a.tmx", "<tmx><body/></tmx>", "a.tmx: "),
         ("en.txt,de.txt", '{"text": "a"}\n{"text": "b"}\n', "en.txt, line 1: JSON"),

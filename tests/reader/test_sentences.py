@@ -44,8 +44,8 @@ def test_xtreme_names_and_public_names(tmp_path):
     files = {
         "de-en.de": ["a", "b"],
         "de-en.en": ["A", "B"],
-        "xx-en.xx": ["c"],
-        "xx-en.en": ["C"],
+        "xx-en.xx": ["c"] * 20,
+        "xx-en.en": ["C"] * 20,
         "tatoeba.pes-eng.pes": ["d"],
         "tatoeba.pes-eng.eng": ["D"],
         "tatoeba.lat-eng.lat": ["none of the 36"],
@@ -57,7 +57,7 @@ def test_xtreme_names_and_public_names(tmp_path):
         ("de", ["a", "b"], ["A", "B"], True, True),
         ("fa", ["d"], ["D"], True, True),
         ("la", ["none of the 36"], ["E"], True, True),
-        ("xx", ["c"], ["C"], True, True),
+        ("xx", ["c"] * 20, ["C"] * 20, True, True),
     ]
     assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
 

@@ -97,6 +97,9 @@ def test_read_rows(write):
         ]
     )
     assert sentences[0].words == ["Ekeus", "heads", "for", "Baghdad"]
+    path = write("text_a\tlabel\na+b\tB-caf\u00e9+O\n")
+    labels = {"B-cafe\u0301": 0, "I-cafe\u0301": 1, "O": 2}  # in another normal form
+    assert read_tagged_tsv(path, labels) == [Sentence("a\x02b", (0, 2))]
     assert read_tagged_tsv(write("text_a\na+b\n"), LABELS, labels=False) == [Sentence("a\x02b", None)]
 
 

@@ -145,7 +145,7 @@ def test_report_all_row_errors_at_once(write, regression):
     assert (numbers, lines[-1].strip()) == (["3", "16", *map(str, range(4, 14))], "and 2 more such rows")
 
 
-@pytest.mark.parametrize("label", ["neutral", "3", "-1", "9" * 5000])
+@pytest.mark.parametrize("label", ["neutral", "3", "-1", "\u00b2", "9" * 5000])
 def test_labels_without_a_map(write, label):
     line = error_of(read_classification, write(f"text_a\tlabel\na\t{label}\n"), num_labels=3)
     assert f"line 2: invalid label '{label[:20]}" in line and "--num_labels 3" in line
@@ -211,11 +211,14 @@ def test_encode_rows(write, tokenizer, caplog):
         (tokenizer.build_inputs("the dog", "the", 8), 2),
         (tokenizer.build_inputs("the fox", max_seq_len=8), 0),
     ]
-    TextFeaturizer(tokenizer, 8, prompt="brown ")(rows)
+    prompted = TextFeaturizer(tokenizer, 8, prompt="brown ")(rows)
+    assert [feature.ids for feature in prompted] == [
+        tokenizer.build_inputs(f"brown {row.text_a}", row.text_b, 8) for row in rows
+    ]
     assert caplog.messages == []  # no text began with the prompt before
 
 
-@pytest.mark.parametrize("text_b", ["the dog", ""])
+@pytest.mark.parametrize("text_b", ["the dog", "", "\u200b"])
 def test_texts_that_just_fit_are_not_cut(tokenizer, text_b):
     """They are truncated if --max_seq_len is one token less."""
     size = len(tokenizer.build_inputs("the fox", text_b))
