@@ -80,6 +80,7 @@ def test_answers_and_candidates_stand_in_the_text(answer, trained, folder, tmp_p
             for candidate in answers:
                 assert candidate["text"]
                 assert context[candidate["answer_start"] :].startswith(candidate["text"])
+                assert candidate["probability"] == round(candidate["probability"], 6)
             sums = [candidate["start_logit"] + candidate["end_logit"] for candidate in answers]
             assert sums == sorted(sums, reverse=True)
             assert sum(candidate["probability"] for candidate in answers) == pytest.approx(1, abs=1e-4)
@@ -230,11 +231,14 @@ def test_infer_language_from_file_name(answer, folder, tmp_path):
 
 def test_cut_questions_are_counted(folder, tmp_path, caplog):
     file = read_json(folder / "dev.de.json")
-    file["data"][0]["paragraphs"][0]["qas"][0]["question"] = "a"
+    for paragraph in file["data"][0]["paragraphs"][:2]:
+        paragraph["qas"][0]["question"] = "a"
     (tmp_path / "dev.json").write_text(json.dumps(file), encoding="utf-8")
     task = make_task(folder, max_query_length=3)
-    task.warn_if_truncated("dev.json", task.read(tmp_path / "dev.json", "dev"))
-    assert "dev.json: 5 of 6 questions are truncated to 3 tokens (max_query_length)" in caplog.messages
+    data = task.read(tmp_path / "dev.json", "dev")
+    task.warn_if_truncated("dev.json", data)
+    assert "dev.json: 4 of 6 questions are truncated to 3 tokens (max_query_length)" in caplog.messages
+    assert len(np.unique(task.hash_inputs(data))) == 6  # the same question about two contexts is two inputs
 
 
 @pytest.mark.parametrize(("separators", "length", "expected"), [(1, 21, 9), (2, 21, 8), (1, 512, 64)])
