@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ernie_m.finetune.classifier import Classification, Regression
+from ernie_m.finetune.evaluate import LanguageFile
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import FinetuningRun, check_rows, read_files
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
@@ -72,13 +73,21 @@ def test_unsupported_pooling_needs_another_pooling(opened):
 
 
 def test_run_fingerprint_covers_the_labels(opened, toy_folder, tmp_path):
-    """A run resumes only with the labels in the same order."""
+    """A run resumes only with the labels in the same order, and the same files."""
     flags = parse_options(FinetuneFlags, command_lines.classification(toy_folder, tmp_path / "out"))
-    first, second = (
-        FinetuningRun(Classification(opened.tokenizer, labels, 64), flags, opened, train_set=[]).fingerprint
-        for labels in (["animal", "drink", "tool"], ["tool", "drink", "animal"])
-    )
-    assert {key for key in first if first[key] != second[key]} == {"labels"}
+
+    def make_fingerprint(labels, second_file):
+        paths = [tmp_path / "a", tmp_path / "b"]
+        for path, text in zip(paths, ("x", second_file)):
+            path.write_text(text)
+        files = [LanguageFile("dev", "mean", path, []) for path in paths]
+        task = Classification(opened.tokenizer, labels, 64)
+        return FinetuningRun(task, flags, opened, [], [toy_folder / "train.tsv"], files).fingerprint
+
+    first = make_fingerprint(["animal", "drink", "tool"], "x")
+    for changes, key in (((["tool", "drink", "animal"], "x"), "labels"), ((first["labels"], "y"), "dev_set")):
+        other = make_fingerprint(*changes)
+        assert {name for name in first if first[name] != other[name]} == {key}
 
 
 def test_warn_about_leaked_rows_and_contradicting_labels(opened, toy_folder, tmp_path, caplog):

@@ -8,6 +8,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -15,11 +16,13 @@ from safetensors.numpy import load_file, save_file
 from ernie_m.commands import run_classifier
 from ernie_m.finetune.classifier import Classification
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.run_setup import choose_hyperparameters
+from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.finetune.run_setup import choose_hyperparameters, make_loop_config, open_output_dir
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import CLASSIFICATION, SUPERVISED_TASKS
 from ernie_m.training.engine import Engine
 from ernie_m.training.stop_requests import ShutdownHandler
+from ernie_m.training.trainer import LoopConfig
 from ernie_m.utils.checksums import MANIFEST
 from tests import command_lines
 from tests.launching import another_process_writes, call_main, error_of, read_log
@@ -206,6 +209,29 @@ def test_overwrite_begins_anew(classify, refused, tmp_path):
     for flag, path in {"init_pretraining_params": best, "piece_model_path": best / "piece.model"}.items():
         line = refused(overwrite="true", out="alone", **{**FAST, flag: path})
         assert line.startswith(f"error: overwrite would remove {path}, ") and best.is_dir()
+
+
+def test_overwrite_removes_all_that_a_search_writes(tmp_path):
+    """Not what the run reads: the weights of the second of two seeds, and bitexts."""
+    out = tmp_path / "out"
+    flags = RetrievalFlags(pairs=str(out / "predictions"), checkpoints=str(out), overwrite=True)
+    weights = replace(flags, pairs="pairs", init_pretraining_params=f"{tmp_path}/%d", random_seed=(1, 2))
+    with open_output_dir(flags, {"loss": 1}):
+        (out / "step_1").mkdir()
+    (tmp_path / "2").symlink_to(out / "step_1")
+    for name in ("predictions/tatoeba", "retrieval.json", "retrieval.txt", "retrieval.md", "sweep.json"):
+        (out / name).mkdir(parents=True)
+    for reads, location in ((flags, out / "predictions"), (weights, tmp_path / "2")):
+        line = error_of(open_output_dir(reads, {"loss": 2}).__enter__)
+        assert line.startswith(f"overwrite would remove {location}, ")
+    with open_output_dir(replace(flags, pairs="pairs"), {"loss": 2}):
+        assert {path.name for path in out.iterdir()} == {".lock", "run.json", "log"}
+
+
+def test_flags_of_the_loop():
+    flags = SimpleNamespace(skip_steps=3, save_steps=4, stall_ends_seconds=5.0, tensorboard=True)
+    expected = LoopConfig(log_steps=3, save_steps=4, stall_ends_seconds=5.0, tensorboard=True)
+    assert make_loop_config(flags) == expected
 
 
 def test_how_often_a_row_is_seen(caplog):
