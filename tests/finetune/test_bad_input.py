@@ -68,6 +68,7 @@ MISTAKES = [
     ({}, {"do_test": "true", "test_set": "a.%s,b.%s", "test_save": "c.%s"}, "--test_set and --test_save "),
     ({}, {"do_test": "true", "test_set": "a.%s", "test_save": "b.%s,c.%s"}, "--test_set and --test_save "),
     ({}, {"do_train": "false"}, "--init_checkpoint "),
+    ({}, {"do_train": "false", "init_pretraining_params": "absent"}, "--init_checkpoint "),
     ({}, {"do_train": "false", "do_val": "false"}, "nothing to do"),
     ({}, {"piece_model_path": None}, "--piece_model_path"),
     ({}, {"ernie_config_path": None}, "--ernie_config_path"),

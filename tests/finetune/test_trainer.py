@@ -236,7 +236,7 @@ def test_max_steps_ends_the_run_and_its_schedule(classify, toy_folder, tmp_path)
         "test_set": f"{toy_folder}/test.%s.tsv",
         "test_save": "t.%s",
     }
-    of_steps = {"max_steps": 6, "skip_steps": 1, "batch_size": 32, "epoch": 3}  # an epoch has 3 steps
+    of_steps = {"max_steps": 6, "skip_steps": 1, "batch_size": 20, "epoch": 3}  # an epoch has 5 steps
     classify(**of_steps, warmup_proportion=0.5, learning_rate=peak, **tests)
     assert sorted(path.name for path in tmp_path.glob("t.*")) == ["t.de.1.6", "t.en.1.6", "t.fr.1.6"]
     learning_rates = [float(rate) for rate in re.findall(r"lr: (\S+),", read_log(tmp_path))]
