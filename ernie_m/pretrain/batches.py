@@ -6,6 +6,7 @@ number of processes, and a run resumes from the positions of the samplers. Does 
 """
 
 import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -220,22 +221,17 @@ def split_by_tokens(token_counts: Sequence[int], budget: int, num_processes: int
         The micro-batches of each process, as ascending indices of sequences.
     """
     longest_first = np.argsort(-np.asarray(token_counts), kind="stable").tolist()  # indices of the sequences
-    per_process = max(
-        1, -(-sum(token_counts) // (budget * num_processes))
-    )  # micro-batches of a process, rounded up
-    micro_batches, most_tokens = _divide_evenly(
-        token_counts, longest_first, num_batches=per_process * num_processes
-    )
-    while most_tokens > budget:
-        per_process += 1  # divide again, into more micro-batches
+    for per_process in itertools.count(max(1, -(-sum(token_counts) // (budget * num_processes)))):
         micro_batches, most_tokens = _divide_evenly(
             token_counts, longest_first, num_batches=per_process * num_processes
         )
-    by_process = []
-    for rank in range(num_processes):
-        own_micro_batches = micro_batches[rank::num_processes]  # every `processes`-th one, from `rank`
-        by_process.append([sorted(numbers) for numbers in own_micro_batches if numbers])
-    return by_process
+        if most_tokens <= budget:
+            break
+    # Each process gets every `num_processes`-th one, from its rank.
+    return [
+        [sorted(numbers) for numbers in micro_batches[rank::num_processes] if numbers]
+        for rank in range(num_processes)
+    ]
 
 
 def _divide_evenly(
