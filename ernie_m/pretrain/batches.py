@@ -202,7 +202,7 @@ class StepReader:
             for number in group:
                 name, example = examples[number]
                 rng = make_rng(self.seed, self.step, number)
-                masked.append(self.objectives[name].mask(example, rng)._replace(group=index))
+                masked.append(self.objectives[name].mask_and_check(example, rng)._replace(group=index))
         return pack(masked)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from ernie_m.pretrain.masking import Example, Masking, Pair, count_selected
 from ernie_m.pretrain.objectives import OBJECTIVES, get_objective_class
 from ernie_m.pretrain.packing import HostBatch, MaskedExample, pack
+from ernie_m.utils.errors import UserError
 
 _LARGEST_LOSS = 50.0  # the exponential of a diverged run's loss would overflow
 
@@ -141,6 +142,30 @@ class Objective(Masking[Example]):
 
     # Helpers of subclasses
 
+    def mask_and_check(self, example: Example, rng: np.random.Generator) -> MaskedExample:
+        """Make the masked sequences of an example, and check their number of losses.
+
+        Args:
+            example, rng: as in `mask`.
+
+        Raises:
+            UserError: a target is repeated, or their number is not `count_losses`, which divides the sum of
+                the losses.
+        """
+        masked = self.mask(example, rng)
+        targets = [
+            (number, column)
+            for number, sequence in enumerate(masked.sequences)
+            for column in sequence.targets.tolist()
+        ]
+        if self.loss is None and not len(targets) == len(set(targets)) == self.count_losses(example):
+            raise UserError(
+                f"{self.name}: `mask` selects {len(targets)} positions of an example ({len(set(targets))} "
+                f"different), but `count_losses` returns {self.count_losses(example)}. Return each position "
+                "once, and define `count_losses` to match"
+            )
+        return masked
+
     def make_batch(self, examples: Sequence[Example], rngs: Sequence[np.random.Generator]) -> HostBatch:
         """Mask and pack examples into a micro-batch of this objective only.
 
@@ -148,7 +173,7 @@ class Objective(Masking[Example]):
             examples: at least one.
             rngs: one generator per example.
         """
-        masked = [self.mask(example, rng) for example, rng in zip(examples, rngs)]
+        masked = [self.mask_and_check(example, rng) for example, rng in zip(examples, rngs)]
         # `self.group` consecutive examples form a group.
         return pack([example._replace(group=n // self.group) for n, example in enumerate(masked)])
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.masking import ObjectiveContext, Vocabulary, count_selected, make_rng
+from ernie_m.pretrain.masking import ObjectiveContext, Text, Vocabulary, count_selected, make_rng
 from ernie_m.pretrain.objectives import get_objective_class
+from tests.launching import error_of
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=49, size=50)
 LONGEST = 200_000
@@ -22,6 +23,23 @@ def test_fifteen_per_cent_and_at_least_one(n, count):
     assert len(chosen) == count
     assert (np.diff(chosen) > 0).all()
     assert (chosen >= 0).all() and (chosen < n).all()
+
+
+@pytest.mark.parametrize(
+    ("selected", "counts"),
+    [
+        (np.array([3]), "1 positions of an example (1 different)"),
+        (np.array([2, 2]), "2 positions of an example (1 different)"),
+        (np.array([], int), "0 positions of an example (0 different)"),
+        (np.arange(10) < 3, "10 positions of an example (2 different)"),
+    ],
+)
+def test_an_own_rule_selects_as_many_tokens_as_losses(monkeypatch, selected, counts):
+    """Of ten tokens two are counted: one, a repeated one, none and a mask are refused, two are masked."""
+    monkeypatch.setattr(OBJECTIVE, "select_tokens", lambda ids, rng: selected)
+    assert counts in error_of(OBJECTIVE.make_batch, [Text(np.full(10, 7), 0)], [make_rng(0, 0, 0)])
+    monkeypatch.setattr(OBJECTIVE, "select_tokens", lambda ids, rng: np.array([0, 9]))
+    assert OBJECTIVE.make_batch([Text(np.full(10, 7), 0)], [make_rng(0, 0, 0)]).targets.tolist() == [1, 10]
 
 
 def test_eighty_ten_ten():
