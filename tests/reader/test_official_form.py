@@ -2,7 +2,6 @@
 
 import pytest
 
-from ernie_m.reader.files.official_tsv import drop_trailing_blank_lines
 from ernie_m.reader.task_reader import read_classification
 
 ODD = [
@@ -25,8 +24,3 @@ def test_odd_texts_are_texts(tmp_path, caplog, begin, line_end):
     path.write_bytes((begin + line_end.join(lines) + line_end).encode())
     found = read_classification(path, {"0": 0, "1": 1})
     assert [tuple(example) for example in found] == [(a, b, int(label), qid) for a, b, label, qid in ODD]
-
-
-def test_blank_lines_at_the_end_are_left_out():
-    lines = [b"a\n", b"\n", b"b\n", b"\r\n", b"c\n", b"\n", b"\n"]
-    assert list(drop_trailing_blank_lines(lines)) == lines[:5]

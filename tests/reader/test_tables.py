@@ -33,8 +33,6 @@ from ernie_m.reader.labels import (
 from ernie_m.reader.task_reader import read_classification
 from tests.launching import error_of
 
-NO_ROWS = np.zeros(0, np.int64)
-
 
 @pytest.fixture
 def write(tmp_path):
@@ -188,22 +186,21 @@ def test_read_numbers_with_many_digits(write):
     assert "my.csv, line 2: " in error_of(load_dataset, [file], LabelOptions())
 
 
-def test_oddities_by_hand():
-    """The texts 5 and 7 have two labels each."""
-    inputs = np.array([5, 6, 5, 7, 7, 5])
-    labels = np.array([0, 0, 1, 1, 2, 0])
-    (error,) = find_label_issues(inputs, labels, str)
-    assert error.startswith("2 texts have two labels, as in 2 and 5")
-    assert find_label_issues(np.arange(3), np.array([0, 1, 2]), str) == []
-    both = find_label_issues(inputs, labels, str, trained_inputs=np.array([6]))
-    assert both[0] == error and both[1].startswith("1 of 6 rows have a text of the training data")
-
-
-def test_rows_that_are_evaluated_on():
-    trained = np.array([1, 2, 3])
-    assert find_label_issues(np.array([4, 5]), NO_ROWS, str, trained_inputs=trained) == []
-    (error,) = find_label_issues(np.array([3, 5, 3]), NO_ROWS, str, trained_inputs=trained)
-    assert error.startswith("2 of 3 rows have a text of the training data")
+@pytest.mark.parametrize(
+    ("inputs", "labels", "trained", "issues"),
+    [
+        # The texts 5 and 7 have two labels each.
+        ([5, 6, 5, 7, 7, 5], [0, 0, 1, 1, 2, 0], None, ["2 texts have two labels, as in 2 and 5"]),
+        ([5, 6, 5], [1, 0, 0], [6], ["1 text has two labels, as in 0 and 2", "1 of 3 lines"]),
+        ([0, 1, 2], [0, 1, 2], [3], []),
+        ([4, 5], [], [1, 2, 3], []),
+        ([3, 5, 3], [], [1, 2, 3], ["2 of 3 lines"]),
+    ],
+)
+def test_equal_texts_with_other_labels_or_trained_on(inputs, labels, trained, issues):
+    known = None if trained is None else np.array(trained)
+    found = find_label_issues(np.array(inputs), np.array(labels, np.int64), str, known, "lines")
+    assert [issue.partition(" have a text of the training data; ")[0] for issue in found] == issues
 
 
 def test_format_prediction_cells(caplog):

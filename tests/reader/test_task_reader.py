@@ -4,7 +4,6 @@ import gzip
 import json
 import pickle
 import re
-from pathlib import Path
 
 import pytest
 
@@ -71,13 +70,23 @@ def test_read_rows(write, content, expected):
         examples[len(expected)]
 
 
-def test_ids_as_labels_and_no_labels(write):
-    path = write("text_a\tlabel\na\t1\nb\t0\n")
-    assert list(read_classification(path)) == [Example("a", None, label=1), Example("b", None, label=0)]
-    path = write("text_a\ttext_b\tlabel\na\tb\twhatever\n")
-    (example,) = read_classification(path, LABELS, labels=False)
-    assert example == Example("a", "b", label=-1)
-    assert read_classification(write("text_a\na\n"), labels=False)[0].text_a == "a"
+@pytest.mark.parametrize(
+    ("content", "options", "expected"),
+    [
+        ("text_a\tlabel\na\t1\nb\t0\n", {}, [("a", None, 1, None), ("b", None, 0, None)]),
+        ("text_a\ttext_b\tlabel\na\tb\twhatever\n", {"labels": False}, [("a", "b", -1, None)]),
+        ("text_a\na\n", {"labels": False}, [("a", None, -1, None)]),
+        (
+            "text_a\tlabel\na\t-1e1\nb\t2\n",
+            {"regression": True},
+            [("a", None, -10.0, None), ("b", None, 2.0, None)],
+        ),
+    ],
+)
+def test_ids_or_numbers_as_labels_and_no_labels(write, content, options, expected):
+    assert list(map(repr, read_classification(write(content), **options))) == [
+        repr(Example(*row)) for row in expected
+    ]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +100,7 @@ def test_ids_as_labels_and_no_labels(write):
             "text_a\ttext_b\tlabel\na\tb\tneutral\na\tb\n",
             "x.tsv, line 3: 2 columns",
         ),
+        ("text_a\tlabel\na\tneutral\n\na\tneutral\n", "x.tsv, line 3: 1 columns"),
         (
             "text_a\ttext_b\tlabel\na\tb\tneutral\na\tb\tmaybe\n",
             "x.tsv, line 3: unknown label 'maybe'",
@@ -176,15 +186,22 @@ def test_bad_label_maps(write, content, message):
     assert "m.json" in line and message in line
 
 
-def test_patterns_with_languages():
+@pytest.mark.parametrize(
+    ("patterns", "languages", "expected"),
+    [
+        (
+            " b/%s.tsv,a.%s,",
+            ["en", "zh"],
+            {"b/%s.tsv": {"en": "b/en.tsv", "zh": "b/zh.tsv"}, "a.%s": {"en": "a.en", "zh": "a.zh"}},
+        ),
+        ("dev.tsv", ["en"], {"dev.tsv": {"en": "dev.tsv"}}),
+        ("dev.tsv", None, {"dev.tsv": {"all": "dev.tsv"}}),
+    ],
+)
+def test_patterns_with_languages(patterns, languages, expected):
     """The files of --dev_set: pattern -> language -> path; "all" is the key without a language map."""
-    files = expand_patterns("dev/dev.%s.tsv,test/test.%s.tsv", ["en", "zh"], "--dev_set")
-    assert files == {
-        "dev/dev.%s.tsv": {"en": Path("dev/dev.en.tsv"), "zh": Path("dev/dev.zh.tsv")},
-        "test/test.%s.tsv": {"en": Path("test/test.en.tsv"), "zh": Path("test/test.zh.tsv")},
-    }
-    assert list(expand_patterns("dev.tsv", ["en"], "--dev_set")["dev.tsv"]) == ["en"]
-    assert list(expand_patterns("dev.tsv", None, "--dev_set")["dev.tsv"]) == ["all"]
+    files = expand_patterns(patterns, languages, "--dev_set")
+    assert json.dumps(files, default=str) == json.dumps(expected)  # in this order
 
 
 @pytest.mark.parametrize(
