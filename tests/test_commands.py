@@ -78,8 +78,6 @@ COMMANDS = {
     r".*ernie-m train_vocab .*": "reader/test_train_vocab.py::test_the_same_ids_and_bytes",
     r"pip install (?!-e ).*": "test_package.py::test_it_has_what_is_used_without_a_checkout",
     r"pip install -e .*": "test_package.py::test_an_editable_installation_is_the_checkout",
-    r"\.venv/bin/pip (uninstall|install) .*onnxruntime.*":
-        "needs a GPU; inference/test_export.py::test_warn_once_if_onnx_does_not_run_on_the_gpu",
     r"docker build .*": "needs Docker; test_package.py::test_package_dependencies_match_a_checkout",
     r".*ernie-m prepare mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
     r".*ernie-m prepare conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
