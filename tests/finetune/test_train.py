@@ -10,6 +10,7 @@ from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -162,6 +163,14 @@ def interrupt_at_five_moments(monkeypatch):
             patch.setattr(*moment)
             with pytest.raises(SystemExit, match="130"):
                 run_train("model")
+
+
+def test_ctrl_c_at_the_end_of_a_step(tmp_path, monkeypatch):
+    """No other step begins, although this one is complete."""
+    monkeypatch.setitem(train._COMMANDS, "prepare", mock.Mock(side_effect=KeyboardInterrupt))
+    step = mock.Mock(words=["prepare"], **{"result.exists.side_effect": [False, True]})
+    with pytest.raises(SystemExit, match="130"):
+        train.run_step(step)
 
 
 def test_without_a_start(folder, monkeypatch, capsys):
