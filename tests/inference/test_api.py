@@ -23,7 +23,9 @@ LONG = "da " * 200
 def model(models, tmp_path_factory):
     """An encoder with prompts."""
     folder = tmp_path_factory.mktemp("api") / "prompts"
-    return load(changed_copy(models / "encode", folder, reading=stored(prompts=PROMPTS)))
+    return load(
+        changed_copy(models / "encode", folder, reading=stored(prompts=PROMPTS, default_prompt="other"))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def check_vectors(client, model, asked, prompt):
 @pytest.mark.parametrize(
     ("asked", "prompt"),
     [
-        ({}, ""),
+        ({}, "kani "),
         ({"input_type": "query"}, "da "),
         ({"input_type": "search_query"}, "da "),
         ({"input_type": "document"}, "lera "),
@@ -61,12 +63,21 @@ def test_request_prompt(client, model, asked, prompt):
     check_vectors(client, model, asked, prompt)
 
 
-@pytest.mark.parametrize(("name", "default"), [("query", "da "), ("", "")])
+@pytest.mark.parametrize(("name", "default"), [("query", "da "), ("", ""), (None, "kani ")])
 def test_server_prompt(model, name, default):
     """A request can have another one, and /v1/models names all of them."""
     with TestClient(make_app([model], PredictionOptions(prompt=name))) as client:
         (entry,) = client.get("/v1/models").json()["data"]
-        assert entry["prompts"] == PROMPTS and entry["default_prompt"] == name
+        assert entry == {
+            "id": model.name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "ernie-m",
+            "dimensions": toys.HIDDEN_SIZE,
+            "max_tokens": toys.LONGEST,
+            "prompts": PROMPTS,
+            "default_prompt": "other" if name is None else name,
+        }
         assert client.get(f"/v1/models/{entry['id']}").json() == entry
         named = [({"prompt_name": name}, prompt) for name, prompt in (("passage", "lera "), ("", ""))]
         for asked, prompt in (({}, default), *named):
@@ -78,7 +89,7 @@ def test_truncate_if_requested(client, model, truncate):
     response = client.post("/v1/embeddings", json={"input": LONG, "truncate": truncate})
     assert response.json()["usage"]["total_tokens"] == model.max_length
     embedding = response.json()["data"][0]["embedding"]
-    np.testing.assert_allclose([embedding], encode_features(model, [LONG]), atol=1e-6)
+    np.testing.assert_allclose([embedding], encode_features(model, [LONG], "kani "), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +97,7 @@ def test_truncate_if_requested(client, model, truncate):
     [
         ("/v1/embeddings", {"input": "a", "dimension": 8}, "dimension"),  # an unknown key
         ("/v1/embeddings", {"input": "a", "dimensions": 8}, "dimensions"),
+        ("/v1/embeddings", {"input": "a", "dimensions": 0}, "dimensions"),
         ("/v1/embeddings", {"input": "a", "prompt_name": "x"}, "prompt_name"),
         ("/v1/embeddings", {"input": "a", "prompt_name": "query", "input_type": "query"}, "prompt_name"),
         ("/v1/embeddings", {"input": "a", "prompt_name": "", "input_type": "query"}, "prompt_name"),
@@ -108,7 +120,7 @@ def test_what_is_wrong_is_named(client, path, body, param):
     [
         ("POST", "/v1/embeddings", 400, "Content-Type: application/json"),
         ("GET", "/v1/embeddings", 405, ""),
-        ("POST", "/v1/embeddings/", 404, "/v1/embeddings"),
+        ("POST", "/v1/embeddings/", 404, "unknown route (choose from /v1/embeddings)"),
         ("GET", "/v1/models/x", 404, ""),
         ("GET", "/v1/x", 404, "/v1/embeddings"),
         ("GET", "/embed", 404, "/v1/embeddings"),  # of TEI
@@ -190,7 +202,7 @@ def test_long_documents_are_cut(ranking, truncate):
 def test_task_requests_with_several_texts(models):
     model = load(models / "classify")
     predictor = make_predictor("classification", model)
-    assert predictor.parse({"text": "mo", "text_b": None}) == Example("mo", None)
+    assert predictor.parse({"text": "mo", "text_a": "mo", "text_b": None}) == Example("mo", None)
     with TestClient(make_app([model], PredictionOptions())) as client:
         for request in ({"text": TEXTS}, {"text": TEXTS[:1]}, {"text_a": TEXTS, "text_b": TEXTS[::-1]}):
             response = client.post("/api/classification", json=request).json()
@@ -207,5 +219,5 @@ def test_task_requests_with_several_texts(models):
 
 def test_reject_two_models_for_one_task(models):
     """One would never be asked."""
-    model = load(models / "classify")
-    assert "two models have the same task" in error_of(make_app, [model, model], PredictionOptions())
+    loaded = [load(models / kind) for kind in ("classify", "tag", "classify")]
+    assert "two models have the same task" in error_of(make_app, loaded, PredictionOptions())

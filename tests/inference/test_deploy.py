@@ -10,8 +10,9 @@ import yaml
 
 from ernie_m.commands.serve import ServeFlags
 from ernie_m.inference.load import load
-from ernie_m.inference.server.app import THIS_MACHINE
-from ernie_m.inference.server.middleware import LONGEST_BODY
+from ernie_m.inference.server.app import LONGEST_TEXT, MOST_KEYS, MOST_TEXTS, THIS_MACHINE
+from ernie_m.inference.server.middleware import LONGEST_BODY, LONGEST_WAIT
+from ernie_m.inference.server.request_queue import MOST_CHARACTERS
 from ernie_m.utils.args import parse_options
 from tests.inference.served import running
 from tests.launching import ROOT
@@ -40,6 +41,18 @@ def test_a_stop_waits_for_requests(command, seconds):
 def test_the_proxy_keeps_the_bounds():
     assert int(re.search(r"client_max_body_size (\d+)m;", TEXTS["nginx.conf"])[1]) << 20 == LONGEST_BODY
     assert re.search("proxy_set_header Host (.*);", TEXTS["nginx.conf"])[1] in THIS_MACHINE
+
+
+def test_the_manual_names_the_limits():
+    flags = vars(parse_options(ServeFlags, ["--model", "m"]))
+    limits = [
+        *(f"| `--{name}` {flags[name]} |" for name in ("host", "max_queue", "timeout", "max_batch_tokens")),
+        f"| {LONGEST_BODY >> 20} MiB per body; {LONGEST_WAIT} seconds to receive it |",
+        f"| {MOST_KEYS} keys, {MOST_TEXTS:,} texts of {LONGEST_TEXT:,} characters |",
+        f"| {MOST_CHARACTERS >> 20} Mi characters in a request; in the queue ",
+    ]
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    assert [limit for limit in limits if limit not in page] == []
 
 
 def test_the_health_check(models):

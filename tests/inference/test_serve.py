@@ -2,12 +2,14 @@
 
 import http.client
 import json
+import logging
 import re
 import signal
 import socket
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from unittest import mock
 
 import pytest
 import uvicorn
@@ -22,14 +24,17 @@ from ernie_m.inference.server.request_queue import WorkQueue
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.inference.tasks.finetuned import MOST_LABELS
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
 from tests import toys
 from tests.inference import browser
 from tests.inference.served import ask, running, serving
-from tests.launching import as_flags, call_main, error_of, free_ports
+from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences, write_languages, write_lines
 
 TEXTS = sentences(30, seed=6)
-TASKS = ["classification", "zero-shot", "search", "fill-mask"]
+FIVES = [TEXTS[first : first + 5] for first in range(0, 30, 5)]
+LANGUAGES = ["de", "fr", "en", "es", "it", "ru"]
+NUMBERS = [str(number) for number in range(90)]
 
 
 def parse_port(address: str) -> int:
@@ -39,23 +44,31 @@ def parse_port(address: str) -> int:
 
 @pytest.fixture(scope="module")
 def server(models, tmp_path_factory):
-    """The address of a server with a classifier, a pre-trained model and a corpus of two languages."""
-    corpus = write_languages(tmp_path_factory.mktemp("corpus"), de=TEXTS[:10], fr=TEXTS[10:])
+    """The address of a server with a classifier, a pre-trained model and a corpus of six languages."""
+    corpus = write_languages(tmp_path_factory.mktemp("corpus"), **dict(zip(LANGUAGES, FIVES)))
     loaded = [load(models / kind) for kind in ("classify", "full")]
     with running(loaded, PredictionOptions(corpus=corpus)) as address:
         yield address
 
 
-def test_what_is_served(server):
-    """Responses contain no absolute path. The languages of the corpus have means."""
-    _, info = ask(f"{server}/api/info")
-    models = [
-        (re.sub(r"^[^/].*/", "", model["name"]), model["layers"], model["hidden_size"])
-        for model in info["models"]
-    ]
-    assert models == [(name, toys.LAYERS, toys.HIDDEN_SIZE) for name in ("classify", "full")]
-    assert (info["tasks"], info["infers"], info["pairs"]) == (TASKS, True, None)
-    assert info["languages"] == {"fill-mask": toys.MODEL_LANGUAGES, "search": ["de", "fr"]}
+def test_what_is_served(server, models):
+    """Responses contain no absolute path. The languages of the corpus have means, and five have examples."""
+    size = {"layers": toys.LAYERS, "hidden_size": toys.HIDDEN_SIZE}
+    size["vocabulary"] = load(models / "full").config.vocab_size
+    assert ask(f"{server}/api/info") == (
+        200,
+        {
+            "tasks": ["classification", "zero-shot", "search", "fill-mask"],
+            "languages": {"fill-mask": toys.MODEL_LANGUAGES, "search": sorted(LANGUAGES)},
+            "models": [{"name": f"{models.name}/{kind}", **size} for kind in ("classify", "full")],
+            "corpus_languages": LANGUAGES,
+            "corpus_examples": [min(texts, key=len) for texts in FIVES[:5]],
+            "labels": toys.LABELS,
+            "infers": True,
+            "pairs": None,
+            "centered": ["search"],
+        },
+    )
 
 
 def test_responses_equal_model_predictions(server, models):
@@ -70,8 +83,7 @@ def test_responses_equal_model_predictions(server, models):
 
 
 def test_a_line_finds_itself(server):
-    # Texts 0 to 9 are lines 1 to 10 of "de", and text 10 is line 1 of "fr".
-    for number, line, language in ((4, 5, "de"), (12, 3, "fr")):
+    for number, line, language in ((4, 5, "de"), (12, 3, "en")):
         _, response = ask(f"{server}/api/search", {"text": TEXTS[number]})
         nearest, *others = response["hits"]
         expected = {"text": TEXTS[number], "line": line, "language": language}
@@ -83,7 +95,11 @@ def test_a_line_finds_itself(server):
     [
         ("search", {"text": "a", "layer": 1}, "'layer': unknown key"),
         ("search", {"text": "a", "each": 1}, "'each': Input should be a valid boolean"),
-        ("search", {"text": "a", "language": "xx"}, "'language': invalid choice 'xx' (choose from de, fr)"),
+        (
+            "search",
+            {"text": "a", "language": "xx"},
+            "'language': invalid choice 'xx' (choose from de, en, es, ",
+        ),
         ("classification", {"text_b": "a"}, "missing key 'text_a'"),
         ("classification", {"text": "a", "text_a": "b"}, "'text' and 'text_a'"),
         (
@@ -93,9 +109,24 @@ def test_a_line_finds_itself(server):
         ),
         ("classification", {"text_a": ["a", "b"], "text_b": ["a"]}, "'text_a' has 2, 'text_b' has 1"),
         ("classification", {"text": []}, "'text' has 0 texts"),
-        ("search", {"text": "a " * 200}, "'text' has"),
+        ("search", {"text": "a " * 31}, "'text' has 62 tokens (maximum: 60)"),
+        ("search", {"text": "a", "language": ["de"]}, "'language': Input should be a valid string"),
         ("zero-shot", {"text": "a"}, "'labels': missing"),
-        ("zero-shot", {"text": "a" * 99_999, "labels": [f"{i}" for i in range(90)]}, "the request has "),
+        (
+            "zero-shot",
+            {"text": "a", "labels": "b", "hypothesis_template": ["{}"]},
+            "'hypothesis_template': Input should be a valid string",
+        ),
+        (
+            "zero-shot",
+            {"text": "a" * 99_999, "labels": [*NUMBERS]},
+            f"the request has {90 * 99_999 + len(''.join(NUMBERS))} characters",
+        ),
+        (
+            "zero-shot",
+            {"text": "a" * 99_999, "labels": ",".join(NUMBERS)},
+            f"the request has {90 * 99_999 + len(','.join(NUMBERS))} characters",
+        ),
         ("zero-shot", {"text": "a", "labels": [f"{i}" for i in range(MOST_LABELS + 1)]}, "'labels' has"),
     ],
 )
@@ -228,13 +259,29 @@ def test_a_proxy_is_believed_if_it_is_named(models, monkeypatch, proxies):
     queues = []  # the arguments of each
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: configs.append(self.config))
     monkeypatch.setattr(server_app, "WorkQueue", lambda *given: queues.append(given) or WorkQueue(*given))
-    monkeypatch.setenv("ERNIE_M_TOKEN", "geheim")
-    flags = {"model": models / "classify", "port": free_ports(1)[0], "timeout": 17}
-    call_main(command, as_flags(flags | {"max_queue": 5, "max_batch_tokens": 7}))
+    serve([load(models / "classify")], PredictionOptions(), "127.0.0.1", 0, "geheim", 5, 7, 17)
     assert queues[0][:3] == (5, 7 * server_app.CHARACTERS, 17)
     (config,) = configs
     found = (config.proxy_headers, config.timeout_graceful_shutdown, config.app.token)
     assert found == (bool(proxies), 17, "geheim")
+
+
+def test_flags_reach_the_server(models, monkeypatch):
+    levels = []
+    started = mock.Mock(side_effect=lambda *_, **__: levels.append(logger.level))
+    monkeypatch.setattr(server_app, "serve", started)
+    monkeypatch.setenv("ERNIE_M_TOKEN", "geheim")
+    limits = {"max_queue": 5, "max_batch_tokens": 7, "timeout": 17}
+    options = {"labels": "a,b", "top_k": 3, "max_seq_len": 9}
+    folders = [models / "classify", models / "encode"]
+    flags = {"model": ",".join(map(str, folders)), "engine": "paddle-eager", "host": "::1", "port": 9}
+    call_main(command, as_flags(flags | options | limits | {"log_level": "warning"}))
+    (loaded, *others), found = started.call_args
+    assert [(model.folder, model.engine_name) for model in loaded] == [
+        (path, "paddle-eager") for path in folders
+    ]
+    assert (others, found) == ([PredictionOptions(**options), "::1", 9, "geheim"], limits)
+    assert levels == [logging.WARNING]
 
 
 def test_nothing_is_loaded_from_elsewhere(server_with_options):
