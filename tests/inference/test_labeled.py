@@ -15,7 +15,7 @@ from ernie_m.reader.files.labeled_tables import UnlabeledTable
 from ernie_m.reader.files.tables import Dialect, Table
 from ernie_m.utils.errors import UserError
 from tests import toys
-from tests.helpers.checkpoints import stored
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.launching import as_flags, call_main
 
 
@@ -122,6 +122,13 @@ SUMMARIES = {
         ["score"],
         ["4 rows"],
     ),
+    "two numbers": (
+        ("score",),
+        [("0",), ("1",)],
+        regression(0.5, 0.1),
+        ["score"],
+        ["2 rows", "Pearson -100.0 %, Spearman -100.0 % (2 rows with a number in 'score')"],
+    ),
     "one number, of which there is no correlation": (
         ("score",),
         [("0",), ("good",)],
@@ -224,8 +231,9 @@ def reads(models, folder, pairs, **more):
 
 
 def label(model, **flags):
-    call_main(predict, as_flags({"model": model, "input": "pairs.csv", "output": "out.csv", **flags}))
-    with open("out.csv", newline="") as file:
+    flags = {"model": model, "input": "pairs.csv", "output": "out.csv", **flags}
+    call_main(predict, as_flags(flags))
+    with open(flags["output"], newline="") as file:
         return list(csv.DictReader(file, delimiter=";"))
 
 
@@ -241,6 +249,10 @@ def test_pair_model_reads_two_columns(models, pair_table, tmp_path, capsys, colu
     predictions = ernie_m.load(model).classify([(row["Frage"], row["Absatz"]) for row in rows])
     assert [float(row["predicted_score"]) for row in rows] == pytest.approx([a["score"] for a in predictions])
     assert ("'Wertung'" in capsys.readouterr().err) == ("label" in columns)
+    texts = [row["Absatz"] for row in rows[::4]]  # of one question
+    ranked = [{"index": i, "text": text, **predictions[4 * i]} for i, text in enumerate(texts)]
+    ranked.sort(key=lambda one: -one["score"])
+    assert ernie_m.load(model).rank(rows[0]["Frage"], texts) == ranked
 
 
 @pytest.mark.parametrize("columns", [{}, {"text": "Frage"}])
@@ -249,6 +261,17 @@ def test_pair_model_rejects_single_texts(models, pair_table, tmp_path, refused, 
     assert "pairs.csv, line 1: " in refused(lambda: label(model, **columns))
     with pytest.raises(UserError, match="text_b"):
         ernie_m.load(model).classify(["Wie?"])
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_least_sure_rows_first(models, pair_table, tmp_path, multi_label):
+    """If --sort says so."""
+    model = changed_copy(models / "classify", tmp_path / "model", reading=stored(multi_label=multi_label))
+    texts = [row["Absatz"] for row in label(model, text="Absatz", output="table.csv")]
+    predictions = ernie_m.load(model).classify(texts)
+    by_confidence = sorted(range(len(texts)), key=lambda number: compute_confidence(predictions[number]))
+    rows = label(model, text="Absatz", sort="uncertain")
+    assert [row["Absatz"] for row in rows] == [texts[number] for number in by_confidence] != texts
 
 
 def test_label_with_question_and_context_columns(models, pair_table):

@@ -24,7 +24,6 @@ from safetensors.numpy import load_file, save_file
 import ernie_m
 from ernie_m.commands import predict, run_retrieval
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.mrc import QuestionAnswering
 from ernie_m.finetune.sequence_label import OfficialTagging, Tagging
 from ernie_m.inference import predict_files as answering
 from ernie_m.inference.load import load
@@ -68,14 +67,12 @@ def test_classify(models, model_folder, ask, engine):
         tokenizer.build_inputs(TEXTS[2]),
         tokenizer.build_inputs("bado " * 90, None, toys.LONGEST),
     ]
-    for prediction, row in zip(predictions, rows, strict=True):
+    for prediction, row, others in zip(predictions, rows, ({"id": 7}, {}, {"truncated": True}), strict=True):
         with paddle.no_grad():
             probabilities = F.softmax(model.model(padded_batch([row]))[0]).numpy()
-        assert prediction["label"] == toys.LABELS[probabilities.argmax()]
-        assert list(prediction["probabilities"]) == toys.LABELS
-        np.testing.assert_allclose(list(prediction["probabilities"].values()), probabilities, atol=2e-5)
-    assert [prediction.get("id") for prediction in predictions] == [7, None, None]
-    assert [prediction.get("truncated") for prediction in predictions] == [None, None, True]
+        expected = dict(zip(toys.LABELS, probabilities))
+        label = max(expected, key=expected.get)
+        assert prediction == {"label": label, "probabilities": pytest.approx(expected, abs=2e-5), **others}
 
 
 def test_a_classifier_with_one_output(models, tmp_path, ask, caplog):
@@ -96,12 +93,19 @@ def test_a_classifier_with_one_output(models, tmp_path, ask, caplog):
     assert "several is multi-label" in line
 
 
-def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
-    weights = changed_copy(models / "classify", tmp_path / "short")
-    change_config(weights, reading=stored(max_seq_len=8))
-    text = " ".join(TEXTS[:2])
-    (cut,) = ask([{"text": text}], task="classification", model=weights)
-    (whole,) = ask([{"text": text}], task="classification", model=weights, max_seq_len=60)
+@pytest.mark.parametrize(
+    ("task", "kind", "request_"),
+    [
+        ("classification", "classify", {"text": "bado " * 9}),
+        ("zero-shot", "classify", {"text": "bado " * 9, "labels": "kani"}),
+        ("token-classification", "tag", {"words": ["bado" * 9]}),
+        ("question-answering", "answer", {"question": "bado " * 9, "context": "kani"}),
+    ],
+)
+def test_a_head_reads_as_much_as_in_its_training(models, tmp_path, ask, task, kind, request_):
+    weights = changed_copy(models / kind, tmp_path / "short", reading=stored(max_seq_len=8))
+    (cut,) = ask([request_], task=task, model=weights)
+    (whole,) = ask([request_], task=task, model=weights, max_seq_len=60)
     assert cut["truncated"] and "truncated" not in whole
 
 
@@ -183,7 +187,7 @@ def test_windows_as_in_training(models):
         ("token-classification", lambda text: {"words": [text.replace(" ", ""), "bado"]}),
         ("question-answering", lambda text: {"question": text, "context": "kani"}),
         ("search", lambda text: {"text": text}),
-        ("zero-shot", lambda text: {"text": text, "labels": ["kani", "lera"]}),
+        ("zero-shot", lambda text: {"text": "kani", "labels": ["lera", text]}),
     ],
 )
 def test_prediction_marks_truncated_text(models, ask, tmp_path, task, request_of):
@@ -281,28 +285,11 @@ def test_answer(models, model_folder, ask, engine):
             "candidates": prediction["candidates"],
         }
         assert len(prediction["candidates"]) <= 3
-    assert predictions[0]["start"] == start_by_training(models, requests[0])
     best, _ = ask(requests, task="question-answering", model=folder, engine=engine, top_k=1)
     assert best["candidates"] == predictions[0]["candidates"][:1]
     assert best["probability"] < 1  # the softmax is over more candidates than are answered
     many, _ = ask(requests, task="question-answering", model=folder, engine=engine, top_k=25)
     assert len(many["candidates"]) == 25
-
-
-def start_by_training(models, request):
-    """The character at which the best answer begins, by the trainer's own code, from a SQuAD file."""
-    model = load(models / "answer", engine="paddle-eager")
-    line = ["--max_seq_len", "62", "--max_query_length", "29", "--n_best_size", "3"]
-    task = QuestionAnswering.from_flags(parse_options(FinetuneFlags, line), model.tokenizer)
-    path = models / "one.json"
-    qa = {"id": "0", "question": request["question"], "answers": []}
-    path.write_text(json.dumps({"data": [{"paragraphs": [{"context": request["context"], "qas": [qa]}]}]}))
-    data = task.read(path, "test")
-    features = task.encode(list(data))
-    batch = task.encode.collate(features, np.arange(len(features)), len(features))
-    with paddle.no_grad():
-        spans, _ = task.predict(model.model, batch, labeled=False)
-    return task.rank(data, spans)[0][0].start
 
 
 @pytest.mark.parametrize(
@@ -395,6 +382,7 @@ def test_fill(models, ask, monkeypatch, language):
     assert from_python.fill(request["text"], language, 3) == prediction["masks"]
     (all_tokens,) = from_python.fill("[MASK] qqq", top_k=10_000)
     assert len(all_tokens) == tokenizer.vocab_size - len(tokenizer.special_ids)
+    assert len(from_python.fill("[MASK]" * (toys.LONGEST - 2), top_k=1)) == toys.LONGEST - 2
     assert ask([{"text": "[MASK] qqq"}], task="fill-mask", model=models / "full")[0]["unknown_words"] == 1
     ids = [tokenizer.cls_id, *tokenizer.encode(TEXTS[0]), tokenizer.mask_id]
     ids += [*tokenizer.encode(TEXTS[1]), tokenizer.mask_id, tokenizer.sep_id]
@@ -457,6 +445,31 @@ def test_files_and_order(models, tmp_path, ask):
     predictions = [json.loads(line) for line in target.read_text().splitlines()]
     assert [prediction["id"] for prediction in predictions] == list(range(300))
     assert predictions[7] == ask(lines[7:8], task="classification", model=models / "classify")[0]
+
+
+@pytest.mark.parametrize(
+    ("answers", "summary"),
+    [
+        # One of two answers to the first question is right.
+        ([["kani ga", None], ["none of it"], ["neither"]], "3 questions: F1 33.3 %, exact match 33.3 %"),
+        ([[], [], []], "3 questions"),
+    ],
+)
+def test_predict_questions_of_a_file(models, tmp_path, capsys, answers, summary):
+    """Whatever its name is. None: the answer of the model."""
+    model = ernie_m.load(models / "answer")
+    questions = [(TEXTS[0], TEXTS[1]), (TEXTS[2], TEXTS[1]), (TEXTS[3], TEXTS[4])]
+    predictions = [model.answer(*question) for question in questions]
+    paragraphs = []
+    for (question, context), prediction, texts in zip(questions, predictions, answers):
+        given = [{"text": text or prediction["answer"]} for text in texts]
+        qa = {"id": f"q{len(paragraphs)}", "question": question} | ({"answers": given} if given else {})
+        paragraphs.append({"context": context, "qas": [qa]})
+    path = write_lines(tmp_path / "questions", [json.dumps({"data": [{"paragraphs": paragraphs}]})])
+    call_main(predict, as_flags({"input": path, "output": tmp_path / "out", "model": models / "answer"}))
+    written = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert written == [{"id": f"q{number}", **one} for number, one in enumerate(predictions)]
+    assert capsys.readouterr().err.splitlines()[-1] == summary  # after a warning about answers
 
 
 @pytest.mark.parametrize("ending", ["tsv", "tsv.gz", "tsv.bz2", "tsv.xz"])
@@ -672,6 +685,7 @@ def test_requests_are_read_before_a_model_is_opened(ask, tmp_path, monkeypatch, 
         ("fill-mask", "full", {"text": "a"}, "line 1: 'text' has no [MASK]"),
         ("fill-mask", "full", {"text": "[MASK]" * 61}, "'text' has 63 tokens (maximum: 62)"),
         ("fill-mask", "full", {"text": "[MASK]", "language": "xx"}, "'xx' (choose from de, en, fr)"),
+        ("fill-mask", "full", {"text": "[MASK]", "language": ""}, "'language': invalid value"),
         ("token-classification", "tag", {"words": ["a", ""]}, "'words': invalid word 2 of 2"),
         ("token-classification", "tag", {"text": "a b\x02c"}, "'text': invalid word 2 of 2"),
         ("fill-mask", "exported", {"text": "a"}, "fill-mask requires a checkpoint"),
@@ -759,7 +773,7 @@ def test_a_model_is_asked_for_what_its_head_is_for(models, ask, refused):
 
 
 @pytest.mark.parametrize("languages", [False, True])
-def test_write_run_file(models, ask, tmp_path, languages):
+def test_write_run_file(models, ask, tmp_path, capsys, languages):
     corpus = str(write_lines(tmp_path / "a.txt", TEXTS))
     if languages:
         corpus = f"de<={corpus},fr<={corpus}"
@@ -773,8 +787,8 @@ def test_write_run_file(models, ask, tmp_path, languages):
     ask(requests, output=tmp_path / "run.trec", **flags)
     assert (tmp_path / "run.trec").read_text().splitlines() == expected
     table = write_lines(tmp_path / "queries.csv", ["id,text,layer", f"1,{TEXTS[0]},2", f"0,{TEXTS[1]},2"])
-    ask([], input=table, output=tmp_path / "table.trec", **flags)
-    assert (tmp_path / "table.trec").read_text().splitlines() == expected
+    call_main(predict, as_flags(flags | {"input": table, "output": tmp_path / "table.trec"}))
+    assert (tmp_path / "table.trec").read_text().splitlines() == expected and not capsys.readouterr().err
     blank = write_lines(tmp_path / "blank.txt", ["", TEXTS[0], " ", TEXTS[1]])
     ask([], input=blank, output=tmp_path / "lines.trec", **flags)
     of_lines = [line.split()[0] for line in (tmp_path / "lines.trec").read_text().splitlines()]
@@ -801,6 +815,7 @@ def test_what_is_read_is_not_overwritten(models, ask, refused, tmp_path):
         ("a.txt", {"corpus": tmp_path / "a.txt"}),
         ("b.txt", {}),
         ("out", {"input": tmp_path / "out.part"}),
+        ("out", {"corpus": f"de<={tmp_path}/a.txt,en<={tmp_path}/out.part"}),
         ("model/config.json", {}),
         ("index/manifest.json", {"index": index}),
         ("answers", {}),  # of an earlier command

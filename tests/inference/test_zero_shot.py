@@ -59,7 +59,7 @@ def test_on_the_command_line(models, exported, ask):
         {"text": TEXTS[1], "labels": ["tan", "qqq"], "hypothesis_template": "{}"},
         {"text": TEXTS[0], "multi_label": True},
         {"text": "bado " * 90},  # too long, so it is truncated
-        {"text": TEXTS[0], "labels": None},  # as if it named none
+        {"text": TEXTS[0], "labels": None, "hypothesis_template": None},  # as if it named none
     ]
     flags = {"task": "zero-shot", "labels": "bado, lera mo,kani", "hypothesis_template": TEMPLATE}
     predictions = ask(requests, model=models / "classify", **flags)
