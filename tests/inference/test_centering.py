@@ -209,9 +209,13 @@ def test_encode_vector_centers_on_the_model_or_on_files(folder, models, encode_t
     for weights, out in ((folder, "of_model"), (folder / "model.safetensors", "of_file")):
         embeddings = encode_texts(TEXTS, weights, out, center_on="model")["vectors"]
         np.testing.assert_allclose(embeddings, plain - means[nearest(plain, means)], atol=1e-5)
-    files = write_languages(tmp_path, de=TEXTS[:5], en=TEXTS[5:])
-    embeddings = encode_texts(TEXTS, models / "encode", "of_files", center_on=files)["vectors"]
-    file_means = np.stack([plain[:5].mean(axis=0), plain[5:].mean(axis=0)])  # of de and en: [2, H]
+    long = ernie_m.load(folder).encode("bado " * 90)  # truncated at the maximum length
+    files = write_languages(tmp_path, de=TEXTS[:5], en=[*TEXTS[5:], "bado " * 90])
+    embeddings = encode_texts(TEXTS, models / "encode", "of_files", center_on=files, max_seq_len="")[
+        "vectors"
+    ]
+    # Of de and en: [2, H].
+    file_means = np.stack([plain[:5].mean(axis=0), np.concatenate([plain[5:], long]).mean(axis=0)])
     np.testing.assert_allclose(embeddings, plain - file_means[nearest(plain, file_means)], atol=1e-5)
     other_shape = shutil.copytree(models / "encode", tmp_path / "other")
     # Means of 8 numbers; this model has embeddings of 32.

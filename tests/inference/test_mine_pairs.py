@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
 from ernie_m.vectors.nearest import NEIGHBORS, Neighbors, compute_margins, find_neighbors, mine_greedily
 from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences, write_lines
 
@@ -101,7 +101,7 @@ def mined_from(source, target):
     return mine_greedily(forward, backward, compute_margins(forward, backward))
 
 
-def test_mined_pairs_equal_brute_force(run_mining, texts, vectors):
+def test_mined_pairs_equal_brute_force(run_mining, texts, vectors, tmp_path, capsys):
     rows = run_mining()
     expected = mined_from(*vectors)
     # Of the 104 lines of de.txt, from 0, line 100 is blank, and 101 and 102 are equal to earlier ones. They
@@ -122,6 +122,23 @@ def test_mined_pairs_equal_brute_force(run_mining, texts, vectors):
     assert PAIRS / 2 < hidden < len(rows)
     above = [row for row in rows if row.score >= 1.05]
     assert run_mining(threshold=1.05) == above and 0 < len(above) < len(rows)
+    said = [
+        f"{texts}/de.txt: {source_lines[0]}",
+        f"{texts}/de.txt: 104 lines, 101 distinct",
+        f"{texts}/en.txt: {target_lines[1]}",
+        f"{texts}/en.txt: 121 lines, 120 distinct",
+        "centering: none (pooling: mean_without_special; languages with a mean: none; languages of the "
+        "texts: de, en). To compute means, set --center_on",
+        "nearest-neighbor search: 101 source and 120 target embeddings",
+    ]
+    lowest_first = f"{rows[-1].score:.3f} to {rows[0].score:.3f}"
+    assert capsys.readouterr().out.splitlines() == [
+        *said,
+        f"{len(rows)} of {len(rows)} pairs, 0 of them with equal sides: {tmp_path}/mined; scores: "
+        f"{lowest_first}. Low-scoring pairs are rarely translations; set --threshold",
+        *said,
+        f"{len(above)} of {len(rows)} pairs, 0 of them with equal sides: {tmp_path}/mined",
+    ]
     for others in ({"num_neighbors": 1}, {"max_seq_len": 8}):
         assert run_mining(**others) != rows
 
@@ -149,7 +166,7 @@ def test_count_pairs_with_equal_texts(run_mining, texts, tmp_path, capsys):
 
 def test_centered_embeddings(run_mining, models, texts, vectors, tmp_path, capsys):
     """By the means next to the weights if they are of the pooling and of both languages, or by files."""
-    weights = changed_copy(models / "encode", tmp_path / "weights")
+    weights = changed_copy(models / "encode", tmp_path / "weights", reading=stored(normalize=True))
     own = [side.mean(axis=0) for side in vectors]
     layers = toys.LAYERS + 1
     rng = np.random.default_rng(0)
@@ -181,9 +198,9 @@ def test_centered_embeddings(run_mining, models, texts, vectors, tmp_path, capsy
 
 
 def test_without_faiss(run_mining, monkeypatch, tmp_path):
-    """It is missed before the texts are encoded."""
+    """It is missed before the model is loaded."""
     monkeypatch.setitem(sys.modules, "faiss", None)
-    assert "pip install faiss-cpu" in error_of(run_mining)
+    assert "pip install faiss-cpu" in error_of(run_mining, model="absent")
     assert not (tmp_path / "mined").exists()
 
 
