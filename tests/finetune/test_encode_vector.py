@@ -141,6 +141,7 @@ def test_encode_plain_text_by_mean_at_any_layer(run_encode, random_encoder, tmp_
     [
         (b"text_a\na\n", {"vectors": "mean_without_special", "layer": 3}, "layer 3 "),
         (b"text_a\nthe cat\n", {"layer": 1}, "--layer 1: --vectors official"),
+        (b"text_a\nthe cat\n", {"layer": 1, "vectors": "pooler"}, "--layer 1: --vectors pooler"),
         (b"text_a\nthe cat\n", {"output_dir": "."}, "--output_dir . "),
         (b"text_a\nthe cat\n", {"batch_size": 0}, "--batch_size 0: "),
         (b"text_a\nthe cat\n", {"init_pretraining_params": "absent"}, "absent: "),

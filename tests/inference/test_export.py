@@ -15,9 +15,16 @@ import pytest
 
 from ernie_m.commands import predict
 from ernie_m.inference import encoder_graph, engines
+from ernie_m.inference import load as loading
 from ernie_m.inference.encode_vector import open_encoder
 from ernie_m.inference.encode_vector_args import EncodeVectorFlags
-from ernie_m.inference.engines import FILES, WEIGHTS_FILES, OnnxEngine, load_onnx_engine, make_encoder_engine
+from ernie_m.inference.engines import (
+    FILES,
+    WEIGHTS_FILES,
+    OnnxEngine,
+    load_onnx_engine,
+    make_encoder_engine,
+)
 from ernie_m.inference.export import compute_max_difference, compute_outputs, generate_random_inputs
 from ernie_m.inference.export_onnx import write_onnx
 from ernie_m.inference.load import _log_engine, load
@@ -255,6 +262,7 @@ def test_export_does_not_delete_other_files(models, tmp_path, refused):
     assert f"--output {tmp_path / 'with_graph'} " in line
     run_export(models / "classify", tmp_path / "out")
     (tmp_path / "out/inference.json").touch()
+    assert load(tmp_path / "out").engine_name == "onnx"  # the first one of two
     run_export(models / "encode", tmp_path / "out")
     assert not (tmp_path / "out/inference.json").exists()
     (tmp_path / "out/notes.txt").write_text("mine")
@@ -288,7 +296,7 @@ def test_corrupt_files_without_a_manifest(model_folder, tmp_path, name):
     for content in (data[: len(data) // 3], b"{}"):
         (folder / name).write_bytes(content)
         line = error_of(load(folder).get_engine, "classification")
-        assert f"{folder}/" in line and "load it" in line
+        assert f"{folder}/" in line and "load it" in line and "Exception from" not in line
 
 
 @pytest.mark.parametrize(
@@ -329,6 +337,7 @@ def test_engines_that_are_not_there(models, model_folder):
             load, folder, engine=engine
         )
     assert "engine onnx " in error_of(load, models / "tag", engine="onnx")
+    assert "tag: amp fp16 " in error_of(load, model_folder("tag", "onnx"), amp="fp16")
     line = error_of(load(folder).get_engine, "classification")
     assert "exported for token-classification" in line and "--task classification" in line
 
@@ -400,11 +409,13 @@ def test_warn_once_if_onnx_does_not_run_on_the_gpu(
     if preloads is None:
         monkeypatch.delattr(OnnxRuntime, "preload_dlls")
     monkeypatch.setitem(sys.modules, "onnxruntime", library)
-    monkeypatch.setattr(engines, "has_gpu", lambda: with_gpu)
+    for module in (engines, loading):
+        monkeypatch.setattr(module, "has_gpu", lambda: with_gpu)
+    monkeypatch.setattr(engines, "is_openvino_installed", lambda: with_gpu)  # it has no GPU
     monkeypatch.setattr(engines, "read_cpu", lambda: SimpleNamespace(cores=37))
     engines._warn_about_cpu.cache_clear()
     for _ in range(2):
-        OnnxEngine(Path("model.onnx"))
+        loading.load_onnx(Path("model.onnx"), None, "embedding", False)
     assert library.threads == 37  # as many as this process may use
     assert library.calls == [*(["preload"] if preloads else []), library.available] * 2
     assert capsys.readouterr().out == ""

@@ -147,6 +147,21 @@ def test_heads_and_embeddings_share_an_encoder(models):
     assert encoders[0] is encoders[1] is base.loaded.get_engine("embedding")
 
 
+@pytest.mark.parametrize(
+    ("installed", "has_gpu", "is_best"),
+    [
+        ({"openvino": 1, "paddle": 1}, False, True),
+        ({"openvino": 1, "paddle": 1}, True, False),
+        ({"openvino": 1}, True, True),  # Paddle cannot use the GPU
+        ({"paddle": 1}, False, False),
+    ],
+)
+def test_where_it_is_best(monkeypatch, installed, has_gpu, is_best):
+    monkeypatch.setattr(engines, "find_spec", installed.get)
+    monkeypatch.setattr(engines, "has_gpu", lambda: has_gpu)
+    assert engines.is_openvino_best() is is_best
+
+
 def test_without_it_paddle_predicts(models, monkeypatch, caplog):
     """The log says once what to install."""
     expected = ernie_m.load(models / "encode").encode(TEXTS)
