@@ -121,7 +121,7 @@ def _format_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.2f}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_format_value(item)}" for key, item in value.items())
+        return ", ".join(f"{_format_value(key)} {_format_value(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple, set)):
         return ", ".join(_format_value(item) for item in value)
     return "" if value is None else escape_control_characters(str(value))
