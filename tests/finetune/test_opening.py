@@ -16,6 +16,7 @@ from ernie_m.model.open_model import apply_embedding_defaults, apply_model_defau
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.model.tasks import CLASSIFICATION, SEARCH
 from ernie_m.utils.args import parse_options
+from ernie_m.utils.logging import logger
 from tests import command_lines, toys
 from tests.launching import error_of
 
@@ -53,12 +54,24 @@ def test_max_seq_len_defaults_to_the_trained_one(opened, given, expected):
     assert apply_model_defaults(flags, trained, setting_names=["max_seq_len"]).max_seq_len == expected
 
 
-@pytest.mark.parametrize(("task", "expected"), [(None, 32), (SEARCH, 32), (CLASSIFICATION, 40)])
-def test_retrieval_length_defaults_to_the_retrieval_training(opened, task, expected):
-    """That of a classifier is the length of other inputs."""
-    checkpoint = replace(opened.checkpoint, task=task, preprocessing=PreprocessingConfig(max_seq_len=32))
+@pytest.mark.parametrize(
+    ("task", "expected", "told"),
+    [
+        (None, 32, "--pooling cls, --layer 0, --max_seq_len 32"),
+        (SEARCH, 32, "--pooling cls, --layer 0, --max_seq_len 32"),
+        (CLASSIFICATION, 40, "--pooling cls, --layer 0"),
+    ],
+)
+def test_embedding_flags_default_to_the_retrieval_training(opened, task, expected, told, monkeypatch, caplog):
+    """The length of a classifier is that of other inputs."""
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level("INFO")
+    preprocessing = PreprocessingConfig(pooling="cls", layer=0, max_seq_len=32)
+    checkpoint = replace(opened.checkpoint, task=task, preprocessing=preprocessing)
     flags = RetrievalFlags(pairs="pairs", max_seq_len=40, on_command_line=())
-    assert apply_embedding_defaults(flags, replace(opened, checkpoint=checkpoint)).max_seq_len == expected
+    changed = replace(flags, pooling="cls", layer="0", max_seq_len=expected)
+    assert apply_embedding_defaults(flags, replace(opened, checkpoint=checkpoint)) == changed
+    assert caplog.messages == [f"preprocessing options stored in {checkpoint.path}: {told}"]
 
 
 def test_unsupported_pooling_needs_another_pooling(opened):

@@ -64,15 +64,16 @@ def pretend_gpu(monkeypatch, major: int, minor: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "amp", "description"),
+    ("capability", "amp", "override", "description"),
     [
-        ((7, 0), "fp16", "7.0); precision fp16 O1; attention padded groups; TF32 off; 1 process"),
-        ((8, 0), "bf16", "8.0); precision bf16 O1; attention FlashMask; TF32 on"),
-        ((9, 0), "none", "9.0); precision float32; attention padded groups; TF32 on"),
+        ((7, 0), "fp16", "", "7.0); precision fp16 O1; attention padded groups; TF32 off; 1 process"),
+        ((8, 0), "fp16", "", "8.0); precision fp16 O1; attention FlashMask; TF32 on"),
+        ((8, 0), "bf16", "1", "8.0); precision bf16 O1; attention FlashMask; TF32 on"),
+        ((9, 0), "none", "", "9.0); precision float32; attention padded groups; TF32 on"),
     ],
 )
-def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, amp, description):
-    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, amp, override, description):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
     pretend_gpu(monkeypatch, *capability)
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("INFO")
