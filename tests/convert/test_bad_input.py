@@ -48,6 +48,7 @@ def full(*shape: int, value: float = 1.0, dtype: type = np.float32) -> np.ndarra
 CHANGES = [
     ("encoder.layers.1.norm2.bias", None, "1 tensors missing: encoder.layers.1.norm2.bias"),
     ("classifier.bias", None, "1 tensors missing: classifier.bias"),
+    ("lm_head.bias", full(60), "4 tensors missing: lm_head.dense.weight, "),
     ("strange", full(3), "1 unknown tensors: strange"),
     ("encoder.layers.1.linear1.weight", full(16, 32), "encoder.layers.1.linear1.weight has shape [16, 32]"),
     # 16 of each of the layers 2 to 98, and 15 of layer 99: 16 x 97 + 15.

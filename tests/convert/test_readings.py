@@ -207,7 +207,7 @@ def test_a_prompt_for_documents_is_written_too(tmp_path, piece_model):
         },
     }
     assert {name: json.loads((there / name).read_text()) for name in expected} == expected
-    assert open_checkpoint(there).preprocessing.prompts == prompts
+    assert (there / "2_Normalize").is_dir() and open_checkpoint(there).preprocessing.prompts == prompts
     assert "library_name: sentence-transformers\n" in (there / CARD).read_text()
 
 

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.utils.errors import get_command_name
 from tests.launching import error_of
 from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
@@ -30,7 +29,8 @@ def outputs(tmp_path_factory):
     [
         ("run/bset", "folder", "step_N"),
         ("run", "not a model", "step_N"),
-        ("configs/bas", "folder", "download weights"),
+        ("configs/bas", "folder", "ernie-m download weights"),
+        ("configs/e5-small", "folder", "ernie-m download e5-small"),
         ("corpus", "corpus", "step_N"),
         ("parts", "/0_Transformer: not a model", "step_N"),
         ("exported", "ernie-m export", "step_N"),
@@ -42,11 +42,3 @@ def test_what_is_there_and_what_to_name_instead(outputs, monkeypatch, path, what
     monkeypatch.chdir(outputs)
     line = error_of(open_checkpoint, path)
     assert line.startswith(path) and what in line.removeprefix(path) and instead in line
-
-
-def test_without_released_weights(tmp_path):
-    """Below `configs`, the advice is to fetch them, or the one model that was named."""
-    (tmp_path / "configs").mkdir()
-    assert "download weights" in error_of(open_checkpoint, tmp_path / "configs/base")
-    line = error_of(open_checkpoint, tmp_path / "configs/e5-small")
-    assert f"{get_command_name()} download e5-small" in line

@@ -12,11 +12,16 @@ POSITIONS = "embeddings.position_embeddings.weight"
 
 
 def test_positions_and_types(tmp_path, caplog):
-    state = make_bert(tmp_path, layer_norm_eps=None)
+    state = make_bert(tmp_path, layer_norm_eps=None, id2label={"0": "LABEL_0", "1": "LABEL_1"})
     # without a head it is refused only when embeddings are computed
     (tmp_path / "tokenizer_config.json").write_text('{"truncation_side": "left"}')
     checkpoint = open_checkpoint(tmp_path)
-    assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == ("bert", None, [])
+    assert (checkpoint.format, checkpoint.task, checkpoint.labels, checkpoint.unknown) == (
+        "bert",
+        None,
+        [],
+        [],
+    )
     table = checkpoint.tensors[POSITIONS]
     np.testing.assert_array_equal(table[2:], state[POSITIONS] + state[TYPES][0])
     assert not table[:2].any() and table.shape == checkpoint.tensors.shape(POSITIONS)
@@ -74,7 +79,11 @@ def test_open_transformers_regression(tmp_path, caplog):
 
 def test_reject_tags_without_a_scheme(tmp_path):
     labels = {"0": "O", "1": "B-PER", **{str(number): f"X{number}" for number in range(2, 11)}}
-    settings = {"architectures": ["BertForTokenClassification"], "id2label": dict(reversed(labels.items()))}
+    settings = {
+        "architectures": ["BertForTokenClassification"],
+        "id2label": dict(reversed(labels.items())),
+        "problem_type": "single_label_classification",
+    }
     make_bert(tmp_path, head("classifier", rows=11), **settings)
     assert "config.json: id2label" in error_of(open_checkpoint, tmp_path)
     checkpoint = open_checkpoint(tmp_path, drop_unknown=True)

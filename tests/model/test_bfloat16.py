@@ -130,7 +130,7 @@ def test_a_cross_entropy(monkeypatch):
     monkeypatch.setattr(bfloat16, "_BLOCK_WORDS", 64)
     monkeypatch.setattr(lm_head, "LOGITS_BYTES", 3 * 300 * 4)  # of a chunk, with 4 bytes for each logit
     table = word_embeddings.WordEmbeddings(300, 32)
-    table.in_bfloat16 = True
+    layers.use_bfloat16(table)
     bias = random(300)
     x = random(7, 32)
     labels = paddle.to_tensor([3, 7, 0, 299, 3, 64, 128])

@@ -10,6 +10,7 @@ import pytest
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu.layers import DropoutStream, draw_dropout_mask
 from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.layers import LayerNorm
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.utils.errors import UserError
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
@@ -26,8 +27,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 def test_initial_weights():
     """A normal distribution of deviation 0.1 that is cut at two deviations, and zeros at the pads."""
     sizes = {"vocab_size": 2000, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = ErnieMConfig(**sizes, initializer_range=0.1, pad_token_id=0)
-    model = ErnieMModel(config)
+    model = ErnieMModel(ErnieMConfig(**sizes, initializer_range=0.1, pad_token_id=0, layer_norm_eps=0.25))
     table = model.embeddings.word_embeddings.weight.numpy()
     assert 0.19 < np.abs(table).max() <= 0.2
     # The cut leaves 0.8796 of the deviation. Without rows 0 and 1, of which one is the pad's.
@@ -36,6 +36,7 @@ def test_initial_weights():
     positions = model.embeddings.position_embeddings.weight.numpy()
     assert positions.any(1).nonzero()[0].tolist() == [0, *range(2, 514)]
     assert not model.encoder.layers[0].linear1.bias.numpy().any()
+    assert [x.epsilon for x in model.sublayers() if isinstance(x, LayerNorm)] == [0.25] * 3
 
 
 @pytest.mark.parametrize("position", [12, 500])

@@ -106,6 +106,17 @@ def test_an_error_below_the_tolerance_is_none(error, is_equal):
     assert kernel_selection.check_agreement(lambda: results, 1.0, "not used") is is_equal
 
 
+@pytest.mark.parametrize(
+    "error", [OSError, AttributeError, AssertionError, TypeError, ValueError, RuntimeError]
+)
+def test_a_kernel_that_raises_is_not_used(warnings, error):
+    def measure_errors():
+        raise error("first line\nsecond line")
+
+    assert not kernel_selection.check_agreement(measure_errors, 1.0, "not used")
+    assert warnings() == ["not used: second line"]
+
+
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
     monkeypatch.setattr("ernie_m.model.cpu.onednn_check.find_missing_requirement", lambda: None)

@@ -115,9 +115,10 @@ def test_a_named_piece_model_is_read_by_the_rules_of_the_checkpoint(tmp_path):
     size = Tokenizer(None, piece_model).vocab_size
     make_ours(tmp_path / "in", config={**TOY_CONFIG, "vocab_size": size + 1})
     change_config(tmp_path / "in", reading=stored(text_rules="none", added_tokens={"<e>": size}))
+    (tmp_path / "in/vocab.txt").write_text("[CLS]\n")  # of another piece model
     tokenizer = open_model(open_checkpoint(tmp_path / "in"), piece_model_path=piece_model).tokenizer
-    read = (tokenizer.piece_model_path, tokenizer.text_rules, tokenizer.added_tokens)
-    assert read == (piece_model, "none", {"<e>": size})
+    read = (tokenizer.piece_model_path, tokenizer.vocab_path, tokenizer.text_rules, tokenizer.added_tokens)
+    assert read == (piece_model, None, "none", {"<e>": size})
 
 
 def test_reject_another_num_labels(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 
 from ernie_m.model.attention import FlashMask
-from ernie_m.model.device import upload
+from ernie_m.model.device import to_array, upload
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
@@ -57,3 +57,8 @@ def test_uploaded_arrays_have_their_shapes_and_values():
     for array, tensor in zip([*arrays, tree["empty"]["pairs"]], tensors, strict=True):
         assert tensor.shape == [*array.shape] and tensor.tolist() == array.tolist()
         assert tensor.dtype == (paddle.float64 if array.dtype.kind == "f" else paddle.int64)
+
+
+def test_half_types_become_float32_on_the_host():
+    tensors = [paddle.full([1], 0.5, dtype) for dtype in ("float16", "bfloat16", "float32", "float64")]
+    assert [to_array(x).dtype.name for x in tensors] == ["float32", "float32", "float32", "float64"]

@@ -459,9 +459,14 @@ def test_damaged_files(tmp_path, make, name, contents):
 @pytest.mark.parametrize(
     "changes, errors",
     [
-        ({"architectures": ["XLMRobertaForMaskedLM"]}, []),
-        ({"architectures": ["XLMRobertaForRanking"]}, ["unknown architectures XLMRobertaForRanking"]),
-        ({"architectures": "XLMRobertaForRanking"}, ["unknown architectures XLMRobertaForRanking"]),
+        ({"architectures": ["BertForMaskedLM"]}, []),
+        *(
+            (
+                {"architectures": names},
+                ["unknown architectures BertForRanking. Inferred from the tensors: embeddings"],
+            )
+            for names in (["BertForRanking"], "BertForRanking")
+        ),
         ({"problem_type": ["regression"]}, []),
         ({"id2label": {"first": "a"}}, ["invalid id2label {'first': 'a'}"]),
         (
@@ -471,15 +476,12 @@ def test_damaged_files(tmp_path, make, name, contents):
     ],
 )
 def test_names_in_a_config_that_are_not_known(tmp_path, caplog, changes, errors):
-    make_xlm_r(tmp_path)
-    change_config(tmp_path, **changes)
+    make_bert(tmp_path, **changes)
     if "id2label" in changes:
         assert f"{tmp_path}/config.json: {errors[0]}" in error_of(open_checkpoint, tmp_path)
     else:
         open_checkpoint(tmp_path)
-        assert [line.partition(": ")[2].startswith(errors[0]) for line in caplog.messages] == [
-            True for _ in errors
-        ]
+        assert caplog.messages == [f"{tmp_path}/config.json: {error}" for error in errors]
 
 
 # A tokenizer of another kind
@@ -543,6 +545,10 @@ def test_prompts():
     )
     assert [both.get_prompt(kind) for kind in KINDS] == ["", "d: ", "c: "]
     assert [PreprocessingConfig().get_prompt(kind) for kind in KINDS] == ["", "", ""]
+    corpora = PreprocessingConfig(prompts={"corpus": "c: "})
+    assert [corpora.get_prompt(kind) for kind in KINDS] == ["", "c: ", ""]
+    assert [default.replace_prompts("x: ").get_prompt(kind) for kind in KINDS] == ["x: "] * 3
+    assert default.replace_prompts("") == PreprocessingConfig()
     for kind in KINDS:
         assert [default.get_prompt(kind, name) for name in ("query", "")] == ["query: ", ""]
         assert "query, passage" in error_of(e5.get_prompt, kind, "document")

@@ -18,6 +18,7 @@ ONE_NUMBER_AS_A_LARGE_TENSOR = (
     b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
     b"K\x00J\x00\x00\x10\x00J\x00\x00\x10\x00\x86K\x00K\x00\x86\x89}tRs."
 )
+ONE_NUMBER_AS_ITSELF = ONE_NUMBER_AS_A_LARGE_TENSOR.replace(b"J\x00\x00\x10\x00", b"K\x01")
 # The storage "0".
 ONE_NUMBER = {"0": np.zeros(1, np.float32)}
 
@@ -48,8 +49,7 @@ def test_reject_tensor_beyond_its_storage(tmp_path):
 @pytest.mark.parametrize(("part", "is_read"), [(b"", True), (b"N", True), (b"K\x01", False)])
 def test_reject_storage_views(tmp_path, layout, part, is_read):
     """As very old files have it, after the number of elements; None is the whole storage."""
-    small = ONE_NUMBER_AS_A_LARGE_TENSOR.replace(b"J\x00\x00\x10\x00", b"K\x01")
-    small = small.replace(b"K\x01tQ", b"K\x01" + part + b"tQ")
+    small = ONE_NUMBER_AS_ITSELF.replace(b"K\x01tQ", b"K\x01" + part + b"tQ")
     (tmp_path / "x.bin").write_bytes(layout(small, ONE_NUMBER))
     if is_read:
         assert torch_files.read(tmp_path / "x.bin")["w"].tolist() == [[0.0]]
@@ -58,11 +58,21 @@ def test_reject_storage_views(tmp_path, layout, part, is_read):
 
 
 @pytest.mark.parametrize("layout", [zip_bytes, legacy_bytes])
-def test_reject_shape_beyond_its_storage(tmp_path, layout):
-    (tmp_path / "x.bin").write_bytes(layout(ONE_NUMBER_AS_A_LARGE_TENSOR, ONE_NUMBER))
-    assert "shape [1048576, 1048576] does not fit into its storage of 1" in error_of(
-        torch_files.read, tmp_path / "x.bin"
-    )
+@pytest.mark.parametrize(
+    ("pickled", "message"),
+    [
+        (ONE_NUMBER_AS_A_LARGE_TENSOR, "shape [1048576, 1048576] does not fit into its storage of 1"),
+        (
+            ONE_NUMBER_AS_ITSELF.replace(b"tQK\x00", b"tQK\x01"),
+            "shape [1, 1] does not fit into its storage of 1",
+        ),
+        (ONE_NUMBER_AS_ITSELF.replace(b"K\x00K\x00\x86", b"J\xff\xff\xff\xffK\x00\x86"), "a negative"),
+    ],
+)
+def test_reject_shape_beyond_its_storage(tmp_path, layout, pickled, message):
+    """Too many numbers, an offset of 1, and a stride of -1."""
+    (tmp_path / "x.bin").write_bytes(layout(pickled, ONE_NUMBER))
+    assert message in error_of(torch_files.read, tmp_path / "x.bin")
 
 
 def test_reject_storage_size_mismatch(tmp_path):

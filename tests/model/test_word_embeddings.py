@@ -179,10 +179,13 @@ def test_far_apart_logits(variant):
 
 
 def test_base_chunk_has_536_positions(monkeypatch):
-    """Their logits take 512 MB in float32, and are fewer than 2^31."""
+    """Their logits take 512 MB in float32, and are fewer than 2^31; in float64 half of them."""
     monkeypatch.undo()  # the fixture's small chunks
-    first, *_, last = lm_head.split_into_logit_chunks(10_000, 250_002, paddle.float32)
-    assert (first, last.stop) == (slice(0, 536), 10_000)
+    chunks = [lm_head.split_into_logit_chunks(10_000, 250_002, dtype) for dtype in ("float32", "float64")]
+    assert [(first, last.stop) for first, *_, last in chunks] == [
+        (slice(0, 536), 10_000),
+        (slice(0, 268), 10_000),
+    ]
 
 
 def test_numbers_that_are_not_finite_are_passed_on(recwarn):
