@@ -89,8 +89,8 @@ def read_classification(
 ) -> ExampleFile:
     """Read and validate an official TSV file with the columns text_a, text_b, label and qid.
 
-    text_b and qid are optional; other columns are ignored. A byte order mark, CRLF line endings and trailing
-    blank lines are accepted. Labels are normalized.
+    text_b and qid are optional; other columns are ignored with a warning. A byte order mark, CRLF line
+    endings and trailing blank lines are accepted. Labels are normalized.
 
     Args:
         label_map: label -> id; None: the label column contains ids.
@@ -105,7 +105,7 @@ def read_classification(
     if path.is_dir():
         raise UserError(f"{path} is a folder. {_OTHERS}")
     required = ["text_a", "label"] if labels else ["text_a"]
-    value_of = _make_number_parser() if regression else _make_id_parser(label_map, num_labels)
+    value_of = _parse_number_label if regression else _make_id_parser(label_map, num_labels)
     errors = RowErrors(path, may_skip=False)
     starts = array("q")  # byte offsets of rows
     inputs = array("q")
@@ -118,7 +118,10 @@ def read_classification(
         except UserError as error:
             raise UserError(f"{error}. {_OTHERS}") from error
         columns = {name: index for index, name in enumerate(header) if name in OFFICIAL}
-        column_b = columns.get("text_b")
+        if len(columns) < len(header):  # such as text2, without which pairs are single texts
+            logger.warning(
+                "%s: ignored columns: %s", path, ", ".join(name for name in header if name not in columns)
+            )
         position = len(first_line)  # byte offset of the next row
         for number, line in enumerate(drop_trailing_blank_lines(file), 2):
             starts.append(position)
@@ -127,9 +130,7 @@ def read_classification(
                 cells = parse_row(line, path, number, header)
                 if labels:
                     targets.append(value_of(cells[columns["label"]]))
-                inputs.append(
-                    hash_input(cells[columns["text_a"]], None if column_b is None else cells[column_b])
-                )
+                inputs.append(hash_input(*[cells[columns[name]] for name in OFFICIAL[:2] if name in columns]))
                 quoted += has_quotes(cells)
     errors.report(logger.warning)
     log_quoted_rows(path, quoted, len(starts), logger.warning)
@@ -139,16 +140,12 @@ def read_classification(
     return ExampleFile(path, version, np.array(starts), columns, np.array(inputs), np.array(targets))
 
 
-def _make_number_parser() -> Callable[[str], float]:
-    """Return a function that parses a label as a number, or raises a UserError."""
-
-    def parse_value(cell: str) -> float:
-        value = parse_number(cell)
-        if value is None:
-            raise UserError(f"invalid label '{cell}' (--is_regression true requires numbers)")
-        return value
-
-    return parse_value
+def _parse_number_label(cell: str) -> float:
+    """Parse a label as a number, or raise a UserError."""
+    value = parse_number(cell)
+    if value is None:
+        raise UserError(f"invalid label '{cell}' (--is_regression true requires numbers)")
+    return value
 
 
 def _make_id_parser(label_map: Mapping[str, int] | None, num_labels: int | None) -> Callable[[str], int]:

@@ -70,6 +70,12 @@ def test_read_rows(write, content, expected):
         examples[len(expected)]
 
 
+def test_ignored_columns_are_named(write, caplog):
+    path = write(ROWS["other texts in a file with official names"][0])
+    read_classification(path, LABELS)
+    assert caplog.messages == [f"{path}: ignored columns: hypothesis, sentence2"]
+
+
 @pytest.mark.parametrize(
     ("content", "options", "expected"),
     [
