@@ -15,6 +15,7 @@ from ernie_m.reader.mrc_reader import (
     OfficialWindowFeaturizer,
     WindowConfig,
     WindowFeaturizer,
+    _split_han_subword,
     encode_for_answers,
     find_span_tokens,
     make_official_windows,
@@ -221,6 +222,13 @@ def test_spans_cover_the_source(tokenizer, text, split_han):
         assert position in token_starts or not (split_han and "\u4e00" <= character <= "\u9fff")
 
 
+def test_only_whole_subwords_are_split(tokenizer):
+    """Not one with a character that normalization drops. What is not in the vocabulary becomes characters."""
+    ids, spans = encode_for_answers(tokenizer, "妈\u200b妈", split_han=True)
+    assert (tokenizer.convert_ids_to_tokens(ids)[-1], spans[-1]) == ("妈妈", (0, 3))
+    assert _split_han_subword(tokenizer, "妈zq", after_space=False) == [("妈", 1), ("z", 1), ("q", 1)]
+
+
 @pytest.mark.parametrize(
     ("text", "characters", "tokens"),
     [
@@ -350,6 +358,8 @@ def test_the_official_order_and_targets(write, tokenizer):
         assert np.array_equal(batch.ends, expected.ends)
         assert np.array_equal(batch.answers, np.where(expected.answers == NO_ANSWER, 0, expected.answers))
     assert any(0 in batch.answers for batch in found)
+    # One token of each input is unused.
+    assert max(len(question) + len(context) + 3 for question, context, *_ in data) == SMALL.max_seq_len - 1
 
 
 def test_official_context_tokens(write, tokenizer):

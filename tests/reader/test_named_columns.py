@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import json
+import re
 import shlex
 import sys
 from functools import partial
@@ -175,23 +176,22 @@ def test_errors_of_rows_are_reported_by_kind(skip):
     assert error_of(many.report, print, [], "n>1") == "a: no rows left after --filter n>1"
 
 
-def test_skip_empty_labels_with_other_errors(tmp_path):
-    path = tmp_path / "none.csv"
-    path.write_text("text,label\nx,a\nno label,-\nof a database,\\N\ny,b\n")
+@pytest.mark.parametrize(
+    ("content", "kept", "wrong"),
+    [
+        (b"text,label\nx,a\nno label,-\nof a database,\\N\nz\ny,b\n", [2, 6], ["5"]),
+        (b"text,label\nx,a\nno label,-\nof a database,\\N\ny,b\n", [2, 5], ["3", "4"]),
+        # A cell with a line that is not UTF-8 is dropped as a whole.
+        (b'text,label\n"x\nx",a\n"its second\nline is\xff\nLatin-1",b\ny,b\n', [2, 7], ["5"]),
+    ],
+)
+def test_skip_empty_labels_and_other_errors(tmp_path, content, kept, wrong):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
     file = NamedFile(path, "train", ALL_LANGUAGES)
     rows = load_dataset([file], LabelOptions(on_error="skip"))
-    assert rows.locations == [f"{path}, line 2", f"{path}, line 5"]
-    message = error_of(load_dataset, [file], LabelOptions())
-    assert f"{path}, line 3: " in message and "line 4: " in message
-
-
-def test_a_cell_with_a_line_that_is_not_utf_8_is_dropped_as_a_whole(tmp_path):
-    path = tmp_path / "mixed.csv"
-    path.write_bytes(b'text,label\n"x\nx",a\n"its second\nline is\xff\nLatin-1",b\ny,b\n')
-    file = NamedFile(path, "train", ALL_LANGUAGES)
-    rows = load_dataset([file], LabelOptions(on_error="skip"))
-    assert rows.locations == [f"{path}, line 2", f"{path}, line 7"]
-    assert f"{path}, line 5: " in error_of(load_dataset, [file], LabelOptions())
+    assert rows.locations == [f"{path}, line {number}" for number in kept]
+    assert re.findall(r"line (\d+): ", error_of(load_dataset, [file], LabelOptions())) == wrong
 
 
 def test_label_columns_are_normalized(tmp_path):
@@ -201,6 +201,14 @@ def test_label_columns_are_normalized(tmp_path):
     table = read_labeled_table(path, LabelOptions(text="text", label="cafe\u0301,b"), multi_label=True)
     labels = [row.label for row in table.rows]
     assert (labels, table.label_columns) == ([["caf\u00e9"], ["b"]], ["caf\u00e9", "b"])
+
+
+def test_columns_by_number_are_not_kept(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\nc,d\n")
+    table = read_labeled_table(path, LabelOptions(text="1", label="2"))
+    rows = [(["a"], "b", "", "", "", 1), (["c"], "d", "", "", "", 2)]
+    assert table == (path, rows, {}, [])
 
 
 REFUSED = {  # name of a file -> its content, flags, and what the message says: locations and names

@@ -59,6 +59,7 @@ def test_an_answer_begins_in_the_window_with_the_most_context(budget, stride):
         ("and rome, old  rome", "old  rome", "old  rome"),
         ("and rome, old  rome", " rome", "rome"),  # its own subwords; the space belongs to the word before
         ("a new \u00ad rome.x", "rome.x", "rome.x"),  # a soft hyphen, a word without a token
+        ("(rome) and rome, old  rome", "rome) ", "(rome)"),
         ("a new\u00a0rome.x", "ew\u00a0rome", "new\u00a0rome.x"),
     ],
 )

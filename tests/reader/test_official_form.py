@@ -2,6 +2,7 @@
 
 import pytest
 
+from ernie_m.reader.files.official_tsv import is_official_tsv
 from ernie_m.reader.task_reader import read_classification
 
 ODD = [
@@ -24,3 +25,19 @@ def test_odd_texts_are_texts(tmp_path, caplog, begin, line_end):
     path.write_bytes((begin + line_end.join(lines) + line_end).encode())
     found = read_classification(path, {"0": 0, "1": 1})
     assert [tuple(example) for example in found] == [(a, b, int(label), qid) for a, b, label, qid in ODD]
+
+
+@pytest.mark.parametrize(
+    ("header", "is_official"),
+    [
+        (b"\xef\xbb\xbftext_a\tlabel\r\n", True),
+        (b"qid\ttext_a\n", True),
+        (b"text_a\tlabel\tsource\n", False),
+        (b"text_b\tlabel\n", False),
+        (b"\xff\xfetext_a\n", False),
+    ],
+)
+def test_official_headers(tmp_path, header, is_official):
+    path = tmp_path / "x.tsv"
+    path.write_bytes(header + b"a\tb\tc\n")
+    assert is_official_tsv(path) == is_official

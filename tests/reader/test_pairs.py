@@ -162,6 +162,13 @@ def test_skip_rows_in_other_splits(tmp_path, caplog):
     assert list(PairRows(path, all_splits=True)) == PAIRS
 
 
+def test_pairs_that_are_equal_are_counted(tmp_path, caplog):
+    path = write(tmp_path / "en-de.tsv", [["a  b", "\uff41 b"], *PAIRS])
+    assert PairRows(path).equal == 1
+    said = f"{path}: query and positive are equal in 1 of 41 rows, which do not contribute to training"
+    assert caplog.messages[-1] == said
+
+
 def test_quotation_marks_between_tabs(tmp_path):
     """Text in a bitext and in the files that the project writes; else it is asked."""
     pairs = [[f'"{a}" he said', b] for a, b in PAIRS]

@@ -56,14 +56,22 @@ def test_streams_have_their_own_orders_and_may_have_a_trillion_items():
     assert (items != items_at(positions, 10**12, key=2)).all()  # of another stream
 
 
-def test_temperature_by_hand():
-    # 1^(1/2) : 16^(1/2) = 1 : 4
-    assert apply_temperature({"a": 1, "b": 16}, 0.5) == {"a": 0.2, "b": 0.8}
-    assert apply_temperature({"a": 1, "b": 16}, 0.0) == {"a": 0.5, "b": 0.5}
-    assert "nothing to sample from sw" in error_of(apply_temperature, {"en": 3, "sw": 0}, 0.3)
-    assert "nothing to sample from a" in error_of(apply_temperature, {"a": float("nan")}, 0.3)
-    assert "no streams" in error_of(apply_temperature, {}, 0.3)
-    assert "nothing to sample from sw" in error_of(sampler, items={"en": 5, "sw": 0})
+@pytest.mark.parametrize(("alpha", "expected"), [(0.5, {"a": 0.2, "b": 0.8}), (0.0, {"a": 0.5, "b": 0.5})])
+def test_temperature_by_hand(alpha, expected):
+    assert apply_temperature({"a": 1, "b": 16}, alpha) == expected  # 1^(1/2) : 16^(1/2) = 1 : 4
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"en": 3, "sw": 0, "de": -1}, "nothing to sample from sw, de"),
+        ({"en": float("nan")}, "nothing to sample from en"),
+        ({}, "no streams"),
+    ],
+)
+def test_streams_without_text_are_refused(sizes, message):
+    assert error_of(apply_temperature, sizes, 0.3).startswith(message)
+    assert error_of(sampler, items=sizes).startswith(message)
 
 
 def test_streams_come_as_often_as_the_temperature_says():

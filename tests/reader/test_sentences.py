@@ -39,7 +39,7 @@ def test_blank_lines_are_no_sentences(tmp_path):
     assert "en: " in error_of(read_sentences_by_language, f"en<={tmp_path}/en")
 
 
-def test_xtreme_names_and_public_names(tmp_path):
+def test_xtreme_names_and_public_names(tmp_path, caplog):
     """A language of the paper comes first, by XTREME's code, whatever its files are called."""
     files = {
         "de-en.de": ["a", "b"],
@@ -60,6 +60,8 @@ def test_xtreme_names_and_public_names(tmp_path):
         ("xx", ["c"] * 20, ["C"] * 20, True, True),
     ]
     assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
+    unread = ", ".join(f"{tmp_path}/{name}" for name in ("de-en.de.gz", "fr-en.txt", "notes-en.txt"))
+    assert caplog.messages == [f"ignored files: {unread}"] * 2
 
 
 def test_read_files_in_other_languages(tmp_path):

@@ -164,6 +164,13 @@ def test_odd_text_after_the_beginning(tmp_path, name):
     PairRows(str(table), TableOptions(skip_text_checks=True))
 
 
+def test_later_lines_without_a_file():
+    """Every third line is checked; a line number counts them all. Blank lines are none."""
+    numbered = enumerate((f"{number}. {TEXTS[number % 30]}" for number in range(600)), 1)
+    assert error_of(check_later_lines, "a.txt", numbered).startswith("a.txt, line 1: ")
+    check_later_lines("a.txt", enumerate([*ODD["subword-nmt"][0][:20], *[""] * 40]))
+
+
 def test_few_odd_lines_after_the_beginning(tmp_path):
     read({"en": str(write(tmp_path / "a.txt", [*TEXTS * 50, *ODD["a tag of the language"][0]]))})
 
@@ -267,12 +274,13 @@ def test_warn_about_swapped_sides_and_other_languages(tmp_path, caplog, name, he
         ("sr", [CYRILLIC, LATIN], 1),
         ("ru", [RUSSIAN * 2 + ENGLISH], 1),  # as where some sides are swapped
         ("en", [ENGLISH * 9 + RUSSIAN[:4]], 0),
+        ("ja", [["カタカナ テスト"] * 5, ["漢字とひらがな", "カタカナ"] * 3], 0),
         ("sr_Latn", [CYRILLIC, CYRILLIC], 2),  # each is in another script than its language
     ],
 )
 def test_warn_about_a_language_in_two_scripts(tmp_path, caplog, language, files, said):
     look_at({language: [str(write(tmp_path / f"{n}", lines)) for n, lines in enumerate(files)]})
-    assert len([line for line in caplog.messages if "Cyrillic" in line]) == said
+    assert len([line for line in caplog.messages if " letters are " in line or " scripts: " in line]) == said
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,47 @@
 """The warnings for text that a vocabulary was not made for, and for texts that are too long."""
 
+import numpy as np
 import pytest
 
 from ernie_m.reader import batching
-from ernie_m.reader.batching import Example, TextFeaturizer, warn_if_truncated
+from ernie_m.reader.batching import (
+    Example,
+    TextFeaturizer,
+    warn_about_repeated_prompt,
+    warn_if_truncated,
+)
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary_coverage import count_unknown_words, warn_if_not_covered
 from tests.toys import sentences, train_piece_model
 
 
 @pytest.mark.parametrize(
-    "text, is_warned",
+    "text, shares",
     [
-        (sentences(20, seed=5), False),
-        (["qqq www vvv"] * 3, True),
-        (["f d g s t k l n m r p b i u o e a"] * 3, True),
-        (["狐狸跳过懒狗"], False),
-        ([""], False),
+        (sentences(20, seed=5), []),
+        (["qqq www vvv"] * 3, [(50, 0)]),
+        (
+            ["f d g s t k l n m r p b i u o e a"] * 3,
+            [(0, 50)],
+        ),
+        (["狐狸跳过懒狗"], []),
+        ([""], []),
     ],
     ids=["suited", "unknown", "letters", "han", "empty"],
 )
-def test_warn_only_about_uncovered_text(tmp_path, caplog, text, is_warned):
+def test_warn_only_about_uncovered_text(tmp_path, caplog, text, shares):
     """The vocabulary is trained on made-up words, which have no q, w or v, and on some Chinese.
 
     In "unknown" all letters are unknown, and in "letters" each word is a single letter.
     """
     training = sentences(500, seed=99) + ["狐 狸 跳 过 懒 狗"] * 9
     tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model", training, vocab_size=220))
-    warn_if_not_covered("train.en.tsv", tokenizer, tokenizer.encode_batch(text))
-    assert [message.partition(": ")[0] for message in caplog.messages] == ["train.en.tsv"] * is_warned
+    inputs = tokenizer.build_sentence_inputs(tokenizer.encode_batch(text), 99)
+    warn_if_not_covered("train.en.tsv", tokenizer, map(np.ndarray.tolist, inputs))
+    assert [line.partition(". ")[0] for line in caplog.messages] == [
+        f"train.en.tsv: {unknown} % of its tokens are unknown and {letters} % single letters"
+        for unknown, letters in shares
+    ]
 
 
 @pytest.mark.parametrize(
@@ -49,19 +62,34 @@ def test_unknown_words(tmp_path, text, count):
     assert count_unknown_words(tokenizer, text) == count
 
 
-@pytest.mark.parametrize(("length", "found"), [(4, "1 of 4"), (7, "1 of 5"), (0, None)])
-def test_count_truncated_rows(tmp_path, caplog, monkeypatch, length, found):
-    """At most five rows are looked at, from the first to the last, which is too long."""
+CUT = " are truncated to 16 tokens (max_seq_len)"
+LONG = [Example("bado", "bado " * 20)]
+BLANK = [Example(" "), Example("bado", " ")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [Example("bado", "bado")] * 3 + LONG,
+            ["1 of 4 sampled rows" + CUT],
+        ),
+        ([Example("bado")] * 6 + LONG, ["1 of 5 sampled rows" + CUT]),
+        ([Example("bado", "bado"), *BLANK, Example("bado")], ["2 of 4 rows have an empty text"]),
+        ([], []),
+    ],
+)
+def test_warnings_about_sampled_rows(tmp_path, caplog, monkeypatch, rows, said):
+    """At most five rows are looked at, from the first to the last."""
     monkeypatch.setattr(batching, "_MOST_MEASURED", 5)
     tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model"))
-    rows = [Example("a", "a")] * (length - 1) + [Example("a", "a " * 20)] * bool(length)
     warn_if_truncated("train.en.tsv", rows, TextFeaturizer(tokenizer, max_seq_len=16), "rows")
-    message = f"train.en.tsv: {found} sampled rows are truncated to 16 tokens (max_seq_len)"
-    assert [line for line in caplog.messages if " truncated " in line] == ([message] if found else [])
+    assert caplog.messages == [f"train.en.tsv: {each}" for each in said]
 
 
-def test_rows_with_an_empty_text_are_counted(tmp_path, caplog):
-    tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model"))
-    rows = [Example(" "), Example("a", " "), Example("a", "a"), Example("a")]
-    warn_if_truncated("train.en.tsv", rows, TextFeaturizer(tokenizer, max_seq_len=16), "rows")
-    assert "train.en.tsv: 2 of 4 rows have an empty text" in caplog.messages
+def test_warn_once_about_texts_that_begin_with_their_prompt(caplog):
+    for texts in (["q: a", " q:b", "c", "d"], ["q: a", " q:b", "q: c", "d"], ["q: a"]):
+        warn_about_repeated_prompt("q: ", texts, "queries.tsv")
+    assert [line.partition(", which")[0] for line in caplog.messages] == [
+        "queries.tsv: most texts already begin with the prompt 'q: '"
+    ]
