@@ -13,6 +13,7 @@ from ernie_m.model.checkpoint.key_mapping import WORDS
 from ernie_m.model.checkpoint.model_card import read_card
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write_foreign import ENCODER_TARGETS
+from ernie_m.utils.checksums import CARD
 from tests.convert.conftest import assert_same_bits
 from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.checkpoints import change_config, stored
@@ -160,13 +161,13 @@ NOT_IN_LIBRARIES = (
     "language_embeddings.weight",
 )
 TOKENIZER = "vocab.txt, sentencepiece.bpe.model, tokenizer_config.json"
-OTHER_IDS = "note: the ErnieMTokenizer of these libraries produces other ids for many texts"
+OTHER_IDS = "the ErnieMTokenizer of these libraries produces other ids for many texts"
 # Format -> names that it cannot store, number of further names, and lines about the tokenizer and embeddings.
 PRINTED = {
     "ernie-m": ((), 0, ["tokenizer: vocab.txt, piece.model in OUT"]),
     "fluid": (("language_embeddings.weight",), 0, ["tokenizer: vocab.txt, piece.model in OUT"]),
-    "paddlenlp": (NOT_IN_LIBRARIES, 0, [f"tokenizer: {TOKENIZER} in OUT", OTHER_IDS]),
-    "huggingface": (NOT_IN_LIBRARIES, 0, [f"tokenizer: {TOKENIZER} in OUT", OTHER_IDS]),
+    "paddlenlp": (NOT_IN_LIBRARIES, 0, [f"tokenizer: {TOKENIZER} in OUT", f"note: {OTHER_IDS}"]),
+    "huggingface": (NOT_IN_LIBRARIES, 0, [f"tokenizer: {TOKENIZER} in OUT", f"note: {OTHER_IDS}"]),
     "xlm-roberta": (
         ("pooler.dense.weight", "pooler.dense.bias", "language_embeddings.weight"),
         2,  # the embedding of token types, and a second name of the head's bias
@@ -192,18 +193,48 @@ def test_printed_lines(tmp_path, capsys, target):
     ]
 
 
-# The names of a class, and keys of config.json that only a library needs.
-CONFIGS = {
-    "paddlenlp": ("ErnieMForSequenceClassification", "ernie_m", {"type_vocab_size": 16, "dtype": "float32"}),
+LIBRARY_LABELS = {
+    "id2label": {"0": "no", "1": "maybe", "2": "yes"},
+    "label2id": {"no": 0, "maybe": 1, "yes": 2},
+}
+# Format -> keys of config.json besides the sizes; then title, library, parameters and a remark in the card.
+WRITTEN = {
+    "ernie-m": (
+        {
+            "architecture": "SequenceClassifier",
+            "model_type": "ernie_m",
+            "head": "classification",
+            "labels": ["no", "maybe", "yes"],
+            "layer_norm_eps": 1e-5,
+        },
+        ("ERNIE-M", "paddle", "8,515", ""),
+    ),
+    "paddlenlp": (
+        {
+            "architectures": ["ErnieMForSequenceClassification"],
+            "model_type": "ernie_m",
+            "type_vocab_size": 16,
+            "dtype": "float32",
+            **LIBRARY_LABELS,
+        },
+        ("ERNIE-M for paddlenlp", "paddlenlp", "8,515", f"- Reads otherwise: {OTHER_IDS}\n"),
+    ),
     "huggingface": (
-        "ErnieMForSequenceClassification",
-        "ernie_m",
-        {"classifier_dropout": None, "act_dropout": 0.0, "torch_dtype": "float32", "layer_norm_eps": 1e-5},
+        {
+            "architectures": ["ErnieMForSequenceClassification"],
+            "model_type": "ernie_m",
+            "classifier_dropout": None,
+            "act_dropout": 0.0,
+            "torch_dtype": "float32",
+            "layer_norm_eps": 1e-5,
+            **LIBRARY_LABELS,
+        },
+        ("ERNIE-M for transformers", "transformers", "8,515", f"- Reads otherwise: {OTHER_IDS}\n"),
     ),
     "xlm-roberta": (
-        "XLMRobertaForSequenceClassification",
-        "xlm-roberta",
         {
+            "architectures": ["XLMRobertaForSequenceClassification"],
+            "model_type": "xlm-roberta",
             "type_vocab_size": 1,
             "position_embedding_type": "absolute",
             "bos_token_id": 0,
@@ -212,25 +243,46 @@ CONFIGS = {
             "torch_dtype": "float32",
             "use_cache": True,
             "layer_norm_eps": 1e-5,
+            **LIBRARY_LABELS,
         },
+        ("ERNIE-M for transformers", "transformers", "8,531", ""),
     ),
 }
+CARD_OF_A_CLASSIFIER = """---
+license: unknown
+language:
+- multilingual
+library_name: {1}
+pipeline_tag: text-classification
+tags:
+- ernie-m
+- cross-lingual
+---
+
+# {0}
+
+An ERNIE-M model: 2 layers, 16 hidden, 60 words, {2} parameters. \
+See docs/predict.md and docs/models.md of that project.
+
+- Task: classification
+- Labels: no, maybe, yes
+- Reads at most: 38 tokens
+- Reads: max_seq_len 32
+{3}"""
 
 
-@pytest.mark.parametrize("target", CONFIGS)
-def test_written_config(tmp_path, target):
+@pytest.mark.parametrize("target", WRITTEN)
+def test_written_config_and_card(tmp_path, target):
     make_ours(tmp_path / "made", **KINDS["classification"])
+    change_config(tmp_path / "made", reading=stored(max_seq_len=32))
     converted(target, tmp_path / "made", tmp_path / "out")
-    class_name, model_type, others = CONFIGS[target]
+    others, facts = WRITTEN[target]
     assert json.loads((tmp_path / "out/config.json").read_text()) == {
         **{key: value for key, value in CONFIG.items() if key != "layer_norm_eps"},
-        "architectures": [class_name],
-        "model_type": model_type,
-        "id2label": {"0": "no", "1": "maybe", "2": "yes"},
-        "label2id": {"no": 0, "maybe": 1, "yes": 2},
-        "reading": stored(),
+        "reading": stored(max_seq_len=32),
         **others,
     }
+    assert (tmp_path / "out" / CARD).read_text() == CARD_OF_A_CLASSIFIER.format(*facts)
 
 
 def test_write_license_and_base_model_to_card(tmp_path, capsys):

@@ -47,8 +47,15 @@ def test_paddlenlp_old_tokenizer_names_and_a_file_by_its_name(tmp_path):
     for name in ("ernie_m.vocab.txt", "ernie_m.sentencepiece.bpe.model"):
         (tmp_path / "pn" / name).write_text("")
     checkpoint = open_checkpoint(tmp_path / "pn/ernie_m_base.pdparams")
-    names = (checkpoint.vocab_path.name, checkpoint.piece_model_path.name)
-    assert names == ("ernie_m.vocab.txt", "ernie_m.sentencepiece.bpe.model")
+    assert checkpoint.files == [
+        tmp_path / "pn" / name
+        for name in (
+            "ernie_m_base.pdparams",
+            "model_config.json",
+            "ernie_m.vocab.txt",
+            "ernie_m.sentencepiece.bpe.model",
+        )
+    ]
 
 
 def test_bfloat16_of_safetensors(tmp_path):

@@ -18,8 +18,7 @@ def test_map_every_tensor(tmp_path):
     state = make_xlm_r(tmp_path)
     checkpoint = open_checkpoint(tmp_path)
     # A masked-LM head is of no task, and the token types are added to the positions.
-    facts = (checkpoint.unknown, checkpoint.task, len(checkpoint.tensors))
-    assert facts == ([], None, len(state) - 1)
+    assert (checkpoint.unknown, checkpoint.task, len(checkpoint.tensors)) == ([], None, len(state) - 1)
     model = PreTrainingModel(checkpoint.config, ["en"])
     fresh = load_weights(model, checkpoint, optional=("pooler.", "language_embeddings."))
     assert {name.split(".")[0] for name in fresh} == {"pooler", "language_embeddings"}
