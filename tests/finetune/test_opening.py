@@ -26,14 +26,14 @@ def opened(random_encoder):
     return open_model(open_checkpoint(random_encoder))
 
 
-def test_reject_config_with_other_num_attention_heads(random_encoder, tmp_path):
+@pytest.mark.parametrize("key", ["num_attention_heads", "num_hidden_layers", "hidden_size"])
+def test_reject_config_of_another_size(random_encoder, tmp_path, key):
     """The weights have the same shapes for any number of heads."""
     config = json.loads((random_encoder / "config.json").read_text())
-    heads = config["num_attention_heads"]
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({**config, "num_attention_heads": 2 * heads}))
+    path.write_text(json.dumps({**config, key: 2 * config[key]}))
     line = error_of(open_model, open_checkpoint(random_encoder), str(path))
-    assert f"(num_attention_heads {heads})" in line and f"{path} (num_attention_heads {2 * heads})" in line
+    assert f"({key} {config[key]})" in line and f"{path} ({key} {2 * config[key]})" in line
 
 
 def test_positions_that_were_never_trained(opened, caplog):

@@ -18,6 +18,12 @@ STORAGES = {
     "float32": "FloatStorage",
     "float64": "DoubleStorage",
     "uint16": "BFloat16Storage",
+    "int64": "LongStorage",
+    "int32": "IntStorage",
+    "int16": "ShortStorage",
+    "int8": "CharStorage",
+    "uint8": "ByteStorage",
+    "bool": "BoolStorage",
 }
 
 

@@ -46,7 +46,13 @@ def test_a_bert_with_its_own_vocabulary_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "key, value", [("position_embedding_type", "relative_key"), ("is_decoder", True), ("hidden_act", "relu")]
+    "key, value",
+    [
+        ("position_embedding_type", "relative_key"),
+        ("is_decoder", True),
+        ("add_cross_attention", True),
+        ("hidden_act", "relu"),
+    ],
 )
 def test_another_architecture_is_refused(tmp_path, key, value):
     make_bert(tmp_path, **{key: value})

@@ -105,8 +105,16 @@ def test_config_from_json(tmp_path):
     }
     path.write_text(json.dumps(values | {"type_vocab_size": 16}))
     assert ErnieMConfig.from_json(path, vocab_size=99).to_dict() == values
-    config = ErnieMConfig.from_dict(SIZES | {"hidden_dropout_prob": None})
-    assert (config.hidden_dropout_prob, config.intermediate_size, config.layer_norm_eps) == (0.1, 48, 1e-5)
+    assert ErnieMConfig.from_dict(SIZES | {"hidden_dropout_prob": None}).to_dict() == SIZES | {
+        "intermediate_size": 48,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "max_position_embeddings": 514,
+        "initializer_range": 0.02,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 1,
+    }
     path.write_text(json.dumps(SIZES | {"vocab_size": None}))
     with pytest.raises(UserError, match=r"config.json: .*vocab_size"):
         ErnieMConfig.from_json(path)

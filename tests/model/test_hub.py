@@ -148,9 +148,10 @@ def test_what_a_model_needs_is_fetched_and_no_more(hub):
     assert found == {*needed, "config.json", "model.safetensors"}
 
 
-def test_fetch_weights_in_the_next_format(hub):
-    (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
-    assert (resolve_model_path(NAME) / "pytorch_model.bin").is_file()
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model_state.pdparams"])
+def test_fetch_weights_in_the_next_format(hub, name):
+    (hub.folder / "model.safetensors").rename(hub.folder / name)
+    assert (resolve_model_path(NAME) / name).is_file()
 
 
 @pytest.mark.parametrize("error", ["breaks off", "corrupt"])

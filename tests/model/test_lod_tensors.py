@@ -32,7 +32,9 @@ FLOAT_3_2 = bytes.fromhex("0805 1003 1002")
 GOOD = file_bytes(FLOAT_3_2)
 
 
-@pytest.mark.parametrize("dtype", ["int64", "float16", "float32", "float64", "uint8"])
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int16", "int32", "int64", "float16", "float32", "float64", "uint8", "int8"]
+)
 @pytest.mark.parametrize("shape", [(), (0, 3), (300, 7)])
 def test_same_bytes_as_paddle(tmp_path, dtype, shape):
     array = np.random.default_rng(1).integers(0, 100, shape).astype(dtype)

@@ -234,7 +234,15 @@ def test_encoder_in_a_subfolder(tmp_path):
     ("options", "error"),
     [
         ({"modules": ("Transformer", "Pooling", "Dense", "Normalize")}, "modules.json: the module Dense"),
-        ({"pooling": {"pooling_mode_max_tokens": True}}, "1_Pooling/config.json: the pooling max"),
+        *(
+            ({"pooling": {f"pooling_mode_{flag}": True}}, f"1_Pooling/config.json: the pooling {name}")
+            for flag, name in (
+                ("max_tokens", "max"),
+                ("mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
+                ("weightedmean_tokens", "weightedmean"),
+                ("lasttoken", "lasttoken"),
+            )
+        ),
         ({"pooling": {"pooling_mode": ["mean", "cls"]}}, "1_Pooling/config.json: the pooling mean and cls"),
         ({"pooling": {"pooling_mode": "lasttoken"}}, "1_Pooling/config.json: the pooling lasttoken"),
         ({"pooling": {"include_prompt": False}}, "1_Pooling/config.json: the pooling mean and without"),

@@ -18,8 +18,8 @@ CONFIG = ErnieMConfig(vocab_size=11, hidden_size=8, num_hidden_layers=2, num_att
 PEAK = 0.1
 DECAY = 0.05
 LLRD = 0.5
-EPS = 1e-6
-BETAS = (0.9, 0.999)
+EPS = 1e-3
+BETAS = (0.8, 0.99)
 # Parameter -> (its share of the learning rate, whether it decays); one of each kind.
 # With d = LLRD and L = 2: layer 1, the top one, has d, layer 0 d^2, the tables d^3, everything else 1.
 OFFICIAL = {
