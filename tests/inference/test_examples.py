@@ -2,18 +2,12 @@
 
 import numpy as np
 import pytest
-from sklearn.base import clone
-from sklearn.compose import ColumnTransformer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import ernie_m
 from examples.near_duplicates import find_near_duplicates
-from examples.sklearn_classifier import ErnieMClassifier
 from tests.toys import sentences
 
+# Scikit-learn is imported in the tests: every run of the suite collects this file, and few run them.
 pytestmark = pytest.mark.slow
 TEXTS = sentences(12, seed=5)
 
@@ -35,6 +29,11 @@ def test_near_duplicates(model):
 
 
 def test_the_estimator(models):
+    from sklearn.base import clone
+    from sklearn.model_selection import GridSearchCV
+
+    from examples.sklearn_classifier import ErnieMClassifier
+
     classifier = ErnieMClassifier(models / "encode")
     texts = np.array(sentences(24, seed=4))
     labels = ["a", "b", "c"] * 8
@@ -50,6 +49,14 @@ def test_the_estimator(models):
 @pytest.mark.parametrize("names", [[10, 9], [True, False], ["no label\u200b", "1.0 "]])
 def test_estimators_accept_labels_in_any_type(model, models, names):
     """The labels are those of the first word of a text, so each score is far above chance."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+    from examples.sklearn_classifier import ErnieMClassifier
+
     texts = [f"{'bado' if row % 2 else 'lera'} {text}" for row, text in enumerate(sentences(24, seed=4))]
     table = np.array([[text, row] for row, text in enumerate(texts)], object)
     labels = np.array(names * 12)
