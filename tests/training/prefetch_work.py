@@ -46,6 +46,8 @@ def one_then(event: str, path: str = ""):
         raise ZeroDivisionError("the error")
     if event == "kill":
         os.kill(os.getpid(), 9)
+    if event == "exit":
+        os._exit(3)
     np.save(path, np.zeros(100_000))  # "truncate"
     mapped = np.load(path, mmap_mode="r")
     os.truncate(path, 1000)

@@ -4,9 +4,12 @@ import itertools
 import math
 
 import numpy as np
+import paddle
 import pytest
 
+from ernie_m.model.cpu.layers import DropoutStream
 from ernie_m.training import distributed
+from ernie_m.training import engine as engine_module
 from ernie_m.training.engine import Engine, StepResult
 from ernie_m.training.precision import Precision
 from tests.helpers.arrays import assert_equal_arrays
@@ -68,17 +71,22 @@ def test_a_parameter_without_a_gradient_does_not_change(straight_run):
 
 
 def test_each_seed_step_and_process_draws_its_own_dropout(monkeypatch):
-    losses = []  # of the same batch with the same weights
-    for seed, step, rank in ((3, 0, 0), (3, 0, 1), (3, 1, 0), (4, 0, 0), (3, 0, 0)):
+    cases = ((3, 0, 0), (3, 0, 1), (3, 1, 0), (4, 0, 0), (3, 0, 0))
+    streams = []
+    drawn = []  # the loss of the same batch with the same weights, and the next number of Paddle
+    monkeypatch.setattr(engine_module, "DropoutStream", lambda key: streams.append(key) or DropoutStream(key))
+    for seed, step, rank in cases:
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         engine = make(dropout=0.5)
         engine.seed = seed
         engine.steps = step
-        losses.append(engine.step(make_micro_batches(0, 2), make_loss()).loss)
-    assert len(set(losses)) == 4 and losses[0] == losses[-1]
+        drawn.append((engine.step(make_micro_batches(0, 2), make_loss()).loss, paddle.rand([1]).item()))
+    for numbers in zip(*drawn):
+        assert len(set(numbers)) == 4 and numbers[0] == numbers[-1]
+    assert streams == [(*case, number) for case in cases for number in range(2)]
 
 
-def test_a_loss_that_is_not_finite_is_a_bad_step_though_its_gradient_is_finite():
+def test_a_loss_that_is_not_finite_is_a_bad_step_though_its_gradient_is_finite(caplog):
     engine = make()
     engine.step(make_micro_batches(0, 2), make_loss())
     before = weights(engine)
@@ -90,6 +98,7 @@ def test_a_loss_that_is_not_finite_is_a_bad_step_though_its_gradient_is_finite()
 
     step = engine.step(make_micro_batches(1, 2), loss)
     assert math.isfinite(step.grad_norm) and step.skipped
+    assert caplog.messages[1:] == [f"step 2 skipped: loss nan, gradient norm {step.grad_norm} (1 in a row)"]
     assert all((value == before[name]).all() for name, value in weights(engine).items())
 
 

@@ -142,7 +142,8 @@ class AtTheEnd:
 at_the_end = AtTheEnd()
 with ShutdownHandler() as stop:
     os.kill(os.getpid(), number)
-os.kill(os.getpid(), number)
+for late in (signal.SIGTERM, signal.SIGHUP):
+    os.kill(os.getpid(), late)
 child = subprocess.Popen(["sleep", "60"])
 child.terminate()  # a child does not ignore it
 sys.exit(0 if child.wait(30) == -signal.SIGTERM else 1)

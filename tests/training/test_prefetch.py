@@ -54,6 +54,7 @@ def test_it_runs_ahead_and_then_waits(tmp_path):
         ("user error", UserError, "^x.tsv, line 3: unknown label 'maybe'$"),
         ("error", RuntimeError, r"(?s)the reader process failed:.*in one_then.*the error"),
         ("kill", UserError, "the reader process was killed by signal 9"),
+        ("exit", UserError, "the reader process ended with code 3 before"),
         ("truncate", UserError, "killed by signal 7 .a file was truncated"),
     ],
 )

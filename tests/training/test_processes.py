@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import os
 import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import paddle
 import pytest
 
 from ernie_m.model import kernel_selection
@@ -80,6 +82,41 @@ def test_raise_main_process_error_on_the_others(monkeypatch):
     assert calls == []
 
 
+def test_a_process_raises_its_own_error(monkeypatch):
+    """Also if another one has an error, and if the system gives no reason."""
+
+    def fail():
+        raise OSError("stale")
+
+    monkeypatch.setattr(distributed, "gather", lambda item: [(None, UserError("x.tsv: missing")), item])
+    assert error_of(distributed.run_on_all, fail) == "a file: stale"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("[../gloo/transport/tcp/pair.cc:589] Connection closed by peer", UserError),
+        ("NCCL error: remote process exited or there was a network error", UserError),
+        ("the shapes differ", RuntimeError),
+    ],
+)
+def test_only_a_lost_connection_blames_another_process(text, kind):
+    with pytest.raises(kind), distributed.translate_connection_errors():
+        raise RuntimeError(text)
+
+
+@pytest.mark.parametrize(
+    ("use_gpu", "count", "device"), [(True, 1, "gpu"), (True, 0, "cpu"), (False, 1, "cpu")]
+)
+def test_a_gpu_is_taken_if_there_is_one(monkeypatch, use_gpu, count, device):
+    monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: count)
+    chosen = []
+    monkeypatch.setattr(paddle, "set_device", chosen.append)
+    distributed.init(use_gpu)
+    assert chosen == [device]
+
+
 def test_owners_have_equally_many_elements(monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     parameters = [SimpleNamespace(name=f"p{size}", size=size) for size in (1, 2, 3, 6, 4)]
@@ -92,6 +129,9 @@ def test_nccl_without_gpus_is_one_line(monkeypatch):
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
     monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "nccl")
     assert "gloo" in error_of(distributed.init, use_gpu=False)
+    monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "")
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    assert distributed.init(use_gpu=False) == "cpu" and os.environ["PADDLE_DISTRI_BACKEND"] == "gloo"
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,17 @@ def test_reject_state_from_another_revision(folder, save, model, number):
     assert names_in(folder.path) == ["step_2", "step_4"]
 
 
-def test_resume_from_another_folder(folder, save, tmp_path):
-    """`resume_from` names it. A run resumes from it only if its own folder has no step."""
+def test_resume_from_another_folder(folder, save, tmp_path, caplog):
+    """`resume_from` names it. A run resumes from it only if its own folder has no step, or logs both."""
+    caplog.set_level("INFO")
     save(folder, 2)
     save(folder, 4)
     second = OutputDir(tmp_path / "second", RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
     assert second.resume(IDENTITY).folder == folder.path / "step_2"
     save(second, 6)
     assert second.resume(IDENTITY).folder == second.path / "step_6"
+    OutputDir(folder.path, RULES, keep_checkpoints=1, resume_from=folder.path / "step_4").resume(IDENTITY)
+    assert caplog.messages == [f"resuming from {second.path}/step_6, not from {folder.path}/step_2"]
     # If it is in the run's own folder, it is kept next to the newest one.
     same_folder = OutputDir(folder.path, RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
     save(same_folder, 8)
@@ -170,7 +173,7 @@ def test_overwriting_does_not_remove_what_the_run_reads(folder, save, source):
         save(folder, step)
     (folder.path / "best/of/mine").mkdir(parents=True)
     path = str(folder.path / source)
-    again = OutputDir(folder.path, RULES, keep_checkpoints=2, overwrite=True, sources=[path])
+    again = OutputDir(folder.path, RULES, keep_checkpoints=2, overwrite=True, sources=["nowhere", path])
     assert error_of(again.check_or_write_fingerprint, IDENTITY).startswith(f"overwrite would remove {path}, ")
     assert names_in(folder.path) == ["best", "step_2", "step_4"]
 
@@ -184,7 +187,8 @@ def test_seeds_have_separate_folders(folder, save, model):
     assert (folder.path / "seed_3" / "step_2").is_dir()
     assert folder.resume(IDENTITY) is None
     assert not seed.is_finished()
-    best = Evaluation(step=2, epoch=0, selected_by=50.5, scores={"dev.%s": {"en": {"acc": 50.5}}})
+    score = np.float32(50.5)
+    best = Evaluation(step=2, epoch=0, selected_by=score, scores={"dev.%s": {"en": {"acc": score}}})
     seed.finish(best)
     assert seed.is_finished()
     assert error_of(seed.read_selected).startswith(f"{seed.path / 'best'}: missing")
@@ -193,11 +197,11 @@ def test_seeds_have_separate_folders(folder, save, model):
     seed.save_best(make_model_files(model, 2))
     assert seed.read_selected() == best
     path = seed.path / "selected.json"
-    for content in ("", "{}"):
+    for content in (path.read_text().replace("50.5", "60.5"), "{}"):
         path.write_text(content)
-        if content:
-            write_digest(path)
-        assert error_of(seed.read_selected).startswith(f"{path}: ")
+        assert error_of(seed.read_selected).startswith(f"{path}: corrupt ")
+        write_digest(path)
+    assert error_of(seed.read_selected).startswith(f"{path}: unsupported format")
 
 
 def test_clear_leftovers_in_seed_folders(folder):
