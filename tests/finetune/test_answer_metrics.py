@@ -95,7 +95,7 @@ def test_scores_by_hand(measure, answer, gold, language, score):
             "zh ZH zh-cn zh_CN zh-Hans zh_Hans_CN zho cmn chi zh-de zh-question-de context-zh-question-en",
         ),
         ("zh", "dev-context-zh-question-de.json xquad.zh.json dev.zh_CN.json train-zh.json MLQA-zh.jsonl"),
-        ("zh", "qa.zh.json"),
+        ("zh", "qa.zh.json en.zh.json"),
         ("de", "de de-at de_CH deu ger dev.deu.json"),
         ("es", "es es-419 spa context-es-question-es"),
         ("ar", "ar arb_Arab ara"),

@@ -167,6 +167,8 @@ def test_detect_part_of_speech_tags(tmp_path):
     [
         (NNP, None, 1),
         (f"Token\tPOS\n{NNP}", "1,2", 2),
+        ("Anna X B-PER", "1,2,3", 1),
+        ("Anna X B-PER", "1", 1),
         (f"Wort\tArt\n{NNP}", "Wort,Art", 2),
         *(
             (content, None, 1)

@@ -59,6 +59,9 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
     "first.csv": ("label,a\nBye,b\n", {"text": "1", "label": "2"}, [(["label"], "a"), BYE]),
     "names.csv": ('Body,Team\n"Hello, you",a\nBye,b\n', {"text": "Body", "label": "Team"}),
     "only.csv": ('text,label,n\n"Hello, you",a,2\nno,c,1\nBye,b,3\n', {"filter": "n>=2"}),
+    "less.csv": ('text,label,n\n"Hello, you",a,2\nno,c,3\nBye,b,1\n', {"filter": "n<3"}),
+    "most.csv": ('text,label,n\n"Hello, you",a,2\nno,c,3\nBye,b,1\n', {"filter": "n<=2"}),
+    "more.csv": ('text,label,n\n"Hello, you",a,2\nno,c,1\nBye,b,3\n', {"filter": "n>1"}),
     "not.csv": ('text,label\n"Hello, you",a\nno,c\nBye,b\n', {"filter": "label!=c"}),
     "prodigy.jsonl": (
         '{"text": "Bye", "label": "b", "_task_hash": 1, "answer": "accept"}\n'
@@ -233,6 +236,21 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
         '[{"text": "a", "label": "b"},\n{"text": "ä"},\n{"text": "c"}]'.encode("cp1252"),
         {},
         ("line 2: not UTF-8",),
+    ),
+    "both_empty.csv": (
+        "Subject,Body,label\nx,,a\n,\u200b,b\n",
+        {"text": "Subject+Body"},
+        ("line 3", "'Subject'"),
+    ),
+    "second_object.jsonl": (
+        '{"Subject": "a", "Body": {"b": 1}, "label": "c"}\n',
+        {"text": "Subject+Body"},
+        ("line 1", "'Body'"),
+    ),
+    "language.jsonl": (
+        '{"text": "a", "label": "b", "language": ["de"]}\n',
+        {},
+        ("line 1", "'language'"),
     ),
     "invisible.csv": ("text,label\na,b\n\u200b\ufeff,c\n", {}, ("line 3", "'text'")),
     "rows.json": ('{"data": [{"text": "a", "label": "b"}]}', {}, ("line 1", "'data'")),

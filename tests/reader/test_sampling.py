@@ -85,11 +85,6 @@ def test_streams_come_as_often_as_the_temperature_says():
     assert abs(drawn.reverse.mean() - 0.5) < 4 * np.sqrt(0.5 * 0.5 / count)
 
 
-def test_how_many_are_drawn_at_once_does_not_matter():
-    parts = map(sampler().draw, (1, 0, 7, 32, 60))
-    assert_equal(joined([*parts]), sampler().draw(100))
-
-
 @pytest.mark.parametrize("cut", [0, 1, 13, 64, 199])
 def test_resumes_at_any_cut(cut):
     """The draws before and after the cut are those of a sampler that was not stopped."""

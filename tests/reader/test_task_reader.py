@@ -135,11 +135,6 @@ def test_any_other_table_is_for_fit(write, tmp_path, content):
     assert line.startswith(str(path)) and "ernie-m fit" in line
 
 
-def test_unknown_labels_need_fit_or_a_label_map(write):
-    line = error_of(read_classification, write("text_a\tlabel\na\tneutral\n"), num_labels=3)
-    assert "x.tsv, line 2: " in line and "--label_map_config" in line and "ernie-m fit" in line
-
-
 def test_example_writes_the_official_format(tmp_path):
     """Of a CSV with quotation marks, separators, tabs and line ends in its cells."""
     content = '\ufeffid,text,label\r\n1,"So, ""good"".\r\n\tIndeed.",nice\r\n2,Bad.,"so, so"\r\n'
@@ -164,15 +159,14 @@ def test_report_all_row_errors_at_once(write, regression):
 @pytest.mark.parametrize("label", ["neutral", "3", "-1", "\u00b2", "9" * 5000])
 def test_labels_without_a_map(write, label):
     line = error_of(read_classification, write(f"text_a\tlabel\na\t{label}\n"), num_labels=3)
-    assert f"line 2: invalid label '{label[:20]}" in line and "--num_labels 3" in line
+    assert f"x.tsv, line 2: invalid label '{label[:20]}" in line
+    assert all(way in line for way in ("--num_labels 3", "--label_map_config", "ernie-m fit"))
 
 
 def test_a_label_map_must_have_num_labels(write):
     path = write(json.dumps(LABELS), "label_map.json")
     assert read_label_map(path) == read_label_map(path, 3) == LABELS
     assert read_languages(path) == list(LABELS)
-    line = error_of(read_label_map, path, 2)
-    assert "label_map.json: 3 labels" in line and "--num_labels 2" in line
 
 
 @pytest.mark.parametrize(
@@ -181,6 +175,8 @@ def test_a_label_map_must_have_num_labels(write):
         ('{"a": 0, "b": 2}', "(expected 0 to 1,"),
         ('{"a": "0"}', "(expected 0 to 0,"),
         ('{"a": 0, "": 1}', "empty label name"),
+        ('{"a": false, "b": true}', "(expected 0 to 1,"),
+        ('{"a": 0, "b": 1, "c": 2}', "3 labels (a, b, c) do not match --num_labels 2. Set --num_labels 3"),
         ('["a"]', "not a JSON object"),
         ("{}", "expected"),
         ('{"a": 0,\n', "line 2, column 1: not JSON"),
@@ -188,7 +184,7 @@ def test_a_label_map_must_have_num_labels(write):
     ],
 )
 def test_bad_label_maps(write, content, message):
-    line = error_of(read_label_map, write(content, "m.json"))
+    line = error_of(read_label_map, write(content, "m.json"), 2)
     assert "m.json" in line and message in line
 
 

@@ -21,8 +21,8 @@ from ernie_m.reader.tokenization import (
 )
 from ernie_m.reader.tokenizer_config import check_tokenizer_type, read_max_length
 from ernie_m.reader.tokenizer_rules import LIBRARY_RULES, split_subwords
-from ernie_m.reader.vocabulary import read_vocab, write_vocab
-from ernie_m.reader.write_tokenizer import write_ernie_m
+from ernie_m.reader.vocabulary import list_tokens_by_id, read_vocab, write_vocab
+from ernie_m.reader.write_tokenizer import write_ernie_m, write_static_tokenizer
 from ernie_m.utils.files import Folder
 from tests.launching import error_of
 from tests.reader.conftest import SENTENCES
@@ -104,6 +104,7 @@ def test_derived_ids_equal_xlm_r(piece_model, tokenizer):
 def test_unknown_characters_become_unk(tokenizer):
     assert tokenizer.convert_ids_to_tokens(tokenizer.encode("fox 😀"))[-3:] == ["x", "▁", "[UNK]"]
     assert tokenizer.tokenize("fox 😀")[-1] == "😀"
+    assert tokenizer.decode(tokenizer.encode(" the  fox 😀")) == "the fox [UNK]"
     # The name of a special token in a text is text.
     assert not set(tokenizer.encode("[MASK] [CLS]")) & {tokenizer.mask_id, tokenizer.cls_id}
 
@@ -125,7 +126,6 @@ def test_every_way_to_encode_agrees(tokenizer):
         assert tokenizer.encode(text) == ids == ids_with_offsets, repr(text)
         assert tokenizer.encode_batch([text]) == [ids], repr(text)  # few texts go another way
         assert tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) == ids, repr(text)
-    assert tokenizer.decode(tokenizer.encode(" the  fox 2")) == "the fox 2"
 
 
 def characters(text: str) -> Counter:
@@ -268,6 +268,22 @@ def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
     assert reversed_ids.digest != tokenizer.digest
 
 
+def test_settings_for_other_libraries(tokenizer, tmp_path):
+    """Of StaticEmbedding, which adds no [CLS] and [SEP], and of ErnieMTokenizer. An id may have no token."""
+    assert write_static_tokenizer(tmp_path, tokenizer, 30) == ["tokenizer.json"]
+    assert json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["truncation"] == {
+        "direction": "Right",
+        "max_length": 28,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    assert write_ernie_m(tmp_path, tokenizer)[1:] == ["sentencepiece.bpe.model", "tokenizer_config.json"]
+    tokens = {f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "pad", "unk", "mask")}
+    settings = {"tokenizer_class": "ErnieMTokenizer", "do_lower_case": False, **tokens}
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == settings
+    assert list_tokens_by_id({"b": 3, "a": 1}) == ["<no token 0>", "a", "<no token 2>", "b"]
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
@@ -318,13 +334,14 @@ def test_last_duplicate_token_or_id_wins(tmp_path, piece_model, tokenizer, caplo
     tokenizer.write_vocab(tmp_path / "vocab.txt")
     first, second, *_ = tokenizer.list_ordinary_subwords()
     with open(tmp_path / "vocab.txt", "a", encoding="utf-8") as file:
-        file.write(f"{first}\t{size}\nmore\t{tokenizer.vocab[second]}\n")
+        file.write(f"{first}\t{size}\n" + f"more\t{tokenizer.vocab[second]}\n" * 6)
     repeated = Tokenizer(tmp_path / "vocab.txt", piece_model)
     assert repeated.vocab == tokenizer.vocab | {first: size, "more": tokenizer.vocab[second]}
     ids = [size, tokenizer.vocab[second]]
     (line,) = caplog.messages
-    assert line.startswith(f"{tmp_path / 'vocab.txt'}: 2 duplicate ")
-    assert line.endswith(f": line {size + 1} ('{first}', {size}), {size + 2} ('more', {ids[1]})")
+    assert line.startswith(f"{tmp_path / 'vocab.txt'}: 7 duplicate ")
+    more = "".join(f", {size + number} ('more', {ids[1]})" for number in range(2, 6))
+    assert line.endswith(f": line {size + 1} ('{first}', {size}){more}")
     repeated.write_vocab(tmp_path / "again.txt")
     for tokens in (repeated, Tokenizer(tmp_path / "again.txt", piece_model)):
         assert (tokens.vocab, tokens.convert_ids_to_tokens(ids)) == (repeated.vocab, [first, "more"])

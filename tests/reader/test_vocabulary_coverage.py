@@ -88,7 +88,7 @@ def test_warnings_about_sampled_rows(tmp_path, caplog, monkeypatch, rows, said):
 
 
 def test_warn_once_about_texts_that_begin_with_their_prompt(caplog):
-    for texts in (["q: a", " q:b", "c", "d"], ["q: a", " q:b", "q: c", "d"], ["q: a"]):
+    for texts in (["q: a", " q:b", "c", "d"], ["q: a", " q:b", "q: c", "d"], ["q: a", "q: b", "c"]):
         warn_about_repeated_prompt("q: ", texts, "queries.tsv")
     assert [line.partition(", which")[0] for line in caplog.messages] == [
         "queries.tsv: most texts already begin with the prompt 'q: '"
