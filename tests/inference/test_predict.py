@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +31,6 @@ from ernie_m.inference.load import load
 from ernie_m.inference.predict_files import JsonLines
 from ernie_m.inference.tasks import PredictionOptions, Request, fill_mask, finetuned, make_predictor
 from ernie_m.inference.tasks.fill_mask import encode_masked_text
-from ernie_m.inference.tasks.search import read_corpus
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.reader.files.official_tags import JOINT, Sentence
@@ -38,6 +38,7 @@ from ernie_m.reader.mrc_reader import WindowConfig
 from ernie_m.utils import files
 from ernie_m.utils.args import parse_options
 from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
 from tests.helpers.batches import packed_batch, padded_batch
 from tests.helpers.checkpoints import change_config, changed_copy, stored
@@ -347,25 +348,22 @@ def test_weights_without_a_pooler_have_no_pooler_output(models, tmp_path):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_search(models, model_folder, ask, tmp_path, engine):
-    corpus = tmp_path / "corpus.txt"
-    corpus.write_text("\n".join([" ", *sentences(40, seed=5), *TEXTS]) + "\n")
+    lines = [" ", *sentences(40, seed=5), *TEXTS]  # line 1 is blank
+    corpus = write_lines(tmp_path / "corpus.txt", lines)
     flags = {"task": "search", "model": model_folder("encode", engine), "corpus": corpus}
-    assert [sentence.line for sentence in read_corpus(str(corpus))] == list(range(2, 51))  # line 1 is blank
-    hits = ask([{"text": TEXTS[2]}], top_k=4, **flags)[0]["hits"]
-    assert (hits[0]["line"], hits[0]["text"]) == (44, TEXTS[2])  # after a blank line, 40 lines and two texts
-    assert hits[0]["score"] == pytest.approx(1.0, abs=1e-4)
-    cosines = [hit["score"] for hit in hits]
-    assert len(hits) == 4 and cosines == sorted(cosines, reverse=True)
-    model = make_predictor("embedding", load(models / "encode"))
-    embeddings = model.encode_texts([TEXTS[2], *corpus.read_text().splitlines()[1:]])
-    embeddings /= np.linalg.norm(
-        embeddings, axis=1, keepdims=True
-    )  # the query's, then those of lines 2, 3, ...
-    nearest = np.argsort(-(embeddings[1:] @ embeddings[0]))[:4]
-    assert [hit["line"] for hit in hits] == (2 + nearest).tolist()
+    predictor = make_predictor("embedding", load(models / "encode"))
+    query, *embeddings = normalize_vectors(predictor.encode_texts([TEXTS[2], *lines[1:]]))
+    cosines = np.array(embeddings) @ query
+    hits = [
+        {"line": 2 + index, "index": index, "text": text, "score": pytest.approx(cosines[index], abs=1e-4)}
+        for index, text in enumerate(lines[1:])
+    ]
+    best_first = [hits[index] for index in np.argsort(-cosines, kind="stable")]
+    assert best_first[0]["line"] == 44
+    assert ask([{"text": TEXTS[2]}], top_k=4, **flags) == [{"hits": best_first[:4]}]
     # Not more than there are.
-    all_hits = ask([{"text": TEXTS[2]}], top_k=60, **flags)[0]["hits"]
-    assert sorted(hit["line"] for hit in all_hits) == list(range(2, 51))
+    (prediction,) = ask([{"text": TEXTS[2]}], top_k=60, **flags)
+    assert sorted(prediction["hits"], key=itemgetter("line")) == hits
 
 
 @pytest.mark.parametrize("language", [None, "de", "fr"])

@@ -62,19 +62,27 @@ def test_on_the_command_line(models, exported, ask):
         {"text": TEXTS[0], "labels": None, "hypothesis_template": None},  # as if it named none
     ]
     flags = {"task": "zero-shot", "labels": "bado, lera mo,kani", "hypothesis_template": TEMPLATE}
-    predictions = ask(requests, model=models / "classify", **flags)
-    (expected,) = ernie_m.load(models / "classify").zero_shot(TEXTS[0], LABELS, TEMPLATE)
-    assert predictions[0]["id"] == 3
-    assert predictions[0]["probabilities"] == pytest.approx(expected["probabilities"], abs=2e-6)
-    assert set(predictions[1]["probabilities"]) == {"tan", "qqq"} and predictions[1]["unknown_words"] == 1
-    # With "multi_label", each label has a probability of its own.
-    assert sum(predictions[2]["probabilities"].values()) != pytest.approx(1, abs=1e-3)
-    assert [prediction.get("truncated") for prediction in predictions] == [None, None, None, True, None]
-    assert predictions[4]["probabilities"] == pytest.approx(predictions[0]["probabilities"], abs=2e-6)
-    (prediction_of_export,) = ask(requests[:1], model=exported / "classify", **flags)
-    assert prediction_of_export["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-4)
-    (prediction_of_flag,) = ask(requests[:1], model=models / "classify", multi_label="true", **flags)
-    assert prediction_of_flag["probabilities"] == pytest.approx(predictions[2]["probabilities"], abs=2e-6)
+    model = ernie_m.load(models / "classify")
+    plain, other, several, cut = (
+        model.zero_shot(text, labels, template, multi_label)[0]
+        for text, labels, template, multi_label in (
+            (TEXTS[0], LABELS, TEMPLATE, False),
+            (TEXTS[1], ["tan", "qqq"], "{}", False),
+            (TEXTS[0], LABELS, TEMPLATE, True),
+            ("bado " * 90, LABELS, TEMPLATE, False),
+        )
+    )
+    assert ask(requests, model=models / "classify", **flags) == [
+        {"id": 3, **plain},
+        other,
+        several,
+        cut,
+        plain,
+    ]
+    assert cut["truncated"] and other["unknown_words"] == 1
+    assert ask(requests[:1], model=models / "classify", multi_label="true", **flags) == [{"id": 3, **several}]
+    (of_export,) = ask(requests[:1], model=exported / "classify", **flags)
+    assert of_export["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-4)
 
 
 @pytest.mark.parametrize(
