@@ -6,12 +6,12 @@ import logging
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.commands import serve
 from ernie_m.inference.load import load
 from ernie_m.inference.server.app import LONGEST_TEXT, MOST_KEYS, MOST_TEXTS, make_predictors, read_token
 from ernie_m.inference.server.middleware import LONGEST_BODY
@@ -19,7 +19,7 @@ from ernie_m.inference.tasks import PredictionOptions
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.inference.served import ask, running
-from tests.launching import call_main, error_of
+from tests.launching import error_of
 from tests.toys import sentences
 
 MODELS = "/v1/models"
@@ -132,9 +132,9 @@ def test_the_token(models, monkeypatch, caplog):
     right.append(basic(TOKEN).replace("Basic", "basic"))  # HTTP does not mind the case
     wrong = ["", "Bearer", "Bearer x", f"Bearer {TOKEN[:-1]}", basic("x"), "Basic \xff", "Basic x"]
     with running([load(models / "encode")], token=TOKEN, hosts=["127.0.0.1"]) as address:
-        for path in ("/api/info", "/openapi.json", MODELS, EMBEDDINGS):
+        for path in ("/api/info", "/openapi.json", MODELS, EMBEDDINGS, "/metrics"):
             body = {"input": "a"} if path == EMBEDDINGS else None
-            for authorization in right:
+            for authorization in right if path != "/metrics" else ():  # it is not JSON
                 assert ask(address + path, body, {"Authorization": authorization})[0] == 200, authorization
             for headers in ({}, *({"Authorization": each} for each in wrong)):
                 status, response = ask(address + path, body, headers)
@@ -149,18 +149,28 @@ def test_the_token(models, monkeypatch, caplog):
     assert TOKEN[:6] not in caplog.text
 
 
-def test_where_the_token_is(models, tmp_path, monkeypatch, refused):
+@pytest.mark.parametrize(
+    ("content", "variable", "token", "named"),
+    [
+        (None, None, None, None),
+        ("geheim\n", None, "geheim", None),
+        (None, " a ", "a", None),
+        ("geheim", "a", None, "ERNIE_M_TOKEN"),
+        ("\n", None, None, "--token_file"),
+        (None, "", None, "ERNIE_M_TOKEN"),
+    ],
+)
+def test_where_the_token_is(tmp_path, monkeypatch, content, variable, token, named):
     """In a file or in the environment, where others do not read it; two, or an empty one, are refused."""
-    path = tmp_path / "token"
-    path.write_text("geheim\n", encoding="utf-8")
-    assert (read_token(None), read_token(str(path))) == (None, "geheim")
-    monkeypatch.setenv("ERNIE_M_TOKEN", "a")
-    assert read_token(None) == "a"
-    assert "ERNIE_M_TOKEN" in error_of(read_token, str(path))
-    monkeypatch.delenv("ERNIE_M_TOKEN")
-    path.write_text("\n", encoding="utf-8")
-    command = ["--model", str(models / "encode"), "--token_file", str(path)]
-    assert "--token_file" in refused(lambda: call_main(serve, command))
+    file = None if content is None else str(tmp_path / "token")
+    if file:
+        Path(file).write_text(content, encoding="utf-8")
+    if variable is not None:
+        monkeypatch.setenv("ERNIE_M_TOKEN", variable)
+    if named:
+        assert named in error_of(read_token, file)
+    else:
+        assert read_token(file) == token
 
 
 @pytest.mark.parametrize("names", [("encode", "classify"), ("classify", "encode")])

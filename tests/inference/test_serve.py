@@ -266,16 +266,16 @@ def test_a_proxy_is_believed_if_it_is_named(models, monkeypatch, proxies):
     assert found == (bool(proxies), 17, "geheim")
 
 
-def test_flags_reach_the_server(models, monkeypatch):
+def test_flags_reach_the_server(models, tmp_path, monkeypatch):
     levels = []
     started = mock.Mock(side_effect=lambda *_, **__: levels.append(logger.level))
     monkeypatch.setattr(server_app, "serve", started)
-    monkeypatch.setenv("ERNIE_M_TOKEN", "geheim")
+    token = {"token_file": write_lines(tmp_path / "token", ["geheim"])}
     limits = {"max_queue": 5, "max_batch_tokens": 7, "timeout": 17}
     options = {"labels": "a,b", "top_k": 3, "max_seq_len": 9}
     folders = [models / "classify", models / "encode"]
     flags = {"model": ",".join(map(str, folders)), "engine": "paddle-eager", "host": "::1", "port": 9}
-    call_main(command, as_flags(flags | options | limits | {"log_level": "warning"}))
+    call_main(command, as_flags(flags | token | options | limits | {"log_level": "warning"}))
     (loaded, *others), found = started.call_args
     assert [(model.folder, model.engine_name) for model in loaded] == [
         (path, "paddle-eager") for path in folders
