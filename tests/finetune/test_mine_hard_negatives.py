@@ -126,11 +126,16 @@ def by_brute_force(
         {"range_min": 57, "range_max": 60, "relative_margin": 0},  # the smallest range for three negatives
     ],
 )
-def test_mined_negatives_equal_brute_force(mine_rows, encoded, rows, lines, flags):
+def test_mined_negatives_equal_brute_force(mine_rows, encoded, rows, lines, capsys, flags):
+    """The log says how many rows have how many, and warns if most have none."""
     expected = by_brute_force(rows, lines, **flags)
-    counts = {len(with_negatives) - len(row) for with_negatives, row in zip(expected, rows)}
-    assert len(counts) > 1  # the rows differ in what they find
+    counts = [len(with_negatives) - len(row) for with_negatives, row in zip(expected, rows)]
+    assert len({*counts}) > 1  # the rows differ in what they find
     assert mine_rows(**flags) == expected
+    count = sum(map(bool, counts))
+    _, _, report = capsys.readouterr().out.partition("wrote negatives: ")
+    assert report.startswith(f"{sum(counts):,} for {count} of {ROWS} rows, to out/negatives.tsv. ")
+    assert ("fewer than half of the rows" in report) == (count < ROWS / 2)
 
 
 def test_rows_with_ids_and_names(mine_rows, rows, lines, tmp_path):

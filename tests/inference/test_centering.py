@@ -102,12 +102,13 @@ def test_search_is_centered_where_there_are_means(folder, models, means):
 
 
 @pytest.mark.parametrize("kind", ["query", "passage"])
-def test_search_centers_by_the_corpus_if_the_model_has_no_means(models, tmp_path, kind):
+def test_search_centers_by_the_corpus_if_the_model_has_no_means(models, tmp_path, monkeypatch, kind):
     """By hand: each line loses the mean of its language, and a query that of its line, or the one it names.
 
-    The queries, or the lines, have a prompt of their own, so the means of queries are those of the lines read
-    as queries.
+    The queries, or the lines, have a prompt of their own, so the means of queries are those of the first
+    lines of each language, read as queries.
     """
+    monkeypatch.setattr(search, "_AS_QUERIES", 6)
     prompts = {"query": "", "passage": ""} | {kind: f"{TEXTS[0]} "}
     folder = changed_copy(models / "encode", tmp_path / "model", reading=stored(prompts=prompts))
     corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
@@ -118,7 +119,7 @@ def test_search_centers_by_the_corpus_if_the_model_has_no_means(models, tmp_path
     mean = {}  # of queries
     for language, chosen in (("de", ~is_french), ("fr", is_french)):
         centered[chosen] -= lines[chosen].mean(axis=0)
-        mean[language] = queries[chosen].mean(axis=0)
+        mean[language] = queries[chosen][:6].mean(axis=0)
     predictor = make_predictor("search", load(folder), PredictionOptions(corpus=corpus, top_k=12))
     plain_request = {"text": TEXTS[1], "center_by_language": False}
     asked = ((1, None, "de"), (6, None, "fr"), (6, "de", "de"))
