@@ -2,8 +2,10 @@
 
 import re
 
+import pytest
+
 from ernie_m.utils import __version__
-from scripts.gpu_check import FILES
+from scripts.gpu_check import FILES, get_output
 from tests.launching import ROOT, run_script
 
 # Checks as a file that the command may run instead of its own: one for each result.
@@ -42,6 +44,18 @@ def test_every_check_is_run():
         if path.stem != "test_command" and "check(" in path.read_text(encoding="utf-8"):
             files.add(path.stem.removeprefix("test_"))
     assert files == set(FILES)
+
+
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [
+        (["printf", r"a\nb\n"], "a; b"),
+        (["false"], "false fails"),
+        (["no_such_program"], "no no_such_program"),
+    ],
+)
+def test_output_of_a_command(command, output):
+    assert get_output(*command) == output
 
 
 def test_cpu_does_not_pass_as_a_gpu(tmp_path):
