@@ -212,13 +212,6 @@ def test_fit_tags_and_answers_as_their_commands_do(words, capsys, command, endin
     assert one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def test_several_files_of_tags_are_refused(words):
-    Path("many").mkdir()
-    for language in ("de", "en"):
-        shutil.copy("train.conll", f"many/train.{language}.conll")
-    assert error_of(call_main, fit, ["many", *as_flags(words)]).startswith("many: 2 training files ")
-
-
 def test_tags_that_were_not_learned(tmp_path):
     """Of a test, by its line; as parts of speech, tags are what they are."""
     names = ("B-PER", "B-LOC")
@@ -249,8 +242,3 @@ def test_score_answers_by_language_rules(words, monkeypatch):
     )
     call_main(fit, ["train.de.json", "--test", "test.de.json", *as_flags(words)])
     assert {*names} == {"test.de.json"}
-
-
-def test_an_output_that_exists(models, tmp_path, refused):
-    table = write(tmp_path / "rows.csv", ROWS)
-    assert f"--output {tmp_path}" in refused(lambda: run_fit(table, models, tmp_path))

@@ -71,15 +71,10 @@ def test_what_is_served(server, models):
     )
 
 
-def test_responses_equal_model_predictions(server, models):
-    requests = {
-        "classification": {"text_a": TEXTS[0], "text_b": TEXTS[1]},
-        "fill-mask": {"text": f"{TEXTS[0]} [MASK]", "language": "fr"},
-    }
-    for name, request in requests.items():
-        kind = "classify" if name == "classification" else "full"
-        task = make_predictor(name, load(models / kind))
-        assert ask(f"{server}/api/{name}", request) == (200, task.predict([task.parse(request)])[0])
+def test_masks_are_filled_in_a_language(server, models):
+    request = {"text": f"{TEXTS[0]} [MASK]", "language": "fr"}
+    task = make_predictor("fill-mask", load(models / "full"))
+    assert ask(f"{server}/api/fill-mask", request) == (200, task.predict([task.parse(request)])[0])
 
 
 def test_a_line_finds_itself(server):
