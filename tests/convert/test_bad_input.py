@@ -108,10 +108,17 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_named(tmp_path, capl
     weights_before = make_paddlenlp(tmp_path / "in")
     change_config(tmp_path / "in", num_hidden_layers=7, vocab_size=99, hidden_size="x")
     convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "huggingface"])
-    assert (
-        "config.json: num_hidden_layers is 7, but the weights have 2" in caplog.text
-        and "config.json: vocab_size is 99, but the weights have 60" in caplog.text
-    )
+    assert caplog.messages == [
+        *(
+            f"{tmp_path}/in/config.json: {key} is {values}; using the weights' value"
+            for key, values in (
+                ("num_hidden_layers", "7, but the weights have 2"),
+                ("vocab_size", "99, but the weights have 60"),
+                ("hidden_size", "x, but the weights have 16"),
+            )
+        ),
+        f"{tmp_path}/in: 54 unused embedding rows beyond the vocabulary",
+    ]
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert (config["num_hidden_layers"], config["vocab_size"], config["hidden_size"]) == (2, 60, 16)
     assert set(open_checkpoint(tmp_path / "out").tensors) == set(weights_before)

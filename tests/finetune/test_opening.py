@@ -41,8 +41,9 @@ def test_positions_that_were_never_trained(opened, caplog):
     of_64 = replace(opened, checkpoint=replace(opened.checkpoint, settings={TRAINED_LENGTH: 64}))
     for length in (64, 65):
         of_64.check_length(length)
-    (message,) = caplog.messages
-    assert message.startswith("--max_seq_len 65: positions above 64 ")
+    assert caplog.messages == [
+        f"--max_seq_len 65: positions above 64 of {opened.checkpoint.path} were not trained in pretraining"
+    ]
 
 
 @pytest.mark.parametrize(("given", "expected"), [((), 32), (("max_seq_len",), 100)])

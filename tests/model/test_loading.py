@@ -37,7 +37,7 @@ def test_warn_about_missing_pooler(tmp_path, caplog):
     checkpoint = official_checkpoint(tmp_path, head="classification", pooler=False)
     with caplog.at_level(logging.WARNING):
         fresh = load_weights(classifier(), checkpoint)
-    assert f"{tmp_path / 'params'}: no pooled_fc; initializing pooler randomly" in caplog.text
+    assert caplog.messages == [f"{tmp_path / 'params'}: no pooled_fc; initializing pooler randomly"]
     assert fresh == ["pooler.dense.weight", "pooler.dense.bias"]
 
 
@@ -46,7 +46,7 @@ def test_head_may_be_absent_from_pre_trained_weights_but_not_from_a_checkpoint(t
     with caplog.at_level(logging.WARNING):
         fresh = load_weights(classifier(), without_head, optional=("pooler.", "classifier."))
     assert fresh == ["classifier.weight", "classifier.bias"]
-    assert "initializing classifier randomly" in caplog.text
+    assert caplog.messages == [f"{tmp_path / 'params'}: no classifier; initializing classifier randomly"]
     # By default only the pooler may be absent.
     message = f"{tmp_path / 'params'}: 2 tensors missing: classifier.weight, classifier.bias"
     assert message in error_of(load_weights, classifier(), without_head)
@@ -68,7 +68,10 @@ def test_another_tasks_head_is_ignored_on_request_and_unused_tensors_are_logged(
     with caplog.at_level(logging.INFO):
         fresh = load_weights(classifier(3), checkpoint, ignore=("classifier.",))
     assert fresh == ["classifier.weight", "classifier.bias"]
-    assert "5 tensors not used: lm_head.dense.weight, " in caplog.text
+    assert caplog.messages == [
+        f"{tmp_path / 'params'}: 5 tensors not used: lm_head.dense.weight, lm_head.dense.bias, "
+        "lm_head.layer_norm.weight, lm_head.layer_norm.bias, lm_head.bias"
+    ]
 
 
 def test_two_heads_are_refused(tmp_path):
@@ -80,12 +83,12 @@ def test_two_heads_are_refused(tmp_path):
 # What differs in the config of the model, and what the message names.
 MISFITS = [
     ({"vocab_size": 60}, "embeddings.word_embeddings.weight has shape [50, 8]"),
-    ({"hidden_size": 16}, "hidden_size is 16"),
-    ({"intermediate_size": 20}, "intermediate_size is 20"),
-    ({"num_hidden_layers": 3}, "num_hidden_layers"),
+    ({"hidden_size": 16}, "hidden_size is 16 in the config and 8 in the weights; intermediate_size is 64 in"),
+    ({"intermediate_size": 20}, "intermediate_size is 20 in the config and 32 in the weights"),
+    ({"num_hidden_layers": 3}, "num_hidden_layers (config: 3, weights: 2)"),
     ({"num_hidden_layers": 1}, "num_hidden_layers (config: 1, weights: 2)"),
-    ({"num_attention_heads": 4}, "num_attention_heads 2"),
-    ({"num_attention_heads": 1}, "num_attention_heads 2"),
+    ({"num_attention_heads": 4}, "/ernie_config.json: num_attention_heads 2 does not match the model's 4"),
+    ({"num_attention_heads": 1}, "/ernie_config.json: num_attention_heads 2 does not match the model's 1"),
 ]
 
 
