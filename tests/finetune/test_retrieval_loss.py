@@ -151,7 +151,7 @@ def test_cosines_are_not_computed_in_half_precision(loss, monkeypatch):
 
 
 def test_the_engine_sums_what_the_processes_compute(monkeypatch):
-    """Of two processes with two pairs each, the first has half the loss, and its embeddings' gradient."""
+    """Of two processes with two pairs each, the first has half the loss and counts, and its own gradient."""
     sources, translations = vectors(4)
     negative = paddle.to_tensor(~np.eye(4, dtype=bool))
     task = SimpleNamespace(layer=1)
@@ -169,11 +169,12 @@ def test_the_engine_sums_what_the_processes_compute(monkeypatch):
         others = [(paddle.to_tensor(array), 2) for array in of_others]
         monkeypatch.setattr(retrieval.distributed, "all_gather_rows", lambda *part: [part, *others])
         batch = retrieval.PairBatch([None], paddle.arange(len(own)), negative, len(own) // 2)
-        loss, _ = retrieval.RetrievalTraining.loss(task, None, batch)
+        loss, sums = retrieval.RetrievalTraining.loss(task, None, batch)
         loss.backward()
-        return parameter.grad.numpy(), loss.item()
+        return parameter.grad.numpy(), np.array([loss, sums["correct"], sums["count"]], float)
 
-    expected, whole_loss = gradient_and_loss(slice(0, 4), [])  # sources 0 to 3, then translations 0 to 3
-    gradient, loss = gradient_and_loss(slice(0, 2), [np.concatenate([sources[2:], translations[2:]])])
-    assert loss == pytest.approx(whole_loss / 2)
+    expected, whole = gradient_and_loss(slice(0, 4), [])  # sources 0 to 3, then translations 0 to 3
+    gradient, half = gradient_and_loss(slice(0, 2), [np.concatenate([sources[2:], translations[2:]])])
+    np.testing.assert_allclose(half, whole / 2, rtol=1e-9)
+    assert whole[1:].tolist() == [300, 4]  # three of the four pairs win
     np.testing.assert_allclose(gradient, expected[[0, 1, 4, 5]], rtol=1e-9)

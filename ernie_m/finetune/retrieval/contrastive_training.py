@@ -108,7 +108,6 @@ class RetrievalTraining(MultiSeedTraining):
     """
 
     divisible = False  # the loss requires the embeddings of every process
-    _progress = ""  # loss and remaining time of the last `line`
     memory_advice = "lower --batch_size or --max_seq_len, or add --recompute true"
 
     def __init__(
@@ -179,6 +178,7 @@ class RetrievalTraining(MultiSeedTraining):
         """Split the pairs, choose the evaluation steps, and build the model and optimizer of a seed."""
         flags = self.flags
         self.seed = seed
+        self._progress = ""  # loss and remaining time of the seed's last `log_line`
         self.pairs, self.held_out = self._prepare_pairs(seed)
         for languages, pairs in self.held_out.items():
             if flags.validation_pairs and len(pairs):
