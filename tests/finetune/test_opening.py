@@ -86,22 +86,22 @@ def test_unsupported_pooling_needs_another_pooling(opened):
     assert apply_embedding_defaults(flags, unknown).pooling == "mean"
 
 
-def test_run_fingerprint_covers_the_labels(opened, toy_folder, tmp_path):
-    """A run resumes only with the labels in the same order, and the same files."""
+def test_run_fingerprint_covers_labels_and_files(opened, toy_folder, tmp_path):
+    """A run resumes only with the labels in the same order, and equal files."""
     flags = parse_options(FinetuneFlags, command_lines.classification(toy_folder, tmp_path / "out"))
 
-    def make_fingerprint(labels, second_file):
-        paths = [tmp_path / "a", tmp_path / "b"]
-        for path, text in zip(paths, ("x", second_file)):
-            path.write_text(text)
-        files = [LanguageFile("dev", "mean", path, []) for path in paths]
+    def make_fingerprint(labels, *texts):
+        files = [
+            LanguageFile("dev", "en", toys.write_lines(tmp_path / str(number), [text]), [])
+            for number, text in enumerate(texts)
+        ]
         task = Classification(opened.tokenizer, labels, 64)
-        return FinetuningRun(task, flags, opened, [], [toy_folder / "train.tsv"], files).fingerprint
+        return FinetuningRun(task, flags, opened, train_set=[], dev_files=files).fingerprint
 
-    first = make_fingerprint(["animal", "drink", "tool"], "x")
-    for changes, key in (((["tool", "drink", "animal"], "x"), "labels"), ((first["labels"], "y"), "dev_set")):
-        other = make_fingerprint(*changes)
-        assert {name for name in first if first[name] != other[name]} == {key}
+    given = (["a", "b"], "x", "y"), (["b", "a"], "x", "y"), (["a", "b"], "x", "z")
+    first, *others = (make_fingerprint(*values) for values in given)
+    differing = [[name for name in first if first[name] != other[name]] for other in others]
+    assert differing == [["labels"], ["dev_set"]]
 
 
 def test_warn_about_leaked_rows_and_contradicting_labels(opened, toy_folder, tmp_path, caplog):

@@ -19,7 +19,7 @@ from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.run_setup import choose_hyperparameters, make_loop_config, open_output_dir
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.tasks import CLASSIFICATION, SUPERVISED_TASKS
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.training.engine import Engine
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import LoopConfig
@@ -211,21 +211,18 @@ def test_overwrite_begins_anew(classify, refused, tmp_path):
         assert line.startswith(f"error: overwrite would remove {path}, ") and best.is_dir()
 
 
-def test_overwrite_removes_all_that_a_search_writes(tmp_path):
-    """Not what the run reads: the weights of the second of two seeds, and bitexts."""
-    out = tmp_path / "out"
-    flags = RetrievalFlags(pairs=str(out / "predictions"), checkpoints=str(out), overwrite=True)
-    weights = replace(flags, pairs="pairs", init_pretraining_params=f"{tmp_path}/%d", random_seed=(1, 2))
-    with open_output_dir(flags, {"loss": 1}):
-        (out / "step_1").mkdir()
-    (tmp_path / "2").symlink_to(out / "step_1")
-    for name in ("predictions/tatoeba", "retrieval.json", "retrieval.txt", "retrieval.md", "sweep.json"):
-        (out / name).mkdir(parents=True)
-    for reads, location in ((flags, out / "predictions"), (weights, tmp_path / "2")):
-        line = error_of(open_output_dir(reads, {"loss": 2}).__enter__)
-        assert line.startswith(f"overwrite would remove {location}, ")
-    with open_output_dir(replace(flags, pairs="pairs"), {"loss": 2}):
-        assert {path.name for path in out.iterdir()} == {".lock", "run.json", "log"}
+@pytest.mark.parametrize(
+    "reads",
+    [{"pairs": "out/predictions"}, {"pairs": "x", "init_pretraining_params": "%d", "random_seed": (1, 2)}],
+)
+def test_overwrite_removes_nothing_that_a_search_reads(tmp_path, monkeypatch, reads):
+    """Bitexts, and the weights of the second seed, in the folder of predictions, which it would remove."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out/predictions").mkdir(parents=True)
+    (tmp_path / "2").symlink_to("out/predictions")
+    folder = open_output_dir(RetrievalFlags(checkpoints="out", overwrite=True, **reads), {})
+    path = "2" if "random_seed" in reads else reads["pairs"]
+    assert error_of(folder.__enter__).startswith(f"overwrite would remove {path}, ")
 
 
 def test_flags_of_the_loop():
@@ -234,23 +231,33 @@ def test_flags_of_the_loop():
     assert make_loop_config(flags) == expected
 
 
-def test_how_often_a_row_is_seen(caplog):
-    """Rows without many others make 40 steps. Contexts are long, so they are seen half as often "
-    "as texts."""
-    config = ErnieMConfig(9, 16, 2, num_attention_heads=2)
-    flags = FinetuneFlags()
-    given = replace(flags, on_command_line=("learning_rate", "layerwise_lr_decay", "epoch"))
-    with caplog.at_level("INFO", logger="ernie_m"):
-        assert choose_hyperparameters(given, config, 16, CLASSIFICATION) == given
-    assert caplog.messages[0].endswith(" examples: as given")
-    few, many = (choose_hyperparameters(flags, config, rows, CLASSIFICATION).epoch for rows in (16, 39_302))
-    assert (few * 16, many) == (40 * flags.batch_size, 1)
-    learning_rates = [
-        choose_hyperparameters(flags, replace(config, hidden_size=size), 200, CLASSIFICATION).learning_rate
-        for size in (256, 258, 512, 514)
-    ]
-    assert learning_rates[0] > learning_rates[1] == learning_rates[2] > learning_rates[3]  # by width
-    texts, tags, answers = (
-        choose_hyperparameters(flags, config, 200, task).epoch for task in SUPERVISED_TASKS
-    )
-    assert texts == tags == 2 * answers
+@pytest.mark.parametrize(
+    ("task", "width", "rows", "chosen"),
+    [
+        # 40 steps of 32 at least, then 20 epochs of up to 500 rows, and one of 10,000 or more.
+        (CLASSIFICATION, 256, 16, (5e-4, 1.0, 80)),
+        (CLASSIFICATION, 258, 200, (1.5e-4, 0.9, 20)),
+        (CLASSIFICATION, 512, 1000, (1.5e-4, 0.9, 10)),
+        (CLASSIFICATION, 768, 39_302, (5e-5, 0.8, 1)),
+        (TOKEN_CLASSIFICATION, 128, 16, (5e-4, 1.0, 80)),
+        (TOKEN_CLASSIFICATION, 384, 200, (4e-4, 0.9, 20)),
+        (TOKEN_CLASSIFICATION, 1024, 1000, (4e-4, 0.8, 6)),
+        # Contexts are long: half as many epochs, but two at least.
+        (QUESTION_ANSWERING, 128, 16, (5e-4, 1.0, 10)),
+        (QUESTION_ANSWERING, 384, 1000, (3e-4, 0.9, 3)),
+        (QUESTION_ANSWERING, 768, 39_302, (3e-4, 0.8, 2)),
+        (QUESTION_ANSWERING, 1024, 200, (8e-5, 0.9, 10)),
+    ],
+)
+def test_choose_hyperparameters_by_width_and_rows(caplog, task, width, rows, chosen):
+    """Flags that are given stay."""
+    caplog.set_level("INFO", logger="ernie_m")
+    config = ErnieMConfig(9, width, 2, num_attention_heads=2)
+    names = ("learning_rate", "layerwise_lr_decay", "epoch")
+    for given in ((), names):
+        flags = FinetuneFlags(learning_rate=7, on_command_line=given)
+        suited = dict(zip(names, () if given else chosen))
+        assert choose_hyperparameters(flags, config, rows, task) == replace(flags, **suited)
+    said = f"hyperparameters for a 2-layer, {width}-wide model and {rows} examples: "
+    flags = " ".join(f"--{name} {value}," for name, value in zip(names, chosen)).rstrip(",")
+    assert caplog.messages == [said + flags, f"{said}as given"]
