@@ -2,6 +2,7 @@
 
 import pytest
 
+from ernie_m.finetune.classifier import Classification, Regression
 from ernie_m.finetune.metrics import MatchCounts, accuracy
 
 
@@ -12,6 +13,19 @@ def test_accuracy_equals_xtreme_to_the_last_digit():
     assert accuracy([1, 0, 0], [1, 1, 1]) == as_in_xtreme
     with pytest.raises(ValueError, match="zip"):
         accuracy([1], [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("correct", "count", "steps", "accuracy", "error"),
+    [(3, 4, 2, "0.750000", "2.000000"), (0, 0, 2, "0.000000", "2.000000"), (0, 0, 0, "nan", "nan")],
+)
+def test_training_metrics_in_the_log(correct, count, steps, accuracy, error):
+    """If all steps were skipped there are none. The loss of a regression is its mean squared error."""
+    sums = {"correct": correct, "count": count, "steps": steps, "loss": 4.0 * steps}
+    lines = [
+        task.format_training_metric(sums) for task in (Classification(None, "ab", 9), Regression(None, 9))
+    ]
+    assert lines == [f"ave acc: {accuracy}", f"root mean squared error: {error}"]
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,15 @@ def test_train_score_and_predict(folder, tmp_path, monkeypatch, capsys):
     assert set(answer["tags"]) <= set(PARTS_OF_SPEECH.values()) and answer["entities"] == []
 
 
-def test_parts_of_speech_have_no_inside_label(tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "tags", "inside_label", "label_pieces"),
+    [
+        ({"chunk_scheme": "NONE", "label_pieces": "all"}, ["N-SG", "I-SG"], [0, 1], "all"),
+        ({"official_compat": True}, ["B-A", "I-A", "O"], [1, 1, 2], "leading"),
+    ],
+)
+def test_tags_are_predicted_as_a_model_was_trained(tmp_path, settings, tags, inside_label, label_pieces):
+    """Parts of speech have no inside label. The official code has the tag of a word at its first subword."""
     tokenizer = Tokenizer(None, toys.train_piece_model(tmp_path / "p.model"))
-    task = Tagging.from_preprocessing(
-        PreprocessingConfig(chunk_scheme="NONE"), tokenizer, ["N-SG", "I-SG"], 9
-    )
-    assert task.inside_label == [0, 1]
+    task = Tagging.from_preprocessing(PreprocessingConfig(**settings), tokenizer, tags, 9)
+    assert (task.inside_label, task.encode.label_pieces) == (inside_label, label_pieces)

@@ -29,10 +29,12 @@ SENTENCES = [[0, 5, 7, 5, 2], [0, 2], [0, 9, 2], [0, 4, 5, 6, 7, 8, 9, 10, 2], [
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """A file of 60 rows whose query and positive differ in a word."""
+    """A file of 60 rows whose query and positive differ in a word; every other one has a negative."""
     lines = list(dict.fromkeys(sentences(200, seed=4)))[:60]
+    negatives = [f"\t{line} gogo" * (number % 2) for number, line in enumerate(lines)]
     path = tmp_path_factory.mktemp("table") / "pairs.tsv"
-    write_lines(path, ["query\tpositive", *(f"{line} bado\t{line} kani" for line in lines)])
+    rows = [f"{line} bado\t{line} kani{negative}" for line, negative in zip(lines, negatives)]
+    write_lines(path, ["query\tpositive\tnegative", *rows])
     (path.parent / "table.json").write_text(json.dumps(SHAPE))
     return path
 

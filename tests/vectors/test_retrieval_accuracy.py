@@ -14,6 +14,7 @@ from ernie_m.vectors.nearest import search_both_directions
 from ernie_m.vectors.pooling import normalize_vectors, parse_layer
 from ernie_m.vectors.retrieval_accuracy import (
     compute_accuracy_by_layer,
+    count_hits_by_cosine,
     count_hits_by_margin,
     find_hits,
     log_repeated_texts,
@@ -35,44 +36,23 @@ def test_hits_equal_a_search_written_out(monkeypatch, chunk):
     assert (find_hits(queries, targets, line_keys(40)) == expected).all()
 
 
-def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd():
-    """One layer finds the translations of the even pairs only, the other one those of the odd pairs only."""
-    rng = np.random.default_rng(2)
-    src = rng.normal(size=(60, 8))
-    noise = rng.normal(size=(60, 8))
-    is_even = np.arange(60)[:, None] % 2 == 0  # [N, 1]
-    right_on_even = np.where(is_even, src, noise)
-    right_on_odd = np.where(is_even, noise, src)
-    layer, accuracy = select_layer_on_half(
-        np.stack([src, src]), np.stack([right_on_even, right_on_odd]), line_keys(60)
-    )
-    assert layer == 0
-    assert accuracy < 0.3
-    layer, _ = select_layer_on_half(
-        np.stack([src, src]), np.stack([right_on_odd, right_on_even]), line_keys(60)
-    )
-    assert layer == 1
-    assert select_layer_on_half(np.stack([src]), np.stack([src]), line_keys(60)) == (0, 1.0)
-
-
-def test_choose_margin_layer_by_margin():
-    """With this seed the cosine would choose another layer."""
+@pytest.mark.parametrize(
+    ("score", "count_hits"), [("cosine", count_hits_by_cosine), ("margin", count_hits_by_margin)]
+)
+def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd(score, count_hits):
+    """Of two equal layers the lower one. With this seed another layer is best by the other score."""
     rng = np.random.default_rng(5)
-    src = rng.normal(size=(3, 60, 6))  # [L + 1, N, H]
-    tgt = src + rng.normal(scale=1.0, size=src.shape)
+    src = np.tile(rng.normal(size=(3, 60, 6)), (2, 1, 1))  # [L + 1, N, H]
+    tgt = src + np.tile(rng.normal(size=(3, 60, 6)), (2, 1, 1))
 
-    def accuracies(layer, pairs):
-        return search_both_directions(src[layer, pairs], tgt[layer, pairs], "margin").compute_accuracies(
-            line_keys(30)
-        )
+    def accuracies(pairs):
+        matches = [search_both_directions(*sides, score) for sides in zip(src[:, pairs], tgt[:, pairs])]
+        return [np.mean(match.compute_accuracies(line_keys(30))) / 100 for match in matches]
 
-    even = slice(0, None, 2)
-    odd = slice(1, None, 2)
-    best_layer = int(np.argmax([sum(accuracies(layer, even)) for layer in range(3)]))
-    layer, accuracy = select_layer_on_half(src, tgt, line_keys(60), count_hits_by_margin)
-    assert layer == best_layer
-    assert 100 * accuracy == pytest.approx(np.mean(accuracies(best_layer, odd)))
-    assert layer != select_layer_on_half(src, tgt, line_keys(60))[0]
+    even, odd = (accuracies(slice(first, None, 2)) for first in (0, 1))
+    layer = {"cosine": 0, "margin": 1}[score]
+    assert even.index(max(even)) == layer and even[layer] != odd[layer]
+    assert select_layer_on_half(src, tgt, line_keys(60), count_hits) == (layer, pytest.approx(odd[layer]))
 
 
 def test_repeats_are_counted(caplog):
