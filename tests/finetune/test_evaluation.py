@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from ernie_m.finetune import evaluate
-from ernie_m.finetune.classifier import Classification, Regression
+from ernie_m.finetune.classifier import Classification
 from ernie_m.finetune.evaluate import LanguageFile, get_output_paths
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import load_head
 from ernie_m.finetune.metrics import accuracy
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
 from tests.foreign import write_as_official
@@ -69,18 +68,6 @@ def test_each_pattern_has_its_own_name():
     flags.test_save = "x.%s,,d.%s"
     assert f"--test_save {flags.test_save}: " in error_of(flags.check)
     replace(flags, do_val=True, dev_set="dev", do_test=False, test_save="x").check()
-
-
-def test_predict_truncated_rows(toy_folder, tmp_path, caplog):
-    """A warning counts them where the file is read, as of a regression."""
-    tokenizer = Tokenizer(None, toy_folder / "piece.model")
-    path = tmp_path / "test.tsv"
-    path.write_text("text_a\nred\n" + "old " * 20 + "\n")
-    data = read_classification(path, labels=False)
-    for task in (Classification(tokenizer, [*toys.KINDS], max_seq_len=8), Regression(tokenizer, 8)):
-        task.warn_if_truncated(path, data)
-    counted = [message.partition(" of 2 ")[0] for message in caplog.messages]
-    assert counted == [f"{path}: 1"] * 2
 
 
 def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tmp_path):

@@ -11,6 +11,7 @@ from ernie_m.fit.scores import EvaluationResult
 from ernie_m.fit.split_rows import estimate_near_duplicate_share, group_translations, split_rows
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.files.find_files import NamedFile
+from ernie_m.reader.files.row_errors import MOST_ERRORS
 from ernie_m.reader.files.table_options import LabelOptions
 from tests.launching import error_of
 
@@ -73,6 +74,7 @@ def test_what_is_learned(read, lines, options, kind, targets):
         (table(("text", "label"), ("a",)), {}, "line 2: all 12 rows have the label 'a'"),
         (table(("text", "score"), ("3",)), {}, "line 2: all 12 rows have equal labels"),
         (table(("text", "score"), ("3",), ("tall",)), {}, "line 3: invalid label 'tall'"),
+        (table(("text", "score"), ("tall",)), {"on_error": "skip"}, "line 2: invalid label 'tall'"),
         (table(("text", "score"), ("500",), ("1.000",)), {}, "line 3: ambiguous number '1.000' (1,000 or 1)"),
         (table(("text", "label"), ("a",), ("b,a",)), {}, "line 3: ambiguous label 'b,a'"),
         (table(("text", "label"), ("a,c",), ("b,a",)), {}, "line 2: ambiguous label 'a,c'"),
@@ -270,6 +272,7 @@ def test_all_wrong_labels_are_named():
     texts = [f"t {number}" for number in range(14)]
     first, *_, last = error_of(rows, ["a", *["nan"] * 12, None], texts=texts).splitlines()
     assert first.startswith("line 2: invalid label 'nan'") and last.strip() == "and 3 more"
+    assert len(error_of(rows, ["a", *["nan"] * MOST_ERRORS]).splitlines()) == MOST_ERRORS
 
 
 # Probabilities, and what they are by hand.
@@ -361,17 +364,9 @@ def test_the_standard_error():
 
 
 def test_correlation_standard_error():
-    """That of 2,000 draws of 100 pairs with a correlation of 0.6, within a tenth."""
-    random = np.random.default_rng(1)
-
-    def drawn():
-        x = random.normal(size=100)
-        return x, 0.6 * x + 0.8 * random.normal(size=100)
-
-    spread = np.std([100 * np.corrcoef(*drawn())[0, 1] for _ in range(2000)])
-    texts = [f"t {number}" for number in range(100)]
-    errors = [
-        scored(list(x), y, REGRESSION, texts=texts).compute_standard_error()
-        for x, y in (drawn() for _ in range(20))
-    ]
-    assert np.mean(errors) == pytest.approx(spread, rel=0.1)
+    """Of numbers with a normal distribution it is (1 - r^2) / sqrt(n)."""
+    x, noise = np.random.default_rng(1).normal(size=(2, 4000))
+    y = 0.6 * x + 0.8 * noise
+    found = scored(list(x), y, REGRESSION, texts=[f"t {number}" for number in range(4000)])
+    r = np.corrcoef(x, y)[0, 1]
+    assert found.compute_standard_error() == pytest.approx(100 * (1 - r**2) / 4000**0.5, rel=0.05)

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -29,6 +28,7 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
 
     monkeypatch.setattr(run_setup, "build_optimizer", noted)
     flags = {"layerwise_lr_decay": 0.5, "weight_decay": 0.1, "learning_rate": 1e-3, "warmup_proportion": 0.5}
+    flags["recompute"] = "true"
     for style, expected_lr in (("official", 0.5e-3), ("paddlenlp", 1e-3)):
         classify(max_steps=4, do_val="false", out=style, lr_schedule_style=style, **flags)
         model, optimizer = made[-1]
@@ -39,8 +39,9 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
         schedule = optimizer.lr_scheduler
         assert schedule.base_lr * schedule.lr_lambda(2) == pytest.approx(expected_lr)
     classify(max_steps=4, do_val="false", out="noam", lr_scheduler="noam_decay", **flags)
-    _, optimizer = made[-1]
+    model, optimizer = made[-1]
     assert optimizer.lr_scheduler.lr_lambda(7) == 0.5  # sqrt(2 / 8): the warm-up has 2 of 4 steps
+    assert model.ernie_m.recompute
 
 
 def test_ignore_settings_stored_for_other_tasks(classify, random_encoder, tmp_path):
@@ -132,10 +133,6 @@ def test_it_learns_the_toy_task_and_reports(trained):
     assert 0.8 < float(first_loss) < 1.4  # a mean, before it has learned much: log 3 is 1.1
     card = (trained / "best" / "README.md").read_text()
     assert "Seed: 1" in card and "100.00" in card and "run_classifier" in card
-    assert (trained / "results.txt").read_text().strip() in log and "no better" not in log
-    rows = Counter(row.label for row in toys.labeled_texts(31, seed=20))
-    expected = pytest.approx(100 * max(rows.values()) / 31)
-    assert results["tables"][0]["majority baseline"]["en"] == expected
 
 
 # step -> pattern -> language -> accuracy, for evaluations that do not look at the model. On dev, English
@@ -211,16 +208,15 @@ def test_resume_is_bit_identical(classify, tmp_path, in_tokens):
     """Dropout is on. The second run resumes from step 10, within the first of two epochs."""
     options = {"save_steps": 10, "validation_steps": 6, "keep_checkpoints": 9, "max_steps": 16}
     if in_tokens == "true":
-        options |= {"in_tokens": in_tokens, "batch_size": 100, "max_seq_len": 40}
+        options |= {"in_tokens": in_tokens, "batch_size": 64, "max_seq_len": 64}
     straight = classify(**options)
     folder = tmp_path / "out"
     last = "step_16"
     resumed = classify(out="again", init_checkpoint=folder / "step_10", **options)
     assert not (tmp_path / "again" / "step_10").exists()
     assert_same_weights(folder / last, tmp_path / "again" / last)
-    for name in ("arrays.safetensors", "state.json"):
-        state = f"{last}/training_state/{name}"
-        assert (folder / state).read_bytes() == (tmp_path / "again" / state).read_bytes(), name
+    state = f"{last}/training_state"
+    assert read_files(folder / state) == read_files(tmp_path / "again" / state)
     assert resumed["tables"] == straight["tables"] and resumed["selected"] == straight["selected"]
 
 
