@@ -4,8 +4,10 @@ import gc
 import importlib.util
 import multiprocessing
 import os
+import re
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from ernie_m.utils.paddle_settings import prepare
 
 gc.disable()  # until all is collected: nothing of it can be freed
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a download
-prepare()  # before any test module imports paddle
+# Before any test module imports Paddle. The process that distributes the tests among others (-n) does not.
+if not re.search(r" -n ?[1-9a]", " ".join(sys.argv)):
+    prepare()
 
 # Tests against other libraries run in environments of their own. The folder of such tests, whose name is also
 # their mark -> a package that the usual environment does not have, and theirs has.
