@@ -39,7 +39,8 @@ def tiny_corpus(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pretrained(tiny_corpus, tmp_path_factory):
     """The output folder of a finished run, made once. No test may change it."""
-    return tiny_run.pretrain(tiny_corpus, tmp_path_factory.mktemp("pretrained") / "out")
+    output = tmp_path_factory.mktemp("pretrained") / "out"
+    return tiny_run.pretrain(tiny_corpus, output, run__micro_batch_tokens=512)
 
 
 @pytest.fixture

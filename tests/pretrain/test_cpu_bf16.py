@@ -11,6 +11,7 @@ BFLOAT16 = {
     "run__amp": "bf16",
     "run__log_steps": 1,
     "run__eval_sequences": 2,
+    "run__micro_batch_tokens": 512,
     "optimizer__steps": 4,
     "model__num_hidden_layers": 1,
 }

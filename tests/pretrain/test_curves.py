@@ -37,7 +37,12 @@ def test_the_curves_are_the_records(pretrain, refused, monkeypatch):
     stand_in.SummaryWriter = Writer
     stand_in.__spec__ = ModuleSpec("tensorboardX", None)
     monkeypatch.setitem(sys.modules, "tensorboardX", stand_in)
-    flags = {"run__tensorboard": True, "run__log_steps": 1, "optimizer__steps": 6}
+    flags = {
+        "run__tensorboard": True,
+        "run__log_steps": 1,
+        "optimizer__steps": 6,
+        "model__num_hidden_layers": 1,
+    }
     pretrain(**flags, run__stop_after_steps=4)
     assert drawn.pop() == "closed"
     drawn.append(("loss", 0.0, 5))  # of a step that was lost

@@ -39,7 +39,8 @@ def tokenizer(tiny_corpus):
 @pytest.fixture(scope="module")
 def trained(tiny_corpus, tmp_path_factory):
     """A run's output folder."""
-    return pretrain(tiny_corpus, tmp_path_factory.mktemp("trained") / "out", optimizer__steps=4)
+    output = tmp_path_factory.mktemp("trained") / "out"
+    return pretrain(tiny_corpus, output, optimizer__steps=4, run__eval_sequences=0)
 
 
 def make_model(tokenizer, languages=("de", "en", "fr")) -> PreTrainingModel:
@@ -131,7 +132,8 @@ def test_initialize_drops_unused_embedding_rows(tiny_corpus, tokenizer, tmp_path
     xlm_r = make_xlm_r(tmp_path / "xlm-r", vocab_size=rows, **shape)
     (tmp_path / "xlm-r/sentencepiece.bpe.model").write_bytes(tokenizer.piece_model)
     options = {"init__encoder": str(tmp_path / "xlm-r"), "init__lm_head": "same", **NO_SHAPE}
-    options |= {"data__text_rules": "ernie-m", "init__lm_head_warmup_steps": 4, "optimizer__steps": 8}
+    options |= {"data__text_rules": "ernie-m", "init__lm_head_warmup_steps": 4}
+    options |= {"optimizer__steps": 6, "run__eval_sequences": 0, "run__micro_batch_tokens": 512}
     straight = pretrain(tiny_corpus, tmp_path / "straight", **options)
     frozen = checkpoint(straight, 4)
     table = xlm_r["roberta.embeddings.word_embeddings.weight"]
@@ -141,7 +143,7 @@ def test_initialize_drops_unused_embedding_rows(tiny_corpus, tokenizer, tmp_path
     assert {key: getattr(config, key) for key in shape} == shape
     for steps in (4, 0):  # 0: to the end
         resumed = pretrain(tiny_corpus, tmp_path / "resumed", **options, run__stop_after_steps=steps)
-    assert_equal_runs(straight, resumed, 8)
+    assert_equal_runs(straight, resumed, 6)
 
 
 def test_corpus_and_initial_checkpoint_share_text_rules(tmp_path, tiny_corpus, refused):
@@ -157,7 +159,7 @@ def test_corpus_and_initial_checkpoint_share_text_rules(tmp_path, tiny_corpus, r
     assert last == plain != of_ernie_m
     make_xlm_r(tmp_path / "xlm-r", piece_model, max_position_embeddings=514)
     start = {"init__encoder": str(tmp_path / "xlm-r"), "init__lm_head": "same"}
-    text_alone = {"objectives__active": ["mmlm"], "optimizer__steps": 4}
+    text_alone = {"objectives__active": ["mmlm"], "optimizer__steps": 1}
 
     line = refused(**start)  # the corpus has ERNIE-M's rules
     assert f"{tiny_corpus}: " in line and f"but {tmp_path}/xlm-r requires none" in line
@@ -237,6 +239,7 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
         config=str(ROOT / "configs/pretrain/continue.yaml"),
         init__encoder=str(tmp_path / "released"),
         init__lm_head_warmup_steps=4,
+        optimizer__steps=7,
         run__save_steps=4,
         run__keep_checkpoints=3,
         **NO_SHAPE,
@@ -249,7 +252,7 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
     # The head's bias began as the logarithm of the frequencies, and a step changes it by at most the rate.
     logarithms = np.log(Corpus(corpus).count_subwords("sw") + 1.0)
     np.testing.assert_allclose(head_only["lm_head.bias"], logarithms - logarithms.mean(), atol=4.1e-3)
-    last = checkpoint(out, 12)
+    last = checkpoint(out, 7)
     assert (last[WORDS] != released[WORDS]).any()
     language_embeddings = last["language_embeddings.weight"]
     assert language_embeddings.shape == (1, 16) and language_embeddings.any()
@@ -261,6 +264,7 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
         init__encoder=str(out / "full"),
         init__lm_head="same",
         optimizer__steps=2,
+        run__eval_sequences=0,
     )
     assert open_checkpoint(again / "full").settings["languages"] == ["de", "en", "fr"]
     # The seed is that of before, but not the corpus.

@@ -60,7 +60,8 @@ def test_the_corpus_decides_the_objectives(texts, tmp_path, kinds, objectives):
 def test_warn_about_longer_inputs_than_trained(texts, tmp_path, caplog):
     """The warning comes from fine-tuning, and only for models that were trained from random weights."""
     make_corpus(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
-    scratch = pretrain(tmp_path / "corpus", tmp_path / "scratch", config=OWN, optimizer__steps=2)
+    few = {"optimizer__steps": 2, "run__eval_sequences": 0}
+    scratch = pretrain(tmp_path / "corpus", tmp_path / "scratch", config=OWN, **few)
     checkpoint = open_checkpoint(scratch / "encoder")
 
     def warnings(length: int, start: Checkpoint) -> list[str]:
@@ -78,7 +79,7 @@ def test_warn_about_longer_inputs_than_trained(texts, tmp_path, caplog):
     def continued(name: str, length: int = 16) -> Checkpoint:
         """The encoder of a run that resumes from scratch's weights with shorter inputs, or longer ones."""
         start = {"init__encoder": str(scratch / "full"), "init__lm_head": "same"}
-        short = {"optimizer__steps": 2, "data__max_seq_len": length}
+        short = {**few, "data__max_seq_len": length}
         folder = pretrain(tmp_path / "corpus", tmp_path / name, config=OWN, **start, **short)
         return open_checkpoint(folder / "encoder")
 

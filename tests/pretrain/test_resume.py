@@ -28,10 +28,10 @@ from tests.pretrain.builds import Stopped, stop_at
 from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, config, pretrain, records
 from tests.toys import make_small_corpus
 
-# One layer is enough for what is stopped and resumed here. Evaluations come after 5, 10 and 12 steps, lines
-# of the log every 3 steps, and checkpoints every 4.
-SHAPE = {"model__num_hidden_layers": 1}
-USUAL = {"run__eval_steps": 5, "run__micro_batch_tokens": 256, **SHAPE}
+# One layer and one pair are enough for what is stopped and resumed here. Evaluations come after 5, 10 and 12
+# steps, lines of the log every 3 steps, and checkpoints every 4.
+SMALL = {"model__num_hidden_layers": 1, "data__languages": ["de", "en"]}
+USUAL = {"run__eval_steps": 5, "run__micro_batch_tokens": 512, **SMALL}
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +56,17 @@ def test_what_a_run_writes(straight):
     assert sorted(path.name for path in (straight / "checkpoints").iterdir()) == ["step_12", "step_8"]
     assert "learning_rate: 0.01" in (straight / "config.yaml").read_text()
     card = (straight / "full" / "README.md").read_text()
-    assert "Languages: de, en, fr" in card and "run_pretrain" in card and "Seed: 1" in card
+    assert "Languages: de, en\n" in card and "run_pretrain" in card and "Seed: 1" in card
 
 
 # Stopped
 
 
-@pytest.mark.parametrize("step", [2, 5])
-def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
+def test_stopped_after_a_step(straight, tiny_corpus, tmp_path):
     """The same command continues after that step. The corpus may move in the meantime."""
-    out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=step, **USUAL)
-    assert f"interrupted at step {step}/12; run the same command without run.stop_after_steps" in read_log(
-        out
-    )
-    assert (out / "checkpoints" / f"step_{step}").is_dir()
+    out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=2, **USUAL)
+    assert "interrupted at step 2/12; run the same command without run.stop_after_steps" in read_log(out)
+    assert (out / "checkpoints/step_2").is_dir()
     assert not (out / "full").exists()
     pretrain(shutil.copytree(tiny_corpus, tmp_path / "moved"), out, **USUAL)
     assert_equal_runs(straight, out)
@@ -86,7 +83,7 @@ def test_camlm_context_with_masks(straight, pretrain):
 
 def test_resume_without_the_initial_checkpoint(straight, pretrain):
     """Its weights were trained on inputs of 32 tokens before, and its own inputs are shorter."""
-    short = {"optimizer__steps": 2, "data__max_seq_len": 16, **SHAPE}
+    short = {"optimizer__steps": 2, "data__max_seq_len": 16, **SMALL}
     pretrain(**short, init__encoder=str(straight / "full"), run__stop_after_steps=1)
     assert open_checkpoint(pretrain(**short) / "encoder").settings[TRAINED_LENGTH] == 32
 
@@ -103,7 +100,7 @@ def test_records_are_on_the_disk_before_a_checkpoint(pretrain, tmp_path, monkeyp
         return save_step(*arguments)
 
     monkeypatch.setattr(OutputDir, "save_step", save)
-    pretrain(optimizer__steps=6, run__log_steps=1, run__save_steps=2, **SHAPE)
+    pretrain(optimizer__steps=6, run__log_steps=1, run__save_steps=2, run__eval_sequences=1, **SMALL)
     assert len(synced) == 5  # before steps 2, 4 and 6, and before the result of the evaluation
 
 
@@ -166,7 +163,7 @@ def rename(number: int) -> Callable:
         (send_signal(signal.SIGTERM, 1, Engine, "step"), 0, 0),  # the first step is given up
         (send_signal(signal.SIGTERM, 2, Engine, "step"), 0, 1),
         (send_signal(signal.SIGTERM, 2, OutputDir, "save_step"), 0, 8),
-        (send_signal(signal.SIGINT, 2, evaluate, "compute_accuracy_by_layer"), 130, 5),  # of the second pair
+        (send_signal(signal.SIGINT, 1, evaluate, "compute_accuracy_by_layer"), 130, 5),
     ],
 )
 def test_a_run_that_ends_early(
@@ -207,7 +204,7 @@ def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, message):
     assert_equal_runs(straight, out)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "training_state/arrays.safetensors"])
+@pytest.mark.parametrize("file", ["model.safetensors", "training_state/arrays.safetensors"])
 def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file):
     """The run resumes from the checkpoint before it, and the corrupt one is put aside."""
     flip_middle_bit(out / "checkpoints/step_12" / file)
@@ -259,7 +256,7 @@ def test_a_finished_run_says_so(straight, tiny_corpus, out):
 
 def test_another_configuration_is_named(straight, out, refused):
     """run.eval_steps may change, so only the other two are named."""
-    line = refused(optimizer__learning_rate=1e-3, data__max_seq_len=24, run__eval_steps=7, **SHAPE)
+    line = refused(optimizer__learning_rate=1e-3, data__max_seq_len=24, run__eval_steps=7, **SMALL)
     assert (
         "step_12: made with other settings (" in line
         and "data.max_seq_len: 32 -> 24; optimizer.learning_rate: 0.01 -> 0.001)" in line
@@ -274,11 +271,10 @@ def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pret
         "(optimizer.steps: 12 -> 20)" in line
         and f"--init.encoder {out / 'full'} --init.lm_head same, and another run.seed" in line
     )
-    start = {"init__encoder": str(out / "full"), "init__lm_head": "same", "optimizer__steps": 1, **SHAPE}
+    start = {"init__encoder": str(out / "full"), "init__lm_head": "same", "optimizer__steps": 1, **SMALL}
     for seed in (1, 2):
         log = read_log(pretrain(f"further-{seed}", run__seed=seed, **start))
-        is_seed_of_first_run = seed == 1
-        assert ("samples the same examples again. Change run.seed" in log) == is_seed_of_first_run
+        assert ("samples the same examples again. Change run.seed" in log) == (seed == 1)
         assert "ignored" not in log  # the head and the language embeddings are used
 
 
@@ -312,7 +308,7 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
         ("init__encoder", out / "full", f"overwrite would remove {out}/full, "),
         ("init__lm_head", out / "full", f"overwrite would remove {out}/full, "),
     ):
-        assert message in refused(**{key: str(value)}, run__overwrite=True, **SHAPE)
+        assert message in refused(**{key: str(value)}, run__overwrite=True, **SMALL)
     assert read_mtimes(out) == before
     pretrain(tiny_corpus, out, **USUAL, run__overwrite=True, run__stop_after_steps=5)
     assert not (out / "full").exists() and (out / "mine.txt").exists()

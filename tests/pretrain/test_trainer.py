@@ -29,7 +29,15 @@ def select_encoder(weights: dict) -> dict:
 def test_a_fresh_head_is_trained_alone_first(pretrain):
     """For four steps: checkpoints after 2, 4 and 6 steps tell what has changed."""
     warm_up = {"init__lm_head_warmup_steps": 4, "init__lm_head_learning_rate": 0.02, "optimizer__steps": 7}
-    out = pretrain(**warm_up, run__save_steps=2, run__keep_checkpoints=9, run__log_steps=1)
+    out = pretrain(
+        **warm_up,
+        model__num_hidden_layers=1,
+        run__micro_batch_tokens=512,
+        run__save_steps=2,
+        run__keep_checkpoints=9,
+        run__log_steps=1,
+        run__eval_sequences=0,
+    )
     after_2 = checkpoint(out, 2)
     after_4 = checkpoint(out, 4)
     after_6 = checkpoint(out, 6)
@@ -70,14 +78,22 @@ def test_a_step_keeps_nothing(pretrain, monkeypatch):
         return result
 
     monkeypatch.setattr(Engine, "step", counted_step)
-    pretrain(objectives__btmlm_start=0.1, run__save_steps=99, optimizer__steps=24)
+    pretrain(
+        model__num_hidden_layers=1,
+        objectives__btmlm_start=0.1,
+        optimizer__steps=24,
+        run__micro_batch_tokens=512,
+        run__save_steps=99,
+        run__eval_sequences=0,
+    )
     # What the batches that lie ready are made of varies by some objects.
     assert objects[24] - objects[8] < 100  # it would be 16 of each list that a step keeps
 
 
 def test_warn_if_the_head_is_undertrained_after_warm_up(pretrain):
     """The step is evaluated, and the warning names the keys of the warm-up."""
-    out = pretrain(init__lm_head_warmup_steps=2, optimizer__steps=4, optimizer__warmup_steps=1)
+    small = {"model__num_hidden_layers": 1, "data__languages": ["de", "en"]}
+    out = pretrain(init__lm_head_warmup_steps=2, optimizer__steps=4, optimizer__warmup_steps=1, **small)
     assert [record["step"] for record in records(out) if "held_out" in record] == [2, 4]
     log = (out / "log/job.log.0").read_text()
     assert "steps 1 to 2 train only the head" in log
@@ -86,13 +102,13 @@ def test_warn_if_the_head_is_undertrained_after_warm_up(pretrain):
     ]
     assert "init.lm_head_warmup_steps" in warning
     # A run of one step only writes its initial weights.
-    log = (pretrain("one", optimizer__steps=1) / "log/job.log.0").read_text()
+    log = (pretrain("one", optimizer__steps=1, **small) / "log/job.log.0").read_text()
     assert "[held-out] mmlm" in log and "WARN" not in log
 
 
 def test_plain_kernels_are_chosen_by_the_key(pretrain, monkeypatch):
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.FAST)
-    pretrain(optimizer__steps=1, run__kernels="plain")
+    pretrain(optimizer__steps=1, run__eval_sequences=0, run__kernels="plain")
     assert kernel_selection.has_plain_kernels()
 
 
@@ -137,7 +153,7 @@ INFO data: corpus CORPUS, max_seq_len 32, pack_lines False
 INFO objectives: the defaults
 INFO init: the defaults
 INFO optimizer: steps 12, batch_size 12, learning_rate #, warmup_steps 3
-INFO run: output OUT, micro_batch_tokens 128, log_steps 3, save_steps 4, eval_sequences 6
+INFO run: output OUT, micro_batch_tokens 512, log_steps 3, save_steps 4, eval_sequences 6
 INFO options: OUT/config.yaml
 INFO step 3 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl #, acc #) | grad #, lr # | \
 # tokens/s, # + 1 evaluation left | # epochs
@@ -186,7 +202,7 @@ def test_log_and_files_of_a_run(pretrained, tiny_corpus):
 
 def test_only_the_objectives_that_are_active(pretrain):
     two = {"data__languages": ["de", "en"], "run__eval_sequences": 2}
-    out = pretrain(objectives__active=["mmlm"], run__log_steps=12, **two)
+    out = pretrain(objectives__active=["mmlm"], optimizer__steps=3, **two)
     record = records(out)[0]
     assert "mmlm" in record and not {"tlm", "camlm", "btmlm"} & set(record)
     held_out = records(out)[-1]["held_out"]
@@ -225,6 +241,7 @@ def test_options_that_change_nothing_but_memory(pretrain):
         "model__attention_probs_dropout_prob": 0.0,
         "run__dtype": "float64",
         "run__log_steps": 1,
+        "run__eval_sequences": 0,
         "optimizer__steps": 4,
     }
     usual = pretrain(**options)
