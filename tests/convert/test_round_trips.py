@@ -273,6 +273,7 @@ See docs/predict.md and docs/models.md of that project.
 
 @pytest.mark.parametrize("target", WRITTEN)
 def test_written_config_and_card(tmp_path, target):
+    """The length of a classifier's training does not limit the tokenizer."""
     make_ours(tmp_path / "made", **KINDS["classification"])
     change_config(tmp_path / "made", reading=stored(max_seq_len=32))
     converted(target, tmp_path / "made", tmp_path / "out")
@@ -283,6 +284,9 @@ def test_written_config_and_card(tmp_path, target):
         **others,
     }
     assert (tmp_path / "out" / CARD).read_text() == CARD_OF_A_CLASSIFIER.format(*facts)
+    if target == "xlm-roberta":
+        tokenizer = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+        assert tokenizer["model_max_length"] == CONFIG["max_position_embeddings"] - 2
 
 
 def test_write_license_and_base_model_to_card(tmp_path, capsys):

@@ -279,12 +279,17 @@ def test_bad_input(toy, tmp_path):
 
 
 def test_trimmed_model_card_drops_scores(toy, tmp_path):
-    """Its license stays. A conversion without trimming keeps both."""
+    """Its license stays, and it says how many tokens do. A conversion without trimming keeps both."""
     make_models(tmp_path, toy.piece_model)
     facts = {"metadata": {"license": "mit"}, "scores": {"dev.%s.tsv": {"en": {"acc": 84.13}}}}
     (tmp_path / "classify" / CARD).write_text(format_model_card(facts, CONFIG, 1), encoding="utf-8")
     convert.main([str(tmp_path / "classify"), str(tmp_path / "whole")])
-    convert.main([str(tmp_path / "classify"), str(tmp_path / "trimmed"), "--trim_vocab_to", str(toy.path)])
+    texts = f"{toy.path},{write_lines(tmp_path / 'second.txt', sentences(9, seed=5))}"
+    flags = ["--trim_vocab_to", texts, "--min_count", "2"]
+    convert.main([str(tmp_path / "classify"), str(tmp_path / "trimmed"), *flags])
+    kept, before = (open_checkpoint(tmp_path / name).config.vocab_size for name in ("trimmed", "classify"))
+    line = f"{kept} of {before} tokens were kept, those in text.txt, second.txt with at least 2 occurrences"
+    assert line in (tmp_path / "trimmed" / CARD).read_text(encoding="utf-8")
     metadata, scores = read_card(tmp_path / "whole")
     assert metadata["license"] == "mit" and "84.13" in scores
     metadata, scores = read_card(tmp_path / "trimmed")
