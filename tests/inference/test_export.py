@@ -258,11 +258,13 @@ def test_a_home_that_cannot_be_written(models, tmp_path, monkeypatch, refused):
 
 
 def test_export_does_not_delete_other_files(models, tmp_path, refused):
-    """An export replaces the earlier one, of either form, and nothing else: no model with weights."""
+    """An export replaces the earlier one, of either form, and nothing else: neither weights nor a file."""
     shutil.copytree(models / "tag", tmp_path / "with_graph")
     (tmp_path / "with_graph/model.onnx").write_bytes(b"")
-    line = refused(lambda: run_export(models / "tag", tmp_path / "with_graph"))
-    assert f"--output {tmp_path / 'with_graph'} " in line
+    (tmp_path / "file").write_text("mine")
+    for name in ("with_graph", "file"):
+        line = refused(lambda: run_export(models / "tag", tmp_path / name))  # noqa: B023 - called at once
+        assert f"--output {tmp_path / name} already exists and is not an export" in line
     run_export(models / "classify", tmp_path / "out")
     (tmp_path / "out/inference.json").touch()
     assert load(tmp_path / "out").engine_name == "onnx"  # the first one of two

@@ -9,6 +9,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import pytest
 import ernie_m
 from ernie_m.commands import fit, predict, run_mrc, run_sequence_labeling
 from ernie_m.finetune import mrc, run_setup
-from ernie_m.fit import fit_model
+from ernie_m.fit import fit_model, tags_and_answers
 from ernie_m.fit.tags_and_answers import write_official_tags
 from ernie_m.inference.tasks.encode import EmbeddingPredictor
 from ernie_m.model.checkpoint import safetensors
@@ -152,13 +153,20 @@ def test_what_is_refused(models, tmp_path, refused, rows, location):
     assert not list(tmp_path.glob("new*"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, None)])
-def test_a_training_that_is_asked_to_stop(models, tmp_path, monkeypatch, capsys, number, code):
+@pytest.mark.parametrize(
+    ("number", "code", "flags"),
+    [
+        (signal.SIGINT, 130, {"finetune": "true"}),
+        (signal.SIGTERM, None, {"finetune": "true"}),
+        (signal.SIGTERM, None, {"text": "text", "text_b": "id"}),  # pairs are fine-tuned
+    ],
+)
+def test_a_training_that_is_asked_to_stop(models, tmp_path, monkeypatch, capsys, number, code, flags):
     """Ctrl-C is the exit code, as shells expect; after SIGTERM no model is named."""
     monkeypatch.setattr(fit_model, "fit_model", lambda *given: os.kill(os.getpid(), number))
     ended = 0
     try:
-        run_fit(write(tmp_path / "rows.csv", ROWS), models, tmp_path / "out", finetune="true")
+        run_fit(write(tmp_path / "rows.csv", ROWS), models, tmp_path / "out", **flags)
     except SystemExit as error:
         ended = error.code
     printed = capsys.readouterr().out
@@ -198,7 +206,8 @@ def words(models, tmp_path, monkeypatch):
 def test_fit_tags_and_answers_as_their_commands_do(words, capsys, command, ending, official):
     """The same weights and scores; the model is the output."""
     call_main(fit, [f"train.{ending}", "--test", f"test.{ending}", *as_flags(words)])
-    assert not Path("out.training").exists() and "Next: " in capsys.readouterr().out
+    assert not Path("out.training").exists() and not Path("out/training_state").exists()
+    assert "Next: " in capsys.readouterr().out
     flags = {"train_set": f"train.{official}", "dev_set": f"test.{official}", "do_test": "false"}
     flags |= {
         "init_pretraining_params": words["model"],
@@ -226,11 +235,19 @@ def test_tags_that_were_not_learned(tmp_path):
         assert [*found] == (["B-PER", "I-PER", "O"] if is_of_entities else ["B-PER", "O"])
 
 
-def test_without_a_test_there_is_no_score(words, capsys):
-    call_main(fit, ["train.conll", *as_flags(words)])
-    assert "no scores: pass --test FILE" in capsys.readouterr().out
-    assert ernie_m.load("out").tag("a b")[0]["words"] == ["a", "b"]
-    assert not Path("out/training_state").exists()
+def test_flags_of_tags_and_the_advice_without_a_test(words, monkeypatch, capsys):
+    trained = mock.Mock(return_value=True)
+    monkeypatch.setattr(tags_and_answers, "fit_tags_or_answers", trained)
+    call_main(fit, ["train.conll", "--amp", "bf16", *as_flags(words)])
+    (kind, training, tests, _, output), options = trained.call_args
+    assert (kind, training.path, tests, output) == (
+        "token-classification",
+        Path("train.conll"),
+        [],
+        Path("out"),
+    )
+    assert options == {"init_pretraining_params": words["model"], "amp": "bf16"}
+    assert "\nno scores: pass --test FILE\n" in f"\n{capsys.readouterr().out}"
 
 
 def test_score_answers_by_language_rules(words, monkeypatch):
