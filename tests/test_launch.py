@@ -99,16 +99,16 @@ def test_single_process_replaces_the_launcher(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("os.execve", execve)
     monkeypatch.setattr("os.environ", {"CUDA_VISIBLE_DEVICES": "", "LOG_DIR": "logs", "LOG_PREFIX": "b."})
     monkeypatch.setattr(
-        "sys.argv", ["launch.py", "--print_config", "--log_prefix=a.", "run_classifier.py", "--help"]
+        "sys.argv", ["launch.py", "--print_config", "--split_log_path=a", "run_classifier.py", "--help"]
     )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         launch.main()
     program, words, environment = execve.call_args.args
     assert words == [program, "-u", "-m", "ernie_m", "run_classifier.py", "--help"]
-    assert environment["PADDLE_TRAINERS_NUM"] == "1" and environment["LOG_PREFIX"] == "a."
+    assert environment["PADDLE_TRAINERS_NUM"] == "1" and environment["LOG_PREFIX"] == "b."
     printed = capsys.readouterr().out
-    assert "--node_id 0" in printed and printed.endswith("launch: 1 x CPU, log logs/a.job.log.0\n")
+    assert "--node_id 0" in printed and printed.endswith("launch: 1 x CPU, log a/b.job.log.0\n")
 
 
 def test_each_process_knows_its_rank():

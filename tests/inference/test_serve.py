@@ -71,12 +71,6 @@ def test_what_is_served(server, models):
     )
 
 
-def test_masks_are_filled_in_a_language(server, models):
-    request = {"text": f"{TEXTS[0]} [MASK]", "language": "fr"}
-    task = make_predictor("fill-mask", load(models / "full"))
-    assert ask(f"{server}/api/fill-mask", request) == (200, task.predict([task.parse(request)])[0])
-
-
 def test_a_line_finds_itself(server):
     for number, line, language in ((4, 5, "de"), (12, 3, "en")):
         _, response = ask(f"{server}/api/search", {"text": TEXTS[number]})
