@@ -69,7 +69,9 @@ def test_the_whole_card():
         ({"task": "retrieval"}, {"architecture": "ErnieMModel"}, "sentence-similarity"),
         ({}, {"architecture": "ErnieMModel", "task": "retrieval"}, "sentence-similarity"),
         ({"metadata": None}, {"architecture": "PreTrainingModel"}, "fill-mask"),
+        ({"task": "encoding"}, {"architecture": "ErnieMModel"}, "feature-extraction"),
         ({}, {"architecture": "ErnieMModel"}, "feature-extraction"),
+        ({}, {"architecture": "SequenceClassifier", "task": "question_answering"}, "question-answering"),
         ({}, {"architecture": "TokenClassifier"}, "token-classification"),
     ],
 )
