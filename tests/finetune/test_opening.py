@@ -58,9 +58,9 @@ def test_max_seq_len_defaults_to_the_trained_one(opened, given, expected):
 @pytest.mark.parametrize(
     ("task", "expected", "told"),
     [
-        (None, 32, "--pooling cls, --layer 0, --max_seq_len 32"),
-        (SEARCH, 32, "--pooling cls, --layer 0, --max_seq_len 32"),
-        (CLASSIFICATION, 40, "--pooling cls, --layer 0"),
+        (None, 32, "--layer 0, --max_seq_len 32"),
+        (SEARCH, 32, "--layer 0, --max_seq_len 32"),
+        (CLASSIFICATION, 40, "--layer 0"),
     ],
 )
 def test_embedding_flags_default_to_the_retrieval_training(opened, task, expected, told, monkeypatch, caplog):
@@ -69,8 +69,8 @@ def test_embedding_flags_default_to_the_retrieval_training(opened, task, expecte
     caplog.set_level("INFO")
     preprocessing = PreprocessingConfig(pooling="cls", layer=0, max_seq_len=32)
     checkpoint = replace(opened.checkpoint, task=task, preprocessing=preprocessing)
-    flags = RetrievalFlags(pairs="pairs", max_seq_len=40, on_command_line=())
-    changed = replace(flags, pooling="cls", layer="0", max_seq_len=expected)
+    flags = RetrievalFlags(pairs="pairs", pooling="cls", max_seq_len=40, on_command_line=())
+    changed = replace(flags, layer="0", max_seq_len=expected)
     assert apply_embedding_defaults(flags, replace(opened, checkpoint=checkpoint)) == changed
     assert caplog.messages == [f"preprocessing options stored in {checkpoint.path}: {told}"]
 
