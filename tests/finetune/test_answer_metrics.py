@@ -117,7 +117,12 @@ def test_names_without_rules_are_logged_once(caplog):
     for _ in range(2):
         assert [score_answers(rows, name)["em"] for name in ("fr", "dev.json", "dev.en.json")] == [0, 50, 50]
         assert score_answers(rows, "fr", "squad")["em"] == 50
-    assert [message.partition(":")[0] for message in caplog.messages] == ["fr", "dev.json"]
+    assert [
+        (message.partition(":")[0], message.rpartition("normalized ")[2]) for message in caplog.messages
+    ] == [
+        ("fr", "without removing articles"),
+        ("dev.json", "as English"),
+    ]
 
 
 @pytest.mark.data

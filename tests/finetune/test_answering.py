@@ -234,7 +234,7 @@ def test_cut_questions_are_counted(folder, tmp_path, caplog):
     for paragraph in file["data"][0]["paragraphs"][:2]:
         paragraph["qas"][0]["question"] = "a"
     (tmp_path / "dev.json").write_text(json.dumps(file), encoding="utf-8")
-    task = make_task(folder, max_query_length=3)
+    task = make_task(folder, max_seq_len=40, max_query_length=3, doc_stride=12)
     data = task.read(tmp_path / "dev.json", "dev")
     task.warn_if_truncated("dev.json", data)
     assert "dev.json: 4 of 6 questions are truncated to 3 tokens (max_query_length)" in caplog.messages

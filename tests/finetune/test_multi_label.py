@@ -24,22 +24,31 @@ def test_the_loss_is_the_mean_binary_cross_entropy(toy_folder):
     np.testing.assert_allclose(task.decode(batch, {"logits": logits}), probabilities)
 
 
-PROBABILITIES = {"a": 0.333333, "b": 0.666667, "c": 0.5}
+PROBABILITIES = {"probabilities": {"a": 0.333333, "b": 0.666667, "c": 0.5}}
 LINE = "1\t0.333333\t0.666667\t0.500000"
 
 
 @pytest.mark.parametrize(
     ("task", "prediction", "answer", "line"),
     [
-        (Classification(None, "abc", 16), np.array([1 / 3, 2 / 3, 0.5]), {"label": "b"}, LINE),
-        (MultiLabelClassification(None, "abc", 16), np.array([1 / 3, 2 / 3, 0.5]), {"labels": ["b"]}, LINE),
+        (
+            Classification(None, "abc", 16),
+            np.array([1 / 3, 2 / 3, 0.5]),
+            {"label": "b", **PROBABILITIES},
+            LINE,
+        ),
+        (
+            MultiLabelClassification(None, "abc", 16),
+            np.array([1 / 3, 2 / 3, 0.5]),
+            {"labels": ["b"], **PROBABILITIES},
+            LINE,
+        ),
         (Regression(None, 16), 1 / 3, {"score": 0.333333}, "0.333333"),
     ],
 )
 def test_how_a_prediction_is_written(tmp_path, task, prediction, answer, line):
     """With six decimals. In a file behind the qid of a text, if it has one, even an empty one."""
     examples = [Example("x", qid=qid) for qid in (None, "", "0")]
-    expected = answer if isinstance(task, Regression) else answer | {"probabilities": PROBABILITIES}
-    assert task.to_json(prediction) == expected
+    assert task.to_json(prediction) == answer
     task.write(tmp_path / "a", examples, [prediction] * 3)
     assert (tmp_path / "a").read_text() == f"{line}\n\t{line}\n0\t{line}\n"

@@ -82,6 +82,7 @@ def test_the_papers_rows_stand_below():
     [
         ([79.7, 80.1, 79.9], "+0.34 ± 0.12", "difference: agrees"),
         ([80.2, 80.4, 80.0], "+0.64 ± 0.12", "difference"),  # too far
+        ([78.9, 79.1, 78.7], "-0.66 ± 0.12", "difference"),
         ([79.0, 80.9, 79.5], "+0.24 ± 0.57", "difference"),  # not known well enough
         ([79.6], "+0.04", "difference"),  # one seed says nothing of the error
     ],
