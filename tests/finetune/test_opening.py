@@ -82,6 +82,8 @@ def test_unsupported_pooling_needs_another_pooling(opened):
     assert line.startswith("x.json: the pooling max; y.json: the module Dense (") and "--pooling" in line
     flags = RetrievalFlags(pairs="pairs", pooling="mean", on_command_line=("pooling",))
     assert apply_embedding_defaults(flags, unknown).pooling == "mean"
+    # The official vectors do not depend on it.
+    assert apply_embedding_defaults(RetrievalFlags(pairs="pairs"), unknown, ["layer"]).pairs == "pairs"
 
 
 def test_run_fingerprint_covers_labels_and_files(opened, toy_folder, tmp_path):
