@@ -43,6 +43,7 @@ WAYS = {
     "glob": lambda: zip(find_text_files("my/**/*.t*")),
     "pairs": lambda: find_pair_files("my", ("en", "de")),
     "Moses": lambda: find_pair_files("my/train", ("en", "de")),
+    "two globs": lambda: find_pair_files("my/tr*.en,my/tr*.de", ("en", "de")),
 }
 
 
@@ -114,6 +115,7 @@ FOLDERS = {
             "folder": "README | de-en.de | de-en.en | fr-de.tsv.gz | it-en.it.gz | sr_Latn-en.tsv | "
             "sw-en.csv | tatoeba.pes-eng.eng | tatoeba.pes-eng.pes | train.de | train.en | xx-en.xx",
             "Moses": "train.en train.de",
+            "two globs": "train.en train.de",
         },
     ),
     "releases": (
@@ -141,6 +143,10 @@ FOLDERS = {
             "bitexts": "refused: my/en-de.de",
             "pairs": "en-de.de | en-de.en",
         },
+    ),
+    "English first, in a script": (
+        "en-zh_Hans.zh_Hans en-zh_Hans.en",
+        {"bitexts": "refused: my/en-zh_Hans.zh_Hans"},
     ),
     "held out": (
         "test.en-de.tsv dev.en dev.de",

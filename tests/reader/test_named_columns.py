@@ -124,9 +124,11 @@ def test_language_split_and_group_are_read_where_they_are_named(tmp_path, caplog
     caplog.set_level("INFO")
     path = tmp_path / "massive.csv"
     path.write_text(
-        "utt,intent,locale,partition,by,,n\na,x,de,train,1,,\nb,y, en ,dev,2,,\nc,z,fr,,1,,\nd,x,,test,,,\n"
+        "utt,intent,locale,partition,by,,n,more\na,x,de,train,1,,,\nb,y, en ,dev,2,,,\nc,z,fr,,1,,,\n"
+        "d,x,,test,,,,\n"
     )
-    flags = {"text": "utt", "label": "intent", "language": "locale", "group": "by", "split": "partition"}
+    flags = {"text": "utt+more", "label": "intent", "language": "locale", "group": "by"}
+    flags["split"] = "partition"
     table = read_labeled_table(path, LabelOptions(**flags))
     rows = [
         (["a"], "x", "de", "1", "train", 2),
@@ -135,7 +137,7 @@ def test_language_split_and_group_are_read_where_they_are_named(tmp_path, caplog
         (["d"], "x", "", "", "test", 5),
     ]
     assert table == (path, rows, flags, [])
-    columns = ", ".join(map(": ".join, flags.items()))
+    columns = ", ".join(map(": ".join, flags.items())).replace("+", " + ")
     assert caplog.messages == [f"{path}: 4 rows ({columns}; ignored: n)"]
     for purpose, kept, skipped in (
         ("train", rows[::2], {"dev": 1, "test": 1}),
@@ -338,6 +340,7 @@ ASKED = {
     ),
     "tab.txt": ("a\tb\n", False, "unexpected tab in a .txt file"),
     "id.csv": ("ID,text,label\n7,a,b\n", False, ([{"id": "7", "text_a": "a", "text": "a"}], [2])),
+    "language.csv": ("lang,text\nde,a\n", False, ([{"language": "de", "text_a": "a", "text": "a"}], [])),
     "two_labels.csv": ("text,label,score\na,b,c\n", False, ([{"text_a": "a", "text": "a"}], [])),
     "questions.csv": ("context,question\na,b\n", True, ([{"question": "b", "context": "a"}], [])),
     "columns.txt": ("c\tq\na\tb\n", True, ([{"question": "b", "context": "a"}], []), {"columns": "q,c"}),
