@@ -206,7 +206,13 @@ def test_windows_by_hand(count, budget, stride, windows):
 @pytest.mark.parametrize("split_han", [True, False])
 @pytest.mark.parametrize(
     "text",
-    [*SENTENCES, "“他说”，２０２５年\u200b\ufeff的 ½ 书　ｏｋ\ufeff \n㍿　　end \u200b", "", " \u200b "],
+    [
+        *SENTENCES,
+        "“他说”，２０２５年\u200b\ufeff的 ½ 书　ｏｋ\ufeff \n㍿　　end \u200b",
+        "x妈妈",
+        "",
+        " \u200b ",
+    ],
 )
 def test_spans_cover_the_source(tokenizer, text, split_han):
     """Starts and ends ascend, and the spans cover all that is visible. A Han character begins a token."""

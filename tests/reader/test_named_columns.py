@@ -59,6 +59,7 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
     "first.csv": ("label,a\nBye,b\n", {"text": "1", "label": "2"}, [(["label"], "a"), BYE]),
     "names.csv": ('Body,Team\n"Hello, you",a\nBye,b\n', {"text": "Body", "label": "Team"}),
     "only.csv": ('text,label,n\n"Hello, you",a,2\nno,c,1\nBye,b,3\n', {"filter": "n>=2"}),
+    "blank_cell.csv": ('text,label,n\n"Hello, you",a,\nno,c,1\nBye,b,\n', {"filter": "n="}),
     "less.csv": ('text,label,n\n"Hello, you",a,2\nno,c,3\nBye,b,1\n', {"filter": "n<3"}),
     "most.csv": ('text,label,n\n"Hello, you",a,2\nno,c,3\nBye,b,1\n', {"filter": "n<=2"}),
     "more.csv": ('text,label,n\n"Hello, you",a,2\nno,c,1\nBye,b,3\n', {"filter": "n>1"}),

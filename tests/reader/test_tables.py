@@ -249,11 +249,16 @@ def test_an_excel_sheet(tmp_path, caplog, first):
     assert "my.xlsx, line 5: " in error_of(read_labeled_table, path, LabelOptions(label="Kategorie"))
 
 
-def test_a_sheet_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("largest", "error"), [(1000, "too large, "), (1 << 20, "no rows"), (0, "cannot be ")]
+)
+def test_sheets_that_are_refused(tmp_path, monkeypatch, largest, error):
+    """One that would fill the memory, before it is read; one of a header alone; and an archive of nothing."""
     pytest.importorskip("python_calamine")
-    monkeypatch.setattr("ernie_m.reader.files.tables._LARGEST", 1000)
-    write_sheet(tmp_path / "my.xlsx", [["text", "label"], ["a", "b"]])
-    assert "my.xlsx: too large, " in error_of(read_labeled_table, tmp_path / "my.xlsx", LabelOptions())
+    monkeypatch.setattr("ernie_m.reader.files.tables._LARGEST", largest)
+    path = tmp_path / "my.xlsx"
+    path.write_bytes(b"PK\5\6" + bytes(18)) if largest == 0 else write_sheet(path, [["text", "label"]])
+    assert error_of(read_labeled_table, path, LabelOptions()).startswith(f"{path}: {error}")
 
 
 def write_sheet(path: Path, rows: list[list], first: Sequence[list] = ()) -> None:
@@ -289,6 +294,6 @@ def write_sheet(path: Path, rows: list[list], first: Sequence[list] = ()) -> Non
             )
             xml += f'<row r="{number}">{cells}</row>'
         parts[f"xl/worksheets/sheet{sheet_number}.xml"] = sheet.format(xml)
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in parts.items():
             archive.writestr(name, content)

@@ -65,6 +65,7 @@ def test_convert_tag_schemes_to_iob2(write, scheme, tags, iob2):
         ({"O": 0, "B-PER": 1, "I-PER": 2}, "m.json: "),
         ({"B-PER": 0, "O": 1}, "m.json: invalid label 'B-PER'"),
         ({"PER": 0, "O": 1}, "m.json: invalid label 'PER'"),
+        ({"B-": 0, "I-": 1, "O": 2}, "m.json: invalid label 'B-'"),
         ({"B-PER": 0, "I-PER": 1, "X-PER": 2, "O": 3}, "m.json: invalid label 'X-PER'"),
     ],
 )
