@@ -370,6 +370,7 @@ def test_read_added_tokens_from_each_file(tmp_path):
             ],
         ),
         ("normalizer", lambda contents: contents["normalizer"].update(precompiled_charsmap="AAAA")),
+        ("normalizer", lambda contents: contents.update(normalizer=None)),
         ("never", lambda contents: contents.update(pre_tokenizer=METASPACE | {"prepend_scheme": "never"})),
         ("byte_fallback", lambda contents: contents["model"].update(byte_fallback=True)),
     ],

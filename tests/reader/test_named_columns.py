@@ -45,6 +45,7 @@ SEVERAL = [(["x"], ["a", "b"]), (["y"], [])]
 READ = {  # name of a file -> its content, the flags that it needs, and other rows than HELLO and BYE
     "comma.csv": ('Text,Label\n"Hello, you",a\nBye,b\n', {"text": "", "label": ""}),
     "semicolon.csv": ("Text;Label\nHello, you;a\nBye;b\n", {}),
+    "blank_first.csv": ("\n \ntext;label\nHello, you;a\nBye;b\n", {}),
     "tab.csv": ("Text\tLabel\nHello, you\ta\nBye\tb\n", {}),
     "ending.tsv": ("Text\tx,y\tLabel\nHello, you\t\ta\nBye\tx,y\tb\n", {}),
     "ending.tsv.gz": (gzip.compress(b"Text\tx,y\tLabel\nHello, you\t\ta\nBye\tx,y\tb\n"), {}),
@@ -128,8 +129,13 @@ def test_language_split_and_group_are_read_where_they_are_named(tmp_path, caplog
         "utt,intent,locale,partition,by,,n,more\na,x,de,train,1,,,\nb,y, en ,dev,2,,,\nc,z,fr,,1,,,\n"
         "d,x,,test,,,,\n"
     )
-    flags = {"text": "utt+more", "label": "intent", "language": "locale", "group": "by"}
-    flags["split"] = "partition"
+    flags = {
+        "text": "utt+more",
+        "label": "intent",
+        "language": "locale",
+        "group": "by",
+        "split": "partition",
+    }
     table = read_labeled_table(path, LabelOptions(**flags))
     rows = [
         (["a"], "x", "de", "1", "train", 2),

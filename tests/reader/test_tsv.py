@@ -83,8 +83,7 @@ def test_warn_about_cells_in_quotation_marks(tmp_path, caplog):
     path.write_text(f'{HEADER}"a ""man"" sits"\t0\n{ROWS}"a man" and "a dog", \t1\n')
     assert read_classification(path)[0].text_a == '"a ""man"" sits"'
     assert read_labeled_table(path, LabelOptions()).rows[0].texts == ['"a ""man"" sits"']
-    said = f"{path}: 1 of 5 rows"
-    assert [line.partition(" have ")[0] for line in caplog.messages[::2]] == [said] * 2
+    assert [line.partition(" have ")[0] for line in caplog.messages[::2]] == [f"{path}: 1 of 5 rows"] * 2
 
 
 @pytest.mark.parametrize("tool", COMPRESS)

@@ -24,10 +24,11 @@ from tests.toys import sentences, train_piece_model
             ["f d g s t k l n m r p b i u o e a"] * 3,
             [(0, 50)],
         ),
+        (["bado a kani b"] * 3, []),
         (["狐狸跳过懒狗"], []),
         ([""], []),
     ],
-    ids=["suited", "unknown", "letters", "han", "empty"],
+    ids=["suited", "unknown", "letters", "some letters", "han", "empty"],
 )
 def test_warn_only_about_uncovered_text(tmp_path, caplog, text, shares):
     """The vocabulary is trained on made-up words, which have no q, w or v, and on some Chinese.
