@@ -25,6 +25,7 @@ def make_inputs(folder: Path) -> dict:
     for seed, language in enumerate(("en", "de", "fr")):
         texts = sentences(LINES, seed)
         lines[language] = [draw.choice(texts) for _ in range(LINES)]  # so that some come several times
+    lines["fr"][::7] = [f"{line} ბ" for line in lines["fr"][::7]]  # a letter without a subword
     (folder / "en.gz").write_bytes(gzip.compress("\n".join(lines["en"]).encode()))
     pairs = list(zip(lines["en"], lines["de"]))
     french = write_lines(folder / "x.fr", lines["fr"])

@@ -50,49 +50,46 @@ def test_repeated_flags_become_one_mapping():
     for wrong in ("en=a.txt", "<=a.txt", "en<="):
         with pytest.raises(UserError, match=f"'{wrong}'.*language<=path"):
             merge_source_options(["--mono", wrong])
+    assert error_of(merge_source_options, ["--mono"]).startswith("invalid ''")
 
 
-def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
-    monkeypatch.setenv("TEXT", str(tmp_path))
-    for name in ("b.txt", "a.txt", "more/c.txt", "more/d.txt", "more/.hidden"):
+def test_files_globs_folders_and_variables(tmp_path, monkeypatch, caplog):
+    """In the order of names, without hidden files. Those of dev and test must be named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TEXT", "more")
+    splits = ["devel", "devset", "hold-out", "validate", "tune", "tuning_1", "blind", "gold"]
+    skipped = ["dev.de", "dev.en", "newstest2020.txt", *sorted(f"x.{split}.txt" for split in splits)]
+    for name in ("b.txt", "attest.txt", "more/d.txt", "more/c.txt", "more/.hidden", "test/e.txt", *skipped):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("x\n")
-    names_by_path = {
-        "$TEXT/b.txt": ["b.txt"],
-        "${TEXT}/*.txt": ["a.txt", "b.txt"],
-        f"{tmp_path}/more": ["more/c.txt", "more/d.txt"],
-        f"{tmp_path}/**/*.txt": ["a.txt", "b.txt", "more/c.txt", "more/d.txt"],
-    }
-    for path, names in names_by_path.items():
-        (stream,) = resolve_sources({"en": path}, {})
-        assert [source.paths[0] for source in stream.sources] == [str(tmp_path / name) for name in names]
-
-
-def test_dev_and_test_files_must_be_named(tmp_path, caplog):
-    names = ["a.txt", "attest.txt", "dev.en", "dev.de", "newstest2020.txt", "test/c.txt"]
-    splits = ("devel", "devset", "hold-out", "validate", "tune", "tuning_1", "blind", "gold")
-    names += [f"x.{split}.txt" for split in splits]
-    (tmp_path / "test").mkdir()
-    for name in names:
         write_lines(tmp_path / name, ["x"])
-
-    def read(path, languages="en"):
-        by_count = ({}, {languages: path}) if "-" in languages else ({languages: path}, {})
-        (stream,) = resolve_sources(*by_count)
-        return [[path.removeprefix(f"{tmp_path}/") for path in source.paths] for source in stream.sources]
-
-    for several, left_out in ((tmp_path, names[2:5]), (tmp_path / "**/*", names[2:6])):
-        caplog.clear()
-        assert read(str(several)) == [["a.txt"], ["attest.txt"]]
-        (line,) = caplog.messages
-        assert line.startswith("skipped ") and all(f"{tmp_path}/{name}" in line for name in left_out)
-    assert read(f"{tmp_path}/test/*") == [["test/c.txt"]]  # this folder is named itself
-    assert error_of(read, f"{tmp_path}/dev.*").startswith(f"{tmp_path}/dev.*: ")
-    caplog.clear()
-    assert read(f"{tmp_path}/newstest2020.txt") == [["newstest2020.txt"]]
-    for files in (f"{tmp_path}/dev.en,{tmp_path}/dev.de", f"{tmp_path}/dev"):
-        assert read(files, "en-de") == [["dev.en", "dev.de"]]
-    assert not caplog.messages
+    found = [
+        [",".join(source.paths) for source in stream.sources]
+        for mono, parallel in [
+            *(
+                ({"en": path}, {})
+                for path in ("*.txt", "$TEXT", "**/*", "${TEXT}/d.txt", "test/*", skipped[2])
+            ),
+            *(({}, {"en-de": path}) for path in ("dev.en,dev.de", "dev")),
+        ]
+        for stream in resolve_sources(mono, parallel)
+    ]
+    more = ["more/c.txt", "more/d.txt"]
+    assert found == [
+        ["attest.txt", "b.txt"],
+        more,
+        ["attest.txt", "b.txt", *more],
+        more[1:],
+        ["test/e.txt"],
+        skipped[2:3],
+        ["dev.en,dev.de"],
+        ["dev.en,dev.de"],
+    ]
+    first_ten = [*skipped[:3], "test/e.txt", *skipped[3:9]]
+    assert caplog.messages == [
+        f"skipped validation and test files: {', '.join(skipped[2:])}",
+        f"skipped validation and test files: {', '.join(first_ten)} and 2 more",
+    ]
+    assert error_of(resolve_sources, {"en": "dev.*"}, {}).startswith("dev.*: ")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +112,7 @@ def test_dev_and_test_files_must_be_named(tmp_path, caplog):
         ({"en": ["x.tsv", "./x.tsv"]}, {}, "./x.tsv: given twice, for en"),
         ({}, {"en-de": "x*"}, "x.tsv.gz: given twice, for de-en"),
         ({}, {"en-de": "one.txt,one.txt"}, "one.txt: the same file"),
+        ({}, {"en-de": "one.txt,.link.txt"}, ".link.txt: the same file"),
         ({}, {"en-de": "z.txt,z.txt.gz"}, "z.txt.gz: the same file"),
         ({"en": "one.txt", "EN": "x.tsv"}, {}, "^EN and en are the same language"),
         ({"en": "one.txt"}, {"de-eng": "x.tsv"}, "^en and eng are the same language"),
@@ -128,10 +126,11 @@ def test_dev_and_test_files_must_be_named(tmp_path, caplog):
     ],
 )
 def test_what_the_notation_refuses(tmp_path, monkeypatch, mono, parallel, message):
-    """In a folder with a .csv file, two .txt files and a .tsv file, the last two also packed."""
+    """In a folder with a .csv file, two .txt files and a .tsv file, the last two also packed, and a link."""
     monkeypatch.chdir(tmp_path)
     for name in ("pairs.csv", "one.txt", "x.tsv", "x.tsv.gz", "z.txt", "z.txt.gz"):
         write_lines(tmp_path / name, ["a,b"])
+    (tmp_path / ".link.txt").symlink_to("one.txt")
     with pytest.raises(UserError, match=message):
         resolve_sources(mono, parallel)
 
@@ -368,13 +367,14 @@ def test_files_that_are_refused(tmp_path, monkeypatch, languages, files, options
     assert error_of(read_only_stream, **{kind: {languages: ",".join(files)}}, **options).startswith(location)
 
 
-def test_pairs_without_a_side_are_counted(tmp_path):
+def test_pairs_without_a_side_are_counted(tmp_path, caplog):
     path = write_lines(tmp_path / "x.tsv", SCORED)
     text = read_only_stream(parallel={"en-de": path}, columns="2,3")
     assert (text.rows, text.empty_count) == ([("gut", "good"), ("schlecht", "bad")], 1)
     # A line with more columns is left out.
     path = write_lines(tmp_path / "z.tsv", [*SCORED, "0.6\tbad\tschlecht\tmore"])
-    assert read_only_stream(parallel={"en-de": path}, columns="2,3", on_error="skip").rows == text.rows
+    assert read_only_stream(parallel={"en-de": path}, columns="2,3", on_error="skip") == text
+    assert caplog.messages[-1].startswith(f"{path}: dropped: line 5: 4 columns ")
 
 
 def test_text_encoding(tmp_path):

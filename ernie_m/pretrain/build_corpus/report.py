@@ -92,6 +92,6 @@ def are_lengths_correlated(pairs: CorpusPairs) -> list[bool]:
     for start in starts.tolist():
         # Compare logarithms of lengths, so that a long pair does not dominate.
         lengths = np.log([[len(side) for side in pairs[start + number]] for number in range(size)])  # [N, 2]
-        have_spread = (lengths.std(axis=0) > 0).all()  # the correlation of constant lengths is undefined
+        have_spread = np.ptp(lengths, axis=0).all()  # the correlation of constant lengths is undefined
         fits.append(bool(have_spread and np.corrcoef(lengths.T)[0, 1] > _LEAST_CORRELATION))
     return fits
