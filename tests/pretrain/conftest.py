@@ -38,9 +38,10 @@ def tiny_corpus(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pretrained(tiny_corpus, tmp_path_factory):
-    """The output folder of a finished run, made once. No test may change it."""
+    """The output folder of a finished run of 12 steps, made once. No test may change it."""
+    options = {"optimizer__steps": 24, "run__compute_ratio": 2.0, "run__eval_steps": 6}
     output = tmp_path_factory.mktemp("pretrained") / "out"
-    return tiny_run.pretrain(tiny_corpus, output, run__micro_batch_tokens=512)
+    return tiny_run.pretrain(tiny_corpus, output, run__micro_batch_tokens=512, **options)
 
 
 @pytest.fixture

@@ -10,9 +10,15 @@ import pytest
 from ernie_m.pretrain.batches import StepBatches, split_by_tokens
 from ernie_m.pretrain.btmlm_pseudo_tokens import make_pseudo_token_generator
 from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.corpus_selection import TrainingData, drop_unsupported_objectives
+from ernie_m.pretrain.corpus_selection import TrainingData, drop_unsupported_objectives, select_languages
 from ernie_m.pretrain.masking import Vocabulary
-from ernie_m.pretrain.objective_mix import allocate_examples, get_mixing_ratios, log_phases, make_phases
+from ernie_m.pretrain.objective_mix import (
+    Phase,
+    allocate_examples,
+    get_mixing_ratios,
+    log_phases,
+    make_phases,
+)
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.pretrain.run_length import count_tokens_per_epoch, plan_run
@@ -160,6 +166,11 @@ def test_pairs_that_are_too_short_for_camlm_are_noticed(source, caplog, active, 
     assert "too short" not in caplog.text
     source.steps(**changes)
     assert f"% of the pairs are too short for camlm and {use}" in caplog.text
+    # A phase without TLM leaves them out.
+    phases = {"objectives__mixing_ratios": {"camlm": 1}, "objectives__later_mixing_ratios": {"tlm": 1}}
+    changes |= {"objectives__active": None, "optimizer__batch_size": 64}
+    step = source.reader(**changes | phases).make_step_batches()
+    assert [*step.counts] == ["camlm"]
     with pytest.raises(UserError, match="camlm has no pair to train on: it requires .*objectives.mask_rate"):
         source.steps(**changes, data__max_seq_len=8)
 
@@ -190,29 +201,32 @@ def test_make_phases():
         btmlm_start=0.5,
     )
     assert config.names == ["mmlm", "tlm", "camlm", "btmlm"]
-    for total in (1, 2, 3, 7, 50, 1000):
-        phases = make_phases(config, total)
-        assert sum(phase.part for phase in phases) == pytest.approx(1)
-        assert [*itertools.chain(*[phase.steps for phase in phases])] == [*range(total)]
-        for step in range(total):
-            ratios = {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}
-            if step < round(0.5 * total):
-                ratios = {"mmlm": 0.3, "camlm": 0.7}
-            if step < round(0.34 * total):
-                ratios = {"mmlm": 0.3, "tlm": 0.7}
-            assert get_mixing_ratios(phases, step) == ratios
+    for total, second, third in ((1, 0, 0), (2, 1, 1), (50, 17, 25)):
+        phases = (
+            Phase(range(second), pytest.approx(0.34), {"mmlm": 0.3, "tlm": 0.7}),
+            Phase(range(second, third), pytest.approx(0.16), {"mmlm": 0.3, "camlm": 0.7}),
+            Phase(range(third, total), pytest.approx(0.5), {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}),
+        )
+        assert make_phases(config, total) == phases
+        expected = [phase.mixing_ratios for phase in phases for _ in phase.steps]
+        assert [get_mixing_ratios(phases, step) for step in range(total)] == expected
+    assert get_mixing_ratios(phases, 50) == phases[-1].mixing_ratios
 
 
 def test_log_phases_with_equal_ratios_once(caplog):
     config = ObjectiveConfig(
         mixing_ratios={"mmlm": 2},
-        later_mixing_ratios={"mmlm": 1, "btmlm": 1},
+        later_mixing_ratios={"mmlm": 1, "btmlm": 1, "tlm": 0},
         later_start=0.5,
         btmlm_start=0.2,
     )
     with caplog.at_level("INFO", logger="ernie_m"):
         log_phases(config, make_phases(config, 10))
-    assert caplog.messages == ["steps 1 to 5: mmlm 100 %", "steps 6 to 10: mmlm 50 %, btmlm 50 %"]
+    assert [line.partition(": objectives.")[0] for line in caplog.messages] == [
+        "steps 1 to 5: mmlm 100 %",
+        "steps 6 to 10: mmlm 50 %, btmlm 50 %",
+        "tlm is never trained",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -260,10 +274,13 @@ def test_equal_remainders_take_turns():
     "changes, message",
     [
         ({"data__languages": ["en", "xx"]}, "data.languages: unknown xx .*corpus: de, en, fr"),
-        ({"data__languages": ["de", "fr"]}, "has camlm, tlm, but .* has no parallel text of de, fr"),
+        (
+            {"data__languages": ["de", "fr"]},
+            "has camlm, tlm, but .* has no parallel text of de, fr; objectives.skip_unsupported",
+        ),
         (
             {"objectives__active": ["tlm"], "data__languages": ["en"]},
-            "active has tlm, but .* no parallel text",
+            "active has tlm, but .* no parallel text of en$",
         ),
         ({"objectives__mixing_ratios": {"tlm": 1}, "data__languages": ["en"]}, "mixing_ratios has tlm, but"),
         ({"objectives__active": ["mmlm", "btmlm"], "data__languages": ["en"]}, "requires two languages"),
@@ -277,20 +294,30 @@ def test_text_that_is_not_there(source, changes, message):
 
 def test_a_batch_too_small_for_an_objective(source):
     source.steps(optimizer__batch_size=2)  # four objectives of equal mixing ratios take turns
+    later = {"objectives__later_mixing_ratios": {"mmlm": 99, "tlm": 1}, "objectives__later_start": 1}
+    source.steps(optimizer__batch_size=2, objectives__mixing_ratios={"mmlm": 1}, **later)  # in no step
     ratios_of_few_pairs = {"mmlm": 45, "btmlm": 45, "tlm": 5, "camlm": 5}
-    assert "batch_size 4 is too small: tlm" in error_of(
-        source.steps, optimizer__batch_size=4, objectives__mixing_ratios=ratios_of_few_pairs
-    )
+    line = error_of(source.steps, optimizer__batch_size=4, objectives__mixing_ratios=ratios_of_few_pairs)
+    assert "batch_size 4 is too small: tlm" in line and line.endswith(" from objectives.mixing_ratios")
     # BTMLM begins after a part of the run.
     assert "batch_size 8 is too small: btmlm" in error_of(
         source.steps, optimizer__batch_size=8, objectives__mixing_ratios={"mmlm": 48, "btmlm": 2, "camlm": 50}
     )
 
 
-def test_languages_decide_the_objectives(source):
+def test_languages_decide_the_objectives(source, monkeypatch, caplog):
     """The corpus has pairs of English, but none of English with itself."""
-    config = source.config(objectives__skip_unsupported=True, data__languages=["en"])
+    caplog.set_level("INFO")
+    config = source.config(objectives__skip_unsupported=True, data__languages=["en", "en"])
     assert drop_unsupported_objectives(config, source.corpus).objectives.names == ["mmlm"]
+    assert select_languages(config.data, source.corpus) == ["en"]
+    config = source.config(objectives__skip_unsupported=True, data__languages=["en", "fr"])
+    monkeypatch.setattr(source.corpus, "mono", {"de": source.corpus.mono["de"]})
+    assert drop_unsupported_objectives(config, source.corpus).objectives.names == ["tlm", "camlm"]
+    assert caplog.messages == [
+        f"{source.folder}: no text for tlm, camlm, btmlm; training mmlm",
+        f"{source.folder}: no text for mmlm, btmlm; training tlm, camlm",
+    ]
     config = source.config(objectives__skip_unsupported=True, data__languages=["en", "xx"])
     assert "data.languages: unknown xx " in error_of(drop_unsupported_objectives, config, source.corpus)
 
@@ -334,6 +361,7 @@ def test_equal_compute_divides_the_steps(source, monkeypatch):
         source.steps(optimizer__tokens=200_000, run__compute_ratio=ratio) for ratio in (1.0, 2.0)
     )
     assert at_twice_the_cost == pytest.approx(steps / 2, abs=1)
+    assert source.steps(optimizer__tokens=1) == 1
 
 
 def test_warn_if_warm_up_does_not_end(source, caplog):

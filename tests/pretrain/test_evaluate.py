@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import signal
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import paddle
@@ -15,6 +17,7 @@ from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.loss import compute_batch_loss
 from ernie_m.pretrain.masking import Vocabulary, make_rng
 from ernie_m.pretrain.objective import Objective
+from ernie_m.pretrain.packing import MaskedExample
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.reader.corpus import Blocks, Corpus
 from ernie_m.reader.tokenization import Tokenizer
@@ -62,8 +65,12 @@ def held_out(tiny_corpus):
 def test_constant_model_perplexity_and_accuracy(held_out, monkeypatch):
     """It always predicts the most frequent masked token, so its perplexity follows from its accuracy."""
     masked_ids = []
+    autocast = mock.MagicMock()
+    monkeypatch.setattr(held_out.engine, "autocast", autocast)
+    entered, left = autocast.return_value.__enter__, autocast.return_value.__exit__
 
     def loss(model, batch, **options):
+        assert not (paddle.is_grad_enabled() or model.training) and entered.call_count > left.call_count
         assert batch.inputs.tokens <= held_out.evaluator.run_config.micro_batch_tokens
         masked_ids.extend(batch.target_ids.tolist())
         return compute_batch_loss(model, batch, **options)
@@ -154,6 +161,22 @@ def test_a_stop_request_ends_an_evaluation_before_its_next_batch(tiny_corpus, mo
         stop.received = None
         assert held_out.evaluator.run(held_out.engine, stop) is None
         assert batches[-1] == last_batch
+    # Another process has the request.
+    stop.received = None
+    last_batch = math.inf
+    monkeypatch.setattr(stop, "is_set_on_any_process", lambda: True)
+    assert held_out.evaluator.run(held_out.engine, stop) is None
+
+
+def test_groups_stay_in_one_micro_batch(held_out, monkeypatch):
+    """Of 8 pairs with 10 tokens 3 are a group, and 64 tokens hold two groups."""
+    monkeypatch.setattr(held_out.evaluator.run_config, "micro_batch_tokens", 64)
+    monkeypatch.setattr(evaluate, "pack", lambda examples: [(one.objective, one.group) for one in examples])
+    masked = [MaskedExample(name, [SimpleNamespace(input_ids=[0] * 5)] * 2) for name in "abcdefgh"]
+    assert [*held_out.evaluator._make_batches(masked, group=3)] == [
+        [("a", 0), ("b", 0), ("c", 0), ("d", 1), ("e", 1), ("f", 1)],
+        [("g", 0), ("h", 0)],
+    ]
 
 
 def get_sentences(held_out, pair) -> tuple[list, list]:

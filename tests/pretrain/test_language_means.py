@@ -1,12 +1,10 @@
-"""The means that an export holds: over held-out sentences, of the finished model, kept by conversion."""
+"""The means that an export holds: over held-out sentences, of the finished model."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 
-from ernie_m.commands import convert
 from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
@@ -18,7 +16,6 @@ from ernie_m.utils.errors import UserError
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.language_centering import LanguageCentering
 from tests.launching import error_of
-from tests.toys import make_small_corpus
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +23,9 @@ def corpus(tiny_corpus):
     return Corpus(tiny_corpus)
 
 
-def test_exported_language_means(pretrained, corpus, tmp_path):
+def test_exported_language_means(pretrained, corpus):
     """de, en and fr have the held-out sides of their pairs; en has those of both language pairs."""
     out = pretrained
-    for folder in ("full", "encoder"):
-        assert LANGUAGE_MEANS in json.loads((out / folder / "manifest.json").read_text())["files"]
     checkpoint = open_checkpoint(out / "encoder")
     shape = (checkpoint.config.num_hidden_layers + 1, checkpoint.config.hidden_size)
     means = LanguageCentering.read(checkpoint.language_means_path, shape)
@@ -47,11 +42,6 @@ def test_exported_language_means(pretrained, corpus, tmp_path):
     mean_of_de, mean_of_en, _ = means.vectors  # [L + 1, H] each
     np.testing.assert_allclose(mean_of_en, embeddings.mean(axis=1), atol=1e-6)
     assert (mean_of_de != mean_of_en).any()
-
-    # Conversion copies the file.
-    convert.main([str(out / "encoder"), str(tmp_path / "theirs"), "--to", "huggingface"])
-    copied = open_checkpoint(tmp_path / "theirs").language_means_path
-    assert copied.read_bytes() == checkpoint.language_means_path.read_bytes()
 
 
 def test_each_pair_gives_equally_many_sentences(corpus, monkeypatch):
@@ -71,11 +61,6 @@ def test_a_language_without_pairs_has_its_monolingual_text(corpus, monkeypatch):
         monkeypatch.setattr(evaluate, "SENTENCES", most)
         french = evaluate.read_held_out_sentences(corpus, "fr")
         assert [sentence.tolist() for sentence in french] == lines[:most]
-
-
-def test_no_held_out_text_gives_no_means(pretrain, tmp_path):
-    out = pretrain(corpus=make_small_corpus(tmp_path, held_out=0), optimizer__steps=1)
-    assert open_checkpoint(out / "encoder").language_means_path is None
 
 
 def test_corrupt_means_are_one_line(pretrained, tmp_path):

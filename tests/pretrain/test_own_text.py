@@ -1,20 +1,19 @@
 """configs/pretrain/own.yaml trains on what a corpus holds: pairs and text, pairs alone, or text alone."""
 
 import json
-import logging
+import shutil
 
 import pytest
 import yaml
 
-from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint, open_checkpoint
-from ernie_m.model.open_model import apply_model_defaults, open_model
+from ernie_m.model.checkpoint.open import TRAINED_LENGTH
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.objective_mix import drop_objectives_without_text
+from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.utils.checksums import MANIFEST
 from tests.helpers.checkpoints import change_config
 from tests.launching import ROOT
-from tests.pretrain.tiny_run import pretrain
+from tests.pretrain.tiny_run import config, pretrain
 from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
 OWN = str(ROOT / "configs" / "pretrain" / "own.yaml")
@@ -57,40 +56,17 @@ def test_the_corpus_decides_the_objectives(texts, tmp_path, kinds, objectives):
     pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, optimizer__steps=4)
 
 
-def test_warn_about_longer_inputs_than_trained(texts, tmp_path, caplog):
-    """The warning comes from fine-tuning, and only for models that were trained from random weights."""
-    make_corpus(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
-    few = {"optimizer__steps": 2, "run__eval_sequences": 0}
-    scratch = pretrain(tmp_path / "corpus", tmp_path / "scratch", config=OWN, **few)
-    checkpoint = open_checkpoint(scratch / "encoder")
-
-    def warnings(length: int, start: Checkpoint) -> list[str]:
-        """What fine-tuning with `--max_seq_len length` warns of."""
-        caplog.clear()
-        flags = FinetuneFlags(max_seq_len=length, on_command_line=("max_seq_len",))
-        with caplog.at_level(logging.WARNING, logger="ernie_m"):
-            apply_model_defaults(flags, open_model(start))
-        return caplog.messages
-
-    assert warnings(32, checkpoint) == []  # tiny_run trains with data.max_seq_len 32
-    (message,) = warnings(33, checkpoint)
-    assert "--max_seq_len 33: positions above 32" in message
-
-    def continued(name: str, length: int = 16) -> Checkpoint:
-        """The encoder of a run that resumes from scratch's weights with shorter inputs, or longer ones."""
-        start = {"init__encoder": str(scratch / "full"), "init__lm_head": "same"}
-        short = {**few, "data__max_seq_len": length}
-        folder = pretrain(tmp_path / "corpus", tmp_path / name, config=OWN, **start, **short)
-        return open_checkpoint(folder / "encoder")
-
-    (message,) = warnings(33, continued("again"))
-    assert "--max_seq_len 33: " in message
-    assert warnings(33, continued("longer", length=40)) == []
-    # Weights of which no length is known may have been trained on longer inputs.
-    change_config(scratch / "full", **{TRAINED_LENGTH: None})
-    (scratch / "full" / MANIFEST).unlink()  # its checksums would refuse the change
-    unknown = continued("unknown")
-    assert warnings(33, unknown) == [] and TRAINED_LENGTH not in unknown.settings
+@pytest.mark.parametrize(("before", "length", "longest"), [(32, 16, 32), (32, 40, 40), (None, 16, None)])
+def test_the_longest_inputs_of_all_trainings(pretrained, tiny_corpus, tmp_path, before, length, longest):
+    """Weights of which no length is known may have been trained on longer inputs."""
+    start = shutil.copytree(pretrained / "full", tmp_path / "start")
+    change_config(start, **{TRAINED_LENGTH: before})
+    (start / MANIFEST).unlink()  # its checksums would refuse the change
+    task = Pretraining(config(tiny_corpus, init__encoder=str(start), data__max_seq_len=length))
+    files = task.collect_files(task.begin(1, None), {})
+    assert files.config_json.get(TRAINED_LENGTH) == longest
+    task.begin(1, start)  # a run that resumes
+    assert task.trained_length == before
 
 
 ALL_FOUR = {"mmlm": 1, "btmlm": 1, "tlm": 2, "camlm": 4}

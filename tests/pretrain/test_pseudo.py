@@ -1,5 +1,7 @@
 """BTMLM's pseudo-tokens: the second language, the subwords, the first pass, the statistics."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import paddle
 import pytest
@@ -114,6 +116,7 @@ def test_second_language_by_pairs():
     drawn = [choice.draw(3, rng) for _ in range(20_000)]
     frequencies = np.bincount(drawn, minlength=4) / 20_000
     assert np.abs(frequencies - of_swahili).max() < 0.015
+    assert choice.draw(0, SimpleNamespace(random=lambda: 0.0)) == 1  # not English itself
 
 
 def test_second_language_uniform_or_without_any_pairs():

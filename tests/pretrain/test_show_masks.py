@@ -15,6 +15,21 @@ mmlm
    4  1 1 1 1 1 |   赤い
    5  1 1 1 1 1 |   家は
    6  1 1 1 1 1 |   [SEP]"""
+# One prediction is of a random token.
+TLM = """\
+tlm
+ pos  attends to                input
+   2  1 1 1 1 1 | 1 1 1 1 1 1   [CLS]
+   3  1 1 1 1 1 | 1 1 1 1 1 1   e -> a
+   4  1 1 1 1 1 | 1 1 1 1 1 1   b
+   5  1 1 1 1 1 | 1 1 1 1 1 1   c
+   6  1 1 1 1 1 | 1 1 1 1 1 1   [SEP]
+   7  1 1 1 1 1 | 1 1 1 1 1 1   [SEP]
+   8  1 1 1 1 1 | 1 1 1 1 1 1   d
+   9  1 1 1 1 1 | 1 1 1 1 1 1   [MASK] + tgt -> e
+  10  1 1 1 1 1 | 1 1 1 1 1 1   f
+  11  1 1 1 1 1 | 1 1 1 1 1 1   g
+  12  1 1 1 1 1 | 1 1 1 1 1 1   [SEP]"""
 # "[SEP]" is a word here, no separator.
 CAMLM = """\
 camlm
@@ -71,6 +86,7 @@ btmlm, stage 2
     ("arguments", "masks"),
     [
         ("'小さな 赤い 家は' --objective mmlm --languages ja,en", MMLM),
+        ("'a b c' 'd e f g' --objective tlm", TLM),
         ("'a b c d' '[SEP] f g'", CAMLM),
         ("'a b c' 'e f' --camlm_context with_masks --seed -1", CAMLM_WITH_MASKS),
         ("'a b c' --objective btmlm --languages en,de", BTMLM),
@@ -102,6 +118,7 @@ def test_another_seed_masks_other_words():
         (["  ", "--objective", "mmlm"], "empty sentence"),
         (["a b c", " "], "empty sentence"),
         (["a b", "c d", "--languages", "en"], "expected two names"),
+        (["a b", "c d", "--languages", "en,de,fr"], "expected two names"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message):

@@ -11,13 +11,18 @@ from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.cpu import onednn
 from ernie_m.model.heads import SequenceClassifier
+from ernie_m.pretrain import pretraining
 from ernie_m.pretrain.batches import StepBatches
+from ernie_m.pretrain.loss import list_sum_names
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.reader.corpus import Corpus
+from ernie_m.training import stop_requests
 from ernie_m.training.engine import Engine
+from ernie_m.training.prefetch import PrefetchIterator
+from ernie_m.training.stop_requests import StallWatchdog
 from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.files import read_files
-from tests.pretrain.tiny_run import checkpoint, config, losses, records
+from tests.pretrain.tiny_run import checkpoint, config, records
 
 
 def select_encoder(weights: dict) -> dict:
@@ -92,9 +97,10 @@ def test_a_step_keeps_nothing(pretrain, monkeypatch):
 
 def test_warn_if_the_head_is_undertrained_after_warm_up(pretrain):
     """The step is evaluated, and the warning names the keys of the warm-up."""
+    warm_up = {"init__lm_head_warmup_steps": 2, "optimizer__steps": 4, "optimizer__warmup_steps": 1}
     small = {"model__num_hidden_layers": 1, "data__languages": ["de", "en"]}
-    out = pretrain(init__lm_head_warmup_steps=2, optimizer__steps=4, optimizer__warmup_steps=1, **small)
-    assert [record["step"] for record in records(out) if "held_out" in record] == [2, 4]
+    out = pretrain(**warm_up, **small, run__eval_steps=3)
+    assert [record["step"] for record in records(out) if "held_out" in record] == [2, 3, 4]
     log = (out / "log/job.log.0").read_text()
     assert "steps 1 to 2 train only the head" in log
     (warning,) = [
@@ -142,7 +148,14 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrained, tiny_corpus):
 
 
 # What a run of the configuration of `tiny_run` logs. # is a number of the clock, the machine or the weights.
-LOG = """\
+EVALUATION = """\
+INFO [held-out] mmlm: perplexity # (geometric mean; unigram baseline: #), accuracy # %
+INFO [held-out] tlm: perplexity # (geometric mean), accuracy # %
+INFO [held-out] camlm: perplexity # (geometric mean), accuracy # %
+INFO [held-out] btmlm: perplexity # (geometric mean; without the pseudo-tokens: #), accuracy # %
+INFO [held-out] retrieval accuracy@1 among 5 to 6 sentences (chance # %): layer 0 #, layer 1 #, layer 2 # %
+"""
+LOG = f"""\
 INFO cpu: #
 INFO steps 1 to 4: mmlm 50 %, tlm 25 %, camlm 25 %
 INFO steps 5 to 12: mmlm 25 %, tlm 25 %, camlm 25 %, btmlm 25 %
@@ -152,25 +165,23 @@ INFO model: hidden_size 16, num_hidden_layers 2, num_attention_heads 2, max_posi
 INFO data: corpus CORPUS, max_seq_len 32, pack_lines False
 INFO objectives: the defaults
 INFO init: the defaults
-INFO optimizer: steps 12, batch_size 12, learning_rate #, warmup_steps 3
-INFO run: output OUT, micro_batch_tokens 512, log_steps 3, save_steps 4, eval_sequences 6
+INFO optimizer: steps 24, batch_size 12, learning_rate #, warmup_steps 3
+INFO run: output OUT, micro_batch_tokens 512, log_steps 3, save_steps 4, eval_steps 6, eval_sequences 6, \
+compute_ratio #
 INFO options: OUT/config.yaml
 INFO step 3 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl #, acc #) | grad #, lr # | \
-# tokens/s, # + 1 evaluation left | # epochs
+# tokens/s, # + 2 evaluations left | # epochs
 INFO saved OUT/checkpoints/step_4
 INFO step 6 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl #, acc #) | \
-btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # + 1 evaluation left | # epochs
+btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # + 2 evaluations left | # epochs
+{EVALUATION}\
 INFO saved OUT/checkpoints/step_8
 INFO step 9 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl #, acc #) | \
-btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # + 1 evaluation left | # epochs
+btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # left | # epochs
 INFO step 12 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl #, acc #) | \
-btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # + 1 evaluation left | # epochs
+btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # left | # epochs
 INFO saved OUT/checkpoints/step_12
-INFO [held-out] mmlm: perplexity # (geometric mean; unigram baseline: #), accuracy # %
-INFO [held-out] tlm: perplexity # (geometric mean), accuracy # %
-INFO [held-out] camlm: perplexity # (geometric mean), accuracy # %
-INFO [held-out] btmlm: perplexity # (geometric mean; without the pseudo-tokens: #), accuracy # %
-INFO [held-out] retrieval accuracy@1 among 5 to 6 sentences (chance # %): layer 0 #, layer 1 #, layer 2 # %
+{EVALUATION}\
 INFO for fine-tuning: --init_pretraining_params OUT/encoder; to continue pretraining: \
 --init.encoder OUT/full --init.lm_head same
 INFO Next: ernie-m serve --model OUT/full
@@ -197,7 +208,7 @@ def test_log_and_files_of_a_run(pretrained, tiny_corpus):
         names |= {f"{folder}/training_state/{name}" for name in STATE_FILES}
     assert read_files(pretrained).keys() == names
     steps = [(record["step"], "held_out" in record) for record in records(pretrained)]
-    assert steps == [(3, False), (6, False), (9, False), (12, False), (12, True)]
+    assert steps == [(3, False), (6, False), (6, True), (9, False), (12, False), (12, True)]
 
 
 def test_only_the_objectives_that_are_active(pretrain):
@@ -209,6 +220,25 @@ def test_only_the_objectives_that_are_active(pretrain):
     # What it was not trained on is evaluated all the same, so that runs can be compared.
     assert set(held_out) == {"mmlm", "tlm", "camlm", "retrieval", "candidates"}
     assert [*held_out["mmlm"]] == ["de", "en"] and held_out["candidates"] == {"de-en": 2}
+
+
+def test_the_options_of_the_engine(tiny_corpus, monkeypatch):
+    monkeypatch.setattr(pretraining, "Precision", lambda *options, **more: (options, more))
+    monkeypatch.setattr(pretraining, "Engine", lambda model, adamw, **options: (model, options))
+    options = {"amp": "bf16", "amp_level": "O2", "sharding_stage": 1, "max_bad_steps": 3, "recompute": True}
+    options = {f"run__{name}": value for name, value in options.items()}
+    model, of_engine = Pretraining(config(tiny_corpus, **options, optimizer__clip_norm=2.0))._make_engine(
+        5, None
+    )
+    assert model.ernie_m.recompute
+    assert of_engine == {
+        "seed": 5,
+        "clip_norm": 2.0,
+        "precision": (("bf16", "O2"), {"option": "--run.amp"}),
+        "sharding_stage": 1,
+        "max_bad_steps": 3,
+        "sums": list_sum_names(),
+    }
 
 
 def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
@@ -226,24 +256,40 @@ def test_the_last_step_is_logged(pretrain):
     assert [record["step"] for record in records(out)] == [3, 4]
 
 
+def test_what_a_run_waits_for(pretrain, monkeypatch):
+    """Each wait has a limit. A request to stop leaves none of a task whose steps are not divisible."""
+    events = []  # waits, and how a wait for a batch and a step may be stopped
+    for owner, name, describe in (
+        (StallWatchdog, "watch", lambda watchdog, name: (watchdog.seconds, name)),
+        (PrefetchIterator, "next_unless_stopped", lambda batches, stop: stop),
+        (Engine, "step", lambda *_, divisible, **options: divisible),
+    ):
+        original = getattr(owner, name)
+
+        def call(*args, original=original, describe=describe, **options):
+            events.append(describe(*args, **options))
+            return original(*args, **options)
+
+        monkeypatch.setattr(owner, name, call)
+    monkeypatch.setattr(stop_requests, "world_size", lambda: 2)
+    monkeypatch.setattr(Pretraining, "divisible", False)
+    pretrain(optimizer__steps=1, run__eval_sequences=1, run__stall_ends_seconds=600)
+    assert events == [
+        (600, "reading for step 1"),
+        None,
+        (600, "step 1"),
+        False,
+        (600, "the checkpoint of step 1"),
+        (600, "the evaluation after step 1"),
+        (600, "the last step"),
+        (600, "the checkpoint of step 1"),
+        (600, "the export of the finished model"),
+    ]
+
+
 def test_a_config_that_the_user_has_put_there_stays(pretrain, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/config.yaml").write_text("# mine\noptimizer: {steps: 1}\n")
     for overwrite in (False, True):
         out = pretrain(optimizer__steps=1, run__eval_sequences=0, run__overwrite=overwrite)
     assert (out / "config.yaml").read_text() == "# mine\noptimizer: {steps: 1}\n"
-
-
-def test_options_that_change_nothing_but_memory(pretrain):
-    """Recomputing activations, and micro-batches of another size, in float64 without dropout."""
-    options = {
-        "model__hidden_dropout_prob": 0.0,
-        "model__attention_probs_dropout_prob": 0.0,
-        "run__dtype": "float64",
-        "run__log_steps": 1,
-        "run__eval_sequences": 0,
-        "optimizer__steps": 4,
-    }
-    usual = pretrain(**options)
-    again = pretrain("again", **options, run__recompute=True, run__micro_batch_tokens=300)
-    assert losses(again) == pytest.approx(losses(usual), abs=1e-9, rel=0)
