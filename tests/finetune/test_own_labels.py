@@ -112,10 +112,10 @@ def test_test_file_must_have_the_trained_labels(read, lines, options, location):
 
 
 def test_each_file_needs_all_label_columns(read, tmp_path):
-    """The first file has one column with the labels, the second one for each; a test may lack a label."""
+    """The first file has one column with the labels, the second one for each; a test may have more."""
     (tmp_path / "first.jsonl").write_text('{"text": "x", "a,b": ["a"]}\n{"text": "y", "a,b": ["b"]}\n')
     training = read(*table(("text", "a", "b"), (1, 0), (0, 1)), name="second.csv", label="a,b")
-    read(*table(("text", "a", "b"), (1, 0)), like=training, label="a,b")
+    read(*table(("text", "a", "b", "c"), (1, 0, 0)), like=training, label="a,b,c")
     both = [NamedFile(tmp_path / name, "train", "all") for name in ("first.jsonl", "second.csv")]
     assert "first.jsonl, line 1: missing label " in error_of(load_dataset, both, LabelOptions(label="a,b"))
 

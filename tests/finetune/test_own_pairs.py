@@ -253,7 +253,7 @@ def test_held_out_pairs_with_the_same_positive(train, tmp_path):
         # Row 0 or 1, whose text they have, is not trained on, unless it is one of them.
         counts = re.search(r"in.tsv: (\d+) training rows, 8 validation rows; dropped (\d) rows that", log)
         assert counts.groups() in (("72", "0"), ("71", "1"))
-        assert "accuracy@1: 100.00 (step 0)" in log and "in.tsv: of 8 pairs, 8 have equal sides" in log
+        assert "accuracy@1: 100.00 (step 0)\n" in log and "in.tsv: of 8 pairs, 8 have equal sides" in log
 
 
 def test_two_aligned_files_decide_a_run(train, tmp_path):
