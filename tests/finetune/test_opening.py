@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,22 +87,29 @@ def test_unsupported_pooling_needs_another_pooling(opened):
     assert apply_embedding_defaults(RetrievalFlags(pairs="pairs"), unknown, ["layer"]).pairs == "pairs"
 
 
-def test_run_fingerprint_covers_labels_and_files(opened, toy_folder, tmp_path):
-    """A run resumes only with the labels in the same order, and equal files."""
+def test_run_fingerprint_covers_what_decides(opened, toy_folder, tmp_path):
+    """A run resumes only with the same vocabulary, shape, labels in the same order, and equal files."""
     flags = parse_options(FinetuneFlags, command_lines.classification(toy_folder, tmp_path / "out"))
 
-    def make_fingerprint(labels, *texts):
+    def make_fingerprint(changes, labels, *texts):
         files = [
             LanguageFile("dev", "en", toys.write_lines(tmp_path / str(number), [text]), [])
             for number, text in enumerate(texts)
         ]
         task = Classification(opened.tokenizer, labels, 64)
-        return FinetuningRun(task, flags, opened, train_set=[], dev_files=files).fingerprint
+        return FinetuningRun(task, flags, replace(opened, **changes), [], [files[0].path], files).fingerprint
 
-    given = (["a", "b"], "x", "y"), (["b", "a"], "x", "y"), (["a", "b"], "x", "z")
+    given = [
+        ({}, ["a", "b"], "x", "y"),
+        ({}, ["b", "a"], "x", "y"),
+        ({}, ["a", "b"], "x", "z"),
+        ({}, ["a", "b"], "z", "y"),
+        ({"tokenizer": SimpleNamespace(digest="z")}, ["a", "b"], "x", "y"),
+        ({"config": replace(opened.config, intermediate_size=9)}, ["a", "b"], "x", "y"),
+    ]
     first, *others = (make_fingerprint(*values) for values in given)
     differing = [[name for name in first if first[name] != other[name]] for other in others]
-    assert differing == [["labels"], ["dev_set"]]
+    assert differing == [["labels"], ["dev_set"], ["train_set", "dev_set"], ["vocabulary"], ["model"]]
 
 
 def test_warn_about_leaked_rows_and_contradicting_labels(opened, toy_folder, tmp_path, caplog):
