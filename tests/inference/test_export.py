@@ -28,6 +28,7 @@ from ernie_m.inference.engines import (
 from ernie_m.inference.export import compute_max_difference, compute_outputs, generate_random_inputs
 from ernie_m.inference.export_onnx import write_onnx
 from ernie_m.inference.load import _log_engine, load
+from ernie_m.inference.paddle_engine import PaddleEagerEngine
 from ernie_m.inference.tasks import make_predictor
 from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.load import load_weights
@@ -101,18 +102,21 @@ def test_every_engine_equals_the_model(models, model_folder, kind, engine):
     assert batches > 10
 
 
-def test_a_graph_with_another_pad_id(models, tmp_path):
+def test_a_graph_with_another_pad_id_and_epsilon(models, tmp_path):
     model = load(models / "encode")
     weights = open_checkpoint(models / "encode").tensors
     rows = draw_rows(model)[:9]
     outputs = []
     for pad_id in (PAD, model.tokenizer.mask_id):
-        config = dataclasses.replace(model.config, pad_token_id=pad_id)
+        config = dataclasses.replace(model.config, pad_token_id=pad_id, layer_norm_eps=0.01)
+        encoder = toys.model("encode", config)
+        load_weights(encoder, open_checkpoint(models / "encode"))
         write_onnx(tmp_path / "model.onnx", weights, config, "embedding", toys.LAYERS)
         for run in (
             OnnxEngine(tmp_path / "model.onnx"),
             load_onnx_engine(tmp_path / "model.onnx", config, "embedding", True),
             make_encoder_engine(weights, config, toys.LAYERS, "none"),
+            PaddleEagerEngine(encoder, "embedding", toys.LAYERS),
         ):
             outputs.append(compute_outputs("embedding", run, rows, pad_id))
     for other in outputs[1:]:
