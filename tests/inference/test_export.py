@@ -27,13 +27,16 @@ from ernie_m.inference.engines import (
 )
 from ernie_m.inference.export import compute_max_difference, compute_outputs, generate_random_inputs
 from ernie_m.inference.export_onnx import write_onnx
+from ernie_m.inference.export_paddle import ExportedGraph
 from ernie_m.inference.load import _log_engine, load
 from ernie_m.inference.paddle_engine import PaddleEagerEngine
 from ernie_m.inference.tasks import make_predictor
 from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.tasks import TASKS
+from ernie_m.model.heads import SequenceClassifier
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS
+from ernie_m.model.tasks import POOLED, TASKS
 from ernie_m.reader.batching import iter_padded_batches, pad
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from tests import toys
@@ -123,6 +126,17 @@ def test_a_graph_with_another_pad_id_and_epsilon(models, tmp_path):
         assert compute_max_difference(outputs[0], other) < 1e-5
     changed = [row | {"pooled": row["pooled"] + 1} for row in outputs[0]]
     assert compute_max_difference(outputs[0], changed) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("pooling", [POOLED, MEAN_OF_TOKENS])
+def test_the_traced_classifier_equals_the_model(pooling):
+    """Whatever it reads, with pads."""
+    model = SequenceClassifier(toys.model_config(99), 3, pooling=pooling).eval()
+    ids = np.array([[0, 5, 6, 7, 2], [0, 8, 2, PAD, PAD]])
+    expected = PaddleEagerEngine(model, "classification", toys.LAYERS)(ids)["logits"]
+    with paddle.no_grad():
+        (logits,) = ExportedGraph(model, "classification", toys.LAYERS)(paddle.to_tensor(ids))
+    np.testing.assert_allclose(logits.numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("engine", ["paddle-inference", "onnx"])

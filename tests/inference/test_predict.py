@@ -337,6 +337,7 @@ def test_weights_without_a_pooler_have_no_pooler_output(models, tmp_path):
     save_file(kept, folder / "model.safetensors")
     make_predictor("embedding", load(folder), PredictionOptions(pooling="mean"))
     assert run_export(folder, tmp_path / "exported")["export"]["outputs"] == ["sequence"]
+    assert b"pooler" not in (tmp_path / "exported/model.onnx").read_bytes()
     for path in (folder, tmp_path / "exported"):
         assert f"{path}: " in error_of(
             make_predictor, "embedding", load(path), PredictionOptions(pooling="pooler")
