@@ -111,6 +111,20 @@ def test_single_process_replaces_the_launcher(tmp_path, monkeypatch, capsys):
     assert "--node_id 0" in printed and printed.endswith("launch: 1 x CPU, log a/b.job.log.0\n")
 
 
+def test_each_node_has_a_folder_for_its_processes(monkeypatch):
+    started = mock.Mock(return_value=3)
+    monkeypatch.setattr(launch, "run_processes", started)
+    monkeypatch.setattr("os.environ", {"CUDA_VISIBLE_DEVICES": ""})
+    nodes = ["--node_ips", "10.0.0.1,10.0.0.2", "--node_id", "1", "--nproc_per_node", "2"]
+    monkeypatch.setattr("sys.argv", ["launch.py", *nodes, *SCRIPT_WORDS])
+    with pytest.raises(SystemExit, match="3"):
+        launch.main()
+    commands, environments, folder = started.call_args.args
+    assert commands == [[sys.executable, "-u", *SCRIPT_WORDS]] * 2
+    assert [one["PADDLE_TRAINER_ID"] for one in environments] == ["2", "3"]
+    assert folder == Path("log/workers-node1")
+
+
 def test_each_process_knows_its_rank():
     """Two machines with two processes each: their ranks, devices and addresses."""
     nodes = ["--node_ips", "10.0.0.1,10.0.0.2", "--current_node_ip", "10.0.0.2", "--nproc_per_node", "2"]

@@ -163,14 +163,22 @@ def test_what_is_refused(models, tmp_path, refused, rows, location):
 )
 def test_a_training_that_is_asked_to_stop(models, tmp_path, monkeypatch, capsys, number, code, flags):
     """Ctrl-C is the exit code, as shells expect; after SIGTERM no model is named."""
-    monkeypatch.setattr(fit_model, "fit_model", lambda *given: os.kill(os.getpid(), number))
+    stops = []  # the last argument of each call
+    monkeypatch.setattr(
+        fit_model, "fit_model", lambda *given: stops.append(given[-1]) or os.kill(os.getpid(), number)
+    )
     ended = 0
     try:
         run_fit(write(tmp_path / "rows.csv", ROWS), models, tmp_path / "out", **flags)
     except SystemExit as error:
         ended = error.code
     printed = capsys.readouterr().out
-    assert ended == (code or 0) and "60 rows" in printed and str(tmp_path / "out") not in printed
+    assert (
+        ended == (code or 0)
+        and stops[0].received == number
+        and "60 rows" in printed
+        and str(tmp_path / "out") not in printed
+    )
 
 
 @pytest.fixture
