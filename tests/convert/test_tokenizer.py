@@ -104,13 +104,22 @@ def test_xlm_r_has_no_tokenizer_for_other_settings(tmp_path, settings, target, f
     assert (tmp_path / "out" / file).read_bytes() == (model / "piece.model").read_bytes()
 
 
-@pytest.mark.parametrize(("rule", "steps"), [("nmt_nfkc", ["NFC", "Precompiled"]), ("identity", [])])
-def test_a_character_map_is_written_if_the_model_has_one(tmp_path, rule, steps):
-    model = make_model(tmp_path / "in", normalization_rule_name=rule)
+@pytest.mark.parametrize(
+    ("rule", "prefix", "steps", "scheme"),
+    [
+        ("nmt_nfkc", True, ["NFC", "Precompiled"], ("Sequence", "always")),
+        ("identity", True, [], ("Sequence", "always")),
+        ("identity", False, ["Strip"], ("Metaspace", "never")),
+    ],
+)
+def test_rules_of_the_model_are_written(tmp_path, rule, prefix, steps, scheme):
+    """A character map if it has one, and whether a text begins with a space."""
+    model = make_model(tmp_path / "in", normalization_rule_name=rule, add_dummy_prefix=prefix)
     convert.main([str(model), str(tmp_path / "out"), "--to", "xlm-roberta"])
     contents = json.loads((tmp_path / "out/tokenizer.json").read_text(encoding="utf-8"))
     kinds = [step["type"] for step in contents["normalizer"]["normalizers"]]
     assert [kind for kind in kinds if kind != "Replace"] == steps
+    assert (contents["pre_tokenizer"]["type"], contents["decoder"]["prepend_scheme"]) == scheme
 
 
 @pytest.fixture

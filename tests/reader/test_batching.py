@@ -109,7 +109,7 @@ def test_seed_and_epoch_decide_the_order(small_windows):
         return [numbers(step) for step in batches(seed=seed).stream(epochs=epoch + 1, epoch=epoch)]
 
     assert order(1, 0) == order(1, 0)
-    assert order(1, 0) != order(2, 0)
+    assert order(1, 0) != order(2, 0) != order(1, 1)
     assert order(1, 0) != order(1, 1)
     assert [numbers(step) for step in batches(seed=1).stream(epochs=2)] == order(1, 0) + order(1, 1)
     # Two epochs differ in which examples meet, not only in the order of the same batches.

@@ -70,6 +70,7 @@ FORMS = {
         "# newdoc\n# global.columns = NER:TAG FORM\n" + blocks(lambda n, i, word, tag: f"{tag}\t{word}"),
         "FORM,NER:TAG",
     ),
+    "no_ending": (blocks(lambda n, i, word, tag: f"{word} {tag}"), None),
     "first_line.conll": ("Token\tNER\n" + blocks(lambda n, i, word, tag: f"{word}\t{tag}"), None),
     "empty_column.conll": (blocks(lambda n, i, word, tag: f"{word}\t{tag}\t"), None),
     "conll_2012.conll": (

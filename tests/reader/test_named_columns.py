@@ -295,6 +295,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "tags.tsv": ("Mira\tB-PER\nmoved\tO\n", {}, ("line 1", "--text", "--task token-classification")),
     "tags.txt": ("1\tMira\tB-PER\n", {"columns": "2,3"}, ("--columns", "--task token-classification")),
     "only.csv": ("text,label,n\na,b,x\nc,d,2\n", {"filter": "n>=2"}, ("line 2: invalid 'n' 'x'",)),
+    "parquet.csv": (b"PAR1\x15\x04\x15\n", {}, ("parquet.csv: Parquet",)),
     "hex.csv": ("text,label\na,b\n", {"encoding": "hex"}, ("--encoding hex",)),
 }
 

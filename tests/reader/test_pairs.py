@@ -191,8 +191,11 @@ def test_two_files_and_moses(tmp_path):
     write(tmp_path / "x.en", [[a] for a, _ in PAIRS] + [[" "]])
     german = "\n".join(b.replace(" kani", "\tkani") for _, b in [*PAIRS, ("", "")]) + "\n"
     (tmp_path / "x.de.bz2").write_bytes(bz2.compress(german.encode()))
-    for files in (f"{tmp_path}/x.en,{tmp_path}/x.de.bz2", f"en-de<={tmp_path}/x"):
-        rows = PairRows(files)
+    for files, encoding in (
+        (f"{tmp_path}/x.en,{tmp_path}/x.de.bz2", "utf-8"),
+        (f"en-de<={tmp_path}/x", None),
+    ):
+        rows = PairRows(files, TableOptions(encoding=encoding, skip_text_checks=encoding is None))
         assert list(rows) == PAIRS
         unpacked = rows._lines.path
         assert unpacked.is_file()

@@ -96,7 +96,10 @@ EVEN = {
     "some numbers": [f"{n}; 2.5" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
     "a word with a digit": [f"COVID-19 {text}" if n % 2 else text for n, text in enumerate(TEXTS)],
     "some HTML": [f"<b>{text}</b>" if n % 15 == 0 else text for n, text in enumerate(TEXTS)],
-    **{prompt: [f"{prompt}: {text}" for text in TEXTS] for prompt in ("query", "Passage", "search_query")},
+    **{
+        prompt: [f"{prompt}: {text}" for text in TEXTS]
+        for prompt in ("query", "Passage", "search_query", "search_document")
+    },
     "some lines in quotation marks": [f'"{text}"' if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
     "a number of 5,000 digits": [TEXTS[0], f"{'7' * 5000} {TEXTS[1]}", *TEXTS[2:]],
     "some notes": [f"[{n}] {text}" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
