@@ -286,8 +286,9 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
     assert len(read_windows(path, "test", tokenizer, SMALL)) == len(everything)
     found = f" windows ({len(data)} with the answer)"
     counts = (f"{len(data)}{found}", f"{len(everything)}{found}", f"{len(everything)} windows")
-    said = [line for line in caplog.messages if " windows" in line]
-    assert said == [f"{path}: 3 questions, 2 contexts, {count}" for count in counts]
+    assert [line for line in caplog.messages if " windows" in line] == [
+        f"{path}: 3 questions, 2 contexts, {count}" for count in counts
+    ]
     assert len(everything.get_question_windows(2)) == 0  # an empty context
     path = write({context: [("1", "Who?", "absent")]})
     message = error_of(read_windows, path, "train", tokenizer, SMALL)

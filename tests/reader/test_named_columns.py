@@ -296,6 +296,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "tags.txt": ("1\tMira\tB-PER\n", {"columns": "2,3"}, ("--columns", "--task token-classification")),
     "only.csv": ("text,label,n\na,b,x\nc,d,2\n", {"filter": "n>=2"}, ("line 2: invalid 'n' 'x'",)),
     "parquet.csv": (b"PAR1\x15\x04\x15\n", {}, ("parquet.csv: Parquet",)),
+    "long_line.csv": (b"text,label\n" + b"a" * (5 << 20), {}, ("long_line.csv: line ",)),
     "hex.csv": ("text,label\na,b\n", {"encoding": "hex"}, ("--encoding hex",)),
 }
 
@@ -455,6 +456,21 @@ def test_what_a_model_is_asked_about(tmp_path, caplog, name):
         requests = [request for *_, request in asked.iter_rows()]
         assert (requests, asked.labels, asked.separator) == (*expected, separator)
         assert ("skipped 2 blank lines" in caplog.text) == (name == "lines.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "texts"),
+    [
+        ("a.csv", "text,text_b,label\na,b,1\nc,d,\n", {}, [["a", "b"], ["c", "d"]]),
+        ("a.csv", "text\na\n\u200b\nc\n", {"on_error": "skip"}, [["a"], ["c"]]),
+        ("a.csv", "Text,Title\na,\nb,c\n", {"text": "Title+Text"}, [["a"], ["c\nb"]]),
+        ("a.txt", "a, b\n\n c \nd", {}, [["a, b"], ["c"], ["d"]]),
+    ],
+)
+def test_read_texts(tmp_path, name, content, options, texts):
+    path = tmp_path / name
+    path.write_text(content)
+    assert read_texts(path, LabelOptions(**options)) == texts
 
 
 @pytest.mark.parametrize("header", ["Nr;Body;Team", "text;sentence;label", "7;Hello;x"])

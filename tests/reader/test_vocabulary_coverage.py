@@ -1,6 +1,5 @@
 """The warnings for text that a vocabulary was not made for, and for texts that are too long."""
 
-import numpy as np
 import pytest
 
 from ernie_m.reader import batching
@@ -37,8 +36,7 @@ def test_warn_only_about_uncovered_text(tmp_path, caplog, text, shares):
     """
     training = sentences(500, seed=99) + ["狐 狸 跳 过 懒 狗"] * 9
     tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model", training, vocab_size=220))
-    inputs = tokenizer.build_sentence_inputs(tokenizer.encode_batch(text), 99)
-    warn_if_not_covered("train.en.tsv", tokenizer, map(np.ndarray.tolist, inputs))
+    warn_if_not_covered("train.en.tsv", tokenizer, [tokenizer.build_inputs(line) for line in text])
     assert [line.partition(". ")[0] for line in caplog.messages] == [
         f"train.en.tsv: {unknown} % of its tokens are unknown and {letters} % single letters"
         for unknown, letters in shares
