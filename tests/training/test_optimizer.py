@@ -13,6 +13,7 @@ from ernie_m.model.optimization import (
     linear_warmup_decay,
     noam_decay,
 )
+from tests.helpers.arrays import assert_equal_arrays
 
 CONFIG = ErnieMConfig(vocab_size=11, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
 PEAK = 0.1
@@ -114,9 +115,31 @@ def test_embeddings_that_learn_slowly(model):
 
 
 def test_only_weights_decay(model):
-    for name, parameter in model.named_parameters():
-        is_weight = parameter.ndim == 2  # biases and layer norms have one dimension
-        assert is_decayed(name) == is_weight, name
+    """Biases and layer norms have one dimension."""
+    parameters = dict(model.named_parameters())
+    assert [*filter(is_decayed, parameters)] == [name for name, x in parameters.items() if x.ndim == 2]
+
+
+def test_half_weights_have_masters_in_the_state():
+    """What is loaded is saved, by the names of the model."""
+    model = paddle.nn.Linear(3, 2).to(dtype="bfloat16")
+    optimizer = build_optimizer(model, PEAK)
+    optimizer._multi_precision = True  # as `paddle.amp.decorate` sets it
+    parameters = dict(model.named_parameters())
+    numbers = {
+        "moment1": 1.0,
+        "moment2": 2.0,
+        "beta1_pow_acc": 3.0,
+        "beta2_pow_acc": 4.0,
+        "master_weight": 5.0,
+    }
+    state = {
+        f"{name}/{kind}": np.full([1] if "pow" in kind else parameter.shape, number, np.float32)
+        for kind, number in numbers.items()
+        for name, parameter in parameters.items()
+    }
+    optimizer.load_state(parameters, state)
+    assert_equal_arrays({key: x.numpy() for key, x in optimizer.get_state(parameters).items()}, state)
 
 
 def test_learning_rate_ratio_by_other_names():
