@@ -45,6 +45,7 @@ def workers():
 
 
 @needs_ray
+@pytest.mark.slow
 def test_the_same_bytes(workers, tmp_path, monkeypatch, piece_model, inputs, reference, capfd):
     """Of a build on the cluster that is there."""
     make_workers = mock.Mock(return_value=workers)
@@ -59,6 +60,7 @@ def test_the_same_bytes(workers, tmp_path, monkeypatch, piece_model, inputs, ref
 
 
 @needs_ray
+@pytest.mark.slow
 def test_what_comes_back_from_a_worker(workers, tmp_path, monkeypatch):
     """Results, a UserError, a result though the worker died once, and an error if it dies every time."""
 
@@ -71,8 +73,7 @@ def test_what_comes_back_from_a_worker(workers, tmp_path, monkeypatch):
     assert workers.num_workers == len(os.sched_getaffinity(0))
     file = tmp_path / "text"
     file.write_text("four")
-    tasks = [(str(file),)] * 3
-    assert [size for size, _ in workers.run(get_file_version, tasks)] == [4, 4, 4]
+    assert [size for size, _ in workers.run(get_file_version, [(str(file),)] * 3)] == [4, 4, 4]
     with pytest.raises(UserError, match=r"^\S*nowhere: "):
         list(workers.run(get_file_version, [(str(tmp_path / "nowhere"),)]))
     assert list(workers.run(die_once, [(tmp_path / "died",)])) == ["done"]
