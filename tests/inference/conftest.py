@@ -2,18 +2,45 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ernie_m.commands import encode_vector, export, predict
+from ernie_m.inference.engines import OpenVinoEngine, make_encoder_engine
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
+from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS, Weights
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.threads import get_thread_count
 from tests import toys
 from tests.launching import as_flags, call_main, give_input, one_error
 from tests.toys import write_lines
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_graph_is_compiled_twice() -> Iterator[None]:
+    """In this process, models with the same weights from the same folder share a graph of OpenVINO.
+
+    The tests load the models of `models` hundreds of times, and each graph takes a fifth of a second.
+    test_same_bits.py, test_export.py, and whatever starts a command in a process of its own, make their own.
+    """
+    engines = {}
+
+    def find(weights: Weights, config: ErnieMConfig, layer: int, amp: str) -> OpenVinoEngine:
+        digest = blake2b()
+        for array in weights.values():
+            digest.update(array.tobytes())
+        key = (str(weights.source), digest.digest(), str(config), layer, amp, get_thread_count())
+        if key not in engines:
+            engines[key] = make_encoder_engine(weights, config, layer, amp)
+        return engines[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ernie_m.inference.load.make_encoder_engine", find)
+        yield
 
 
 @pytest.fixture(scope="session")
