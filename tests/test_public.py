@@ -5,6 +5,8 @@ import sys
 import tomllib
 import venv
 
+import pytest
+
 from tests import toys
 from tests.helpers.pages import PYTHON
 from tests.launching import ROOT, clean_environment
@@ -13,6 +15,7 @@ from tests.test_package import OWN_NAMES, built
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
+@pytest.mark.slow
 def test_the_wheel_in_a_fresh_environment(tmp_path):
     """pip installs the wheel, and the README's first block of Python runs as it is printed.
 

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 import ernie_m
 from ernie_m.commands import convert, export
+from ernie_m.finetune import run_setup
 from ernie_m.model import device, kernel_selection
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
@@ -20,7 +21,7 @@ from ernie_m.vectors.static_embeddings import compute_row_means, flatten_tokens
 from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens, compute_mean_embeddings
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, save_model, stored
 from tests.launching import as_flags, call_main, error_of
-from tests.toys import sentences, write_lines
+from tests.toys import SHORT_AMOUNTS, sentences, write_lines
 
 WORDS = "embeddings.word_embeddings.weight"
 SHAPE = {"hidden_size": 8, "num_hidden_layers": 0, "num_attention_heads": 1}
@@ -54,7 +55,7 @@ def train(train_on_pairs, pairs):
 @pytest.fixture
 def table(train, tmp_path):
     """The folder of a trained table."""
-    train("out", max_steps=30, validation_steps=30)
+    train("out", max_steps=6)
     return tmp_path / "out" / "best"
 
 
@@ -159,7 +160,8 @@ def test_an_encoder_is_no_table(corpus, tmp_path):
     assert line.startswith(f"{tmp_path / 'deep'}: it has 2 layers")
 
 
-def test_labels(table, tmp_path, pairs):
+def test_labels(table, tmp_path, pairs, monkeypatch):
+    monkeypatch.setattr(run_setup, "_AMOUNTS", SHORT_AMOUNTS)
     model = ernie_m.load(table)
     lines = [line.split("\t")[0] for line in pairs.read_text().splitlines()[:12]]
     texts = [f"{line} {word}" for line in lines for word in ("tata tata", "gogo gogo")]

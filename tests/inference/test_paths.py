@@ -1,4 +1,4 @@
-"""A model of each format is found from any folder, by any notation of its path."""
+"""A model, in a few files or in many, is found from any folder, by any notation of its path."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from ernie_m.commands import convert
 from tests.toys import make_model, sentences, train_piece_model
 
 TEXTS = ["“Bado” kani", "lera 10, mo", *sentences(10, seed=4)]
-FORMATS = ("ernie-m", "fluid", "paddlenlp", "xlm-roberta")
+FORMATS = ("ernie-m", "fluid")
 # The notations of the path of the folder "x", or of a link to it, seen from a folder next to it or above it.
 FORMS = {
     "below": ("here", "./x"),

@@ -27,7 +27,7 @@ from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.pooling import SentenceEncoder
 from tests.toys import sentences
 
-TEXTS = 120
+TEXTS = 60
 LONGEST = 510  # tokens
 PAD = 1
 
@@ -49,7 +49,7 @@ def small_config(width: int) -> ErnieMConfig:
 def texts() -> list[np.ndarray]:
     """The ids of most are as many as those of sentences; a few have any length."""
     random = np.random.default_rng(0)
-    lengths = np.concatenate([[1, 2, 3, LONGEST], random.integers(1, LONGEST, 6)])
+    lengths = np.concatenate([[1, 2, 3, LONGEST], random.integers(1, LONGEST, 3)])
     lengths = np.concatenate([lengths, random.integers(1, 25, TEXTS - len(lengths))])
     return [random.integers(4, 2000, length) for length in random.permutation(lengths)]
 
@@ -110,7 +110,7 @@ ENGINES = [("openvino", "none"), ("openvino", "bf16"), ("paddle-eager", "none")]
 @pytest.mark.parametrize("width", [128, *(pytest.param(n, marks=pytest.mark.slow) for n in (384, 768, 1024))])
 def test_vectors(texts, width, engine, amp):
     if width > 384:
-        texts = [ids[:160] for ids in texts[:80]]
+        texts = [ids[:160] for ids in texts]
     assert texts_with_other_bits(make_encode_function(width, engine, amp).encode_batch, texts) == set()
 
 
@@ -169,4 +169,4 @@ def test_head_outputs_are_bitwise_equal_in_any_batch(texts, name, engine, amp):
         run = LinearHeadEngine(
             encode, Weights.from_arrays(get_weight_arrays(model)), config, task, options.get("pooling")
         )
-    assert texts_with_other_bits(lambda ids: run(ids)["logits"], texts[:60]) == set()
+    assert texts_with_other_bits(lambda ids: run(ids)["logits"], texts[:30]) == set()

@@ -21,6 +21,7 @@ READERS = {
 BLANK = 1 << 19  # lines; an integer of 8 bytes for each takes 4 MiB, everything else about 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_line_ends_take_no_memory(tmp_path, reader):
     """A packed file of 2 kB."""
