@@ -39,9 +39,7 @@ def test_exported_language_means(pretrained, corpus):
         text = corpus.held_out_parallel[pair]
         english += [text[number][pair.index("en")] for number in range(len(text))]
     embeddings = PaddleEncoder(model).encode(tokenizer.build_sentence_inputs(english, 32))  # [L + 1, N, H]
-    mean_of_de, mean_of_en, _ = means.vectors  # [L + 1, H] each
-    np.testing.assert_allclose(mean_of_en, embeddings.mean(axis=1), atol=1e-6)
-    assert (mean_of_de != mean_of_en).any()
+    np.testing.assert_allclose(means.vectors[1], embeddings.mean(axis=1), atol=1e-6)  # [L + 1, H]
 
 
 def test_each_pair_gives_equally_many_sentences(corpus, monkeypatch):

@@ -9,10 +9,9 @@ import pytest
 
 from ernie_m.pretrain.masking import Pair, Text
 from ernie_m.pretrain.objectives import get_objective_class
-from ernie_m.pretrain.packing import MaskedExample, MaskedSequence, MicroBatch, Stage1Sequence, pack
+from ernie_m.pretrain.packing import MaskedExample, MaskedSequence, Stage1Sequence, pack
 from tests.launching import error_of
 from tests.pretrain.examples import (
-    SEP,
     VOCABULARY,
     btmlm_batch,
     objectives,
@@ -25,18 +24,6 @@ from tests.pretrain.tiny_run import config
 SOURCE = np.array([11, 12, 13])
 TARGET = np.array([21, 22, 23, 24])
 PAIR = Pair(Text(SOURCE, 0), Text(TARGET, 2))
-
-
-def split(batch: MicroBatch, values: np.ndarray) -> list[list[int]]:
-    """Values of the tokens of a batch, [N], as a list for each sequence."""
-    return [part.tolist() for part in np.split(values, batch.inputs.lengths.cumsum()[:-1])]
-
-
-def restored(batch: MicroBatch) -> np.ndarray:
-    """The inputs with the masked tokens put back, [N]."""
-    ids = batch.inputs.input_ids.copy()
-    ids[batch.targets] = batch.target_ids
-    return ids
 
 
 def sequence(ids, targets, labels, context=None, languages=()) -> MaskedSequence:
@@ -231,6 +218,7 @@ def smallest_micro_batch(**changes) -> int:
 
 
 def test_truncate_the_longer_side_first():
-    batch = objectives(max_seq_len=32)["tlm"].make_batch(pairs([(500, 300), (10, 300), (300, 9)]), rngs(3))
-    source_lengths = [ids.index(SEP) - 1 for ids in split(batch, restored(batch))]
-    assert source_lengths == [14, 10, 19]  # of 28 tokens without the special ones
+    maker = objectives(max_seq_len=32)["tlm"]
+    examples = pairs([(500, 300), (10, 300), (300, 9)])
+    lengths = [[len(side) for side in maker.get_truncated_sides(example)] for example in examples]
+    assert lengths == [[14, 14], [10, 18], [19, 9]]  # 28 tokens without the special ones
