@@ -119,10 +119,8 @@ def test_each_node_has_a_folder_for_its_processes(monkeypatch):
     monkeypatch.setattr("sys.argv", ["launch.py", *nodes, *SCRIPT_WORDS])
     with pytest.raises(SystemExit, match="3"):
         launch.main()
-    commands, environments, folder = started.call_args.args
-    assert commands == [[sys.executable, "-u", *SCRIPT_WORDS]] * 2
-    assert [one["PADDLE_TRAINER_ID"] for one in environments] == ["2", "3"]
-    assert folder == Path("log/workers-node1")
+    commands, _, folder = started.call_args.args
+    assert (commands, str(folder)) == ([[sys.executable, "-u", *SCRIPT_WORDS]] * 2, "log/workers-node1")
 
 
 def test_each_process_knows_its_rank():
@@ -152,8 +150,8 @@ def test_choose_port_on_one_machine():
     assert process["PADDLE_MASTER"] == "127.0.0.1:7000"
 
 
-# A process of a training. Its argument says what happens: "end", "wait" or "fail RANK". It writes its id to
-# RANK.pid once it handles signals.
+# A process of a training. Its argument says what happens: "end" or "wait". It writes its id to RANK.pid once
+# it handles signals.
 SCRIPT = """
 import os, pathlib, signal, sys, time
 rank = os.environ["PADDLE_TRAINER_ID"]
@@ -163,8 +161,6 @@ for number in (signal.SIGTERM, signal.SIGHUP):
 pathlib.Path(f"{rank}.part").write_text(str(os.getpid()))
 os.rename(f"{rank}.part", f"{rank}.pid")
 print("printed by", rank, flush=True)
-if sys.argv[1] == f"fail {rank}":
-    sys.exit("error: no more paper")
 time.sleep(0 if sys.argv[1] == "end" else 100)
 """
 
@@ -221,18 +217,6 @@ def test_a_signal_reaches_all_processes(started, signal_number, exit_code):
     process, pids = started("wait")
     process.send_signal(signal_number)
     assert process.wait(timeout=60) == exit_code
-    assert not any(is_running(pid) for pid in pids)
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_one_process_fails_and_the_other_ends(started, rank):
-    """The error of rank 0 is on the console already; that of another process is shown with its log file."""
-    process, pids = started(f"fail {rank}")
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert errors == "error: {}\n".format(
-        ("no more paper", "process 1 exited with code 1; see log/workers/workerlog.1")[rank]
-    )
     assert not any(is_running(pid) for pid in pids)
 
 

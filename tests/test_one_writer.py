@@ -5,7 +5,7 @@ Those of fine-tuning are in tests/finetune/test_runs.py, ernie-m predict and its
 
 import pytest
 
-from ernie_m.commands import convert, encode_vector, export, fit, mine_pairs, run_pretrain
+from ernie_m.commands import convert, encode_vector, export, fit, mine_pairs, run_pretrain, run_retrieval
 from ernie_m.data import download_e5_small, download_weights, prepare, train_vocab
 from ernie_m.pretrain.build_corpus import command as build_corpus
 from ernie_m.utils import files
@@ -24,6 +24,10 @@ COMMANDS = {
     "download_weights": (download_weights, "vocab --configs {}"),
     "get_weights_e5": (download_e5_small, "--configs {}"),
     "mine_pairs": (mine_pairs, "--source text.txt --target text.txt --model . --output {}"),
+    "mine_hard_negatives": (
+        run_retrieval,
+        "--mine_hard_negatives a.txt --train_set a.tsv --init_pretraining_params source --checkpoints {}",
+    ),
     "build_corpus": (build_corpus, "--mono en<=text.txt --piece_model_path piece.model --output {}"),
     "run_pretrain": (run_pretrain, "--data.corpus source --run.output {}"),
 }
@@ -32,6 +36,7 @@ LOCKS = {
     "train_vocab": "writer:{}/piece.model",
     "download_weights": "writer:{}/vocab.txt",
     "get_weights_e5": "writer:{}/e5-small",
+    "mine_hard_negatives": "writer:{}/negatives.tsv",
     "build_corpus": "run:{}/.build",
     "run_pretrain": "run:{}",
 }

@@ -17,7 +17,7 @@ from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, stored
-from tests.launching import another_process_writes, as_flags, call_main, error_of
+from tests.launching import as_flags, call_main, error_of
 from tests.toys import write_lines
 
 ROWS = 40
@@ -208,10 +208,3 @@ def test_without_faiss(mine_rows, encoded, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert "pip install faiss-cpu" in error_of(mine_rows)
     assert not encoded
-
-
-def test_a_second_command_is_refused(mine_rows, tmp_path):
-    output = tmp_path / "out/negatives.tsv"
-    with another_process_writes(f"writer:{output}"):
-        assert error_of(mine_rows).startswith(f"{output}: ")
-    assert not output.exists()

@@ -109,13 +109,6 @@ def test_serve_an_index(models, tmp_path):
     assert search.predict([search.parse({"text": TEXTS[4]})]) == [{"hits": hits}]
 
 
-@pytest.mark.parametrize("engine", ["onnx", "paddle-inference"])
-def test_index_with_an_exported_model(model_folder, tmp_path, engine):
-    model = ernie_m.load(model_folder("encode", engine))
-    hits = model.index(TEXTS, tmp_path / "index").search(TEXTS[4])
-    assert model.index(folder=tmp_path / "index").search(TEXTS[4]) == hits
-
-
 def test_what_is_refused(models, ask, refused, tmp_path):
     folder = tmp_path / "index"
     ernie_m.load(models / "encode").index(TEXTS, folder)

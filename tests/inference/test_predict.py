@@ -232,6 +232,11 @@ ENTITIES = [
         ],
     ),
     (
+        {"words": [*"abcdefgh"]},  # entities are in the order of the words
+        [0, 2] * 4,
+        [{"type": ("PER", "LOC")[word % 2], "first": word, "last": word + 1} for word in range(8)],
+    ),
+    (
         {"text": " Anna  Stone lives in Rome"},
         [0, 1, 4, 4, 2],
         [
