@@ -3,9 +3,14 @@
 import json
 import shutil
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from ernie_m.finetune.evaluate import LanguageFile
+from ernie_m.finetune.finetuning import add_metric
+from ernie_m.model.tasks import QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 
 # The step with the fewest right labels is selected.
 METRIC = """
@@ -40,3 +45,21 @@ def test_it_scores_selects_and_is_compared_when_a_run_resumes(classify, refused,
     assert classify(**{**flags, "metric": f"{moved}:wrong"})["tables"] == results["tables"]
     moved.write_text(f"{METRIC}# changed\n")
     assert "metric.wrong: " in refused(**{**flags, "metric": f"{moved}:wrong"})
+
+
+@pytest.mark.parametrize(
+    ("task_name", "gold", "predictions"),
+    [
+        (TOKEN_CLASSIFICATION, [["B-A", "O"], ["O"]], [["B-A", "O"], ["O"]]),
+        (QUESTION_ANSWERING, [("x", "z"), ("y",)], ["x", "y"]),  # of each question the first answer
+    ],
+)
+def test_a_metric_is_tried_on_gold_values(tmp_path, task_name, gold, predictions):
+    """Those of the first file, before the training."""
+    tried = f"assert (predictions, targets) == ({predictions}, {gold})"
+    (tmp_path / "my.py").write_text(
+        f"def one(predictions, targets):\n    {tried}\n    return {{'one': 1.0}}\n"
+    )
+    task = SimpleNamespace(name=task_name, get_gold_values=lambda data: data)
+    add_metric(task, f"{tmp_path}/my.py:one", [LanguageFile("dev", "en", None, gold), None])
+    assert task.metric == "one"

@@ -188,17 +188,6 @@ def test_several_seeds(retrieve, folder, tmp_path):
     assert f"{path} is 32 tokens" in line
 
 
-def test_bitexts_that_any_model_finds(retrieve, folder, tmp_path, capsys):
-    """Those with equal sides. Both sides may stand in one file, next to ids."""
-    lines = (folder / "pairs/de-en.en").read_text().splitlines()
-    (tmp_path / "bitexts").mkdir()
-    rows = [f"{number}\t{line}\t{line}" for number, line in enumerate(lines)]
-    write_lines(tmp_path / "bitexts/de-en.tsv", ["id\tde\ten", *rows])
-    assert retrieve(pairs=tmp_path / "bitexts")["tables"][0]["seeds"]["1"]["de"] == 100
-    equal = f"de-en: of {len(lines)} pairs, {len(lines)} have equal sides"
-    assert equal in capsys.readouterr().out
-
-
 def test_the_same_text_at_another_line_is_found(retrieve, folder, tmp_path, capsys):
     """20 of 40 English sentences stand twice, in other bytes. What XTREME counts is given as well."""
     english, german = ((folder / f"pairs/de-en.{side}").read_text().splitlines() for side in ("en", "de"))
