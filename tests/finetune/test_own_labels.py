@@ -9,6 +9,7 @@ import pytest
 from ernie_m.fit.labeled_rows import LabeledDataset, build_dataset, load_dataset
 from ernie_m.fit.scores import EvaluationResult
 from ernie_m.fit.split_rows import estimate_near_duplicate_share, group_translations, split_rows
+from ernie_m.model.preprocessing import COLUMNS
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.row_errors import MOST_ERRORS
@@ -66,6 +67,7 @@ def test_what_is_learned(read, lines, options, kind, targets):
     assert found.kind == kind
     np.testing.assert_array_equal(found.targets, np.array(targets * 6))
     assert found.columns["text"] == "text" and found.locations[3].endswith("my.csv, line 5")
+    assert found.to_settings() == {COLUMNS: found.columns}  # labels are texts, as they were given
 
 
 @pytest.mark.parametrize(
