@@ -67,10 +67,10 @@ FOLDERS = {
     "labels": (
         "train.en.tsv train-de.csv dev.en.csv.gz dev-fr.tsv test.fr.xlsx test.de.jsonl a/train.en.tsv "
         "out/train.fr.tsv out/a/train.sw.tsv .x/test.sw.txt dev.zh-CN.tsv train.all.tsv Train.it.tsv "
-        "test.es.tsv.xz",
+        "test.es.tsv.xz dev.hi.conll",
         {
             "tables": "train en a/train.en.tsv | train de train-de.csv | dev en dev.en.csv.gz | dev fr "
-            "dev-fr.tsv | test de test.de.jsonl | test es test.es.tsv.xz | "
+            "dev-fr.tsv | dev hi dev.hi.conll | test de test.de.jsonl | test es test.es.tsv.xz | "
             "test fr test.fr.xlsx | test sw .x/test.sw.txt",
             "own pairs": "refused: my/a/train.en.tsv and my/train.en.tsv",
             "bitexts": "Train.it Train.it.tsv | dev-fr dev-fr.tsv | dev.en dev.en.csv.gz | "

@@ -453,9 +453,9 @@ def test_what_a_model_is_asked_about(tmp_path, caplog, name):
     else:
         asked = ask()
         separator = options.label_separator or of_model.get("label_separator")
-        requests = [request for *_, request in asked.iter_rows()]
-        assert (requests, asked.labels, asked.separator) == (*expected, separator)
-        assert ("skipped 2 blank lines" in caplog.text) == (name == "lines.txt")
+        lines, _, requests = zip(*asked.iter_rows())
+        assert ([*requests], asked.labels, asked.separator) == (*expected, separator)
+        assert ("skipped 2 blank lines" in caplog.text) == (lines == (1, 4)) == (name == "lines.txt")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,8 @@ def test_texts_are_read_and_nothing_else(tmp_path, caplog, dataset):
 
 
 def test_notation_decides_the_language_order(tmp_path):
-    path = write(tmp_path / "a.tsv", [["EN", "de"], *PAIRS])
+    """Not the name of the file."""
+    path = write(tmp_path / "en-de.tsv", [["EN", "de"], *PAIRS])
     assert list(PairRows(f"en-de<={path}")) == PAIRS
     assert list(PairRows(f"de-en<={path}")) == [pair[::-1] for pair in PAIRS]
 
