@@ -150,17 +150,24 @@ def test_conll_u(tmp_path):
 NNP = "Anna\tNNP\nlives\tVBZ\n"
 
 
-def test_detect_part_of_speech_tags(tmp_path):
-    """By the name of their column, or by the caller; otherwise tags mark entities."""
+def test_detect_part_of_speech_tags(tmp_path, caplog):
+    """By the name of their column, or by the caller; otherwise tags mark entities.
+
+    The language before most words, as in WikiANN, is none of them.
+    """
     in_json = '{"words": ["Anna", "lives"], "upos": ["NNP", "VBZ"]}'
-    for name, content, labels, columns in (
-        ("a.conll", NNP, None, None),
-        ("a.conll", f"Token\tPOS\n{NNP}", (), None),
-        ("a.jsonl", in_json, (), "words,upos"),
+    for name, content, labels, columns, first in (
+        ("a.conll", NNP, None, None, "Anna"),
+        ("a.conll", f"Token\tPOS\n{NNP}", (), None, "Anna"),
+        ("a.jsonl", in_json, (), "words,upos", "Anna"),
+        ("a.conll", f"de:{NNP}", None, None, "Anna"),
+        ("a.conll", f"de:{NNP}\nin\tIN\n", None, None, "de:Anna"),
     ):
-        path = write(tmp_path / name, content)
-        (sentence,) = read_tagged_words(path, labels, TableOptions(columns=columns))
-        assert (sentence.tags, [*sentence.written]) == (["NNP", "VBZ"], [])
+        sentence, *_ = read_tagged_words(
+            write(tmp_path / name, content), labels, TableOptions(columns=columns)
+        )
+        assert sentence == ([first, "lives"], ["NNP", "VBZ"], sentence.lines, ())
+    assert caplog.messages == [f"{tmp_path}/a.conll: 1 of 2 words lack the language prefix de:"]
 
 
 @pytest.mark.parametrize(
