@@ -3,6 +3,7 @@
 import itertools
 import shlex
 from collections.abc import Iterator
+from dataclasses import asdict
 from operator import attrgetter, eq
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 import yaml
 
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.pretrain.config import PretrainConfig
+from ernie_m.pretrain.build_corpus.build_args import BuildOptions
+from ernie_m.pretrain.config import DataConfig, PretrainConfig
 from ernie_m.pretrain.pretraining import Pretraining, make_learning_rate_schedule
 from ernie_m.pretrain.run_length import RunPlan
 from ernie_m.utils.args import get_result_options, parse_options
@@ -157,6 +159,120 @@ def test_reject_conflicting_keys(tmp_path, flags, at_fault):
         assert error_of(parse_options, PretrainConfig, words).startswith(f"--{at_fault} ")
     else:
         parse_options(PretrainConfig, words)
+
+
+# What a run and a build take if only their input and output are given.
+DEFAULTS = """
+model:
+  hidden_size: 768
+  num_hidden_layers: 12
+  num_attention_heads: 12
+  hidden_dropout_prob: 0.1
+  attention_probs_dropout_prob: 0.1
+  initializer_range: 0.02
+  max_position_embeddings: 514
+  language_embedding: masks
+data:
+  corpus: corpus
+  languages: []
+  max_seq_len: 512
+  pack_lines: true
+  language_alpha: 0.3
+  pair_alpha: 0.7
+  text_rules: auto
+  verify: true
+objectives:
+  path: []
+  active: null
+  skip_unsupported: false
+  mixing_ratios: {}
+  later_mixing_ratios: {}
+  later_start: 0.5
+  mask_rate: 0.15
+  camlm_context: unmasked
+  btmlm_start: 0.3
+  pseudo_proportion: 0.2
+  pseudo_positions: first
+  min_piece_count: 5
+  pseudo_temperature: 0.0
+  second_language: parallel
+init:
+  encoder: random
+  word_embeddings: ''
+  lm_head: random
+  lm_head_warmup_steps: 0
+  lm_head_learning_rate: 0.001
+optimizer:
+  steps: 150000
+  tokens: 0
+  batch_size: 2048
+  learning_rate: 0.0002
+  embedding_lr_ratio: 1.0
+  warmup_steps: 10000
+  schedule: paddlenlp
+  beta1: 0.98
+  beta2: 0.999
+  epsilon: 1.0e-06
+  weight_decay: 0.01
+  clip_norm: 1.0
+run:
+  amp: none
+  kernels: fast
+  dtype: float32
+  tensorboard: false
+  recompute: false
+  stall_ends_seconds: 3600.0
+  output: output/pretrain
+  overwrite: false
+  seed: 1
+  micro_batch_tokens: 8192
+  amp_level: O1
+  sharding_stage: 0
+  log_steps: 50
+  save_steps: 1000
+  keep_checkpoints: 2
+  eval_steps: 0
+  eval_sequences: 512
+  max_bad_steps: 10
+  stop_after_steps: 0
+  compute_ratio: 1.0
+"""
+OF_A_BUILD = """
+columns: null
+delimiter: null
+quoting: null
+encoding: null
+filter: null
+skip_text_checks: false
+on_error: stop
+documents: line
+mono: {en: text}
+parallel: {}
+output: corpus
+piece_model_path: piece.model
+vocab_path: null
+text_rules: ernie-m
+deduplicate: false
+max_ratio: 0.0
+held_out: 1000
+chunk_mib: 4.0
+shard_mib: 256.0
+engine: local
+ray_address: null
+workers: 0
+overwrite: false
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "defaults"),
+    [
+        (PretrainConfig(data=DataConfig(corpus="corpus")), DEFAULTS),
+        (BuildOptions(output="corpus", piece_model_path="piece.model", mono={"en": "text"}), OF_A_BUILD),
+    ],
+)
+def test_the_defaults(options, defaults):
+    assert asdict(options) == yaml.safe_load(defaults)
 
 
 # Of the paper's Table 11: the keys of values, those of each size, and those of all.

@@ -166,6 +166,7 @@ def test_paddle_signatures():
         (paddle.amp.GradScaler.__init__, [*LOSS_SCALING, "self", "enable"]),
     ):
         assert set(names) <= inspect.signature(function).parameters.keys()
+    assert {name: getattr(FinetuneFlags(), name) for name in LOSS_SCALING} == LOSS_SCALING
     for dtype in DTYPES.values():  # the loss is computed in float32
         assert "softmax_with_cross_entropy" in amp_lists.black_list()[dtype]["O1"]
 
@@ -175,19 +176,22 @@ def test_masters_begin_from_the_loaded_weights(fp16, monkeypatch):
 
     def decorate(model, optimizer, **options):
         model.to(dtype="bfloat16")
+        model.norm.to(dtype="float32")
         monkeypatch.setattr(optimizer, "_multi_precision", True)
 
     monkeypatch.setattr(paddle.amp, "decorate", decorate)
     model = OneWeight()
+    model.norm = nn.LayerNorm(2)
     engine = Engine(model, build_optimizer(model, 0.1), precision=Precision("bf16", "O2"))
     loaded = np.full([3, 2], 1.2345678, np.float32)
     model.weight.set_value(loaded)  # after the engine was made
     engine._decorate()
     assert model.weight.dtype == paddle.bfloat16
-    assert np.array_equal(engine.master_weights()[model.weight.name].numpy(), loaded)
-    (exported,) = get_weight_arrays(model, engine.master_weights()).values()
+    masters = engine.master_weights()
+    assert masters.keys() == {model.weight.name}
+    exported = get_weight_arrays(model, masters)["weight"]
     assert np.array_equal(exported, loaded)
-    (rounded,) = get_weight_arrays(model).values()  # without the master_weights
+    rounded = get_weight_arrays(model)["weight"]  # without the masters
     assert (rounded != exported).all()
 
 
