@@ -40,8 +40,7 @@ def overflow_on_process_1(stage: int) -> list[bool]:
         overflows_here = number == 1 and not distributed.is_main()
         factor = float("inf") if overflows_here else 1.0
         micro_batches = toys.send_micro_batches(engine, "mmlm")
-        step = engine.step(micro_batches, partial(_scaled_loss, factor=factor))
-        skipped.append(step.skipped)
+        skipped.append(engine.step(micro_batches, partial(_scaled_loss, factor=factor)).skipped)
     return skipped
 
 

@@ -86,8 +86,7 @@ def test_reject_storage_size_mismatch(tmp_path):
 def test_a_storage_that_claims_to_be_larger_than_its_file(tmp_path):
     content = bytearray(zip_bytes(ONE_NUMBER_AS_A_LARGE_TENSOR, ONE_NUMBER))
     # The last entry of the directory at the end is that of the storage. Its size is at byte 24.
-    entry = content.rindex(b"PK\x01\x02")
-    struct.pack_into("<I", content, entry + 24, 1 << 31)
+    struct.pack_into("<I", content, content.rindex(b"PK\x01\x02") + 24, 1 << 31)
     (tmp_path / "x.bin").write_bytes(content)
     assert "unexpected end of file" in error_of(torch_files.read, tmp_path / "x.bin")
 

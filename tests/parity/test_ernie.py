@@ -188,8 +188,7 @@ def test_reference_position_ids_start_at_0(our_model, our_results, batch):
     positions = make_position_ids(paddle.to_tensor(input_ids), PAD_ID).numpy()
     reference_positions = torch.from_numpy(np.maximum(positions - 2, 0))
     reference = transformers.ErnieMModel(transformers.ErnieMConfig(**SHAPE))
-    mapped = to_torch(our_model.ernie_m, HUGGING_FACE)
-    load_torch(reference, dict(mapped.values()))
+    load_torch(reference, dict(to_torch(our_model.ernie_m, HUGGING_FACE).values()))
     with torch.no_grad():
         mask = torch.from_numpy((input_ids != PAD_ID).astype("int64"))
         output = reference(torch.from_numpy(input_ids), reference_positions, mask)

@@ -64,7 +64,6 @@ def test_ernie_m_tokenizer_equals_the_library(piece_model, lines, tmp_path, libr
     reference = peer_class.from_pretrained(str(tmp_path))
     tokenizer = Tokenizer(tmp_path / "vocab.txt", piece_model, library)
     rows = tokenizer.encode_batch(lines)
-    expected = [reference.convert_tokens_to_ids(reference.tokenize(line)) for line in lines]
-    assert rows == expected
+    assert rows == [reference.convert_tokens_to_ids(reference.tokenize(line)) for line in lines]
     assert [encode_with_offsets(tokenizer, line)[0] for line in lines] == rows
     assert [tokenizer.convert_tokens_to_ids(tokenizer.tokenize(line)) for line in lines] == rows

@@ -205,8 +205,7 @@ def test_loss_follows_the_definitions(model, objective, choices):
 
 def test_batch_without_masked_tokens_has_zero_loss(model):
     """All of its tokens are [UNK], which is never predicted."""
-    unknown = Text(np.full(5, VOCABULARY.unk_id), 0)
-    batch = objectives()["mmlm"].make_batch([unknown], rngs(1))
+    batch = objectives()["mmlm"].make_batch([Text(np.full(5, VOCABULARY.unk_id), 0)], rngs(1))
     assert (batch.targets.tolist(), batch.rows) == ([], {})
     (on_device,) = to_device([batch], {"mmlm": 1.0})
     summed, _ = compute_batch_loss(model, on_device)

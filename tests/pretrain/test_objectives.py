@@ -168,8 +168,7 @@ def test_btmlm_fits_whatever_the_length(proportion, positions):
             assert p == max(1, round(proportion * n))
             assert n + p + 4 <= limit
             if n < length:  # one token more would not fit
-                p_of_longer = max(1, round(proportion * (n + 1)))
-                assert n + 1 + p_of_longer + 4 > limit
+                assert n + 1 + max(1, round(proportion * (n + 1))) + 4 > limit
             batch = btmlm_batch(maker["btmlm"], [text], [1])
             assert batch.inputs.tokens == n + p + 4
             assert (np.diff(batch.inputs.position_ids) > 0).all()

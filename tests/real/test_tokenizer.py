@@ -34,10 +34,8 @@ def test_ids_on_all_lines(tmp_path, lines, expected, target):
     folder = MODEL
     if target is not None:
         folder = converted(MODEL, tmp_path / "converted", target)
-    tokenizer = open_model(open_checkpoint(folder)).tokenizer
-    ids = tokenizer.encode_batch(lines)
-    wrong = [number for number in range(len(lines)) if ids[number] != expected[number]]
-    assert wrong == []
+    ids = open_model(open_checkpoint(folder)).tokenizer.encode_batch(lines)
+    assert [number for number in range(len(lines)) if ids[number] != expected[number]] == []
 
 
 def test_pairs(lines, expected):

@@ -241,8 +241,7 @@ def test_a_save_killed_at_any_file_is_never_taken_as_complete(tmp_path):
         if status == 0:
             break
     assert {(-9, "step_1"), (0, "step_2")} <= outcomes
-    killed_after_the_rename = (-9, "step_2")
-    assert outcomes <= {(-9, "step_1"), killed_after_the_rename, (0, "step_2")}
+    assert outcomes <= {(-9, "step_1"), (-9, "step_2"), (0, "step_2")}
     remove_leftovers(tmp_path)
     remove_old_checkpoints(tmp_path, 1)
     assert names_in(tmp_path) == ["step_2"]

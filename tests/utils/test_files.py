@@ -37,8 +37,7 @@ def test_200_writers_with_one_process_id(tmp_path, monkeypatch, kind):
     written = list(tmp_path.rglob("out"))
     assert len(written) == (1 if kind == "file" else 200)
     for path in written:
-        writers = set(path.read_text().split())
-        assert len(writers) == 1
+        assert len(set(path.read_text().split())) == 1
     assert len(list(tmp_path.iterdir())) == len(written)  # no temporary file is left
 
 

@@ -16,8 +16,7 @@ def texts(count):
     target = rng.normal(size=(count, 24)) + 0.4
     half = count // 2
     copies = source[:half] + rng.normal(scale=0.8, size=(half, 24))
-    locations = rng.permutation(count)[:half]
-    target[locations] = copies
+    target[rng.permutation(count)[:half]] = copies
     return normalize_vectors(source), normalize_vectors(target)
 
 
