@@ -234,25 +234,6 @@ def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"task": "tagging"}, "--task tagging: "),
-        ({"task": "token-classification"}, "its head is for classification"),
-        ({"model": "encode", "task": "classification"}, "task classification "),
-        ({"layer": "1"}, "--layer 1 "),
-        ({"model": "nowhere"}, "nowhere: "),
-        ({"model": "exported"}, "/tag is an export"),
-    ],
-)
-def test_bad_flags(models, exported, tmp_path, refused, changes, message):
-    flags = {"model": "classify"} | changes
-    model = flags.pop("model")
-    folder = exported / "tag" if model == "exported" else models / model
-    assert message in refused(lambda: run_export(folder, tmp_path / "out", **flags))
-    assert not (tmp_path / "out").exists()
-
-
 def test_the_current_folder_cannot_be_replaced(models, tmp_path, refused, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "--output . " in refused(lambda: run_export(models / "classify", "."))

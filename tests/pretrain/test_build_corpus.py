@@ -21,7 +21,6 @@ import pytest
 from ernie_m.pretrain.build_corpus import build, encode_chunks
 from ernie_m.pretrain.build_corpus import command as build_command
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
-from ernie_m.pretrain.build_corpus.build_args import BuildOptions
 from ernie_m.pretrain.build_corpus.report import are_lengths_correlated, format_pair_report, format_summary
 from ernie_m.pretrain.build_corpus.text_chunks import read_lines
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
@@ -29,7 +28,6 @@ from ernie_m.pretrain.packing import group_by_tokens
 from ernie_m.reader.corpus import SPLITS, Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import write_vocab
-from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.logging import Progress
 from tests.helpers.files import flip_last_bit, flip_middle_bit, read_files
@@ -583,22 +581,6 @@ def test_a_vocabulary_with_other_ids(tmp_path, piece_model, monkeypatch):
     mono = {"en": write_lines(tmp_path / "en", sentences(50))}
     make_corpus("$FOLDER/corpus", "$FOLDER/piece.model", mono=mono, vocab_path="$FOLDER/vocab.txt")
     assert Tokenizer.from_folder(tmp_path / "corpus").vocab == swapped
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"output": ""}, "--output"),
-        ({"piece_model_path": ""}, "--piece_model_path"),
-        ({"on_error": "go"}, "--on_error"),
-        ({"ray_address": "auto"}, "--engine ray"),
-    ],
-)
-def test_options_that_make_no_sense(options, message):
-    options = {"output": "x", "piece_model_path": "y"} | options
-    assert message in error_of(
-        parse_options, BuildOptions, [f"--{key}={text}" for key, text in options.items()]
-    )
 
 
 @pytest.mark.slow
