@@ -9,11 +9,12 @@ from safetensors.numpy import load_file
 
 from ernie_m.commands import run_classifier, run_mrc, run_retrieval
 from ernie_m.finetune.retrieval import run
+from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from tests import command_lines
 from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.checkpoints import save_model
-from tests.launching import call_main, read_log
+from tests.launching import call_main, error_of, read_log
 
 WITHOUT_POOLER = ("pooler.",)
 
@@ -70,3 +71,8 @@ def test_vectors(start, tmp_path, monkeypatch, corpus, pooling, leave_out):
     assert is_random == (pooling == "pooler" and bool(leave_out))
     written = load_file(tmp_path / "out" / "best" / "model.safetensors")
     assert ("pooler.dense.weight" in written) == (pooling == "pooler" or not leave_out)
+
+
+def test_a_search_with_the_pooler_needs_its_weights(start, corpus):
+    checkpoint = open_checkpoint(start(corpus.parent / "config.json", WITHOUT_POOLER))
+    assert "pooler.dense" in error_of(run.make_encoder, checkpoint.config, checkpoint, pooling="pooler")
