@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.toys import sentences, write_lines
 
 LINES = 300  # of each language
-# The options of the build with which the tests compare others: each text has several chunks, and several shards.
+# The options of the build with which the tests compare others: several chunks and shards of each text.
 OPTIONS = {"deduplicate": True, "held_out": 20, "chunk_mib": 3 / 1024, "shard_mib": 0.0034}
 
 
