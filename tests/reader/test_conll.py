@@ -209,6 +209,9 @@ def test_cells_that_are_no_tags(tmp_path, content, columns, line):
 # Name -> content.
 ASKED = {
     "an index": blocks(lambda n, i, word, tag: f"{100 * n + i}\t{word}\t{tag}"),
+    "an index with a range": blocks(
+        lambda n, i, word, tag: f"{'1-2' if n == i == 1 else 100 * n + i}\t{word}\t{tag}"
+    ),
     "ids of sentences": blocks(lambda n, i, word, tag: f"doc-{n}\t{word}\t{tag}"),
     "numbers of sentences": blocks(lambda n, i, word, tag: f"{n}\t{word}\t{tag}"),
     "two tags with _": blocks(
@@ -384,7 +387,7 @@ def test_tags_that_a_model_does_not_know_are_named(tmp_path, labels, rows, said)
 def test_types_that_differ_in_case_alone_are_two(tmp_path):
     path = write(tmp_path / "a.conll", "a B-PER\nb B-Per\nc B-cafe\u0301\n")
     (sentence,) = read_tagged_words(path, ["O", "B-PER", "B-Per"])
-    assert sentence.tags == ["B-PER", "B-Per", "B-caf\u00e9"]
+    assert sentence[1:] == (sentence.written, [1, 2, 3], ["B-PER", "B-Per", "B-caf\u00e9"])
 
 
 def test_a_comment_stands_before_a_sentence(tmp_path):

@@ -159,6 +159,7 @@ FOLDERS = {
         },
     ),
     "nothing to train on": ("dev.en.tsv test.de.tsv", {"tables": "refused: my"}),
+    "one of two files": ("train.en", {"Moses": "refused: my/train"}),
     "a folder beside two files": ("train/en-de.tsv train.en train.de", {"Moses": "train/en-de.tsv"}),
     "two of a language": (
         "de-en.de de-en.en tatoeba.deu-eng.deu tatoeba.deu-eng.eng",

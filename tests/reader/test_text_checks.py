@@ -77,7 +77,10 @@ ODD = {
         1,
     ),
     "UTF-8 read as ISO-8859-1": ([f"{text} naïve".encode().decode("iso-8859-1") for text in TEXTS], 1),
-    "WikiExtractor": ([TEXTS[0], '<doc id="1" url="x" title="y">', *TEXTS, "</doc>", '<doc id="2">'], 2),
+    "WikiExtractor": (
+        [f"{TEXTS[0]}\u2028b", '<doc id="1" url="x" title="y">', *TEXTS, "</doc>", '<doc id="2">'],
+        2,
+    ),
     "ids of pieces": (
         [TEXTS[0], *(f"1 {n} 96 2;0 0 0 0;0 1 2 3;-1 0 1 -1;{n % 2}" for n in range(7, 37))],
         2,
