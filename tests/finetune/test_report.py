@@ -51,7 +51,7 @@ def test_one_seed_has_no_deviation_and_without_english_there_is_no_gap():
 
 
 def test_always_saying_the_most_frequent_label():
-    data = [Example("", None, label) for label in (0, 0, 1, 0, 1, 0)]
+    data = [Example("", None, label) for label in (1, 0, 0, 0, 1, 0)]
     assert Classification(None, ["a", "b"], 16).compute_baseline(data) == {"acc": pytest.approx(400 / 6)}
     assert Regression(None, 16).compute_baseline(data) == {}
 
