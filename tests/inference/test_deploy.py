@@ -46,10 +46,14 @@ def test_the_proxy_keeps_the_bounds():
 def test_the_manual_names_the_limits():
     flags = vars(parse_options(ServeFlags, ["--model", "m"]))
     limits = [
-        *(f"| `--{name}` {flags[name]} |" for name in ("host", "max_queue", "timeout", "max_batch_tokens")),
-        f"| {LONGEST_BODY >> 20} MiB per body; {LONGEST_WAIT} seconds to receive it |",
-        f"| {MOST_KEYS} keys, {MOST_TEXTS:,} texts of {LONGEST_TEXT:,} characters |",
-        f"| {MOST_CHARACTERS >> 20} Mi characters in a request; in the queue ",
+        *(
+            f"`--{name}` {flags[name]}"
+            for name in ("host", "port", "max_queue", "timeout", "max_batch_tokens")
+        ),
+        f" {LONGEST_BODY >> 20} MiB per body",
+        f" {LONGEST_WAIT} seconds to receive it",
+        f" {MOST_KEYS} keys, {MOST_TEXTS:,} texts of {LONGEST_TEXT:,} characters",
+        f" {MOST_CHARACTERS >> 20} Mi characters in a request",
     ]
     page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
     assert [limit for limit in limits if limit not in page] == []
