@@ -102,8 +102,7 @@ def test_mkl_that_multiplies_otherwise_is_not_used(monkeypatch, warnings, functi
     ("error", "is_equal"), [(0.5, True), (1.0, False), (float("nan"), False), (float("inf"), False)]
 )
 def test_an_error_below_the_tolerance_is_none(error, is_equal):
-    results = [("first", 0.0), ("second", error)]
-    assert kernel_selection.check_agreement(lambda: results, 1.0, "not used") is is_equal
+    assert kernel_selection.check_agreement({"1": 0.0, "2": error}.items, 1.0, "not used") is is_equal
 
 
 @pytest.mark.parametrize(

@@ -220,8 +220,11 @@ def test_encoder_in_a_subfolder(tmp_path):
     )
     write(tmp_path / "1_Pooling/config.json", {"pooling_mode_cls_token": True})
     write(tmp_path / "0_Transformer/sentence_xlnet_config.json", {"max_seq_length": 14})
-    length = {"max_seq_length": 12, "do_lower_case": True}  # XLNet's name is looked for after this one
-    write(tmp_path / "0_Transformer/sentence_xlm-roberta_config.json", length)
+    # XLNet's name is looked for after this one.
+    write(
+        tmp_path / "0_Transformer/sentence_xlm-roberta_config.json",
+        {"max_seq_length": 12, "do_lower_case": True},
+    )
     (error,) = open_checkpoint(tmp_path).preprocessing_errors
     assert error.startswith(f"{tmp_path}/0_Transformer/sentence_xlm-roberta_config.json: do_lower_case")
     preprocessing = open_preprocessing(tmp_path)

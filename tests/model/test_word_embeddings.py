@@ -120,6 +120,17 @@ def test_several_losses_before_their_backward_passes(variant, order):
     assert_same(expected, [tied.table.weight.grad.numpy(), tied.bias.grad.numpy()])
 
 
+@pytest.mark.parametrize("is_same_step", [True, False])
+def test_after_a_loss_any_row_may_have_a_gradient(is_same_step):
+    """Also if look-ups have marked their rows before."""
+    tied = Tied()
+    tied.table(tied.ids).sum().backward()
+    if not is_same_step:
+        tied.table.weight.grad = None
+    tied.fast().total.backward()
+    assert tied.table.gradient.find_nonzero_rows(tied.table.weight.grad) is None
+
+
 def test_a_copys_gradient_is_added_later():
     """Rows, and a loss's gradient with its factor; then the copy has none."""
     weight = word_embeddings.WordEmbeddings(WORDS, SIZE).weight
