@@ -280,6 +280,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
         ("line 2", "surrogates"),
     ),
     "absent.csv": ("text,label\na,b\n", {"text": "Body"}, ("line 1: --text Body",)),
+    "twice.csv": ("Body,Body,label\na,b,c\n", {"text": "Body"}, ("line 1: --text Body",)),
     "absent_filter.csv": ("text,label\na,b\n", {"filter": "n=1"}, ("line 1: --filter n",)),
     "printed.csv": ("text,label\na,b\nc,['d']\n", {}, ("line 3", "'label'", "JSON lines")),
     "printed_several.csv": (
