@@ -75,6 +75,18 @@ def nothing_waits_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture
+def in_tmp_path(tmp_path, monkeypatch) -> None:
+    """The current folder is `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def info_log(caplog) -> None:
+    """`caplog` has the messages of the level INFO, too."""
+    caplog.set_level("INFO", logger="ernie_m")
+
+
+@pytest.fixture
 def default_signals() -> Iterator[None]:
     """Ctrl-C and SIGHUP have their usual effect, here and in new processes, also in a suite under nohup."""
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}

@@ -240,7 +240,6 @@ def put_texts(folder: Path) -> None:
         "requests.jsonl": ['{"text_a": "bado kani", "text_b": "lera"}'],
     }
     for name, lines in texts.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         text = Path(write_lines(folder / name, lines)).read_bytes()
         (folder / f"{name}.gz").write_bytes(gzip.compress(text))
         (folder / f"{name}.xz").write_bytes(lzma.compress(text))

@@ -28,8 +28,7 @@ def test_gpus_that_are_used():
     assert launch.select_gpus(parse(["--selected_gpus", "1,3", "--nproc_per_node", "2"]), four) == ["1", "3"]
     assert launch.select_gpus(parse(["--selected_gpus", "1,3"]), []) == []
     for line, gpus in (["--selected_gpus", "0,7"], "0,7"), (["--nproc_per_node", "3"], "0,1"):
-        error = error_of(launch.select_gpus, parse(line), ["0", "1"])
-        assert "--nproc_per_node (NPROC) " in error and f" on --selected_gpus {gpus}: " in error
+        assert f" on --selected_gpus {gpus}: " in error_of(launch.select_gpus, parse(line), ["0", "1"])
 
 
 # A process without OMP_NUM_THREADS, in which launch.py asks Paddle for the number of GPUs.
@@ -89,7 +88,7 @@ def test_reject_log_folder_that_cannot_be_made(tmp_path):
     assert f"{tmp_path}/file" in error_of(launch.run_processes, [], [], tmp_path / "file" / "workers")
 
 
-def test_single_process_replaces_the_launcher(tmp_path, monkeypatch, capsys):
+def test_single_process_replaces_the_launcher(tmp_path, in_tmp_path, monkeypatch, capsys):
     """The flags of the launcher end at the script, which is found by its name from every folder.
 
     Also from a folder that has one of this name.
@@ -101,7 +100,6 @@ def test_single_process_replaces_the_launcher(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         "sys.argv", ["launch.py", "--print_config", "--split_log_path=a", "run_classifier.py", "--help"]
     )
-    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         launch.main()
     program, words, environment = execve.call_args.args

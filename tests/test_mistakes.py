@@ -34,8 +34,7 @@ def locations(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("files", "command", "names"), ROWS, ids=range(2, len(ROWS) + 2))
-def test_a_mistake_is_one_line(locations, tmp_path, monkeypatch, capsys, files, command, names):
-    monkeypatch.chdir(tmp_path)
+def test_a_mistake_is_one_line(locations, in_tmp_path, capsys, files, command, names):
     for name, text in json.loads(files).items():
         path = Path(name)
         path.parent.mkdir(exist_ok=True)

@@ -316,9 +316,8 @@ def locations(tmp_path_factory):
 
 @pytest.mark.parametrize(("command", "files", "flags", "rules"), CASES)
 def test_each_command_follows_each_rule(
-    locations, tmp_path, monkeypatch, capsys, caplog, command, files, flags, rules
+    locations, tmp_path, in_tmp_path, capsys, caplog, command, files, flags, rules
 ):
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "d").mkdir()
     labels = TAGS if command == "run_sequence_labeling" else LABELS
     (tmp_path / "labels.json").write_text(json.dumps({label: id_ for id_, label in enumerate(labels)}))

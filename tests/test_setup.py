@@ -30,9 +30,8 @@ esac
 def checkout(tmp_path):
     """A folder with the script and the files that it reads."""
     folder = tmp_path / "checkout"
-    (folder / "scripts").mkdir(parents=True)
+    (folder / "scripts/pins").mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "setup.sh", folder / "scripts")
-    (folder / "scripts/pins").mkdir()
     for path in [*ROOT.glob("requirements*.txt"), *ROOT.glob("scripts/pins/*.txt"), ROOT / "pyproject.toml"]:
         shutil.copy(path, folder / path.relative_to(ROOT))
     return folder
@@ -44,6 +43,12 @@ def write_python(folder: Path, version: str) -> Path:
     path.write_text(STAND_IN.format(version=version))
     path.chmod(0o755)
     return path
+
+
+@pytest.fixture
+def python(checkout):
+    """A stand-in for Python 3.12."""
+    return write_python(checkout, "3.12")
 
 
 def setup(folder: Path, python: Path, *words: str, **options) -> subprocess.CompletedProcess:
@@ -68,9 +73,8 @@ def test_another_python_is_refused(checkout, version):
     assert not (checkout / ".venv").exists()
 
 
-def test_a_checkout_that_was_moved_is_installed_again(checkout, tmp_path):
+def test_a_checkout_that_was_moved_is_installed_again(checkout, python, tmp_path):
     """The environment names the folder; the second time setup has nothing to do."""
-    python = write_python(checkout, "3.12")
     path_file = ".venv/lib/python3.12/site-packages/_ernie_m.pth"
     assert setup(checkout, python).returncode == 0
     assert (checkout / path_file).read_text() == f"{checkout}\n"
@@ -91,9 +95,8 @@ def installed(folder: Path) -> list[list[str]]:
     ]
 
 
-def test_what_is_added_stays(checkout):
+def test_what_is_added_stays(checkout, python):
     """Each kind only adds, in any order, and is silent the second time."""
-    python = write_python(checkout, "3.12")
     for words in ([], ["serve"], ["test"]):
         assert setup(checkout, python, *words).returncode == 0
     everything = [
@@ -125,9 +128,8 @@ def test_what_is_added_stays(checkout):
     assert installed(checkout)[3:] == [everything]
 
 
-def test_an_addition_that_is_broken_off_leaves_the_environment(checkout):
+def test_an_addition_that_is_broken_off_leaves_the_environment(checkout, python):
     """One that was never whole is made again; so is one for another device, with what was added to it."""
-    python = write_python(checkout, "3.12")
     state = checkout / ".venv/setup-state"
     setup(checkout, python, "serve")
     whole = state.read_text()
@@ -145,8 +147,7 @@ def test_an_addition_that_is_broken_off_leaves_the_environment(checkout):
     assert installed(checkout)[-1][0] == "requirements-gpu.txt"
 
 
-def test_reference_environments_are_separate(checkout):
-    python = write_python(checkout, "3.12")
+def test_reference_environments_are_separate(checkout, python):
     for peers in ("parity", "latest", "optimum", "clients"):
         assert setup(checkout, python, peers).returncode == 0
         assert (checkout / f".venv-{peers}/setup-state").is_file()
@@ -159,8 +160,8 @@ def test_reference_environments_are_separate(checkout):
     assert not (checkout / ".venv").exists()
 
 
-def test_an_unknown_word_is_refused(checkout):
-    process = setup(checkout, write_python(checkout, "3.12"), "gpus")
+def test_an_unknown_word_is_refused(checkout, python):
+    process = setup(checkout, python, "gpus")
     assert process.returncode == 2 and "'gpus'" in process.stderr
 
 

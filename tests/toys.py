@@ -6,13 +6,11 @@ toys in `tests/command_lines.py`.
 """
 
 import json
-import os
 import random
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
-from unittest import mock
 
 import numpy as np
 import paddle
@@ -57,7 +55,8 @@ def line_keys(count: int) -> np.ndarray:
 
 
 def write_lines(path: Path, lines: list[str]) -> str:
-    """Write lines to a file, and return its path as text."""
+    """Write lines to a file, whose folder is made if need be, and return its path as text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
     return str(path)
 
@@ -104,9 +103,7 @@ def make_corpus(output: Path, piece_model: Path, **options) -> dict:
     """
     defaults = {"workers": 1, "chunk_mib": 8 / 1024, "held_out": 0}
     chosen = BuildOptions(output=str(output), piece_model_path=str(piece_model), **(defaults | options))
-    # Waiting for the disk would take most of the time of a build of hundreds of small files.
-    with mock.patch.object(os, "fsync"):
-        return build_corpus(chosen)
+    return build_corpus(chosen)
 
 
 def make_small_corpus(folder: Path, mono_languages: tuple[str, ...] = ("de", "en", "fr"), **options) -> Path:
@@ -377,7 +374,6 @@ def both_texts(rows: list[LabeledTexts]) -> list[str]:
 def write_labeled_texts(path: Path, rows: list[tuple], label: bool = True) -> Path:
     """Write rows (qid, text_a, text_b, label), below a header; with `label=False` without the last column."""
     table = [LabeledTexts._fields, *rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_lines(path, ["\t".join(row if label else row[:-1]) for row in table])
     return path
 

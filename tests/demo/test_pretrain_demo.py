@@ -35,7 +35,6 @@ def output(tmp_path, monkeypatch):
         ],
         "SOURCES.tsv": [],
     }.items():
-        (text / name).parent.mkdir(parents=True, exist_ok=True)
         write_lines(text / name, lines)
     return output
 

@@ -9,6 +9,7 @@ import pytest
 
 from ernie_m.commands import run_classifier, run_retrieval
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
+from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
 from tests.helpers.checkpoints import save_model
 from tests.launching import call_main, one_error
@@ -65,9 +66,14 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture
-def train_on_pairs(corpus, tmp_path, monkeypatch):
+def tokenizer(corpus):
+    """The tokenizer of the corpus."""
+    return Tokenizer.from_folder(corpus)
+
+
+@pytest.fixture
+def train_on_pairs(corpus, tmp_path, in_tmp_path):
     """train_on_pairs(out, **flags) runs run_retrieval.py in `tmp_path`; returns the log of that run."""
-    monkeypatch.chdir(tmp_path)
 
     def call(out: str, **changes) -> str:
         log = tmp_path / "log" / "job.log.0"
@@ -79,7 +85,7 @@ def train_on_pairs(corpus, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def runner(tmp_path, monkeypatch):
+def runner(tmp_path, in_tmp_path):
     """runner(command, flags_of, data) -> run, and run(out="out", **flags) runs the command in `tmp_path`.
 
     Checkpoints go to `tmp_path/out`. What is returned is results.json (without training the newest
@@ -90,7 +96,6 @@ def runner(tmp_path, monkeypatch):
         flags_of: `command_lines.classification` or its like.
         data: the folder that `make` of the same toy wrote.
     """
-    monkeypatch.chdir(tmp_path)
 
     def make_run(command, flags_of, data):
         def run(out: str = "out", **changes) -> dict | None:

@@ -27,7 +27,6 @@ def test_the_command_lines(tmp_path, monkeypatch):
     python.write_text(RECORDER)
     python.chmod(0o755)
     results = tmp_path / "output/ablation/exp0/xnli/results.txt"
-    results.parent.mkdir(parents=True)
     write_lines(results, ["mean  75.50"])
     script = ["sh", str(tmp_path / "scripts/base/ablation.sh"), "--optimizer.steps", "7"]
     environment = clean_environment(NPROC="2")

@@ -5,7 +5,6 @@ import errno
 import os
 
 import numpy as np
-import paddle
 import pytest
 
 from ernie_m.commands import encode_vector
@@ -51,11 +50,10 @@ def expected(weights, inputs):
     model = ErnieMModel(ErnieMConfig.from_json(weights / "config.json"))
     load_weights(model, open_checkpoint(weights))
     model.eval()
-    with paddle.no_grad():
-        for ids in inputs:
-            output = model.encode(padded_batch([ids]), output_hidden_states=True)
-            pooled = model.pooler(output.sequence[:1])
-            yield pooled.numpy()[0], [states.numpy() for states in output.hidden_states]
+    for ids in inputs:
+        output = model.encode(padded_batch([ids]), output_hidden_states=True)
+        pooled = model.pooler(output.sequence[:1])
+        yield pooled.numpy()[0], [states.numpy() for states in output.hidden_states]
 
 
 def test_the_official_two_files(run_encode, random_encoder, toy_folder):
@@ -196,6 +194,5 @@ def test_weights_without_a_pooler_give_mean_embeddings_only(random_encoder, run_
     without_pooler = {name: array for name, array in tensors.items() if not name.startswith("pooler.")}
     safetensors.write(folder / "model.safetensors", without_pooler)
     options = {"data": toy_folder / "dev.en.tsv", "init_pretraining_params": folder}
-    line = error_of(run_encode, **options)
-    assert line.startswith(f"{folder}: ") and "--vectors official" in line
+    assert error_of(run_encode, **options).startswith(f"{folder}: ")
     assert run_encode(**options, vectors="mean_without_special")["vectors"].size

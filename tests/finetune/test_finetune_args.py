@@ -1,7 +1,6 @@
 """Every official flag is there, with its type and default; every mistake is one line of error."""
 
 import importlib
-import logging
 import os
 import re
 import shlex
@@ -66,7 +65,9 @@ WITHOUT_MEANING = set(re.findall(r"`(\w+)`", PAGE.partition("Official flags with
 
 
 @pytest.mark.parametrize("command", OF_SOME_PROGRAMS)
-def test_the_whole_official_command_line_is_taken(command, monkeypatch, tmp_path, caplog, capsys):
+def test_the_whole_official_command_line_is_taken(
+    command, monkeypatch, in_tmp_path, caplog, info_log, capsys
+):
     """Each command has every flag, because the official ones share their parser; launch.py hands them on."""
     commands = []
     taken = []
@@ -79,7 +80,6 @@ def test_the_whole_official_command_line_is_taken(command, monkeypatch, tmp_path
         log_ineffective_flags(flags)  # the first work of `run_finetuning`
         taken.append(flags)
 
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", dict(os.environ))  # a copy, which launch.py may change
     monkeypatch.setattr(os, "execve", record_command)
     monkeypatch.setattr("ernie_m.finetune.run_seeds.run_finetuning", record_flags)
@@ -94,8 +94,7 @@ def test_the_whole_official_command_line_is_taken(command, monkeypatch, tmp_path
     assert f"launch: script {shlex.join(line[len(as_flags(OFFICIAL_LAUNCHER)) :])}" in printed
 
     ((_, _, _, *words),) = commands  # python -u script flags
-    with caplog.at_level(logging.INFO, logger="ernie_m"):
-        call_main(importlib.import_module(command), words)
+    call_main(importlib.import_module(command), words)
     (flags,) = taken
     assert {name: getattr(flags, name) for name in values} == values | {"random_seed": (1,)}
     of_others = set().union(*OF_SOME_PROGRAMS.values()) - OF_SOME_PROGRAMS[command]
@@ -103,9 +102,8 @@ def test_the_whole_official_command_line_is_taken(command, monkeypatch, tmp_path
     assert sorted(names) == sorted(WITHOUT_MEANING | of_others)
 
 
-def test_encode_vector_accepts_the_official_command_line(monkeypatch, tmp_path):
+def test_encode_vector_accepts_the_official_command_line(monkeypatch, in_tmp_path):
     taken = []
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ernie_m.inference.encode_vector.write_vectors", taken.append)
     call_main(encode_vector, as_flags(OFFICIAL_ENCODER))
     (flags,) = taken

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +62,10 @@ def test_no_row_is_answered_by_a_model_that_was_trained_on_it(random_encoder, tm
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_training_begins_with_a_new_head(random_encoder, tmp_path, caplog, cpu_with_bf16):
+def test_a_training_begins_with_a_new_head(random_encoder, tmp_path, caplog, info_log, cpu_with_bf16):
     """That of the start may have learned from the rows that are held out. The model computes as the start."""
     first = ernie_m.load(random_encoder, amp="bf16").fit(TEXTS, LABELS, tmp_path / "first", finetune=True)
     assert first.loaded.amp == "bf16"
-    caplog.set_level(logging.INFO)
     first.fit(TEXTS, LABELS, tmp_path / "second", finetune=True)
     assert "its classifier is" not in caplog.text
 
@@ -108,9 +106,8 @@ def test_an_interrupted_training_ends_with_the_same_bits(random_encoder, tmp_pat
     assert_same_weights(tmp_path / "out", tmp_path / "straight")
 
 
-def test_the_command_and_the_next_ones(random_encoder, tmp_path, capsys, monkeypatch):
+def test_the_command_and_the_next_ones(random_encoder, in_tmp_path, capsys):
     """fit --finetune, label and run_classifier.py agree on a table of pairs; others read the model."""
-    monkeypatch.chdir(tmp_path)
     rows = [("text_a", "text_b", "label"), *((row.text_a, row.text_b, row.label) for row in ROWS)]
     with open("rows.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)

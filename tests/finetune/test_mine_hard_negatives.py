@@ -46,12 +46,11 @@ def lines(rows):
 
 
 @pytest.fixture
-def mine_rows(rows, lines, random_encoder, tmp_path, monkeypatch):
+def mine_rows(rows, lines, random_encoder, tmp_path, in_tmp_path, monkeypatch):
     """mine_rows(**flags) runs run_retrieval.py --mine_hard_negatives in `tmp_path` and returns its rows.
 
     The corpus has blank lines, lines that are equal to earlier ones, and a tab in its third line.
     """
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mining, "PART_LINES", 32)
     monkeypatch.setattr(mine_hard_negatives, "PART_ROWS", 16)
     write_lines(tmp_path / "pairs.tsv", ["query\tpositive\tnegative", *map("\t".join, rows)])

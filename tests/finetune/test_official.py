@@ -69,12 +69,11 @@ def questions(count: int, seed: int) -> dict:
 
 
 @pytest.fixture
-def trained(tmp_path, monkeypatch):
+def trained(tmp_path, in_tmp_path, monkeypatch):
     """trained(script, task, outputs, **flags) -> the losses of a run in float64, its tables, and its start.
 
     The start is a checkpoint with random weights and the head of the task.
     """
-    monkeypatch.chdir(tmp_path)
     losses = []
     step_of = Engine.step
 

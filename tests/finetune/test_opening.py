@@ -64,10 +64,11 @@ def test_max_seq_len_defaults_to_the_trained_one(opened, given, expected):
         (CLASSIFICATION, 40, "--layer 0"),
     ],
 )
-def test_embedding_flags_default_to_the_retrieval_training(opened, task, expected, told, monkeypatch, caplog):
+def test_embedding_flags_default_to_the_retrieval_training(
+    opened, task, expected, told, monkeypatch, caplog, info_log
+):
     """The length of a classifier is that of other inputs."""
     monkeypatch.setattr(logger, "propagate", True)
-    caplog.set_level("INFO")
     preprocessing = PreprocessingConfig(pooling="cls", layer=0, max_seq_len=32)
     checkpoint = replace(opened.checkpoint, task=task, preprocessing=preprocessing)
     flags = RetrievalFlags(pairs="pairs", pooling="cls", max_seq_len=40, on_command_line=())

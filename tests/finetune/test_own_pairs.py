@@ -16,7 +16,6 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.preprocessing import PreprocessingConfig, TextKind
 from ernie_m.reader.equal_texts import hash_texts
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines
 from tests.finetune.processes import assert_close, in_order, losses, start
 from tests.helpers.checkpoints import change_config, changed_copy, stored
@@ -64,12 +63,11 @@ def train(train_on_pairs, flags):
     return lambda out, **changes: train_on_pairs(out, **(flags | changes))
 
 
-def make_steps(corpus, pairs, first_row=0, held_out=()):
+def make_steps(tokenizer, pairs, first_row=0, held_out=()):
     """The steps of the rows from `first_row` on.
 
     What is returned is a function without arguments; it returns an endless iterator.
     """
-    tokenizer = Tokenizer.from_folder(corpus)
     keys_of = partial(hash_texts, tokenizer=tokenizer, max_length=MAX_SEQ_LEN - 2)
     rows = DedupedPairs.from_rows(PairRows(pairs), keys_of)
     return PairFileBatches(
@@ -90,9 +88,8 @@ def divided(pairs, validation_pairs, seed):
     return held_out, keys, trained
 
 
-def rows_as_ids(corpus, pairs):
+def rows_as_ids(tokenizer, pairs):
     """For each row of the file the ids of its texts as tuples: query, positive, negatives."""
-    tokenizer = Tokenizer.from_folder(corpus)
     texts = [tokenizer.encode_batch(line.split("\t")) for line in pairs.read_text().splitlines()[1:]]
     return [as_tuples(tokenizer.build_sentence_inputs(ids, MAX_SEQ_LEN)) for ids in texts]
 
@@ -102,11 +99,11 @@ def as_tuples(sentences_of_step):
     return [tuple(ids.tolist()) for ids in sentences_of_step]
 
 
-def test_a_step_has_no_text_twice_and_all_negatives(corpus, pairs):
-    rows = rows_as_ids(corpus, pairs)
+def test_a_step_has_no_text_twice_and_all_negatives(tokenizer, pairs):
+    rows = rows_as_ids(tokenizer, pairs)
     number_of_pair = {(query, positive): number for number, (query, positive, *_) in enumerate(rows)}
     numbers_read = set()
-    for step in islice(make_steps(corpus, pairs, first_row=20)(), 20):  # those before are held out
+    for step in islice(make_steps(tokenizer, pairs, first_row=20)(), 20):  # those before are held out
         inputs = as_tuples(step.sentences)  # 8 queries, 8 positives, then the negatives of all 8 rows
         assert len(set(inputs)) == len(inputs)
         negatives = []
@@ -120,19 +117,19 @@ def test_a_step_has_no_text_twice_and_all_negatives(corpus, pairs):
     assert numbers_read == set(range(20, ROWS))
 
 
-def test_a_step_has_no_negative_that_is_a_text_in_it(corpus, tmp_path):
+def test_a_step_has_no_negative_that_is_a_text_in_it(tokenizer, tmp_path):
     """Each row has the positive of the next row as its negative, so neighbors are never in one step."""
     texts = list(dict.fromkeys(sentences(60, seed=4)))[:40]
     rows = [[texts[i], texts[20 + i], texts[20 + (i + 1) % 20]] for i in range(20)]
-    steps = make_steps(corpus, write_pairs(tmp_path / "pairs.tsv", rows))
+    steps = make_steps(tokenizer, write_pairs(tmp_path / "pairs.tsv", rows))
     for step in islice(steps(), 20):
         assert len(step.sentences) == len(set(as_tuples(step.sentences))) == 3 * BATCH
 
 
-def test_processes_share_a_step(corpus, pairs):
+def test_processes_share_a_step(corpus, tokenizer, pairs):
     """Of 8 rows or pairs of a corpus the three processes encode 2, 3 and 3: queries, positives, negatives."""
-    of_rows = make_steps(corpus, pairs)
-    shared = {"tokenizer": of_rows.tokenizer, "batch_size": BATCH, "max_seq_len": MAX_SEQ_LEN, "seed": 1}
+    of_rows = make_steps(tokenizer, pairs)
+    shared = {"tokenizer": tokenizer, "batch_size": BATCH, "max_seq_len": MAX_SEQ_LEN, "seed": 1}
     for steps in (of_rows, CorpusPairBatches(path=str(corpus), alpha=0.7, **shared)):
         steps_of_processes = [replace(steps, rank=rank, world_size=3)() for rank in range(3)]
         for step, *fractions in zip(islice(steps(), 4), *steps_of_processes):
@@ -186,14 +183,14 @@ def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
     assert set(range(10)) - set(trained.tolist()) == {number, *neighbors[:2]}
 
 
-def test_texts_that_differ_in_bytes_alone(corpus, tmp_path):
+def test_texts_that_differ_in_bytes_alone(tokenizer, tmp_path):
     """Each positive stands twice, in other bytes: its rows are never in two parts, nor in one step."""
     texts = list(dict.fromkeys(sentences(120, seed=4)))[:90]
     positives = [text.replace(" ", "\u00a0 ").replace("a", "ａ") for text in texts[:30]]
     path = write_pairs(tmp_path / "pairs.tsv", zip(texts[30:], texts[:30] + positives))
     held_out, _, trained = divided(path, 6, seed=1)
     assert len(held_out) == 6 and not {number % 30 for number in held_out} & set(trained % 30)
-    for step in islice(make_steps(corpus, path)(), 20):
+    for step in islice(make_steps(tokenizer, path)(), 20):
         assert len(set(as_tuples(step.sentences))) == 2 * BATCH
 
 
@@ -207,7 +204,7 @@ KNOWN_ANSWERS = {
 
 
 @pytest.mark.parametrize(("forms", "left_out"), KNOWN_ANSWERS.values(), ids=KNOWN_ANSWERS)
-def test_known_answers_are_not_negatives(corpus, tmp_path, forms, left_out):
+def test_known_answers_are_not_negatives(tokenizer, tmp_path, forms, left_out):
     """Among 9 texts of each letter; a negative is written with another space."""
     texts = iter(dict.fromkeys(sentences(300, seed=4)))
     lines = ["query\tpositive\tnegative"]
@@ -218,9 +215,9 @@ def test_known_answers_are_not_negatives(corpus, tmp_path, forms, left_out):
             lines.append(f"{text_of[query]}\t{text_of[positive]}\t{other_bytes}")
     path = Path(write_lines(tmp_path / "pairs.tsv", lines))
     right = {}  # the ids of a query -> those of its positives
-    for query, positive, _ in rows_as_ids(corpus, path):
+    for query, positive, _ in rows_as_ids(tokenizer, path):
         right.setdefault(query, {query}).add(positive)
-    steps = make_steps(corpus, path)
+    steps = make_steps(tokenizer, path)
     assert steps.rows.false_negatives == 9 * left_out
     masked = 0
     for step in islice(steps(), 20):
@@ -232,11 +229,11 @@ def test_known_answers_are_not_negatives(corpus, tmp_path, forms, left_out):
     assert (masked > 0) == (not left_out)
 
 
-def test_a_held_out_text_is_no_negative(corpus, pairs):
+def test_a_held_out_text_is_no_negative(tokenizer, pairs):
     """Row 1 has one negative and row 2 has two, of which the first is held out."""
     (_, _, left_out), (_, _, removed, _) = [row.split("\t") for row in pairs.read_text().splitlines()[2:4]]
-    ids = rows_as_ids(corpus, pairs)
-    steps = islice(make_steps(corpus, pairs, held_out=[left_out, removed])(), 20)
+    ids = rows_as_ids(tokenizer, pairs)
+    steps = islice(make_steps(tokenizer, pairs, held_out=[left_out, removed])(), 20)
     read = {text for step in steps for text in as_tuples(step.sentences)}
     assert {text for row in ids for text in row} - read == {ids[1][2], ids[2][2]}
 
@@ -360,13 +357,13 @@ def test_training_keeps_the_pooling_of_its_initial_checkpoint(train, corpus, pai
     )
 
 
-def test_the_prompts_stand_before_every_text(corpus, pairs):
+def test_the_prompts_stand_before_every_text(tokenizer, pairs):
     """One before a query, another before positives and negatives."""
-    plain = next(make_steps(corpus, pairs)())
-    steps = replace(make_steps(corpus, pairs), prompts=("kani bado ", "kofo "))
-    tokenizer = Tokenizer.from_folder(corpus)
+    steps = make_steps(tokenizer, pairs)
+    plain = next(steps())
+    prompted = replace(steps, prompts=("kani bado ", "kofo "))
     beginnings = [tokenizer.build_inputs(prompt)[:-1] for prompt in ("kani bado", "kofo")]
-    for number, (ids, without) in enumerate(zip(next(steps()).sentences, plain.sentences, strict=True)):
+    for number, (ids, without) in enumerate(zip(next(prompted()).sentences, plain.sentences, strict=True)):
         beginning = beginnings[number >= BATCH]
         assert ids.tolist()[: len(beginning)] == beginning
         rest = ids.tolist()[len(beginning) : -1]

@@ -20,9 +20,8 @@ WITHOUT_POOLER = ("pooler.",)
 
 
 @pytest.fixture
-def start(tmp_path, monkeypatch):
+def start(tmp_path, in_tmp_path):
     """start(config_path, leave_out) writes random weights to `tmp_path`/start, which becomes the folder."""
-    monkeypatch.chdir(tmp_path)
 
     def write(config_path, leave_out):
         paddle.seed(1)

@@ -171,7 +171,7 @@ def with_metric(scores):
         ({"init_checkpoint": "initial", "do_train": False}, "evaluation", "; other model or data"),
     ],
 )
-def test_all_that_is_written_of_two_seeds(tmp_path, caplog, flags, name, other):
+def test_all_that_is_written_of_two_seeds(tmp_path, caplog, info_log, flags, name, other):
     """The training data have as many sentences as CoNLL's, in two windows each."""
     run = SimpleNamespace(
         task=SimpleNamespace(
@@ -189,8 +189,7 @@ def test_all_that_is_written_of_two_seeds(tmp_path, caplog, flags, name, other):
             for language, score in row.items()
         ],
     )
-    with caplog.at_level("INFO", logger="ernie_m"):
-        report_seeds(run, {seed: Evaluation(8, seed, 90, with_metric(of)) for seed, of in SCORES.items()})
+    report_seeds(run, {seed: Evaluation(8, seed, 90, with_metric(of)) for seed, of in SCORES.items()})
     texts = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
     assert texts.keys() == {f"{name}.{ending}" for ending in ("txt", "md", "json")}
     assert texts[f"{name}.md"] == REPORT.replace("{other}", other) + f"{_LEGEND}\n"

@@ -48,8 +48,7 @@ def without_special(ids):
     return tuple(ids[1:-1].tolist())
 
 
-def test_a_step_draws_corpus_pairs_in_both_directions(corpus):
-    tokenizer = Tokenizer.from_folder(corpus)
+def test_a_step_draws_corpus_pairs_in_both_directions(corpus, tokenizer):
     # The pairs of the corpus, in its order of the languages.
     forward = {
         tuple(tuple(side.tolist()) for side in pairs[i])
@@ -173,9 +172,8 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     assert trained and not [name for name in trained if name.startswith(("encoder.layers.1.", "pooler."))]
 
 
-def test_run_fingerprint_covers_the_weights_for_each_seed(corpus):
+def test_run_fingerprint_covers_the_weights_for_each_seed(corpus, tokenizer):
     """Seed 2 starts from other weights: that is another run."""
-    tokenizer = Tokenizer.from_folder(corpus)
     config = ErnieMConfig.from_json(corpus.parent / "config.json")
 
     def weights(*numbers: float, names: str = "xy") -> str:

@@ -45,7 +45,6 @@ def folder(random_encoder, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("search")
     (folder / "weights").symlink_to(random_encoder)
-    (folder / "pairs").mkdir()
     for language, seed in (("de", 1), ("xx", 2)):
         english = list(dict.fromkeys(row.text_a for row in toys.labeled_texts(40, seed)))  # each once
         translations = [line.replace("the", "a").replace("old", "new") for line in english]
@@ -55,12 +54,21 @@ def folder(random_encoder, tmp_path_factory):
 
 
 @pytest.fixture
-def retrieve(folder, tmp_path, monkeypatch):
-    """retrieve(**flags) runs in `tmp_path`; returns retrieval.json, or sweep.json."""
-    monkeypatch.chdir(tmp_path)
+def retrieve(folder, tmp_path, in_tmp_path):
+    """retrieve(**flags) searches in `folder/pairs`; returns retrieval.json, or sweep.json.
+
+    It runs in `tmp_path`. None leaves a flag out.
+    """
 
     def call(**changes):
-        call_main(run_retrieval, command_line(folder, tmp_path / "out", **changes))
+        flags = {
+            "init_pretraining_params": folder / "weights",
+            "pairs": folder / "pairs",
+            "checkpoints": tmp_path / "out",
+            "max_seq_len": 64,
+            "use_cuda": "false",
+        }
+        call_main(run_retrieval, as_flags(flags | changes))
         name = "sweep" if changes.get("layer") == "sweep" else "retrieval"
         return json.loads((tmp_path / "out" / f"{name}.json").read_text())
 
@@ -70,18 +78,6 @@ def retrieve(folder, tmp_path, monkeypatch):
 def by_direction(report):
     """direction -> language -> per cent of seed 1, from the tables of the two directions."""
     return {table["title"].split(",")[0]: table["seeds"]["1"] for table in report["tables"][:2]}
-
-
-def command_line(folder, output, **changes):
-    """A command line for run_retrieval.py, which searches in `folder/pairs`; None leaves a flag out."""
-    values = {
-        "init_pretraining_params": folder / "weights",
-        "pairs": folder / "pairs",
-        "checkpoints": output,
-        "max_seq_len": 64,
-        "use_cuda": "false",
-    } | changes
-    return as_flags(values)
 
 
 def all_layers(folder, language):
@@ -191,7 +187,6 @@ def test_several_seeds(retrieve, folder, tmp_path):
 def test_the_same_text_at_another_line_is_found(retrieve, folder, tmp_path, capsys):
     """20 of 40 English sentences stand twice, in other bytes. What XTREME counts is given as well."""
     english, german = ((folder / f"pairs/de-en.{side}").read_text().splitlines() for side in ("en", "de"))
-    (tmp_path / "pairs").mkdir()
     (tmp_path / "weights").symlink_to(folder / "weights")
     english += [line.replace(" ", "\u00a0", 1) for line in english[:20]]
     write_lines(tmp_path / "pairs/de-en.en", english)
@@ -382,7 +377,6 @@ def test_each_process_needs_a_pair_per_step(retrieve, monkeypatch, processes, lo
 )
 def test_bad_flags(retrieve, tmp_path, changes, message):
     """The folder "short" has two pairs of xx, and one of yy."""
-    (tmp_path / "short").mkdir()
     for name, count in (("xx-en.xx", 2), ("xx-en.en", 2), ("yy-en.yy", 1), ("yy-en.en", 1)):
         write_lines(tmp_path / "short" / name, ["the cat", "a dog"][:count])
     assert message in error_of(retrieve, **changes)

@@ -78,7 +78,6 @@ def test_tatoeba_recipe_uses_the_best_xnli_model(random_encoder, tmp_path):
         (folder / name).symlink_to(ROOT / name)
     changed_copy(random_encoder, folder / "checkpoints/best", task="classification")
     pairs = tmp_path / "pairs"
-    pairs.mkdir()
     for side in ("de", "en"):
         write_lines(pairs / f"de-en.{side}", [row.text_a for row in toys.labeled_texts(9, seed=3)])
     flags = {"pairs": pairs, "max_seq_len": 64, "use_cuda": "false", "ernie_config_path": ""}

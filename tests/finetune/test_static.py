@@ -15,7 +15,6 @@ from ernie_m.model import device, kernel_selection
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
-from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.static_embeddings import compute_row_means, flatten_tokens
 from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens, compute_mean_embeddings
@@ -173,10 +172,9 @@ def test_labels(table, tmp_path, pairs, monkeypatch):
         assert ernie_m.load(path).classify(texts) == classifier.classify(texts)
 
 
-def test_a_frequent_subword_begins_short(train, corpus, tmp_path):
+def test_a_frequent_subword_begins_short(train, corpus, tokenizer, tmp_path):
     """Before the first step, the rows are those of random weights times a / (a + p)."""
     train("out", max_steps=1, learning_rate=0)
-    tokenizer = Tokenizer.from_folder(corpus)
     model = sentencepiece.SentencePieceProcessor(model_file=str(corpus / "piece.model"))
     rows = open_checkpoint(tmp_path / "out/step_1").tensors[WORDS]
     paddle.seed(1)

@@ -32,12 +32,10 @@ LINES = list(dict.fromkeys(row.text_a for row in toys.labeled_texts(400, seed=3)
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, in_tmp_path, monkeypatch):
     """A folder with pairs of two languages with English: en-de.tsv, and two aligned files."""
-    monkeypatch.chdir(tmp_path)
     for name, flags in SHORTER.items():
         monkeypatch.setitem(train._COMMANDS, name, partial(shortened, train._COMMANDS[name], as_flags(flags)))
-    (tmp_path / "my").mkdir()
     write_lines(Path("my/en-de.tsv"), [f"{line}\t{line.replace('the', 'a')}" for line in LINES])
     write_lines(Path("my/news.en"), LINES)
     write_lines(Path("my/news.tr"), [line.replace("old", "new") for line in LINES])
@@ -289,8 +287,7 @@ def test_what_is_refused(folder, random_encoder, tmp_path, capsys):
     # A language that the start does not have: its letters are not in the vocabulary.
     foreign = [line.translate({ord("a") + n: 0x10D0 + n for n in range(26)}) for line in LINES]
     write_lines(tmp_path / "my.en-ka.tsv", [f"{a}\t{b}" for a, b in zip(LINES, foreign)])
-    error = refusal(capsys, "my.en-ka.tsv", output="new", model=start)
-    assert error.startswith("my.en-ka.tsv: ") and " ka " in error
+    assert refusal(capsys, "my.en-ka.tsv", output="new", model=start).startswith("my.en-ka.tsv: ")
     # Nothing was begun, so the same output can be taken; one of another program, of other files, or of other
     # options cannot.
     run_train("new", start)

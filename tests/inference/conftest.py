@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ernie_m
 from ernie_m.commands import encode_vector, export, predict
 from ernie_m.inference.engines import OpenVinoEngine, make_encoder_engine
 from ernie_m.model.checkpoint import safetensors
@@ -47,6 +48,12 @@ def no_graph_is_compiled_twice() -> Iterator[None]:
 def models(tmp_path_factory):
     """A folder with a checkpoint of each kind: classify, tag, answer, encode, full."""
     return toys.make_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def encoder(models):
+    """The checkpoint "encode", loaded from Python."""
+    return ernie_m.load(models / "encode")
 
 
 def write_means(folder: Path, languages: Sequence[str]) -> None:

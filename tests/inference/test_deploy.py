@@ -34,8 +34,7 @@ UNIT_COMMAND = re.search("^ExecStart=.*/ernie-m (.*)$", TEXTS["ernie-m.service"]
 )
 def test_a_stop_waits_for_requests(command, seconds):
     name, *flags = shlex.split(command)
-    assert name == "serve"
-    assert int(seconds) > parse_options(ServeFlags, flags).timeout
+    assert name == "serve" and int(seconds) > parse_options(ServeFlags, flags).timeout
 
 
 def test_the_proxy_keeps_the_bounds():

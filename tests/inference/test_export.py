@@ -71,17 +71,16 @@ def directly(models, kind, rows):
     """Yield for each row the outputs of the Paddle model itself, as a list of arrays."""
     model = toys.model(kind, toys.model_config(load(models / kind).config.vocab_size))
     load_weights(model, open_checkpoint(models / kind))
-    with paddle.no_grad():
-        for row in rows:
-            inputs = padded_batch([row])
-            if kind == "encode":
-                states = model.encode(inputs).sequence
-                outputs = (states.unsqueeze(0), model.pooler(states[:1]))  # [1, T, H], [1, H]
-            else:
-                outputs = model(inputs)
-            if not isinstance(outputs, tuple):
-                outputs = (outputs,)
-            yield [output.numpy()[0] for output in outputs]
+    for row in rows:
+        inputs = padded_batch([row])
+        if kind == "encode":
+            states = model.encode(inputs).sequence
+            outputs = (states.unsqueeze(0), model.pooler(states[:1]))  # [1, T, H], [1, H]
+        else:
+            outputs = model(inputs)
+        if not isinstance(outputs, tuple):
+            outputs = (outputs,)
+        yield [output.numpy()[0] for output in outputs]
 
 
 @pytest.mark.parametrize("engine", ["openvino", "paddle-eager", "paddle-inference", "onnx"])
@@ -200,14 +199,12 @@ def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
     assert not any("layers.1" in tensor.name for tensor in graph.initializer)
     checkpoint = load(models / "classify", engine="paddle-eager")
     ids = pad(draw_rows(checkpoint)[:5], PAD)
-    with paddle.no_grad():
-        output = checkpoint.model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
+    output = checkpoint.model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
     for target in FILES:
         sequence = load(tmp_path / target).get_engine("embedding")(ids)["sequence"]  # [5, T, H]
         is_real = ids != PAD  # [5, T]; hidden states are those of the real tokens alone
         np.testing.assert_allclose(sequence[is_real], output.hidden_states[1].numpy(), atol=1e-4)
-    line = error_of(load(tmp_path / "onnx").get_engine, "embedding", 2)
-    assert "exported for embedding up to layer 1" in line and "--task embedding --layer 2" in line
+    assert "up to layer 1" in error_of(load(tmp_path / "onnx").get_engine, "embedding", 2)
 
 
 def test_a_pretrained_model_is_exported_as_an_encoder(models, tmp_path, monkeypatch, capsys):
@@ -234,8 +231,7 @@ def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_current_folder_cannot_be_replaced(models, tmp_path, refused, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_current_folder_cannot_be_replaced(models, tmp_path, in_tmp_path, refused):
     assert "--output . " in refused(lambda: run_export(models / "classify", "."))
     assert list(tmp_path.iterdir()) == []
 
@@ -342,8 +338,7 @@ def test_engines_that_are_not_there(models, model_folder):
         )
     assert "engine onnx " in error_of(load, models / "tag", engine="onnx")
     assert "tag: amp fp16 " in error_of(load, model_folder("tag", "onnx"), amp="fp16")
-    line = error_of(load(folder).get_engine, "classification")
-    assert "exported for token-classification" in line and "--task classification" in line
+    assert "for token-classification" in error_of(load(folder).get_engine, "classification")
 
 
 def test_weights_that_are_not_finite(exported, tmp_path):
@@ -431,8 +426,7 @@ def test_encode_vector_needs_the_pooler(exported, encode_texts, tmp_path, refuse
     settings = json.loads((exported / "encode/config.json").read_text(encoding="utf-8"))
     export = settings["export"] | {"has_pooler": False}
     folder = changed_copy(exported / "encode", tmp_path / "copy", export=export)
-    line = refused(lambda: encode_texts(["mo"], folder, vectors=kind))
-    assert f"{folder}: " in line and "pooler" in line
+    assert f"{folder}: " in refused(lambda: encode_texts(["mo"], folder, vectors=kind))
     assert len(encode_texts(["mo"], folder, "mean", vectors="mean")["vectors"]) == 1
 
 

@@ -78,16 +78,14 @@ def test_select_dataset_rows(models, kind, labels):
 def test_without_scikit_learn(models, monkeypatch):
     for name in ("sklearn", "scipy", "scipy.sparse"):
         monkeypatch.setitem(sys.modules, name, None)
-    line = error_of(ernie_m.load(models / "encode").fit, TEXTS, LABELS)
-    assert "scikit-learn" in line and "fit" in line
+    assert "scikit-learn" in error_of(ernie_m.load(models / "encode").fit, TEXTS, LABELS)
 
 
-def test_warn_about_unknown_words_and_nearly_equal_labels(models, caplog):
+def test_warn_about_unknown_words_and_nearly_equal_labels(encoder, caplog):
     """All texts are the same for a vocabulary that knows none of their words."""
-    model = ernie_m.load(models / "encode")
-    model.fit(TEXTS[:4], ["a", "b"] * 2)
+    encoder.fit(TEXTS[:4], ["a", "b"] * 2)
     assert "unknown" not in caplog.text and "differ only in case" not in caplog.text
-    model.fit(["ᚠᚢ", "ᚦᚨ", "ᚱᚲ", "ᚷᚹ"], ["a", "A"] * 2)
+    encoder.fit(["ᚠᚢ", "ᚦᚨ", "ᚱᚲ", "ᚷᚹ"], ["a", "A"] * 2)
     assert "'A', 'a' differ only in case" in caplog.text
     (message,) = [message for message in caplog.messages if "unknown" in message]
     assert message.startswith("fit: 50 % of its tokens are unknown")
@@ -156,8 +154,7 @@ def test_conversions(fitted, refused, tmp_path):
         assert prediction["probabilities"] == pytest.approx(expected["probabilities"], abs=2e-6)
     for target in ("xlm-roberta", "huggingface", "paddlenlp", "fluid"):
         flags = [str(folder), str(tmp_path / target), "--to", target]
-        line = refused(lambda flags=flags: convert.main(flags))
-        assert f"{folder}: " in line and "fit --finetune" in line
+        assert f"{folder}: " in refused(lambda flags=flags: convert.main(flags))
         assert not (tmp_path / target).exists()
 
 
@@ -177,16 +174,15 @@ def test_fine_tune_from_its_encoder_or_its_head(fitted, tmp_path):
     assert ernie_m.load(tmp_path / "run/step_3").loaded.num_layers == 1
 
 
-def test_labels_in_their_normal_form(models):
+def test_labels_in_their_normal_form(encoder):
     """Numbers, of which pandas makes decimals, count as texts."""
-    model = ernie_m.load(models / "encode")
     labels = ["fro\u0308h ", "fröh\u200b", " fröh", 1, 1.0, np.float32(1), "1.00"]
-    by_label = model.fit(TEXTS[:7], labels).scores["by_label"]
+    by_label = encoder.fit(TEXTS[:7], labels).scores["by_label"]
     assert {label: row["rows"] for label, row in by_label.items()} == {1: 4, "fro\u0308h ": 3}
-    assert model.fit(TEXTS[:4], [0.5, 1.5] * 2, task="classification").labels == [0.5, 1.5]
-    assert model.fit(TEXTS[:20], [*range(10)] * 2).labels == [*range(10)]
+    assert encoder.fit(TEXTS[:4], [0.5, 1.5] * 2, task="classification").labels == [0.5, 1.5]
+    assert encoder.fit(TEXTS[:20], [*range(10)] * 2).labels == [*range(10)]
     truths = [True, np.bool_(True), "False", np.array([False])[0]]
-    assert model.fit(TEXTS[:4], truths).labels == ["False", True]
+    assert encoder.fit(TEXTS[:4], truths).labels == ["False", True]
 
 
 @pytest.mark.parametrize(

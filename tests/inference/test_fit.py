@@ -94,16 +94,15 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
     assert output.read_bytes() == written
 
 
-def test_cross_validate_without_leakage(models, tmp_path, monkeypatch):
+def test_cross_validate_without_leakage(encoder, tmp_path, monkeypatch):
     """Embeddings that only name their text teach nothing about another one: no answer of a group is right."""
     numbers = {text: number for number, text in enumerate(dict.fromkeys(TEXTS[:20]))}
     as_chosen = lambda self, texts: 9 * np.eye(HIDDEN_SIZE, dtype="f")[[numbers[text] for text in texts]]  # noqa: E731
     monkeypatch.setattr(EmbeddingPredictor, "encode_texts", as_chosen)
-    model = ernie_m.load(models / "encode")
     texts = [text for text in TEXTS[:20] for _ in range(2)]
-    scores = model.fit(texts, ["a", "a", "b", "b"] * 10).scores
+    scores = encoder.fit(texts, ["a", "a", "b", "b"] * 10).scores
     assert scores["accuracy"] <= 50  # 100, if the other row of the text were trained on
-    assert model.fit(TEXTS[:20], ["a", "b"] * 10, groups=[*range(10)] * 2).scores["accuracy"] <= 50
+    assert encoder.fit(TEXTS[:20], ["a", "b"] * 10, groups=[*range(10)] * 2).scores["accuracy"] <= 50
 
 
 def test_what_can_be_learned_is_scored_so(models, monkeypatch):
@@ -182,9 +181,8 @@ def test_a_training_that_is_asked_to_stop(models, tmp_path, monkeypatch, capsys,
 
 
 @pytest.fixture
-def words(models, tmp_path, monkeypatch):
+def words(models, tmp_path, in_tmp_path, monkeypatch):
     """Words with tags, as CoNLL and in the official format, and questions; trainings are short."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_setup, "_AMOUNTS", toys.SHORT_AMOUNTS)
     for name, seed in (("train", 1), ("test", 2)):
         texts = sentences(20, seed)
@@ -216,13 +214,17 @@ def test_fit_tags_and_answers_as_their_commands_do(words, capsys, command, endin
     call_main(fit, [f"train.{ending}", "--test", f"test.{ending}", *as_flags(words)])
     assert not Path("out.training").exists() and not Path("out/training_state").exists()
     assert "Next: " in capsys.readouterr().out
-    flags = {"train_set": f"train.{official}", "dev_set": f"test.{official}", "do_test": "false"}
-    flags |= {
+    flags = {
+        "train_set": f"train.{official}",
+        "dev_set": f"test.{official}",
+        "do_test": "false",
         "init_pretraining_params": words["model"],
         "auto_hyperparameters": "true",
         "official_compat": "false",
+        "checkpoints": "run",
+        "select_on": "last",
+        "max_seq_len": 200,
     }
-    flags |= {"checkpoints": "run", "select_on": "last", "max_seq_len": 200}
     flags |= {"label_map_config": "labels.json", "num_labels": 3} if official == "tsv" else {}
     call_main(command, as_flags(flags))
     one, other = (safetensors.read(f"{folder}/model.safetensors") for folder in ("out", "run/best"))

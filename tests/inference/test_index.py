@@ -23,6 +23,12 @@ TEXTS = sentences(30, seed=6)
 
 
 @pytest.fixture
+def folder(tmp_path):
+    """The folder of an index."""
+    return tmp_path / "index"
+
+
+@pytest.fixture
 def encoded(monkeypatch):
     """The number of texts of each call that encodes some."""
     counts = []
@@ -80,16 +86,14 @@ def test_a_second_command_is_refused(models, ask, tmp_path, encoded):
         assert ask([{"text": TEXTS[3]}], **flags)
 
 
-def test_from_python(models, tmp_path, encoded):
-    model = ernie_m.load(models / "encode")
-    folder = tmp_path / "index"
+def test_from_python(models, encoder, folder, encoded):
     expected = [
-        hit | {"score": pytest.approx(hit["score"], abs=1e-5)} for hit in model.search(TEXTS[4], TEXTS)
+        hit | {"score": pytest.approx(hit["score"], abs=1e-5)} for hit in encoder.search(TEXTS[4], TEXTS)
     ]
     for index in (
-        model.index(TEXTS),
-        model.index(iter(TEXTS), folder),
-        model.index(TEXTS, folder),
+        encoder.index(TEXTS),
+        encoder.index(iter(TEXTS), folder),
+        encoder.index(TEXTS, folder),
         ernie_m.load(models / "encode").index(folder=folder),
     ):
         encoded.clear()
@@ -101,17 +105,15 @@ def test_from_python(models, tmp_path, encoded):
         assert error_of(index.search, ["mo", ""]).startswith("text 2 of 2 (index 1): ")
 
 
-def test_serve_an_index(models, tmp_path):
-    model = ernie_m.load(models / "encode")
-    hits = model.index(TEXTS, tmp_path / "index").search(TEXTS[4])
-    assert "search" not in make_predictors([model.loaded], PredictionOptions())
-    search = make_predictors([model.loaded], PredictionOptions(index=str(tmp_path / "index")))["search"]
+def test_serve_an_index(encoder, tmp_path):
+    hits = encoder.index(TEXTS, tmp_path / "index").search(TEXTS[4])
+    assert "search" not in make_predictors([encoder.loaded], PredictionOptions())
+    search = make_predictors([encoder.loaded], PredictionOptions(index=str(tmp_path / "index")))["search"]
     assert search.predict([search.parse({"text": TEXTS[4]})]) == [{"hits": hits}]
 
 
-def test_what_is_refused(models, ask, refused, tmp_path):
-    folder = tmp_path / "index"
-    ernie_m.load(models / "encode").index(TEXTS, folder)
+def test_what_is_refused(models, encoder, ask, refused, tmp_path, folder):
+    encoder.index(TEXTS, folder)
     corpus = write_lines(tmp_path / "corpus.txt", [*TEXTS, "one more"])
     as_many = write_lines(tmp_path / "as_many.txt", [*TEXTS[:-1], "another"])
     for changes, location in (
@@ -131,7 +133,6 @@ def test_what_is_refused(models, ask, refused, tmp_path):
     ):
         flags = {"task": "search", "model": models / "encode", "index": folder} | changes
         assert location in refused(lambda flags=flags: ask([{"text": "mo"}], **flags))
-    model = ernie_m.load(models / "encode")
     for options, location in (
         ({"folder": folder, "layer": 1}, f"{folder}: "),
         ({"corpus": TEXTS[:3], "folder": folder}, f"{folder}: "),
@@ -140,8 +141,8 @@ def test_what_is_refused(models, ask, refused, tmp_path):
         ({}, "index: missing corpus"),
         ({"corpus": TEXTS, "center_by_language": "de"}, "invalid center_by_language 'de' "),
     ):
-        assert location in error_of(model.index, **options)
-    assert "top_k 0 " in error_of(model.index(TEXTS).search, "mo", top_k=0)
+        assert location in error_of(encoder.index, **options)
+    assert "top_k 0 " in error_of(encoder.index(TEXTS).search, "mo", top_k=0)
 
 
 def change_array(change):
@@ -208,43 +209,38 @@ def change_index(folder, name, change):
 
 
 @pytest.mark.parametrize(("name", "change"), CHANGES)
-def test_reject_tampered_index(models, tmp_path, name, change):
+def test_reject_tampered_index(encoder, folder, name, change):
     """Its checksums fit."""
-    folder = tmp_path / "index"
-    model = ernie_m.load(models / "encode")
-    model.index(TEXTS[:2], folder)
+    encoder.index(TEXTS[:2], folder)
     change_index(folder, "index.json", move_first_vector(1e-4))  # as far as that of another machine
-    assert model.index(folder=folder).search(TEXTS[0])
+    assert encoder.index(folder=folder).search(TEXTS[0])
     change_index(folder, name, change)
-    assert error_of(model.index, folder=folder).startswith(f"{folder}: ")
+    assert error_of(encoder.index, folder=folder).startswith(f"{folder}: ")
 
 
 @pytest.mark.parametrize("name", ["vectors.npy", "sentences.jsonl", "index.json", "manifest.json"])
-def test_corrupt_or_missing_file(models, tmp_path, name):
+def test_corrupt_or_missing_file(encoder, folder, name):
     """Or of another revision."""
-    folder = tmp_path / "index"
-    model = ernie_m.load(models / "encode")
-    model.index(TEXTS, folder)
+    encoder.index(TEXTS, folder)
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[:-7] + b"#" + content[-6:])
-    assert error_of(model.index, folder=folder).startswith(f"{folder}: ")
+    assert error_of(encoder.index, folder=folder).startswith(f"{folder}: ")
     (folder / name).unlink()
-    assert error_of(model.index, folder=folder).startswith(f"{folder}: ")
+    assert error_of(encoder.index, folder=folder).startswith(f"{folder}: ")
     (folder / MANIFEST).write_text(json.dumps({"version": VERSION - 1, "files": {}}))
-    assert error_of(model.index, folder=folder).startswith(f"{folder / MANIFEST}: ")
+    assert error_of(encoder.index, folder=folder).startswith(f"{folder / MANIFEST}: ")
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-def test_corpus_embeddings_are_in_memory_once(models, tmp_path, monkeypatch, indexed):
+def test_corpus_embeddings_are_in_memory_once(encoder, tmp_path, monkeypatch, indexed):
     texts = [str(number) for number in range(600)]
     monkeypatch.setattr(
         EmbeddingPredictor, "encode_texts", lambda self, part: np.ones((len(part), 8192), np.float32)
     )
-    model = ernie_m.load(models / "encode")
     folder = tmp_path / "index" if indexed else None
-    model.index(texts, folder=folder)  # what is loaded once
+    encoder.index(texts, folder=folder)  # what is loaded once
     tracemalloc.start()
-    _ = model.index(None if indexed else texts, folder=folder)
+    _ = encoder.index(None if indexed else texts, folder=folder)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1.9 * 600 * 8192 * 4  # a part of 256 next to the whole

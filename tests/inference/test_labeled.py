@@ -13,10 +13,9 @@ from ernie_m.inference.predict_files import TableFile, compute_confidence
 from ernie_m.inference.tasks import Request
 from ernie_m.reader.files.labeled_tables import UnlabeledTable
 from ernie_m.reader.files.tables import Dialect, Table
-from ernie_m.utils.errors import UserError
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, stored
-from tests.launching import as_flags, call_main
+from tests.launching import as_flags, call_main, error_of
 
 
 def single_label(*labels):
@@ -213,9 +212,8 @@ def test_write_labeled_table(caplog):
 
 
 @pytest.fixture
-def pair_table(tmp_path, monkeypatch):
+def pair_table(tmp_path, in_tmp_path):
     """A table with the columns Frage, Absatz and Wertung, in the current folder."""
-    monkeypatch.chdir(tmp_path)
     texts = toys.sentences(16, seed=2)
     lines = [f"{texts[n % 4]};{texts[4 + n]};{n / 12}" for n in range(12)]
     (tmp_path / "pairs.csv").write_text("\n".join(["Frage;Absatz;Wertung", *lines]) + "\n")
@@ -259,8 +257,7 @@ def test_pair_model_reads_two_columns(models, pair_table, tmp_path, capsys, colu
 def test_pair_model_rejects_single_texts(models, pair_table, tmp_path, refused, columns):
     model = reads(models, tmp_path / "model", pairs=True)
     assert "pairs.csv, line 1: " in refused(lambda: label(model, **columns))
-    with pytest.raises(UserError, match="text_b"):
-        ernie_m.load(model).classify(["Wie?"])
+    assert "text_b" in error_of(ernie_m.load(model).classify, ["Wie?"])
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -288,10 +285,8 @@ def test_single_text_model_reads_one_column(models, pair_table, tmp_path, refuse
     assert [float(row["predicted_score"]) for row in rows] == pytest.approx([a["score"] for a in predictions])
     (tmp_path / "out.csv").unlink()
     assert "'Frage' and 'Absatz'" in refused(lambda: label(model, **PAIR))
-    with pytest.raises(UserError, match="text_b"):
-        ernie_m.load(model).classify([("Wie?", "So.")])
-    with pytest.raises(UserError, match="rank"):
-        ernie_m.load(model).rank("Wie?", ["So."])
+    assert "text_b" in error_of(ernie_m.load(model).classify, [("Wie?", "So.")])
+    assert "rank" in error_of(ernie_m.load(model).rank, "Wie?", ["So."])
 
 
 def test_training_columns_are_read_again(models, pair_table, tmp_path, capsys):

@@ -50,9 +50,8 @@ def texts(tmp_path_factory):
 
 
 @pytest.fixture
-def run_mining(texts, models, tmp_path, monkeypatch):
+def run_mining(texts, models, tmp_path, in_tmp_path, monkeypatch):
     """run_mining(output="mined", **flags) mines; returns its `MinedRow`s."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mining, "PART_LINES", 32)
 
     def call(output="mined", **flags):
@@ -99,6 +98,12 @@ def mined_from(source, target):
     forward = Neighbors(*find_neighbors(source, target, NEIGHBORS))
     backward = Neighbors(*find_neighbors(target, source, NEIGHBORS))
     return mine_greedily(forward, backward, compute_margins(forward, backward))
+
+
+def check_scores(rows, sides, means):
+    """The scores of mined rows are those of embeddings of the two sides, each less its mean."""
+    expected = mined_from(*(side - mean for side, mean in zip(sides, means)))
+    np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
 
 
 def test_mined_pairs_equal_brute_force(run_mining, texts, vectors, tmp_path, capsys):
@@ -180,19 +185,15 @@ def test_centered_embeddings(run_mining, models, texts, vectors, tmp_path, capsy
         assert run_mining(model=weights, **flags) == plain
     run_mining(model=weights, pooling="mean")
     assert capsys.readouterr().out.count("centering: none (") == 4
-    expected = mined_from(*(side - mean[toys.LAYERS] for side, mean in zip(vectors, means)))
-    rows = run_mining(model=weights)
-    np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
+    of_layer = [mean[toys.LAYERS] for mean in means]
+    check_scores(run_mining(model=weights), vectors, of_layer)
     assert "nearer" not in capsys.readouterr().out
     for model in (models / "encode", weights):
-        rows = run_mining(model=model, center_on="de<=de.txt,en<=en.txt")
-        expected = mined_from(*(side - mean for side, mean in zip(vectors, own)))
-        np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
+        check_scores(run_mining(model=model, center_on="de<=de.txt,en<=en.txt"), vectors, own)
     # Texts in the wrong language are named, and centered by the mean of the one that was given.
     capsys.readouterr()
     rows = run_mining(model=weights, source=f"en<={texts / 'de.txt'}", target=f"de<={texts / 'en.txt'}")
-    expected = mined_from(*(side - mean[toys.LAYERS] for side, mean in zip(vectors, means[::-1])))
-    np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
+    check_scores(rows, vectors, of_layer[::-1])
     warnings = [line for line in capsys.readouterr().out.splitlines() if "nearer" in line]
     assert [str(texts / name) in line for name, line in zip(("de.txt", "en.txt"), warnings)] == [True, True]
 

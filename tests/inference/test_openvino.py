@@ -175,8 +175,7 @@ def test_without_it_paddle_predicts(models, monkeypatch, caplog):
     assert model.engine == "paddle-eager"
     np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5)
     assert sum("setup.sh openvino" in message for message in caplog.messages) == 1
-    line = error_of(load, models / "encode", engine="openvino")
-    assert line.startswith("engine openvino: ") and "setup.sh openvino" in line
+    assert error_of(load, models / "encode", engine="openvino").startswith("engine openvino: ")
 
 
 def test_fill_mask_needs_paddle(models):

@@ -52,6 +52,12 @@ TEXTS = sentences(9, seed=4)
 CLASSIFY = [sys.executable, "-m", "ernie_m", "predict", "--task", "classification", "--model"]
 
 
+@pytest.fixture
+def out(tmp_path):
+    """A file of answers."""
+    return tmp_path / "out.jsonl"
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_classify(models, model_folder, ask, engine):
     requests = [
@@ -69,8 +75,7 @@ def test_classify(models, model_folder, ask, engine):
         tokenizer.build_inputs("bado " * 90, None, toys.LONGEST),
     ]
     for prediction, row, others in zip(predictions, rows, ({"id": 7}, {}, {"truncated": True}), strict=True):
-        with paddle.no_grad():
-            probabilities = F.softmax(model.model(padded_batch([row]))[0]).numpy()
+        probabilities = F.softmax(model.model(padded_batch([row]))[0]).numpy()
         expected = dict(zip(toys.LABELS, probabilities))
         label = max(expected, key=expected.get)
         assert prediction == {"label": label, "probabilities": pytest.approx(expected, abs=2e-5), **others}
@@ -83,8 +88,7 @@ def test_a_classifier_with_one_output(models, tmp_path, ask, caplog):
     (prediction,) = ask([{"text": TEXTS[0]}], task="regression", model=tmp_path / "one")
     assert "no label names" not in caplog.text
     tokenizer = load(models / "encode").tokenizer
-    with paddle.no_grad():
-        number = model(padded_batch([tokenizer.build_inputs(TEXTS[0])])).item()
+    number = model(padded_batch([tokenizer.build_inputs(TEXTS[0])])).item()
     assert prediction == {"score": pytest.approx(number, abs=1e-5)}
     settings["reading"] = stored(multi_label=True)
     toys.make_model(tmp_path / "several", "score", models / "piece.model", settings)
@@ -150,8 +154,7 @@ def tags_by_training(model, tokenizer, folder, word_lists, preprocessing):
     task = task_class.from_flags(args, tokenizer)
     data = [Sentence(JOINT.join(words), None) for words in word_lists]
     batch = task.encode.collate(task.encode(data), np.arange(len(data)), 1)  # 1: divides the loss
-    with paddle.no_grad():
-        predictions, _ = task.predict(model, batch, labeled=False)
+    predictions, _ = task.predict(model, batch, labeled=False)
     return [sentence.predicted for sentence in task.iter_tagged_sentences(data, predictions)]
 
 
@@ -348,7 +351,6 @@ def test_weights_without_a_pooler_have_no_pooler_output(models, tmp_path):
             make_predictor, "embedding", load(path), PredictionOptions(pooling="pooler")
         )
     flags = {"init_pretraining_params": folder, "checkpoints": tmp_path / "out", "pairs": tmp_path / "pairs"}
-    (tmp_path / "pairs").mkdir()
     for name in ("de-en.de", "de-en.en"):
         write_lines(tmp_path / "pairs" / name, TEXTS)
     assert "pooler" in error_of(call_main, run_retrieval, as_flags(flags | {"pooling": "pooler"}))
@@ -397,10 +399,9 @@ def test_fill(models, ask, monkeypatch, language):
     bias = np.zeros([len(ids), toys.HIDDEN_SIZE], np.float32)
     if language:
         bias[masks] = model.language_embeddings.weight.numpy()[toys.MODEL_LANGUAGES.index(language)]
-    with paddle.no_grad():
-        inputs = packed_batch(ids, PackedLayout([len(ids)]))
-        hidden = model.ernie_m.encode(inputs, input_bias=paddle.to_tensor(bias)).sequence
-        check_likeliest(loaded, hidden.numpy()[masks], prediction["masks"], 3)
+    inputs = packed_batch(ids, PackedLayout([len(ids)]))
+    hidden = model.ernie_m.encode(inputs, input_bias=paddle.to_tensor(bias)).sequence
+    check_likeliest(loaded, hidden.numpy()[masks], prediction["masks"], 3)
 
 
 def check_likeliest(loaded, hidden, candidates, top_k):
@@ -544,12 +545,11 @@ def test_warn_about_empty_input(models, monkeypatch, capsys, lines):
     assert "--input -: " in capsys.readouterr().err
 
 
-def test_skip_invalid_requests_and_keep_predictions(models, tmp_path, ask, monkeypatch):
+def test_skip_invalid_requests_and_keep_predictions(models, tmp_path, out, ask, monkeypatch):
     """Answers that were written before an interruption stay in out.jsonl.part."""
     lines = [json.dumps({"text": text}) for text in TEXTS[:4]]
     (tmp_path / "in.jsonl").write_text("\n".join([*lines[:2], "no JSON", lines[2], '{"txt": 1}', lines[3]]))
     flags = {"task": "classification", "model": models / "classify", "input": tmp_path / "in.jsonl"}
-    out = tmp_path / "out.jsonl"
     part = tmp_path / "out.jsonl.part"
     assert "in.jsonl, line 3: " in error_of(ask, [], output=out, **flags)
     assert not out.exists() and not part.exists()
@@ -570,9 +570,8 @@ def test_skip_invalid_requests_and_keep_predictions(models, tmp_path, ask, monke
     assert len(out.read_text().splitlines()) == 4 and not part.exists()
 
 
-def test_two_commands_with_one_output(models, tmp_path, ask):
+def test_two_commands_with_one_output(models, out, ask):
     """The second one is refused while the first one writes, and changes nothing."""
-    out = tmp_path / "out.jsonl"
     with files.lock_for_writing(out, "--output"):
         line = error_of(
             ask, [{"text": TEXTS[1]}], task="classification", model=models / "classify", output=out
@@ -580,9 +579,8 @@ def test_two_commands_with_one_output(models, tmp_path, ask):
     assert line.startswith(f"{out}: locked by another command") and not out.exists()
 
 
-def test_two_commands_that_found_no_output(models, tmp_path, ask, monkeypatch):
+def test_two_commands_that_found_no_output(models, out, ask, monkeypatch):
     """The one that begins to write after the other has finished is refused, and changes nothing."""
-    out = tmp_path / "out.jsonl"
     monkeypatch.setattr(files, "try_lock", lambda file: out.write_text("of the other\n"))
     message = error_of(
         ask, [{"text": TEXTS[0]}], task="classification", model=models / "classify", output=out
@@ -658,9 +656,8 @@ def test_a_workbook_is_not_read_as_text(tmp_path):
         (b'{"text": "a", "id": "\\ud800"}', "surrogates not allowed"),
     ],
 )
-def test_bad_requests(models, ask, refused, tmp_path, text, message):
+def test_bad_requests(models, ask, refused, out, text, message):
     """A wrong request is found before the first one is answered, and nothing is written."""
-    out = tmp_path / "out.jsonl"
     assert message in refused(lambda: ask(text, task="classification", model=models / "classify", output=out))
     assert not out.exists()
 
@@ -673,8 +670,7 @@ def test_bad_requests(models, ask, refused, tmp_path, text, message):
         ("absent.csv", b"", "absent.csv: "),
     ],
 )
-def test_requests_are_read_before_a_model_is_opened(ask, tmp_path, monkeypatch, name, content, location):
-    monkeypatch.chdir(tmp_path)
+def test_requests_are_read_before_a_model_is_opened(ask, tmp_path, in_tmp_path, name, content, location):
     if name != "-" and content:
         Path(name).write_bytes(content)
     flags = {"task": "classification", "model": tmp_path / "no model", "input": name}
@@ -694,6 +690,7 @@ def test_requests_are_read_before_a_model_is_opened(ask, tmp_path, monkeypatch, 
         ("fill-mask", "full", {"text": "[MASK]", "language": ""}, "'language': invalid value"),
         ("token-classification", "tag", {"words": ["a", ""]}, "'words': invalid word 2 of 2"),
         ("token-classification", "tag", {"text": "a b\x02c"}, "'text': invalid word 2 of 2"),
+        ("token-classification", "tag", {"Word": "a", "Tag": "O"}, "--columns WORD,TAG"),
         ("fill-mask", "exported", {"text": "a"}, "fill-mask requires a checkpoint"),
         ("search", "encode", {"text": "a"}, "--task search requires --corpus"),
     ],
@@ -701,11 +698,6 @@ def test_requests_are_read_before_a_model_is_opened(ask, tmp_path, monkeypatch, 
 def test_models_and_requests_that_do_not_fit(models, exported, ask, refused, task, kind, request_, message):
     folder = exported / "encode" if kind == "exported" else models / kind
     assert message in refused(lambda: ask([request_], task=task, model=folder))
-
-
-def test_name_the_flag_for_tagged_tables(models, ask):
-    flags = {"task": "token-classification", "model": models / "tag"}
-    assert "--columns WORD,TAG" in error_of(ask, [{"Word": "a", "Tag": "O"}], **flags)
 
 
 @pytest.mark.parametrize("language_embedding", [None, "none", "all"])

@@ -85,13 +85,18 @@ def seen(monkeypatch):
     return since_the_last_call
 
 
+@pytest.fixture
+def folder(models, tmp_path):
+    """An encoder with prompts, whose default is "plain"."""
+    return with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="plain")
+
+
 def with_prompt(prompt, texts=TEXTS):
     return {f"{prompt}{text}" for text in texts}
 
 
-def test_search_takes_the_prompt_that_is_named(models, tmp_path, seen, ask):
+def test_search_takes_the_prompt_that_is_named(folder, tmp_path, seen, ask):
     """For the text alone; the corpus keeps that of a document."""
-    folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="plain")
     corpus = write_lines(tmp_path / "corpus.txt", TEXTS)
     model = ernie_m.load(folder)
     for name, before in ((None, "kofo: "), ("plain", "bin: "), ("", "")):
@@ -146,9 +151,8 @@ def test_warn_about_texts_that_begin_with_their_prompt(models, tmp_path, caplog,
     assert capsys.readouterr().out.count(f"{table}: most texts already begin with the prompt 'gaga: '") == 1
 
 
-def test_a_classifier_reads_texts_as_fit_did(models, tmp_path, seen, ask):
+def test_a_classifier_reads_texts_as_fit_did(folder, tmp_path, seen, ask):
     """After the default prompt, which the folder records, and no other prompt."""
-    folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="plain")
     for name, labels in (("python", LABELS), ("several", [[label] for label in LABELS])):
         ernie_m.load(folder).fit(TEXTS, labels, tmp_path / name)
         assert seen() == with_prompt("bin: ")
@@ -164,8 +168,7 @@ def test_a_classifier_reads_texts_as_fit_did(models, tmp_path, seen, ask):
         assert seen() == with_prompt("bin: ", TEXTS[:1])
 
 
-def test_run_classifier_keeps_the_prompt_from_fit(models, tmp_path, seen):
-    folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="plain")
+def test_run_classifier_keeps_the_prompt_from_fit(folder, tmp_path, seen):
     ernie_m.load(folder).fit(TEXTS, LABELS, tmp_path / "fitted")
     rows = [f"{text}\t{label}" for text, label in zip(TEXTS, LABELS)]
     flags = {
@@ -185,10 +188,16 @@ def test_run_classifier_keeps_the_prompt_from_fit(models, tmp_path, seen):
     flags |= {"do_train": "false", "init_checkpoint": tmp_path / "run/best"}
     call_main(run_classifier, as_flags(flags))
     assert seen() == with_prompt("bin: ")
-    flags |= {"do_train": "true", "init_pretraining_params": tmp_path / "fitted", "init_checkpoint": None}
-    flags |= {"label_map_config": tmp_path / "labels.json", "checkpoints": tmp_path / "new"}
     (tmp_path / "labels.json").write_text(json.dumps({"news": 0, "question": 1}))
-    call_main(run_classifier, as_flags({**flags, "num_labels": 2}))  # a new head, whose texts have none
+    flags |= {
+        "do_train": "true",
+        "init_pretraining_params": tmp_path / "fitted",
+        "init_checkpoint": None,
+        "label_map_config": tmp_path / "labels.json",
+        "num_labels": 2,
+        "checkpoints": tmp_path / "new",
+    }
+    call_main(run_classifier, as_flags(flags))  # a new head, whose texts have none
     assert seen() == set(TEXTS)
     assert open_checkpoint(tmp_path / "new/best").preprocessing.get_prompt(NEITHER) == ""
 
@@ -197,18 +206,16 @@ def test_run_classifier_keeps_the_prompt_from_fit(models, tmp_path, seen):
     ("name", "default"), [("en-de.tsv", "plain"), ("en-de.tsv", None), ("questions.tsv", "plain")]
 )
 def test_training_scoring_mining_and_search_read_a_sentence_alike(
-    models, tmp_path, seen, monkeypatch, name, default
+    models, tmp_path, in_tmp_path, seen, name, default
 ):
     """The same text in a training, its held-out scores, a search of pairs, mining, and the search afterwards.
 
     Translations have the default prompt or none, and queries and documents have theirs.
     """
     folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt=default)
-    monkeypatch.chdir(tmp_path)
     lines = list(dict.fromkeys(sentences(200, seed=7)))[:90]
     left, right = lines[:45], lines[45:]
     for part, rows in (("train", range(30)), ("scored", range(30, 45))):
-        (tmp_path / part).mkdir()
         pairs = [f"{left[row]}\t{right[row]}" for row in rows]
         write_lines(tmp_path / part / name, ["query\tpositive", *pairs])
     before = {"en-de.tsv": [PROMPTS.get(default, "")] * 2, "questions.tsv": ["kofo: ", "tan: "]}[name]

@@ -48,7 +48,7 @@ logging.debug("a line")
 
 
 @pytest.fixture
-def locations(models, exported, tmp_path, monkeypatch):
+def locations(models, exported, tmp_path, in_tmp_path):
     """The folders and files that the pages name, in the current folder."""
     for name, folder in {
         "checkpoints/best": models / "classify", "checkpoints/ner": models / "tag",
@@ -63,7 +63,6 @@ def locations(models, exported, tmp_path, monkeypatch):
     right, wrong = "a,a,0.{}\n", "b,a,0.{}\n"
     rows = [*(right.format(90 - number) for number in range(20)), wrong.format(7), wrong.format(6)]
     (tmp_path / "labeled.csv").write_text(header + "".join(reversed(rows)))
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.slow
@@ -96,13 +95,12 @@ def test_the_readme(locations):
 
 
 @pytest.mark.parametrize("options", [{}, {"layer": 0}, {"pooling": "cls", "layer": 1}])
-def test_similarity(models, options):
+def test_similarity(encoder, options):
     """Both sides have the options."""
-    model = ernie_m.load(models / "encode")
     texts = ["bado kani", "lera mo", "tan ga lo"]
-    embeddings = model.encode(texts, **options)
+    embeddings = encoder.encode(texts, **options)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    cosines = model.similarity(texts[0], texts, **options)
+    cosines = encoder.similarity(texts[0], texts, **options)
     assert cosines.shape == (1, 3) and cosines.dtype == np.float32
     np.testing.assert_allclose(cosines, embeddings[:1] @ embeddings.T, atol=1e-5)
 
@@ -235,7 +233,6 @@ def test_models_are_copied(models, tmp_path, monkeypatch, again):
     monkeypatch.chdir(models)
     relative = ernie_m.load("encode", engine="paddle-eager")
     embeddings = relative.encode(["bado"])
-    monkeypatch.chdir(tmp_path)
     copied = again(relative)
     assert (copied.engine, copied.encode(["bado"]).tobytes()) == ("paddle-eager", embeddings.tobytes())
     folder = shutil.copytree(models / "encode", tmp_path / "model")
@@ -306,17 +303,16 @@ def test_name_the_index_with_an_empty_text(models, empty):
     assert "index 0" in error_of(model.encode, [3, "bado"], on_empty="skip")
 
 
-def test_encode_batch_size_and_length(models, monkeypatch):
-    model = ernie_m.load(models / "encode")
+def test_encode_batch_size_and_length(encoder, monkeypatch):
     texts = ["ba " * 40, "lera mo", "da " * 40, ""]
-    embeddings = model.encode(texts, on_empty="skip")
+    embeddings = encoder.encode(texts, on_empty="skip")
     counts = []  # of texts in each batch
     compute = OpenVinoEngine.__call__
     monkeypatch.setattr(
         OpenVinoEngine, "__call__", lambda self, ids: counts.append(len(ids)) or compute(self, ids)
     )
     for batch_size in (1, 2):
-        same = model.encode(texts, batch_size=batch_size, normalize=True, on_empty="skip")
+        same = encoder.encode(texts, batch_size=batch_size, normalize=True, on_empty="skip")
         np.testing.assert_allclose(same, embeddings / np.linalg.norm(embeddings, axis=1)[:, None], atol=1e-6)
         assert np.isnan(same[3]).all() and max(counts) == batch_size
 
@@ -384,11 +380,10 @@ def test_a_program_stays_as_it_is(models, tmp_path, monkeypatch):
     assert of_user == "of the user: a line"
 
 
-def test_odd_texts_are_counted_over_all_parts(models, monkeypatch, caplog):
+def test_odd_texts_are_counted_over_all_parts(encoder, monkeypatch, caplog):
     monkeypatch.setattr(arguments, "_AT_ONCE", 2)
-    model = ernie_m.load(models / "encode")
     caplog.clear()
-    model.encode(["bado", "qqq", "bado " * 90, "kani", "lera " * 90, "xx"])
+    encoder.encode(["bado", "qqq", "bado " * 90, "kani", "lera " * 90, "xx"])
     cut, unknown = caplog.messages
     assert cut.startswith("encode: 2 of 6 texts ")
     assert unknown.startswith("2 of 6 texts ") and "index 1)" in unknown

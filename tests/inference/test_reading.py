@@ -49,8 +49,7 @@ def test_embeddings_follow_the_stored_settings(models, tmp_path):
         plain = compute_cls_states(models, TEXTS)
         embeddings = model.encode(TEXTS, prompt="", normalize=False)
         np.testing.assert_allclose(embeddings, plain, atol=1e-4)
-        line = error_of(model.encode, TEXTS, prompt="document")
-        assert f"{path}: " in line and "query, passage" in line
+        assert f"{path}: " in error_of(model.encode, TEXTS, prompt="document")
     others = {"layer": "last", "pooling": "mean_without_special", "normalize": False, "prompt": ""}
     embeddings = ernie_m.load(folder).encode(TEXTS, **others)
     np.testing.assert_array_equal(embeddings, ernie_m.load(models / "encode").encode(TEXTS))
@@ -82,8 +81,7 @@ def test_a_pooling_that_is_not_here_is_not_exported(models, tmp_path):
     (tmp_path / "x/modules.json").write_text(json.dumps(modules))
     (tmp_path / "x/1_Pooling").mkdir()
     (tmp_path / "x/1_Pooling/config.json").write_text(json.dumps({"pooling_mode": "max"}))
-    line = error_of(run_export, tmp_path / "x", tmp_path / "exported")
-    assert "the pooling max" in line and "--allow_lossy" in line
+    assert "the pooling max" in error_of(run_export, tmp_path / "x", tmp_path / "exported")
     convert.main([str(tmp_path / "x"), str(tmp_path / "native"), "--allow_lossy"])
     run_export(tmp_path / "native", tmp_path / "exported")
 

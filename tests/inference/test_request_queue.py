@@ -39,8 +39,10 @@ class Model:
             raise self.failure
         return [UserError(content) if "wrong" in content else f"{content}!" for content in contents]
 
-    def go_on(self):
+    async def finish(self, *requests, with_errors=False):
+        """Go on, and wait for requests; with errors among their results, or the first one is raised."""
         self.going.release(1000)
+        return await asyncio.gather(*requests, return_exceptions=with_errors)
 
 
 class Client:
@@ -59,12 +61,18 @@ def asking(queue, model, name, sizes, client=None):
     return asyncio.ensure_future(queue.results(client or Client(), model.run, contents, sizes))
 
 
+async def begin(*request):
+    """A request, as of `asking`, that is in the queue."""
+    begun = asking(*request)
+    await asyncio.sleep(0)
+    return begun
+
+
 async def held_up(**options):
     """A model, its queue, and a request that a thread is at until the model goes on."""
     model = Model()
     queue = WorkQueue(**{"max_texts": 100, "batch_size": 10, "timeout": 60, **options})
-    first = asking(queue, model, "first", [1])
-    await asyncio.sleep(0)  # it begins
+    first = await begin(queue, model, "first", [1])
     while queue.waiting:
         await asyncio.sleep(0.001)
     return model, queue, first
@@ -85,12 +93,9 @@ async def test_what_waits_at_the_same_time_is_one_batch():
     """If it is for one model."""
     model, queue, first = await held_up()
     other = Model(held=False)
-    others = [
-        asking(queue, one, name, [3]) for name, one in zip("bcdef", [model, other, model, model, model])
-    ]
-    await asyncio.sleep(0)
-    model.go_on()
-    await asyncio.gather(first, *others)
+    models = [model, other, model, model, model]
+    others = [await begin(queue, one, name, [3]) for name, one in zip("bcdef", models)]
+    await model.finish(first, *others)
     assert model.batches == [["first0"], ["b0", "d0", "e0"], ["f0"]] and other.batches == [["c0"]]
 
 
@@ -98,12 +103,9 @@ async def test_what_waits_at_the_same_time_is_one_batch():
 async def test_a_short_request_does_not_wait_for_a_long_one():
     """It is in a batch of its own, so that it does not wait for long texts."""
     model, queue, first = await held_up()
-    long = asking(queue, model, "long", [4] * 10)
-    await asyncio.sleep(0)
-    short = asking(queue, model, "short", [2])
-    await asyncio.sleep(0)
-    model.go_on()
-    await asyncio.gather(first, long, short)
+    long = await begin(queue, model, "long", [4] * 10)
+    short = await begin(queue, model, "short", [2])
+    await model.finish(first, long, short)
     assert model.batches[1] == ["short0"]
     assert [len(batch) for batch in model.batches[2:]] == [2] * 5
 
@@ -125,12 +127,9 @@ async def test_a_long_request_is_not_put_off_for_ever():
 async def test_a_long_text_has_its_turn_among_many_short_ones():
     """A fourth batch begins with the text that waits longest."""
     model, queue, first = await held_up()
-    long = asking(queue, model, "long", [90])
-    await asyncio.sleep(0)
-    short = [asking(queue, model, "short", [10]) for _ in range(20)]
-    await asyncio.sleep(0)
-    model.go_on()
-    await asyncio.gather(first, long, *short)
+    long = await begin(queue, model, "long", [90])
+    short = [await begin(queue, model, "short", [10]) for _ in range(20)]
+    await model.finish(first, long, *short)
     assert model.batches.index(["long0"]) < 4
 
 
@@ -140,15 +139,13 @@ async def test_the_queue_is_bounded_in_texts_and_in_characters(monkeypatch):
     model, queue, first = await held_up(max_texts=5)
     with pytest.raises(UserError):
         await asking(queue, model, "never", [41])
-    waiting = asking(queue, model, "x", [3] * 4)
-    await asyncio.sleep(0)
+    waiting = await begin(queue, model, "x", [3] * 4)
     for sizes in ([1, 1], [29]):
         with pytest.raises(HTTPException) as caught:
             await asking(queue, model, "y", sizes)
         assert caught.value.status_code == 503 and int(caught.value.headers["Retry-After"])
     one = asking(queue, model, "z", [28])  # one fits
-    model.go_on()
-    await asyncio.gather(first, waiting, one)
+    await model.finish(first, waiting, one)
     assert queue.waiting == [] and queue.characters == 0
     assert len(await asking(queue, model, "many", [1] * 6)) == 6  # it is always accepted where nothing waits
 
@@ -156,14 +153,11 @@ async def test_the_queue_is_bounded_in_texts_and_in_characters(monkeypatch):
 @in_loop
 async def test_a_wrong_text_ends_its_request_alone():
     model, queue, first = await held_up()
-    wrong = asking(queue, model, "wrong", [1, 1])
-    right = asking(queue, model, "right", [1])
-    await asyncio.sleep(0)
-    model.go_on()
-    assert await right == ["right0!"] and model.batches[1] == ["wrong0", "right0", "wrong1"]
-    with pytest.raises(UserError, match="wrong0"):
-        await wrong
-    await first
+    wrong = await begin(queue, model, "wrong", [1, 1])
+    right = await begin(queue, model, "right", [1])
+    _, error, results = await model.finish(first, wrong, right, with_errors=True)
+    assert isinstance(error, UserError) and str(error) == "wrong0"
+    assert results == ["right0!"] and model.batches[1] == ["wrong0", "right0", "wrong1"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), SystemExit(1)])
@@ -171,12 +165,10 @@ async def test_a_wrong_text_ends_its_request_alone():
 async def test_a_batch_that_fails_is_the_answer_to_all_who_are_in_it(error, caplog):
     """The thread goes on, whatever it was, and the log says where it failed."""
     model, queue, first = await held_up()
-    others = [asking(queue, model, name, [2] * 8) for name in "xy"]
-    await asyncio.sleep(0)
+    others = [await begin(queue, model, name, [2] * 8) for name in "xy"]
     model.failure = error
-    model.go_on()
-    for response in await asyncio.gather(first, *others, return_exceptions=True):
-        assert response.status_code == 500
+    errors = await model.finish(first, *others, with_errors=True)
+    assert [response.status_code for response in errors] == [500] * 3
     assert queue.waiting == []
     model.failure = None
     assert await asking(queue, model, "z", [1]) == ["z0!"]
@@ -188,10 +180,8 @@ async def test_many_threads():
     model = Model()
     begun = []
     queue = WorkQueue(100, 10, 60, threads=2, initialize_thread=lambda: begun.append(threading.get_ident()))
-    requests = [asking(queue, model, "x", [10]) for _ in range(2)]
-    await asyncio.sleep(0)
+    requests = [await begin(queue, model, "x", [10]) for _ in range(2)]
     while queue.waiting:  # both threads are at work
         await asyncio.sleep(0.001)
-    model.go_on()
-    await asyncio.gather(*requests)
+    await model.finish(*requests)
     assert model.threads == set(begun) and len(model.threads) == 2

@@ -41,14 +41,13 @@ def read_otherwise(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", READINGS)
-def test_run_tokenizer_block_from_docs(read_otherwise, tmp_path, monkeypatch, name):
+def test_run_tokenizer_block_from_docs(read_otherwise, tmp_path, in_tmp_path, name):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/best").symlink_to(read_otherwise / name)
     (tmp_path / "configs").mkdir()
     for target in ("configs/piece.model", "sentencepiece.bpe.model"):
         shutil.copy(read_otherwise / "piece.model", tmp_path / target)
     Tokenizer(None, read_otherwise / "piece.model").write_vocab(tmp_path / "configs/vocab.txt")
-    monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(compile_python("architecture.md", "Tokenizer"), names)
     expected = ernie_m.load("checkpoints/best").tokenizer
@@ -57,10 +56,9 @@ def test_run_tokenizer_block_from_docs(read_otherwise, tmp_path, monkeypatch, na
     assert open_checkpoint("checkpoints/best").preprocessing.text_rules == names["tokenizer"].text_rules
 
 
-def test_run_layer_block_from_docs(models, tmp_path, monkeypatch):
+def test_run_layer_block_from_docs(models, tmp_path, in_tmp_path):
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "pretrained/full").symlink_to(models / "full")
-    monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(compile_python("architecture.md", "The model in your own Paddle code"), names)
     states = names["states"].numpy()

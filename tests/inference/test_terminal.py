@@ -27,7 +27,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_escape_control_characters_from_files(models, tmp_path, monkeypatch, capsys, name):
+def test_escape_control_characters_from_files(models, tmp_path, in_tmp_path, monkeypatch, capsys, name):
     """Of texts and labels, a tensor's name, a file's, a model's labels."""
     changed_copy(models / "classify", tmp_path / "classify", labels=[f"{i}{HOSTILE}" for i in range(3)])
     changed_copy(models / "encode", tmp_path / "encode")
@@ -35,10 +35,8 @@ def test_escape_control_characters_from_files(models, tmp_path, monkeypatch, cap
     save_file(load_file(weights) | {HOSTILE: np.zeros(1, np.float32)}, weights)
     rows = [f"{text} {HOSTILE},{i % 2}{HOSTILE}" for i, text in enumerate(sentences(30))]
     write_lines(tmp_path / "rows.csv", ["text,label", *rows])
-    (tmp_path / "my").mkdir()
     write_lines(tmp_path / "my/en-de.tsv", [f"en {line}\tde {line}" for line in sentences(60)])
     write_lines(tmp_path / f"my/{HOSTILE}.md", ["nothing"])
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     command, line = PROGRAMS[name]
     call_main(command, line.format(models).split())

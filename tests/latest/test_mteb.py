@@ -9,7 +9,7 @@ from tests import toys
 from tests.toys import sentences
 
 
-def test_mteb_sts_task(tmp_path, monkeypatch):
+def test_mteb_sts_task(tmp_path, in_tmp_path):
     import mteb
     from datasets import Dataset, DatasetDict
     from mteb.abstasks.sts import AbsTaskSTS
@@ -36,7 +36,6 @@ def test_mteb_sts_task(tmp_path, monkeypatch):
             self.data_loaded = True
 
     toys.make_models(tmp_path)
-    monkeypatch.chdir(tmp_path)
     results = mteb.evaluate(ErnieM("encode"), [Own()], cache=None)
     (found,) = results.task_results[0].scores["test"]
     cosines = np.diag(ernie_m.load("encode").similarity(first, second))

@@ -257,10 +257,9 @@ def test_sentencepiece_model_settings(tmp_path, options, is_written):
         assert reference(text)["input_ids"] == tokenizer.build_inputs(text), text
 
 
-def test_run_sentence_transformers_table_from_docs(piece_model, tmp_path, monkeypatch):
+def test_run_sentence_transformers_table_from_docs(piece_model, tmp_path, in_tmp_path):
     """The assignments of both columns, in the folder of one model: equal embeddings and hits."""
     make_sentence_transformer(tmp_path, piece_model, "mean", normalize=False, prompts=PROMPTS_OF_E5)
-    monkeypatch.chdir(tmp_path)
     # As E5 is on the hub: what the library saves has an empty prompt "document".
     (tmp_path / "model.folder").symlink_to(tmp_path / "plain")
     page = (ROOT / "docs/quickstart.md").read_text(encoding="utf-8")

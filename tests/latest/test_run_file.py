@@ -13,11 +13,10 @@ from tests.launching import as_flags, call_main
 from tests.toys import sentences, write_lines
 
 
-def test_ndcg_and_mrr_follow_from_ranks(tmp_path, monkeypatch):
+def test_ndcg_and_mrr_follow_from_ranks(tmp_path, in_tmp_path):
     """By their definitions, of queries with two right passages each."""
     texts = sentences(40, seed=1)
     toys.make_models(tmp_path)
-    monkeypatch.chdir(tmp_path)
     corpus = write_lines(tmp_path / "passages.txt", texts)
     requests = [json.dumps({"text": text, "id": f"q{number}"}) for number, text in enumerate(texts[:3])]
     queries = write_lines(tmp_path / "queries.jsonl", requests)

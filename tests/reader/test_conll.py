@@ -118,8 +118,7 @@ def test_words_and_tags(tmp_path, name):
         assert is_tagged_file(path) and is_tagged_file(packed)
         assert not is_tagged_file(write(tmp_path / "words.jsonl", '{"tokens": ["a", "b"], "label": "x"}\n'))
     else:
-        message = error_of(read, path)
-        assert message.startswith(f"{path}, line ") and "--columns" in message
+        assert error_of(read, path).startswith(f"{path}, line ")
 
 
 def test_conll_u(tmp_path):
@@ -224,8 +223,7 @@ ASKED = {
 @pytest.mark.parametrize("name", ASKED)
 def test_which_column_has_the_words_is_asked(tmp_path, name):
     path = write(tmp_path / "a.tsv", ASKED[name])
-    message = error_of(read, path)
-    assert message.startswith(f"{path}, line 1: ") and "--columns" in message
+    assert error_of(read, path).startswith(f"{path}, line 1: ")
     assert read(path, columns="2,3") == ROWS
 
 

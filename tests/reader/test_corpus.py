@@ -234,12 +234,11 @@ def test_every_byte_is_compared_once(copy, monkeypatch):
         assert f"{shard}: corrupt" in error_of(verify_corpus, copy)
 
 
-def test_a_corpus_that_cannot_be_written_is_compared_each_time(copy, monkeypatch, caplog):
+def test_a_corpus_that_cannot_be_written_is_compared_each_time(copy, monkeypatch, caplog, info_log):
     def refuse(path, value):
         raise UserError(f"{path}: Read-only file system")
 
     monkeypatch.setattr(corpus, "write_json", refuse)
-    caplog.set_level("INFO")
     for _ in range(2):
         verify_corpus(copy)
     assert [line.partition(".v")[0] for line in caplog.messages] == [f"{copy}/"] * 2

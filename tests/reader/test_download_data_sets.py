@@ -122,7 +122,7 @@ READERS = {
 }
 
 
-def test_every_task_ends_in_files_that_its_recipe_reads(small, tmp_path, monkeypatch):
+def test_every_task_ends_in_files_that_its_recipe_reads(small, tmp_path, in_tmp_path):
     """From the download to the rows of each file that a recipe of base names, and the pairs of Tatoeba."""
     get(tmp_path)
     assert not list((tmp_path / "data").rglob("*.unpacked"))
@@ -131,7 +131,6 @@ def test_every_task_ends_in_files_that_its_recipe_reads(small, tmp_path, monkeyp
     assert len(small.requests) == requests  # what is there is not fetched again
     stand_in_for_launch(tmp_path)
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.chdir(tmp_path)
     for task, read in READERS.items():
         recipe = ["sh", f"scripts/base/{task}_cross_lingual_transfer.sh"]
         # The stand-in for launch.py prints its arguments.
@@ -286,8 +285,7 @@ def test_too_large_an_archive_is_not_unpacked(tmp_path, monkeypatch, pack):
         ("conll", "conll", "explains how to get"),
     ],
 )
-def test_a_recipe_without_data_names_the_command(tmp_path, monkeypatch, task, parts, does):
-    monkeypatch.chdir(tmp_path)
+def test_a_recipe_without_data_names_the_command(tmp_path, in_tmp_path, task, parts, does):
     locations = {
         "train_set": f"./data/{task}/train/train.en.tsv",
         "init_pretraining_params": "configs/base/params",

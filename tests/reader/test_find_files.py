@@ -209,17 +209,15 @@ FOLDERS = {
 
 
 @pytest.mark.parametrize("title", FOLDERS)
-def test_which_files_are_found(tmp_path, monkeypatch, title):
+def test_which_files_are_found(in_tmp_path, title):
     """In which order, by whom, and as what."""
-    monkeypatch.chdir(tmp_path)
     names, expected = FOLDERS[title]
     make(names.split())
     assert {way: found_by(way) for way in expected} == expected
 
 
-def test_tables_that_are_not_read_have_a_reason(tmp_path, monkeypatch, caplog):
+def test_tables_that_are_not_read_have_a_reason(in_tmp_path, caplog):
     """Ten of a kind are named; so are those that are not trained on."""
-    monkeypatch.chdir(tmp_path)
     texts = [f"{number}.txt" for number in range(10, 22)]
     held_out = [f"dev.{number}" for number in range(20, 31)]
     make(["train.en.tsv", "train.old.tsv", "train.engl.tsv", "all.pdf", *texts, "a/train.en.tsv"])
@@ -238,9 +236,8 @@ def test_tables_that_are_not_read_have_a_reason(tmp_path, monkeypatch, caplog):
     ]
 
 
-def test_find_table_by_any_name(tmp_path, monkeypatch):
+def test_find_table_by_any_name(tmp_path, in_tmp_path, monkeypatch):
     """It is the training file; a folder that is not there is no table."""
-    monkeypatch.chdir(tmp_path)
     make(["mine.csv", "test.de.tsv"])
     for name, language in (("mine.csv", "all"), ("test.de.tsv", "de")):
         assert find_labeled_files(Path("my", name), OUT) == [(Path("my", name), "train", language)]
@@ -255,9 +252,8 @@ def test_what_is_not_two_languages(label):
     assert f" {label!r} (" in error_of(parse_languages, label, 2)
 
 
-def test_parse_language_labels(tmp_path, monkeypatch, caplog):
+def test_parse_language_labels(in_tmp_path, caplog):
     """Unknown languages are two as well. A file may have = in its name."""
-    monkeypatch.chdir(tmp_path)
     check_languages(["Klingon", "Elvish"])
     assert all(name in caplog.text for name in ("Klingon", "Elvish"))
     assert "'x=y.tsv'" in error_of(split_language_prefix, "x=y.tsv")

@@ -53,17 +53,15 @@ FORMS = {
 
 
 @pytest.mark.parametrize("dataset", FORMS)
-def test_texts_are_read_and_nothing_else(tmp_path, caplog, dataset):
+def test_texts_are_read_and_nothing_else(tmp_path, caplog, info_log, dataset):
     """The log names what is not read."""
-    caplog.set_level("INFO")
     content, columns = FORMS[dataset]
     path = write(tmp_path / f"{dataset}.tsv", content)
     rows = PairRows(path, TableOptions(columns=columns))
     assert list(rows) == list(pickle.loads(pickle.dumps(rows))) == PAIRS
     assert (rows.with_negatives, "ignored columns: " in caplog.text) == (0, len(content[0]) > 2)
     if columns:
-        message = error_of(PairRows, path)
-        assert message.startswith(f"{path}, line 1: ") and "--columns" in message
+        assert error_of(PairRows, path).startswith(f"{path}, line 1: ")
 
 
 def test_notation_decides_the_language_order(tmp_path):
@@ -300,8 +298,7 @@ LAUGHS = f'<!DOCTYPE tmx [<!ENTITY e0 "a">{ENTITIES}]>\n<tmx><tu><tuv><seg>&e9;<
         ("en.txt,de.txt", tmx([{"en": "a"}]), "en.txt, line 1: XML"),
     ],
 )
-def test_what_is_refused(tmp_path, monkeypatch, name, content, location):
-    monkeypatch.chdir(tmp_path)
+def test_what_is_refused(in_tmp_path, name, content, location):
     for file in name.split(","):
         Path(file).write_text(content)
     assert location in error_of(PairRows, name)

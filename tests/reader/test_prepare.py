@@ -32,6 +32,12 @@ def counts(printed: str, split: str, language: str) -> dict[str, int]:
     return dict(zip(header[2:], map(int, row[2:]), strict=True))
 
 
+@pytest.fixture
+def out(tmp_path):
+    """The folder that is written."""
+    return tmp_path / "out"
+
+
 def write(folder: Path, **contents: str) -> Path:
     """Write files, name -> text or bytes, and return their folder."""
     for name, content in contents.items():
@@ -40,10 +46,9 @@ def write(folder: Path, **contents: str) -> Path:
     return folder
 
 
-def test_xnli_from_both_releases(tmp_path):
+def test_xnli_from_both_releases(tmp_path, out):
     """XNLI-1.0 has one table for all languages, XNLI-MT-1.0 translated training pairs."""
     source = tmp_path / "in"
-    out = tmp_path / "out"
     header = "language\tgold_label\tsentence1\tsentence2\tpromptID\tpairID\tlabel1\n"
     languages = {"ara": "ar", "en": "en", "fr": "fr"}
     for split in ("dev", "test"):
@@ -196,9 +201,8 @@ def tagged(path: Path, labels: dict[str, int]) -> list[str]:
     return sentences
 
 
-def test_conll_the_shared_tasks(tmp_path, capsys):
+def test_conll_the_shared_tasks(tmp_path, out, capsys):
     source = tmp_path / "conll"
-    out = tmp_path / "out"
     texts = {"eng": ENGLISH, "deu": GERMAN, "esp": SPANISH, "ned": DUTCH}
     for split in ("train", "testa", "testb"):
         write(source, **{f"{name}.{split}": text.encode("iso-8859-1") for name, text in texts.items()})
@@ -280,9 +284,8 @@ PANX = {
 
 
 @pytest.mark.parametrize("name", PANX)
-def test_panx(tmp_path, capsys, name):
+def test_panx(tmp_path, out, capsys, name):
     contents, language, sentences = PANX[name]
-    out = tmp_path / "out"
     prepare("panx", write(tmp_path / "in", **contents), "--output", out)
     labels = read_label_map(out / "label_map.json")
     assert tagged(out / f"dev/dev.{language}.tsv", labels) == sentences
@@ -303,10 +306,9 @@ def squad(folder: Path, *names: str, ids=("1", "2")) -> Path:
     return folder
 
 
-def test_mlqa_from_all_releases(tmp_path, capsys):
+def test_mlqa_from_all_releases(tmp_path, out, capsys):
     """Of MLQA's files those with context and question in one language are used. SQuAD is for training."""
     source = tmp_path / "MLQA_V1"
-    out = tmp_path / "out"
     for split in ("dev", "test"):
         for context, question in itertools.product(("ar", "en", "zh"), repeat=2):
             squad(source / split, f"{split}-context-{context}-question-{question}.json")

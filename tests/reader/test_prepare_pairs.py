@@ -123,7 +123,6 @@ def test_rows_with_a_held_out_text_and_negatives(tmp_path):
 )
 def test_files_that_are_held_out_by_their_names(tmp_path, names, in_table):
     """All of their rows; and no other row that shares a text with them, in whatever bytes, is trained on."""
-    (tmp_path / "my").mkdir()
     english, german = in_language("en"), in_language("de")
     in_other_bytes = [line.replace(" ", "\u00a0 ") for line in english[80:]]
     parts = {
@@ -192,7 +191,6 @@ def test_which_pairs_are_translations(folder, tmp_path):
     ],
 )
 def test_what_is_refused(tmp_path, files, location):
-    (tmp_path / "my").mkdir()
     for name, lines in files.items():
         write_lines(tmp_path / "my" / name, lines)
     assert location in error_of(prepare_pairs, [str(tmp_path / "my")], tmp_path / "output")

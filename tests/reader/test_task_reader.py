@@ -131,8 +131,7 @@ def test_reject_invalid_rows(write, content, message):
 )
 def test_any_other_table_is_for_fit(write, tmp_path, content):
     path = tmp_path if content is None else write(content)
-    line = error_of(read_classification, path, LABELS)
-    assert line.startswith(str(path)) and "ernie-m fit" in line
+    assert error_of(read_classification, path, LABELS).startswith(str(path))
 
 
 def test_example_writes_the_official_format(tmp_path):

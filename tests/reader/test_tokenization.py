@@ -368,12 +368,13 @@ def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
     assert "missing piece.model" in error_of(Tokenizer.from_folder, tmp_path)
 
 
-def test_a_tokenizer_from_a_folder_and_from_a_pickle(tokenizer, piece_model, tmp_path, monkeypatch):
+def test_a_tokenizer_from_a_folder_and_from_a_pickle(
+    tokenizer, piece_model, tmp_path, in_tmp_path, monkeypatch
+):
     """Its copy is complete in another folder, even if the path was relative."""
     (tmp_path / "sentencepiece.bpe.model").write_bytes(piece_model.read_bytes())
     alone = Tokenizer.from_folder(tmp_path)  # its vocabulary is derived
     tokenizer.write_vocab(tmp_path / "vocab.txt")
-    monkeypatch.chdir(tmp_path)
     with_vocab = Tokenizer.from_folder(".")
     monkeypatch.chdir("/")
     assert alone.vocab_path is None and with_vocab.vocab_path is not None

@@ -56,14 +56,13 @@ def test_a_file_that_is_overwritten_during_a_run(tmp_path, content):
         assert error_of(lines.__getitem__, 2).startswith(f"{path}: changed")
 
 
-def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path, monkeypatch):
+def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path, in_tmp_path, monkeypatch):
     """Another process, which opens it by its name, would read the new file, and ends with an error.
 
     It is opened by a relative path, and read in another folder.
     """
     path = tmp_path / "train.tsv"
     path.write_text(HEADER + ROWS)
-    monkeypatch.chdir(tmp_path)
     examples = read_classification(path.name)
     monkeypatch.chdir("/")
     assert examples[0].label == 0
