@@ -196,6 +196,7 @@ def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
         settings = run_export(models / "classify", tmp_path / target, **flags)
         assert settings["export"]["outputs"] == ["sequence"]
     graph = onnx.load(str(tmp_path / "onnx/model.onnx"), load_external_data=False).graph
+    assert [output.name for output in graph.output] == ["sequence"]
     assert not any("layers.1" in tensor.name for tensor in graph.initializer)
     checkpoint = load(models / "classify", engine="paddle-eager")
     ids = pad(draw_rows(checkpoint)[:5], PAD)
