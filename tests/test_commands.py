@@ -260,8 +260,7 @@ def put_texts(folder: Path) -> None:
 @pytest.fixture
 def clone_copy(clone, tmp_path, monkeypatch) -> Path:
     """The current folder: a copy of `clone`."""
-    folder = tmp_path / "clone"
-    shutil.copytree(clone, folder, symlinks=True)
+    folder = shutil.copytree(clone, tmp_path / "clone", symlinks=True)
     monkeypatch.chdir(folder)
     return folder
 
@@ -308,23 +307,17 @@ def scripts(tmp_path_factory):
     return folder
 
 
-def launched(scripts: Path, line: str) -> tuple[str, list[str]]:
-    """The command that a recipe starts, and its flags."""
+@pytest.mark.parametrize("line", commands_run(by=RECIPE))
+def test_command_accepts_recipe_flags(scripts, monkeypatch, line):
+    """The command takes the flags that the script gives to launch.py."""
+    monkeypatch.chdir(scripts)
     process = subprocess.run(
         line, shell=True, cwd=scripts, env=clean_environment(), capture_output=True, text=True, check=True
     )
     words = json.loads(process.stdout)  # of launch.py: its own flags, the command, the command's flags
     (script,) = (word for word in words if word.endswith(".py"))
-    return script, words[words.index(script) + 1 :]
-
-
-@pytest.mark.parametrize("line", commands_run(by=RECIPE))
-def test_command_accepts_recipe_flags(scripts, monkeypatch, line):
-    """The command takes the flags that the script gives to launch.py."""
-    monkeypatch.chdir(scripts)
-    script, flags = launched(scripts, line)
     options = {"run_pretrain.py": PretrainConfig, "run_retrieval.py": RetrievalFlags}
-    parse_options(options.get(script, FinetuneFlags), flags)
+    parse_options(options.get(script, FinetuneFlags), words[words.index(script) + 1 :])
 
 
 def test_list_commands():

@@ -22,13 +22,23 @@ parse = partial(parse_options, launch.LaunchFlags)
 SCRIPT_WORDS = [str(ROOT / "run_classifier.py"), "--epoch", "1"]
 
 
-def test_gpus_that_are_used():
-    four = ["0", "1", "2", "3"]
-    assert launch.select_gpus(parse([]), four) == four
-    assert launch.select_gpus(parse(["--selected_gpus", "1,3", "--nproc_per_node", "2"]), four) == ["1", "3"]
-    assert launch.select_gpus(parse(["--selected_gpus", "1,3"]), []) == []
-    for line, gpus in (["--selected_gpus", "0,7"], "0,7"), (["--nproc_per_node", "3"], "0,1"):
-        assert f" on --selected_gpus {gpus}: " in error_of(launch.select_gpus, parse(line), ["0", "1"])
+@pytest.mark.parametrize(
+    ("line", "visible", "used"),
+    [
+        ([], ["0", "1", "2", "3"], ["0", "1", "2", "3"]),
+        (["--selected_gpus", "1,3", "--nproc_per_node", "2"], ["0", "1", "2", "3"], ["1", "3"]),
+        (["--selected_gpus", "1,3"], [], []),
+    ],
+)
+def test_gpus_that_are_used(line, visible, used):
+    assert launch.select_gpus(parse(line), visible) == used
+
+
+@pytest.mark.parametrize(
+    ("line", "gpus"), [(["--selected_gpus", "0,7"], "0,7"), (["--nproc_per_node", "3"], "0,1")]
+)
+def test_reject_more_processes_than_gpus(line, gpus):
+    assert f" on --selected_gpus {gpus}: " in error_of(launch.select_gpus, parse(line), ["0", "1"])
 
 
 # A process without OMP_NUM_THREADS, in which launch.py asks Paddle for the number of GPUs.

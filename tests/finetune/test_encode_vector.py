@@ -9,7 +9,6 @@ import pytest
 
 from ernie_m.commands import encode_vector
 from ernie_m.inference.encode_vector import open_growing_array, write_embeddings, write_official_embeddings
-from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
@@ -20,7 +19,7 @@ from ernie_m.utils.checksums import MANIFEST, check_manifest
 from ernie_m.vectors.encode import PaddleEncoder
 from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.batches import padded_batch
-from tests.helpers.checkpoints import changed_copy, save_model, stored
+from tests.helpers.checkpoints import changed_copy, remove_pooler, save_model, stored
 from tests.launching import as_flags, call_main, error_of
 
 
@@ -190,9 +189,7 @@ def test_retrieval_model_is_encoded_at_its_trained_layer(run_encode, random_enco
 def test_weights_without_a_pooler_give_mean_embeddings_only(random_encoder, run_encode, toy_folder, tmp_path):
     """cls_emb.npy would need the pooler."""
     folder = changed_copy(random_encoder, tmp_path / "copy")
-    tensors = dict(safetensors.read(random_encoder / "model.safetensors"))
-    without_pooler = {name: array for name, array in tensors.items() if not name.startswith("pooler.")}
-    safetensors.write(folder / "model.safetensors", without_pooler)
+    remove_pooler(folder)
     options = {"data": toy_folder / "dev.en.tsv", "init_pretraining_params": folder}
     assert error_of(run_encode, **options).startswith(f"{folder}: ")
     assert run_encode(**options, vectors="mean_without_special")["vectors"].size

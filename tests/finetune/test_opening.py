@@ -128,14 +128,16 @@ def test_warn_about_leaked_rows_and_contradicting_labels(opened, toy_folder, tmp
     ]
 
 
+@pytest.mark.parametrize(
+    ("task_class", "labels"), [(Classification, ["x", "y", "z"]), (Regression, ["score"])]
+)
 @pytest.mark.parametrize(("flag", "pairs"), [("init_checkpoint", True), ("init_pretraining_params", None)])
-def test_a_new_head_takes_other_texts_than_its_start(opened, flag, pairs):
+def test_a_new_head_takes_other_texts_than_its_start(opened, task_class, labels, flag, pairs):
     """Single texts after pairs, and other labels."""
     start = replace(opened.checkpoint, preprocessing=PreprocessingConfig(pairs=True), labels=["x", "y", "z"])
-    for task_class, labels in ((Classification, ["x", "y", "z"]), (Regression, ["score"])):
-        task = task_class.from_flags(FinetuneFlags(**{flag: "initial"}), opened.tokenizer, start)
-        assert task.get_preprocessing()["pairs"] is pairs
-        assert (task.labels == labels) is bool(pairs or task_class is Regression)
+    task = task_class.from_flags(FinetuneFlags(**{flag: "initial"}), opened.tokenizer, start)
+    assert task.get_preprocessing()["pairs"] is pairs
+    assert (task.labels == labels) is bool(pairs or task_class is Regression)
 
 
 def test_only_a_classifier_pools_a_static_model(opened):

@@ -238,19 +238,19 @@ def test_a_held_out_text_is_no_negative(tokenizer, pairs):
     assert {text for row in ids for text in row} - read == {ids[1][2], ids[2][2]}
 
 
-def test_held_out_pairs_with_the_same_positive(train, tmp_path):
+@pytest.mark.parametrize("side", [0, 1])
+def test_held_out_pairs_with_the_same_positive(train, tmp_path, side):
     """Each of them is right, in both directions; so it is with the same query. A line warns of this."""
     texts = list(dict.fromkeys(sentences(400, seed=4)))[:160]
-    for side in (0, 1):
-        rows = [[texts[2 * number], texts[2 * number + 1]] for number in range(80)]
-        for number in divided(write_pairs(tmp_path / "in.tsv", rows), 8, seed=1)[0]:
-            rows[number][side] = texts[side]
-        write_pairs(tmp_path / "in.tsv", rows)
-        log = train(f"out{side}", train_set="in.tsv", max_steps=1)
-        # Row 0 or 1, whose text they have, is not trained on, unless it is one of them.
-        counts = re.search(r"in.tsv: (\d+) training rows, 8 validation rows; dropped (\d) rows that", log)
-        assert counts.groups() in (("72", "0"), ("71", "1"))
-        assert "accuracy@1: 100.00 (step 0)\n" in log and "in.tsv: of 8 pairs, 8 have equal sides" in log
+    rows = [[texts[2 * number], texts[2 * number + 1]] for number in range(80)]
+    for number in divided(write_pairs(tmp_path / "in.tsv", rows), 8, seed=1)[0]:
+        rows[number][side] = texts[side]
+    write_pairs(tmp_path / "in.tsv", rows)
+    log = train("out", train_set="in.tsv", max_steps=1)
+    # Row 0 or 1, whose text they have, is not trained on, unless it is one of them.
+    counts = re.search(r"in.tsv: (\d+) training rows, 8 validation rows; dropped (\d) rows that", log)
+    assert counts.groups() in (("72", "0"), ("71", "1"))
+    assert "accuracy@1: 100.00 (step 0)\n" in log and "in.tsv: of 8 pairs, 8 have equal sides" in log
 
 
 def test_two_aligned_files_decide_a_run(train, tmp_path):

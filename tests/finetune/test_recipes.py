@@ -188,14 +188,14 @@ def test_encode_vector_has_the_official_values(folder, size):
     assert replace(flags, batch_size=16, on_command_line=()) == replace(official, on_command_line=())
 
 
+@pytest.mark.parametrize(("kind", "do_train"), [(TRANSFER, False), ("fine-tuning", True)])
 @pytest.mark.parametrize("size", SIZES)
-def test_tatoeba_recipes(arguments, size):
+def test_tatoeba_recipes(arguments, kind, do_train, size):
     """Search, and fine-tuning with the values of Table 14."""
-    for name, do_train in ((f"{size}/tatoeba_{TRANSFER}", False), (f"{size}/tatoeba_fine-tuning", True)):
-        line = arguments(name)
-        assert line == PRINTED[name][0].split()
-        flags = parse_options(RetrievalFlags, line[1:])
-        assert vars(flags) | TATOEBA | {"do_train": do_train} == vars(flags)
+    line = arguments(f"{size}/tatoeba_{kind}")
+    assert line == PRINTED[f"{size}/tatoeba_{kind}"][0].split()
+    flags = parse_options(RetrievalFlags, line[1:])
+    assert vars(flags) | TATOEBA | {"do_train": do_train} == vars(flags)
 
 
 @pytest.fixture(scope="module")

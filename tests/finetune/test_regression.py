@@ -22,13 +22,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scored")
     toys.write_task(folder, toys.both_texts(toys.labeled_texts(400, seed=9)), ["en", "de"], [])
     for name, count, seed in (("train", 96, 1), ("dev.en", 31, 20), ("dev.de", 31, 21)):
-        toys.write_labeled_texts(folder / f"{name}.tsv", scored_rows(count, seed))
+        rows = [row._replace(label=SCORES[row.label]) for row in toys.labeled_texts(count, seed)]
+        toys.write_labeled_texts(folder / f"{name}.tsv", rows)
     return folder
-
-
-def scored_rows(count, seed):
-    """The toy's rows, whose labels are numbers."""
-    return [row._replace(label=SCORES[row.label]) for row in toys.labeled_texts(count, seed)]
 
 
 @pytest.fixture

@@ -159,17 +159,16 @@ def test_an_encoder_is_no_table(corpus, tmp_path):
     assert line.startswith(f"{tmp_path / 'deep'}: it has 2 layers")
 
 
-def test_labels(table, tmp_path, pairs, monkeypatch):
+@pytest.mark.parametrize("finetune", [False, True])
+def test_labels(table, tmp_path, pairs, monkeypatch, finetune):
     monkeypatch.setattr(run_setup, "_AMOUNTS", SHORT_AMOUNTS)
     model = ernie_m.load(table)
     lines = [line.split("\t")[0] for line in pairs.read_text().splitlines()[:12]]
     texts = [f"{line} {word}" for line in lines for word in ("tata tata", "gogo gogo")]
     labels = ["a", "b"] * 12
-    for finetune in (False, True):
-        path = tmp_path / str(finetune)
-        classifier = model.fit(texts, labels, path, finetune=finetune)
-        assert classifier.loaded.preprocessing.pooling == "mean"
-        assert ernie_m.load(path).classify(texts) == classifier.classify(texts)
+    classifier = model.fit(texts, labels, tmp_path / "fitted", finetune=finetune)
+    assert classifier.loaded.preprocessing.pooling == "mean"
+    assert ernie_m.load(tmp_path / "fitted").classify(texts) == classifier.classify(texts)
 
 
 def test_a_frequent_subword_begins_short(train, corpus, tokenizer, tmp_path):

@@ -56,18 +56,18 @@ def test_it_learns_the_toy_task(trained):
     assert open_checkpoint(trained / "best").labels == toys.TAGS
 
 
-def test_tag_each_word_in_long_sentences(trained):
+@pytest.mark.parametrize(("number", "language"), [*enumerate(toys.LANGUAGES[:2])])
+def test_tag_each_word_in_long_sentences(trained, number, language):
     """Sentences of 40 words and more, in windows of 22 subwords."""
-    for i, language in enumerate(toys.LANGUAGES[:2]):
-        (path,) = trained.glob(f"test.{language}.tsv.*")
-        assert re.fullmatch(rf"test\.{language}\.tsv\.\d+\.\d+", path.name)
-        sentences = read_conll(path)
-        expected = toys.draw_test_words(i)
-        assert [(list(sentence.words), list(sentence.gold)) for sentence in sentences] == expected
-        assert max(len(sentence.words) for sentence in sentences) > 40
-        gold = [sentence.gold for sentence in sentences]
-        predicted = [sentence.predicted for sentence in sentences]
-        assert count_entity_matches(gold, predicted).f1 >= 90  # the model was trained on short sentences only
+    (path,) = trained.glob(f"test.{language}.tsv.*")
+    assert re.fullmatch(rf"test\.{language}\.tsv\.\d+\.\d+", path.name)
+    sentences = read_conll(path)
+    expected = toys.draw_test_words(number)
+    assert [(list(sentence.words), list(sentence.gold)) for sentence in sentences] == expected
+    assert max(len(sentence.words) for sentence in sentences) > 40
+    gold = [sentence.gold for sentence in sentences]
+    predicted = [sentence.predicted for sentence in sentences]
+    assert count_entity_matches(gold, predicted).f1 >= 90  # the model was trained on short sentences only
 
 
 def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_path):

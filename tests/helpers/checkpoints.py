@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from ernie_m.model.checkpoint.write import collect_model_files
 from ernie_m.model.config import ErnieMConfig
@@ -42,6 +42,13 @@ def changed_copy(source: Path, target: Path, **changes) -> Path:
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(MANIFEST))
     change_config(target, **changes)
     return target
+
+
+def remove_pooler(folder: Path) -> None:
+    """Remove the weights of the pooler from a folder without a manifest."""
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: array for name, array in weights.items() if not name.startswith("pooler.")}
+    save_file(kept, folder / "model.safetensors")
 
 
 def assert_same_weights(folder: Path, expected: Path) -> None:

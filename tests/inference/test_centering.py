@@ -27,8 +27,7 @@ LANGUAGES = toys.MODEL_LANGUAGES
 @pytest.fixture(scope="module")
 def folder(models, tmp_path_factory):
     """An encoder with made-up means of three languages, which change which texts are near each other."""
-    folder = tmp_path_factory.mktemp("centered") / "model"
-    shutil.copytree(models / "encode", folder)
+    folder = shutil.copytree(models / "encode", tmp_path_factory.mktemp("centered") / "model")
     write_means(folder, LANGUAGES)
     return folder
 

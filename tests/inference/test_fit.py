@@ -231,18 +231,19 @@ def test_fit_tags_and_answers_as_their_commands_do(words, capsys, command, endin
     assert one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def test_tags_that_were_not_learned(tmp_path):
+@pytest.mark.parametrize(
+    ("is_of_entities", "labels"), [(True, ["B-PER", "I-PER", "O"]), (False, ["B-PER", "O"])]
+)
+def test_tags_that_were_not_learned(tmp_path, is_of_entities, labels):
     """Of a test, by its line; as parts of speech, tags are what they are."""
     names = ("B-PER", "B-LOC")
     paths = [write_lines(tmp_path / f"{name}.conll", ["a O", "", f"b {name}"]) for name in names]
     files = [NamedFile(Path(path), "train", "en") for path in paths]
     given = LabelOptions(), tmp_path / "new"
-    for is_of_entities in (True, False):
-        line = error_of(write_official_tags, files, *given, is_of_entities)
-        assert line.startswith(f"{paths[1]}, line 3: ") and "B-LOC" in line
-        _, flags = write_official_tags(files[:1], *given, is_of_entities)
-        found = read_label_map(flags["label_map_config"])
-        assert [*found] == (["B-PER", "I-PER", "O"] if is_of_entities else ["B-PER", "O"])
+    line = error_of(write_official_tags, files, *given, is_of_entities)
+    assert line.startswith(f"{paths[1]}, line 3: ") and "B-LOC" in line
+    _, flags = write_official_tags(files[:1], *given, is_of_entities)
+    assert [*read_label_map(flags["label_map_config"])] == labels
 
 
 def test_flags_of_tags_and_the_advice_without_a_test(words, monkeypatch, capsys):

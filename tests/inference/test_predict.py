@@ -20,7 +20,6 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
-from safetensors.numpy import load_file, save_file
 
 import ernie_m
 from ernie_m.commands import predict, run_retrieval
@@ -41,7 +40,7 @@ from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
 from tests.helpers.batches import packed_batch, padded_batch
-from tests.helpers.checkpoints import change_config, changed_copy, stored
+from tests.helpers.checkpoints import change_config, changed_copy, remove_pooler, stored
 from tests.inference.conftest import run_export
 from tests.launching import ROOT, as_flags, call_main, check_refusal, error_of, give_input
 from tests.toys import sentences, write_lines
@@ -340,9 +339,7 @@ def test_mark_truncated_texts(models, ask, caplog):
 
 def test_weights_without_a_pooler_have_no_pooler_output(models, tmp_path):
     folder = changed_copy(models / "encode", tmp_path / "weights")
-    weights = load_file(folder / "model.safetensors")
-    kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
-    save_file(kept, folder / "model.safetensors")
+    remove_pooler(folder)
     make_predictor("embedding", load(folder), PredictionOptions(pooling="mean"))
     assert run_export(folder, tmp_path / "exported")["export"]["outputs"] == ["sequence"]
     assert b"pooler" not in (tmp_path / "exported/model.onnx").read_bytes()
@@ -503,24 +500,26 @@ def test_output_name_selects_the_format(models, tmp_path, ask):
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
-def test_prediction_columns_do_not_depend_on_rows(models, tmp_path, ask, first):
-    """Texts without issue, with unknown words, and cut with unknown words, each once in the first row."""
-    texts = [TEXTS[0], "bado qqß", "bado xyx " * 90]
-    for kind, task, added in (
+@pytest.mark.parametrize(
+    ("kind", "task", "added"),
+    [
         ("classify", "classification", ["label", "probability"]),
         ("encode", "embedding", ["embedding"]),
         ("tag", "token-classification", ["words", "tags", "entities"]),
-    ):
-        path, output = tmp_path / "in.csv", tmp_path / f"{task}.csv"
-        path.write_text("\n".join(["text", *texts[first:], *texts[:first]]) + "\n")
-        ask([], task=task, model=models / kind, input=path, output=output)
-        with open(output, newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        assert "\\u" not in output.read_text(encoding="utf-8")
-        assert header == ["text", *(f"predicted_{key}" for key in [*added, "truncated", "unknown_words"])]
-        marks = {row[0]: row[-2:] for row in rows}
-        cut = "" if kind == "tag" else "True"  # which reads windows
-        assert [marks[text] for text in texts] == [["", ""], ["", "1"], [cut, "90"]]
+    ],
+)
+def test_prediction_columns_do_not_depend_on_rows(models, tmp_path, ask, kind, task, added, first):
+    """Texts without issue, with unknown words, and cut with unknown words, each once in the first row."""
+    texts = [TEXTS[0], "bado qqß", "bado xyx " * 90]
+    path = write_lines(tmp_path / "in.csv", ["text", *texts[first:], *texts[:first]])
+    ask([], task=task, model=models / kind, input=path, output=tmp_path / "out.csv")
+    written = (tmp_path / "out.csv").read_text(encoding="utf-8")
+    header, *rows = csv.reader(written.splitlines())
+    assert "\\u" not in written
+    assert header == ["text", *(f"predicted_{key}" for key in [*added, "truncated", "unknown_words"])]
+    marks = {row[0]: row[-2:] for row in rows}
+    cut = "" if kind == "tag" else "True"  # which reads windows
+    assert [marks[text] for text in texts] == [["", ""], ["", "1"], [cut, "90"]]
 
 
 def test_a_table_can_be_answered_again(models, tmp_path, ask):

@@ -95,28 +95,28 @@ def with_prompt(prompt, texts=TEXTS):
     return {f"{prompt}{text}" for text in texts}
 
 
-def test_search_takes_the_prompt_that_is_named(folder, tmp_path, seen, ask):
+@pytest.mark.parametrize(
+    ("options", "before"), [({}, "kofo: "), ({"prompt": "plain"}, "bin: "), ({"prompt": ""}, "")]
+)
+def test_search_takes_the_prompt_that_is_named(folder, tmp_path, seen, ask, options, before):
     """For the text alone; the corpus keeps that of a document."""
     corpus = write_lines(tmp_path / "corpus.txt", TEXTS)
     model = ernie_m.load(folder)
-    for name, before in ((None, "kofo: "), ("plain", "bin: "), ("", "")):
-        options = {} if name is None else {"prompt": name}
-        model.search("bada", TEXTS, **options)
-        assert seen() == {f"{before}bada", *with_prompt("tan: ")}
-        model.index(TEXTS, **options).search("bada")
-        assert seen() == {f"{before}bada", *with_prompt("tan: ")}
-        ask([{"text": "bada"}], task="search", model=folder, corpus=corpus, **options)
-        assert seen() == {f"{before}bada", *with_prompt("tan: ")}
+    model.search("bada", TEXTS, **options)
+    assert seen() == {f"{before}bada", *with_prompt("tan: ")}
+    model.index(TEXTS, **options).search("bada")
+    assert seen() == {f"{before}bada", *with_prompt("tan: ")}
+    ask([{"text": "bada"}], task="search", model=folder, corpus=corpus, **options)
+    assert seen() == {f"{before}bada", *with_prompt("tan: ")}
 
 
-def test_a_prompt_replaces_the_default(models, tmp_path):
+@pytest.mark.parametrize(("prompt", "added"), [(None, PROMPTS["query"]), ("", ""), ("tan: ", "tan: ")])
+def test_a_prompt_replaces_the_default(models, tmp_path, prompt, added):
     """Also an empty one, as for texts that have theirs."""
     folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="query")
     predictor = make_predictor("embedding", load(folder))
-    read = predictor.model.tokenizer.build_inputs
-    for prompt, added in ((None, PROMPTS["query"]), ("", ""), ("tan: ", "tan: ")):
-        (feature,) = predictor.tokenize_texts(TEXTS[:1], prompt)
-        assert feature.ids == read(added + TEXTS[0])
+    (feature,) = predictor.tokenize_texts(TEXTS[:1], prompt)
+    assert feature.ids == predictor.model.tokenizer.build_inputs(added + TEXTS[0])
 
 
 def test_warn_about_texts_that_begin_with_their_prompt(models, tmp_path, caplog, capsys):

@@ -83,15 +83,15 @@ def test_threshold_of_the_example(locations, tmp_path, capsys):
     assert capsys.readouterr().out.split() == ["0.7", "None"]  # 20 of 21 are right, then none of 1
 
 
-def test_the_readme(locations):
+@pytest.mark.parametrize("page", ["README.md", "README_zh.md"])
+def test_the_readme(locations, page):
     """Its lines of Python, with another model instead of the real one."""
-    for page in ("README.md", "README_zh.md"):
-        text = (ROOT / page).read_text(encoding="utf-8")
-        (block,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-        names: dict = {}
-        exec(compile(block, page, "exec"), names)
-        assert names["model"].encode("A man eats.").shape == (1, 32)
-        assert names["topics"].labels == ["sport", "weather"]
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    names: dict = {}
+    exec(compile(block, page, "exec"), names)
+    assert names["model"].encode("A man eats.").shape == (1, 32)
+    assert names["topics"].labels == ["sport", "weather"]
 
 
 @pytest.mark.parametrize("options", [{}, {"layer": 0}, {"pooling": "cls", "layer": 1}])
@@ -303,7 +303,8 @@ def test_name_the_index_with_an_empty_text(models, empty):
     assert "index 0" in error_of(model.encode, [3, "bado"], on_empty="skip")
 
 
-def test_encode_batch_size_and_length(encoder, monkeypatch):
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_encode_batch_size_and_length(encoder, monkeypatch, batch_size):
     texts = ["ba " * 40, "lera mo", "da " * 40, ""]
     embeddings = encoder.encode(texts, on_empty="skip")
     counts = []  # of texts in each batch
@@ -311,10 +312,9 @@ def test_encode_batch_size_and_length(encoder, monkeypatch):
     monkeypatch.setattr(
         OpenVinoEngine, "__call__", lambda self, ids: counts.append(len(ids)) or compute(self, ids)
     )
-    for batch_size in (1, 2):
-        same = encoder.encode(texts, batch_size=batch_size, normalize=True, on_empty="skip")
-        np.testing.assert_allclose(same, embeddings / np.linalg.norm(embeddings, axis=1)[:, None], atol=1e-6)
-        assert np.isnan(same[3]).all() and max(counts) == batch_size
+    same = encoder.encode(texts, batch_size=batch_size, normalize=True, on_empty="skip")
+    np.testing.assert_allclose(same, embeddings / np.linalg.norm(embeddings, axis=1)[:, None], atol=1e-6)
+    assert np.isnan(same[3]).all() and max(counts) == batch_size
 
 
 @pytest.mark.parametrize(

@@ -70,12 +70,12 @@ def test_what_is_served(server, models):
     )
 
 
-def test_a_line_finds_itself(server):
-    for number, line, language in ((4, 5, "de"), (12, 3, "en")):
-        _, response = ask(f"{server}/api/search", {"text": TEXTS[number]})
-        nearest, *others = response["hits"]
-        expected = {"text": TEXTS[number], "line": line, "language": language}
-        assert nearest | expected == nearest and len(others) == 4
+@pytest.mark.parametrize(("number", "line", "language"), [(4, 5, "de"), (12, 3, "en")])
+def test_a_line_finds_itself(server, number, line, language):
+    _, response = ask(f"{server}/api/search", {"text": TEXTS[number]})
+    nearest, *others = response["hits"]
+    expected = {"text": TEXTS[number], "line": line, "language": language}
+    assert nearest | expected == nearest and len(others) == 4
 
 
 @pytest.mark.parametrize(

@@ -93,15 +93,15 @@ def test_micro_batch_arrays():
             assert micro.count == step.count
 
 
+@pytest.mark.parametrize("epoch", [0, 1])
 @pytest.mark.parametrize("in_tokens", [False, True])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_every_example_once_in_each_epoch(small_windows, in_tokens, shuffle):
+def test_every_example_once_in_each_epoch(small_windows, in_tokens, shuffle, epoch):
     data = batches(batch_size=200 if in_tokens else 8, in_tokens=in_tokens, shuffle=shuffle)
-    for epoch in range(2):
-        steps = list(data.stream(epochs=epoch + 1, epoch=epoch))  # this epoch alone
-        assert sorted(all_numbers(steps)) == list(range(203))
-        assert [step.index for step in steps] == list(range(data.count_batches(epoch)))
-        assert [step.progress for step in steps] == list(accumulate(step.count for step in steps))
+    steps = list(data.stream(epochs=epoch + 1, epoch=epoch))  # this epoch alone
+    assert sorted(all_numbers(steps)) == list(range(203))
+    assert [step.index for step in steps] == list(range(data.count_batches(epoch)))
+    assert [step.progress for step in steps] == list(accumulate(step.count for step in steps))
 
 
 def test_seed_and_epoch_decide_the_order(small_windows):
@@ -116,22 +116,20 @@ def test_seed_and_epoch_decide_the_order(small_windows):
     assert {frozenset(batch) for batch in order(1, 0)} != {frozenset(batch) for batch in order(1, 1)}
 
 
+@pytest.mark.parametrize("world_size", [2, 3, 5])
 @pytest.mark.parametrize("in_tokens", [False, True])
-def test_batches_do_not_depend_on_world_size(small_windows, in_tokens):
+def test_batches_do_not_depend_on_world_size(small_windows, in_tokens, world_size):
     """The parts of 2, 3 or 5 processes make up the global batches of one process.
 
     The last batch has 3 examples, too few for 5 processes.
     """
     options = {"batch_size": 200 if in_tokens else 8, "in_tokens": in_tokens, "seed": 3}
     alone = list(batches(**options).stream())
-    for world_size in (2, 3, 5):
-        of_ranks = [
-            batches(**options, rank=rank, world_size=world_size).stream() for rank in range(world_size)
-        ]
-        for step, *parts in zip(alone, *of_ranks, strict=True):
-            assert sorted(numbers(step)) == sorted(all_numbers(parts))
-            assert {part.count for part in parts} == {step.count} == {len(numbers(step))}
-            assert {(part.epoch, part.index) for part in parts} == {(step.epoch, step.index)}
+    of_ranks = [batches(**options, rank=rank, world_size=world_size).stream() for rank in range(world_size)]
+    for step, *parts in zip(alone, *of_ranks, strict=True):
+        assert sorted(numbers(step)) == sorted(all_numbers(parts))
+        assert {part.count for part in parts} == {step.count} == {len(numbers(step))}
+        assert {(part.epoch, part.index) for part in parts} == {(step.epoch, step.index)}
 
 
 def test_a_window_ends_with_a_batch(monkeypatch):

@@ -64,8 +64,7 @@ def path(folder, tokenizer):
 @pytest.fixture
 def copy(path, tmp_path):
     """A copy of the corpus, which a test may damage."""
-    shutil.copytree(path, tmp_path / "corpus")
-    return tmp_path / "corpus"
+    return shutil.copytree(path, tmp_path / "corpus")
 
 
 def test_documents_and_lines_in_order(path, tokenizer):
@@ -321,15 +320,14 @@ def test_blocks_tile_the_text(path):
         blocks[len(blocks)]
 
 
-def test_corpus_with_other_text_rules(tmp_path):
+@pytest.mark.parametrize(("rules", "other"), [("ernie-m", "none"), ("none", "ernie-m")])
+def test_corpus_with_other_text_rules(tmp_path, rules, other):
     """Its manifest names them, unless they are ERNIE-M's; other ones are refused."""
     piece_model = train_piece_model(tmp_path / "piece.model")
     text = write_lines(tmp_path / "en.txt", sentences(50, seed=1))
-    for rules in ("ernie-m", "none"):
-        manifest = make_corpus(tmp_path / rules, piece_model, mono={"en": text}, text_rules=rules)
-        assert manifest["vocabulary"].get("text_rules", "ernie-m") == rules
-        tokenizer = open_corpus_tokenizer(tmp_path / rules)
-        assert Corpus(tmp_path / rules, tokenizer).text_rules == tokenizer.text_rules == rules
-        other = {"ernie-m": "none", "none": "ernie-m"}[rules]
-        line = error_of(Corpus, tmp_path / rules, Tokenizer(None, piece_model, other))
-        assert line.startswith(f"{tmp_path / rules}: ") and f"--text_rules {other}" in line
+    manifest = make_corpus(tmp_path / "corpus", piece_model, mono={"en": text}, text_rules=rules)
+    assert manifest["vocabulary"].get("text_rules", "ernie-m") == rules
+    tokenizer = open_corpus_tokenizer(tmp_path / "corpus")
+    assert Corpus(tmp_path / "corpus", tokenizer).text_rules == tokenizer.text_rules == rules
+    line = error_of(Corpus, tmp_path / "corpus", Tokenizer(None, piece_model, other))
+    assert line.startswith(f"{tmp_path / 'corpus'}: ") and f"--text_rules {other}" in line

@@ -305,13 +305,13 @@ def test_a_question_leaves_room_for_the_context(write, tokenizer):
     assert [len(window.context_ids) for window in data] == [1] * len(tokenizer.encode("quick fox"))
 
 
-def test_a_question_that_just_fits_is_not_cut(write, tokenizer):
+@pytest.mark.parametrize(("fewer", "is_cut"), [(0, False), (1, True)])
+def test_a_question_that_just_fits_is_not_cut(write, tokenizer, fewer, is_cut):
     """It is if --max_query_length is one token less."""
     path = write({"quick fox": [("1", "quick fox", "fox")]})
     size = len(tokenizer.encode("quick fox"))
-    for length, is_cut in ((size, False), (size - 1, True)):
-        cut = WindowConfig(30, length, doc_stride=7)
-        assert read_windows(path, "dev", tokenizer, cut).cut == [is_cut]
+    cut = WindowConfig(30, size - fewer, doc_stride=7)
+    assert read_windows(path, "dev", tokenizer, cut).cut == [is_cut]
 
 
 @pytest.mark.parametrize("separators", [1, 2])

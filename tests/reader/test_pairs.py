@@ -304,17 +304,13 @@ def test_what_is_refused(in_tmp_path, name, content, location):
     assert location in error_of(PairRows, name)
 
 
-def test_plain_text_is_not_another_format(tmp_path):
-    for content in (
-        "{x} is a set\n",
-        "[1] a note\n",
-        "<b>bold</b>\n",
-        "one\r\ntwo\r\n",
-        "a\rb\nc\n",
-        '{"a"\n',
-    ):
-        (tmp_path / "text").write_text(content, newline="")
-        assert TextFile(str(tmp_path / "text")).buffer == content.encode()
+@pytest.mark.parametrize(
+    "content",
+    ["{x} is a set\n", "[1] a note\n", "<b>bold</b>\n", "one\r\ntwo\r\n", "a\rb\nc\n", '{"a"\n'],
+)
+def test_plain_text_is_not_another_format(tmp_path, content):
+    (tmp_path / "text").write_text(content, newline="")
+    assert TextFile(str(tmp_path / "text")).buffer == content.encode()
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,13 @@ def test_warn_about_cells_in_quotation_marks(tmp_path, caplog):
     assert [line.partition(" have ")[0] for line in caplog.messages[::2]] == [f"{path}: 1 of 5 rows"] * 2
 
 
+@pytest.mark.parametrize(
+    "read", [read_classification, partial(read_tagged_tsv, label_map={"O": 0}), Sentences]
+)
+@pytest.mark.parametrize("name", ["train.tsv", "train.tsv.gz"])
 @pytest.mark.parametrize("tool", COMPRESS)
-def test_compressed_files_are_named_as_such(tmp_path, tool):
+def test_compressed_files_are_named_as_such(tmp_path, tool, name, read):
     """Where a file is read line by line from the disk."""
-    message = f"compressed file. Decompress it with {tool}"
-    for path in (tmp_path / "train.tsv", tmp_path / "train.tsv.gz"):
-        path.write_bytes(COMPRESS[tool]((HEADER + ROWS).encode()))
-        for read in (read_classification, partial(read_tagged_tsv, label_map={"O": 0}), Sentences):
-            assert f"{path}: {message}" in error_of(read, path)
+    path = tmp_path / name
+    path.write_bytes(COMPRESS[tool]((HEADER + ROWS).encode()))
+    assert f"{path}: compressed file. Decompress it with {tool}" in error_of(read, path)
