@@ -96,9 +96,8 @@ FILES = {
 
 
 @pytest.fixture(params=FILES)
-def refused(request, tmp_path, monkeypatch):
+def refused(request, tmp_path, in_tmp_path):
     """refused(pickled): put a pickle where a reader finds it, and return the message that refuses it."""
-    monkeypatch.chdir(tmp_path)
 
     def read(pickled: bytes) -> str:
         (tmp_path / request.param).write_bytes(FILES[request.param](pickled))

@@ -175,9 +175,8 @@ def test_pairs_that_are_too_short_for_camlm_are_noticed(source, caplog, active, 
         source.steps(**changes, data__max_seq_len=8)
 
 
-def test_a_pass_counts_what_is_read(source, caplog):
+def test_a_pass_counts_what_is_read(source, caplog, info_log):
     """Text of a kind that no objective reads is none of it, nor what is cut off a pair that is too long."""
-    caplog.set_level("INFO")
     in_text = sum(text.num_tokens for text in source.corpus.mono.values())
     in_pairs = sum(
         min(sum(map(len, pairs[number])), 32 - 4)
@@ -213,15 +212,14 @@ def test_make_phases():
     assert get_mixing_ratios(phases, 50) == phases[-1].mixing_ratios
 
 
-def test_log_phases_with_equal_ratios_once(caplog):
+def test_log_phases_with_equal_ratios_once(caplog, info_log):
     config = ObjectiveConfig(
         mixing_ratios={"mmlm": 2},
         later_mixing_ratios={"mmlm": 1, "btmlm": 1, "tlm": 0},
         later_start=0.5,
         btmlm_start=0.2,
     )
-    with caplog.at_level("INFO", logger="ernie_m"):
-        log_phases(config, make_phases(config, 10))
+    log_phases(config, make_phases(config, 10))
     assert [line.partition(": objectives.")[0] for line in caplog.messages] == [
         "steps 1 to 5: mmlm 100 %",
         "steps 6 to 10: mmlm 50 %, btmlm 50 %",
@@ -232,13 +230,12 @@ def test_log_phases_with_equal_ratios_once(caplog):
 @pytest.mark.parametrize(
     "start, without_steps", [(0, ["mmlm", "tlm"]), (0.5, []), (1, ["camlm"])]
 )  # of the later mixing ratios
-def test_warn_about_untrained_objective(source, caplog, start, without_steps):
+def test_warn_about_untrained_objective(source, caplog, info_log, start, without_steps):
     mixing_ratios = {
         "objectives__mixing_ratios": {"mmlm": 1, "tlm": 1},
         "objectives__later_mixing_ratios": {"camlm": 1},
     }
-    with caplog.at_level("INFO", logger="ernie_m"):
-        Pretraining(source.config(**mixing_ratios, objectives__later_start=start))
+    Pretraining(source.config(**mixing_ratios, objectives__later_start=start))
     warned = [record.message.split()[0] for record in caplog.records if "never trained" in record.message]
     assert warned == without_steps
     assert ("steps 1 to 6: mmlm 50 %, tlm 50 %" in caplog.messages) == (start == 0.5)
@@ -305,9 +302,8 @@ def test_a_batch_too_small_for_an_objective(source):
     )
 
 
-def test_languages_decide_the_objectives(source, monkeypatch, caplog):
+def test_languages_decide_the_objectives(source, monkeypatch, caplog, info_log):
     """The corpus has pairs of English, but none of English with itself."""
-    caplog.set_level("INFO")
     config = source.config(objectives__skip_unsupported=True, data__languages=["en", "en"])
     assert drop_unsupported_objectives(config, source.corpus).objectives.names == ["mmlm"]
     assert select_languages(config.data, source.corpus) == ["en"]

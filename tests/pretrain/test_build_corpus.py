@@ -471,9 +471,8 @@ def test_an_unfinished_build_does_what_changed_anew(tmp_path, unfinished, piece_
         ({"parallel": {"en-de": "english,text"}}, GERMAN, [*GERMAN[:300], "bado kani", *GERMAN[301:]]),
     ],
 )
-def test_text_that_changes(tmp_path, monkeypatch, piece_model, inputs, before, after):
+def test_text_that_changes(in_tmp_path, monkeypatch, piece_model, inputs, before, after):
     """While it is read it is refused; after a kill its chunks are made again."""
-    monkeypatch.chdir(tmp_path)
     write_lines(Path("english"), ENGLISH)
     write_lines(Path("text"), before)
     with monkeypatch.context() as patch:

@@ -53,9 +53,8 @@ def test_repeated_flags_become_one_mapping():
     assert error_of(merge_source_options, ["--mono"]).startswith("invalid ''")
 
 
-def test_files_globs_folders_and_variables(tmp_path, monkeypatch, caplog):
+def test_files_globs_folders_and_variables(tmp_path, in_tmp_path, monkeypatch, caplog):
     """In the order of names, without hidden files. Those of dev and test must be named."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TEXT", "more")
     splits = ["devel", "devset", "hold-out", "validate", "tune", "tuning_1", "blind", "gold"]
     skipped = ["dev.de", "dev.en", "newstest2020.txt", *sorted(f"x.{split}.txt" for split in splits)]
@@ -125,9 +124,8 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch, caplog):
         ({}, {"en-de": "x.tsv,pairs.csv"}, "en-de<=PATH"),
     ],
 )
-def test_what_the_notation_refuses(tmp_path, monkeypatch, mono, parallel, message):
+def test_what_the_notation_refuses(tmp_path, in_tmp_path, mono, parallel, message):
     """In a folder with a .csv file, two .txt files and a .tsv file, the last two also packed, and a link."""
-    monkeypatch.chdir(tmp_path)
     for name in ("pairs.csv", "one.txt", "x.tsv", "x.tsv.gz", "z.txt", "z.txt.gz"):
         write_lines(tmp_path / name, ["a,b"])
     (tmp_path / ".link.txt").symlink_to("one.txt")
@@ -358,8 +356,7 @@ ACCENT = b"caf\xe9"  # in Latin-1
         ),
     ],
 )
-def test_files_that_are_refused(tmp_path, monkeypatch, languages, files, options, location):
-    monkeypatch.chdir(tmp_path)
+def test_files_that_are_refused(tmp_path, in_tmp_path, monkeypatch, languages, files, options, location):
     monkeypatch.setattr(plain_text, "LONGEST_LINE", 1 << 20)
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)

@@ -91,8 +91,7 @@ def test_the_encoder_alone_and_with_its_head(tokenizer, trained):
     ("folder", "head", "lines"),
     [("full", "random", 1), ("full", "{copy}", 1), ("full", "same", 0), ("encoder", "random", 0)],
 )
-def test_warn_about_unused_head(tokenizer, trained, tmp_path, caplog, folder, head, lines):
-    caplog.set_level("INFO")
+def test_warn_about_unused_head(tokenizer, trained, tmp_path, caplog, info_log, folder, head, lines):
     copy = shutil.copytree(trained / "full", tmp_path / "copy")
     started(tokenizer, encoder=trained / folder, lm_head=head.format(copy=copy))
     said = [line for line in caplog.messages if "init.lm_head same" in line]

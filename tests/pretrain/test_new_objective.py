@@ -106,8 +106,7 @@ def test_whole_words_are_masked(results):
 
 
 @pytest.mark.parametrize("path", ["mmlm.py", "my-own.py"])
-def test_names_that_no_file_can_have(tmp_path, monkeypatch, path):
-    monkeypatch.chdir(tmp_path)
+def test_names_that_no_file_can_have(tmp_path, in_tmp_path, path):
     (tmp_path / path).write_text(KIND_OF.format(name="mmlm", base="Mmlm"))
     assert error_of(register_files, [path]).startswith(f"{path}: ")
 
@@ -127,8 +126,7 @@ def test_names_that_no_file_can_have(tmp_path, monkeypatch, path):
         (None, "own.py: "),  # no file
     ],
 )
-def test_objective_file_errors_come_before_training(refused, tmp_path, monkeypatch, code, location):
-    monkeypatch.chdir(tmp_path)
+def test_objective_file_errors_come_before_training(refused, tmp_path, in_tmp_path, code, location):
     if code is not None:
         (tmp_path / "own.py").write_text(code.format(name="mmlm", base="Mmlm"))
     error = refused(objectives__path=["own.py"], objectives__mixing_ratios={"own": 1}, run__eval_sequences=0)

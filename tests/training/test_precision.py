@@ -73,11 +73,12 @@ def pretend_gpu(monkeypatch, major: int, minor: int) -> None:
         ((9, 0), "none", "", "9.0); precision float32; attention padded groups; TF32 on"),
     ],
 )
-def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, amp, override, description):
+def test_a_gpu_is_described_in_one_line(
+    fp16, monkeypatch, caplog, info_log, capability, amp, override, description
+):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
     pretend_gpu(monkeypatch, *capability)
     monkeypatch.setattr(logger, "propagate", True)
-    caplog.set_level("INFO")
     if amp == "fp16":  # as the official flag sets it
         assert parse_options(FinetuneFlags, ["--use_fp16", "true"]).amp == amp
     Precision(amp)
@@ -93,10 +94,9 @@ def test_bf16_is_refused_below_8_0(fp16, monkeypatch):
 
 
 @pytest.fixture
-def messages(monkeypatch, caplog):
+def messages(monkeypatch, caplog, info_log):
     """A function that returns the lines of the log so far."""
     monkeypatch.setattr(logger, "propagate", True)
-    caplog.set_level("INFO")
     precision._recommend_bfloat16.cache_clear()
     return lambda: [record.message for record in caplog.records]
 

@@ -78,9 +78,8 @@ def test_reject_state_from_another_revision(folder, save, model, number):
     assert names_in(folder.path) == ["step_2", "step_4"]
 
 
-def test_resume_from_another_folder(folder, save, tmp_path, caplog):
+def test_resume_from_another_folder(folder, save, tmp_path, caplog, info_log):
     """`resume_from` names it. A run resumes from it only if its own folder has no step, or logs both."""
-    caplog.set_level("INFO")
     save(folder, 2)
     save(folder, 4)
     second = OutputDir(tmp_path / "second", RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
