@@ -88,8 +88,8 @@ def test_processes_tile_a_step(source, world_size, camlm_context):
         step = single.make_step_batches()
         parts = [reader.make_step_batches() for reader in readers]
         assert count_sequences(*parts) == count_sequences(step)
-        batches = itertools.chain.from_iterable(part.micro_batches for part in parts)
-        assert step.counts == sum((Counter(masked_counts(batch)) for batch in batches), Counter())
+        counts = (Counter(masked_counts(batch)) for part in parts for batch in part.micro_batches)
+        assert step.counts == sum(counts, Counter())
         assert [(part.position, part.counts) for part in parts] == [(step.position, step.counts)] * world_size
     resumed = source.reader(position=json.loads(json.dumps(step.position)), **choice)
     assert count_sequences(resumed.make_step_batches()) == count_sequences(single.make_step_batches())
@@ -169,8 +169,7 @@ def test_pairs_that_are_too_short_for_camlm_are_noticed(source, caplog, active, 
     # A phase without TLM leaves them out.
     phases = {"objectives__mixing_ratios": {"camlm": 1}, "objectives__later_mixing_ratios": {"tlm": 1}}
     changes |= {"objectives__active": None, "optimizer__batch_size": 64}
-    step = source.reader(**changes | phases).make_step_batches()
-    assert [*step.counts] == ["camlm"]
+    assert [*source.reader(**changes | phases).make_step_batches().counts] == ["camlm"]
     with pytest.raises(UserError, match="camlm has no pair to train on: it requires .*objectives.mask_rate"):
         source.steps(**changes, data__max_seq_len=8)
 
@@ -184,8 +183,7 @@ def test_a_pass_counts_what_is_read(source, caplog, info_log):
         for number in range(len(pairs))
     )
     for active, tokens in ((["mmlm"], in_text), (["tlm"], in_pairs), (["tlm", "mmlm"], in_text + in_pairs)):
-        settings = source.config(objectives__active=active)
-        assert count_tokens_per_epoch(source.text(settings)) == tokens
+        assert count_tokens_per_epoch(source.text(source.config(objectives__active=active))) == tokens
     assert [line.split(";")[0] for line in caplog.messages] == [
         "60 of 171 pairs exceed data.max_seq_len 32"
     ] * 2
@@ -207,8 +205,9 @@ def test_make_phases():
             Phase(range(third, total), pytest.approx(0.5), {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}),
         )
         assert make_phases(config, total) == phases
-        expected = [phase.mixing_ratios for phase in phases for _ in phase.steps]
-        assert [get_mixing_ratios(phases, step) for step in range(total)] == expected
+        assert [get_mixing_ratios(phases, step) for step in range(total)] == [
+            phase.mixing_ratios for phase in phases for _ in phase.steps
+        ]
     assert get_mixing_ratios(phases, 50) == phases[-1].mixing_ratios
 
 
@@ -236,8 +235,7 @@ def test_warn_about_untrained_objective(source, caplog, info_log, start, without
         "objectives__later_mixing_ratios": {"camlm": 1},
     }
     Pretraining(source.config(**mixing_ratios, objectives__later_start=start))
-    warned = [record.message.split()[0] for record in caplog.records if "never trained" in record.message]
-    assert warned == without_steps
+    assert [message.split()[0] for message in caplog.messages if "never trained" in message] == without_steps
     assert ("steps 1 to 6: mmlm 50 %, tlm 50 %" in caplog.messages) == (start == 0.5)
 
 

@@ -84,20 +84,23 @@ def test_corpus_files_and_manifest(inputs, reference, tokenizer):
         counts |= {"unknown": np.count_nonzero(ids == tokenizer.unk_id), "by_language": by_language}
         assert entry == {**counts, "shards": entry["shards"]}
         french += [ids_of_sides["fr"]] if split == "train" and "fr" in sides else []
-    expected = np.bincount(np.concatenate(french), minlength=tokenizer.vocab_size)
-    np.testing.assert_array_equal(arrays["pieces/fr.npy"], expected)
+    np.testing.assert_array_equal(
+        arrays["pieces/fr.npy"], np.bincount(np.concatenate(french), minlength=tokenizer.vocab_size)
+    )
     paths = inputs["parallel"]["fr-en"]  # two aligned files
     assert manifest["inputs"]["parallel/en-fr"] == {
         f"fr-en<={paths}": sum(map(os.path.getsize, paths.split(",")))
     }
     assert list(manifest["inputs"]["mono/en"]) == [f"en<={path}" for path in inputs["mono"]["en"]]
-    assert manifest["vocabulary"] == {"digest": tokenizer.digest, "size": tokenizer.vocab_size}
-    assert manifest["options"] == {
-        **dict.fromkeys(("columns", "delimiter", "quoting", "encoding", "filter")),
-        "on_error": "stop",
-        "documents": "line",
-        "max_ratio": 0.0,
-        **OPTIONS,
+    assert {key: manifest[key] for key in ("vocabulary", "options")} == {
+        "vocabulary": {"digest": tokenizer.digest, "size": tokenizer.vocab_size},
+        "options": {
+            **dict.fromkeys(("columns", "delimiter", "quoting", "encoding", "filter")),
+            "on_error": "stop",
+            "documents": "line",
+            "max_ratio": 0.0,
+            **OPTIONS,
+        },
     }
 
 
@@ -283,8 +286,9 @@ def kept_rows(texts, tokenizer, held_out=0, deduplicate=False, max_ratio=0.0, **
     for languages, some in new.items():
         shared = [not held.isdisjoint(keys) for _, keys, is_held, _ in some if not is_held]
         if sum(shared) > len(shared) / 2:
-            name = "-".join(languages)
-            said.append(f"{name}: {sum(shared)} of {len(shared)} lines are in the held-out part")
+            said.append(
+                f"{'-'.join(languages)}: {sum(shared)} of {len(shared)} lines are in the held-out part"
+            )
         for row, keys, is_held, number in some:
             ids = tokenizer.encode_batch(row)
             lengths = sorted(map(len, ids))
@@ -347,8 +351,8 @@ def test_shards_are_as_large_as_allowed(reference):
     """A shard is some consecutive chunks; 10 tokens are allowed, but a chunk is not divided."""
     assert [encode_chunks.select_id_dtype(size) for size in (1 << 16, 1 + (1 << 16))] == ["<u2", "<u4"]
     tokens_of_chunks = [5, 5, 5, 0, 12, 1]
-    slices = list(group_by_tokens(tokens_of_chunks, 10))
-    assert [tokens_of_chunks[encode_chunks] for encode_chunks in slices] == [[5, 5], [5, 0], [12], [1]]
+    shards = [tokens_of_chunks[chunks] for chunks in group_by_tokens(tokens_of_chunks, 10)]
+    assert shards == [[5, 5], [5, 0], [12], [1]]
     assert list(group_by_tokens([0, 0], 10)) == []
     sizes = [len(data) for name, data in reference.items() if name.endswith(".ids.npy")]
     assert max(sizes) <= OPTIONS["shard_mib"] * 2**20 + 128  # the bytes of an .npy file before the array
@@ -377,16 +381,18 @@ def test_the_report(tmp_path, capsys, piece_model, tokenizer):
     report = [*format_summary(manifest), *format_pair_report(Corpus(corpus), tokenizer)]
     assert report[-2:] == ["de-en 1 de: baba", "de-en 1 en: dodo baba dodo"]
     columns = f"{pairs}: pairs: de and en; ignored columns: score"
-    assert printed[0] == [
-        f"{english}: en: baba dodo",
-        f"{georgian}: ka: ბაბა დოდო",
-        columns,
-        f"{pairs}: de: baba",
-        f"{pairs}: en: dodo baba dodo",
-        columns,
-        *report,
+    assert printed == [
+        [
+            f"{english}: en: baba dodo",
+            f"{georgian}: ka: ბაბა დოდო",
+            columns,
+            f"{pairs}: de: baba",
+            f"{pairs}: en: dodo baba dodo",
+            columns,
+            *report,
+        ],
+        [f"{corpus}: already built; verifying its checksums", *report],
     ]
-    assert printed[1] == [f"{corpus}: already built; verifying its checksums", *report]
 
 
 ENGLISH = sentences(400, seed=3)
@@ -553,8 +559,13 @@ def test_foreign_folders_are_left_alone(tmp_path, piece_model, inputs, overwrite
 def test_reject_language_without_text(tmp_path, piece_model, lines, message):
     """A file without text is refused, also among others."""
     files = [write_lines(tmp_path / "x", lines), write_lines(tmp_path / "y", ["baba"])]
-    mono = {"en": files[: 1 + message.startswith("x")]}
-    assert message in error_of(make_corpus, tmp_path / "corpus", piece_model, mono=mono, held_out=1)
+    assert message in error_of(
+        make_corpus,
+        tmp_path / "corpus",
+        piece_model,
+        mono={"en": files[: 1 + message.startswith("x")]},
+        held_out=1,
+    )
 
 
 def test_a_worker_never_receives_ctrl_c():
@@ -589,8 +600,9 @@ def test_shared_text_in_bounded_memory(tmp_path, data_dir):
         "mono": {language: f"{data_dir}/pretrain/mono/{language}.txt.gz" for language in ("th", "zh")},
         "parallel": {"en-th": f"{data_dir}/pretrain/parallel/en-th.tsv.gz"},
     }
-    model = data_dir / "vocab/xnli15-32k.model"
-    words = command(tmp_path / "corpus", model, inputs, deduplicate=True, workers=2)
+    words = command(
+        tmp_path / "corpus", data_dir / "vocab/xnli15-32k.model", inputs, deduplicate=True, workers=2
+    )
     # A process that runs the build, and prints how much memory the largest of its descendants took, in KiB.
     measure = (
         "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "

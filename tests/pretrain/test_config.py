@@ -119,8 +119,7 @@ def load(path: Path) -> PretrainConfig:
 def test_shipped_configurations_load(path):
     """Each value of the file is that of the configuration."""
     loaded = load(path)
-    keys = yaml.safe_load(path.read_text())
-    for section, values in keys.items():
+    for section, values in yaml.safe_load(path.read_text()).items():
         for key, value in values.items():
             if key != "corpus":  # the command line names another one
                 assert getattr(getattr(loaded, section), key) == value, f"{section}.{key}"
@@ -380,8 +379,7 @@ def results(corpus: Path, changes: dict) -> Iterator[float]:
     try:
         task = Pretraining(settings)
         engine = task.begin(settings.run.seed, None)
-        batches = itertools.islice(task.make_batch_iterator(None)(), 4)
-        for data in batches:
+        for data in itertools.islice(task.make_batch_iterator(None)(), 4):
             yield engine.step(task.copy_to_device(engine.model, data), task.loss).loss
         yield from (weight.abs().sum().item() for weight in engine.model.parameters())
     finally:

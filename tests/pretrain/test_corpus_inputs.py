@@ -174,10 +174,11 @@ def test_read_archive_members(tmp_path, end):
 @pytest.mark.parametrize("blank", ["", " \t"])
 @pytest.mark.parametrize("chunk_bytes", [700, 1 << 20])
 def test_chunks_end_with_documents(tmp_path, chunk_bytes, blank):
-    lines = []
-    for start in range(0, 300, 3):  # of a document
-        lines += [*LINES[start : start + 3], blank, blank]
-    path = write_lines(tmp_path / "text", lines)
+    starts = range(0, 300, 3)  # of documents
+    path = write_lines(
+        tmp_path / "text",
+        [line for start in starts for line in (*LINES[start : start + 3], blank, blank)],
+    )
     text = read_only_stream({"en": path}, chunk_bytes=chunk_bytes, documents="blank")
     assert text.rows == list(zip(LINES[:300])) and text.documents == [3] * 100
     assert all(
@@ -203,8 +204,8 @@ def test_chunks_end_with_documents(tmp_path, chunk_bytes, blank):
 def test_lines_are_lines(tmp_path, data, documents, lines, lengths, empty):
     """`lengths`: the lines of each document; `empty`: the blank lines that are counted as left out."""
     (tmp_path / "text").write_bytes(data)
-    text = read_only_stream({"en": str(tmp_path / "text")}, documents=documents)
-    assert text == ChunkLines(list(zip(lines)), lengths, empty)
+    expected = ChunkLines(list(zip(lines)), lengths, empty)
+    assert read_only_stream({"en": str(tmp_path / "text")}, documents=documents) == expected
 
 
 @pytest.mark.parametrize("end", ARCHIVES)
@@ -214,11 +215,10 @@ def test_truncated_or_corrupt_archives(tmp_path, end):
     middle = len(packed) // 2
     flipped = bytes(byte ^ 0xFF for byte in packed[middle : middle + 40])
     corrupt = packed[:middle] + flipped + packed[middle + 40 :]
-    foreign_end = packed + b"x" * 100_000
     messages = {
         packed[:-9]: r"text\.\w+: cannot be read \(Compressed file ended before the end-of-stream marker",
         corrupt: r"text\.\w+: (cannot be read \(.*\)\. |not)",
-        foreign_end: r"text\.\w+: (corrupt after line|cannot be read \(.*\)\. )",
+        packed + b"x" * 100_000: r"text\.\w+: (corrupt after line|cannot be read \(.*\)\. )",
     }
     for data, message in messages.items():
         path.write_bytes(data)
@@ -278,16 +278,17 @@ def test_read_public_dataset_columns(tmp_path, layout, end):
     name = layout if "." in layout else f"{layout}.tsv"
     (tmp_path / f"{name}{end}").write_bytes(PACKERS[end](in_layout(layout).encode()))
     for chunk_bytes in (300, 1 << 20):
-        parallel = {"en-de": f"{tmp_path}/{name}{end}"}
-        text = read_only_stream(parallel=parallel, chunk_bytes=chunk_bytes, columns=columns)
+        text = read_only_stream(
+            parallel={"en-de": f"{tmp_path}/{name}{end}"}, chunk_bytes=chunk_bytes, columns=columns
+        )
         assert [pair[::-1] for pair in text.rows] == ENGLISH_GERMAN
 
 
 def test_scores(tmp_path):
     """As in WikiMatrix: the score comes first. Pairs below the limit or with NaN are left out."""
     rows = ["1.2\tgood\tgut", "1.03\tbad\tschlecht", "1.04\tnew\tneu", "nan\ta\tb"]
-    parallel = {"en-de": write_lines(tmp_path / "x.tsv", rows)}
-    text = read_only_stream(parallel=parallel, columns="3,2", filter="1>=1.04")
+    path = write_lines(tmp_path / "x.tsv", rows)
+    text = read_only_stream(parallel={"en-de": path}, columns="3,2", filter="1>=1.04")
     # Named columns are taken as they are.
     assert text == ChunkLines([("good", "gut"), ("new", "neu")], [1, 1], not_wanted_count=2)
 

@@ -79,13 +79,12 @@ def test_constant_model_perplexity_and_accuracy(held_out, monkeypatch):
     held_out.run()  # collects the masked tokens
     held_out.predict_always(max(set(masked_ids), key=masked_ids.count))
     result = held_out.run()
-    loss_of_hit = math.log(2)
     loss_of_miss = math.log(2 * (held_out.tokenizer.vocab_size - 1))
     accuracies = []
     for kind in ("mmlm", "tlm", "camlm"):
         for name, scores in result[kind].items():
             accuracy = scores["accuracy"]
-            loss = accuracy * loss_of_hit + (1 - accuracy) * loss_of_miss
+            loss = accuracy * math.log(2) + (1 - accuracy) * loss_of_miss
             assert scores["perplexity"] == pytest.approx(math.exp(loss), rel=1e-5), (kind, name)
             accuracies.append(accuracy)
     assert any(accuracies)
@@ -105,10 +104,11 @@ def test_unigram_perplexity(held_out, monkeypatch):
     blocks = Blocks(held_out.corpus.held_out_mono["de"], text.data.max_seq_len - 2, one_line=False)
     losses = []
     for number in range(min(len(blocks), 100)):
-        known = [subword for subword in blocks[number] if subword != unknown]
-        losses += [math.log(counts.sum() / counts[subword]) for subword in known]
-    of_frequencies = held_out.run()["mmlm"]["de"]["frequency_perplexity"]
-    assert of_frequencies == pytest.approx(math.exp(sum(losses) / len(losses)))
+        losses += [
+            math.log(counts.sum() / counts[subword]) for subword in blocks[number] if subword != unknown
+        ]
+    scores = held_out.run()["mmlm"]["de"]
+    assert scores["frequency_perplexity"] == pytest.approx(math.exp(sum(losses) / len(losses)))
 
 
 def test_evaluation_masks_are_never_trained_on(tiny_corpus, monkeypatch):
@@ -126,17 +126,17 @@ def test_evaluation_masks_are_never_trained_on(tiny_corpus, monkeypatch):
 def test_every_stream_has_its_numbers(held_out, tiny_corpus):
     """A stream is a kind of evaluation and a language or a pair."""
     result = held_out.run()
-    pairs = ["de-en", "en-fr"]
-    kinds = {"mmlm": ["de", "en", "fr"]}
-    kinds |= dict.fromkeys(("tlm", "camlm", "btmlm", "retrieval", "candidates"), pairs)
-    assert {kind: list(scores) for kind, scores in result.items()} == kinds
+    assert {kind: list(scores) for kind, scores in result.items()} == {
+        "mmlm": ["de", "en", "fr"],
+        **{kind: ["de-en", "en-fr"] for kind in ("tlm", "camlm", "btmlm", "retrieval", "candidates")},
+    }
     assert held_out.run() == result  # the masks are the same at every evaluation
     in_one_batch = HeldOutRun(tiny_corpus, run__eval_sequences=100, run__micro_batch_tokens=4096).run()
     for language, scores in in_one_batch["mmlm"].items():
         assert scores == pytest.approx(result["mmlm"][language], rel=1e-5)
     assert {len(layers) for layers in result["retrieval"].values()} == {3}  # the embeddings and two layers
-    sizes = [len(held_out.corpus.held_out_parallel[pair]) for pair in (("de", "en"), ("en", "fr"))]
-    assert list(result["candidates"].values()) == sizes
+    pairs = held_out.corpus.held_out_parallel
+    assert result["candidates"] == {"de-en": len(pairs["de", "en"]), "en-fr": len(pairs["en", "fr"])}
     for objective in held_out.evaluator.objectives.values():  # without examples there are no numbers
         assert objective.evaluate([], held_out.model, held_out.evaluator) is None
 
@@ -179,29 +179,35 @@ def test_groups_stay_in_one_micro_batch(held_out, monkeypatch):
     ]
 
 
-def get_sentences(held_out, pair) -> tuple[list, list]:
+def get_sentences(held_out, pair) -> tuple[tuple, tuple]:
     """The ids of the held-out sentences of each side of a pair."""
     stream = held_out.corpus.held_out_parallel[pair]
-    first_side, second_side = zip(*(stream[i] for i in range(len(stream))))
-    return list(first_side), list(second_side)
+    return tuple(zip(*(stream[number] for number in range(len(stream)))))
 
 
 def test_retrieve_by_mean_embeddings(tmp_path):
     """Each French text is a part of the English one, so that random vectors find some of them."""
     lines = [line for line in sentences(800, seed=3) if 10 < len(line) < 40]
     pairs = write_lines(tmp_path / "en-fr.tsv", [f"{line}\t{line[: len(line) // 2]}" for line in lines])
-    english_text = {"en": write_lines(tmp_path / "en", lines)}
-    piece_model = train_piece_model(tmp_path / "piece.model")
-    make_corpus(tmp_path / "corpus", piece_model, mono=english_text, parallel={"en-fr": pairs}, held_out=40)
-    options = {"objectives__active": ["mmlm", "tlm", "camlm"], "model__initializer_range": 0.15}
-    held_out = HeldOutRun(tmp_path / "corpus", run__eval_sequences=100, **options)
-    cls_id = held_out.tokenizer.cls_id
-    sep_id = held_out.tokenizer.sep_id
-    embeddings = []
-    for side in get_sentences(held_out, ("en", "fr")):
-        inputs = [np.array([cls_id, *ids, sep_id]) for ids in side]
-        embeddings.append(PaddleEncoder(held_out.model.ernie_m).encode(inputs))
-    english, french = embeddings  # [L + 1, N, H] each
+    make_corpus(
+        tmp_path / "corpus",
+        train_piece_model(tmp_path / "piece.model"),
+        mono={"en": write_lines(tmp_path / "en", lines)},
+        parallel={"en-fr": pairs},
+        held_out=40,
+    )
+    held_out = HeldOutRun(
+        tmp_path / "corpus",
+        run__eval_sequences=100,
+        objectives__active=["mmlm", "tlm", "camlm"],
+        model__initializer_range=0.15,
+    )
+    tokenizer = held_out.tokenizer
+    encoder = PaddleEncoder(held_out.model.ernie_m)
+    english, french = (
+        encoder.encode([np.array([tokenizer.cls_id, *ids, tokenizer.sep_id]) for ids in side])
+        for side in get_sentences(held_out, ("en", "fr"))
+    )  # [L + 1, N, H] each
     keys = line_keys(english.shape[1])
     found = [
         [find_hits(en, fr, keys).mean(), find_hits(fr, en, keys).mean()] for en, fr in zip(english, french)
@@ -215,15 +221,13 @@ def test_every_second_pair_has_its_sides_exchanged(held_out, monkeypatch):
     seen = []
     monkeypatch.setattr(Objective, "evaluate", lambda self, examples, *_: seen.extend(examples))
     held_out.evaluator._evaluate_part("tlm", held_out.model, ("de", "en"))
-    pairs = [[*pair] for pair in zip(*get_sentences(held_out, ("de", "en")))]
+    pairs = list(zip(*get_sentences(held_out, ("de", "en"))))
     assert len(pairs) > 1
     for number, (example, pair) in enumerate(zip(seen, pairs, strict=True)):
-        languages = [0, 1]  # of de, en, fr
+        expected = [(language, ids.tolist()) for language, ids in enumerate(pair)]  # 0 and 1 of de, en, fr
         if number % 2:
-            pair.reverse()
-            languages.reverse()
-        assert [side.language for side in example] == languages
-        assert [side.ids.tolist() for side in example] == [ids.tolist() for ids in pair]
+            expected.reverse()
+        assert [(side.language, side.ids.tolist()) for side in example] == expected
 
 
 def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
@@ -244,10 +248,9 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
     monkeypatch.setattr(evaluate, "compute_batch_loss", loss)
     scores = held_out.evaluator._evaluate_part("btmlm", held_out.model, ("de", "en"))
     assert masked_ids[True] == masked_ids[False]
-    count = len(masked_ids[True])
-    assert scores["perplexity"] == pytest.approx(math.exp(losses[True] / count))
-    assert scores["perplexity_without"] == pytest.approx(math.exp(losses[False] / count))
-    assert scores["perplexity"] != scores["perplexity_without"]
+    perplexities = [math.exp(loss / len(masked_ids[True])) for loss in losses.values()]
+    assert [scores["perplexity"], scores["perplexity_without"]] == pytest.approx(perplexities)
+    assert perplexities[0] != perplexities[1]
 
 
 @pytest.mark.parametrize(
@@ -272,11 +275,15 @@ def test_training_does_not_notice(pretrain):
     Pseudo-tokens are sampled, so evaluations draw random numbers.
     """
     steps = 4
-    options = {"optimizer__steps": steps, "objectives__pseudo_temperature": 1.0}
-    options |= {"model__num_hidden_layers": 1, "data__languages": ["de", "en"]}
+    options = {
+        "optimizer__steps": steps,
+        "objectives__pseudo_temperature": 1.0,
+        "model__num_hidden_layers": 1,
+        "data__languages": ["de", "en"],
+    }
     never = pretrain(run__eval_sequences=0, **options)
     often = pretrain("often", run__eval_steps=1, **options)
     assert_equal_arrays(checkpoint(often, steps), checkpoint(never, steps))
     assert losses(never) == losses(often)
-    assert not any("held_out" in record for record in records(never))
-    assert sum("held_out" in record for record in records(often)) == steps
+    counts = [sum("held_out" in record for record in records(output)) for output in (never, often)]
+    assert counts == [0, steps]

@@ -24,7 +24,7 @@ from ernie_m.training.log import METRICS
 from ernie_m.utils.errors import run
 from tests.command_lines import STEPS
 from tests.helpers.arrays import assert_equal_arrays
-from tests.helpers.files import disk_full_after, flip_middle_bit
+from tests.helpers.files import disk_full_after, flip_middle_bit, names_in
 from tests.launching import error_of
 from tests.pretrain.builds import Stopped, stop_at
 from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, config, pretrain, records
@@ -214,8 +214,7 @@ def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file
     assert not (out / "full/old").exists()  # what was trained again is exported again
     log = read_log(out)
     assert f"step_12/{file}: corrupt" in log and f"resuming from {out}/checkpoints/step_8" in log
-    checkpoints = sorted(path.name for path in (out / "checkpoints").iterdir())
-    assert checkpoints == ["step_12", "step_12.corrupt", "step_8"]
+    assert names_in(out / "checkpoints") == ["step_12", "step_12.corrupt", "step_8"]
 
 
 def test_a_checkpoint_that_was_being_replaced_is_put_back(straight, tiny_corpus, out):

@@ -33,9 +33,10 @@ def select_encoder(weights: dict) -> dict:
 
 def test_a_fresh_head_is_trained_alone_first(pretrain):
     """For four steps: checkpoints after 2, 4 and 6 steps tell what has changed."""
-    warm_up = {"init__lm_head_warmup_steps": 4, "init__lm_head_learning_rate": 0.02, "optimizer__steps": 7}
     out = pretrain(
-        **warm_up,
+        init__lm_head_warmup_steps=4,
+        init__lm_head_learning_rate=0.02,
+        optimizer__steps=7,
         model__num_hidden_layers=1,
         run__micro_batch_tokens=512,
         run__save_steps=2,
@@ -97,9 +98,14 @@ def test_a_step_keeps_nothing(pretrain, monkeypatch):
 
 def test_warn_if_the_head_is_undertrained_after_warm_up(pretrain):
     """The step is evaluated, and the warning names the keys of the warm-up."""
-    warm_up = {"init__lm_head_warmup_steps": 2, "optimizer__steps": 4, "optimizer__warmup_steps": 1}
     small = {"model__num_hidden_layers": 1, "data__languages": ["de", "en"]}
-    out = pretrain(**warm_up, **small, run__eval_steps=1)
+    out = pretrain(
+        init__lm_head_warmup_steps=2,
+        optimizer__steps=4,
+        optimizer__warmup_steps=1,
+        run__eval_steps=1,
+        **small,
+    )
     assert [record["step"] for record in records(out) if "held_out" in record] == [1, 2, 3, 4]
     log = (out / "log/job.log.0").read_text()
     assert "steps 1 to 2 train only the head" in log
@@ -124,27 +130,28 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrained, tiny_corpus):
         assert path.read_bytes() == (tiny_corpus / name).read_bytes()
     # A classifier finds everything there but its own head.
     model = SequenceClassifier(encoder.config, 3)
-    initialized = load_weights(model, encoder, optional=("pooler.", "classifier."))
-    assert initialized == ["classifier.weight", "classifier.bias"]
+    missing = ["classifier.weight", "classifier.bias"]
+    assert load_weights(model, encoder, optional=("pooler.", "classifier.")) == missing
     words = full.tensors["embeddings.word_embeddings.weight"]
     np.testing.assert_array_equal(model.ernie_m.embeddings.word_embeddings.weight.numpy(), words)
     # The other export, for more pre-training, has the language embeddings and says how inputs were made.
-    more = {name for name in full.tensors if name.startswith(("lm_head.", "language_embeddings."))}
-    assert set(full.tensors) - set(encoder.tensors) == more
+    assert set(full.tensors) - set(encoder.tensors) == {
+        name for name in full.tensors if name.startswith(("lm_head.", "language_embeddings."))
+    }
     settings = {"model_type": "ernie_m", "trained_max_seq_len": 32}
-    assert encoder.settings == {**settings, "architecture": "ErnieMModel"}
-    assert full.settings == {
-        **settings,
-        "architecture": "PreTrainingModel",
-        "languages": ["de", "en", "fr"],
-        "drawn": {"corpus": Corpus(tiny_corpus).digest, "seed": 1},
-    }
-    assert encoder.preprocessing.to_json() == {}
-    assert full.preprocessing.to_json() == {
-        "language_embedding": "masks",
-        "pseudo_proportion": 0.2,
-        "pseudo_positions": "first",
-    }
+    assert (encoder.settings, encoder.preprocessing.to_json()) == (
+        {**settings, "architecture": "ErnieMModel"},
+        {},
+    )
+    assert (full.settings, full.preprocessing.to_json()) == (
+        {
+            **settings,
+            "architecture": "PreTrainingModel",
+            "languages": ["de", "en", "fr"],
+            "drawn": {"corpus": Corpus(tiny_corpus).digest, "seed": 1},
+        },
+        {"language_embedding": "masks", "pseudo_proportion": 0.2, "pseudo_positions": "first"},
+    )
 
 
 # What a run of the configuration of `tiny_run` logs. # is a number of the clock, the machine or the weights.
@@ -225,11 +232,16 @@ def test_only_the_objectives_that_are_active(pretrain):
 def test_the_options_of_the_engine(tiny_corpus, monkeypatch):
     monkeypatch.setattr(pretraining, "Precision", lambda *options, **more: (options, more))
     monkeypatch.setattr(pretraining, "Engine", lambda model, adamw, **options: (model, options))
-    options = {"amp": "bf16", "amp_level": "O2", "sharding_stage": 1, "max_bad_steps": 3, "recompute": True}
-    options = {f"run__{name}": value for name, value in options.items()}
-    model, of_engine = Pretraining(config(tiny_corpus, **options, optimizer__clip_norm=2.0))._make_engine(
-        5, None
+    settings = config(
+        tiny_corpus,
+        run__amp="bf16",
+        run__amp_level="O2",
+        run__sharding_stage=1,
+        run__max_bad_steps=3,
+        run__recompute=True,
+        optimizer__clip_norm=2.0,
     )
+    model, of_engine = Pretraining(settings)._make_engine(5, None)
     assert model.ernie_m.recompute
     assert of_engine == {
         "seed": 5,
