@@ -1,5 +1,6 @@
 """Processes of the machine."""
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
     return condition()
+
+
+def start_and_end() -> int:
+    """Start a process and wait for its end. Return its id."""
+    with subprocess.Popen(["true"]) as process:
+        return process.pid
 
 
 def is_running(pid: int) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,6 +20,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import get_host_name
 from ernie_m.utils.output_lock import lock_output
 from tests.helpers.files import names_in
+from tests.helpers.processes import start_and_end
 from tests.launching import error_of
 
 WAYS_OUT = "choose another --checkpoints"
@@ -46,10 +46,12 @@ def save(model):
     def write(
         folder: OutputDir, step: int, best: int | None = None, evaluated: int = -1, fingerprint=IDENTITY
     ):
-        evaluation = None
-        if best is not None:
-            evaluation = {"step": best, "epoch": 0, "selected_by": 1.0, "scores": {}}
-        trainer = {"position": [0, step], "evaluated": evaluated, "best": evaluation}
+        evaluation = {"step": best, "epoch": 0, "selected_by": 1.0, "scores": {}}
+        trainer = {
+            "position": [0, step],
+            "evaluated": evaluated,
+            "best": None if best is None else evaluation,
+        }
         values = {"engine": {"steps": step}, "identity": fingerprint, "seed": 1, "trainer": trainer}
         saved = folder.save_step(step, make_model_files(model, step), {"moment": np.full(2, step)}, values)
         assert saved == folder.path / f"step_{step}"
@@ -148,9 +150,7 @@ def test_overwriting(folder, save, caplog):
     for name in ("run.json", "notes.txt", "run.json.old", "step_2.txt"):
         (folder.path / name).write_text("{}")
     (folder.path / "best").symlink_to(folder.path.parent)  # the link is removed, but not what it leads to
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    (folder.path / f".best.tmp-{ended.pid}-{get_host_name()}-0123abcd").mkdir()
+    (folder.path / f".best.tmp-{start_and_end()}-{get_host_name()}-0123abcd").mkdir()
     again = OutputDir(folder.path, RULES, keep_checkpoints=2, overwrite=True)
     with again.lock():
         assert again.resume(IDENTITY) is None
@@ -159,8 +159,14 @@ def test_overwriting(folder, save, caplog):
         again.remove_old_run()  # does nothing: the old run is removed once
     OutputDir(folder.path / "new", RULES, keep_checkpoints=2, overwrite=True).remove_old_run()  # says nothing
     assert caplog.messages == [f"overwrite: removed the run in {folder.path} (run.json, step_2, best)"]
-    kept = [".lock", "notes.txt", "run.json.old", "step_2.txt"]
-    assert names_in(folder.path) == sorted([*kept, "run.json", "step_4"])
+    assert names_in(folder.path) == [
+        ".lock",
+        "notes.txt",
+        "run.json",
+        "run.json.old",
+        "step_2.txt",
+        "step_4",
+    ]
     assert json.loads((folder.path / "run.json").read_text())["lr"] == 2
 
 

@@ -203,11 +203,15 @@ def test_official_command_line():
     """Values need no quotes or brackets. A flag's last value counts, and an empty one undoes the flag."""
     flags = parse_options(Flags, ["--random_seed", "1,2", "--do_test", "F", "--epoch=2"])
     assert parse_options(Flags, ["--random_seed", "[1, 2]"]).random_seed == (1, 2)
-    names_in_order = ("random_seed", "do_test", "epoch")
-    assert flags == Flags(epoch=2, do_test=False, random_seed=(1, 2), on_command_line=names_in_order)
+    assert flags == Flags(
+        epoch=2,
+        do_test=False,
+        random_seed=(1, 2),
+        on_command_line=("random_seed", "do_test", "epoch"),  # in order
+    )
     assert parse_options(Flags, ["--epoch", "1", "--epoch", "2"]).epoch == 2
-    line = ["--test_set", "x", "--epoch", "2", "--test_set", "", "--epoch="]
-    assert parse_options(Flags, line) == Flags()
+    undone = ["--test_set", "x", "--epoch", "2", "--test_set", "", "--epoch="]
+    assert parse_options(Flags, undone) == Flags()
 
 
 @pytest.mark.parametrize(
@@ -228,8 +232,7 @@ def test_mistakes_in_official_command_lines(line, expected):
 def test_flags_without_effect_say_so(caplog, info_log, monkeypatch):
     """Official flags that no command reads, and those that only another command reads."""
     monkeypatch.setattr("sys.argv", ["run_classifier.py"])
-    line = ["--task_id", "1", "--epoch", "2", "--doc_stride", "64"]
-    log_ineffective_flags(parse_options(Flags, line))
+    log_ineffective_flags(parse_options(Flags, ["--task_id", "1", "--epoch", "2", "--doc_stride", "64"]))
     assert [message.split()[0] for message in caplog.messages] == ["--task_id", "--doc_stride"]
 
 

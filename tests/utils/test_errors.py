@@ -61,8 +61,9 @@ import sys
 from ernie_m.utils.errors import run
 run(lambda: sys.exit([stream.fileno() for stream in (sys.stdin, sys.stdout, sys.stderr)] != [0, 1, 2]))
 """
-    command = [sys.executable, "-c", code]
-    assert subprocess.call(command, cwd=ROOT, preexec_fn=lambda: os.closerange(0, 3)) == 0
+    assert (
+        subprocess.call([sys.executable, "-c", code], cwd=ROOT, preexec_fn=lambda: os.closerange(0, 3)) == 0
+    )
 
 
 @pytest.mark.parametrize(

@@ -138,8 +138,14 @@ def test_a_machine_that_reports_nothing(monkeypatch):
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
     """Run code in a new Python, without the settings that this process has from `prepare`."""
     clean = {name: os.environ[name] for name in os.environ if name not in SETTINGS and "PADDLE" not in name}
-    line = [sys.executable, "-c", code]
-    return subprocess.run(line, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=True)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
 
 # Stands for Paddle, which takes over the process while it is imported.
@@ -250,9 +256,10 @@ def test_env_sh_works_in_a_python_started_after_it():
 
     def shell(command: str, **variables: str) -> str:
         """What a command prints after scripts/env.sh in a shell with these variables."""
-        line = ["sh", "-c", f"set -eu; . scripts/env.sh; {command}"]
         environment = clean | {"PYTHON": sys.executable, "CODE": FAULTS} | variables
-        return subprocess.check_output(line, cwd=ROOT, env=environment, text=True).strip()
+        return subprocess.check_output(
+            ["sh", "-c", f"set -eu; . scripts/env.sh; {command}"], cwd=ROOT, env=environment, text=True
+        ).strip()
 
     assert int(shell('"$PYTHON" -c "$CODE"')) < 10  # page faults
     tunables = 'echo "${GLIBC_TUNABLES-}"'
