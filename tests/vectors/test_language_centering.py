@@ -18,24 +18,20 @@ def test_the_mean_by_hand():
 
 def test_nearest_mean_decides_the_language_per_layer():
     """The two languages have exchanged means at the two layers. The longer mean is not preferred."""
-    x_axis = [9, 0]
-    y_axis = [0, 1]
-    means = LanguageCentering(["de", "en"], np.array([[x_axis, y_axis], [y_axis, x_axis]], np.float32))
-    near_x_near_y = [[3.0, 1.0], [0.1, 0.2]]
-    vectors = np.array(near_x_near_y)  # [N, H]
-    assert means.select_layer(0).detect_languages(vectors)[0].tolist() == [0, 1]  # the number of a language
-    assert means.select_layer(1).detect_languages(vectors)[0].tolist() == [1, 0]
+    means = LanguageCentering(["de", "en"], np.array([[[9, 0], [0, 1]], [[0, 1], [9, 0]]], np.float32))
+    vectors = np.array([[3.0, 1.0], [0.1, 0.2]])  # near the first axis, and near the second: [N, H]
+    numbers = [means.select_layer(layer).detect_languages(vectors)[0].tolist() for layer in range(2)]
+    assert numbers == [[0, 1], [1, 0]]  # of languages
 
 
 def test_the_nearest_mean_says_a_language_if_it_is_clearly_the_nearest():
     """By hand: cosines with the means of 1, 0 and 0; of 0.7, 0.7 and 0; and of 0.8, 0.6 and 0."""
     means = LanguageCentering(["de", "en", "fr"], np.eye(3, dtype=np.float32))
-    vectors = np.array([[2, 0, 0], [1, 1, 0], [4, 3, 0]], np.float32)
-    # The leads over the second are 1, 0 and 0.2; those over the average 0.67, 0.24 and 0.33.
-    assert means.detect_languages(vectors)[1].tolist() == [True, False, True]
-    assert means.detect_languages(np.array([[4, 3.8, 0]], np.float32))[1].tolist() == [False]
+    vectors = np.array([[2, 0, 0], [1, 1, 0], [4, 3, 0], [4, 3.8, 0]], np.float32)
+    # The leads over the second are 1, 0, 0.2 and 0.04; those over the average 0.67, 0.24, 0.33 and 0.25.
+    assert means.detect_languages(vectors)[1].tolist() == [True, False, True, False]
     alone = LanguageCentering(["de"], np.eye(1, 3, dtype=np.float32))
-    assert alone.detect_languages(vectors)[1].tolist() == [True] * 3
+    assert alone.detect_languages(vectors)[1].tolist() == [True] * 4
 
 
 @pytest.mark.parametrize("wrong", ["de", "en"])
