@@ -92,8 +92,8 @@ def test_one_rule_says_what_a_model_is_for(tmp_path, caplog, settings, task):
     change_config(folder, **settings)
     (folder / "manifest.json").unlink()  # it has the checksum of the other config
     assert open_checkpoint(folder).task == task
-    line = f"{folder}/config.json: ignoring unknown task sorting"
-    assert caplog.messages == ([line] if settings.get("task") == "sorting" else [])
+    is_unknown = settings.get("task") == "sorting"
+    assert caplog.messages == [f"{folder}/config.json: ignoring unknown task sorting"] * is_unknown
 
 
 @pytest.mark.parametrize("labels", [{"a": 0, "b": 1}, ["a", None], "a,b"])
@@ -191,8 +191,8 @@ def test_two_sizes_share_the_tokenizer_in_the_parent_folder(tmp_path):
     (tmp_path / "vocab.txt").write_text("")
     for path in ("base", "base/params", "large"):
         checkpoint = open_checkpoint(tmp_path / path)
-        assert checkpoint.piece_model_path.resolve() == (tmp_path / "piece.model").resolve(), path
-        assert checkpoint.vocab_path.resolve() == (tmp_path / "vocab.txt").resolve(), path
+        tokenizer = [checkpoint.piece_model_path.resolve(), checkpoint.vocab_path.resolve()]
+        assert tokenizer == [tmp_path.resolve() / name for name in ("piece.model", "vocab.txt")], path
 
 
 @pytest.mark.parametrize(("folder", "is_found"), [("params", True), ("step_5", False)])
@@ -250,9 +250,8 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
     newer_model = classifier()
     (tmp_path / "words").write_text("words" * 5000)
     save_model(tmp_path / "run/step_1", model, SHAPE)
-    options = {"vocab_path": tmp_path / "words"}
     with disk_full_after(size), pytest.raises(UserError, match=f"{tmp_path / 'run' / step}: no space left"):
-        save_model(tmp_path / "run" / step, newer_model, SHAPE, **options)
+        save_model(tmp_path / "run" / step, newer_model, SHAPE, vocab_path=tmp_path / "words")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step_1"]
     load_weights(newer_model, open_checkpoint(tmp_path / "run/step_1"))
     assert same_weights(model, newer_model)

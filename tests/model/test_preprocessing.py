@@ -334,8 +334,8 @@ def test_dot_product_requires_normalized_embeddings(tmp_path, normalize):
     make_sentence_transformer(tmp_path, modules=MODULES[: 3 if normalize else 2])
     path = tmp_path / "config_sentence_transformers.json"
     write(path, {"similarity_fn_name": "dot"})
-    errors = open_checkpoint(tmp_path).preprocessing_errors
-    assert errors == ([] if normalize else [f"{path}: similarity_fn_name dot"])
+    errors = [] if normalize else [f"{path}: similarity_fn_name dot"]
+    assert open_checkpoint(tmp_path).preprocessing_errors == errors
 
 
 # Added tokens
@@ -547,23 +547,35 @@ def test_reject_other_tokenizer_types(tmp_path, make, has_pieces, name, contents
 # Prompts
 
 
-def test_prompts():
-    e5 = PreprocessingConfig(prompts={"query": "query: ", "passage": "passage: "})
-    assert [e5.get_prompt(kind) for kind in KINDS] == ["query: ", "passage: ", ""]
-    default = replace(e5, default_prompt="passage")
-    assert [default.get_prompt(kind) for kind in KINDS] == ["query: ", "passage: ", "passage: "]
-    both = PreprocessingConfig(
-        prompts={"corpus": "c: ", "passage": "p: ", "document": "d: "}, default_prompt="corpus"
-    )
-    assert [both.get_prompt(kind) for kind in KINDS] == ["", "d: ", "c: "]
-    assert [PreprocessingConfig().get_prompt(kind) for kind in KINDS] == ["", "", ""]
-    corpora = PreprocessingConfig(prompts={"corpus": "c: "})
-    assert [corpora.get_prompt(kind) for kind in KINDS] == ["", "c: ", ""]
-    assert [default.replace_prompts("x: ").get_prompt(kind) for kind in KINDS] == ["x: "] * 3
-    assert default.replace_prompts("") == PreprocessingConfig()
-    for kind in KINDS:
-        assert [default.get_prompt(kind, name) for name in ("query", "")] == ["query: ", ""]
-        assert "query, passage" in error_of(e5.get_prompt, kind, "document")
+E5 = PreprocessingConfig(prompts={"query": "query: ", "passage": "passage: "})
+E5_WITH_DEFAULT = replace(E5, default_prompt="passage")
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "prompts"),
+    [
+        (E5, ["query: ", "passage: ", ""]),
+        (E5_WITH_DEFAULT, ["query: ", "passage: ", "passage: "]),
+        (E5_WITH_DEFAULT.replace_prompts("x: "), ["x: ", "x: ", "x: "]),
+        (
+            PreprocessingConfig(
+                prompts={"corpus": "c: ", "passage": "p: ", "document": "d: "}, default_prompt="corpus"
+            ),
+            ["", "d: ", "c: "],
+        ),
+        (PreprocessingConfig(), ["", "", ""]),
+        (PreprocessingConfig(prompts={"corpus": "c: "}), ["", "c: ", ""]),
+    ],
+)
+def test_the_prompt_of_each_kind(preprocessing, prompts):
+    assert [preprocessing.get_prompt(kind) for kind in KINDS] == prompts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_that_is_named(kind):
+    assert [E5_WITH_DEFAULT.get_prompt(kind, name) for name in ("query", "")] == ["query: ", ""]
+    assert "query, passage" in error_of(E5.get_prompt, kind, "document")
+    assert E5_WITH_DEFAULT.replace_prompts("") == PreprocessingConfig()
 
 
 def test_further_training_keeps_how_texts_are_read():

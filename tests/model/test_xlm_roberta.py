@@ -23,7 +23,7 @@ def test_map_every_tensor(tmp_path):
     fresh = load_weights(model, checkpoint, optional=("pooler.", "language_embeddings."))
     assert {name.split(".")[0] for name in fresh} == {"pooler", "language_embeddings"}
     layer = "roberta.encoder.layer.1"
-    expected = {
+    for name, value in {
         "encoder.layers.1.linear1.weight": state[f"{layer}.intermediate.dense.weight"].T,
         "encoder.layers.1.linear2.weight": state[f"{layer}.output.dense.weight"].T,
         "encoder.layers.1.self_attn.k_proj.weight": state[f"{layer}.attention.self.key.weight"].T,
@@ -34,8 +34,7 @@ def test_map_every_tensor(tmp_path):
         + state["roberta.embeddings.token_type_embeddings.weight"],
         "lm_head.dense.weight": state["lm_head.dense.weight"].T,
         "lm_head.bias": state["lm_head.bias"],
-    }
-    for name, value in expected.items():
+    }.items():
         np.testing.assert_array_equal(checkpoint.tensors[name], value, err_msg=name)
 
 
@@ -49,9 +48,11 @@ def test_the_heads_bias_under_its_other_name_and_unknown_tensors(tmp_path):
     save_file(state, tmp_path / "model.safetensors")
     assert "strange.weight" in error_of(open_checkpoint, tmp_path)
     checkpoint = open_checkpoint(tmp_path, drop_unknown=True)
-    np.testing.assert_array_equal(checkpoint.tensors["lm_head.bias"], state["lm_head.decoder.bias"])
-    positions = state["roberta.embeddings.position_embeddings.weight"]
-    np.testing.assert_array_equal(checkpoint.tensors["embeddings.position_embeddings.weight"], positions)
+    for name, other_name in (
+        ("lm_head.bias", "lm_head.decoder.bias"),
+        ("embeddings.position_embeddings.weight", "roberta.embeddings.position_embeddings.weight"),
+    ):
+        np.testing.assert_array_equal(checkpoint.tensors[name], state[other_name])
     assert checkpoint.unknown == ["strange.weight"]
 
 
@@ -100,7 +101,6 @@ def test_the_vocabulary_derives_from_the_piece_model(tmp_path):
 
 def test_parts_and_their_index(tmp_path):
     folder = tmp_path / "model"
-    folder.mkdir()
     arrays = make_xlm_r(folder)
     (folder / "model.safetensors").unlink()
     file_of = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(arrays)}
@@ -108,8 +108,7 @@ def test_parts_and_their_index(tmp_path):
         save_file({name: arrays[name] for name in arrays if file_of[name] == file}, folder / file)
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": file_of}))
-    bias = open_checkpoint(folder).tensors["lm_head.bias"]
-    np.testing.assert_array_equal(bias, arrays["lm_head.bias"])
+    np.testing.assert_array_equal(open_checkpoint(folder).tensors["lm_head.bias"], arrays["lm_head.bias"])
     save_file({"lm_head.bias": arrays["lm_head.bias"]}, tmp_path / "outside.safetensors")
     os.mkfifo(folder / "pipe.safetensors")  # nobody writes into it
     for wrong in (
