@@ -33,12 +33,14 @@ def official_checkpoint(folder, **options):
 
 
 def test_warn_about_missing_pooler(tmp_path, caplog):
+    caplog.set_level("WARNING")
     checkpoint = official_checkpoint(tmp_path, head="classification", pooler=False)
     assert load_weights(classifier(), checkpoint) == ["pooler.dense.weight", "pooler.dense.bias"]
     assert caplog.messages == [f"{tmp_path / 'params'}: no pooled_fc; initializing pooler randomly"]
 
 
 def test_head_may_be_absent_from_pre_trained_weights_but_not_from_a_checkpoint(tmp_path, caplog):
+    caplog.set_level("WARNING")
     without_head = official_checkpoint(tmp_path)
     head = ["classifier.weight", "classifier.bias"]
     assert load_weights(classifier(), without_head, optional=("pooler.", "classifier.")) == head
