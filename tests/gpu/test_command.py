@@ -1,6 +1,7 @@
 """scripts/gpu_check.py on a CPU: its lines, and how it ends."""
 
 import re
+import shutil
 
 import pytest
 
@@ -39,11 +40,11 @@ sys.exit(pytest.main([*config, *SETTINGS, sys.argv[1]], plugins=["tests.gpu.line
 
 def test_every_check_is_run():
     """A check takes the fixture `check`, and is in one of the files of the command."""
-    files = set()
-    for path in (ROOT / "tests" / "gpu").glob("test_*.py"):
-        if path.stem != "test_command" and "check(" in path.read_text(encoding="utf-8"):
-            files.add(path.stem.removeprefix("test_"))
-    assert files == set(FILES)
+    assert set(FILES) == {
+        path.stem.removeprefix("test_")
+        for path in (ROOT / "tests" / "gpu").glob("test_*.py")
+        if path.stem != "test_command" and "check(" in path.read_text(encoding="utf-8")
+    }
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,9 @@ def test_output_of_a_command(command, output):
 
 def test_cpu_does_not_pass_as_a_gpu(tmp_path):
     """A few checks are enough here."""
-    script = ROOT / "scripts" / "gpu_check.py"
-    process = run_script([script], tmp_path, PYTEST_ADDOPTS="-k 'attention or flash'")
+    process = run_script(
+        [ROOT / "scripts" / "gpu_check.py"], tmp_path, PYTEST_ADDOPTS="-k 'attention or flash'"
+    )
     assert (process.returncode, process.stderr) == (0, ""), process.stdout + process.stderr
     first, version, _paddle, _driver, device, *checks = process.stdout.splitlines()
     assert first == "no GPU: running on the CPU"
@@ -75,8 +77,7 @@ def test_cpu_does_not_pass_as_a_gpu(tmp_path):
 
 def test_check_log_lines(tmp_path):
     """A failed check ends the command with 1, and the others run."""
-    checks = ROOT / "tests" / "gpu" / "conftest.py"  # their fixtures
-    (tmp_path / "conftest.py").write_text(checks.read_text(encoding="utf-8"))
+    shutil.copy(ROOT / "tests" / "gpu" / "conftest.py", tmp_path)  # the fixtures of checks
     (tmp_path / "test_planted.py").write_text(PLANTED)
     (tmp_path / "run.py").write_text(RUN.format(root=str(ROOT)))
     process = run_script([tmp_path / "run.py", tmp_path / "test_planted.py"], tmp_path)

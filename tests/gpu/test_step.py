@@ -16,7 +16,6 @@ def test_step(exact, location, bound, check, amp, level):
     limit = bound(DTYPES.get(amp, "float32"))
     differences = []
     for name in toys.NAMES:
-        precision = Precision(amp, level, loss_scaling=toys.SCALING)
-        results = toys.train_and_evaluate(name, "float32", precision)
+        results = toys.train_and_evaluate(name, "float32", Precision(amp, level, loss_scaling=toys.SCALING))
         differences.append(difference([[value] for value in results], [[value] for value in exact[name]]))
     check(max(differences), max(limit, FLOAT32_BOUND) if amp == "none" else HALF_BOUND)

@@ -122,7 +122,6 @@ def train_and_evaluate(
     """
     if name in OF_THE_PAPER:
         engine = engine_for(make_model(dtype, initializer_range=initializer_range), precision)
-        results = train(engine, name, last=steps)
         compute_loss = make_objectives_loss()
         held_out = partial(send_micro_batches, engine, name)
     elif name in toy_tasks():
@@ -130,14 +129,13 @@ def train_and_evaluate(
         engine = engine_for(make_task_model(toy, dtype, initializer_range), precision)
         compute_loss = toy.task.loss
         held_out = partial(send_task_batches, engine, toy)
-        results = losses_and_norms([engine.step(held_out(), compute_loss) for _ in range(steps)])
     else:
         paddle.seed(SEED)
         model = ErnieMModel(make_config(initializer_range=max(0.1, initializer_range))).to(dtype=dtype)
         engine = engine_for(model, precision)
         compute_loss = partial(retrieval_loss, loss=name.removeprefix("retrieval by "))
         held_out = partial(send_pairs, engine)
-        results = losses_and_norms([engine.step(held_out(), compute_loss) for _ in range(steps)])
+    results = losses_and_norms([engine.step(held_out(), compute_loss) for _ in range(steps)])
     weights = np.concatenate([array.ravel() for array in get_weight_arrays(engine.model).values()])
     results.append(float(np.linalg.norm(weights)))
     engine.model.eval()
@@ -188,9 +186,14 @@ def make_model(dtype: str, **options: Any) -> PreTrainingModel:
 
 def engine_for(model: nn.Layer, precision: Precision | None = None, stage: int = 0) -> Engine:
     """An engine for this model."""
-    optimizer = build_optimizer(model, peak_lr=1e-3)
-    sums = (*list_sum_names(), *SUMS_OF_TASKS)
-    return Engine(model, optimizer, seed=1, precision=precision, sharding_stage=stage, sums=sums)
+    return Engine(
+        model,
+        build_optimizer(model, peak_lr=1e-3),
+        seed=1,
+        precision=precision,
+        sharding_stage=stage,
+        sums=(*list_sum_names(), *SUMS_OF_TASKS),
+    )
 
 
 def pseudo_tokens() -> PseudoTokenGenerator:

@@ -37,8 +37,7 @@ def overflow_on_process_1(stage: int) -> list[bool]:
     engine = toys.engine_for(toys.make_model("float32"), precision, stage)
     skipped = []
     for number in range(3):
-        overflows_here = number == 1 and not distributed.is_main()
-        factor = float("inf") if overflows_here else 1.0
+        factor = float("inf") if number == 1 and not distributed.is_main() else 1.0
         micro_batches = toys.send_micro_batches(engine, "mmlm")
         skipped.append(engine.step(micro_batches, partial(_scaled_loss, factor=factor)).skipped)
     return skipped
