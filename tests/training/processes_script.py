@@ -112,12 +112,12 @@ def train(name: str, steps: int) -> None:
     if stage:
         write_step(engine, FOLDER / f"{name}.loaded")
     results = [vars(step) for step in run(engine, steps)]
-    accumulators = len(engine.optimizer.get_state(engine.parameters))
     end = {
         "steps": results,
         "weights": weights(engine),
         "state": get_state(engine),
-        "accumulators": distributed.gather(accumulators),  # how many each process has
+        # How many each process has.
+        "accumulators": distributed.gather(len(engine.optimizer.get_state(engine.parameters))),
     }
     if distributed.is_main():
         np.save(FOLDER / f"{name}.npy", end)

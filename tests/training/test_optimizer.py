@@ -96,8 +96,9 @@ def test_three_steps_equal_a_hand_worked_adamw(model):
     ]  # after the warm-up: 1 - 2/10 of the peak
     after = dict(model.named_parameters())
     for name, (ratio, decays) in OFFICIAL.items():
-        of_steps = [step[name] for step in gradients]
-        expected = adamw_by_hand(before[name], of_steps, learning_rates, ratio, DECAY * decays)
+        expected = adamw_by_hand(
+            before[name], [step[name] for step in gradients], learning_rates, ratio, DECAY * decays
+        )
         assert np.abs(after[name].numpy() - expected).max() < 1e-8, name
         assert np.abs(expected - before[name]).max() > 1e-3, name
 

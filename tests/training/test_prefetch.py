@@ -80,8 +80,7 @@ def test_no_worker_stays(ending):
         items.close()
     del items
     # `close` and the `with` statement wait for the worker; the garbage collector need not run at once.
-    seconds = 60 if ending == "forget" else 0
-    assert wait_until(lambda: not is_running(pid), seconds)
+    assert wait_until(lambda: not is_running(pid), seconds=60 if ending == "forget" else 0)
 
 
 # A script that would begin again if the worker imported it. `heavy`, which prints a line, stands for Paddle.
@@ -132,8 +131,7 @@ def test_the_worker_imports_only_what_it_needs(start):
         "modules", "import ernie_m.reader.batching; print(*next(items), 'paddle' in sys.modules)"
     ) as parent:
         *words, paddle_in_parent = parent.stdout.read().split()
-    assert words.count("!") == 1
-    assert paddle_in_parent == "False"
+    assert (words.count("!"), paddle_in_parent) == (1, "False")
     modules_of_worker = set(words)
     assert "ernie_m.training.prefetch" in modules_of_worker and not modules_of_worker & {
         "heavy",
@@ -157,8 +155,8 @@ def test_the_worker_ends_with_its_parent(start, ending):
         elif ending == "Ctrl-C":
             os.killpg(parent.pid, signal.SIGINT)
         errors = parent.communicate(timeout=50)[1]
-    seconds = 60 if ending == "kill" else 0  # a killed parent cannot wait for the worker
-    assert wait_until(lambda: not is_running(pid), seconds)
+    # A killed parent cannot wait for the worker.
+    assert wait_until(lambda: not is_running(pid), seconds=60 if ending == "kill" else 0)
     assert errors.count("KeyboardInterrupt") == (ending == "Ctrl-C"), errors
 
 

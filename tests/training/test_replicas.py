@@ -42,11 +42,13 @@ def classifier(precision: Precision | None = None) -> Engine:
 
 def micro_batches(step: int, count: int = 5) -> list[tuple[np.ndarray, np.ndarray]]:
     """The ids and labels of the micro-batches of a step."""
-    batches = []
-    for number in range(count):
-        labels = np.random.default_rng([step, number]).integers(0, 3, toys.ROWS)
-        batches.append((toys.padded_ids(toys.ROWS, seed=count * step + number), labels))
-    return batches
+    return [
+        (
+            toys.padded_ids(toys.ROWS, seed=count * step + number),
+            np.random.default_rng([step, number]).integers(0, 3, toys.ROWS),
+        )
+        for number in range(count)
+    ]
 
 
 def compute_loss(model, batch):

@@ -184,8 +184,10 @@ def test_a_training_that_has_ended_keeps_nothing():
     """A process trains a model for each seed or fold; no layers and parameters of an earlier one stay."""
     ended = ToyRun()
     ended.train(0, 2)
-    parts = [*ended.model.sublayers(include_self=True), *ended.model.parameters(), ended.engine]
-    parts = [weakref.ref(part) for part in parts]
+    parts = [
+        weakref.ref(part)
+        for part in (*ended.model.sublayers(include_self=True), *ended.model.parameters(), ended.engine)
+    ]
     del ended
     gc.collect()
     assert [part() for part in parts if part() is not None] == []
