@@ -26,16 +26,19 @@ def test_pack_padded_batch():
         [False, False, True, True],
         [False] * 3 + [True],
     ]
-    padded = batch.to_padded(paddle.arange(18.0).reshape([9, 2]))
-    assert padded.tolist()[1:] == [[[8, 9], [10, 11], [0, 0], [0, 0]], [[12, 13], [14, 15], [16, 17], [0, 0]]]
+    assert batch.to_padded(paddle.arange(18.0).reshape([9, 2])).tolist()[1:] == [
+        [[8, 9], [10, 11], [0, 0], [0, 0]],
+        [[12, 13], [14, 15], [16, 17], [0, 0]],
+    ]
 
 
 def test_flash_mask_pads_to_128_tokens(monkeypatch):
     """Three tokens are filled up to the rows of a block."""
     multiple = 128
     compute_as_on_a_gpu(monkeypatch, FlashMask)
-    languages = np.array([3, 4, 5])
-    batch = upload(PackedBatch.from_packed(np.array([7, 8, 9]), PackedLayout([2, 1]), language_ids=languages))
+    batch = upload(
+        PackedBatch.from_packed(np.array([7, 8, 9]), PackedLayout([2, 1]), language_ids=np.array([3, 4, 5]))
+    )
     assert batch.input_ids.shape == batch.position_ids.shape == [multiple]
     assert batch.language_ids.tolist() == [3, 4, 5] + [-1] * (multiple - 3)  # -1: no language
     assert batch.tokens == 3 and batch.first_tokens.tolist() == [0, 2]

@@ -151,10 +151,11 @@ def test_plain_values_come_back(protocol, value, tmp_path):
 
 @pytest.mark.parametrize("protocol", [3, 4])
 def test_arrays_come_back(protocol, tmp_path):
-    arrays = {}
-    for dtype in ("f4", "f8", "f2", ">f4", "i8", "u2", "?"):
-        for shape in ((), (0, 3), (7,), (40, 50)):
-            arrays[f"{dtype} {shape}"] = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+    arrays = {
+        f"{dtype} {shape}": np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+        for dtype in ("f4", "f8", "f2", ">f4", "i8", "u2", "?")
+        for shape in ((), (0, 3), (7,), (40, 50))
+    }
     arrays["fortran"] = np.asfortranarray(arrays["f4 (40, 50)"])
     (tmp_path / "x").write_bytes(pickle.dumps(arrays, protocol))
     with open(tmp_path / "x", "rb") as file:

@@ -43,8 +43,9 @@ def pretraining_model(seed: int, **changes) -> PreTrainingModel:
 def objectives(max_seq_len: int = 64, language_embedding: str = "masks", **choices) -> dict[str, Objective]:
     """The paper's objectives for three languages, with these choices of `ObjectiveConfig`."""
     pairs = {(0, 1): 8, (0, 2): 1}  # 8 pairs en-de, 1 pair en-fr
-    config = ObjectiveConfig(**choices)
-    setting = ObjectiveContext(config, VOCABULARY, max_seq_len, language_embedding, LANGUAGES, pairs)
+    setting = ObjectiveContext(
+        ObjectiveConfig(**choices), VOCABULARY, max_seq_len, language_embedding, LANGUAGES, pairs
+    )
     return {name: get_objective_class(name)(setting) for name in OF_THE_PAPER}
 
 
@@ -151,8 +152,8 @@ def filled(model, batch: MicroBatch, generator: PseudoTokenGenerator | None = No
     with_pseudo_tokens, counts = generator.fill_placeholders(model, on_device)
     ids = with_pseudo_tokens.inputs.input_ids.numpy()
     counts = {name: int(count) for name, count in counts.items()}
-    inputs = replace(batch.inputs, input_ids=ids)
-    return Filled(replace(batch, inputs=inputs), ids[batch.stage1.slots], counts)
+    second_stage = replace(batch, inputs=replace(batch.inputs, input_ids=ids))
+    return Filled(second_stage, ids[batch.stage1.slots], counts)
 
 
 def first_pass(model, batch: MicroBatch) -> paddle.Tensor:

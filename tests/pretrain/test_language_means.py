@@ -25,19 +25,19 @@ def corpus(tiny_corpus):
 
 def test_exported_language_means(pretrained, corpus):
     """de, en and fr have the held-out sides of their pairs; en has those of both language pairs."""
-    out = pretrained
-    checkpoint = open_checkpoint(out / "encoder")
+    checkpoint = open_checkpoint(pretrained / "encoder")
     shape = (checkpoint.config.num_hidden_layers + 1, checkpoint.config.hidden_size)
     means = LanguageCentering.read(checkpoint.language_means_path, shape)
     assert means.languages == ["de", "en", "fr"]
 
     model = ErnieMModel(checkpoint.config)
     load_weights(model, checkpoint)
-    tokenizer = Tokenizer.from_folder(out / "encoder")
-    english = []
-    for pair in (("de", "en"), ("en", "fr")):
-        text = corpus.held_out_parallel[pair]
-        english += [text[number][pair.index("en")] for number in range(len(text))]
+    tokenizer = Tokenizer.from_folder(pretrained / "encoder")
+    english = [
+        stream[number][languages.index("en")]
+        for languages, stream in corpus.held_out_parallel.items()
+        for number in range(len(stream))
+    ]
     embeddings = PaddleEncoder(model).encode(tokenizer.build_sentence_inputs(english, 32))  # [L + 1, N, H]
     np.testing.assert_allclose(means.vectors[1], embeddings.mean(axis=1), atol=1e-6)  # [L + 1, H]
 

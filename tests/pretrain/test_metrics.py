@@ -19,9 +19,8 @@ from tests.pretrain.tiny_run import config
 
 def step(loss: float = 1.0, skipped: bool = False, **sums) -> StepResult:
     """The result of a step. mmlm_loss=30 sets the sum "mmlm.loss"; sums that are not given are 0."""
-    all_sums = dict.fromkeys(list_sum_names(), 0.0)
-    for name, value in sums.items():
-        all_sums[name.replace("_", ".")] = float(value)
+    given_sums = {name.replace("_", "."): float(value) for name, value in sums.items()}
+    all_sums = dict.fromkeys(list_sum_names(), 0.0) | given_sums
     return StepResult(loss, all_sums, grad_norm=2 * loss, lr=0.1, skipped=skipped)
 
 
@@ -71,9 +70,8 @@ def test_records_by_hand_and_in_words():
     meter = Meter(sums, tokens)
     for further_step in STEPS[1:]:
         meter.add(further_step)
-    last = replace(STEPS[-1], lr=2e-4)
     of_interval = {
-        "step": last,
+        "step": replace(STEPS[-1], lr=2e-4),
         "data": None,
         "seconds": 60.0,
         "steps_per_second": 1.0,

@@ -35,8 +35,11 @@ def results(tiny_corpus, tmp_path_factory):
     page = (ROOT / "docs" / "objectives.md").read_text(encoding="utf-8")
     (whole_words,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     contrastive = (ROOT / "tests" / "pretrain" / "contrastive.py").read_text(encoding="utf-8")
-    files = {"whole_words": whole_words, "contrastive": contrastive}
-    files |= {f"own_{name}": KIND_OF.format(name=name, base=name.capitalize()) for name in KINDS}
+    files = {
+        "whole_words": whole_words,
+        "contrastive": contrastive,
+        **{f"own_{name}": KIND_OF.format(name=name, base=name.capitalize()) for name in KINDS},
+    }
     for name, code in files.items():
         (folder / f"{name}.py").write_text(code, encoding="utf-8")
     script = ROOT / "tests" / "pretrain" / "new_objective_script.py"
@@ -85,8 +88,7 @@ def test_it_is_trained_logged_evaluated_and_drawn(results):
 def test_custom_objective_kinds_train_evaluate_and_resume(results):
     """The script has compared the run with one that was stopped in between."""
     values, log = results
-    *_, last = values["of_kinds"]
-    scores = last["held_out"]
+    scores = values["of_kinds"][-1]["held_out"]
     assert {"frequency_perplexity", "perplexity"} < scores["whole_words"]["de"].keys()
     assert "perplexity_without" in scores["own_btmlm"]["de-en"] and "[held-out] own_btmlm: " in log
     for name in KINDS:

@@ -101,5 +101,8 @@ def test_drop_objectives_without_data(options, kinds, expected):
         ObjectiveConfig(**options), monolingual="text" in kinds, parallel="pairs" in kinds
     )
     expected = ObjectiveConfig(**expected)
-    assert (fitted.names, fitted.mixing_ratios) == (expected.names, expected.mixing_ratios)
-    assert fitted.later_mixing_ratios == {}
+    assert (fitted.names, fitted.mixing_ratios, fitted.later_mixing_ratios) == (
+        expected.names,
+        expected.mixing_ratios,
+        {},
+    )
