@@ -61,9 +61,7 @@ import sys
 from ernie_m.utils.errors import run
 run(lambda: sys.exit([stream.fileno() for stream in (sys.stdin, sys.stdout, sys.stderr)] != [0, 1, 2]))
 """
-    assert (
-        subprocess.call([sys.executable, "-c", code], cwd=ROOT, preexec_fn=lambda: os.closerange(0, 3)) == 0
-    )
+    subprocess.check_call([sys.executable, "-c", code], cwd=ROOT, preexec_fn=lambda: os.closerange(0, 3))
 
 
 @pytest.mark.parametrize(
