@@ -52,8 +52,7 @@ def corrupted(draw: st.DrawFn, files: list[bytes], edit: Edit | None, words: tup
         if edit is not None and random.random() < 0.5:
             data = edit(random, data)
         else:
-            pieces = random.choice((WORDS["bytes"], words or WORDS["bytes"]))
-            data = change_bytes(random, data, pieces)
+            data = change_bytes(random, data, random.choice((WORDS["bytes"], words or WORDS["bytes"])))
     return data[:MOST_BYTES]
 
 
@@ -111,8 +110,7 @@ def edit_json(random: Random, data: bytes) -> bytes:
 
 def _places(holder: dict | list) -> Iterator[tuple[Any, Any]]:
     """Where every value is: the dict or list that holds it, and its key or index there."""
-    keys = list(holder) if isinstance(holder, dict) else range(len(holder))
-    for key in keys:
+    for key in list(holder) if isinstance(holder, dict) else range(len(holder)):
         yield holder, key
         if isinstance(holder[key], dict | list):
             yield from _places(holder[key])

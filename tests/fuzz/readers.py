@@ -188,7 +188,7 @@ def torch_files(legacy: bool, folder: Path) -> list[bytes]:
 def torch_pickles(folder: Path) -> list[bytes]:
     """The pickles in `torch_files`."""
     archives = [zipfile.ZipFile(io.BytesIO(data)) for data in torch_files(False, folder)]
-    return [archive.read("archive/data.pkl") for archive in archives]
+    return [archive.read("modèle/data.pkl") for archive in archives]
 
 
 def read_torch_pickle(wrap: Callable, path: Path) -> None:
@@ -198,15 +198,11 @@ def read_torch_pickle(wrap: Callable, path: Path) -> None:
     read_all_tensors(torch_save.read, file)
 
 
-def safetensors_files(folder: Path) -> list[bytes]:
-    """A file with metadata, in which one array has no elements."""
-    safe.write(folder / "x", ARRAYS | {"none": np.zeros([0, 3], "f8")}, metadata={"format": "pt"})
-    return [(folder / "x").read_bytes()]
-
-
-def means_files(folder: Path) -> list[bytes]:
-    """The means of two languages."""
-    safe.write(folder / "x", {"de": ARRAYS["a.weight"], "en": ARRAYS["a.weight"]})
+def safetensors_file(
+    arrays: dict[str, np.ndarray], folder: Path, metadata: dict[str, str] | None = None
+) -> list[bytes]:
+    """A file of arrays."""
+    safe.write(folder / "x", arrays, metadata=metadata)
     return [(folder / "x").read_bytes()]
 
 
@@ -215,8 +211,9 @@ def split_weights(folder: Path) -> list[bytes]:
     weights = make_ours(folder / "made", config=TINY)
     shutil.copy(folder / "made/config.json", folder)
     (folder / "made/model.safetensors").rename(folder / "model-1.safetensors")
-    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "model-1.safetensors")}
-    return [json.dumps(index).encode()]
+    return [
+        json.dumps({"metadata": {}, "weight_map": dict.fromkeys(weights, "model-1.safetensors")}).encode()
+    ]
 
 
 def state_files(file: str, folder: Path) -> list[bytes]:
@@ -314,9 +311,12 @@ def added_tokens_reader(file: str, contents: Any) -> Reader:
 
 def archive_reader(archive_format: str) -> Reader:
     """What unpacks a downloaded archive."""
-    files = functools.partial(archives, archive_format)
-    unpack_here = (lambda path: unpack(path, path.with_name("out")),)
-    return Reader(f"x.{archive_format}", files, unpack_here, words=(b"././@LongLink", b"L", b"x"))
+    return Reader(
+        f"x.{archive_format}",
+        files=functools.partial(archives, archive_format),
+        reads=(lambda path: unpack(path, path.with_name("out")),),
+        words=(b"././@LongLink", b"L", b"x"),
+    )
 
 
 def text_reader(file: str, files: list[str | bytes], *languages: str) -> Reader:
@@ -334,8 +334,12 @@ def tensor_reader(
 
 def training_state_reader(file: str) -> Reader:
     """The reader of a file of a run's state."""
-    files = functools.partial(state_files, file)
-    return Reader(f"training_state/{file}", files, reads=(read_training_state,), edit=edit_json)
+    return Reader(
+        f"training_state/{file}",
+        files=functools.partial(state_files, file),
+        reads=(read_training_state,),
+        edit=edit_json,
+    )
 
 
 READERS = {
@@ -519,10 +523,17 @@ READERS = {
         edit=edit_pickle,
         words=NAMES,
     ),
-    "safetensors": tensor_reader("x.safetensors", safetensors_files, safe.read, edit_safetensors),
+    "safetensors": tensor_reader(
+        "x.safetensors",
+        functools.partial(
+            safetensors_file, ARRAYS | {"none": np.zeros([0, 3], "f8")}, metadata={"format": "pt"}
+        ),
+        safe.read,
+        edit_safetensors,
+    ),
     "language_means": Reader(
         "language_means.safetensors",
-        files=means_files,
+        files=functools.partial(safetensors_file, dict.fromkeys(("de", "en"), ARRAYS["a.weight"])),
         reads=(functools.partial(LanguageCentering.read, shape=ARRAYS["a.weight"].shape),),
         edit=edit_safetensors,
         words=NAMES,

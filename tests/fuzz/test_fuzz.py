@@ -32,8 +32,7 @@ EXAMPLES = settings(
 @contextmanager
 def bounded_memory() -> Iterator[None]:
     """Within this context the process can get MEMORY more bytes; beyond them there is a MemoryError."""
-    pages, *_ = Path("/proc/self/statm").read_text().split()
-    used = int(pages) * resource.getpagesize()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, hard))
     try:
