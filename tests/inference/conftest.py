@@ -17,6 +17,7 @@ from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS, Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.threads import get_thread_count
 from tests import toys
+from tests.helpers.checkpoints import stored
 from tests.launching import as_flags, call_main, give_input, one_error
 from tests.toys import write_lines
 
@@ -48,6 +49,15 @@ def no_graph_is_compiled_twice() -> Iterator[None]:
 def models(tmp_path_factory):
     """A folder with a checkpoint of each kind: classify, tag, answer, encode, full."""
     return toys.make_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def reranker(models, tmp_path_factory):
+    """The folder of a classifier of pairs with one output."""
+    folder = tmp_path_factory.mktemp("ranker") / "reranker"
+    settings = {"task": "classification", "labels": ["score"], "reading": stored(regression=True)}
+    toys.make_model(folder, "score", models / "piece.model", settings)
+    return folder
 
 
 @pytest.fixture

@@ -25,8 +25,7 @@ DEFAULTS = PredictionOptions()
 @contextlib.contextmanager
 def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
     """Start a server with these flags; gives its address and its process. It is ended afterwards."""
-    command = [sys.executable, "-m", "ernie_m", "serve", *flags]
-    command += ["--port", str(*free_ports(1))]
+    command = [sys.executable, "-m", "ernie_m", "serve", *flags, "--port", str(*free_ports(1))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     try:
         address = read_address(process)
@@ -61,6 +60,11 @@ def read_address(process: subprocess.Popen) -> str:
     pytest.fail(f"the server ended with {process.wait()}")
 
 
+def parse_port(address: str) -> int:
+    """The port of an address such as http://127.0.0.1:8000."""
+    return int(address.rsplit(":", 1)[1])
+
+
 def answers(address: str) -> bool:
     """Whether the server answers requests."""
     try:
@@ -75,9 +79,7 @@ def ask(address: str, body=None, headers=None) -> tuple[int, dict]:
     Args:
         body: a JSON value, or bytes, which are sent as they are; None: the method is GET.
     """
-    data = body
-    if body is not None and not isinstance(body, bytes):
-        data = json.dumps(body).encode()
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(address, data, {"Content-Type": "application/json"} | (headers or {}))
     try:
         with urllib.request.urlopen(request, timeout=60) as reply:

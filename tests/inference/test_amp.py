@@ -16,6 +16,7 @@ from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training import precision
 from ernie_m.utils.paddle_settings import Cpu
 from tests.launching import as_flags, call_main, error_of
+from tests.toys import write_lines
 
 TEXTS = ["the old cat", "a red saw is here", "the milk"]
 
@@ -30,8 +31,7 @@ def test_bfloat16_from_python(models, cpu_with_bf16):
 
 
 def test_precisions_that_are_refused(models, exported, model_folder, refused, monkeypatch, tmp_path):
-    flags = {"task": "embedding", "amp": "bf16", "input": tmp_path / "texts.txt"}
-    flags["input"].write_text("a\n")
+    flags = {"task": "embedding", "amp": "bf16", "input": write_lines(tmp_path / "texts.txt", ["a"])}
 
     def predicting(model):
         """A function that calls ernie-m predict in bfloat16."""
@@ -95,5 +95,4 @@ def test_half_precision_on_a_gpu(models, autocasts, encode_texts, ask):
     ask([{"text": text} for text in TEXTS], task="embedding", model=models / "encode", amp="fp16")
     written = encode_texts(TEXTS, models / "encode", amp="fp16", vectors="official")
     assert written["cls_emb"].dtype == np.float32
-    options = {"level": "O1", "dtype": "float16"}
-    assert autocasts == [options] * 3  # each of the three has one batch
+    assert autocasts == [{"level": "O1", "dtype": "float16"}] * 3  # each of the three has one batch

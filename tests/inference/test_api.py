@@ -42,8 +42,11 @@ def encode_features(model, texts, prompt=""):
 
 def check_vectors(client, model, asked, prompt):
     response = client.post("/v1/embeddings", json={"input": TEXTS, **asked}).json()
-    embeddings = [entry["embedding"] for entry in response["data"]]
-    np.testing.assert_allclose(embeddings, encode_features(model, TEXTS, prompt), atol=1e-6)
+    np.testing.assert_allclose(
+        [entry["embedding"] for entry in response["data"]],
+        encode_features(model, TEXTS, prompt),
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,24 +143,15 @@ def test_the_head_of_the_health_page(client):
 
 
 @pytest.fixture(scope="module")
-def ranker(models, tmp_path_factory):
-    """A classifier of pairs with one output."""
-    folder = tmp_path_factory.mktemp("ranker") / "ranker"
-    settings = {"task": "classification", "labels": ["score"], "reading": stored(regression=True)}
-    toys.make_model(folder, "score", models / "piece.model", settings)
-    return load(folder)
-
-
-@pytest.fixture(scope="module")
-def ranking(ranker):
-    with TestClient(make_app([ranker], PredictionOptions())) as opened:
+def ranking(reranker):
+    with TestClient(make_app([load(reranker)], PredictionOptions())) as opened:
         yield opened
 
 
-def test_reranking(ranking, ranker):
+def test_reranking(ranking, reranker):
     """The best comes first, equal ones keep their order, and scores lie between 0 and 1."""
     documents = [TEXTS[1], *TEXTS[1:]]
-    predictor = make_predictor("regression", ranker)
+    predictor = make_predictor("regression", load(reranker))
     features = predictor.task.encode([Example(TEXTS[0], text) for text in documents])
     scores = 1 / (1 + np.exp(-np.array(predictor.predict_features(features))))
     asked = {"query": TEXTS[0], "documents": documents, "top_n": 19, "model": "any", "return_documents": True}
@@ -171,7 +165,7 @@ def test_reranking(ranking, ranker):
         }
         for number in np.argsort(-scores, kind="stable").tolist()[:19]
     ]
-    assert ranking.get("/v1/models").json()["data"][0]["id"] == ranker.name
+    assert ranking.get("/v1/models").json()["data"][0]["id"] == predictor.model.name
 
 
 @pytest.mark.parametrize(

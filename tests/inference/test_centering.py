@@ -38,6 +38,12 @@ def means(folder):
     return read_means(folder).select_layer(toys.LAYERS).vectors
 
 
+@pytest.fixture
+def model(folder):
+    """The model of `folder`."""
+    return ernie_m.load(folder)
+
+
 def read_means(folder):
     """The means of all layers."""
     return LanguageCentering.read(folder / LANGUAGE_MEANS, (toys.LAYERS + 1, toys.HIDDEN_SIZE))
@@ -48,21 +54,19 @@ def nearest(vectors, means):
     return (normalize_vectors(vectors) @ normalize_vectors(means).T).argmax(axis=1)
 
 
-def test_encode_centers_by_language(folder, means):
+def test_encode_centers_by_language(folder, model, means):
     """One language for all texts, one for each, the nearest mean (True), and the means of another layer."""
-    model = ernie_m.load(folder)
     plain = model.encode(TEXTS)
     np.testing.assert_array_equal(plain, ernie_m.load(folder).encode(TEXTS, center_by_language=False))
-    english_mean = means[LANGUAGES.index("en")]
-    np.testing.assert_allclose(model.encode(TEXTS, center_by_language="en"), plain - english_mean, atol=1e-5)
-    languages = [LANGUAGES[number % 3] for number in range(len(TEXTS))]  # de, en, fr, de, ...
-    expected = plain - means[np.arange(len(TEXTS)) % 3]
-    np.testing.assert_allclose(model.encode(TEXTS, center_by_language=languages), expected, atol=1e-5)
     nearest_means = nearest(plain, means)
     assert len(set(nearest_means)) > 1
-    np.testing.assert_allclose(
-        model.encode(TEXTS, center_by_language=True), plain - means[nearest_means], atol=1e-5
-    )
+    for languages, numbers in (
+        ("en", LANGUAGES.index("en")),
+        (LANGUAGES * 4, [0, 1, 2] * 4),
+        (True, nearest_means),
+    ):
+        embeddings = model.encode(TEXTS, center_by_language=languages)
+        np.testing.assert_allclose(embeddings, plain - means[numbers], atol=1e-5)
     for layer in (0, 1):
         french_mean = read_means(folder).select_layer(layer).vectors[LANGUAGES.index("fr")]  # [H]
         expected = normalize_vectors(model.encode(TEXTS, layer=layer) - french_mean)
@@ -70,10 +74,9 @@ def test_encode_centers_by_language(folder, means):
         np.testing.assert_allclose(centered, expected, atol=1e-5)
 
 
-def test_encode_keeps_each_language_across_batches(folder, monkeypatch):
+def test_encode_keeps_each_language_across_batches(model, monkeypatch):
     """Each text keeps its own language where texts are encoded five at a time, and after a skipped one."""
-    model = ernie_m.load(folder)
-    languages = [LANGUAGES[number % 3] for number in range(len(TEXTS))]
+    languages = LANGUAGES * 4
     expected = model.encode(TEXTS, center_by_language=languages)
     monkeypatch.setattr(arguments, "_AT_ONCE", 5)
     np.testing.assert_allclose(model.encode(TEXTS, center_by_language=tuple(languages)), expected, atol=1e-6)
@@ -82,8 +85,7 @@ def test_encode_keeps_each_language_across_batches(folder, monkeypatch):
     np.testing.assert_allclose(np.delete(embeddings, 1, axis=0), expected, atol=1e-6)
 
 
-def test_search_is_centered_where_there_are_means(folder, encoder, means):
-    model = ernie_m.load(folder)
+def test_search_is_centered_where_there_are_means(model, encoder, means):
     plain = model.encode(TEXTS)
     centered = plain - means[nearest(plain, means)]
     for center_by_language, embeddings in ((None, centered), (True, centered), (False, plain)):
@@ -167,8 +169,8 @@ def test_too_few_languages_or_lines_are_not_centered(models, tmp_path, lines):
         ),
     ],
 )
-def test_what_cannot_be_centered(folder, options, message):
-    assert message in error_of(ernie_m.load(folder).encode, TEXTS, **options)
+def test_what_cannot_be_centered(model, options, message):
+    assert message in error_of(model.encode, TEXTS, **options)
 
 
 def test_predict_centers_search_and_encode(folder, ask, tmp_path, means, monkeypatch):
@@ -219,7 +221,7 @@ def test_encode_vector_centers_on_the_model_or_on_files(folder, models, encode_t
     other_shape = shutil.copytree(models / "encode", tmp_path / "other")
     # Means of 8 numbers; this model has embeddings of 32.
     safetensors.write(other_shape / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})
-    mistakes = [
+    for model, flags, message in [
         (folder, {"vectors": "official"}, "--center_on requires one embedding per text"),
         (folder, {"vectors": "mean"}, "pooling mean_without_special"),
         (
@@ -229,8 +231,7 @@ def test_encode_vector_centers_on_the_model_or_on_files(folder, models, encode_t
         ),
         (models / "encode", {}, f"missing {LANGUAGE_MEANS}"),
         (other_shape, {}, f"{LANGUAGE_MEANS}: corrupt"),
-    ]
-    for model, flags, message in mistakes:
+    ]:
         assert message in error_of(encode_texts, TEXTS, model, **{"center_on": "model", **flags})
 
 

@@ -44,11 +44,9 @@ def expected(models):
 def encode_features(response: dict) -> np.ndarray:
     """The embeddings of an answer, float32 [N, H]."""
     assert [entry["index"] for entry in response["data"]] == list(range(len(response["data"])))
-    rows = []
-    for entry in response["data"]:
-        row = entry["embedding"]
-        rows.append(np.frombuffer(base64.b64decode(row), "<f4") if isinstance(row, str) else row)
-    return np.array(rows, np.float32)
+    rows = [entry["embedding"] for entry in response["data"]]
+    decoded = [np.frombuffer(base64.b64decode(row), "<f4") if isinstance(row, str) else row for row in rows]
+    return np.array(decoded, np.float32)
 
 
 @pytest.mark.parametrize("encoding_format", ["float", "base64", None, "absent"])

@@ -63,7 +63,6 @@ def test_estimators_accept_labels_in_any_type(model, models, names):
     classifier = ErnieMClassifier(models / "encode")
     one_column = ColumnTransformer([("text", "passthrough", [0])])
     embeddings = ColumnTransformer([("text", FunctionTransformer(model.encode), 0)], remainder="passthrough")
-    search = GridSearchCV(classifier, {"layer": [1]}, cv=2, refit=False).fit(texts, labels)
-    assert search.best_score_ > 0.8
+    assert GridSearchCV(classifier, {"layer": [1]}, cv=2, refit=False).fit(texts, labels).best_score_ > 0.8
     for steps in ((one_column, classifier), (embeddings, StandardScaler(), LogisticRegression())):
         assert cross_val_score(make_pipeline(*steps), table, labels, cv=2).min() > 0.8

@@ -90,18 +90,17 @@ def test_every_engine_equals_the_model(models, model_folder, kind, engine):
     assert model.engine_name == engine
     rows = draw_rows(model)
     expected = list(directly(models, kind, rows))
-    batches = 0
     task = TASK_OF[kind]
-    for numbers, ids in iter_padded_batches(rows, PAD, batch_tokens=128):
+    batches = list(iter_padded_batches(rows, PAD, batch_tokens=128))
+    assert len(batches) > 10
+    for numbers, ids in batches:
         outputs = model.get_engine(task)(ids)
         assert tuple(outputs) == tuple(TASKS[task].outputs)
-        batches += 1
         for number, *outputs_of_row in zip(numbers, *outputs.values()):
             for output, expected_output in zip(outputs_of_row, expected[number], strict=True):
                 if len(output) == ids.shape[1]:  # per token, with pads
                     output = output[: len(rows[number])]
                 np.testing.assert_allclose(output, expected_output, atol=1e-4)
-    assert batches > 10
 
 
 def test_a_graph_with_another_pad_id_and_epsilon(models, tmp_path):
@@ -422,22 +421,24 @@ def test_warn_once_if_onnx_does_not_run_on_the_gpu(
     assert len(caplog.messages) == (said is not None) and (said or "") in "".join(caplog.messages)
 
 
+def change_export(source, target, **changes):
+    """Copy an export with other values in what its config.json says of it, and return the copy."""
+    export = json.loads((source / "config.json").read_text(encoding="utf-8"))["export"]
+    return changed_copy(source, target, export=export | changes)
+
+
 @pytest.mark.parametrize("kind", ["official", "pooler"])
 def test_encode_vector_needs_the_pooler(exported, encode_texts, tmp_path, refused, kind):
-    settings = json.loads((exported / "encode/config.json").read_text(encoding="utf-8"))
-    export = settings["export"] | {"has_pooler": False}
-    folder = changed_copy(exported / "encode", tmp_path / "copy", export=export)
+    folder = change_export(exported / "encode", tmp_path / "copy", has_pooler=False)
     assert f"{folder}: " in refused(lambda: encode_texts(["mo"], folder, vectors=kind))
     assert len(encode_texts(["mo"], folder, "mean", vectors="mean")["vectors"]) == 1
 
 
 def test_encode_vector_uses_the_exported_layer(exported, encode_texts, tmp_path, refused):
     """Layer and maximum length are the export's by default; another --layer is refused."""
-    settings = json.loads((exported / "encode/config.json").read_text(encoding="utf-8"))
-    folder = changed_copy(exported / "encode", tmp_path / "copy", export=settings["export"] | {"layer": 1})
-    text = ["bado kani " * 99]
+    folder = change_export(exported / "encode", tmp_path / "copy", layer=1)
     named, default = (
-        encode_texts(text, folder, f"cut{length}", max_seq_len=length, layer=layer)["vectors"]
+        encode_texts(["bado kani " * 99], folder, f"cut{length}", max_seq_len=length, layer=layer)["vectors"]
         for length, layer in ((toys.LONGEST, 1), ("", None))
     )
     np.testing.assert_array_equal(named, default)

@@ -22,11 +22,16 @@ LABELS = ["news", "question", "3"] * 8
 
 
 @pytest.fixture(scope="module")
-def fitted(models, tmp_path_factory):
-    """The folder of a classifier on the first layer that `fit` saved, and the one that it returned."""
-    folder = tmp_path_factory.mktemp("few") / "classifier"
+def folder(tmp_path_factory):
+    """The folder in which `fit` saves `classifier`."""
+    return tmp_path_factory.mktemp("few") / "classifier"
+
+
+@pytest.fixture(scope="module")
+def classifier(models, folder):
+    """A classifier on the first layer, as `fit` returns it."""
     labels = [int(label) if label == "3" else label for label in LABELS]
-    return folder, ernie_m.load(models / "encode").fit(TEXTS, labels, folder, layer=1)
+    return ernie_m.load(models / "encode").fit(TEXTS, labels, folder, layer=1)
 
 
 def head(vectors, labels, kind=CLASSIFICATION, like=None):
@@ -107,8 +112,7 @@ def check_classifiers(classifiers, labels, vectors):
         np.testing.assert_allclose(classifier.encode(TEXTS), vectors, atol=1e-5)
 
 
-def test_what_it_predicts(models, fitted):
-    folder, classifier = fitted
+def test_what_it_predicts(models, folder, classifier):
     embeddings = ernie_m.load(models / "encode").encode(TEXTS, pooling="mean", layer=1)
     # What `fit` returned has fewer layers than the weights in its folder, and can be fitted again.
     again = classifier.fit(TEXTS, [int(label) if label == "3" else label for label in LABELS])
@@ -127,8 +131,7 @@ def test_fit_classifier_on_embedding_model_without_pooler(models, tmp_path):
     check_classifiers([classifier, ernie_m.load(tmp_path / "classifier")], sorted({*LABELS}), embeddings)
 
 
-def test_predict_and_exports_take_it(fitted, ask, tmp_path):
-    folder, classifier = fitted
+def test_predict_and_exports_take_it(folder, classifier, ask, tmp_path):
     expected = classifier.classify(TEXTS)
     requests = [{"text": text} for text in TEXTS]
     settings = run_export(folder, tmp_path / "exported")
@@ -136,15 +139,13 @@ def test_predict_and_exports_take_it(fitted, ask, tmp_path):
     assert ernie_m.load(tmp_path / "exported").labels == classifier.labels
     assert max(settings["export"]["engines"].values()) < 1e-4
     for model, tolerance in ((folder, 2e-6), (tmp_path / "exported", 1e-5)):
-        predictions = ask(requests, task="classification", model=model)
-        for prediction, of_fit in zip(predictions, expected, strict=True):
+        for prediction, of_fit in zip(ask(requests, model=model), expected, strict=True):
             named = {str(label): value for label, value in of_fit["probabilities"].items()}
             assert prediction["label"] == str(of_fit["label"])
             assert prediction["probabilities"] == pytest.approx(named, abs=tolerance)
 
 
-def test_conversion(fitted, tmp_path):
-    folder, classifier = fitted
+def test_conversion(folder, classifier, tmp_path):
     convert.main([str(folder), str(tmp_path / "native"), "--to", "ernie-m"])
     for prediction, expected in zip(
         ernie_m.load(tmp_path / "native").classify(TEXTS), classifier.classify(TEXTS)
@@ -153,14 +154,14 @@ def test_conversion(fitted, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["xlm-roberta", "huggingface", "paddlenlp", "fluid"])
-def test_formats_without_such_a_classifier(fitted, refused, tmp_path, target):
-    flags = [str(fitted[0]), str(tmp_path / "converted"), "--to", target]
-    assert f"{fitted[0]}: " in refused(lambda: convert.main(flags))
+@pytest.mark.usefixtures("classifier")
+def test_formats_without_such_a_classifier(folder, refused, tmp_path, target):
+    flags = [str(folder), str(tmp_path / "converted"), "--to", target]
+    assert f"{folder}: " in refused(lambda: convert.main(flags))
     assert not (tmp_path / "converted").exists()
 
 
-def test_fine_tune_from_its_encoder_or_its_head(fitted, tmp_path):
-    folder, classifier = fitted
+def test_fine_tune_from_its_encoder_or_its_head(folder, classifier, tmp_path):
     rows = [f"{text}\t{label}" for text, label in zip(TEXTS, LABELS)]
     train = write_lines(tmp_path / "train.tsv", ["text_a\tlabel", *rows])
     flags = dict.fromkeys(["do_val", "do_test", "use_cuda"], "false") | {"do_train": "true"}
@@ -212,8 +213,9 @@ def test_labels_come_back_as_they_were_given(models, tmp_path, labels, given):
 
 
 @pytest.mark.parametrize("wrong", [3, ["a"], [["a"], "b", "c"]])
-def test_corrupt_labels(fitted, tmp_path, wrong):
-    changed = changed_copy(fitted[0], tmp_path / "changed", labels_as_given=wrong)
+@pytest.mark.usefixtures("classifier")
+def test_corrupt_labels(folder, tmp_path, wrong):
+    changed = changed_copy(folder, tmp_path / "changed", labels_as_given=wrong)
     assert error_of(ernie_m.load, changed).startswith(f"{changed}")
 
 
@@ -252,12 +254,6 @@ def test_corrupt_labels(fitted, tmp_path, wrong):
 )
 def test_what_is_refused(models, texts, labels, options, location):
     assert location in error_of(ernie_m.load(models / "encode").fit, texts, labels, **options)
-
-
-def test_reject_setfit_head(models, tmp_path):
-    model = changed_copy(models / "encode", tmp_path / "setfit")
-    (model / "model_head.pkl").touch()
-    assert "SetFit" in error_of(ernie_m.load(model).classify, "a")
 
 
 def test_more_labels_than_a_head_has_room_for(models, monkeypatch):

@@ -67,8 +67,7 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
     next_command = shlex.split(printed.splitlines()[-1].rpartition("Next: ")[2])
     assert shutil.which(next_command[0])  # also in a checkout whose .venv is not on the PATH
     texts = [" ".join(row[3].split()) for row in ROWS[1:]]
-    languages = [row[1] for row in ROWS[1:]]
-    expected = ernie_m.load(models / "encode").fit(texts, LABELS, languages=languages)
+    expected = ernie_m.load(models / "encode").fit(texts, LABELS, languages=[row[1] for row in ROWS[1:]])
     lines = [line.split() for line in printed.splitlines() if line]
     of_table = [line[3] for line in lines if line[1:3] == ["(60", "rows)"]]  # cross-validation, and the test
     assert of_table[0] == f"{expected.scores['accuracy']:.1f}" and "5-fold cross-validation" in printed
@@ -81,8 +80,9 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
         header, *rows = csv.reader(file, delimiter=mark)
     assert header[:6] == [*ROWS[0], "predicted_label", "predicted_probability"]
     predicted = [answer["label"] for answer in expected.classify(texts)]
-    expected_rows = [[*row[:3], label] for row, label in zip(ROWS[1:], predicted)]
-    assert [[*row[:3], row[4]] for row in rows] == expected_rows
+    assert [[*row[:3], row[4]] for row in rows] == [
+        [*row[:3], label] for row, label in zip(ROWS[1:], predicted)
+    ]
     right = sum(label == other for label, other in zip(predicted, LABELS))
     accuracy = f"{100 * right / 60:.1f}"
     said = f"accuracy {accuracy} %: {right} of 60 rows with a label in 'label'"
@@ -118,12 +118,13 @@ def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch)
     drawn = random.choice(["yes", "no"], 24)
     of_sentences = random.normal(size=(24, HIDDEN_SIZE)) * 5
     of_languages = {language: random.normal(size=HIDDEN_SIZE) * 5 for language in ("en", "de")}
-    table = [["text", "language", "label"]]
-    embeddings = {}
-    for language, embedding in of_languages.items():
-        for number, text in enumerate(TEXTS[:24]):
-            table.append([f"{language} {text}", language, drawn[number]])
-            embeddings[f"{language} {text}"] = of_sentences[number] + embedding
+    rows = [
+        (f"{language} {text}", language, number)
+        for language in of_languages
+        for number, text in enumerate(TEXTS[:24])
+    ]
+    table = [["text", "language", "label"], *([*row[:2], drawn[row[2]]] for row in rows)]
+    embeddings = {text: of_sentences[number] + of_languages[language] for text, language, number in rows}
     as_chosen = lambda self, texts: np.array([embeddings[text] for text in texts], np.float32)  # noqa: E731
     monkeypatch.setattr(EmbeddingPredictor, "encode_texts", as_chosen)
     run_fit(write(tmp_path / "rows.csv", table), models, tmp_path / "classifier")
@@ -199,8 +200,10 @@ def words(models, tmp_path, in_tmp_path, monkeypatch):
         ]
         Path(f"{name}.de.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
     write_indices("labels.json", ["B-LOC", "I-LOC", "O"])
-    config = ErnieMConfig.from_json(models / "encode/config.json")
-    config = replace(config, max_position_embeddings=202)  # two are never used
+    config = replace(
+        ErnieMConfig.from_json(models / "encode/config.json"),
+        max_position_embeddings=202,  # two are never used
+    )
     save_model(Path("initial"), ErnieMModel(config), config, piece_model_path=models / "piece.model")
     return {"model": "initial", "output": "out"}
 
@@ -236,8 +239,7 @@ def test_fit_tags_and_answers_as_their_commands_do(words, capsys, command, endin
 )
 def test_tags_that_were_not_learned(tmp_path, is_of_entities, labels):
     """Of a test, by its line; as parts of speech, tags are what they are."""
-    names = ("B-PER", "B-LOC")
-    paths = [write_lines(tmp_path / f"{name}.conll", ["a O", "", f"b {name}"]) for name in names]
+    paths = [write_lines(tmp_path / f"{tag}.conll", ["a O", "", f"b {tag}"]) for tag in ("B-PER", "B-LOC")]
     files = [NamedFile(Path(path), "train", "en") for path in paths]
     given = LabelOptions(), tmp_path / "new"
     line = error_of(write_official_tags, files, *given, is_of_entities)

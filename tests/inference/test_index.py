@@ -69,10 +69,9 @@ def test_the_command_finds_the_same_and_encodes_the_corpus_once(
 def test_without_faiss(models, ask, monkeypatch, tmp_path, encoded):
     """It is missed before the corpus is encoded."""
     monkeypatch.setitem(sys.modules, "faiss", None)
-    corpus = write_lines(tmp_path / "a.txt", TEXTS)
-    search = lambda: ask([{"text": "a"}], task="search", model=models / "encode", corpus=corpus)  # noqa: E731
-    for call in (search, lambda: ernie_m.load(models / "encode").index(TEXTS)):
-        assert "pip install faiss-cpu" in error_of(call)
+    flags = {"task": "search", "model": models / "encode", "corpus": write_lines(tmp_path / "a.txt", TEXTS)}
+    assert "pip install faiss-cpu" in error_of(ask, [{"text": "a"}], **flags)
+    assert "pip install faiss-cpu" in error_of(ernie_m.load(models / "encode").index, TEXTS)
     assert not encoded
 
 
@@ -115,7 +114,6 @@ def test_serve_an_index(encoder, tmp_path):
 def test_what_is_refused(models, encoder, ask, refused, tmp_path, folder):
     encoder.index(TEXTS, folder)
     corpus = write_lines(tmp_path / "corpus.txt", [*TEXTS, "one more"])
-    as_many = write_lines(tmp_path / "as_many.txt", [*TEXTS[:-1], "another"])
     for changes, location in (
         ({"model": models / "full"}, f"{folder}: the index"),
         (
@@ -126,7 +124,10 @@ def test_what_is_refused(models, encoder, ask, refused, tmp_path, folder):
         ({"pooling": "mean"}, f"{folder}: "),
         ({"max_seq_len": 20}, f"{folder}: "),
         ({"corpus": corpus}, f"{folder}: the index"),
-        ({"corpus": as_many}, f"{folder}: the index"),
+        (
+            {"corpus": write_lines(tmp_path / "as_many.txt", [*TEXTS[:-1], "another"])},
+            f"{folder}: the index",
+        ),
         ({"index": tmp_path / "nowhere"}, f"{tmp_path / 'nowhere'}: "),
         ({"index": corpus}, f"{corpus}: "),
         ({"index": models / "encode"}, f"{models / 'encode'}: "),

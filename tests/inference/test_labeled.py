@@ -23,8 +23,9 @@ def single_label(*labels):
 
 
 def several_labels(*label_lists):
-    probabilities = dict.fromkeys(["a", "b", "1"], 0.3)
-    return [{"labels": labels, "probabilities": probabilities} for labels in label_lists]
+    return [
+        {"labels": labels, "probabilities": dict.fromkeys(["a", "b", "1"], 0.3)} for labels in label_lists
+    ]
 
 
 def regression(*scores):
@@ -291,8 +292,9 @@ def test_single_text_model_reads_one_column(models, pair_table, tmp_path, refuse
 
 def test_training_columns_are_read_again(models, pair_table, tmp_path, capsys):
     """Also those of a file with JSON lines; without a flag."""
-    columns = {"text": "Frage+Absatz", "label": "Wertung"}
-    model = reads(models, tmp_path / "model", pairs=False, columns=columns)
+    model = reads(
+        models, tmp_path / "model", pairs=False, columns={"text": "Frage+Absatz", "label": "Wertung"}
+    )
     rows = label(model)
     texts = [f"{row['Frage']}\n{row['Absatz']}" for row in rows]
     scores = [prediction["score"] for prediction in ernie_m.load(model).classify(texts)]

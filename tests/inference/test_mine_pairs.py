@@ -37,9 +37,8 @@ def texts(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("texts")
     lines = list(dict.fromkeys(sentences(400, seed=3)))  # each once
-    pairs = [(f"{line} the", f"{line} a") for line in lines[:PAIRS]]
-    source = [line for line, _ in pairs] + lines[PAIRS:100]
-    target = [line for _, line in pairs] + lines[100:180]
+    source = [f"{line} the" for line in lines[:PAIRS]] + lines[PAIRS:100]
+    target = [f"{line} a" for line in lines[:PAIRS]] + lines[100:180]
     shuffle = random.Random(1).shuffle
     shuffle(source)
     shuffle(target)

@@ -30,12 +30,10 @@ def run_alone(models, folder, code: str, **environment: str) -> str:
         import ernie_m
         models, texts = pathlib.Path({str(models)!r}), {TEXTS!r}
     """
-    variables = {**os.environ, "HOME": str(folder), **environment}
-    code = textwrap.dedent(before) + textwrap.dedent(code)
     # Python 3.12 and later warn if a process with threads forks.
     done = subprocess.run(
-        [sys.executable, "-W", "ignore:This process", "-c", code],
-        env=variables,
+        [sys.executable, "-W", "ignore:This process", "-c", textwrap.dedent(before) + textwrap.dedent(code)],
+        env={**os.environ, "HOME": str(folder), **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -109,9 +109,8 @@ def test_demo_shows_the_query_language(page, tmp_path):
         ask_page(page, "search", text=TEXTS[17])
         chosen = "document.querySelector('#search-language').selectedOptions[0].textContent"
         assert page.value(chosen) == "French (detected)"
-        assert page.value("document.querySelector('#search-text').lang") == "fr"
-        lines = "[...document.querySelectorAll('#panel-search .sentence')].map(line => line.lang)"
-        assert page.value(lines) == ["fr", "ar"]
+        texts = "[...document.querySelectorAll('#search-text, #panel-search .sentence')]"
+        assert page.value(f"{texts}.map(text => text.lang)") == ["fr", "fr", "ar"]
         ask_page(page, "search", text=TEXTS[17], language="ar")
         assert page.value(chosen) == "Arabic"
         request = {"text": TEXTS[17], "each": True, "language": "ar"}
@@ -129,14 +128,12 @@ def test_marks_in_the_text(page):
     ask_page(page, "token-classification", text=TEXTS[0])
     entities = ask(f"{page.address}/api/token-classification", {"text": TEXTS[0]})[1]["entities"]
     marks = [entity["text"] + entity["type"] for entity in entities]
-    assert marks
-    assert get_texts(page, "#panel-token-classification mark") == marks
+    assert get_texts(page, "#panel-token-classification mark") == marks != []
     # 😀 is one character of Python, but two units of JavaScript's strings.
     question = {"question": TEXTS[1], "context": f"😀 {TEXTS[0]}"}
     ask_page(page, "question-answering", **question)
     answer = ask(f"{page.address}/api/question-answering", question)[1]
-    assert answer["answer"]
-    assert get_texts(page, "#panel-question-answering mark") == [answer["answer"]]
+    assert get_texts(page, "#panel-question-answering mark") == [answer["answer"]] != [""]
 
 
 def test_masks_are_filled_in_the_sentence(page):

@@ -17,9 +17,8 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_load_by_each_path_notation(models, tmp_path, monkeypatch, name):
-    folder, path = FORMS[name]
+@pytest.mark.parametrize(("folder", "path"), FORMS.values(), ids=FORMS)
+def test_load_by_each_path_notation(models, tmp_path, monkeypatch, folder, path):
     (tmp_path / "here/sub/deep").mkdir(parents=True)
     shutil.copytree(models / "encode", tmp_path / "here/x")
     (tmp_path / "here/a name").symlink_to("x")

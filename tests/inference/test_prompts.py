@@ -1,6 +1,5 @@
 """What reaches the tokenizer: the same text for the same sentence, whatever encodes it."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -156,10 +155,8 @@ def test_a_classifier_reads_texts_as_fit_did(folder, tmp_path, seen, ask):
     for name, labels in (("python", LABELS), ("several", [[label] for label in LABELS])):
         ernie_m.load(folder).fit(TEXTS, labels, tmp_path / name)
         assert seen() == with_prompt("bin: ")
-    with open(tmp_path / "table.csv", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["text", "label"], *zip(TEXTS, LABELS)])
-    flags = {"model": folder, "output": tmp_path / "command"}
-    call_main(fit, [str(tmp_path / "table.csv"), *as_flags(flags)])
+    table = write_lines(tmp_path / "table.csv", ["text,label", *map(",".join, zip(TEXTS, LABELS))])
+    call_main(fit, [table, *as_flags({"model": folder, "output": tmp_path / "command"})])
     assert seen() == with_prompt("bin: ")
     for name in ("python", "several", "command"):
         predictions = ernie_m.load(tmp_path / name).classify(TEXTS)

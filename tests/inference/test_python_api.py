@@ -16,7 +16,6 @@ from ernie_m.inference.engines import OpenVinoEngine
 from ernie_m.inference.tasks import make_predictor
 from ernie_m.utils.paddle_settings import choose_settings, read_cpu
 from tests import toys
-from tests.helpers.checkpoints import stored
 from tests.inference.conftest import write_means
 from tests.launching import ROOT, error_of, run_script
 from tests.toys import sentences
@@ -48,17 +47,16 @@ logging.debug("a line")
 
 
 @pytest.fixture
-def locations(models, exported, tmp_path, in_tmp_path):
+def locations(models, exported, reranker, tmp_path, in_tmp_path):
     """The folders and files that the pages name, in the current folder."""
     for name, folder in {
+        "reranker": reranker,
         "checkpoints/best": models / "classify", "checkpoints/ner": models / "tag",
         "checkpoints/qa": models / "answer", "pretrained/full": models / "full",
         "exported": exported / "encode", "configs/e5-small": models / "encode",
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(folder)
-    settings = {"task": "classification", "labels": ["score"], "reading": stored(regression=True)}
-    toys.make_model(tmp_path / "reranker", "score", models / "piece.model", settings)
     header = "label,predicted_label,predicted_probability\n"
     right, wrong = "a,a,0.{}\n", "b,a,0.{}\n"
     rows = [*(right.format(90 - number) for number in range(20)), wrong.format(7), wrong.format(6)]
@@ -98,8 +96,7 @@ def test_the_readme(locations, page):
 def test_similarity(encoder, options):
     """Both sides have the options."""
     texts = ["bado kani", "lera mo", "tan ga lo"]
-    embeddings = encoder.encode(texts, **options)
-    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    embeddings = encoder.encode(texts, normalize=True, **options)
     cosines = encoder.similarity(texts[0], texts, **options)
     assert cosines.shape == (1, 3) and cosines.dtype == np.float32
     np.testing.assert_allclose(cosines, embeddings[:1] @ embeddings.T, atol=1e-5)
@@ -210,13 +207,9 @@ CALLS = {
 
 
 @pytest.mark.parametrize("method", CALLS)
-def test_what_is_no_text(models, tmp_path, method):
+def test_what_is_no_text(models, reranker, method):
     """One line says what it is, and what to give."""
-    model = ernie_m.load(models / "classify")
-    if "rank" in method:
-        settings = {"task": "classification", "labels": ["score"], "reading": stored(regression=True)}
-        toys.make_model(tmp_path / "reranker", "score", models / "piece.model", settings)
-        model = ernie_m.load(tmp_path / "reranker")
+    model = ernie_m.load(reranker if "rank" in method else models / "classify")
     arrays = np.array("bado"), np.array([["bado", "lera"]])
     for one in (Table(), *arrays, {"text": "bado"}, {"bado"}, b"bado", 3):
         line = error_of(CALLS[method], model, one)
@@ -330,9 +323,9 @@ def test_encode_batch_size_and_length(encoder, monkeypatch, batch_size):
         (
             "tag",
             "tag",
-            ["bado, kani", ["lera mo", "ga"]],
+            ["bado, kani", ["lera mo", "ga"], ("bado", "kani")],
             "token-classification",
-            [{"text": "bado, kani"}, {"words": ["lera mo", "ga"]}],
+            [{"text": "bado, kani"}, {"words": ["lera mo", "ga"]}, {"words": ["bado", "kani"]}],
         ),
     ],
 )
@@ -340,13 +333,6 @@ def test_methods_return_what_predictors_do(models, kind, method, arguments, task
     model = ernie_m.load(models / kind)
     predictor = make_predictor(task, model.loaded)
     assert getattr(model, method)(arguments) == predictor.predict([*map(predictor.parse, requests)])
-
-
-def test_answer_has_all_candidates(models):
-    model = ernie_m.load(models / "answer")
-    request = {"question": "bado ä?", "context": "kani lera mo. ga fo tan ä"}
-    predictor = make_predictor("question-answering", model.loaded)
-    assert [model.answer(**request)] == predictor.predict([predictor.parse(request)])
 
 
 def test_encode_accepted_text_types(models, monkeypatch):
@@ -363,8 +349,6 @@ def test_encode_accepted_text_types(models, monkeypatch):
     assert model.search(texts[1], iter(texts), top_k=1)[0]["text"] == texts[1]
     assert model.search(texts[1], texts[0])[0]["text"] == texts[0] and model.search("mo", []) == []
     assert model.classify([]) == [] and model.encode([]).shape == (0, toys.HIDDEN_SIZE)
-    tagger = ernie_m.load(models / "tag")
-    assert tagger.tag([("bado", "kani"), ["lera"]]) == tagger.tag([["bado", "kani"], ["lera"]])
 
 
 def test_a_program_stays_as_it_is(models, tmp_path, monkeypatch):
@@ -374,10 +358,8 @@ def test_a_program_stays_as_it_is(models, tmp_path, monkeypatch):
     process = run_script(["-c", GUEST, models / "encode"], tmp_path, GLIBC_TUNABLES="")  # the suite sets it
     same_environment, errors = process.stdout.splitlines()
     assert same_environment == "True" and int(errors) > 40
-    cut, of_paddle, of_user = process.stderr.splitlines()
-    assert cut.startswith("encode: 1 of 1 texts are truncated to")
-    assert "a warning of Paddle" in of_paddle
-    assert of_user == "of the user: a line"
+    said = r"encode: 1 of 1 texts are truncated to.*\n.*a warning of Paddle.*\nof the user: a line\n"
+    assert re.fullmatch(said, process.stderr)
 
 
 def test_odd_texts_are_counted_over_all_parts(encoder, monkeypatch, caplog):

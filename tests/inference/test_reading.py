@@ -61,8 +61,7 @@ def test_encode_vector_equals_encode(models, tmp_path, encode_texts):
     for prompt in (None, "passage"):
         expected = ernie_m.load(folder).encode(TEXTS, prompt=prompt)
         for path in (folder, tmp_path / "exported"):
-            output = f"{path.name}-{prompt}"
-            arrays = encode_texts(TEXTS, path, output=output, vectors="model", prompt=prompt)
+            arrays = encode_texts(TEXTS, path, f"{path.name}-{prompt}", vectors="model", prompt=prompt)
             np.testing.assert_allclose(arrays["vectors"], expected, atol=1e-4)
 
 

@@ -54,14 +54,14 @@ def texts() -> list[np.ndarray]:
     return [random.integers(4, 2000, length) for length in random.permutation(lengths)]
 
 
-def batchings(lengths: list[int]) -> Iterator[list[list[int]]]:
-    """Four ways to divide texts into batches, each in two orders: the numbers of the texts of each batch."""
+def batchings(lengths: list[int]) -> Iterator[list[int]]:
+    """The numbers of the texts of each batch; texts are divided in four ways, each in two orders."""
     for order in (np.arange(len(lengths)), np.random.default_rng(1).permutation(len(lengths))):
         for size in (2, 17):
-            yield [order[start : start + size].tolist() for start in range(0, len(lengths), size)]
+            yield from (order[start : start + size].tolist() for start in range(0, len(lengths), size))
         for tokens in (600, 2048):
             groups = batch_by_length([lengths[number] for number in order], tokens)
-            yield [order[group].tolist() for group in groups]
+            yield from (order[group].tolist() for group in groups)
 
 
 def texts_with_other_bits(compute: Callable[[np.ndarray], np.ndarray], texts: list[np.ndarray]) -> set[int]:
@@ -71,14 +71,12 @@ def texts_with_other_bits(compute: Callable[[np.ndarray], np.ndarray], texts: li
         compute: ids [B, T] -> a result for each text, [B, ...].
     """
     alone = [compute(ids[None])[0] for ids in texts]
-    others = set()
-    for groups in batchings([len(ids) for ids in texts]):
-        for numbers in groups:
-            results = compute(pad([texts[number] for number in numbers], PAD))
-            for number, result in zip(numbers, results):
-                if not np.array_equal(result[: len(alone[number])], alone[number]):
-                    others.add(number)
-    return others
+    return {
+        number
+        for numbers in batchings([len(ids) for ids in texts])
+        for number, result in zip(numbers, compute(pad([texts[number] for number in numbers], PAD)))
+        if not np.array_equal(result[: len(alone[number])], alone[number])
+    }
 
 
 def openvino_encoder(model: nn.Layer, amp: str) -> OpenVinoEngine:
@@ -131,8 +129,12 @@ def test_with_fewer_instructions(monkeypatch, instructions, amp):
     """oneDNN reads the variable once in a process."""
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", instructions)
     test = f"{__file__}::{test_vectors.__name__}[128-openvino-{amp}]"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -157,16 +159,18 @@ HEADS = {
 
 
 @pytest.mark.parametrize(("engine", "amp"), ENGINES)
-@pytest.mark.parametrize("name", HEADS)
-def test_head_outputs_are_bitwise_equal_in_any_batch(texts, name, engine, amp):
-    head, task, options = HEADS[name]
+@pytest.mark.parametrize(("head", "task", "options"), HEADS.values(), ids=HEADS)
+def test_head_outputs_are_bitwise_equal_in_any_batch(texts, head, task, options, engine, amp):
     config = small_config(128)
     model = head(config, 3, **options).eval()
     if engine == "paddle-eager":
         run = PaddleEagerEngine(model, task, config.num_hidden_layers)
     else:
-        encode = openvino_encoder(model, amp)
         run = LinearHeadEngine(
-            encode, Weights.from_arrays(get_weight_arrays(model)), config, task, options.get("pooling")
+            openvino_encoder(model, amp),
+            Weights.from_arrays(get_weight_arrays(model)),
+            config,
+            task,
+            options.get("pooling"),
         )
     assert texts_with_other_bits(lambda ids: run(ids)["logits"], texts[:30]) == set()

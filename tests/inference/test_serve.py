@@ -26,7 +26,7 @@ from ernie_m.inference.tasks.finetuned import MOST_LABELS
 from ernie_m.utils.logging import logger
 from tests import toys
 from tests.inference import browser
-from tests.inference.served import ask, running, serving
+from tests.inference.served import ask, parse_port, running, serving
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences, write_languages, write_lines
 
@@ -34,11 +34,6 @@ TEXTS = sentences(30, seed=6)
 FIVES = [TEXTS[first : first + 5] for first in range(0, 30, 5)]
 LANGUAGES = ["de", "fr", "en", "es", "it", "ru"]
 NUMBERS = [str(number) for number in range(90)]
-
-
-def parse_port(address: str) -> int:
-    """The port of an address such as http://127.0.0.1:8000."""
-    return int(address.rsplit(":", 1)[1])
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +47,11 @@ def server(models, tmp_path_factory):
 
 def test_what_is_served(server, models):
     """Responses contain no absolute path. The languages of the corpus have means, and five have examples."""
-    size = {"layers": toys.LAYERS, "hidden_size": toys.HIDDEN_SIZE}
-    size["vocabulary"] = load(models / "full").config.vocab_size
+    size = {
+        "layers": toys.LAYERS,
+        "hidden_size": toys.HIDDEN_SIZE,
+        "vocabulary": load(models / "full").config.vocab_size,
+    }
     assert ask(f"{server}/api/info") == (
         200,
         {
@@ -182,8 +180,13 @@ def test_a_body_in_chunks(server, length, status):
     body = json.dumps({"text_a": TEXTS[0]}).encode().ljust(length)
     parts = [body[first : first + 10_000] for first in range(0, len(body), 10_000)]
     connection = http.client.HTTPConnection("127.0.0.1", parse_port(server))
-    headers = {"Content-Type": "application/json"}
-    connection.request("POST", "/api/classification", iter(parts), headers, encode_chunked=True)
+    connection.request(
+        "POST",
+        "/api/classification",
+        iter(parts),
+        {"Content-Type": "application/json"},
+        encode_chunked=True,
+    )
     response = connection.getresponse()
     assert response.status == status and (b"maximum: " in response.read()) == (status == 413)
     connection.close()
@@ -256,12 +259,18 @@ def test_flags_reach_the_server(models, tmp_path, monkeypatch):
     levels = []
     started = mock.Mock(side_effect=lambda *_, **__: levels.append(logger.level))
     monkeypatch.setattr(server_app, "serve", started)
-    token = {"token_file": write_lines(tmp_path / "token", ["geheim"])}
     limits = {"max_queue": 5, "max_batch_tokens": 7, "timeout": 17}
     options = {"labels": "a,b", "top_k": 3, "max_seq_len": 9}
     folders = [models / "classify", models / "encode"]
-    flags = {"model": ",".join(map(str, folders)), "engine": "paddle-eager", "host": "::1", "port": 9}
-    call_main(command, as_flags(flags | token | options | limits | {"log_level": "warning"}))
+    flags = {
+        "model": ",".join(map(str, folders)),
+        "engine": "paddle-eager",
+        "host": "::1",
+        "port": 9,
+        "token_file": write_lines(tmp_path / "token", ["geheim"]),
+        "log_level": "warning",
+    }
+    call_main(command, as_flags(flags | options | limits))
     (loaded, *others), found = started.call_args
     assert [(model.folder, model.engine_name) for model in loaded] == [
         (path, "paddle-eager") for path in folders

@@ -26,8 +26,10 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_escape_control_characters_from_files(models, tmp_path, in_tmp_path, monkeypatch, capsys, name):
+@pytest.mark.parametrize(("command", "line"), PROGRAMS.values(), ids=PROGRAMS)
+def test_escape_control_characters_from_files(
+    models, tmp_path, in_tmp_path, monkeypatch, capsys, command, line
+):
     """Of texts and labels, a tensor's name, a file's, a model's labels."""
     changed_copy(models / "classify", tmp_path / "classify", labels=[f"{i}{HOSTILE}" for i in range(3)])
     changed_copy(models / "encode", tmp_path / "encode")
@@ -38,7 +40,6 @@ def test_escape_control_characters_from_files(models, tmp_path, in_tmp_path, mon
     write_lines(tmp_path / "my/en-de.tsv", [f"en {line}\tde {line}" for line in sentences(60)])
     write_lines(tmp_path / f"my/{HOSTILE}.md", ["nothing"])
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    command, line = PROGRAMS[name]
     call_main(command, line.format(models).split())
     printed = "".join(capsys.readouterr())
     assert "\\x1b[2J\\x9b31m" in printed
