@@ -149,8 +149,8 @@ def fairseq_state(
         if fused:
             for part in ("weight", "bias"):
                 projections = [arrays[f"{layer}.self_attn.{c}_proj.{part}"].T for c in "qkv"]
-                in_proj = np.ascontiguousarray(np.concatenate(projections))
-                state[f"{fairseq_layer}.self_attn.in_proj_{part}"] = in_proj
+                in_proj = np.concatenate(projections)
+                state[f"{fairseq_layer}.self_attn.in_proj_{part}"] = np.ascontiguousarray(in_proj)
     return state
 
 

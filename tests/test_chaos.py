@@ -13,9 +13,13 @@ from tests.launching import ROOT, clean_environment
 @pytest.mark.parametrize("plant", [[], ["--plant"]])
 def test_a_round(plant):
     """The one that forgets begins from scratch after the kill: in the end its weights are right."""
-    command = [sys.executable, "-m", "tests.chaos", "--rounds", "1", *plant]
     run = subprocess.run(
-        command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tests.chaos", "--rounds", "1", *plant],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == len(plant), run.stderr
     line, last_line = run.stdout.splitlines()

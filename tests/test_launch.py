@@ -180,9 +180,8 @@ def started(tmp_path):
     running = []
 
     def start(action: str) -> tuple[subprocess.Popen, list[int]]:
-        command = [sys.executable, ROOT / "launch.py", "--nproc_per_node", "2", "script.py", action]
         process = subprocess.Popen(
-            command,
+            [sys.executable, ROOT / "launch.py", "--nproc_per_node", "2", "script.py", action],
             cwd=tmp_path,
             env=clean_environment(),
             stdout=subprocess.PIPE,

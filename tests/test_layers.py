@@ -133,10 +133,10 @@ for name in {[*OFFICIAL_PROGRAMS, "ernie_m", "ernie_m.api", "ernie_m.__main__", 
     importlib.import_module(name.removesuffix(".__init__"))
     assert "paddle" not in sys.modules, name
 """
-    command = [sys.executable, "-c", code]
-    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    outcome = (process.returncode, process.stdout, process.stderr, list(tmp_path.iterdir()))
-    assert outcome == (0, "", "", [])
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (process.returncode, process.stdout, process.stderr, [*tmp_path.iterdir()]) == (0, "", "", [])
 
 
 def tracked_files() -> list[Path]:
@@ -144,8 +144,7 @@ def tracked_files() -> list[Path]:
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listing.returncode:
         pytest.skip("not a git checkout")
-    paths = [ROOT / name for name in listing.stdout.split("\0") if name]
-    return [path for path in paths if path.is_file()]
+    return [path for path in map(ROOT.joinpath, listing.stdout.split("\0")) if path.is_file()]
 
 
 # In Perl's syntax, as git takes it.
@@ -159,6 +158,11 @@ FOREIGN = (
 def test_tracked_files_mention_only_this_project():
     """But for this file, which has the patterns, and the one that may know where the data folder stands."""
     tracked_files()  # skips outside a git checkout
-    command = ["git", "grep", "-nIP", FOREIGN, "--", ":/", f":!tests/{Path(__file__).name}", ":!.ci/run"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["git", "grep", "-nIP", FOREIGN, "--", ":/", f":!tests/{Path(__file__).name}", ":!.ci/run"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (found.returncode, found.stdout, found.stderr) == (1, "", "")

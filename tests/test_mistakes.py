@@ -44,8 +44,9 @@ def test_a_mistake_is_one_line(locations, in_tmp_path, capsys, files, command, n
             shutil.copytree(locations[text[1:]], path)
         else:
             path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    commands = command.format(**locations).split(" && ")
-    *before, last = (shlex.split(line.removeprefix("ernie-m ")) for line in commands)
+    *before, last = (
+        shlex.split(line.removeprefix("ernie-m ")) for line in command.format(**locations).split(" && ")
+    )
     for line in before:
         call_main(cli, line)
     error = one_error(partial(call_main, cli, last), capsys)

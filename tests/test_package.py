@@ -36,8 +36,12 @@ PINNED = versions_in("requirements.txt", "scripts/pins/common.txt", "scripts/pin
 
 def built(target: str, source: Path, folder: Path) -> Path:
     """Build the wheel or the sdist of `source` into a folder, with the hatchling that is installed."""
-    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(folder)]
-    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(folder)],
+        cwd=source,
+        check=True,
+        capture_output=True,
+    )
     (file,) = folder.glob("*.whl" if target == "wheel" else "*.tar.gz")
     return file
 
@@ -74,9 +78,8 @@ def run_in(users_folder, packages):
     """
 
     def call(source: str, code: int = 0) -> str:
-        first = f"import sys; sys.path.insert(0, {str(packages)!r})\n"
         completed = subprocess.run(
-            [sys.executable, "-I", "-c", first + source],
+            [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(packages)!r})\n{source}"],
             cwd=users_folder,
             env=clean_environment(PYTHONPATH=str(packages)),  # for processes that it starts
             capture_output=True,

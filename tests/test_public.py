@@ -49,7 +49,13 @@ def test_the_wheel_in_a_fresh_environment(tmp_path):
     shown = (
         f"import sys\n{block}\nprint(ernie_m.__file__, {{*sys.modules}} & {{*{OWN_NAMES}}}, topics.labels)"
     )
-    options = {"capture_output": True, "text": True, "check": False}
-    completed = subprocess.run([python, "-I", "-c", shown], cwd=tmp_path, env=clean_environment(), **options)
+    completed = subprocess.run(
+        [python, "-I", "-c", shown],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert completed.returncode == 0, completed.stderr
     assert completed.stdout.startswith(f"{packages}/ernie_m/__init__.py set() ")  # no name but ernie_m

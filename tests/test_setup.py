@@ -87,11 +87,10 @@ def test_a_checkout_that_was_moved_is_installed_again(checkout, python, tmp_path
 
 def installed(folder: Path) -> list[list[str]]:
     """The file of requirements and the extras of each call of pip."""
-    calls = (folder / "pip.txt").read_text().splitlines()
     return [
         re.findall(r"-r (\S+)", call)
         + [extra for extras in re.findall(r"-e \.\[(\S+)\]", call) for extra in extras.split(",")]
-        for call in calls
+        for call in (folder / "pip.txt").read_text().splitlines()
     ]
 
 

@@ -32,8 +32,12 @@ FAULT = re.compile(r"^(ernie_m/\S+?):\d+: error: ", re.MULTILINE)
 
 def test_what_ruff_finds():
     """Among others, text in the encoding of the locale, and names that are not used."""
-    command = [sys.executable, "-m", "ruff", "check", "--quiet", "--no-cache", "ernie_m"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--quiet", "--no-cache", "ernie_m"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0, run.stdout + run.stderr
 
 

@@ -101,9 +101,8 @@ def make_corpus(output: Path, piece_model: Path, **options) -> dict:
     Returns:
         Its manifest.
     """
-    defaults = {"workers": 1, "chunk_mib": 8 / 1024, "held_out": 0}
-    chosen = BuildOptions(output=str(output), piece_model_path=str(piece_model), **(defaults | options))
-    return build_corpus(chosen)
+    options = {"workers": 1, "chunk_mib": 8 / 1024, "held_out": 0} | options
+    return build_corpus(BuildOptions(output=str(output), piece_model_path=str(piece_model), **options))
 
 
 def make_small_corpus(folder: Path, mono_languages: tuple[str, ...] = ("de", "en", "fr"), **options) -> Path:
@@ -202,11 +201,9 @@ def make_ours(
         config = {**config, "vocab_size": Tokenizer(None, piece_model).vocab_size}
     arrays = weights(head, config=config, **kind)
     settings = {**config, "model_type": "ernie_m", "architecture": _ARCHITECTURES.get(head, "ErnieMModel")}
-    named = {"head": head, "labels": labels}
-    settings |= {key: value for key, value in named.items() if value is not None}
+    settings |= {key: value for key, value in {"head": head, "labels": labels}.items() if value is not None}
     if kind.get("languages"):
-        settings["architecture"] = "PreTrainingModel"
-        settings["languages"] = ["de", "en", "fr"][: kind["languages"]]
+        settings |= {"architecture": "PreTrainingModel", "languages": MODEL_LANGUAGES[: kind["languages"]]}
     folder.mkdir(parents=True)
     safetensors.write(folder / "model.safetensors", arrays)
     (folder / "config.json").write_text(json.dumps(settings))
@@ -248,8 +245,14 @@ SETTINGS = {
 
 def model_config(vocab_size: int) -> ErnieMConfig:
     """A tiny shape. Weights vary more than usual, so that different inputs have clearly different outputs."""
-    sizes = {"hidden_size": HIDDEN_SIZE, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
-    return ErnieMConfig(vocab_size, **sizes, max_position_embeddings=LONGEST + 2, initializer_range=0.2)
+    return ErnieMConfig(
+        vocab_size,
+        hidden_size=HIDDEN_SIZE,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        max_position_embeddings=LONGEST + 2,
+        initializer_range=0.2,
+    )
 
 
 def model(kind: str, config: ErnieMConfig) -> paddle.nn.Layer:
@@ -373,8 +376,7 @@ def both_texts(rows: list[LabeledTexts]) -> list[str]:
 
 def write_labeled_texts(path: Path, rows: list[tuple], label: bool = True) -> Path:
     """Write rows (qid, text_a, text_b, label), below a header; with `label=False` without the last column."""
-    table = [LabeledTexts._fields, *rows]
-    write_lines(path, ["\t".join(row if label else row[:-1]) for row in table])
+    write_lines(path, ["\t".join(row if label else row[:-1]) for row in [LabeledTexts._fields, *rows]])
     return path
 
 
