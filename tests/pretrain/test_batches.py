@@ -182,7 +182,12 @@ def test_a_pass_counts_what_is_read(source, caplog, info_log):
         for pairs in source.corpus.parallel.values()
         for number in range(len(pairs))
     )
-    for active, tokens in ((["mmlm"], in_text), (["tlm"], in_pairs), (["tlm", "mmlm"], in_text + in_pairs)):
+    for active, tokens in (
+        (["mmlm"], in_text),
+        (["mmlm", "btmlm"], in_text),  # btmlm is evaluated on pairs
+        (["tlm"], in_pairs),
+        (["tlm", "mmlm"], in_text + in_pairs),
+    ):
         assert count_tokens_per_epoch(source.text(source.config(objectives__active=active))) == tokens
     assert [line.split(";")[0] for line in caplog.messages] == [
         "60 of 171 pairs exceed data.max_seq_len 32"
