@@ -104,6 +104,7 @@ EVEN = {
         for prompt in ("query", "Passage", "search_query", "search_document")
     },
     "some lines in quotation marks": [f'"{text}"' if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
+    "some dialog": [f'"{text}" ana "{text}"' if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
     "a number of 5,000 digits": [TEXTS[0], f"{'7' * 5000} {TEXTS[1]}", *TEXTS[2:]],
     "some notes": [f"[{n}] {text}" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
 }

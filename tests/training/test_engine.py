@@ -126,6 +126,13 @@ def test_bad_steps_are_skipped_and_end_the_run():
     assert engine.steps == 6
 
 
+def test_the_first_steps_are_counted():
+    engine = make(max_bad_steps=2)
+    loss = loss_that_fails(engine, {0, 1})
+    assert engine.step(make_micro_batches(0, 2), loss).skipped
+    assert "2 consecutive steps" in error_of(engine.step, make_micro_batches(1, 2), loss)
+
+
 def test_a_resumed_run_counts_bad_steps_on():
     """Steps 3 and 4 are bad before the run stops, and step 5 after it has gone on: three in a row."""
     first = make()
