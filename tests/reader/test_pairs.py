@@ -45,6 +45,10 @@ FORMS = {
         [["PASSAGE", "note", "Query"], *numbered(lambda n, a, b: [b, OTHERS[n % 40], a])],
         None,
     ),
+    "a mark of some rows": (
+        [["query", "positive", "mark"], *numbered(lambda n, a, b: [a, b, "1" if n % 3 else ""])],
+        None,
+    ),
     "en-de": (PAIRS, None),
     "en-fr": ([["en", "FR"], *PAIRS], None),
     "fr-en": ([["source", "translation"], *PAIRS], None),
@@ -294,6 +298,7 @@ LAUGHS = f'<!DOCTYPE tmx [<!ENTITY e0 "a">{ENTITIES}]>\n<tmx><tu><tuv><seg>&e9;<
         ("a.tmx", tmx([{"en": "a", "de": "b"}])[:-20], "a.tmx, line 4: "),
         ("a.tmx", LAUGHS, "a.tmx, line "),
         ("a.tmx", "<tmx><body/></tmx>", "a.tmx: "),
+        ("a.tsv", "negative_1\tnegative_2\na\tb\nc\td\n", "a.tsv, line 1: "),
         ("en.txt,de.txt", '{"text": "a"}\n{"text": "b"}\n', "en.txt, line 1: JSON"),
         ("en.txt,de.txt", tmx([{"en": "a"}]), "en.txt, line 1: XML"),
     ],
