@@ -60,6 +60,7 @@ def table(header, *cells, count=12):
         (table(("text", "label"), (1,), (0,)), {}, CLASSIFICATION, [1, 0]),
         (table(("text", "label"), ("a,b",), ("a",)), {"kind": CLASSIFICATION}, CLASSIFICATION, [1, 0]),
         (table(("text", "label"), ("new york",), ("new",)), {}, CLASSIFICATION, [1, 0]),
+        (table(("text", "label"), ("room",), ("101",)), {}, CLASSIFICATION, [1, 0]),
     ],
 )
 def test_what_is_learned(read, lines, options, kind, targets):

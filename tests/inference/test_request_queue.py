@@ -136,8 +136,10 @@ async def test_a_long_text_has_its_turn_among_many_short_ones():
 async def test_the_queue_is_bounded_in_texts_and_in_characters(monkeypatch):
     monkeypatch.setattr(request_queue, "MOST_CHARACTERS", 40)
     model, queue, first = await held_up(max_texts=5)
+    client = Client()
     with pytest.raises(UserError):
-        await asking(queue, model, "never", [41])
+        await asking(queue, model, "never", [41], client)
+    assert client.scope["work"] == ", texts: 1, characters: 41"  # for the log
     waiting = await begin(queue, model, "x", [3] * 4)
     for sizes in ([1, 1], [29]):
         with pytest.raises(HTTPException) as caught:
