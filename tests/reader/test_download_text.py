@@ -3,12 +3,19 @@
 import hashlib
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from ernie_m.data import download_text
-from ernie_m.data.download_text import extract_sentence_pairs, read_messages
+from ernie_m.data.download_text import (
+    LanguagePairs,
+    Package,
+    extract_sentence_pairs,
+    read_messages,
+    write_pairs,
+)
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import compute_sha256
@@ -121,6 +128,23 @@ def test_the_folder(packages, tmp_path, capsys):
     get(folder)
     assert len(packages) == 6
     assert str(folder) in error_of(get, folder, "de")
+
+
+def test_english_text_of_all_languages_without_repetitions(tmp_path):
+    lines = {"de": [("one", "eins"), ("two", "zwei")], "el": [("two", "δύο"), ("three", "τρία")]}
+    collected = {code: LanguagePairs([], text, [], Counter(here=2)) for code, text in lines.items()}
+    write_pairs(tmp_path, [Package("here", "1", "2", "MIT", "train", "0f")], collected)
+    written = {name: content.decode() for name, content in read_files(tmp_path).items()}
+    assert written == {
+        "SOURCES.tsv": "package\tversion\tSHA-256\tlicense\tuse\tde\tel\nhere\t1\t0f\tMIT\ttrain\t2\t2\n",
+        "held-out/de-en.tsv": "source\ttranslation\n",
+        "held-out/el-en.tsv": "source\ttranslation\n",
+        "train/de.txt": "eins\nzwei\n",
+        "train/el.txt": "δύο\nτρία\n",
+        "train/en-de.tsv": "source\ttranslation\n",
+        "train/en-el.tsv": "source\ttranslation\n",
+        "train/en.txt": "one\ntwo\nthree\n",
+    }
 
 
 @pytest.mark.parametrize("code", ["de", "el"])
