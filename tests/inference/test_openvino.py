@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 import ernie_m
 from ernie_m.inference import engines
 from ernie_m.inference import load as loading
-from ernie_m.inference.load import load
+from ernie_m.inference.load import choose_engine, load
 from ernie_m.model.checkpoint.weights import WEIGHTS
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import error_of
@@ -161,6 +161,7 @@ def test_where_it_is_best(monkeypatch, installed, has_gpu, is_best):
     monkeypatch.setattr(engines, "find_spec", installed.get)
     monkeypatch.setattr(engines, "has_gpu", lambda: has_gpu)
     assert engines.is_openvino_best() is is_best
+    assert choose_engine("onnx") == "onnx"  # what is asked for
 
 
 def test_without_it_paddle_predicts(models, monkeypatch, caplog):

@@ -156,6 +156,7 @@ def test_wrong_inputs_and_options(models, kind, method, arguments, options, mess
             {"engine": "torch"},
             "invalid engine 'torch' ",
         ),
+        ("encode", {"engine": "onnx"}, "engine onnx requires an export"),
     ],
 )
 def test_what_cannot_be_loaded(models, kind, options, message):

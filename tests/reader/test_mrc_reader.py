@@ -209,6 +209,7 @@ def test_windows_by_hand(count, budget, stride, windows):
         *SENTENCES,
         "“他说”，２０２５年\u200b\ufeff的 ½ 书　ｏｋ\ufeff \n㍿　　end \u200b",
         "x妈妈",
+        "  我妈",
         "",
         " \u200b ",
     ],

@@ -464,6 +464,7 @@ def test_what_a_model_is_asked_about(tmp_path, caplog, name):
         ("a.csv", "text,text_b,label\na,b,1\nc,d,\n", {}, [["a", "b"], ["c", "d"]]),
         ("a.csv", "text\na\n\u200b\nc\n", {"on_error": "skip"}, [["a"], ["c"]]),
         ("a.csv", "Text,Title\na,\nb,c\n", {"text": "Title+Text"}, [["a"], ["c\nb"]]),
+        ("a.csv", "Text,Title\na,b\n", {"text": "Text", "text_b": "Title"}, [["a", "b"]]),
         ("a.txt", "a, b\n\n c \nd", {}, [["a, b"], ["c"], ["d"]]),
     ],
 )
