@@ -98,7 +98,10 @@ def zip_bytes(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> 
         archive.writestr("modèle/data.pkl", pickled)
         archive.writestr("modèle/byteorder", "little")
         for key, array in (storages or {}).items():
-            archive.writestr(f"modèle/data/{key}", array.tobytes())
+            entry = zipfile.ZipInfo(f"modèle/data/{key}")
+            entry.extra = b"FB\x03\0ZZZ"  # padding, which torch writes into the local header only
+            archive.writestr(entry, array.tobytes())
+            entry.extra = b""
     return stream.getvalue()
 
 
