@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -42,6 +43,18 @@ def workers():
         raise reason
     yield workers
     workers.__exit__()
+
+
+def test_a_new_cluster_has_the_cores_of_this_process(monkeypatch):
+    """Not those of the machine, of which a container may have a part."""
+    started = mock.Mock()
+    ray = SimpleNamespace(
+        init=started, cluster_resources=lambda: {"CPU": 3.0}, exceptions=SimpleNamespace(RayError=OSError)
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {4, 5, 6})
+    assert [RayWorkers(number, None).__enter__().num_workers for number in (0, 2)] == [3, 2]
+    assert [call.kwargs["num_cpus"] for call in started.call_args_list] == [3, 2]
 
 
 @needs_ray

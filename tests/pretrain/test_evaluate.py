@@ -269,6 +269,19 @@ def test_when_it_is_due(held_out, every, sequences, arguments, due):
     assert held_out.evaluator.list_steps(*arguments) == due
 
 
+def test_processes_evaluate_each_part_once(held_out, monkeypatch):
+    """Also those of a last round that has fewer parts than processes."""
+    expected = held_out.run()
+    shares = []
+    monkeypatch.setattr(ShutdownHandler, "is_set_on_any_process", lambda self: False)
+    monkeypatch.setattr(evaluate.distributed, "world_size", lambda: 4)
+    monkeypatch.setattr(evaluate.distributed, "gather_items", lambda items: shares.extend(items) or shares)
+    for rank in range(4):
+        monkeypatch.setattr(evaluate.distributed, "rank", lambda rank=rank: rank)
+        scores = held_out.run()
+    assert scores == expected and len(shares) % 4
+
+
 def test_training_does_not_notice(pretrain):
     """A run that is evaluated after every step ends with the bits of one that is never evaluated.
 
