@@ -273,9 +273,14 @@ def test_processes_evaluate_each_part_once(held_out, monkeypatch):
     """Also those of a last round that has fewer parts than processes."""
     expected = held_out.run()
     shares = []
+
+    def gather(items):
+        shares.extend(items)
+        return shares
+
     monkeypatch.setattr(ShutdownHandler, "is_set_on_any_process", lambda self: False)
     monkeypatch.setattr(evaluate.distributed, "world_size", lambda: 4)
-    monkeypatch.setattr(evaluate.distributed, "gather_items", lambda items: shares.extend(items) or shares)
+    monkeypatch.setattr(evaluate.distributed, "gather_items", gather)
     for rank in range(4):
         monkeypatch.setattr(evaluate.distributed, "rank", lambda rank=rank: rank)
         scores = held_out.run()
