@@ -136,7 +136,7 @@ def test_a_cpu_without_avx(models, monkeypatch):
 
 
 def test_heads_and_embeddings_share_an_encoder(models, monkeypatch):
-    """Of one model, and of what is fitted from it; here each model makes its own."""
+    """Those of a model, and of models fitted from it. Other tests share a folder's graph; this does not."""
     monkeypatch.setattr(loading, "make_encoder_engine", engines.make_encoder_engine)
     model = ernie_m.load(models / "classify")
     model.classify(TEXTS)
