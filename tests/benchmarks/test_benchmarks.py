@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import os
 import subprocess
+import sys
 from contextlib import nullcontext
 from unittest import mock
 
@@ -170,3 +172,17 @@ def test_reference_implementations_get_our_masked_lm_labels(folder):
 )
 def test_a_file_that_is_too_short(folder, draw, flags, file):
     assert f"{file}: " in error_of(draw, flags(str(folder / "weights"), str(folder / file), steps=10_000))
+
+
+def test_a_worker_runs_the_batches_of_its_contender(tmp_path, monkeypatch):
+    (tmp_path / turns.WORK).write_text(json.dumps({"batches": ["plain"], "own": ["first", "second"]}))
+    results = os.open(tmp_path / "results", os.O_WRONLY | os.O_CREAT)
+    monkeypatch.setattr(os, "dup", lambda stream: results)
+    monkeypatch.setattr(os, "dup2", lambda *streams: None)
+    monkeypatch.setattr(sys, "stdin", ["1\n", "0\n"])
+    seen = []
+    turns.run_worker(turns.Contender(lambda shared_input: seen.append, batches="own"), str(tmp_path))
+    assert seen == ["second", "first"]
+    assert [{*json.loads(line)} for line in (tmp_path / "results").read_text().splitlines()] == [
+        {"seconds", "peak"}
+    ] * 2

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 import ernie_m
 from ernie_m.commands import convert, export
 from ernie_m.finetune import run_setup
+from ernie_m.finetune.retrieval.contrastive_training import init_static_embeddings
 from ernie_m.model import device, kernel_selection
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
@@ -183,3 +184,12 @@ def test_a_frequent_subword_begins_short(train, corpus, tokenizer, tmp_path):
         probability = np.exp(model.GetScore(model.PieceToId(subword)))
         id_ = tokenizer.vocab[subword]
         np.testing.assert_allclose(rows[id_], random_rows[id_] * 1e-3 / (1e-3 + probability), rtol=1e-5)
+
+
+def test_the_order_of_a_vocabulary_changes_no_factor(tokenizer, monkeypatch):
+    """Only the ids count, not the places of the tokens."""
+    table, reordered = (paddle.ones([tokenizer.vocab_size, 1]) for _ in range(2))
+    init_static_embeddings(table, tokenizer)
+    monkeypatch.setattr(tokenizer, "vocab", dict(reversed(tokenizer.vocab.items())))
+    init_static_embeddings(reordered, tokenizer)
+    np.testing.assert_array_equal(reordered, table)

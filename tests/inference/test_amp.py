@@ -30,6 +30,22 @@ def test_bfloat16_from_python(models, cpu_with_bf16):
         assert rounded["probabilities"] == pytest.approx(exact["probabilities"], abs=0.01)
 
 
+def test_paddle_inference_has_the_cores_of_this_process(model_folder, monkeypatch):
+    """Not those of the machine, of which a container may have a part."""
+    folder = model_folder("encode", "paddle-inference")
+    configs = []
+    create_predictor = paddle.inference.create_predictor
+
+    def record(config):
+        configs.append(config)
+        return create_predictor(config)
+
+    monkeypatch.setattr(paddle.inference, "create_predictor", record)
+    monkeypatch.setattr(engines, "read_cpu", lambda: Cpu("", frozenset(), 3, 0))
+    PaddleEngine(folder, ["sequence"])
+    assert [config.cpu_math_library_num_threads() for config in configs] == [3]
+
+
 def test_precisions_that_are_refused(models, exported, model_folder, refused, monkeypatch, tmp_path):
     flags = {"task": "embedding", "amp": "bf16", "input": write_lines(tmp_path / "texts.txt", ["a"])}
 
