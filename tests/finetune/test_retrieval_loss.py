@@ -1,5 +1,6 @@
 """The losses of sentence pairs are those worked out with loops; which sentences are not negatives."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest import mock
 
@@ -178,3 +179,27 @@ def test_the_engine_sums_what_the_processes_compute(monkeypatch):
     np.testing.assert_allclose(half, whole / 2, rtol=1e-9)
     assert whole[1:].tolist() == [300, 4]  # three of the four pairs win
     np.testing.assert_allclose(gradient, expected[[0, 1, 4, 5]], rtol=1e-9)
+
+
+def test_the_validation_accuracy_is_the_mean_over_all_processes(monkeypatch):
+    """The second of two processes evaluates the second of two pairs."""
+    task = SimpleNamespace(
+        held_out={("de", "en"): 100.0, ("en", "fr"): 50.0},
+        _compute_accuracy=lambda model, accuracy: accuracy,
+        _progress="",
+    )
+    engine = SimpleNamespace(autocast=nullcontext, model=None, steps=3)
+    of_this = {}
+
+    def gather(items):
+        of_this.update(items)
+        return [("de-en", 100.0), *of_this.items()]
+
+    monkeypatch.setattr(retrieval.distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(retrieval.distributed, "rank", lambda: 1)
+    monkeypatch.setattr(retrieval.distributed, "gather_items", gather)
+    stop = SimpleNamespace(is_set_on_any_process=lambda: False)
+    evaluation = retrieval.RetrievalTraining.evaluate(task, engine, stop)
+    scores = {"held-out pairs": {"de-en": {"accuracy": 100.0}, "en-fr": {"accuracy": 50.0}}}
+    assert of_this == {"en-fr": 50.0}
+    assert (evaluation.step, evaluation.selected_by, evaluation.scores) == (3, 75.0, scores)
