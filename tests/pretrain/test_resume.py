@@ -21,6 +21,7 @@ from ernie_m.training import log as run_log
 from ernie_m.training.checkpoint import OutputDir, list_checkpoints
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import METRICS
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import run
 from tests.command_lines import STEPS
 from tests.helpers.arrays import assert_equal_arrays
@@ -298,6 +299,14 @@ def test_a_model_without_checkpoints_is_not_replaced(tiny_corpus, tmp_path, name
     check_checkpoints(open_output_dir(config(tiny_corpus, out, run__overwrite=True)))
     (out / "checkpoints/step_8").mkdir()  # of its own run
     check_checkpoints(folder)
+
+
+def test_a_request_to_another_process_in_the_last_step(pretrain, monkeypatch, capsys):
+    """The run is not finished: what follows the last step may take long."""
+    short = {"optimizer__steps": 2, "run__eval_sequences": 0}
+    monkeypatch.setattr(ShutdownHandler, "is_set_on_any_process", lambda self: True)
+    assert not (pretrain(**short) / "encoder").exists()
+    assert "interrupted at step 2/2" in capsys.readouterr().out
 
 
 def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
