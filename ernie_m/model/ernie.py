@@ -22,8 +22,8 @@ import paddle
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
+from ernie_m.model import kernels
 from ernie_m.model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
-from ernie_m.model.cpu.layers import reuse_dropout_masks
 from ernie_m.model.device import upload
 from ernie_m.model.layers import LayerNorm, Linear, dropout, select_rows
 from ernie_m.model.packed_batch import PackedBatch
@@ -206,7 +206,7 @@ class ErnieMModel(nn.Layer):
             # The last layer is computed only where its output is used.
             only_at = positions if layer is stack[-1] else None
             if self.recompute and self.training:
-                x = recompute(reuse_dropout_masks(layer), x, batch.mask, only_at)
+                x = recompute(kernels.of(x).repeat_dropout(layer), x, batch.mask, only_at)
             else:
                 x = layer(x, batch.mask, only_at)
             if output_hidden_states:

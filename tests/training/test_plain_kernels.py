@@ -13,8 +13,8 @@ from tests.gpu import toys
 
 LARGE = 0.3  # the standard deviation of weights, instead of 0.02, so that attention and losses matter
 FAST = (
-    "ernie_m.model.layers.CpuGelu",
-    "ernie_m.model.layers.CpuLinear",
+    "ernie_m.model.cpu.kernels.CpuGelu",
+    "ernie_m.model.cpu.kernels.CpuLinear",
     "ernie_m.model.word_embeddings.EmbeddingLookup",
     "ernie_m.model.optimization.LazyAdamW",
 )
