@@ -1,7 +1,7 @@
 """Self-attention within each sequence of a packed batch, and the attention mask in each device's format.
 
     device                                           mask          computation
-    a CPU                                            CpuMask       unpadded, by `model/cpu/attention.py`
+    a CPU                                            CpuMask       unpadded, by `model/cpu/attention_mask.py`
     a GPU with capability >= 8.0, half precision     FlashMask     all tokens at once, by FlashMask
     other GPUs, float32, plain kernels, no MKL       PaddedMask    group by group, each padded to [b, T]
 
@@ -10,23 +10,20 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from ernie_m.model import device
-from ernie_m.model.cpu.attention import attend
+from ernie_m.model import device, kernels
 from ernie_m.model.device import Array
 from ernie_m.model.layers import Linear, apply_linear_layers, dropout, select_rows
 from ernie_m.model.packed_layout import PackedLayout, SequenceGroup
 
 # Added to masked scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
 MASK_VALUE = -1e4
-# Minimum mean length for attention in bfloat16 on a CPU, which has a cost per sequence.
-_LONG = 96
 
 
 class AttentionMask:
@@ -59,26 +56,15 @@ class AttentionMask:
         """
         raise NotImplementedError
 
+    def sum_sequences(self, states: Tensor, weights: Tensor, batch: Any) -> Tensor:
+        """Compute the weighted sum of token states within each sequence: [tokens, H] -> [B, H].
 
-@dataclass(frozen=True)
-class CpuMask(AttentionMask):
-    """Attention mask for a CPU: the layout of the sequences, for unpadded attention."""
-
-    layout: PackedLayout
-
-    @property
-    def dtype(self) -> str:
-        """Return bfloat16 for long sequences, otherwise float32."""
-        return "bfloat16" if self.layout.tokens >= _LONG * len(self.layout.lengths) else "float32"
-
-    @classmethod
-    def from_layout(cls, layout: PackedLayout) -> Self:
-        return cls(layout)
-
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
-    ) -> Tensor:
-        return attend(query, key, value, self.layout, num_heads, dropout_rate)
+        Args:
+            weights: weight of each token in the padded array, [B, T], 0 at padding; no gradient.
+            batch: the `PackedBatch` of this mask, made from a padded array.
+        """
+        row_weights = weights.astype(states.dtype).unsqueeze(1)  # [B, 1, T]
+        return paddle.matmul(row_weights, batch.to_padded(states)).squeeze(1)  # [B, 1, H] -> [B, H]
 
 
 @dataclass(frozen=True)
@@ -215,12 +201,11 @@ def _split_heads(x: Tensor, num_heads: int) -> Tensor:
     return x.reshape([0, 0, num_heads, x.shape[-1] // num_heads]).transpose([0, 2, 1, 3])
 
 
-_MASKS = {"FlashMask": FlashMask, "padded groups": PaddedMask, "unpadded": CpuMask}
-
-
 def select_mask_class() -> type[AttentionMask]:
     """Return the class of attention masks for the current device and precision."""
-    return _MASKS[device.name_attention(is_half_precision=paddle.amp.is_autocast_enabled())]
+    if own := kernels.current().get_mask_class():
+        return own
+    return FlashMask if device.uses_flash(paddle.amp.is_autocast_enabled()) else PaddedMask
 
 
 class SelfAttention(nn.Layer):

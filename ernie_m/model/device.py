@@ -21,8 +21,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from ernie_m.model import kernel_selection
-from ernie_m.model.cpu import mkl
+from ernie_m.model import kernel_selection, kernels
 from ernie_m.model.cpu.workers import SHARE_TOKENS
 
 T = TypeVar("T")
@@ -49,11 +48,16 @@ def name_attention(is_half_precision: bool) -> Literal["FlashMask", "padded grou
     Args:
         is_half_precision: whether the model computes in half precision.
     """
-    if kernel_selection.has_plain_kernels():
-        return "padded groups"
-    if not kernel_selection.is_on_gpu():
-        return "unpadded" if mkl.is_supported() else "padded groups"
-    return "FlashMask" if is_half_precision and has_bf16() and is_flash_supported() else "padded groups"
+    if kernels.current().get_mask_class():
+        return "unpadded"
+    return "FlashMask" if uses_flash(is_half_precision) else "padded groups"
+
+
+def uses_flash(is_half_precision: bool) -> bool:
+    """Return whether FlashMask computes attention on the current device, in half precision or not."""
+    if kernel_selection.has_plain_kernels() or not kernel_selection.is_on_gpu():
+        return False
+    return is_half_precision and has_bf16() and is_flash_supported()
 
 
 @functools.cache

@@ -49,6 +49,12 @@ class Kernels:
         x = F.dropout(x, probability, training=True)
         return x if residual is None else x + residual
 
+    # ---- of the process
+
+    def get_mask_class(self) -> type | None:
+        """Return the class of attention masks with unpadded attention; None: this device has none."""
+        return None
+
     def repeat_dropout(self, function: Callable[..., T]) -> Callable[..., T]:
         """Return a function that draws the same dropout masks at each call, as recomputation requires.
 
@@ -77,3 +83,9 @@ def load_cpu_kernels() -> Kernels:
 def of(x: Tensor) -> Kernels:
     """Return the kernels for operations on a tensor."""
     return load_cpu_kernels() if kernel_selection.is_on_cpu(x) else _PLAIN
+
+
+def current() -> Kernels:
+    """Return the kernels of this process, by its device."""
+    is_plain = kernel_selection.has_plain_kernels() or kernel_selection.is_on_gpu()
+    return _PLAIN if is_plain else load_cpu_kernels()

@@ -9,9 +9,8 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ernie_m.model import attention
-from ernie_m.model.attention import AttentionMask, CpuMask
+from ernie_m.model.attention import AttentionMask
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
-from ernie_m.model.cpu.layers import sum_sequences
 from ernie_m.model.device import Array
 from ernie_m.model.packed_layout import PackedLayout
 
@@ -119,10 +118,7 @@ class PackedBatch:
         Args:
             weights: weight of each token in the padded array, [B, T], 0 at padding; no gradient.
         """
-        if isinstance(self.mask, CpuMask):
-            return sum_sequences(states, weights, ~self.get_padding_mask(), self.mask.layout)
-        row_weights = weights.astype(states.dtype).unsqueeze(1)  # [B, 1, T]
-        return paddle.matmul(row_weights, self.to_padded(states)).squeeze(1)  # [B, 1, H] -> [B, H]
+        return self.mask.sum_sequences(states, weights, self)
 
     def get_padding_mask(self) -> Tensor:
         """Return the padding mask of the padded array: bool [B, T], True for padding."""

@@ -5,9 +5,10 @@ import paddle
 import pytest
 
 from ernie_m.model import layers, lm_head, word_embeddings
-from ernie_m.model.attention import CpuMask, PaddedMask
+from ernie_m.model.attention import PaddedMask
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import bfloat16, onednn
+from ernie_m.model.cpu.attention_mask import CpuMask
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.packed_layout import PackedLayout

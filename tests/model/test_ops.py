@@ -11,8 +11,8 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
 from ernie_m.model import layers
-from ernie_m.model.attention import CpuMask
 from ernie_m.model.cpu import attention, numpy_views
+from ernie_m.model.cpu.attention_mask import CpuMask
 from ernie_m.model.cpu.layers import DropoutStream, SequenceSums
 from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.kernels import needs_mkl

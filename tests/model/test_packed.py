@@ -10,12 +10,12 @@ import pytest
 from ernie_m.model import device, kernel_selection
 from ernie_m.model.attention import (
     AttentionMask,
-    CpuMask,
     FlashMask,
     PaddedMask,
     select_mask_class,
 )
 from ernie_m.model.cpu import mkl
+from ernie_m.model.cpu.attention_mask import CpuMask
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.lm_head import PreTrainingModel

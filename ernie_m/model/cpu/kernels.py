@@ -6,7 +6,8 @@ from typing import TypeVar
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model.cpu import onednn_check
+from ernie_m.model.cpu import mkl, onednn_check
+from ernie_m.model.cpu.attention_mask import CpuMask
 from ernie_m.model.cpu.bfloat16 import Bfloat16Linear
 from ernie_m.model.cpu.layers import (
     CpuDropout,
@@ -42,6 +43,9 @@ class CpuKernels(Kernels):
 
     def dropout(self, x: Tensor, probability: float, residual: Tensor | None) -> Tensor:
         return CpuDropout.apply(x, probability, residual)
+
+    def get_mask_class(self) -> type | None:
+        return CpuMask if mkl.is_supported() else None
 
     def repeat_dropout(self, function: Callable[..., T]) -> Callable[..., T]:
         return reuse_dropout_masks(function)
