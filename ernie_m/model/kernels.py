@@ -12,12 +12,14 @@ symbols.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import TypeVar
 
+import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
+from paddle.distributed.fleet.utils import recompute
 
 from ernie_m.model import kernel_selection
 
@@ -49,6 +51,31 @@ class Kernels:
         x = F.dropout(x, probability, training=True)
         return x if residual is None else x + residual
 
+    def compute_cross_entropy(
+        self,
+        x: Tensor,
+        table: nn.Embedding,
+        bias: Tensor,
+        labels: Tensor,
+        loss_weights: Tensor,
+        chunks: Sequence[slice],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the fields of `ernie_m.model.lm_head.MaskedLMLoss`, chunk by chunk.
+
+        Args:
+            x: [M, H].
+            table: the embedding matrix [V, H].
+            bias: [V], added to the logits.
+            labels: int64 [M].
+            loss_weights: [M], in the dtype of the losses; no gradient.
+            chunks: slices of the M positions.
+        """
+        compute: Callable[..., tuple[Tensor, Tensor]] = _compute_chunk_losses
+        if is_recorded(x, table.weight, bias):  # the logits are recomputed; nothing here is random
+            compute = partial(recompute, _compute_chunk_losses, preserve_rng_state=False)
+        constants = (table.weight, bias, loss_weights.dtype)
+        return sum_chunk_losses([compute(x[rows], labels[rows], *constants) for rows in chunks], loss_weights)
+
     # ---- of the process
 
     def get_mask_class(self) -> type | None:
@@ -61,6 +88,37 @@ class Kernels:
         Paddle's `recompute` saves the state of Paddle's generator.
         """
         return function
+
+
+def is_recorded(*tensors: Tensor) -> bool:
+    """Return whether an operation on these tensors has a backward pass."""
+    return paddle.is_grad_enabled() and not all(tensor.stop_gradient for tensor in tensors)
+
+
+def sum_chunk_losses(
+    results: Sequence[tuple[Tensor, Tensor]], loss_weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Join losses and correctness of chunks, [m] each: weighted total [], losses [M], correct [M]."""
+    losses_of_chunks, correct_of_chunks = zip(*results)
+    losses = paddle.concat(losses_of_chunks)  # [M]
+    correct = paddle.concat(correct_of_chunks).detach()
+    return (losses * loss_weights).sum(), losses.detach(), correct
+
+
+def _compute_chunk_losses(
+    x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, dtype: paddle.dtype
+) -> tuple[Tensor, Tensor]:
+    """Compute the cross-entropy of a chunk x [m, H] with Paddle's operations.
+
+    Under autocast, the matrix product is in half precision, and the softmax in `dtype`.
+
+    Returns:
+        The losses, [m], and whether no logit exceeds the label's, bool [m].
+    """
+    scores = (paddle.matmul(x, weight, transpose_y=True) + bias).astype(dtype)  # [m, V]
+    losses = F.cross_entropy(scores, labels, reduction="none")
+    label_logit = paddle.take_along_axis(scores, labels.unsqueeze(1), axis=1).squeeze(1)
+    return losses, label_logit >= scores.max(1)
 
 
 _PLAIN = Kernels()

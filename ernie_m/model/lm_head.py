@@ -1,23 +1,18 @@
 """The pretraining model: the encoder with language embeddings, the tied masked-LM head, and its loss.
 
 The loss is a cross-entropy over the whole vocabulary, in bounded memory: masked positions are processed in
-chunks, whose logits take at most LOGITS_BYTES. On a CPU cpu/masked_lm_loss.py computes a chunk. On a GPU, and
-with plain kernels, a chunk is three Paddle operations, whose logits are recomputed in the backward pass
-instead of being kept.
+chunks, whose logits take at most LOGITS_BYTES. A chunk is three Paddle operations, whose logits are
+recomputed in the backward pass instead of being kept (`ernie_m/model/kernels.py`), or a CPU's own kernel.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
-from paddle.distributed.fleet.utils import recompute
 
-from ernie_m.model import device, kernel_selection
+from ernie_m.model import device, kernels
 from ernie_m.model.config import NO_LANGUAGE, ErnieMConfig
-from ernie_m.model.cpu.masked_lm_loss import CpuCrossEntropy, CpuMaskedLMLoss
-from ernie_m.model.cpu.numpy_views import needs_gradient
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import LayerNorm, Linear, gelu
 from ernie_m.model.packed_batch import PackedBatch
@@ -148,40 +143,4 @@ def compute_cross_entropy(
         loss_weights = paddle.ones([x.shape[0]])
     loss_weights = loss_weights.astype(precise)
     chunks = split_into_logit_chunks(x.shape[0], bias.shape[0], precise)
-    has_backward = paddle.is_grad_enabled() and any(needs_gradient(x, table.weight, bias))
-    cpu_loss = CpuMaskedLMLoss(table, bias) if kernel_selection.is_on_cpu(x) else None
-    if cpu_loss is not None and has_backward:  # gradients are computed with the losses
-        return MaskedLMLoss(
-            *CpuCrossEntropy.apply(x, table.weight, bias, labels, loss_weights, cpu_loss, chunks)
-        )
-
-    results = []  # per chunk: losses, and which are correct
-    for rows in chunks:
-        inputs = (x[rows], labels[rows])
-        if cpu_loss is not None:
-            results.append(cpu_loss.compute_losses(*inputs))
-        elif has_backward:
-            # Nothing here is random, so no random state is preserved.
-            results.append(
-                recompute(_compute_chunk_losses, *inputs, table.weight, bias, preserve_rng_state=False)
-            )
-        else:
-            results.append(_compute_chunk_losses(*inputs, table.weight, bias))
-    losses_of_chunks, correct_of_chunks = zip(*results)
-    losses = paddle.concat(losses_of_chunks)  # [M]
-    correct = paddle.concat(correct_of_chunks).detach()
-    return MaskedLMLoss((losses * loss_weights).sum(), losses.detach(), correct)
-
-
-def _compute_chunk_losses(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the cross-entropy of a chunk x [m, H] with Paddle's operations.
-
-    Under autocast, the matrix product is in half precision, and the softmax in float32.
-
-    Returns:
-        The losses, [m], and whether no logit exceeds the label's, bool [m].
-    """
-    scores = compute_logits(x, weight, bias).astype(device.get_accumulation_dtype(x))  # [m, V]
-    losses = F.cross_entropy(scores, labels, reduction="none")
-    label_logit = paddle.take_along_axis(scores, labels.unsqueeze(1), axis=1).squeeze(1)
-    return losses, label_logit >= scores.max(1)
+    return MaskedLMLoss(*kernels.of(x).compute_cross_entropy(x, table, bias, labels, loss_weights, chunks))

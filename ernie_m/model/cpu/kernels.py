@@ -16,7 +16,8 @@ from ernie_m.model.cpu.layers import (
     CpuLinear,
     reuse_dropout_masks,
 )
-from ernie_m.model.kernels import Kernels
+from ernie_m.model.cpu.masked_lm_loss import CpuCrossEntropy, CpuMaskedLMLoss
+from ernie_m.model.kernels import Kernels, is_recorded, sum_chunk_losses
 
 T = TypeVar("T")
 
@@ -43,6 +44,20 @@ class CpuKernels(Kernels):
 
     def dropout(self, x: Tensor, probability: float, residual: Tensor | None) -> Tensor:
         return CpuDropout.apply(x, probability, residual)
+
+    def compute_cross_entropy(
+        self,
+        x: Tensor,
+        table: nn.Embedding,
+        bias: Tensor,
+        labels: Tensor,
+        loss_weights: Tensor,
+        chunks: Sequence[slice],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        loss = CpuMaskedLMLoss(table, bias)
+        if is_recorded(x, table.weight, bias):  # gradients are computed with the losses
+            return CpuCrossEntropy.apply(x, table.weight, bias, labels, loss_weights, loss, chunks)
+        return sum_chunk_losses([loss.compute_losses(x[rows], labels[rows]) for rows in chunks], loss_weights)
 
     def get_mask_class(self) -> type | None:
         return CpuMask if mkl.is_supported() else None

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import paddle
-from paddle import Tensor
+from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import bfloat16
 from ernie_m.model.cpu.numpy_views import add_scaled_, as_array, as_tensor, run_on_row_slices
-from ernie_m.model.word_embeddings import WordEmbeddings
 
 BLOCK_WORDS = 1 << 14  # rows of the embedding matrix per gradient update
 
@@ -74,7 +73,7 @@ class CpuMaskedLMLoss:
         bias: [V], added to the logits.
     """
 
-    def __init__(self, table: WordEmbeddings, bias: Tensor):
+    def __init__(self, table: nn.Embedding, bias: Tensor):
         self._table = table
         self._bias = bias
         self._grad_weight: np.ndarray | None = None  # [V, H]
