@@ -14,7 +14,7 @@ symbols.
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib import import_module
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import paddle
 import paddle.nn.functional as F
@@ -25,6 +25,20 @@ from ernie_m.model import kernel_selection
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class TableOptimizer(Protocol):
+    """AdamW of one embedding matrix, from `Kernels.make_table_optimizer`."""
+
+    weight: Tensor  # [V, H]
+    gradient: Any  # with `squared_norm()`, float64 [], and `scale_(factor)`
+    state: dict[str, Tensor]  # by Paddle's names of the moments
+
+    def init_state(self) -> None: ...
+
+    def reset_nonzero_rows(self) -> None: ...
+
+    def step(self, learning_rate: float) -> None: ...
 
 
 class Kernels:
@@ -50,6 +64,16 @@ class Kernels:
         """Apply inverted dropout to x [..., H], then add `residual` [..., H], if given."""
         x = F.dropout(x, probability, training=True)
         return x if residual is None else x + residual
+
+    def look_up(self, table: nn.Embedding, ids: Tensor) -> Tensor:
+        """Look up rows of an embedding matrix: ids int64 [N] -> [N, H]."""
+        return F.embedding(ids, table.weight)
+
+    def average_rows(self, table: nn.Embedding, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Average rows of an embedding matrix: ids int64 [N] of S texts of `lengths`, int64 [S] -> [S, H]."""
+        text_of_token = paddle.repeat_interleave(paddle.arange(len(lengths)), lengths)  # [N]
+        # Each text receives the mean of the rows of its tokens.
+        return paddle.geometric.send_u_recv(table.weight, ids, text_of_token, "mean", len(lengths))
 
     def compute_cross_entropy(
         self,
@@ -88,6 +112,21 @@ class Kernels:
         Paddle's `recompute` saves the state of Paddle's generator.
         """
         return function
+
+    def make_table_optimizer(
+        self,
+        table: nn.Embedding,
+        lr_ratio: float,
+        weight_decay: float,
+        betas: tuple[float, float],
+        epsilon: float,
+    ) -> TableOptimizer | None:
+        """Make AdamW of an embedding matrix, and accumulate its gradient in place from now on.
+
+        Returns:
+            The optimizer; None: Paddle's AdamW updates the matrix.
+        """
+        return None
 
 
 def is_recorded(*tensors: Tensor) -> bool:

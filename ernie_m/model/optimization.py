@@ -1,7 +1,7 @@
 """The optimizer, AdamW with layer-wise learning-rate decay, and learning-rate schedules.
 
 A schedule is a function of the step, 0 for the first update, that returns the ratio of the learning rate to
-its peak. On a CPU `LazyAdamW` updates the embedding matrix.
+its peak. The kernels of a CPU have their own optimizer of embedding matrices.
 """
 
 import re
@@ -14,9 +14,8 @@ import paddle
 from paddle import Tensor, nn
 from paddle.optimizer.lr import LambdaDecay
 
-from ernie_m.model import kernel_selection
-from ernie_m.model.cpu import lazy_adamw
-from ernie_m.model.cpu.lazy_adamw import LazyAdamW
+from ernie_m.model import kernels
+from ernie_m.model.kernels import TableOptimizer
 from ernie_m.model.word_embeddings import WordEmbeddings
 from ernie_m.utils.errors import UserError
 
@@ -98,15 +97,15 @@ def build_optimizer(
         # Decay follows the full learning rate; AdamW multiplies the coefficient by the parameter's learning
         # rate.
         decay = weight_decay / ratio if is_decayed(name) else 0.0
-        if (
-            parameter.name in embeddings
-            and kernel_selection.is_on_cpu(parameter)
-            and lazy_adamw.is_supported()
-        ):
-            gradient = embeddings[parameter.name].accumulate_in_place()
-            tables[parameter.name] = LazyAdamW(gradient, ratio, decay, betas, eps)
-        else:
+        table = None  # the optimizer of an embedding matrix
+        if parameter.name in embeddings:
+            table = kernels.of(parameter).make_table_optimizer(
+                embeddings[parameter.name], ratio, decay, betas, eps
+            )
+        if table is None:
             groups[ratio, decay].append(parameter)
+        else:
+            tables[parameter.name] = table
     paddle_groups = [
         {"params": members, "learning_rate": ratio, "weight_decay": decay}
         for (ratio, decay), members in groups.items()
@@ -122,7 +121,7 @@ def _parse_layer_index(name: str) -> int | None:
 
 
 class AdamW(paddle.optimizer.AdamW):
-    """Paddle's AdamW, with `LazyAdamW` for embedding matrices on a CPU.
+    """Paddle's AdamW, with other optimizers for embedding matrices on a CPU.
 
     Paddle's state dict has generated parameter names. `get_state` has those of the model: its keys are
     "<parameter>/<accumulator>", such as "pooler.dense.bias/moment1".
@@ -138,7 +137,7 @@ class AdamW(paddle.optimizer.AdamW):
         self,
         lr_scheduler: LambdaDecay,
         groups: Sequence[dict[str, Any]],
-        tables: Mapping[str, LazyAdamW],
+        tables: Mapping[str, TableOptimizer],
         betas: tuple[float, float],
         epsilon: float,
     ):
@@ -240,6 +239,11 @@ class AdamW(paddle.optimizer.AdamW):
         for name, table in self.tables.items():
             tensors |= {(name, kind): tensor for kind, tensor in table.state.items()}
         return tensors
+
+
+def squared_norm(gradient: Tensor) -> Tensor:
+    """Return the squared L2 norm of a gradient, float64 []."""
+    return gradient.square().sum().astype("float64")
 
 
 # Schedules

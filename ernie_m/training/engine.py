@@ -30,8 +30,7 @@ from paddle import Tensor, nn
 from ernie_m.model.cpu.bfloat16 import cache_rounded_weights
 from ernie_m.model.cpu.layers import DropoutStream
 from ernie_m.model.cpu.workers import Replicas
-from ernie_m.model.optimization import AdamW
-from ernie_m.model.word_embeddings import squared_norm
+from ernie_m.model.optimization import AdamW, squared_norm
 from ernie_m.training import distributed
 from ernie_m.training.precision import HALF, Precision
 from ernie_m.utils.errors import UserError

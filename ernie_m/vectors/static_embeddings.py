@@ -11,6 +11,7 @@ import numpy as np
 
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
+from ernie_m.model.row_means import compute_row_means
 from ernie_m.vectors.pooling import SentenceEncoder
 
 
@@ -30,32 +31,6 @@ def flatten_tokens(sentences: Sequence[Collection[int]]) -> tuple[np.ndarray, np
     is_token[ends - lengths] = False  # [CLS]
     is_token[ends - 1] = False  # [SEP]
     return ids[is_token], lengths - 2
-
-
-def compute_row_means(embedding_matrix: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Compute the mean token embedding of each text: [S, H].
-
-    Args:
-        embedding_matrix: word embeddings, [V, H].
-        ids, lengths: the result of `flatten_tokens`.
-    """
-    by_length = np.argsort(-lengths, kind="stable")  # texts, longest first
-    lengths_in_order = lengths[by_length]
-    starts = (np.cumsum(lengths) - lengths)[by_length]  # the index of the first token of each text
-    sums = np.zeros(
-        (len(lengths), embedding_matrix.shape[1]), embedding_matrix.dtype
-    )  # [S, H], in this order
-    # The number of texts with a token at position 0, 1, ...: the first ones of the order. `searchsorted`
-    # requires ascending numbers, so lengths are negated.
-    longest = int(lengths.max(initial=0))
-    counts = np.searchsorted(-lengths_in_order, -np.arange(longest), side="left")
-    for index, count in enumerate(counts.tolist()):
-        tokens = ids[starts[:count] + index]  # the token of each of these texts at this position
-        sums[:count] += embedding_matrix[tokens]
-    divisors = np.maximum(lengths_in_order, 1)[:, None]  # [S, 1]; the sum of a text without tokens is 0
-    means = np.empty_like(sums)
-    means[by_length] = sums / divisors.astype(embedding_matrix.dtype)  # back in the order of the texts
-    return means
 
 
 class StaticEncoder(SentenceEncoder):

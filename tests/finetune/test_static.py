@@ -16,8 +16,9 @@ from ernie_m.model import device, kernel_selection
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.row_means import compute_row_means
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.static_embeddings import compute_row_means, flatten_tokens
+from ernie_m.vectors.static_embeddings import flatten_tokens
 from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens, compute_mean_embeddings
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, save_model, stored
 from tests.launching import as_flags, call_main, error_of

@@ -15,8 +15,8 @@ LARGE = 0.3  # the standard deviation of weights, instead of 0.02, so that atten
 FAST = (
     "ernie_m.model.cpu.kernels.CpuGelu",
     "ernie_m.model.cpu.kernels.CpuLinear",
-    "ernie_m.model.word_embeddings.EmbeddingLookup",
-    "ernie_m.model.optimization.LazyAdamW",
+    "ernie_m.model.cpu.kernels.EmbeddingLookup",
+    "ernie_m.model.cpu.kernels.LazyAdamW",
 )
 
 

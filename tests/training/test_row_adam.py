@@ -12,7 +12,7 @@ import pytest
 
 from ernie_m.model import word_embeddings
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.cpu import lazy_adamw
+from ernie_m.model.cpu import embedding_gradient, lazy_adamw
 from ernie_m.model.cpu.lazy_adamw import LazyAdamW
 from ernie_m.model.cpu.numpy_views import as_array
 from ernie_m.model.heads import SequenceClassifier
@@ -83,7 +83,7 @@ def test_rows_that_got_moments_in_a_whole_update_are_updated_later(float64, monk
     mixed = ToyRun()
     mixed.train(0, 2)
     with monkeypatch.context() as patched:
-        patched.setattr(word_embeddings.EmbeddingGradient, "find_nonzero_rows", lambda *args: None)
+        patched.setattr(embedding_gradient.EmbeddingGradient, "find_nonzero_rows", lambda *args: None)
         mixed.train(2, 3)
     mixed.train(3, STEPS)
     for name, value in by_rows.state().items():
@@ -110,7 +110,7 @@ def test_words_that_another_process_has_looked_up_are_updated(monkeypatch):
     for as_whole in (False, True):
         with monkeypatch.context() as patch:
             if as_whole:
-                patch.setattr(word_embeddings.EmbeddingGradient, "find_nonzero_rows", lambda *args: None)
+                patch.setattr(embedding_gradient.EmbeddingGradient, "find_nonzero_rows", lambda *args: None)
             toy_run = ToyRun()
 
             def add_theirs(trained, toy_run=toy_run):
@@ -118,7 +118,7 @@ def test_words_that_another_process_has_looked_up_are_updated(monkeypatch):
 
             processes = iter([2])  # in `step`; the totals are of one
             patch.setattr(distributed, "world_size", lambda processes=processes: next(processes, 1))
-            patch.setattr(word_embeddings.dist, "get_world_size", lambda: 2)
+            patch.setattr(embedding_gradient.dist, "get_world_size", lambda: 2)
             patch.setattr(distributed, "sum_gradients", add_theirs)
             toy_run.engine.step([(np.full([2, 4], 4), np.array([0, 1]))], toy_run.loss)
             states.append(toy_run.state())
@@ -131,7 +131,11 @@ def test_lazy_adamw_is_bitwise_equal_to_paddle():
     parameter = paddle.create_parameter(table.weight.shape, "float32")
     parameter.set_value(table.weight)
     by_rows = LazyAdamW(
-        table.accumulate_in_place(), lr_ratio=0.5, weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-6
+        embedding_gradient.accumulate_in_place(table),
+        lr_ratio=0.5,
+        weight_decay=0.0,
+        betas=(0.9, 0.999),
+        epsilon=1e-6,
     )
     group = {"params": [parameter], "learning_rate": 0.5}
     whole = paddle.optimizer.AdamW(1e-2, epsilon=1e-6, weight_decay=0.0, parameters=[group])

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
+from paddle.autograd import PyLayer
 
-from ernie_m.model.cpu import mkl, onednn_check
+from ernie_m.model.cpu import lazy_adamw, mkl, onednn_check
 from ernie_m.model.cpu.attention_mask import CpuMask
 from ernie_m.model.cpu.bfloat16 import Bfloat16Linear
+from ernie_m.model.cpu.embedding_gradient import EmbeddingGradient, EmbeddingLookup, accumulate_in_place
 from ernie_m.model.cpu.layers import (
     CpuDropout,
     CpuGelu,
@@ -16,8 +19,11 @@ from ernie_m.model.cpu.layers import (
     CpuLinear,
     reuse_dropout_masks,
 )
+from ernie_m.model.cpu.lazy_adamw import LazyAdamW
 from ernie_m.model.cpu.masked_lm_loss import CpuCrossEntropy, CpuMaskedLMLoss
+from ernie_m.model.cpu.numpy_views import as_array, as_tensor
 from ernie_m.model.kernels import Kernels, is_recorded, sum_chunk_losses
+from ernie_m.model.row_means import compute_row_means
 
 T = TypeVar("T")
 
@@ -45,6 +51,16 @@ class CpuKernels(Kernels):
     def dropout(self, x: Tensor, probability: float, residual: Tensor | None) -> Tensor:
         return CpuDropout.apply(x, probability, residual)
 
+    def look_up(self, table: nn.Embedding, ids: Tensor) -> Tensor:
+        if table.gradient is None or not paddle.is_grad_enabled():
+            return super().look_up(table, ids)
+        return EmbeddingLookup.apply(table.weight, ids, table.gradient)
+
+    def average_rows(self, table: nn.Embedding, ids: Tensor, lengths: Tensor) -> Tensor:
+        if table.gradient is None or not paddle.is_grad_enabled():
+            return super().average_rows(table, ids, lengths)
+        return _CpuRowMeans.apply(table.weight, ids, lengths, table.gradient)
+
     def compute_cross_entropy(
         self,
         x: Tensor,
@@ -65,7 +81,39 @@ class CpuKernels(Kernels):
     def repeat_dropout(self, function: Callable[..., T]) -> Callable[..., T]:
         return reuse_dropout_masks(function)
 
+    def make_table_optimizer(
+        self,
+        table: nn.Embedding,
+        lr_ratio: float,
+        weight_decay: float,
+        betas: tuple[float, float],
+        epsilon: float,
+    ) -> LazyAdamW | None:
+        if not lazy_adamw.is_supported():
+            return None
+        return LazyAdamW(accumulate_in_place(table), lr_ratio, weight_decay, betas, epsilon)
+
 
 def _uses_onednn(x: Tensor) -> bool:
     """Return whether oneDNN computes operations on x: in a supported dtype, if it was verified."""
     return x.dtype in (paddle.float32, paddle.bfloat16) and onednn_check.is_supported()
+
+
+class _CpuRowMeans(PyLayer):
+    """`compute_row_means` with a backward pass that accumulates the matrix gradient in place."""
+
+    @staticmethod
+    def forward(
+        ctx, weight: Tensor, ids: Tensor, lengths: Tensor, embedding_gradient: EmbeddingGradient
+    ) -> Tensor:
+        ctx.ids = ids.numpy()
+        ctx.lengths = lengths.numpy()
+        ctx.embedding_gradient = embedding_gradient
+        return as_tensor(compute_row_means(as_array(weight), ctx.ids, ctx.lengths))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> None:  # type: ignore[override]  # Paddle's type has no None
+        # Returns no gradient, because it is added in place.
+        of_texts = as_array(gradient)
+        of_rows = of_texts / np.maximum(ctx.lengths, 1)[:, None].astype(of_texts.dtype)  # [S, H]
+        ctx.embedding_gradient.add_rows(ctx.ids, np.repeat(of_rows, ctx.lengths, axis=0))

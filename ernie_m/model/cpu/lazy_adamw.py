@@ -14,8 +14,8 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.model import kernel_selection
+from ernie_m.model.cpu.embedding_gradient import EmbeddingGradient
 from ernie_m.model.cpu.numpy_views import as_array, as_tensor, run_on_row_slices
-from ernie_m.model.word_embeddings import EmbeddingGradient
 
 LARGEST_SHARE = 0.4  # fraction of rows with moments above which all rows are updated
 

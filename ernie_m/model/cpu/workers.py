@@ -19,9 +19,10 @@ from paddle import Tensor, nn
 
 from ernie_m.model import kernel_selection, threads
 from ernie_m.model.cpu import mkl
+from ernie_m.model.cpu.embedding_gradient import EmbeddingGradient, add_accumulated_gradient
 from ernie_m.model.cpu.numpy_views import as_array, get_thread_count
 from ernie_m.model.threads import AHEAD, R, T, Workers
-from ernie_m.model.word_embeddings import EmbeddingGradient, WordEmbeddings, add_accumulated_gradient
+from ernie_m.model.word_embeddings import WordEmbeddings
 
 _MOST = 2048  # tokens of a batch
 
