@@ -26,7 +26,7 @@ from ernie_m.finetune.run_setup import (
     open_resumed_checkpoint,
 )
 from ernie_m.finetune.score_tables import average
-from ernie_m.model import device
+from ernie_m.model import kernels
 from ernie_m.model.checkpoint.check_weights import list_unused_parts
 from ernie_m.model.checkpoint.key_mapping import CHOICE
 from ernie_m.model.checkpoint.load import load_weights
@@ -338,7 +338,7 @@ class FinetuningRun(MultiSeedTraining):
             self.task.encode,
             batch_size=self.global_batch,
             micro_batch_size=flags.batch_size,
-            share_tokens=device.get_split_tokens(),
+            share_tokens=kernels.current().split_tokens,
             in_tokens=flags.in_tokens,
             shuffle=self.shuffle,
             seed=seed,

@@ -22,7 +22,6 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ernie_m.model import kernel_selection, kernels
-from ernie_m.model.cpu.workers import SHARE_TOKENS
 
 T = TypeVar("T")
 # The type of a tree whose arrays `upload` replaces by tensors, which type checkers cannot follow.
@@ -97,11 +96,6 @@ def _measure_flash_errors() -> Iterator[tuple[str, float]]:
         yield name, float(error.astype("float32").abs().max())
 
 
-def get_split_tokens() -> int | None:
-    """Return the size in tokens of the parts into which a CPU splits a micro-batch; None: no split."""
-    return None if kernel_selection.is_on_gpu() or kernel_selection.has_plain_kernels() else SHARE_TOKENS
-
-
 def upload(tree: T) -> T:
     """Copy all NumPy arrays of a nested structure to the device in one transfer, with one synchronization.
 
@@ -140,7 +134,7 @@ def _copy_to_device(arrays: list[np.ndarray]) -> list[Tensor]:
     if sizes:
         numbers = np.concatenate([array.ravel().astype(np.float64) for array in arrays])
         together = paddle.empty([len(numbers)], "float64")
-        together.set_value(numbers)  # not paddle.to_tensor: see `ernie_m.model.cpu.numpy_views.as_tensor`
+        together.set_value(numbers)  # each call of paddle.to_tensor leaks memory
         parts = paddle.split(together, sizes)
     tensors = []
     for array in arrays:

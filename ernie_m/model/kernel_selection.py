@@ -1,4 +1,4 @@
-"""Selection of kernels: those of `model/cpu/`, or only Paddle's public operations.
+"""Selection of kernels: the device's own (`ernie_m/model/kernels.py`), or only Paddle's public operations.
 
 With `--kernels plain` (`run.kernels`) every device uses only Paddle's public operations, so a CPU computes
 the same as a GPU, except for FlashMask and autocast. Results that differ from those of the fast kernels by
@@ -8,7 +8,6 @@ more than rounding indicate a faulty kernel.
 from collections.abc import Callable, Iterable
 
 import paddle
-from paddle import Tensor
 
 from ernie_m.utils.logging import logger
 
@@ -52,16 +51,3 @@ def check_agreement(
 def is_on_gpu() -> bool:
     """Return whether Paddle computes on a GPU."""
     return str(paddle.device.get_device()).startswith("gpu")
-
-
-def is_on_cpu(x: Tensor) -> bool:
-    """Return whether operations on a tensor use the kernels of `model/cpu/`.
-
-    True for a tensor on a CPU, except in a traced graph or with plain kernels.
-    """
-    return paddle.in_dynamic_mode() and not has_plain_kernels() and x.place.is_cpu_place()
-
-
-def is_training_on_cpu(x: Tensor) -> bool:
-    """Return whether operations on a tensor use the kernels of `model/cpu/` and record gradients."""
-    return is_on_cpu(x) and paddle.is_grad_enabled()

@@ -11,10 +11,11 @@ This is the only module that knows whether a CPU uses its own kernels. `ernie_m/
 symbols.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from importlib import import_module
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import paddle
 import paddle.nn.functional as F
@@ -22,6 +23,7 @@ from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
 from ernie_m.model import kernel_selection
+from ernie_m.model.threads import Workers
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,8 +43,22 @@ class TableOptimizer(Protocol):
     def step(self, learning_rate: float) -> None: ...
 
 
+class Replicas:
+    """The model that computes the micro-batches of a training step."""
+
+    def __init__(self, model: nn.Layer):
+        self.model = model
+
+    def map_gradients(self, compute: Callable[[nn.Layer, T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield `compute(model, item)` for each item, in order; gradients add up in the model."""
+        return (compute(self.model, item) for item in items)
+
+
 class Kernels:
     """Paddle's public operations: the plain implementation on every device."""
+
+    # Size in tokens of the parts into which micro-batches are split for `Replicas`; None: no split.
+    split_tokens: ClassVar[int | None] = None
 
     def apply_linear(self, x: Tensor, layers: Sequence[nn.Linear], dtype: str) -> Sequence[Tensor]:
         """Apply linear layers to the same input: x [..., I] -> [..., O] per layer.
@@ -113,6 +129,22 @@ class Kernels:
         """
         return function
 
+    def draw_dropout_from(self, key: tuple[int, ...]) -> AbstractContextManager:
+        """Return a context manager in which dropout masks depend only on the key."""
+        return nullcontext()  # Paddle's generator is seeded for each step
+
+    def cache_weights(self) -> AbstractContextManager:
+        """Return a context manager in which weights do not change."""
+        return nullcontext()
+
+    def make_replicas(self, model: nn.Layer) -> Replicas:
+        """Return what computes the micro-batches of a training step."""
+        return Replicas(model)
+
+    def make_workers(self) -> Workers:
+        """Return the worker threads of the current thread, for inference."""
+        return Workers()
+
     def make_table_optimizer(
         self,
         table: nn.Embedding,
@@ -127,6 +159,10 @@ class Kernels:
             The optimizer; None: Paddle's AdamW updates the matrix.
         """
         return None
+
+    def find_missing_bf16_requirement(self) -> str | None:
+        """Return what is missing for bfloat16 products on a CPU, for an error message; None: nothing."""
+        return "optimized kernels"
 
 
 def is_recorded(*tensors: Tensor) -> bool:
@@ -177,9 +213,17 @@ def load_cpu_kernels() -> Kernels:
         return _PLAIN
 
 
+def is_on_cpu(x: Tensor) -> bool:
+    """Return whether a tensor's operations may use a CPU's own kernels.
+
+    False in a traced graph and with plain kernels.
+    """
+    return paddle.in_dynamic_mode() and not kernel_selection.has_plain_kernels() and x.place.is_cpu_place()
+
+
 def of(x: Tensor) -> Kernels:
     """Return the kernels for operations on a tensor."""
-    return load_cpu_kernels() if kernel_selection.is_on_cpu(x) else _PLAIN
+    return load_cpu_kernels() if is_on_cpu(x) else _PLAIN
 
 
 def current() -> Kernels:

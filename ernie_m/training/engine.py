@@ -27,9 +27,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model.cpu.bfloat16 import cache_rounded_weights
-from ernie_m.model.cpu.layers import DropoutStream
-from ernie_m.model.cpu.workers import Replicas
+from ernie_m.model import kernels
 from ernie_m.model.optimization import AdamW, squared_norm
 from ernie_m.training import distributed
 from ernie_m.training.precision import HALF, Precision
@@ -96,7 +94,7 @@ class Engine(Generic[Model]):
         self.clip_norm = clip_norm
         self.precision = precision or Precision()
         self.precision.prepare(model)
-        self.replicas = Replicas(model)
+        self.replicas = kernels.current().make_replicas(model)
         self.max_bad_steps = max_bad_steps
         self.sums = tuple(sums)
         self.steps = 0
@@ -163,7 +161,7 @@ class Engine(Generic[Model]):
         # Forward and backward passes of this process; the gradients add up in place. With `divisible` no
         # micro-batch starts after a request to stop.
         wanted = takewhile(lambda _: not (stop and divisible), enumerate(micro_batches))
-        with cache_rounded_weights():
+        with kernels.current().cache_weights():
             for values in self.replicas.map_gradients(partial(self._compute_gradients, compute_loss), wanted):
                 for name, value in values.items():
                     totals.add(name, value)
@@ -221,7 +219,7 @@ class Engine(Generic[Model]):
             indexed_micro_batch: number of the micro-batch in the step, and the micro-batch.
         """
         number, micro_batch = indexed_micro_batch
-        with DropoutStream((self.seed, self.steps, distributed.rank(), number)):
+        with kernels.current().draw_dropout_from((self.seed, self.steps, distributed.rank(), number)):
             with self.autocast():
                 loss, values = compute_loss(model, micro_batch)
             self.scaler.scale(loss).backward()
@@ -315,7 +313,7 @@ class Engine(Generic[Model]):
     def _clip(self, factor: float) -> None:
         """Multiply all gradients by a factor."""
         for parameter in self._list_own_parameters_with_gradient():
-            # `EmbeddingGradient` of an embedding matrix only touches rows with a gradient.
+            # The gradient of an embedding matrix may know the rows that are not 0.
             table = self.optimizer.tables.get(parameter.name)
             gradient = distributed.get_gradient(parameter) if table is None else table.gradient
             gradient.scale_(factor)

@@ -1,4 +1,4 @@
-"""Mixed precision: on a GPU with `paddle.amp`, on a CPU with `ernie_m/model/cpu/bfloat16.py`.
+"""Mixed precision: on a GPU with `paddle.amp`, on a CPU with its own kernels (`ernie_m/model/kernels.py`).
 
 O1          float32 weights; matrix products of the forward pass are in half precision, on a CPU also those
             of the backward pass (bfloat16)
@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model.cpu import onednn_check
+from ernie_m.model import kernels
 from ernie_m.model.device import format_device_summary, has_bf16
 from ernie_m.model.kernel_selection import has_plain_kernels, is_on_gpu
 from ernie_m.model.layers import use_bfloat16
@@ -187,11 +187,11 @@ def _find_missing_bf16_requirement() -> str | None:
     """Return what is missing for bfloat16 products on this CPU, for an error message; None: nothing."""
     if paddle.get_default_dtype() != "float32":
         return "weights in float32"
-    return "optimized kernels" if has_plain_kernels() else onednn_check.find_missing_requirement()
+    return kernels.current().find_missing_bf16_requirement()
 
 
 @functools.cache  # once for all seeds of a command
 def _recommend_bfloat16(option: str) -> None:
     """Log that `option` may select bfloat16, if this CPU supports it."""
-    if onednn_check.find_missing_requirement() is None:
+    if kernels.current().find_missing_bf16_requirement() is None:
         logger.info("bfloat16 available (%s bf16); may be faster on this CPU (docs/hardware.md)", option)

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ernie_m.model.cpu.workers import make_paddle_workers
+from ernie_m.model import kernels
 from ernie_m.model.device import Array, to_array, upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.packed_batch import PackedBatch
@@ -95,7 +95,7 @@ class PaddleEncoder(SentenceEncoder):
         return super().encode(sentences, batch_tokens)
 
     def get_workers(self) -> Workers:
-        return make_paddle_workers()
+        return kernels.current().make_workers()
 
     def encode_batch(self, ids: np.ndarray) -> np.ndarray:
         with paddle.no_grad(), self.autocast():

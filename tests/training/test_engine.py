@@ -9,7 +9,6 @@ import pytest
 
 from ernie_m.model.cpu.layers import DropoutStream
 from ernie_m.training import distributed
-from ernie_m.training import engine as engine_module
 from ernie_m.training.engine import Engine, StepResult
 from ernie_m.training.precision import Precision
 from tests.helpers.arrays import assert_equal_arrays
@@ -74,7 +73,9 @@ def test_each_seed_step_and_process_draws_its_own_dropout(monkeypatch):
     cases = ((3, 0, 0), (3, 0, 1), (3, 1, 0), (4, 0, 0), (3, 0, 0))
     streams = []
     drawn = []  # the loss of the same batch with the same weights, and the next number of Paddle
-    monkeypatch.setattr(engine_module, "DropoutStream", lambda key: streams.append(key) or DropoutStream(key))
+    monkeypatch.setattr(
+        "ernie_m.model.cpu.kernels.DropoutStream", lambda key: streams.append(key) or DropoutStream(key)
+    )
     for seed, step, rank in cases:
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         engine = make(dropout=0.5)

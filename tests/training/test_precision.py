@@ -10,7 +10,7 @@ from paddle import nn
 from paddle.amp import amp_lists
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.model import device, layers
+from ernie_m.model import device, kernel_selection, layers
 from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.cpu import onednn_check
 from ernie_m.model.optimization import build_optimizer
@@ -126,7 +126,7 @@ def test_fall_back_to_full_precision_on_a_cpu(monkeypatch, messages):
     ):
         monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda missing=missing: missing)
         monkeypatch.setattr(paddle, "get_default_dtype", lambda dtype=dtype: dtype)
-        monkeypatch.setattr(precision, "has_plain_kernels", lambda is_plain=is_plain: is_plain)
+        monkeypatch.setattr(kernel_selection, "_kernels", "plain" if is_plain else "fast")
         assert not Precision(amp).cpu_bf16
     warnings = [line.partition(";")[0] for line in messages() if "using float32" in line]
     assert warnings == [

@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from ernie_m.finetune.classifier import Classification
-from ernie_m.model import kernel_selection
+from ernie_m.model import kernel_selection, kernels
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import numpy_views
 from ernie_m.model.heads import SequenceClassifier
@@ -76,7 +76,7 @@ def events(monkeypatch) -> Events:
     record(paddle.Tensor, "backward", "backward")
     record(Engine, "_squared_norm", "norm")
     record(AdamW, "step", "update")
-    monkeypatch.setattr(kernel_selection, "is_on_cpu", lambda x: False)
+    monkeypatch.setattr(kernels, "is_on_cpu", lambda x: False)
     return events
 
 

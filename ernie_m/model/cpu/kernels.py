@@ -1,22 +1,24 @@
 """The kernels of a CPU, for `ernie_m.model.kernels`: what is faster than Paddle's operations, and when."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from contextlib import AbstractContextManager
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from ernie_m.model.cpu import lazy_adamw, mkl, onednn_check
+from ernie_m.model.cpu import lazy_adamw, mkl, onednn_check, workers
 from ernie_m.model.cpu.attention_mask import CpuMask
-from ernie_m.model.cpu.bfloat16 import Bfloat16Linear
+from ernie_m.model.cpu.bfloat16 import Bfloat16Linear, cache_rounded_weights
 from ernie_m.model.cpu.embedding_gradient import EmbeddingGradient, EmbeddingLookup, accumulate_in_place
 from ernie_m.model.cpu.layers import (
     CpuDropout,
     CpuGelu,
     CpuLayerNorm,
     CpuLinear,
+    DropoutStream,
     reuse_dropout_masks,
 )
 from ernie_m.model.cpu.lazy_adamw import LazyAdamW
@@ -24,12 +26,15 @@ from ernie_m.model.cpu.masked_lm_loss import CpuCrossEntropy, CpuMaskedLMLoss
 from ernie_m.model.cpu.numpy_views import as_array, as_tensor
 from ernie_m.model.kernels import Kernels, is_recorded, sum_chunk_losses
 from ernie_m.model.row_means import compute_row_means
+from ernie_m.model.threads import Workers
 
 T = TypeVar("T")
 
 
 class CpuKernels(Kernels):
     """Kernels of a CPU in dynamic mode. `ernie_m.model.kernels.Kernels` documents the methods."""
+
+    split_tokens: ClassVar[int | None] = workers.SHARE_TOKENS
 
     def apply_linear(self, x: Tensor, layers: Sequence[nn.Linear], dtype: str) -> Sequence[Tensor]:
         if layers[0].in_bfloat16:
@@ -81,6 +86,18 @@ class CpuKernels(Kernels):
     def repeat_dropout(self, function: Callable[..., T]) -> Callable[..., T]:
         return reuse_dropout_masks(function)
 
+    def draw_dropout_from(self, key: tuple[int, ...]) -> AbstractContextManager:
+        return DropoutStream(key)
+
+    def cache_weights(self) -> AbstractContextManager:
+        return cache_rounded_weights()
+
+    def make_replicas(self, model: nn.Layer) -> workers.Replicas:
+        return workers.Replicas(model)
+
+    def make_workers(self) -> Workers:
+        return workers.make_paddle_workers()
+
     def make_table_optimizer(
         self,
         table: nn.Embedding,
@@ -92,6 +109,9 @@ class CpuKernels(Kernels):
         if not lazy_adamw.is_supported():
             return None
         return LazyAdamW(accumulate_in_place(table), lr_ratio, weight_decay, betas, epsilon)
+
+    def find_missing_bf16_requirement(self) -> str | None:
+        return onednn_check.find_missing_requirement()
 
 
 def _uses_onednn(x: Tensor) -> bool:
