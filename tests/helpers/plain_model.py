@@ -11,7 +11,6 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ernie_m.inference.export_paddle import make_position_ids
-from ernie_m.model.cpu.layers import draw_dropout_mask
 from ernie_m.model.packed_layout import PackedLayout
 
 PAD = 1
@@ -138,6 +137,8 @@ def draw_dense_dropout(layout: PackedLayout, heads: int, rate: float, is_float32
     `is_float32`: the mask has the blocks of all heads of the shortest sequence, then those of the next one,
     and a row of a block is a key. In bfloat16 the sequences are in order, and a row is a query.
     """
+    from ernie_m.model.cpu.layers import draw_dropout_mask
+
     mask = draw_dropout_mask([heads * (layout.lengths**2).sum()], rate)
     numbers = mask.stays * mask.scale
     factors = np.zeros([heads, layout.tokens, layout.tokens])

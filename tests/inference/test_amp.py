@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
+pytest.importorskip("ernie_m.model.cpu")
 import ernie_m
 from ernie_m.commands import predict
 from ernie_m.inference import engines

@@ -8,7 +8,6 @@ import paddle
 import pytest
 
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.cpu.layers import DropoutStream, draw_dropout_mask
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import LayerNorm
 from ernie_m.model.packed_layout import PackedLayout
@@ -49,6 +48,8 @@ def test_a_position_past_the_table(position):
 
 def test_dropout_streams():
     """The masks of a stream follow from its key; after it those of the stream around it continue."""
+    cpu_layers = pytest.importorskip("ernie_m.model.cpu.layers")
+    DropoutStream, draw_dropout_mask = cpu_layers.DropoutStream, cpu_layers.draw_dropout_mask
 
     def draw():
         return draw_dropout_mask([8, 8], 0.5).stays.tobytes()

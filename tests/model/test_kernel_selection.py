@@ -3,6 +3,7 @@
 import paddle
 import pytest
 
+pytest.importorskip("ernie_m.model.cpu")
 from ernie_m.model import device, kernel_selection
 from ernie_m.model.cpu import mkl, workers
 from ernie_m.model.ernie import ErnieMModel

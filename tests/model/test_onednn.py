@@ -16,6 +16,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
+pytest.importorskip("ernie_m.model.cpu")
 from ernie_m.model import layers
 from ernie_m.model.cpu import mkl, onednn, onednn_check
 from ernie_m.utils.logging import logger

@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 import pytest
 
+pytest.importorskip("ernie_m.model.cpu")
 from ernie_m.model import kernel_selection
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import mkl

@@ -10,9 +10,8 @@ from paddle import nn
 from paddle.amp import amp_lists
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.model import device, kernel_selection, layers
+from ernie_m.model import device, kernel_selection, kernels, layers
 from ernie_m.model.checkpoint.write import get_weight_arrays
-from ernie_m.model.cpu import onednn_check
 from ernie_m.model.optimization import build_optimizer
 from ernie_m.training import precision
 from ernie_m.training.engine import Engine
@@ -20,6 +19,8 @@ from ernie_m.training.precision import DTYPES, LOSS_SCALING, Precision
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.logging import logger
 from tests.launching import error_of
+
+OWN = type(kernels.load_cpu_kernels())  # of a CPU
 
 
 class OneWeight(nn.Layer):
@@ -99,7 +100,8 @@ def messages(monkeypatch, caplog, info_log):
 
 
 def test_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
-    monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda: None)
+    pytest.importorskip("ernie_m.model.cpu")
+    monkeypatch.setattr(OWN, "find_missing_bf16_requirement", lambda self: None)
     monkeypatch.setattr(precision, "distributed", SimpleNamespace(world_size=lambda: 2))
     model = layers.Linear(3, 2)
     engine = Engine(model, build_optimizer(model, 0.1), precision=Precision("bf16"))
@@ -110,7 +112,7 @@ def test_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
 
 def test_bfloat16_is_named_where_a_cpu_has_it(monkeypatch, messages):
     for missing, dtype, count in (("a CPU", "float32", 0), (None, "float64", 0), (None, "float32", 1)):
-        monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda missing=missing: missing)
+        monkeypatch.setattr(OWN, "find_missing_bf16_requirement", lambda self, missing=missing: missing)
         monkeypatch.setattr(paddle, "get_default_dtype", lambda dtype=dtype: dtype)
         precision._recommend_bfloat16.cache_clear()
         Precision()
@@ -118,13 +120,14 @@ def test_bfloat16_is_named_where_a_cpu_has_it(monkeypatch, messages):
 
 
 def test_fall_back_to_full_precision_on_a_cpu(monkeypatch, messages):
+    pytest.importorskip("ernie_m.model.cpu")
     for amp, missing, dtype, is_plain in (
         ("fp16", None, "float32", False),
         ("bf16", "a CPU with bfloat16", "float32", False),
         ("bf16", None, "float64", False),
         ("bf16", None, "float32", True),
     ):
-        monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda missing=missing: missing)
+        monkeypatch.setattr(OWN, "find_missing_bf16_requirement", lambda self, missing=missing: missing)
         monkeypatch.setattr(paddle, "get_default_dtype", lambda dtype=dtype: dtype)
         monkeypatch.setattr(kernel_selection, "_kernels", "plain" if is_plain else "fast")
         assert not Precision(amp).cpu_bf16
@@ -138,7 +141,7 @@ def test_fall_back_to_full_precision_on_a_cpu(monkeypatch, messages):
 
 
 def test_suggest_bf16_option_by_command(monkeypatch, messages):
-    monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda: None)
+    monkeypatch.setattr(OWN, "find_missing_bf16_requirement", lambda self: None)
     for option in ("--amp", "--run.amp", "--amp"):  # once for all seeds of a command
         Precision(option=option)
     assert [line for line in messages() if "bf16" in line] == [
@@ -149,7 +152,7 @@ def test_suggest_bf16_option_by_command(monkeypatch, messages):
 
 def test_a_gpu_does_not_need_the_bf16_of_a_cpu(fp16, monkeypatch, messages):
     pretend_gpu(monkeypatch, 8, 0)
-    monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda: "a CPU with bfloat16")
+    monkeypatch.setattr(OWN, "find_missing_bf16_requirement", lambda self: "a CPU with bfloat16")
     assert not Precision("bf16").cpu_bf16
     assert "precision bf16 O1" in messages()[0]
 
