@@ -17,7 +17,7 @@ import paddle
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from ernie_m.finetune import run_setup
+from ernie_m.finetune import hyperparameters
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
@@ -30,8 +30,8 @@ from ernie_m.reader.files.official_tags import JOINT
 from ernie_m.reader.tokenization import Tokenizer
 from tests.helpers.checkpoints import save_model
 
-# Instead of `run_setup._AMOUNTS`: trainings of two epochs.
-SHORT_AMOUNTS = {task: amount._replace(times=2, least=0) for task, amount in run_setup._AMOUNTS.items()}
+# Instead of `hyperparameters._AMOUNTS`: trainings of two epochs.
+SHORT_AMOUNTS = {task: amount._replace(times=2, least=0) for task, amount in hyperparameters._AMOUNTS.items()}
 
 # ---- Texts, and the subwords of a tokenizer.
 

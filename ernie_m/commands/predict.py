@@ -91,7 +91,7 @@ def main() -> None:
         read_requests,
         write_predictions,
     )
-    from ernie_m.inference.tasks import make_predictor, open_training_file
+    from ernie_m.inference.tasks import TRAINING_FILES, make_predictor, open_training_file
     from ernie_m.reader.files.labeled_tables import TAGGED, open_unlabeled_table
 
     options = flags.get_prediction_options()
@@ -104,7 +104,7 @@ def main() -> None:
     ask = partial(open_unlabeled_table, path, flags, errors, columns, are_requests=has_objects(flags.input))
     table = None
     task = flags.task or find_task(str(settings.get("task")))
-    if task in TASKS and not TASKS[task].training_file:
+    if task in TASKS and task not in TRAINING_FILES:
         table = ask()
         table.check_text_columns(read_preprocessing(settings, None).pairs if task in _CLASSIFIERS else False)
         errors.report(partial(say, file=sys.stderr))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.head import Head
+from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.finetune.metrics import accuracy, pearson, spearman
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.preprocessing import NEITHER, PreprocessingConfig
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ernie_m.model.packed_batch import LabeledBatch
 
 
-class Classification(Head[ExampleFile]):
+class Classification(FinetuningTask[ExampleFile]):
     """Single-label classification of texts or pairs of texts; the metric is accuracy.
 
     Args:
@@ -109,7 +109,7 @@ class Classification(Head[ExampleFile]):
     def compute_loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
-        """Compute the summed cross-entropy of a batch; see `Head.compute_loss_and_counts`."""
+        """Compute the summed cross-entropy of a batch; see `FinetuningTask`."""
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [B, C]

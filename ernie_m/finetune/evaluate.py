@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import paddle
 
 from ernie_m.finetune.finetune_args import PredictionFlags
-from ernie_m.finetune.head import Head
+from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.reader.batching import Batches, stream_data_sets
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
@@ -34,7 +34,7 @@ class FilePredictions(NamedTuple):
     """The predictions of a model for a file.
 
     Attributes:
-        predictions: results of `Head.decode`, in the order of the file's items.
+        predictions: results of `FinetuningTask.decode`, in the order of the file's items.
         loss: the mean loss over the items; 0 without labels.
         seconds: the elapsed time.
     """
@@ -46,7 +46,7 @@ class FilePredictions(NamedTuple):
 
 
 def predict_files(
-    task: Head,
+    task: FinetuningTask,
     engine: Engine,
     files: Sequence[LanguageFile],
     flags: PredictionFlags,
@@ -112,7 +112,7 @@ def predict_files(
 
 
 def evaluate_files(
-    task: Head,
+    task: FinetuningTask,
     engine: Engine,
     files: Sequence[LanguageFile],
     flags: PredictionFlags,
@@ -175,7 +175,7 @@ def get_output_paths(
 
 
 def predict_test_files(
-    task: Head,
+    task: FinetuningTask,
     engine: Engine,
     tests: Mapping[str, LanguageFile],
     flags: PredictionFlags,

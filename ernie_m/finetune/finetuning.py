@@ -16,7 +16,7 @@ from paddle import Tensor, nn
 from ernie_m.finetune.custom_metric import load_metric
 from ernie_m.finetune.evaluate import LanguageFile, evaluate_files
 from ernie_m.finetune.finetune_args import LAST, MEAN, FinetuneFlags
-from ernie_m.finetune.head import Head
+from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.finetune.run_setup import (
     MultiSeedTraining,
     digest_files,
@@ -80,8 +80,11 @@ PROCEDURES = {
 
 
 def make_task(
-    task_class: type[Head], official_class: type[Head] | None, flags: FinetuneFlags, opened: OpenedModel
-) -> Head:
+    task_class: type[FinetuningTask],
+    official_class: type[FinetuningTask] | None,
+    flags: FinetuneFlags,
+    opened: OpenedModel,
+) -> FinetuningTask:
     """Create the task for the flags of a command.
 
     Args:
@@ -106,7 +109,7 @@ def make_task(
     return task_class.from_flags(flags, opened.tokenizer, opened.checkpoint)
 
 
-def check_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> Checkpoint:
+def check_head(task: FinetuningTask, checkpoint: Checkpoint, label_map: str | None) -> Checkpoint:
     """Check that --init_checkpoint was fine-tuned for the task, and return its checkpoint.
 
     Args:
@@ -131,7 +134,7 @@ def check_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> Che
     return checkpoint
 
 
-def find_head_error(task: Head, checkpoint: Checkpoint) -> str:
+def find_head_error(task: FinetuningTask, checkpoint: Checkpoint) -> str:
     """Return the reason why a checkpoint has no usable classifier for a task; "" if it has one."""
     # A multiple-choice head has one output, as a regression head has.
     head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
@@ -153,7 +156,7 @@ def _are_label_names(labels: Sequence[str]) -> bool:
     return labels not in ([], make_default_label_names(len(labels)))
 
 
-def load_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
+def load_head(task: FinetuningTask, start: Checkpoint | None) -> Checkpoint | None:
     """Return the checkpoint of --init_pretraining_params if its classifier matches the task, and log this.
 
     The official function loads every parameter with a matching name. Here, the classifier must also have the
@@ -191,7 +194,9 @@ def load_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
     return replace(start, tensors=Weights(tensors.source, tensors.shapes, fetch))
 
 
-def read_files(task: Head, patterns: str, purpose: str, language_map: str | None) -> list[LanguageFile]:
+def read_files(
+    task: FinetuningTask, patterns: str, purpose: str, language_map: str | None
+) -> list[LanguageFile]:
     """Read the files of --dev_set or --test_set, in the order of the patterns and then of the languages.
 
     Args:
@@ -219,7 +224,7 @@ def read_files(task: Head, patterns: str, purpose: str, language_map: str | None
     return files
 
 
-def add_metric(task: Head, metric: str, dev_files: Sequence[LanguageFile]) -> None:
+def add_metric(task: FinetuningTask, metric: str, dev_files: Sequence[LanguageFile]) -> None:
     """Set the function of --metric as the metric of a task, after testing it on gold labels.
 
     Raises:
@@ -233,7 +238,7 @@ def add_metric(task: Head, metric: str, dev_files: Sequence[LanguageFile]) -> No
 
 
 def check_rows(
-    task: Head, train_paths: Sequence[str], train_set: Sequence[Any], files: Sequence[LanguageFile]
+    task: FinetuningTask, train_paths: Sequence[str], train_set: Sequence[Any], files: Sequence[LanguageFile]
 ) -> None:
     """Log warnings about truncated rows, conflicting labels, and evaluation rows in the training data."""
     has_ids = task.name == CLASSIFICATION and not task.get_preprocessing().get("regression")
@@ -258,8 +263,8 @@ class FinetuningRun(MultiSeedTraining):
         train_set: the training examples.
         train_paths: the file of the training examples; empty if they are not from a file.
         dev_files: the files of --dev_set.
-        head: the checkpoint of `opened` with a classifier for the task; None: the classifier is initialized
-            randomly.
+        fine_tuned: the checkpoint of `opened` with a classifier for the task; None: its classifier
+            is initialized randomly.
 
     Raises:
         UserError: no dev file has the language of --select_on.
@@ -273,17 +278,17 @@ class FinetuningRun(MultiSeedTraining):
 
     def __init__(
         self,
-        task: Head,
+        task: FinetuningTask,
         flags: FinetuneFlags,
         opened: OpenedModel,
         train_set: Sequence[Any],
         train_paths: Sequence[str] = (),
         dev_files: Sequence[LanguageFile] = (),
-        head: Checkpoint | None = None,
+        fine_tuned: Checkpoint | None = None,
     ):
         self.task = task
         self.flags = flags
-        self.start = head or opened.checkpoint
+        self.start = fine_tuned or opened.checkpoint
         self.start_preprocessing = opened.preprocessing
         self.tokenizer = opened.tokenizer
         self.config = opened.config
@@ -293,11 +298,11 @@ class FinetuningRun(MultiSeedTraining):
         self._train_paths = train_paths
         self.dev_files = dev_files
         self._epoch_ends: list[int] = []  # the last step of each epoch, once a seed begins
-        self._has_head = head is not None
+        self._has_head = fine_tuned is not None
         # The pooling that the checkpoint's classifier was trained with. A new one gets the pooled first
         # token, if the model has a pooler (a static model does not).
         self.pooling: str | None = (
-            head.preprocessing.pooling if head and task.name == CLASSIFICATION else None
+            fine_tuned.preprocessing.pooling if fine_tuned and task.name == CLASSIFICATION else None
         )
         if opened.config.is_static and task.name == CLASSIFICATION:
             self.pooling = MEAN_OF_TOKENS
@@ -425,7 +430,7 @@ class FinetuningRun(MultiSeedTraining):
     def loss(
         self, model: nn.Layer, micro_batch: tuple[Any, LabeledBatch]
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Compute the loss of a micro-batch; see `Head.loss`."""
+        """Compute the loss of a micro-batch; see `FinetuningTask.loss`."""
         return self.task.loss(model, micro_batch)
 
     def evaluate(self, engine: Engine, stop: ShutdownHandler) -> Evaluation | None:

@@ -11,7 +11,7 @@ import numpy as np
 from ernie_m.finetune.classifier import softmax
 from ernie_m.finetune.eval_mlqa import score_answers
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.head import Head
+from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.model.tasks import QUESTION_ANSWERING
@@ -121,7 +121,7 @@ def select_best_spans(spans_of_windows: Sequence[Spans], count: int) -> Spans:
     return Spans(first[order], last[order], start_logits[order], end_logits[order])
 
 
-class QuestionAnswering(Head[ContextWindows]):
+class QuestionAnswering(FinetuningTask[ContextWindows]):
     """Extractive question answering: predicts the first and last token of the answer; the metric is F1.
 
     An item is a window of a question's context. Training skips windows without the answer.
@@ -210,7 +210,7 @@ class QuestionAnswering(Head[ContextWindows]):
     def compute_loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
-        """Compute the mean of start and end loss, summed over the batch; see `Head.compute_loss_and_counts`.
+        """Compute the mean of start and end loss, summed over the batch; see `FinetuningTask`.
 
         Windows without an answer have no loss. A prediction is correct if both start and end are correct.
         """

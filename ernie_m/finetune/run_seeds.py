@@ -19,9 +19,9 @@ from ernie_m.finetune.finetuning import (
     make_task,
     read_files,
 )
-from ernie_m.finetune.head import Head
+from ernie_m.finetune.finetuning_task import FinetuningTask
+from ernie_m.finetune.hyperparameters import choose_hyperparameters
 from ernie_m.finetune.run_setup import (
-    choose_hyperparameters,
     log_and_write_report,
     make_loop_config,
     open_output_dir,
@@ -40,10 +40,10 @@ from ernie_m.utils.logging import logger
 
 
 def run_finetuning(
-    task_class: type[Head],
+    task_class: type[FinetuningTask],
     flags: FinetuneFlags,
     stop: ShutdownHandler,
-    official_class: type[Head] | None = None,
+    official_class: type[FinetuningTask] | None = None,
 ) -> None:
     """Run a fine-tuning command. After a stop request, return early; the same command resumes training.
 
@@ -66,7 +66,7 @@ def run_finetuning(
         recorded = (*recorded, "official_compat")
     flags = apply_model_defaults(flags, opened, recorded)
     task = make_task(task_class, official_class, flags, opened)
-    head = (
+    fine_tuned = (
         check_head(task, start, flags.label_map_config)
         if start and flags.init_checkpoint
         else load_head(task, start)
@@ -88,7 +88,7 @@ def run_finetuning(
         flags = choose_hyperparameters(flags, opened.config, len(train_set), task.name)
     train_paths = [train_path] if train_path else []
     check_rows(task, train_paths, train_set, [*dev_files, *test_files])
-    fine_tuning = FinetuningRun(task, flags, opened, train_set, train_paths, dev_files, head)
+    fine_tuning = FinetuningRun(task, flags, opened, train_set, train_paths, dev_files, fine_tuned)
     tests = get_output_paths(test_files, test_set, flags.test_save) if test_set else {}
 
     # Train each seed, or use --init_checkpoint. Both evaluate, predict and write the report.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.head import Head
+from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.finetune.metrics import accuracy, count_entity_matches
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.preprocessing import PreprocessingConfig
@@ -50,7 +50,7 @@ class TaggedSentence(NamedTuple):
     predicted: Sequence[str]
 
 
-class Tagging(Head[Sequence[Sentence]]):
+class Tagging(FinetuningTask[Sequence[Sentence]]):
     """Token classification of words; the metric is entity F1, as in conlleval.
 
     With the scheme NONE, the metric is XTREME's F1; see `ernie_m.reader.tag_schemes.find_entities`.
@@ -148,7 +148,7 @@ class Tagging(Head[Sequence[Sentence]]):
     def compute_loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
-        """Compute the summed cross-entropy of labeled tokens; see `Head.compute_loss_and_counts`."""
+        """Compute the summed cross-entropy of labeled tokens; see `FinetuningTask`."""
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [R, T, C]

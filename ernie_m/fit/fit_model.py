@@ -17,7 +17,7 @@ from ernie_m.fit.split_rows import (
     group_translations,
     split_rows,
 )
-from ernie_m.inference.load import LoadedModel, load, load_opened_model
+from ernie_m.inference.load import LoadedModel, load
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.model.checkpoint.key_mapping import encoder_shapes
 from ernie_m.model.checkpoint.weights import Weights
@@ -98,7 +98,7 @@ def fit_model(
     scored = None if rows.find_split_errors() else _cross_validate(embeddings, rows)
     fitted = _build_classifier(loaded, rows, *_fit_head(embeddings, rows), encode.layer)
     if output is None:
-        return _load_in_memory(fitted, loaded), scored
+        return loaded.share_encoder(fitted), scored
     _save(fitted, rows, output)
     return load(output, engine=loaded.engine_name), scored
 
@@ -200,18 +200,6 @@ def _build_classifier(
         ),
     )
     return OpenedModel(fitted, config, loaded.tokenizer, loaded.folder)
-
-
-def _load_in_memory(fitted: OpenedModel, loaded: LoadedModel) -> LoadedModel:
-    """Load a classifier without saving it. With OpenVINO, it reuses the compiled encoder of `loaded`."""
-    classifier = load_opened_model(fitted, loaded.folder, amp=loaded.amp, engine=loaded.engine_name)
-    classifier.is_saved = False
-    if classifier.engine_name == "openvino":
-        key = EMBEDDING, classifier.num_layers
-        encode = classifier._engines[key] = loaded.get_engine(*key)
-        head = {name: fitted.checkpoint.tensors[name] for name in ("classifier.weight", "classifier.bias")}
-        classifier.weights = Weights.from_arrays({**encode.weights, **head})
-    return classifier
 
 
 def _save(fitted: OpenedModel, rows: LabeledDataset, output: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ernie_m.inference.engines import FILES, WEIGHTS_FILES, GraphRunner, PaddleEngine
+from ernie_m.inference.engines import FILES, WEIGHTS_FILES, GraphRunner, PaddleInferenceEngine
 from ernie_m.inference.export_paddle import ExportedGraph
 from ernie_m.inference.load import LoadedModel, load_onnx
 from ernie_m.model.checkpoint.model_card import format_model_card
@@ -86,7 +86,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, graph_forma
     with atomic_dir(output) as folder:
         if graph_format == "paddle-inference":
             _save_paddle(graph, folder / FILES[graph_format])
-            exported: GraphRunner = PaddleEngine(folder, graph.outputs)
+            exported: GraphRunner = PaddleInferenceEngine(folder, graph.outputs)
         else:
             _save_onnx(graph, folder / FILES[graph_format], loaded)
             has_pooled = "pooled" in graph.outputs

@@ -10,17 +10,15 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_m.inference import engines as openvino_engine
+from ernie_m.inference import openvino_engine
 from ernie_m.inference.engines import (
     FILES,
     GraphRunner,
-    LinearHeadEngine,
     OnnxEngine,
-    PaddleEngine,
-    load_onnx_engine,
-    make_encoder_engine,
+    PaddleInferenceEngine,
     wrap_with_finite_check,
 )
+from ernie_m.inference.openvino_engine import LinearHeadEngine, load_onnx_engine, make_encoder_engine
 from ernie_m.model.checkpoint.check_weights import check_weights, list_unused_parts
 from ernie_m.model.checkpoint.format import read_labels
 from ernie_m.model.checkpoint.key_mapping import CHOICE, encoder_shapes
@@ -191,6 +189,21 @@ class LoadedModel:
         self.check_unchanged(read_versions(checkpoint.files))
         return checkpoint
 
+    def share_encoder(self, fitted: OpenedModel) -> "LoadedModel":
+        """Load a classifier of `fit` that was not saved. With OpenVINO, it shares the encoder of this model.
+
+        Args:
+            fitted: the encoder of this model up to a layer, with a linear head.
+        """
+        classifier = load_opened_model(fitted, self.folder, amp=self.amp, engine=self.engine_name)
+        classifier.is_saved = False
+        if classifier.engine_name == "openvino":
+            key = EMBEDDING, classifier.num_layers
+            encode = classifier._engines[key] = self.get_engine(*key)
+            head = {name: fitted.checkpoint.tensors[name] for name in (CLASSIFIER, "classifier.bias")}
+            classifier.weights = Weights.from_arrays({**encode.weights, **head})
+        return classifier
+
     def resolve_max_seq_len(self, max_seq_len: int | None, default: int) -> int:
         """Return the maximum length of an input or window in tokens: `max_seq_len`, or `default` if None.
 
@@ -291,14 +304,14 @@ class LoadedModel:
     def _create_engine(self, task: str, layer: int) -> GraphRunner:
         """Create the inference engine for a task up to a layer."""
         if self.engine_name == "paddle-eager":
-            from ernie_m.inference.paddle_engine import PaddleEagerEngine
+            from ernie_m.inference.paddle_eager_engine import PaddleEagerEngine
 
             return PaddleEagerEngine(self.get_module(task), task, layer, self.autocast, self.has_pooler)
         if self.engine_name in FILES:  # a checkpoint's weights check themselves
             self.check_unchanged(read_versions(self.versions))
         has_pooled = self.has_pooler and layer == self.num_layers
         if self.engine_name == "paddle-inference":
-            return PaddleEngine(self.folder, list_graph_outputs(task, has_pooled), self.amp)
+            return PaddleInferenceEngine(self.folder, list_graph_outputs(task, has_pooled), self.amp)
         if self.engine_name == "onnx":
             return load_onnx(self.folder / FILES[self.engine_name], self.config, task, has_pooled)
         if task == EMBEDDING:
@@ -507,7 +520,7 @@ def load_opened_model(
         _log_engine(f"OpenVINO, {get_thread_count()} thread{'s' * (get_thread_count() > 1)}")
     else:
         # Imported here, because importing Paddle takes a second.
-        from ernie_m.inference.paddle_engine import build_model
+        from ernie_m.inference.paddle_eager_engine import build_model
         from ernie_m.training.precision import prepare_for_prediction
 
         model, languages = build_model(checkpoint, opened.config, task)

@@ -1,4 +1,4 @@
-"""The registry of tasks: name, model class, outputs and predictor of each.
+"""The registry of tasks: name, model class and outputs of each.
 
 A new task starts with a `Task` here. Classes are registered by name, so that Paddle is not imported.
 """
@@ -28,9 +28,6 @@ class Task:
 
     Attributes:
         name: value of --task of the commands, and the route of the server, /api/<name>.
-        predictor: file and class in `ernie_m.inference.tasks` that serve predictions.
-        training_file: file and class that predict files in the format of the task's training data; "":
-            tables.
         pipeline: pipeline tag of model hubs.
         stored: name of the task in model files, "task" in config.json; "": it uses another task's model.
         model_class: a class of `ernie_m.model.heads` or `ernie_m.model.lm_head`; None: the encoder.
@@ -41,8 +38,6 @@ class Task:
     """
 
     name: str
-    predictor: str
-    training_file: str = ""
     pipeline: str = ""
     stored: str = ""
     model_class: str | None = None
@@ -54,7 +49,6 @@ class Task:
 _ALL_TASKS = (
     Task(
         CLASSIFICATION,
-        "finetuned.ClassificationPredictor",
         pipeline="text-classification",
         stored="classification",
         model_class="SequenceClassifier",
@@ -62,13 +56,11 @@ _ALL_TASKS = (
         has_labels=True,
         outputs={"logits": ("batch", "labels")},
     ),
-    Task(MULTI_LABEL, "finetuned.ClassificationPredictor"),
-    Task(REGRESSION, "finetuned.ClassificationPredictor"),
-    Task(ZERO_SHOT, "finetuned.ZeroShotPredictor"),
+    Task(MULTI_LABEL),
+    Task(REGRESSION),
+    Task(ZERO_SHOT),
     Task(
         TOKEN_CLASSIFICATION,
-        "finetuned.TaggingPredictor",
-        training_file="training_files.TaggedFile",
         pipeline="token-classification",
         stored="tagging",
         model_class="TokenClassifier",
@@ -78,8 +70,6 @@ _ALL_TASKS = (
     ),
     Task(
         QUESTION_ANSWERING,
-        "finetuned.AnsweringPredictor",
-        training_file="training_files.QuestionsFile",
         pipeline="question-answering",
         stored="question_answering",
         model_class="SpanClassifier",
@@ -88,16 +78,14 @@ _ALL_TASKS = (
     ),
     Task(
         EMBEDDING,
-        "encode.EmbeddingPredictor",
         pipeline="feature-extraction",
         stored="encoding",
         outputs={"sequence": ("batch", "length", "hidden"), "pooled": ("batch", "hidden")},
     ),
     # The model of retrieval is an encoder, which may have been trained for it.
-    Task(SEARCH, "search.SearchPredictor", pipeline="sentence-similarity", stored="retrieval"),
+    Task(SEARCH, pipeline="sentence-similarity", stored="retrieval"),
     Task(
         FILL_MASK,
-        "fill_mask.FillMaskPredictor",
         pipeline="fill-mask",
         stored="fill",
         model_class="PreTrainingModel",

@@ -9,7 +9,7 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import convert, fit, predict, run_classifier
-from ernie_m.finetune import run_setup
+from ernie_m.finetune import hyperparameters
 from ernie_m.fit import whole_model as finetune_model
 from ernie_m.model.tasks import CLASSIFICATION
 from ernie_m.training.stop_requests import ShutdownHandler
@@ -24,7 +24,7 @@ LABELS = [row.label for row in ROWS]
 
 @pytest.fixture(autouse=True)
 def short_trainings(monkeypatch):
-    monkeypatch.setattr(run_setup, "_AMOUNTS", toys.SHORT_AMOUNTS)
+    monkeypatch.setattr(hyperparameters, "_AMOUNTS", toys.SHORT_AMOUNTS)
 
 
 @pytest.fixture
@@ -49,7 +49,9 @@ def trained(monkeypatch):
 def test_no_row_is_answered_by_a_model_that_was_trained_on_it(random_encoder, tmp_path, trained, monkeypatch):
     """Both trainings have the same epochs: 75 examples are 2 of all 30 rows, but 3 of 24."""
     monkeypatch.setattr(
-        run_setup, "_AMOUNTS", {CLASSIFICATION: run_setup._TrainingAmount(times=1, least=75, most=75)}
+        hyperparameters,
+        "_AMOUNTS",
+        {CLASSIFICATION: hyperparameters._TrainingAmount(times=1, least=75, most=75)},
     )
     groups = [number // 2 for number in range(30)]
     model = ernie_m.load(random_encoder).fit(TEXTS, LABELS, tmp_path / "out", groups=groups, finetune=True)

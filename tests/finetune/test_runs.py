@@ -16,8 +16,9 @@ from safetensors.numpy import load_file, save_file
 from ernie_m.commands import run_classifier
 from ernie_m.finetune.classifier import Classification
 from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.hyperparameters import choose_hyperparameters
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.run_setup import choose_hyperparameters, make_loop_config, open_output_dir
+from ernie_m.finetune.run_setup import make_loop_config, open_output_dir
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.training.engine import Engine

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 import ernie_m
 from ernie_m.commands import convert, export
-from ernie_m.finetune import run_setup
+from ernie_m.finetune import hyperparameters
 from ernie_m.finetune.retrieval.contrastive_training import init_static_embeddings
 from ernie_m.model import device, kernel_selection
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -163,7 +163,7 @@ def test_an_encoder_is_no_table(corpus, tmp_path):
 
 @pytest.mark.parametrize("finetune", [False, True])
 def test_labels(table, tmp_path, pairs, monkeypatch, finetune):
-    monkeypatch.setattr(run_setup, "_AMOUNTS", SHORT_AMOUNTS)
+    monkeypatch.setattr(hyperparameters, "_AMOUNTS", SHORT_AMOUNTS)
     model = ernie_m.load(table)
     lines = [line.split("\t")[0] for line in pairs.read_text().splitlines()[:12]]
     texts = [f"{line} {word}" for line in lines for word in ("tata tata", "gogo gogo")]

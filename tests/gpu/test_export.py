@@ -2,9 +2,9 @@
 
 import paddle
 
-from ernie_m.inference.engines import FILES, PaddleEngine
+from ernie_m.inference.engines import FILES, PaddleInferenceEngine
 from ernie_m.inference.export_paddle import ExportedGraph
-from ernie_m.inference.paddle_engine import PaddleEagerEngine
+from ernie_m.inference.paddle_eager_engine import PaddleEagerEngine
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.tasks import CLASSIFICATION
 from tests.gpu import toys
@@ -20,6 +20,6 @@ def test_export(check, tmp_path):
     graph = ExportedGraph(model, CLASSIFICATION, layers)
     spec = [paddle.static.InputSpec([None, None], "int64", "input_ids")]
     paddle.jit.save(graph, str((tmp_path / FILES["paddle-inference"]).with_suffix("")), input_spec=spec)
-    outputs = PaddleEngine(tmp_path, graph.outputs)(ids)
+    outputs = PaddleInferenceEngine(tmp_path, graph.outputs)(ids)
     values = [outputs[name] for name in exact]  # in the order of the exact ones
     check(difference(values, list(exact.values())), BOUNDS["tf32" if has_card() else "float32"])

@@ -10,7 +10,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ernie_m.finetune.classifier import Classification, MultiLabelClassification, Regression
-from ernie_m.finetune.head import Head
+from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.finetune.mrc import QuestionAnswering
 from ernie_m.finetune.retrieval.contrastive_training import hardest_negative_bce, in_batch_softmax_loss
 from ernie_m.finetune.run_setup import SUMS as SUMS_OF_TASKS
@@ -55,7 +55,7 @@ LONGEST = 24  # tokens of a sentence
 class ToyTask(NamedTuple):
     """A task with labeled files."""
 
-    task: Head
+    task: FinetuningTask
     labels: Callable[[np.random.Generator, np.ndarray], np.ndarray]  # of a batch of ids
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import encode_vector, export, predict
-from ernie_m.inference.engines import OpenVinoEngine, make_encoder_engine
+from ernie_m.inference.openvino_engine import OpenVinoEngine, make_encoder_engine
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS, Weights
 from ernie_m.model.config import ErnieMConfig

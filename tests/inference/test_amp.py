@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("ernie_m.model.cpu")
 import ernie_m
 from ernie_m.commands import predict
-from ernie_m.inference import engines
-from ernie_m.inference.engines import PaddleEngine
+from ernie_m.inference import engines, openvino_engine
+from ernie_m.inference.engines import PaddleInferenceEngine
 from ernie_m.model.cpu import onednn_check
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training import precision
@@ -43,7 +43,7 @@ def test_paddle_inference_has_the_cores_of_this_process(model_folder, monkeypatc
 
     monkeypatch.setattr(paddle.inference, "create_predictor", record)
     monkeypatch.setattr(engines, "read_cpu", lambda: Cpu("", frozenset(), 3, 0))
-    PaddleEngine(folder, ["sequence"])
+    PaddleInferenceEngine(folder, ["sequence"])
     assert [config.cpu_math_library_num_threads() for config in configs] == [3]
 
 
@@ -56,9 +56,9 @@ def test_precisions_that_are_refused(models, exported, model_folder, refused, mo
 
     assert "encode: amp bf16" in refused(predicting(exported / "encode"))
     assert "encode: amp fp16" in error_of(
-        PaddleEngine, model_folder("encode", "paddle-inference"), ["sequence"], "fp16"
+        PaddleInferenceEngine, model_folder("encode", "paddle-inference"), ["sequence"], "fp16"
     )
-    monkeypatch.setattr(engines, "read_cpu", lambda: Cpu("", frozenset({"avx2"}), 1, 0))
+    monkeypatch.setattr(openvino_engine, "read_cpu", lambda: Cpu("", frozenset({"avx2"}), 1, 0))
     assert "amp bf16 requires a CPU with bfloat16" in refused(predicting(models / "encode"))
     monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda: "a CPU with bfloat16")
     for options, message in (
@@ -99,7 +99,7 @@ def autocasts(monkeypatch) -> list[dict]:
         assert are_enabled[-1]
         return output._replace(sequence=output.sequence.astype("float16").astype("float32"))
 
-    monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    monkeypatch.setattr(openvino_engine, "has_gpu", lambda: True)
     monkeypatch.setattr(precision, "is_on_gpu", lambda: True)
     monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
     monkeypatch.setattr(ErnieMModel, "encode", encode_in_half)

@@ -14,22 +14,17 @@ import paddle
 import pytest
 
 from ernie_m.commands import predict
-from ernie_m.inference import encoder_graph, engines
+from ernie_m.inference import encoder_graph, engines, openvino_engine
 from ernie_m.inference import load as loading
 from ernie_m.inference.encode_vector import open_encoder
 from ernie_m.inference.encode_vector_args import EncodeVectorFlags
-from ernie_m.inference.engines import (
-    FILES,
-    WEIGHTS_FILES,
-    OnnxEngine,
-    load_onnx_engine,
-    make_encoder_engine,
-)
+from ernie_m.inference.engines import FILES, WEIGHTS_FILES, OnnxEngine
 from ernie_m.inference.export import compute_max_difference, compute_outputs, generate_random_inputs
 from ernie_m.inference.export_onnx import write_onnx
 from ernie_m.inference.export_paddle import ExportedGraph
 from ernie_m.inference.load import _log_engine, load
-from ernie_m.inference.paddle_engine import PaddleEagerEngine
+from ernie_m.inference.openvino_engine import load_onnx_engine, make_encoder_engine
+from ernie_m.inference.paddle_eager_engine import PaddleEagerEngine
 from ernie_m.inference.tasks import make_predictor
 from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.load import load_weights
@@ -410,7 +405,7 @@ def test_warn_once_if_onnx_does_not_run_on_the_gpu(
     monkeypatch.setitem(sys.modules, "onnxruntime", library)
     for module in (engines, loading):
         monkeypatch.setattr(module, "has_gpu", lambda: with_gpu)
-    monkeypatch.setattr(engines, "is_openvino_installed", lambda: with_gpu)  # it has no GPU
+    monkeypatch.setattr(openvino_engine, "is_openvino_installed", lambda: with_gpu)  # it has no GPU
     monkeypatch.setattr(engines, "read_cpu", lambda: SimpleNamespace(cores=37))
     engines._warn_about_cpu.cache_clear()
     for _ in range(2):

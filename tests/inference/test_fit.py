@@ -16,7 +16,7 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import fit, predict, run_mrc, run_sequence_labeling
-from ernie_m.finetune import mrc, run_setup
+from ernie_m.finetune import hyperparameters, mrc
 from ernie_m.fit import fit_model, tags_and_answers
 from ernie_m.fit.tags_and_answers import write_official_tags
 from ernie_m.inference.tasks.encode import EmbeddingPredictor
@@ -184,7 +184,7 @@ def test_a_training_that_is_asked_to_stop(models, tmp_path, monkeypatch, capsys,
 @pytest.fixture
 def words(models, tmp_path, in_tmp_path, monkeypatch):
     """Words with tags, as CoNLL and in the official format, and questions; trainings are short."""
-    monkeypatch.setattr(run_setup, "_AMOUNTS", toys.SHORT_AMOUNTS)
+    monkeypatch.setattr(hyperparameters, "_AMOUNTS", toys.SHORT_AMOUNTS)
     for name, seed in (("train", 1), ("test", 2)):
         texts = sentences(20, seed)
         tagged = [[(word, ["O", "B-LOC"][len(word) % 2]) for word in text.split()] for text in texts]

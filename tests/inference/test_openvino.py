@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import ernie_m
-from ernie_m.inference import engines
 from ernie_m.inference import load as loading
+from ernie_m.inference import openvino_engine
 from ernie_m.inference.load import choose_engine, load
 from ernie_m.model.checkpoint.weights import WEIGHTS
 from tests.helpers.checkpoints import changed_copy
@@ -83,7 +83,7 @@ def test_ctrl_c_during_a_batch(models, tmp_path, threads, begun_and_ended):
     code = """
         import json, time
         from ernie_m.commands import predict
-        from ernie_m.inference.engines import OpenVinoEngine
+        from ernie_m.inference.openvino_engine import OpenVinoEngine
         from ernie_m.utils.errors import run
         compute = OpenVinoEngine.__call__
         begun, ended = [], []
@@ -137,7 +137,7 @@ def test_a_cpu_without_avx(models, monkeypatch):
 
 def test_heads_and_embeddings_share_an_encoder(models, monkeypatch):
     """Those of a model, and of models fitted from it. Other tests share a folder's graph; this does not."""
-    monkeypatch.setattr(loading, "make_encoder_engine", engines.make_encoder_engine)
+    monkeypatch.setattr(loading, "make_encoder_engine", openvino_engine.make_encoder_engine)
     model = ernie_m.load(models / "classify")
     model.classify(TEXTS)
     assert model.loaded.get_engine("classification").encode is model.loaded.get_engine("embedding")
@@ -158,16 +158,16 @@ def test_heads_and_embeddings_share_an_encoder(models, monkeypatch):
     ],
 )
 def test_where_it_is_best(monkeypatch, installed, has_gpu, is_best):
-    monkeypatch.setattr(engines, "find_spec", installed.get)
-    monkeypatch.setattr(engines, "has_gpu", lambda: has_gpu)
-    assert engines.is_openvino_best() is is_best
+    monkeypatch.setattr(openvino_engine, "find_spec", installed.get)
+    monkeypatch.setattr(openvino_engine, "has_gpu", lambda: has_gpu)
+    assert openvino_engine.is_openvino_best() is is_best
     assert choose_engine("onnx") == "onnx"  # what is asked for
 
 
 def test_without_it_paddle_predicts(models, monkeypatch, caplog):
     """The log says once what to install."""
     expected = ernie_m.load(models / "encode").encode(TEXTS)
-    monkeypatch.setattr(engines, "is_openvino_installed", lambda: False)
+    monkeypatch.setattr(openvino_engine, "is_openvino_installed", lambda: False)
     loading._recommend_openvino.cache_clear()
     for _ in range(2):
         model = ernie_m.load(models / "encode")

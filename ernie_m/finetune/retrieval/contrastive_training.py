@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from ernie_m.finetune.head import compute_accuracy
+from ernie_m.finetune.finetuning_task import compute_accuracy
 from ernie_m.finetune.retrieval.pair_batches import CorpusPairBatches, PairFileBatches, PairStep
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.split_pairs import (

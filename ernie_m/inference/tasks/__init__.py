@@ -12,7 +12,17 @@ from typing import IO, Any, ClassVar, NamedTuple, NotRequired, Protocol, TypedDi
 
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.prediction_options import PredictionOptions
-from ernie_m.model.tasks import TASKS
+from ernie_m.model.tasks import (
+    CLASSIFICATION,
+    EMBEDDING,
+    FILL_MASK,
+    MULTI_LABEL,
+    QUESTION_ANSWERING,
+    REGRESSION,
+    SEARCH,
+    TOKEN_CLASSIFICATION,
+    ZERO_SHOT,
+)
 from ernie_m.reader.files.plain_text import OBJECTS
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import TableOptions
@@ -25,6 +35,23 @@ from ernie_m.utils.files import is_blank, is_valid_unicode
 Fields = dict[str, tuple[Any, Any]]
 REQUIRED_TEXT = (str, ...)  # ...: no default
 OPTIONAL_TEXT = (str | None, None)
+# Task -> the file of this package and the class that predicts it.
+PREDICTORS = {
+    CLASSIFICATION: "finetuned.ClassificationPredictor",
+    MULTI_LABEL: "finetuned.ClassificationPredictor",
+    REGRESSION: "finetuned.ClassificationPredictor",
+    ZERO_SHOT: "finetuned.ZeroShotPredictor",
+    TOKEN_CLASSIFICATION: "finetuned.TaggingPredictor",
+    QUESTION_ANSWERING: "finetuned.AnsweringPredictor",
+    EMBEDDING: "encode.EmbeddingPredictor",
+    SEARCH: "search.SearchPredictor",
+    FILL_MASK: "fill_mask.FillMaskPredictor",
+}
+# Task -> the class for input files in the format of its training data. Other tasks read tables.
+TRAINING_FILES = {
+    TOKEN_CLASSIFICATION: "training_files.TaggedFile",
+    QUESTION_ANSWERING: "training_files.QuestionsFile",
+}
 
 
 class Predictor(Protocol):
@@ -99,12 +126,12 @@ def make_predictor(
     """Create the predictor of a task on a model.
 
     Args:
-        task: one of `ernie_m.model.tasks.TASKS`.
+        task: a key of `PREDICTORS`.
 
     Raises:
         UserError: the model does not support the task, or an option is invalid.
     """
-    return _import_class(TASKS[task].predictor)(model, options)
+    return _import_class(PREDICTORS[task])(model, options)
 
 
 def open_training_file(
@@ -115,7 +142,7 @@ def open_training_file(
     Raises:
         UserError: the file cannot be read.
     """
-    name = TASKS[task].training_file
+    name = TRAINING_FILES.get(task)
     return _import_class(name).try_open(path, options, predictor) if name else None
 
 

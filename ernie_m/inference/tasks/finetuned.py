@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ernie_m.finetune.classifier import Classification, MultiLabelClassification, Regression, softmax
-from ernie_m.finetune.head import Head
+from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.finetune.mrc import Answer, QuestionAnswering
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.inference.load import LoadedModel
@@ -42,7 +42,7 @@ RANKED = 20
 class HeadPredictor:
     """Base class of predictors with a head, which combine a training task and an inference engine."""
 
-    def __init__(self, model: LoadedModel, task: Head):
+    def __init__(self, model: LoadedModel, task: FinetuningTask):
         self.task = task
         self.model = model
         self.engine = model.get_engine(task.name)

@@ -1,6 +1,6 @@
 """Input files of `ernie-m predict` in the formats of training data: tagged words, and questions.
 
-`Task.training_file` names the classes of this module.
+`ernie_m.inference.tasks.TRAINING_FILES` names the classes of this module.
 """
 
 import json

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Data = TypeVar("Data", bound=Sequence[Any])  # the items of a file
 
 
-class Head(ABC, Generic[Data]):
+class FinetuningTask(ABC, Generic[Data]):
     """Tokenization, loss, decoding and metrics of a fine-tuning task.
 
     Attributes:
