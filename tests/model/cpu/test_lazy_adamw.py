@@ -10,7 +10,6 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-pytest.importorskip("ernie_m.model.cpu")
 from ernie_m.model import word_embeddings
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import embedding_gradient, lazy_adamw

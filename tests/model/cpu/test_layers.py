@@ -10,7 +10,6 @@ import pytest
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
-pytest.importorskip("ernie_m.model.cpu")
 from ernie_m.model import layers
 from ernie_m.model.cpu import attention, numpy_views
 from ernie_m.model.cpu.attention_mask import CpuMask

@@ -7,7 +7,6 @@ import numpy as np
 import paddle
 import pytest
 
-pytest.importorskip("ernie_m.model.cpu")
 from ernie_m.model import kernel_selection
 from ernie_m.training.precision import Precision
 from tests.gpu import toys

@@ -16,13 +16,12 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-pytest.importorskip("ernie_m.model.cpu")
 from ernie_m.model import layers
 from ernie_m.model.cpu import mkl, onednn, onednn_check
 from ernie_m.utils.logging import logger
 from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 skip_module_without_onednn()
 

@@ -8,7 +8,6 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-pytest.importorskip("ernie_m.model.cpu")
 from ernie_m.model.cpu.numpy_views import get_thread_count
 from ernie_m.model.cpu.workers import map_in_workers
 from ernie_m.model.heads import SequenceClassifier

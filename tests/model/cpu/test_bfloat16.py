@@ -4,7 +4,6 @@ import numpy as np
 import paddle
 import pytest
 
-pytest.importorskip("ernie_m.model.cpu")
 from ernie_m.model import layers, lm_head, word_embeddings
 from ernie_m.model.attention import PaddedMask
 from ernie_m.model.config import ErnieMConfig

@@ -7,7 +7,6 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-pytest.importorskip("ernie_m.model.cpu")
 from ernie_m.model import kernel_selection, lm_head, word_embeddings
 from ernie_m.model.cpu.embedding_gradient import EmbeddingGradient, accumulate_in_place
 from ernie_m.model.cpu.workers import LazyGradient
