@@ -1,11 +1,12 @@
 """The documentation: links and files exist, and the tree of the package is complete."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.pages import pages
+from tests.helpers.pages import compile_python, pages
 from tests.launching import ROOT
 
 LINK = re.compile(r"\]\(([^)#\s]*)#?([^)\s]*)\)")  # a file and an anchor in it
@@ -43,3 +44,25 @@ def test_the_tree_has_each_folder_once():
         for file in re.findall(r"\w+\.py\b", line):
             assert (listed[-1] / file).exists(), line
     assert sorted(listed) == sorted({path.parent for path in (ROOT / "ernie_m").rglob("*.py")})
+
+
+def test_the_tour_names_what_the_files_define():
+    """The first cell of a row of its tables: a file, then functions, classes and methods of that file."""
+    tour = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+    stops = [re.findall("`(.+?)`", row) for row in re.findall(r"^\| (`.+?) \|", tour, re.MULTILINE)]
+    assert len(stops) == 20
+    for file, *names in stops:
+        defined = set()
+        for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
+            name = getattr(node, "name", "")
+            methods = (
+                [getattr(part, "name", "") for part in node.body] if isinstance(node, ast.ClassDef) else []
+            )
+            defined |= {name, *(f"{name}.{method}" for method in methods)}
+        assert set(names) <= defined, file
+
+
+def test_the_tour_prints_what_it_shows(capsys):
+    tour = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+    exec(compile_python("tour.md"), {})
+    assert capsys.readouterr().out == re.search(r"^```text\n(.*?)^```", tour, re.DOTALL | re.MULTILINE)[1]
