@@ -188,7 +188,7 @@ def write_model(
     longest = (None if task else preprocessing.max_seq_len) or checkpoint.required_config.max_input_length
     separators = preprocessing.separators if task == QUESTION_ANSWERING else 2
     with atomic_dir(flags.target) as folder:
-        written, pooling_files = write_foreign.write_checkpoint(
+        written, pooling_files = write_foreign.write_converted_model(
             format, folder, checkpoint, task, metadata, facts
         )
         files = WRITERS[format.tokenizer_format](folder, tokenizer, longest, separators)

@@ -31,9 +31,9 @@ from ernie_m.finetune.score_tables import get_paper_rows
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import apply_model_defaults, open_model
 from ernie_m.model.tasks import get_stored_name
-from ernie_m.training.checkpoint import BEST, SELECTED, OutputDir
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, as_json_values
+from ernie_m.training.output_dir import BEST, SELECTED, OutputDir
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import Trainer
 from ernie_m.utils.logging import logger

@@ -22,9 +22,10 @@ from ernie_m.model.kernel_selection import select_kernels
 from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_decay
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import RUN, TRAINED, FolderRules, OutputDir, has_training_state, read_state
+from ernie_m.training.checkpoint import has_training_state, read_state
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import CURVES, METRICS, Evaluation, Interval
+from ernie_m.training.output_dir import RUN, TRAINED, FolderRules, OutputDir
 from ernie_m.training.precision import Precision
 from ernie_m.training.trainer import LoopConfig, Trainable
 from ernie_m.utils import logging

@@ -23,7 +23,7 @@ from ernie_m.fit.split_rows import split_rows
 from ernie_m.inference.load import LoadedModel, load
 from ernie_m.model.open_model import OpenedModel, apply_model_defaults, open_model
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import FolderRules, OutputDir
+from ernie_m.training.output_dir import FolderRules, OutputDir
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import Trainer
 from ernie_m.utils.files import atomic_dir, remove

@@ -12,8 +12,9 @@ from ernie_m.pretrain.config import RANDOM, SAME, PretrainConfig
 from ernie_m.pretrain.evaluate import compute_language_means
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import FolderRules, OutputDir, list_checkpoints, write_checkpoint
+from ernie_m.training.checkpoint import list_checkpoints, write_checkpoint
 from ernie_m.training.log import CURVES, METRICS
+from ernie_m.training.output_dir import FolderRules, OutputDir
 from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.training.trainer import LoopConfig, Trainer
 from ernie_m.utils import logging

@@ -17,7 +17,6 @@ from paddle import Tensor
 
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import BEST, OutputDir
 from ernie_m.training.engine import Engine, Model, StepResult
 from ernie_m.training.log import (
     CURVES,
@@ -29,6 +28,7 @@ from ernie_m.training.log import (
     MetricsFile,
     make_curve_writer,
 )
+from ernie_m.training.output_dir import BEST, OutputDir
 from ernie_m.training.prefetch import PrefetchIterator
 from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.utils.errors import UserError

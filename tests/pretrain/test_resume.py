@@ -18,9 +18,10 @@ from ernie_m.pretrain.run import check_checkpoints, open_output_dir
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.training import log as run_log
-from ernie_m.training.checkpoint import OutputDir, list_checkpoints
+from ernie_m.training.checkpoint import list_checkpoints
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import METRICS
+from ernie_m.training.output_dir import OutputDir
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import run
 from tests.command_lines import STEPS

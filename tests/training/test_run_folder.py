@@ -13,8 +13,8 @@ from ernie_m.model.checkpoint.write import ModelFiles, collect_model_files
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import FolderRules, OutputDir
 from ernie_m.training.log import Evaluation
+from ernie_m.training.output_dir import FolderRules, OutputDir
 from ernie_m.utils.checksums import write_digest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import get_host_name

@@ -35,7 +35,7 @@ from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, read_senten
 from ernie_m.reader.labels import find_label_issues
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import BEST, OutputDir
+from ernie_m.training.output_dir import BEST, OutputDir
 from ernie_m.training.precision import describe_precision, is_bf16_on_cpu
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import Trainer

@@ -266,7 +266,7 @@ def check_format_support(target: str, checkpoint: Checkpoint, task: str | None) 
             raise UserError(f"{checkpoint.path}: {error}")
 
 
-def write_checkpoint(
+def write_converted_model(
     format: Format,
     folder: Path,
     checkpoint: Checkpoint,
