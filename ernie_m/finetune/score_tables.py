@@ -22,6 +22,7 @@ from ernie_m.utils.logging import format_columns, format_markdown_table, logger
 
 SOURCE = "en"  # the source language of cross-lingual transfer
 GAP = "gap"  # the last column
+BOTH_DIRECTIONS = "mean of both directions"  # of bitext retrieval, the "direction" of a table
 MAJORITY = "majority baseline"  # the row of a model that always predicts the most frequent label
 # An average agrees with the paper's within this many points, with at most this standard error.
 _MOST_POINTS = 0.5
@@ -83,12 +84,14 @@ class ScoreTable:
         paper: the rows of the paper, from `get_paper_rows`.
         comparison: rows for comparison: name -> language -> percent, such as "untrained", the same model with
             random weights; an empty row was not measured.
+        facts: what the table shows, for programs that read the report, such as {"measure": "cosine"}.
     """
 
     title: str
     rows: dict[int, dict[str, float]]
     paper: Mapping[str, PaperRow] = field(default_factory=dict)
     comparison: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     def compute_full_rows(self) -> dict[int, dict[str, float]]:
         """Return the rows of the seeds with the average and the transfer gap added."""
@@ -164,6 +167,7 @@ class ScoreTable:
         summary = self.compute_summary()
         values: dict[str, Any] = {
             "title": self.title,
+            **self.facts,
             "seeds": {str(seed): row for seed, row in self.compute_full_rows().items()},
             "mean": {column: mean for column, (mean, _) in summary.items()},
             "deviation": {column: deviation for column, (_, deviation) in summary.items()},

@@ -77,7 +77,7 @@ def retrieve(folder, tmp_path, in_tmp_path):
 
 def by_direction(report):
     """direction -> language -> per cent of seed 1, from the tables of the two directions."""
-    return {table["title"].split(",")[0]: table["seeds"]["1"] for table in report["tables"][:2]}
+    return {table["direction"]: table["seeds"]["1"] for table in report["tables"][:2]}
 
 
 def all_layers(folder, language):
@@ -121,8 +121,8 @@ def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, monkeypatc
     # The layers are by seed.
     facts = (report["layers"], report["pooling"], report["score"])
     assert facts == ({"1": MIDDLE}, "mean_without_special", "cosine")
-    titles = [table["title"].split(",")[0] for table in report["tables"]]
-    assert titles == ["en -> xx", "xx -> en", "mean of both directions", "mean of both directions"]
+    directions = [table["direction"] for table in report["tables"]]
+    assert directions == ["en -> xx", "xx -> en", "mean of both directions", "mean of both directions"]
     accuracies = by_direction(report)["en -> xx"]
     for language in ("de", "xx"):
         english, foreign = (side[MIDDLE] for side in all_layers(folder, language))  # [N, H] each
@@ -273,9 +273,9 @@ def test_reject_weights_for_another_task(retrieve, folder, tmp_path, task, fact)
 def by_measure(report):
     """measure (such as "margin") -> language -> per cent, the mean of both directions."""
     return {
-        table["title"].split(", ")[1]: table["seeds"]["1"]
+        table["measure"]: table["seeds"]["1"]
         for table in report["tables"]
-        if table["title"].startswith("mean of both directions, ")
+        if table["direction"] == "mean of both directions"
     }
 
 

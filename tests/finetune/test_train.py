@@ -249,8 +249,8 @@ def test_a_file_without_training_or_held_out_pairs(tmp_path):
     vocabulary, _ = training_plan.plan_static_model(Path("pairs"), Path("out"), counts)
     assert [word for word in vocabulary.words if "<=" in str(word)] == ["x<=pairs/train/x.tsv"]
     seeds = {"1": {"y": 75.0, "avg": 75.0}}
-    report = {"tables": [{"title": "mean of both directions, cosine, mean, layer 1", "seeds": seeds}]}
-    (tmp_path / "retrieval.json").write_text(json.dumps(report))
+    table = {"title": "a, b", "direction": "mean of both directions", "measure": "cosine", "seeds": seeds}
+    (tmp_path / "retrieval.json").write_text(json.dumps({"tables": [table]}))
     title, header, row = training_plan.format_scores({"a": tmp_path}, counts).splitlines()
     assert "one pair of x" not in title and "; one pair of y is 12.5" in title
     assert (header.split(), row.split()) == (["y", "cosine"], ["a", "75.0"])
@@ -264,7 +264,7 @@ def test_train_on_pairs_in_unknown_languages(folder, capsys):
     assert open_checkpoint("answers/best").config.is_static
     text = "".join(capsys.readouterr())
     tables = json.loads(Path("answers/retrieval.json").read_text())["tables"]
-    directions = [table["title"].split(",")[0] for table in tables[:2]]
+    directions = [table["direction"] for table in tables[:2]]
     assert directions == ["second side -> first side", "first side -> second side"]
     assert not re.search(r"-en\b|\ben:|\bxx\b", text)
     held_out = len(Path("answers/pairs/held-out/question_answer.tsv").read_text("utf-8").splitlines()) - 1

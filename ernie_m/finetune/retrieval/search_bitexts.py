@@ -11,7 +11,7 @@ import numpy as np
 from ernie_m.finetune import score_tables
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.run_setup import log_and_write_report
-from ernie_m.finetune.score_tables import AVERAGE, average, get_paper_rows
+from ernie_m.finetune.score_tables import AVERAGE, BOTH_DIRECTIONS, average, get_paper_rows
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import TextKind, get_pair_text_kinds
 from ernie_m.model.tasks import SEARCH, get_stored_name
@@ -212,7 +212,7 @@ def report_seeds(
     line_keys = {bitext.language: bitext.line_keys for bitext in bitexts}
     tables = []
 
-    def add_table(title: str, measure: str, directions: Sequence[int], **paper: Any) -> None:
+    def add_table(direction: str, measure: str, directions: Sequence[int], **paper: Any) -> None:
         """Add a score table of a measure, averaged over directions, which are indices of `WITH_ENGLISH`."""
         rows, by_line = (
             {
@@ -226,8 +226,9 @@ def report_seeds(
             comparison[SAME_LINE] = {
                 language: fmean(row[language] for row in by_line.values()) for language in languages
             }
-        name = f"{title}, {measure}, {kind_of_vectors}"
-        tables.append(score_tables.ScoreTable(name, rows, comparison=comparison, **paper))
+        title = f"{direction}, {measure}, {kind_of_vectors}"
+        shown = {"direction": direction, "measure": measure}
+        tables.append(score_tables.ScoreTable(title, rows, comparison=comparison, facts=shown, **paper))
 
     are_with_english = all(bitext.with_english for bitext in bitexts)
     for number, direction in enumerate(WITH_ENGLISH if are_with_english else OF_ANY_PAIRS):
@@ -240,7 +241,7 @@ def report_seeds(
             seeds = ", ".join(seeds_without)
             logger.warning("skipping the table of %s: no language means for seed %s", measure, seeds)
             continue
-        add_table("mean of both directions", measure, [0, 1])
+        add_table(BOTH_DIRECTIONS, measure, [0, 1])
     facts: dict[str, Any] = {
         "task": get_stored_name(SEARCH),
         "pooling": flags.pooling,

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_m.finetune.score_tables import AVERAGE
+from ernie_m.finetune.score_tables import AVERAGE, BOTH_DIRECTIONS
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.find_files import split_language_prefix
 from ernie_m.utils.errors import UserError, get_command_name
@@ -181,16 +181,17 @@ def format_scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str
     rows = []
     for name, folder in folders.items():
         cells: dict[str, float] = {}
-        for report in read_json(folder / _REPORT)["tables"]:
-            title, measure, *_ = report["title"].split(", ")
-            if title == "mean of both directions":
-                (row,) = report["seeds"].values()
+        for table in read_json(folder / _REPORT)["tables"]:
+            if table["direction"] == BOTH_DIRECTIONS:
+                (row,) = table["seeds"].values()
                 # The average of one language is its score.
                 cells |= {
-                    f"{key} {measure}": value for key, value in row.items() if key != AVERAGE or len(row) > 2
+                    f"{key} {table['measure']}": value
+                    for key, value in row.items()
+                    if key != AVERAGE or len(row) > 2
                 }
         rows.append([name, *(f"{value:.1f}" for value in cells.values())])
     held_out = {name: count["held_out"] for name, count in counts.items()}
     few = [f"; one pair of {name} is {100 / n:.1f}" for name, n in held_out.items() if 0 < n < _FEW_PAIRS]
-    title = f"accuracy@1 on {sum(held_out.values()):,} held-out pairs, in per cent, mean of both directions"
+    title = f"accuracy@1 on {sum(held_out.values()):,} held-out pairs, in per cent, {BOTH_DIRECTIONS}"
     return f"{title}{''.join(few)}\n{format_columns([['', *cells], *rows])}"
