@@ -12,17 +12,11 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.finetune.finetuning_task import compute_accuracy
-from ernie_m.finetune.retrieval.pair_batches import CorpusPairBatches, PairFileBatches, PairStep
+from ernie_m.finetune.retrieval.pair_batches import PairBatches, PairStep
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.retrieval.split_pairs import (
-    DedupedPairs,
-    hold_out_rows,
-    make_text_keys,
-    select_training_rows,
-)
+from ernie_m.finetune.retrieval.training_pairs import open_training_pairs
 from ernie_m.finetune.run_setup import (
     MultiSeedTraining,
-    digest_files,
     find_resumed_step,
     format_official_line,
     make_engine,
@@ -38,33 +32,20 @@ from ernie_m.model.device import upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.preprocessing import (
-    DOCUMENT,
     MEAN_WITHOUT_SPECIAL,
-    NEITHER,
-    QUERY,
     READING,
-    PreprocessingConfig,
     get_stored_preprocessing,
 )
 from ernie_m.model.tasks import SEARCH, get_stored_name
 from ernie_m.reader.batching import (
-    Example,
-    TextFeaturizer,
     iter_padded_batches,
-    log_truncation,
-    sample_evenly,
-    warn_about_repeated_prompt,
-    warn_if_truncated,
 )
-from ernie_m.reader.corpus import Corpus, verify_corpus
 from ernie_m.reader.equal_texts import hash_token_ids
-from ernie_m.reader.files.pairs import PairRows, is_pair_notation
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, Interval
 from ernie_m.training.stop_requests import ShutdownHandler
-from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import ON_CONSOLE, logger
 from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, compute_sentence_embeddings
@@ -97,8 +78,6 @@ class PairBatch:
 class RetrievalTraining(MultiSeedTraining):
     """Contrastive training of sentence embeddings on pairs; validation pairs select the best checkpoint.
 
-    The pairs are the parallel text of a corpus, or the rows of a file.
-
     Args:
         opened: the model of the first seed, with the tokenizer and configuration of all seeds.
         initial_checkpoints: seed -> initial checkpoint; None: random weights.
@@ -120,49 +99,13 @@ class RetrievalTraining(MultiSeedTraining):
         self.tokenizer = opened.tokenizer
         self.config = opened.config
         self.layer = resolve_layer(flags, self.config.num_hidden_layers)
-        digests = {}
-        if is_pair_notation(flags.train_set):  # a file of pairs; a corpus is a folder
-            self.rows = PairRows(flags.train_set, flags)
-            self.languages: list[str] = []
-            digests["train_set"] = digest_files(self.rows.paths)
-        else:
-            self.rows = None
-            corpus = Corpus(flags.train_set, self.tokenizer)
-            distributed.run_on_main(lambda: verify_corpus(flags.train_set))
-            self.languages = corpus.languages
-            digests["train_set"] = digest_files([corpus.path / MANIFEST])
-        # The prompts of queries and of positives and negatives, which are stored for retrieval.
-        self.preprocessing = make_embedding_preprocessing(opened, self.rows)
-        self.prompts = (self.preprocessing.get_prompt(QUERY), self.preprocessing.get_prompt(DOCUMENT))
-        if self.rows is not None:
-            rows = sample_evenly(self.rows)
-            for index, prompt in enumerate(self.prompts):  # queries, then positives
-                warn_about_repeated_prompt(prompt, [row[index] for row in rows], flags.train_set)
-            texts = [
-                Example(self.prompts[min(index, 1)] + text) for row in rows for index, text in enumerate(row)
-            ]
-            warn_if_truncated(flags.train_set, texts, TextFeaturizer(self.tokenizer, flags.max_seq_len))
-            self.deduped = DedupedPairs.from_rows(self.rows, make_text_keys(opened, flags.max_seq_len))
-            if self.rows.with_negatives:
-                logger.info(
-                    "%s: %d rows, %d with negatives; dropped %d false negatives (equal to the query or to "
-                    "one of its positives in any row)",
-                    flags.train_set,
-                    len(self.rows),
-                    self.rows.with_negatives,
-                    self.deduped.false_negatives,
-                )
-        else:
-            sides = [
-                ids for pairs in corpus.parallel.values() for pair in sample_evenly(pairs) for ids in pair
-            ]
-            cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # without [CLS] and [SEP]
-            log_truncation(flags.train_set, cut, len(sides), "sampled texts", flags.max_seq_len)
+        self.train_pairs = open_training_pairs(flags, opened)
+        self.preprocessing = self.train_pairs.preprocessing
         if opened.preprocessing.prompts:  # the same for both sides of translations (a file such as en-de.tsv)
             logger.info(
                 "%s: prompts: query %r, document %r (also stored for retrieval)",
                 flags.train_set,
-                *self.prompts,
+                *self.train_pairs.prompts,
             )
         self.fingerprint = make_fingerprint(
             flags,
@@ -170,8 +113,8 @@ class RetrievalTraining(MultiSeedTraining):
             initial_checkpoints.values(),
             self.config,
             self.tokenizer,
-            prompts=list(self.prompts),
-            **digests,
+            prompts=list(self.train_pairs.prompts),
+            train_set=self.train_pairs.digest,
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
@@ -179,7 +122,7 @@ class RetrievalTraining(MultiSeedTraining):
         flags = self.flags
         self.seed = seed
         self._progress = ""  # loss and remaining time of the seed's last `log_line`
-        self.pairs, self.held_out = self._prepare_pairs(seed)
+        self.batches, self.held_out = self.train_pairs.split(seed)
         for languages, pairs in self.held_out.items():
             if flags.validation_pairs and len(pairs):
                 log_repeated_texts("-".join(languages), self._prepare_validation_inputs(pairs)[1])
@@ -201,53 +144,9 @@ class RetrievalTraining(MultiSeedTraining):
         model.set_recompute(flags.recompute)
         return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
 
-    def _prepare_pairs(self, seed: int) -> tuple[CorpusPairBatches | PairFileBatches, dict[tuple, Sequence]]:
-        """Return the training batches of a seed, and the validation pairs as token ids.
-
-        Returns:
-            The batches, and names -> validation pairs. The names are the languages, ("de", "en"), or the
-            file, ("pairs.tsv",).
-        """
-        flags = self.flags
-        shared = {
-            "tokenizer": self.tokenizer,
-            "batch_size": flags.batch_size,
-            "max_seq_len": flags.max_seq_len,
-            "seed": seed,
-            "rank": distributed.rank(),
-            "world_size": distributed.world_size(),
-        }
-        if self.rows is None:
-            steps = CorpusPairBatches(path=flags.train_set, alpha=flags.pair_alpha, **shared)
-            return steps, steps.open_corpus().held_out_parallel
-        held_out = hold_out_rows(self.deduped, flags.validation_pairs, seed)
-        keys, (trained,) = select_training_rows([self.deduped], [held_out])
-        logger.info(
-            "%s: %d training rows, %d validation rows; dropped %d rows that share a query or positive with "
-            "validation rows",
-            self.rows.name,
-            len(trained),
-            len(held_out),
-            len(self.rows) - len(trained) - len(held_out),
-        )
-        steps = PairFileBatches(
-            rows=self.deduped,
-            numbers=trained,
-            held_out=keys,
-            prompts=self.prompts,
-            **shared,
-        )
-        held_out_ids = []
-        for number in held_out:
-            texts_of_row = [prompt + text for prompt, text in zip(self.prompts, self.rows[number])]
-            held_out_ids.append(self.tokenizer.encode_batch(texts_of_row))
-        if not held_out_ids:
-            return steps, {}
-        return steps, {(Path(self.rows.name).name,): held_out_ids}
-
-    def make_batch_iterator(self, position: dict[str, Any] | None) -> CorpusPairBatches | PairFileBatches:
+    def make_batch_iterator(self, position: dict[str, Any] | None) -> PairBatches:
         """Return the training batches from a saved position on; None: from the first."""
-        return dataclasses.replace(self.pairs, position=position)
+        return dataclasses.replace(self.batches, position=position)
 
     def copy_to_device(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
         """Send the sentences of a step to the device, grouped by length; for a static model in one group."""
@@ -381,7 +280,7 @@ class RetrievalTraining(MultiSeedTraining):
             "name": "ERNIE-M, retrieval",
             "task": get_stored_name(SEARCH),
             "data": flags.train_set,
-            "languages": self.languages,
+            "languages": self.train_pairs.languages,
             "initialized_from": flags.get_initial_checkpoint(self.seed),
         }
         left_out = list_unused_parts(self.initial_checkpoints[self.seed], flags.pooling == "pooler")
@@ -429,28 +328,6 @@ def init_static_embeddings(table: Tensor, tokenizer: Tokenizer) -> None:
     factors = _SMOOTH / (_SMOOTH + np.exp(log_probabilities))  # [V]
     factors[[tokenizer.cls_id, tokenizer.sep_id]] = 0.0
     table.set_value(table * paddle.to_tensor(factors[:, None]).astype(table.dtype))
-
-
-def make_embedding_preprocessing(opened: OpenedModel, rows: PairRows | None) -> PreprocessingConfig:
-    """Return the preprocessing settings of the trained model: those of the initial model, except for prompts.
-
-    After training on translations, queries and documents have the same prompt. After training on queries and
-    documents, they keep their prompts.
-
-    Args:
-        opened: the initial model.
-        rows: the training pairs; None: a corpus, whose texts have no prompts.
-    """
-    preprocessing = opened.preprocessing
-    if opened.checkpoint is not None and opened.checkpoint.task not in (None, SEARCH):
-        preprocessing = preprocessing.adapt_for_task()  # the settings of its head do not apply to embeddings
-    if rows is None:
-        return preprocessing.replace_prompts("")
-    return (
-        preprocessing.replace_prompts(preprocessing.get_prompt(NEITHER))
-        if rows.are_translations
-        else preprocessing
-    )
 
 
 def resolve_layer(flags: RetrievalFlags, num_layers: int) -> int:

@@ -1,5 +1,6 @@
 """Training batches from a file or corpus of pairs, built in a separate process without Paddle."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
@@ -43,8 +44,8 @@ class PairStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairBatches:
-    """Base class of infinite iterables of global batches.
+class PairBatches(ABC):
+    """Base class of infinite iterables of global batches. Picklable; a call returns the iterator.
 
     Args:
         batch_size: number of pairs per step, over all processes.
@@ -59,6 +60,10 @@ class PairBatches:
     rank: int = 0
     world_size: int = 1
     position: dict[str, Any] | None = None
+
+    @abstractmethod
+    def __call__(self) -> Iterator[PairStep]:
+        """Yield this process's part of each global batch, endlessly."""
 
     def make_sampler(self, sizes: dict[str, int], alpha: float, purpose: str) -> Sampler:
         """Return the sampler of pairs at `position`.
@@ -83,7 +88,7 @@ class PairBatches:
 
 @dataclass(frozen=True, kw_only=True)
 class PairFileBatches(PairBatches):
-    """Infinite iterable of global batches from a file of pairs. Picklable; a call returns the iterator.
+    """Infinite iterable of global batches from a file of pairs.
 
     The rows of a step depend only on the seed and the step number. To avoid false negatives, no two rows of a
     step share a text: a row that shares a text with an earlier row of the step is skipped until the next
@@ -102,7 +107,6 @@ class PairFileBatches(PairBatches):
     prompts: tuple[str, str] = ("", "")
 
     def __call__(self) -> Iterator[PairStep]:
-        """Yield this process's part of each global batch, endlessly."""
         sizes = {"rows": len(self.numbers)}
         # There is only one stream, so its size and alpha do not matter.
         sampler = self.make_sampler(sizes, 1.0, "own pairs")
@@ -165,7 +169,7 @@ class PairFileBatches(PairBatches):
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusPairBatches(PairBatches):
-    """Infinite iterable of global batches from a corpus. Picklable; a call returns the iterator.
+    """Infinite iterable of global batches from a corpus.
 
     The pairs of a step depend only on the seed and the step number, and are divided among the processes. They
     are the parallel text of the corpus.
@@ -179,20 +183,9 @@ class CorpusPairBatches(PairBatches):
     path: str
     alpha: float
 
-    def open_corpus(self) -> Corpus:
-        """Open the corpus.
-
-        Raises:
-            UserError: the corpus is missing or has no parallel text.
-        """
-        corpus = Corpus(self.path, self.tokenizer)
-        if not corpus.parallel:
-            raise UserError(f"{self.path}: no parallel text in this corpus. Build one with --parallel")
-        return corpus
-
     def __call__(self) -> Iterator[PairStep]:
-        """Yield this process's part of each global batch, endlessly."""
-        pairs_by_name = {"-".join(pair): pairs for pair, pairs in self.open_corpus().parallel.items()}
+        parallel = Corpus(self.path, self.tokenizer).parallel
+        pairs_by_name = {"-".join(languages): pairs for languages, pairs in parallel.items()}
         sizes = {name: len(pairs) for name, pairs in pairs_by_name.items()}
         # The size of a language pair is its number of pairs.
         sampler = self.make_sampler(sizes, self.alpha, "retrieval")

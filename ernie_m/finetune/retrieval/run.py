@@ -100,8 +100,8 @@ def train_and_evaluate(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
     inputs = read_inputs(flags)
     flags = inputs.flags
     task = RetrievalTraining(flags, inputs.opened, inputs.initial_checkpoints)
-    for bitext in inputs.bitexts if task.rows else ():
-        trained = task.deduped.keys[:, :2].ravel()
+    trained = task.train_pairs.text_keys
+    for bitext in inputs.bitexts:
         for error in find_label_issues(
             bitext.keys.ravel(), (), str, trained_inputs=trained, noun="sentences"
         ):

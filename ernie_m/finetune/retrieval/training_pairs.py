@@ -1,0 +1,189 @@
+"""The pairs of a training: the rows of a file, or the parallel text of a corpus."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_m.finetune.retrieval.pair_batches import CorpusPairBatches, PairBatches, PairFileBatches
+from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.finetune.retrieval.split_pairs import (
+    DedupedPairs,
+    hold_out_rows,
+    make_text_keys,
+    select_training_rows,
+)
+from ernie_m.finetune.run_setup import digest_files
+from ernie_m.model.open_model import OpenedModel
+from ernie_m.model.preprocessing import DOCUMENT, NEITHER, QUERY, PreprocessingConfig
+from ernie_m.model.tasks import SEARCH
+from ernie_m.reader.batching import (
+    Example,
+    TextFeaturizer,
+    log_truncation,
+    sample_evenly,
+    warn_about_repeated_prompt,
+    warn_if_truncated,
+)
+from ernie_m.reader.corpus import Corpus, verify_corpus
+from ernie_m.reader.files.pairs import PairRows, is_pair_notation
+from ernie_m.training import distributed
+from ernie_m.utils.checksums import MANIFEST
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+
+# The languages of validation pairs, ("de", "en"), or their file, ("pairs.tsv",) -> (source ids, target ids).
+ValidationPairs = dict[tuple[str, ...], Sequence]
+
+
+class TrainingPairs(ABC):
+    """The pairs of --train_set, which are checked when they are opened.
+
+    Args:
+        path: the file or directory of --train_set.
+        opened: the initial model.
+
+    Attributes:
+        languages: the languages of the pairs; []: unknown.
+        digest: the SHA-256 of the files.
+        preprocessing: the preprocessing settings of the trained model, with the prompts of the pairs.
+        text_keys: uint64 [n], the keys of all queries and positives, by `make_text_keys`; [0]: not known.
+    """
+
+    languages: list[str]
+    digest: str | None
+    preprocessing: PreprocessingConfig
+    text_keys: np.ndarray
+
+    def __init__(self, path: str, flags: RetrievalFlags, opened: OpenedModel):
+        self.path = path
+        self.flags = flags
+        self.tokenizer = opened.tokenizer
+
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """The prompt of queries, and that of positives and negatives."""
+        return self.preprocessing.get_prompt(QUERY), self.preprocessing.get_prompt(DOCUMENT)
+
+    @abstractmethod
+    def split(self, seed: int) -> tuple[PairBatches, ValidationPairs]:
+        """Return the training batches of a seed, and its validation pairs; {}: there are none."""
+
+    def _get_batch_settings(self, seed: int) -> dict[str, Any]:
+        """Return the fields of `PairBatches` for this process."""
+        return {
+            "tokenizer": self.tokenizer,
+            "batch_size": self.flags.batch_size,
+            "max_seq_len": self.flags.max_seq_len,
+            "seed": seed,
+            "rank": distributed.rank(),
+            "world_size": distributed.world_size(),
+        }
+
+
+class PairFile(TrainingPairs):
+    """The rows of a file of pairs, or of two aligned files. Each seed has other validation rows.
+
+    Queries and documents keep the prompts of the initial model; both sides of translations have one prompt.
+    """
+
+    def __init__(self, path: str, flags: RetrievalFlags, opened: OpenedModel):
+        super().__init__(path, flags, opened)
+        self.rows = PairRows(path, flags)
+        self.languages = []
+        self.digest = digest_files(self.rows.paths)
+        self.preprocessing = get_embedding_preprocessing(opened)
+        if self.rows.are_translations:
+            prompt = self.preprocessing.get_prompt(NEITHER)
+            self.preprocessing = self.preprocessing.replace_prompts(prompt)
+        self._check_sample()
+        self.deduped = DedupedPairs.from_rows(self.rows, make_text_keys(opened, flags.max_seq_len))
+        self.text_keys = self.deduped.keys[:, :2].ravel()
+        if self.rows.with_negatives:
+            logger.info(
+                "%s: %d rows, %d with negatives; dropped %d false negatives (equal to the query or to "
+                "one of its positives in any row)",
+                path,
+                len(self.rows),
+                self.rows.with_negatives,
+                self.deduped.false_negatives,
+            )
+
+    def _check_sample(self) -> None:
+        """Warn about texts that already have the prompt, are too long, or are not in the vocabulary."""
+        rows = sample_evenly(self.rows)
+        for index, prompt in enumerate(self.prompts):  # queries, then positives
+            warn_about_repeated_prompt(prompt, [row[index] for row in rows], self.path)
+        texts = [
+            Example(self.prompts[min(index, 1)] + text) for row in rows for index, text in enumerate(row)
+        ]
+        warn_if_truncated(self.path, texts, TextFeaturizer(self.tokenizer, self.flags.max_seq_len))
+
+    def split(self, seed: int) -> tuple[PairFileBatches, ValidationPairs]:
+        held_out = hold_out_rows(self.deduped, self.flags.validation_pairs, seed)
+        keys, (trained,) = select_training_rows([self.deduped], [held_out])
+        logger.info(
+            "%s: %d training rows, %d validation rows; dropped %d rows that share a query or positive with "
+            "validation rows",
+            self.rows.name,
+            len(trained),
+            len(held_out),
+            len(self.rows) - len(trained) - len(held_out),
+        )
+        batches = PairFileBatches(
+            rows=self.deduped,
+            numbers=trained,
+            held_out=keys,
+            prompts=self.prompts,
+            **self._get_batch_settings(seed),
+        )
+        held_out_ids = []
+        for number in held_out:
+            texts_of_row = [prompt + text for prompt, text in zip(self.prompts, self.rows[number])]
+            held_out_ids.append(self.tokenizer.encode_batch(texts_of_row))
+        return batches, {(Path(self.rows.name).name,): held_out_ids} if held_out_ids else {}
+
+
+class PairCorpus(TrainingPairs):
+    """The parallel text of a corpus, whose held-out text has the validation pairs. It has no prompts."""
+
+    text_keys = np.empty(0, np.uint64)  # a corpus has token ids alone
+
+    def __init__(self, path: str, flags: RetrievalFlags, opened: OpenedModel):
+        super().__init__(path, flags, opened)
+        self.corpus = Corpus(path, self.tokenizer)
+        distributed.run_on_main(lambda: verify_corpus(path))
+        if not self.corpus.parallel:
+            raise UserError(f"{path}: no parallel text in this corpus. Build one with --parallel")
+        self.languages = self.corpus.languages
+        self.digest = digest_files([self.corpus.path / MANIFEST])
+        self.preprocessing = get_embedding_preprocessing(opened).replace_prompts("")
+        parallel = self.corpus.parallel.values()
+        sides = [ids for pairs in parallel for pair in sample_evenly(pairs) for ids in pair]
+        cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # without [CLS] and [SEP]
+        log_truncation(path, cut, len(sides), "sampled texts", flags.max_seq_len)
+
+    def split(self, seed: int) -> tuple[CorpusPairBatches, ValidationPairs]:
+        batches = CorpusPairBatches(
+            path=self.path, alpha=self.flags.pair_alpha, **self._get_batch_settings(seed)
+        )
+        return batches, self.corpus.held_out_parallel
+
+
+def open_training_pairs(flags: RetrievalFlags, opened: OpenedModel) -> TrainingPairs:
+    """Open the pairs of --train_set: a file of pairs, or a corpus, which is a directory.
+
+    Raises:
+        UserError: the file or corpus is missing, is invalid, or has no pairs.
+    """
+    assert flags.train_set is not None  # with --do_train
+    pairs_class = PairFile if is_pair_notation(flags.train_set) else PairCorpus
+    return pairs_class(flags.train_set, flags, opened)
+
+
+def get_embedding_preprocessing(opened: OpenedModel) -> PreprocessingConfig:
+    """Return the preprocessing settings of a model without those of a head, which differ from embeddings'."""
+    is_tuned = opened.checkpoint is not None and opened.checkpoint.task not in (None, SEARCH)
+    return opened.preprocessing.adapt_for_task() if is_tuned else opened.preprocessing
