@@ -15,7 +15,7 @@ from paddle.distributed import fleet
 
 from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.device import upload
+from ernie_m.model.device_transfer import upload
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.optimization import build_optimizer, is_decayed
 from ernie_m.model.packed_batch import PackedBatch

@@ -40,7 +40,7 @@ def main() -> None:
         raise UserError("the checks require pytest. Run sh scripts/setup.sh test") from error
     import paddle
 
-    from ernie_m.model.device import format_device_summary
+    from ernie_m.model.device_capabilities import format_device_summary
     from ernie_m.model.kernel_selection import is_on_gpu
 
     if not is_on_gpu():

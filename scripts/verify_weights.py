@@ -128,7 +128,7 @@ def compute_hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
     """
     import paddle
 
-    from ernie_m.model.device import upload
+    from ernie_m.model.device_transfer import upload
     from ernie_m.model.packed_batch import PackedBatch
 
     # A masked position is a placeholder, visible only to itself. Placeholders come last, so the first

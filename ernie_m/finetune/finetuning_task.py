@@ -132,7 +132,7 @@ class FinetuningTask(ABC, Generic[Data]):
 
     def send_batches(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabeledBatch"]]:
         """Send batches to the device in one copy, and return (batch, batch on the device) for each."""
-        from ernie_m.model.device import upload
+        from ernie_m.model.device_transfer import upload
         from ernie_m.model.packed_batch import LabeledBatch, PackedBatch
 
         pad_id = model.ernie_m.config.pad_token_id

@@ -10,7 +10,7 @@ from ernie_m.model.checkpoint.check_weights import HEADS, list_unused_parts
 from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.device import to_array, upload
+from ernie_m.model.device_transfer import to_array, upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.heads import make_model_with_head
 from ernie_m.model.lm_head import PreTrainingModel

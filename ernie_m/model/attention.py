@@ -17,8 +17,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from ernie_m.model import device, kernels
-from ernie_m.model.device import Array
+from ernie_m.model import device_capabilities, kernels
+from ernie_m.model.device_transfer import Array
 from ernie_m.model.layers import Linear, apply_linear_layers, dropout, select_rows
 from ernie_m.model.packed_layout import PackedLayout, SequenceGroup
 
@@ -205,7 +205,7 @@ def select_mask_class() -> type[AttentionMask]:
     """Return the class of attention masks for the current device and precision."""
     if own := kernels.current().get_mask_class():
         return own
-    return FlashMask if device.uses_flash(paddle.amp.is_autocast_enabled()) else PaddedMask
+    return FlashMask if device_capabilities.uses_flash(paddle.amp.is_autocast_enabled()) else PaddedMask
 
 
 class SelfAttention(nn.Layer):

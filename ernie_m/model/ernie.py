@@ -24,7 +24,7 @@ from paddle.distributed.fleet.utils import recompute
 
 from ernie_m.model import kernels
 from ernie_m.model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
-from ernie_m.model.device import upload
+from ernie_m.model.device_transfer import upload
 from ernie_m.model.layers import LayerNorm, Linear, dropout, select_rows
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.transformer_encoder import Encoder, make_weight_initializer

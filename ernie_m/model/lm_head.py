@@ -11,7 +11,7 @@ from typing import NamedTuple
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model import device, kernels
+from ernie_m.model import kernels
 from ernie_m.model.config import NO_LANGUAGE, ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import LayerNorm, Linear, gelu
@@ -138,9 +138,14 @@ def compute_cross_entropy(
         labels: [M] int64, from 0 to V - 1.
         loss_weights: [M] float, weight of each loss in the sum; None: 1. The weights get no gradient.
     """
-    precise = device.get_accumulation_dtype(x)
+    precise = get_accumulation_dtype(x)
     if loss_weights is None:
         loss_weights = paddle.ones([x.shape[0]])
     loss_weights = loss_weights.astype(precise)
     chunks = split_into_logit_chunks(x.shape[0], bias.shape[0], precise)
     return MaskedLMLoss(*kernels.of(x).compute_cross_entropy(x, table, bias, labels, loss_weights, chunks))
+
+
+def get_accumulation_dtype(x: Tensor) -> paddle.dtype:
+    """Return the dtype in which losses and sums of x are computed: float64 for float64, otherwise float32."""
+    return paddle.float64 if x.dtype == paddle.float64 else paddle.float32

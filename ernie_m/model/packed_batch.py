@@ -11,7 +11,7 @@ from paddle import Tensor
 from ernie_m.model import attention
 from ernie_m.model.attention import AttentionMask
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
-from ernie_m.model.device import Array
+from ernie_m.model.device_transfer import Array
 from ernie_m.model.packed_layout import PackedLayout
 
 
@@ -20,7 +20,7 @@ class PackedBatch:
     """A packed batch: S sequences concatenated to N tokens, without padding.
 
     `from_packed`, `from_padded` and `from_attention_mask` make a batch of NumPy arrays, which
-    `ernie_m.model.device.upload` copies to the device.
+    `ernie_m.model.device_transfer.upload` copies to the device.
 
     FlashMask requires N to be a multiple of 128, so a filler sequence is added. The arrays [N] include it;
     the result of `ErnieMModel.encode` does not.

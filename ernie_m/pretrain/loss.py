@@ -9,7 +9,7 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.model.config import NO_LANGUAGE
-from ernie_m.model.device import upload
+from ernie_m.model.device_transfer import upload
 from ernie_m.model.lm_head import MaskedLMLoss, PreTrainingModel
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.pretrain.objectives import OBJECTIVES, get_objective_class

@@ -15,7 +15,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ernie_m.model import kernels
-from ernie_m.model.device import format_device_summary, has_bf16
+from ernie_m.model.device_capabilities import format_device_summary, has_bf16
 from ernie_m.model.kernel_selection import has_plain_kernels, is_on_gpu
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.training import distributed

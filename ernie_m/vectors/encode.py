@@ -10,7 +10,7 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.model import kernels
-from ernie_m.model.device import Array, to_array, upload
+from ernie_m.model.device_transfer import Array, to_array, upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
@@ -37,7 +37,7 @@ class SentenceBatch:
 
     @classmethod
     def from_padded(cls, ids: np.ndarray, pad_token_id: int, pooling: str) -> Self:
-        """Make a batch of NumPy arrays, which `ernie_m.model.device.upload` copies to the device.
+        """Make a batch of NumPy arrays, which `ernie_m.model.device_transfer.upload` copies to the device.
 
         Args:
             ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.

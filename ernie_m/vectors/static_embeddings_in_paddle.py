@@ -7,7 +7,7 @@ from typing import Self
 from paddle import Tensor
 
 from ernie_m.model import kernels
-from ernie_m.model.device import Array
+from ernie_m.model.device_transfer import Array
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.vectors.static_embeddings import flatten_tokens
 
@@ -26,7 +26,7 @@ class FlatTokens:
 
     @classmethod
     def from_sentences(cls, sentences: Sequence[Collection[int]]) -> Self:
-        """Make a batch of NumPy arrays, which `ernie_m.model.device.upload` copies to the device.
+        """Make a batch of NumPy arrays, which `ernie_m.model.device_transfer.upload` copies to the device.
 
         Args:
             sentences: ids with special tokens, [CLS] S [SEP] each.

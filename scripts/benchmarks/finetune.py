@@ -127,7 +127,7 @@ def load_ernie_m(shared_input: dict[str, Any], amp: str = "none") -> Callable[[S
 
     from ernie_m.model import kernels
     from ernie_m.model.checkpoint.load import load_weights
-    from ernie_m.model.device import upload
+    from ernie_m.model.device_transfer import upload
     from ernie_m.model.heads import SequenceClassifier
     from ernie_m.model.packed_batch import PackedBatch
 

@@ -12,9 +12,10 @@ import ernie_m
 from ernie_m.commands import convert, export
 from ernie_m.finetune import hyperparameters
 from ernie_m.finetune.retrieval.contrastive_training import init_static_embeddings
-from ernie_m.model import device, kernel_selection
+from ernie_m.model import kernel_selection
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.device_transfer import upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.row_means import compute_row_means
 from ernie_m.vectors.encode import PaddleEncoder
@@ -85,7 +86,7 @@ def test_mean_gradient(chosen, monkeypatch):
     paddle.set_default_dtype("float32")
     assert [name for name, _ in model.named_parameters()] == [WORDS]
     weight = model.embeddings.word_embeddings.weight
-    embeddings = compute_mean_embeddings(model, device.upload(FlatTokens.from_sentences(SENTENCES)))
+    embeddings = compute_mean_embeddings(model, upload(FlatTokens.from_sentences(SENTENCES)))
     np.testing.assert_allclose(embeddings.numpy(), by_hand(weight.numpy()), rtol=0, atol=1e-12)
     factors = np.random.default_rng(1).normal(size=(len(SENTENCES), 8))
     (embeddings * paddle.to_tensor(factors)).sum().backward()

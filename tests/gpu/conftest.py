@@ -6,8 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model import device as model_device
-from ernie_m.model import kernel_selection
+from ernie_m.model import device_capabilities, kernel_selection
 from ernie_m.training.precision import Precision
 from tests.gpu import toys
 from tests.helpers.half_types import gpu_types  # noqa: F401  a fixture
@@ -56,9 +55,9 @@ def bound(location: str) -> Callable[[str], float]:
         is_half = dtype in ("float16", "bfloat16")
         if is_half and location == "cpu":
             pytest.skip(f"no {dtype} on a CPU")
-        if dtype == "bfloat16" and not model_device.has_bf16():
+        if dtype == "bfloat16" and not device_capabilities.has_bf16():
             pytest.skip("no bfloat16 on this GPU")
-        is_tf32 = dtype == "float32" and location == "gpu" and model_device.has_tf32()
+        is_tf32 = dtype == "float32" and location == "gpu" and device_capabilities.has_tf32()
         return BOUNDS["tf32" if is_tf32 else dtype]
 
     return bound

@@ -17,7 +17,7 @@ from ernie_m.finetune.run_setup import SUMS as SUMS_OF_TASKS
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.device import to_array, upload
+from ernie_m.model.device_transfer import to_array, upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.heads import make_model_with_head
 from ernie_m.model.lm_head import PreTrainingModel

@@ -4,7 +4,7 @@ import numpy as np
 
 from ernie_m.model import attention, kernels
 from ernie_m.model.attention import AttentionMask, PaddedMask
-from ernie_m.model.device import upload
+from ernie_m.model.device_transfer import upload
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.packed_layout import PackedLayout
 

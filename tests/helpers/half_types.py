@@ -25,7 +25,7 @@ import pytest
 from paddle import Tensor
 from paddle.base.core import AmpLevel
 
-from ernie_m.model import device
+from ernie_m.model import device_capabilities
 from tests.helpers.flash import flashmask
 
 auto_cast = importlib.import_module("paddle.amp.auto_cast")  # the attribute of this name is a function
@@ -250,13 +250,13 @@ def gpu_types(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (paddle, "set_flags", lambda flags: None),  # only a Paddle for GPUs has the flag of FlashMask
         (paddle, "set_device", lambda name: None),
         (paddle.device, "get_device", lambda: "gpu:0"),
-        (paddle.device.cuda, "get_device_capability", lambda: device.AMPERE),
+        (paddle.device.cuda, "get_device_capability", lambda: device_capabilities.AMPERE),
         (paddle.device.cuda, "get_device_name", lambda: "the stand-in"),
         (paddle.version, "cuda", lambda: "12.6"),
     ):
         monkeypatch.setattr(owner, name, value)
     for module in (auto_cast, paddle.amp.grad_scaler, paddle.base.framework, paddle.framework):
         monkeypatch.setattr(module, "_dygraph_tracer", lambda: card.tracer)
-    device.is_flash_supported.cache_clear()
+    device_capabilities.is_flash_supported.cache_clear()
     yield
-    device.is_flash_supported.cache_clear()
+    device_capabilities.is_flash_supported.cache_clear()

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model.device import upload
+from ernie_m.model.device_transfer import upload
 from ernie_m.model.packed_batch import PackedBatch
 
 

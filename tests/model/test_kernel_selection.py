@@ -4,7 +4,7 @@ import paddle
 import pytest
 
 pytest.importorskip("ernie_m.model.cpu")
-from ernie_m.model import device, kernel_selection
+from ernie_m.model import device_capabilities, kernel_selection
 from ernie_m.model.cpu import mkl, workers
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training.precision import Precision, prepare_for_prediction
@@ -22,7 +22,7 @@ def warnings(monkeypatch, caplog):
     """warnings(): the warnings in the log. Nothing has been tried yet in this process."""
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("WARNING")
-    caches = (device.is_flash_supported, mkl.is_supported, mkl._load_functions)
+    caches = (device_capabilities.is_flash_supported, mkl.is_supported, mkl._load_functions)
     for function in caches:
         function.cache_clear()
     yield lambda: [record.message for record in caplog.records]
@@ -59,7 +59,7 @@ def test_version_2_of_flashmask_is_used(monkeypatch, warnings, flags):
     for options in ({"dropout": 0.1}, {"training": False}):
         with pytest.raises(AssertionError, match="flashmask_attention_v2 does not support"):
             attention(query, query, query, bounds, **options)
-    assert device.is_flash_supported() and warnings() == []
+    assert device_capabilities.is_flash_supported() and warnings() == []
     for options in ({"dropout": 0.1}, {"training": False}):
         attention(query, query, query, bounds, **options)
 
@@ -80,7 +80,7 @@ def off_by_one_row(query, key, value, bounds, *options):
 def test_a_kernel_that_does_not_work_is_not_used(monkeypatch, warnings, flags, kernel, reason):
     monkeypatch.setattr(paddle._C_ops, "flashmask_attention", kernel)
     with paddle.no_grad():  # as in an evaluation
-        assert not device.is_flash_supported() and not device.is_flash_supported()
+        assert not device_capabilities.is_flash_supported() and not device_capabilities.is_flash_supported()
     (line,) = warnings()
     assert "FlashMask is unavailable; attention uses padded groups" in line and reason in line
 
@@ -93,7 +93,8 @@ def test_a_kernel_that_does_not_work_is_not_used(monkeypatch, warnings, flags, k
 def test_mkl_that_multiplies_otherwise_is_not_used(monkeypatch, warnings, function, reason):
     monkeypatch.setitem(mkl._NAMES, "float64", function)
     assert (
-        device.name_attention(is_half_precision=False) == "padded groups" and workers.get_worker_count() == 1
+        device_capabilities.name_attention(is_half_precision=False) == "padded groups"
+        and workers.get_worker_count() == 1
     )
     (line,) = warnings()
     assert "MKL is disabled" in line and reason in line
@@ -122,7 +123,7 @@ def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
     monkeypatch.setattr("ernie_m.model.cpu.onednn_check.find_missing_requirement", lambda: None)
     assert not Precision("bf16").cpu_bf16
     monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "own")
-    assert device.format_device_summary("float32", 2) == (
+    assert device_capabilities.format_device_summary("float32", 2) == (
         "device: cpu; precision float32; attention padded groups; collectives own, 2 processes; plain kernels"
     )
     assert "amp bf16 requires optimized kernels" in error_of(

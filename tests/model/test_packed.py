@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model import device, kernel_selection
+from ernie_m.model import device_capabilities, kernel_selection
 from ernie_m.model.attention import (
     AttentionMask,
     FlashMask,
@@ -223,9 +223,9 @@ def test_mask_type_per_device(monkeypatch, on_gpu, capability, autocast, expecte
     monkeypatch.setattr(kernel_selection, "is_on_gpu", lambda: on_gpu)
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(paddle.amp, "is_autocast_enabled", lambda: autocast)
-    monkeypatch.setattr(device, "is_flash_supported", lambda: True)
+    monkeypatch.setattr(device_capabilities, "is_flash_supported", lambda: True)
     assert select_mask_class() is expected
-    monkeypatch.setattr(device, "is_flash_supported", lambda: False)
+    monkeypatch.setattr(device_capabilities, "is_flash_supported", lambda: False)
     assert select_mask_class() is (PaddedMask if on_gpu else CpuMask)
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
     assert select_mask_class() is PaddedMask

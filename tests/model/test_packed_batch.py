@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 
 from ernie_m.model.attention import FlashMask
-from ernie_m.model.device import to_array, upload
+from ernie_m.model.device_transfer import to_array, upload
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.batches import compute_as_on_a_gpu, padded_batch

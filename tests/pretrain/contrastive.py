@@ -34,7 +34,7 @@ class Contrastive(Objective):
         import paddle
         import paddle.nn.functional as F
 
-        from ernie_m.model.device import get_accumulation_dtype
+        from ernie_m.model.lm_head import get_accumulation_dtype
 
         embeddings = F.normalize(states.astype(get_accumulation_dtype(states)))  # [2 P, H], in turns S and Y
         cosines = paddle.matmul(embeddings[0::2], embeddings[1::2], transpose_y=True)  # [P, P]

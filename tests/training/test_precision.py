@@ -10,7 +10,7 @@ from paddle import nn
 from paddle.amp import amp_lists
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.model import device, kernel_selection, kernels, layers
+from ernie_m.model import device_capabilities, kernel_selection, kernels, layers
 from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.optimization import build_optimizer
 from ernie_m.training import precision
@@ -58,11 +58,11 @@ def test_call_paddle_amp(fp16, monkeypatch, amp, dtype, level):
 
 def pretend_gpu(monkeypatch, major: int, minor: int) -> None:
     """Let Paddle say that it computes on a GPU of this capability, and undo the `has_bf16` of `fp16`."""
-    monkeypatch.setattr("ernie_m.training.precision.has_bf16", device.has_bf16)
+    monkeypatch.setattr("ernie_m.training.precision.has_bf16", device_capabilities.has_bf16)
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda device=None: (major, minor))
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda device=None: "Card")
-    monkeypatch.setattr(device, "is_flash_supported", lambda: True)
+    monkeypatch.setattr(device_capabilities, "is_flash_supported", lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,9 @@ def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, messages, capability,
     (line,) = {line for line in messages() if "device: gpu:0 (Card" in line}
     assert description in line
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
-    assert "TF32 off; collectives NCCL, 4 processes" in device.format_device_summary("float32", 4)
+    assert "TF32 off; collectives NCCL, 4 processes" in device_capabilities.format_device_summary(
+        "float32", 4
+    )
 
 
 def test_bf16_is_refused_below_8_0(fp16, monkeypatch):

@@ -28,7 +28,7 @@ from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.device import upload
+from ernie_m.model.device_transfer import upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.preprocessing import (

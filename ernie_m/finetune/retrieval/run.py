@@ -25,7 +25,7 @@ from ernie_m.finetune.retrieval.split_pairs import make_text_keys
 from ernie_m.finetune.run_setup import make_loop_config, open_output_dir, set_up_command
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.device import format_device_summary
+from ernie_m.model.device_capabilities import format_device_summary
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.model.open_model import OpenedModel, apply_embedding_defaults, apply_model_defaults, open_model

@@ -24,7 +24,7 @@ from ernie_m.inference.tasks import (
 )
 from ernie_m.model import kernels
 from ernie_m.model.config import NO_LANGUAGE
-from ernie_m.model.device import upload
+from ernie_m.model.device_transfer import upload
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.packed_layout import PackedLayout

@@ -1,4 +1,4 @@
-"""Capabilities of the device (half precision, attention implementation, TF32), and copies to and from it.
+"""Capabilities of the device: half precision, attention implementation, TF32.
 
     compute capability     amp fp16    amp bf16        attention in half precision
     below 8.0 (V100, T4)   yes         not supported   padded groups: two products and a softmax each
@@ -12,20 +12,14 @@ The environment variable NVIDIA_TF32_OVERRIDE=0, set before the process starts, 
 
 import functools
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Literal
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
-from paddle import Tensor
 
 from ernie_m.model import kernel_selection, kernels
 
-T = TypeVar("T")
-# The type of a tree whose arrays `upload` replaces by tensors, which type checkers cannot follow.
-Array = Any
 AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 require this capability
 FLASH_VERSION = "FLAGS_flash_attn_version"
 
@@ -94,67 +88,6 @@ def _measure_flash_errors() -> Iterator[tuple[str, float]]:
     assert value.grad is not None  # set by the call above
     for name, error in (("result", output - value), ("gradient", value.grad - 1.0)):
         yield name, float(error.astype("float32").abs().max())
-
-
-def upload(tree: T) -> T:
-    """Copy all NumPy arrays of a nested structure to the device in one transfer, with one synchronization.
-
-    Args:
-        tree: an array, or nested dataclasses, lists and dictionaries of arrays; other values stay unchanged.
-            The arrays contain bools, integers below 2^53, or floats, because they are sent as float64.
-
-    Returns:
-        The same structure with tensors of the same shapes: float64 for float arrays, otherwise int64.
-    """
-    arrays: list[np.ndarray] = []
-    _replace_arrays(tree, arrays.append)  # only collects the arrays
-    tensors = _copy_to_device(arrays)
-    # The arrays are visited in the same order as before, so that each gets its own tensor.
-    return _replace_arrays(tree, lambda array: tensors.pop(0))
-
-
-def _replace_arrays(tree: Any, convert: Callable[[np.ndarray], Any]) -> Any:
-    """Return a nested structure with `convert(array)` for each array, called in a fixed order."""
-    if isinstance(tree, np.ndarray):
-        return convert(tree)
-    if isinstance(tree, list):
-        return [_replace_arrays(item, convert) for item in tree]
-    if isinstance(tree, dict):
-        return {key: _replace_arrays(item, convert) for key, item in tree.items()}
-    if is_dataclass(tree) and not isinstance(tree, type):
-        values = {field.name: getattr(tree, field.name) for field in fields(tree)}
-        return replace(tree, **_replace_arrays(values, convert))
-    return tree
-
-
-def _copy_to_device(arrays: list[np.ndarray]) -> list[Tensor]:
-    """Copy arrays to the device as one float64 array, and split it there; return a tensor per array."""
-    sizes = [array.size for array in arrays if array.size]  # Paddle does not support empty parts
-    parts = []  # one per non-empty array
-    if sizes:
-        numbers = np.concatenate([array.ravel().astype(np.float64) for array in arrays])
-        together = paddle.empty([len(numbers)], "float64")
-        together.set_value(numbers)  # each call of paddle.to_tensor leaks memory
-        parts = paddle.split(together, sizes)
-    tensors = []
-    for array in arrays:
-        tensor = parts.pop(0) if array.size else paddle.zeros([0], "float64")
-        if array.ndim > 1:
-            tensor = tensor.reshape(array.shape)
-        tensors.append(tensor if array.dtype.kind == "f" else tensor.astype("int64"))
-    return tensors
-
-
-def to_array(x: Tensor) -> np.ndarray:
-    """Copy a tensor to a NumPy array on the host. float16 and bfloat16 become float32."""
-    if x.dtype in (paddle.float16, paddle.bfloat16):
-        x = x.astype("float32")
-    return x.numpy()
-
-
-def get_accumulation_dtype(x: Tensor) -> paddle.dtype:
-    """Return the dtype in which losses and sums of x are computed: float64 for float64, otherwise float32."""
-    return paddle.float64 if x.dtype == paddle.float64 else paddle.float32
 
 
 def has_tf32() -> bool:
