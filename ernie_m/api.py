@@ -32,7 +32,7 @@ from ernie_m.inference.tasks import (
     TokenPrediction,
     ZeroShotPrediction,
 )
-from ernie_m.model.preprocessing import Pooling
+from ernie_m.model.pipeline_config import Pooling
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
@@ -268,7 +268,7 @@ class Model:
         Log a warning with the number of truncated texts, and of texts with out-of-vocabulary words.
 
         Args:
-            pooling: an `ernie_m.model.preprocessing.Pooling`; None: the setting in the model's files, else
+            pooling: an `ernie_m.model.pipeline_config.Pooling`; None: the setting in the model's files, else
                 "mean_without_special".
             layer: the encoder layer, a number, "middle" or "last"; None: the setting in the model's files,
                 else "last".

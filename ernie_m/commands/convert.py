@@ -22,7 +22,7 @@ from ernie_m.model.checkpoint.model_card import read_card
 from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write_foreign import CLASSIFIER_TASKS, TARGETS, WRITERS
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS, READING, PreprocessingConfig
+from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, READING, PipelineConfig
 from ernie_m.model.tasks import QUESTION_ANSWERING, SEARCH
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import Names, PositiveInt, option, parse_options
@@ -133,7 +133,7 @@ def convert_vocabulary(flags: ConvertFlags) -> None:
     tokenizer = Tokenizer(flags.vocab_path, flags.source)
     with atomic_dir(flags.target) as folder:
         files = WRITERS[format.tokenizer_format](folder, tokenizer, LONGEST_INPUT, 2)
-    print_tokenizer_files(files, write_foreign.get_tokenizer_note(format, PreprocessingConfig()), flags)
+    print_tokenizer_files(files, write_foreign.get_tokenizer_note(format, PipelineConfig()), flags)
 
 
 def open_tokenizer(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
@@ -170,23 +170,21 @@ def write_model(
     given = {"license": flags.license, "base_model": flags.base_model}
     metadata |= {key: value for key, value in given.items() if value}
     format = TARGETS[flags.to]
-    preprocessing = checkpoint.preprocessing
-    differing = write_foreign.list_preprocessing_differences(
-        format, checkpoint, task, bool(tokenizer.digit_comma)
-    )
+    pipeline_config = checkpoint.pipeline_config
+    differing = write_foreign.list_pipeline_differences(format, checkpoint, task, bool(tokenizer.digit_comma))
     if differing and not flags.allow_lossy:
         raise UserError(
             f"{flags.source}: --to {flags.to}: {'; '.join(differing)}. To convert anyway, set "
             "--allow_lossy; the new README.md lists the differences"
         )
     write_foreign.check_format_support(flags.to, checkpoint, task)
-    note = write_foreign.get_tokenizer_note(format, preprocessing)
+    note = write_foreign.get_tokenizer_note(format, pipeline_config)
     facts = {"reads_otherwise": [*differing, note] if note else differing or None, "trimmed": trimmed_note}
     if not flags.trim_vocab_to:  # the scores were measured with the full vocabulary
         facts["scores"] = scores
     # The max_seq_len of a model with a head is the length in its training.
-    longest = (None if task else preprocessing.max_seq_len) or checkpoint.required_config.max_input_length
-    separators = preprocessing.separators if task == QUESTION_ANSWERING else 2
+    longest = (None if task else pipeline_config.max_seq_len) or checkpoint.required_config.max_input_length
+    separators = pipeline_config.separators if task == QUESTION_ANSWERING else 2
     with atomic_dir(flags.target) as folder:
         written, pooling_files = write_foreign.write_converted_model(
             format, folder, checkpoint, task, metadata, facts
@@ -197,11 +195,11 @@ def write_model(
     say(*format_report(written, checkpoint, flags))
     if pooling_files:
         names = ", ".join(pooling_files)
-        say(f"for sentence-transformers: {names}; pooling: {preprocessing.pooling or MEAN_OF_TOKENS}")
+        say(f"for sentence-transformers: {names}; pooling: {pipeline_config.pooling or MEAN_OF_TOKENS}")
     elif flags.to == "xlm-roberta" and checkpoint.task == SEARCH:
         say(
-            f"note: the model was trained for embeddings of layer {preprocessing.layer} with --pooling "
-            f"{preprocessing.pooling}, which sentence-transformers does not support"
+            f"note: the model was trained for embeddings of layer {pipeline_config.layer} with --pooling "
+            f"{pipeline_config.pooling}, which sentence-transformers does not support"
         )
     print_tokenizer_files(files, note, flags)
     for difference in differing:
@@ -214,7 +212,7 @@ def write_model(
 
 def format_report(written: ConversionResult, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
     """Return the lines to print about a conversion: one per skipped tensor, and the number of tensors."""
-    settings = {"labels": checkpoint.labels, READING: checkpoint.preprocessing.to_json()}
+    settings = {"labels": checkpoint.labels, READING: checkpoint.pipeline_config.to_json()}
     lost = [f"{key} of config.json" for key, value in settings.items() if value and flags.to == "fluid"]
     note = f"libraries that load {flags.to} initialize it randomly"
     return [

@@ -86,9 +86,9 @@ def export_model(output: Path, flags: ExportFlags) -> None:
     if task == FILL_MASK:
         task = EMBEDDING
         logger.info("exporting the encoder only, without the masked-LM head and the language embeddings")
-    if task == EMBEDDING and loaded.preprocessing_errors:
+    if task == EMBEDDING and loaded.pipeline_errors:
         raise UserError(
-            f"{'; '.join(loaded.preprocessing_errors)}: not supported. To export without it, run ernie-m "
+            f"{'; '.join(loaded.pipeline_errors)}: not supported. To export without it, run ernie-m "
             f"convert {flags.model} NEW --allow_lossy and export NEW"
         )
     # Only an encoder can end before the last layer.

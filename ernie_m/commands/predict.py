@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ernie_m.inference.prediction_options import ModelFlags
-from ernie_m.model.preprocessing import COLUMNS, read_preprocessing
+from ernie_m.model.pipeline_config import COLUMNS, read_pipeline_config
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
@@ -106,7 +106,9 @@ def main() -> None:
     task = flags.task or find_task(str(settings.get("task")))
     if task in TASKS and task not in TRAINING_FILES:
         table = ask()
-        table.check_text_columns(read_preprocessing(settings, None).pairs if task in _CLASSIFIERS else False)
+        table.check_text_columns(
+            read_pipeline_config(settings, None).pairs if task in _CLASSIFIERS else False
+        )
         errors.report(partial(say, file=sys.stderr))
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
     task = choose_task(flags, model)
@@ -118,7 +120,7 @@ def main() -> None:
         is_question = task == QUESTION_ANSWERING
         alternatives = [TAGGED.format("--columns WORD,TAG")] if task == TOKEN_CLASSIFICATION else []
         table = table or ask(are_questions=is_question, alternatives=alternatives)
-        table.check_text_columns(model.preprocessing.pairs if task in _CLASSIFIERS else is_question)
+        table.check_text_columns(model.pipeline_config.pairs if task in _CLASSIFIERS else is_question)
         file = (
             JsonLines(table) if table.are_requests else TableFile(table, flags.sort != "table", flags.output)
         )

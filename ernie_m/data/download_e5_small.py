@@ -23,7 +23,7 @@ from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.foreign import sentence_transformers
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS, PreprocessingConfig
+from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, PipelineConfig
 from ernie_m.reader.tokenizer_json import BPE_MODEL, add_subwords
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.checksums import CARD
@@ -196,14 +196,14 @@ def write_model(folder: Path, data: bytes) -> None:
     (folder / "tokenizer_config.json").write_text(format_json(tokenizer_config), encoding="utf-8")
     (folder / BPE_MODEL).write_bytes(_build_sentencepiece_model(subwords, scores))
     # As on the hub: mean over all tokens, unit length.
-    preprocessing = replace(
-        PreprocessingConfig.for_xlm_r(),
+    pipeline_config = replace(
+        PipelineConfig.for_xlm_r(),
         pooling=MEAN_OF_TOKENS,
         normalize=True,
         prompts=PROMPTS,
         max_seq_len=positions,
     )
-    sentence_transformers.write(folder, ErnieMConfig.from_dict(config), preprocessing)
+    sentence_transformers.write(folder, ErnieMConfig.from_dict(config), pipeline_config)
     (folder / CARD).write_text(_MODEL_CARD, encoding="utf-8")
 
 

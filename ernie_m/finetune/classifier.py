@@ -11,7 +11,7 @@ from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.finetune.metrics import accuracy, pearson, spearman
 from ernie_m.model.checkpoint.open import Checkpoint
-from ernie_m.model.preprocessing import NEITHER, PreprocessingConfig
+from ernie_m.model.pipeline_config import NEITHER, PipelineConfig
 from ernie_m.model.tasks import CLASSIFICATION, make_default_label_names
 from ernie_m.reader.batching import Example, ExampleBatch, TextFeaturizer
 from ernie_m.reader.labels import read_label_map
@@ -64,11 +64,11 @@ class Classification(FinetuningTask[ExampleFile]):
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         labels, has_label_names = get_labels(flags, start)
         # A head of `ernie-m fit` keeps the prompt of its texts; a new head has none.
-        fine_tuned = start.preprocessing if start and flags.init_checkpoint else PreprocessingConfig()
+        fine_tuned = start.pipeline_config if start and flags.init_checkpoint else PipelineConfig()
         prompt = fine_tuned.get_prompt(NEITHER)
         return cls(tokenizer, labels, flags.max_seq_len, has_label_names, prompt, fine_tuned.pairs)
 
-    def get_preprocessing(self) -> dict[str, Any]:
+    def get_pipeline_settings(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "multi_label": self.multi_label}
 
     def read(self, path: str | os.PathLike, purpose: str) -> ExampleFile:
@@ -256,10 +256,10 @@ class Regression(Classification):
             raise UserError(
                 "--label_map_config cannot be used with --is_regression true (labels are numbers). Remove one"
             )
-        fine_tuned = start.preprocessing if start and flags.init_checkpoint else PreprocessingConfig()
+        fine_tuned = start.pipeline_config if start and flags.init_checkpoint else PipelineConfig()
         return cls(tokenizer, flags.max_seq_len, fine_tuned.pairs)
 
-    def get_preprocessing(self) -> dict[str, Any]:
+    def get_pipeline_settings(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "regression": True}
 
     def read(self, path: str | os.PathLike, purpose: str) -> ExampleFile:

@@ -37,7 +37,7 @@ from ernie_m.model.heads import make_model_with_head
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.optimization import noam_decay
 from ernie_m.model.packed_batch import LabeledBatch
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, get_stored_preprocessing
+from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, NEITHER, READING, get_stored_pipeline_config
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     POOLED,
@@ -58,7 +58,7 @@ from ernie_m.utils.errors import UserError, join_items
 from ernie_m.utils.files import compute_sha256
 from ernie_m.utils.logging import logger
 
-# The flags that `preprocessing` of the tasks records in config.json.
+# The flags that `get_pipeline_settings` of the tasks records in config.json.
 RECORDED = (
     "max_seq_len",
     "label_pieces",
@@ -140,12 +140,12 @@ def find_head_error(task: FinetuningTask, checkpoint: Checkpoint) -> str:
     head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
     if head_task not in (None, task.name):
         return f"its head is for {head_task}, not {task.name}"
-    if checkpoint.preprocessing.regression and not task.get_preprocessing().get("regression"):
+    if checkpoint.pipeline_config.regression and not task.get_pipeline_settings().get("regression"):
         return "it is a regression model (--is_regression true)"
     if "classifier.weight" not in checkpoint.tensors:
         return "not fine-tuned (it has no classifier)"
-    several = checkpoint.preprocessing.multi_label
-    if several != task.get_preprocessing().get("multi_label", False):
+    several = checkpoint.pipeline_config.multi_label
+    if several != task.get_pipeline_settings().get("multi_label", False):
         kind = "multi-label" if several else "single-label"
         return f"it is a {kind} classifier of ernie-m fit"
     return ""
@@ -176,7 +176,7 @@ def load_head(task: FinetuningTask, start: Checkpoint | None) -> Checkpoint | No
         len(labels) != tensors.shape("classifier.weight")[-1] or sorted(names) != sorted(labels)
     ):
         error = f"its labels are not {join_items(labels)}"
-    if not error and start.preprocessing.get_prompt(NEITHER) != task.prompt:
+    if not error and start.pipeline_config.get_prompt(NEITHER) != task.prompt:
         error = "it requires a prompt, which only --init_checkpoint keeps"
     if error:
         logger.warning("%s: ignoring its classifier and training a new one: %s", start.path, error)
@@ -241,7 +241,7 @@ def check_rows(
     task: FinetuningTask, train_paths: Sequence[str], train_set: Sequence[Any], files: Sequence[LanguageFile]
 ) -> None:
     """Log warnings about truncated rows, conflicting labels, and evaluation rows in the training data."""
-    has_ids = task.name == CLASSIFICATION and not task.get_preprocessing().get("regression")
+    has_ids = task.name == CLASSIFICATION and not task.get_pipeline_settings().get("regression")
     named: list[tuple[str | Path, Any]] = [(path, train_set) for path in train_paths]  # one, or none
     trained = None  # `hash_input` of the training rows
     for name, data in [*named, *((file.path, file.data) for file in files)]:
@@ -289,7 +289,7 @@ class FinetuningRun(MultiSeedTraining):
         self.task = task
         self.flags = flags
         self.start = fine_tuned or opened.checkpoint
-        self.start_preprocessing = opened.preprocessing
+        self.start_pipeline_config = opened.pipeline_config
         self.tokenizer = opened.tokenizer
         self.config = opened.config
         self.shuffle = flags.shuffle and task.shuffles
@@ -302,7 +302,7 @@ class FinetuningRun(MultiSeedTraining):
         # The pooling that the checkpoint's classifier was trained with. A new one gets the pooled first
         # token, if the model has a pooler (a static model does not).
         self.pooling: str | None = (
-            fine_tuned.preprocessing.pooling if fine_tuned and task.name == CLASSIFICATION else None
+            fine_tuned.pipeline_config.pooling if fine_tuned and task.name == CLASSIFICATION else None
         )
         if opened.config.is_static and task.name == CLASSIFICATION:
             self.pooling = MEAN_OF_TOKENS
@@ -468,17 +468,17 @@ class FinetuningRun(MultiSeedTraining):
     def collect_files(
         self, engine: Engine, master_weights: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
-        """Return the files of the model, with its preprocessing settings and its model card."""
+        """Return the files of the model, with its pipeline settings and its model card."""
         flags = self.flags
         task = self.task
-        fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.get_preprocessing()}
-        preprocessing = self.start_preprocessing.adapt_for_task(task.prompt, **fields)
+        fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.get_pipeline_settings()}
+        pipeline_config = self.start_pipeline_config.adapt_for_task(task.prompt, **fields)
         name = get_stored_name(task.name)
         settings = {
             "task": name,
             "labels": task.labels,
             "epoch": self.get_epoch(engine.steps),
-            READING: get_stored_preprocessing(preprocessing),
+            READING: get_stored_pipeline_config(pipeline_config),
         }
         facts = {
             "name": f"ERNIE-M, {name}",

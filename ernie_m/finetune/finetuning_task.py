@@ -64,8 +64,8 @@ class FinetuningTask(ABC, Generic[Data]):
             start: the initial checkpoint in the flags; None: random weights.
         """
 
-    def get_preprocessing(self) -> dict[str, Any]:
-        """Return the task's preprocessing settings for "reading" in config.json, except `max_seq_len`."""
+    def get_pipeline_settings(self) -> dict[str, Any]:
+        """Return the task's pipeline settings for "reading" in config.json, except `max_seq_len`."""
         return {}
 
     @abstractmethod

@@ -13,7 +13,7 @@ from ernie_m.finetune.eval_mlqa import score_answers
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.model.checkpoint.open import Checkpoint
-from ernie_m.model.preprocessing import PreprocessingConfig
+from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.model.tasks import QUESTION_ANSWERING
 from ernie_m.reader import mrc_reader as windows
 from ernie_m.reader.batching import log_truncation, sample_evenly
@@ -159,31 +159,31 @@ class QuestionAnswering(FinetuningTask[ContextWindows]):
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         split_han = flags.split_han and not cls.official  # the official code never splits
-        separators = (start.preprocessing if start else PreprocessingConfig()).separators
+        separators = (start.pipeline_config if start else PipelineConfig()).separators
         cut = WindowConfig(flags.max_seq_len, flags.max_query_length, flags.doc_stride, split_han, separators)
         return cls(tokenizer, cut, flags.max_answer_length, flags.n_best_size, flags.answer_rules)
 
     @classmethod
-    def from_preprocessing(
-        cls, preprocessing: PreprocessingConfig, tokenizer: Tokenizer, max_seq_len: int, n_best: int
+    def from_pipeline_config(
+        cls, pipeline_config: PipelineConfig, tokenizer: Tokenizer, max_seq_len: int, n_best: int
     ) -> Self:
-        """Create the task for prediction from the preprocessing settings of a model.
+        """Create the task for prediction from the pipeline settings of a model.
 
         Args:
-            preprocessing: the settings; the defaults of missing values are those of the official recipe.
+            pipeline_config: the settings; the defaults of missing values are those of the official recipe.
             max_seq_len: maximum length of a window in tokens.
             n_best: maximum number of candidate answers per question.
         """
         # A question has at most half of a window.
-        half_window = (max_seq_len - windows.count_special_tokens(preprocessing.separators)) // 2
-        max_query_length = min(preprocessing.max_query_length or _MAX_QUERY_LENGTH, half_window)
-        doc_stride = preprocessing.doc_stride or _DOC_STRIDE
+        half_window = (max_seq_len - windows.count_special_tokens(pipeline_config.separators)) // 2
+        max_query_length = min(pipeline_config.max_query_length or _MAX_QUERY_LENGTH, half_window)
+        doc_stride = pipeline_config.doc_stride or _DOC_STRIDE
         cut = WindowConfig(
-            max_seq_len, max_query_length, doc_stride, preprocessing.split_han, preprocessing.separators
+            max_seq_len, max_query_length, doc_stride, pipeline_config.split_han, pipeline_config.separators
         )
-        return cls(tokenizer, cut, preprocessing.max_answer_length or _MAX_ANSWER_LENGTH, n_best)
+        return cls(tokenizer, cut, pipeline_config.max_answer_length or _MAX_ANSWER_LENGTH, n_best)
 
-    def get_preprocessing(self) -> dict[str, Any]:
+    def get_pipeline_settings(self) -> dict[str, Any]:
         return {
             **vars(self.window_config),
             "max_answer_length": self.max_answer_length,

@@ -11,7 +11,7 @@ from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.finetune.metrics import accuracy, count_entity_matches
 from ernie_m.model.checkpoint.open import Checkpoint
-from ernie_m.model.preprocessing import PreprocessingConfig
+from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
 from ernie_m.reader.batching import WINDOW_EXAMPLES, iter_chunks, log_truncation
 from ernie_m.reader.files.official_tags import (
@@ -104,18 +104,18 @@ class Tagging(FinetuningTask[Sequence[Sentence]]):
         return cls(tokenizer, labels, flags.max_seq_len, flags.label_pieces, flags.chunk_scheme)
 
     @classmethod
-    def from_preprocessing(
-        cls, preprocessing: PreprocessingConfig, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int
+    def from_pipeline_config(
+        cls, pipeline_config: PipelineConfig, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int
     ) -> Self:
-        """Create the task for prediction from the preprocessing settings of a model.
+        """Create the task for prediction from the pipeline settings of a model.
 
         Sentences are split into windows, not truncated, also after training with --official_compat true.
         """
         # `OfficialTagging.decode` reads the tag of a word at its leading subword.
-        label_pieces = "leading" if preprocessing.official_compat else preprocessing.label_pieces
-        return cls(tokenizer, labels, max_seq_len, label_pieces, preprocessing.chunk_scheme or "IOB")
+        label_pieces = "leading" if pipeline_config.official_compat else pipeline_config.label_pieces
+        return cls(tokenizer, labels, max_seq_len, label_pieces, pipeline_config.chunk_scheme or "IOB")
 
-    def get_preprocessing(self) -> dict[str, Any]:
+    def get_pipeline_settings(self) -> dict[str, Any]:
         # The tags of a model are IOB2, regardless of the scheme of its files, or have no prefixes.
         scheme = self.scheme if self.scheme == "NONE" else None
         return {

@@ -23,7 +23,7 @@ from ernie_m.model.checkpoint.key_mapping import encoder_shapes
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import make_model_files
 from ernie_m.model.open_model import OpenedModel
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, get_stored_preprocessing
+from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, NEITHER, READING, get_stored_pipeline_config
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, TASKS
 from ernie_m.reader.write_tokenizer import write_native
 from ernie_m.training.stop_requests import ShutdownHandler
@@ -74,7 +74,7 @@ def fit_model(
     )
     encode = make_predictor(EMBEDDING, loaded, options)
     limit = min(_LONGEST, loaded.max_length) if finetunes_all_weights else encode.max_seq_len
-    prompt = "" if finetunes_all_weights else loaded.preprocessing.get_prompt(NEITHER)
+    prompt = "" if finetunes_all_weights else loaded.pipeline_config.get_prompt(NEITHER)
     rows.make_task(loaded.tokenizer, limit, prompt).warn_if_truncated(name, rows.examples)
     embeddings = encode.encode_texts([" ".join(filter(None, example[:2])) for example in rows.examples])
     if len(np.unique(rows.languages)) > 1:
@@ -186,7 +186,7 @@ def _build_classifier(
     def fetch(name: str) -> np.ndarray:
         return head[name] if name in head else tensors[name]
 
-    prompt = loaded.preprocessing.get_prompt(NEITHER)
+    prompt = loaded.pipeline_config.get_prompt(NEITHER)
     several = rows.kind == MULTI_LABEL
     fitted = replace(
         checkpoint,
@@ -195,7 +195,7 @@ def _build_classifier(
         task=CLASSIFICATION,
         labels=rows.names,
         settings=rows.to_settings(),
-        preprocessing=loaded.preprocessing.adapt_for_task(
+        pipeline_config=loaded.pipeline_config.adapt_for_task(
             prompt, pooling=MEAN_OF_TOKENS, multi_label=several, pairs=False
         ),
     )
@@ -207,7 +207,7 @@ def _save(fitted: OpenedModel, rows: LabeledDataset, output: Path) -> None:
     settings = {
         "task": CLASSIFICATION,
         "labels": rows.names,
-        READING: get_stored_preprocessing(fitted.preprocessing),
+        READING: get_stored_pipeline_config(fitted.pipeline_config),
     }
     facts = {
         "name": f"ERNIE-M, {CLASSIFICATION}",

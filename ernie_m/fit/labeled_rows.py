@@ -11,7 +11,7 @@ import numpy as np
 
 from ernie_m.finetune.classifier import Classification, MultiLabelClassification, Regression
 from ernie_m.fit.split_rows import group_rows
-from ernie_m.model.preprocessing import COLUMNS, GIVEN
+from ernie_m.model.pipeline_config import COLUMNS, GIVEN
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.batching import Example
 from ernie_m.reader.files.find_files import NamedFile

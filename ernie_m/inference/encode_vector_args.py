@@ -5,7 +5,7 @@ from typing import Literal
 
 from ernie_m.finetune.finetune_args import ModelFileFlags
 from ernie_m.inference.prediction_options import EngineFlags
-from ernie_m.model.preprocessing import Pooling
+from ernie_m.model.pipeline_config import Pooling
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.utils.args import PositiveInt, option
 from ernie_m.utils.errors import UserError

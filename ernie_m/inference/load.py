@@ -26,12 +26,12 @@ from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.open_model import OpenedModel, open_model
-from ernie_m.model.preprocessing import (
+from ernie_m.model.pipeline_config import (
     COLUMNS,
     GIVEN,
     MEAN_OF_TOKENS,
-    PreprocessingConfig,
-    read_preprocessing,
+    PipelineConfig,
+    read_pipeline_config,
 )
 from ernie_m.model.tasks import (
     CLASSIFICATION,
@@ -78,8 +78,8 @@ class LoadedModel:
         labels: label names in the order of their ids; [] if the head has no labels.
         given_labels: the labels as passed to `fit` in Python.
         engine_name: a key of `FILES`; for a checkpoint "openvino" or "paddle-eager".
-        preprocessing: the preprocessing and pooling settings.
-        preprocessing_errors: messages about preprocessing steps of the model that are not supported.
+        pipeline_config: the pipeline settings.
+        pipeline_errors: messages about pipeline steps of the model that are not supported.
         exported_layer: the last layer of an exported model; None for a checkpoint.
         has_pooler: whether the weights include a pooler.
         amp: the half precision in use, or "none".
@@ -102,7 +102,7 @@ class LoadedModel:
     labels: list[str]
     given_labels: list[Any]
     engine_name: str
-    preprocessing: PreprocessingConfig
+    pipeline_config: PipelineConfig
     exported_layer: int | None = None
     has_pooler: bool = True
     amp: str = "none"
@@ -111,7 +111,7 @@ class LoadedModel:
     autocast: "Autocast" = nullcontext
     languages: list[str] = field(default_factory=list)
     language_means_path: Path | None = None
-    preprocessing_errors: list[str] = field(default_factory=list)
+    pipeline_errors: list[str] = field(default_factory=list)
     columns: Mapping[str, Any] = field(default_factory=dict)
     is_saved: bool = True
     versions: Mapping[Path, FileVersion] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class LoadedModel:
     @property
     def training_max_length(self) -> int:
         """The maximum input length in fine-tuning, if the model's files specify it, else `max_length`."""
-        return self.preprocessing.max_seq_len or self.max_length
+        return self.pipeline_config.max_seq_len or self.max_length
 
     @property
     def embedding_max_length(self) -> int:
@@ -148,7 +148,7 @@ class LoadedModel:
     @property
     def embedding_layer(self) -> int:
         """The default layer of embeddings: that of the export or in the model's files, otherwise the last."""
-        layers = (self.exported_layer, self.preprocessing.layer, self.num_layers)
+        layers = (self.exported_layer, self.pipeline_config.layer, self.num_layers)
         return next(layer for layer in layers if layer is not None)
 
     @cached_property
@@ -277,17 +277,17 @@ class LoadedModel:
     @property
     def has_single_output(self) -> bool:
         """Whether the head has a single output, as in regression and multiple choice."""
-        return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.preprocessing.multi_label
+        return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.pipeline_config.multi_label
 
     @property
     def is_cross_encoder(self) -> bool:
         """Whether the model is a cross-encoder that scores pairs of texts."""
-        return self.has_single_output and self.preprocessing.pairs is not False
+        return self.has_single_output and self.pipeline_config.pairs is not False
 
     @property
     def default_task(self) -> str | None:
         """The default task: the task of the head; None: the model has no head."""
-        if self.preprocessing.multi_label and self.task == CLASSIFICATION:
+        if self.pipeline_config.multi_label and self.task == CLASSIFICATION:
             return MULTI_LABEL
         return REGRESSION if self.has_single_output else self.task
 
@@ -317,7 +317,7 @@ class LoadedModel:
         if task == EMBEDDING:
             return make_encoder_engine(self.weights, self.config, layer, self.amp)
         return LinearHeadEngine(
-            self.get_engine(EMBEDDING, layer), self.weights, self.config, task, self.preprocessing.pooling
+            self.get_engine(EMBEDDING, layer), self.weights, self.config, task, self.pipeline_config.pooling
         )
 
 
@@ -429,19 +429,19 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     config = _read_export_config(folder / CONFIG, config_json)
     export = config_json["export"]
     task = find_task(export["task"])
-    preprocessing = read_preprocessing(config_json, folder / CONFIG)
+    pipeline_config = read_pipeline_config(config_json, folder / CONFIG)
     means_path = folder / LANGUAGE_MEANS
     labels = read_labels(config_json, "labels", folder / CONFIG)
     return LoadedModel(
         folder=folder,
         task=None if task == EMBEDDING else task,
         config=config,
-        tokenizer=Tokenizer.from_folder(folder, preprocessing.text_rules, preprocessing.added_tokens),
+        tokenizer=Tokenizer.from_folder(folder, pipeline_config.text_rules, pipeline_config.added_tokens),
         labels=labels,
         given_labels=_get_given_labels(config_json, labels, folder),
         engine_name=engine,
         amp=amp,
-        preprocessing=preprocessing,
+        pipeline_config=pipeline_config,
         exported_layer=export["layer"],
         has_pooler=export["has_pooler"],
         language_means_path=means_path if means_path.is_file() else None,
@@ -555,11 +555,11 @@ def load_opened_model(
         given_labels=_get_given_labels(checkpoint.settings, labels, checkpoint.path),
         engine_name=engine,
         amp=amp,
-        preprocessing=opened.preprocessing,
+        pipeline_config=opened.pipeline_config,
         has_pooler=checkpoint.has_pooler,
         **of_engine,
         language_means_path=checkpoint.language_means_path,
-        preprocessing_errors=checkpoint.preprocessing_errors,
+        pipeline_errors=checkpoint.pipeline_errors,
         columns=checkpoint.settings.get(COLUMNS, {}),
         versions=read_versions(checkpoint.files),
     )
@@ -596,7 +596,7 @@ def _check_weights(checkpoint: Checkpoint, config: ErnieMConfig, task: str | Non
     """
     shapes = encoder_shapes(config)
     is_pooled = task is not None and TASKS[task].head_reads == POOLED
-    reads_pooler = is_pooled and checkpoint.preprocessing.pooling != MEAN_OF_TOKENS and not config.is_static
+    reads_pooler = is_pooled and checkpoint.pipeline_config.pooling != MEAN_OF_TOKENS and not config.is_static
     if task in SUPERVISED_TASKS:
         labels = checkpoint.tensors.shape(CLASSIFIER)[1]
         shapes |= {CLASSIFIER: (config.hidden_size, labels), "classifier.bias": (labels,)}

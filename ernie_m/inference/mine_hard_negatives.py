@@ -15,7 +15,7 @@ from ernie_m.finetune.retrieval.run import load_model_for_seed, make_encode_func
 from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, make_text_keys
 from ernie_m.inference.mine_pairs import PART_LINES, DistinctLines
 from ernie_m.inference.tasks.encode import encode_in_parts
-from ernie_m.model.preprocessing import get_pair_text_kinds
+from ernie_m.model.pipeline_config import get_pair_text_kinds
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.files import atomic_file, lock_for_writing, reject_overwrite
 from ernie_m.utils.logging import Progress, logger
@@ -45,7 +45,7 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
         corpus = DistinctLines(flags.mine_hard_negatives, flags.skip_text_checks)
         (seed,) = flags.seeds
         opened, model = load_model_for_seed(inputs, seed)
-        encode = make_encode_function(flags, model, opened.tokenizer, opened.preprocessing)
+        encode = make_encode_function(flags, model, opened.tokenizer, opened.pipeline_config)
         keys_of = make_text_keys(opened, flags.max_seq_len)
         deduped = DedupedPairs.from_rows(rows, keys_of)
         keys_of_lines = keys_of(corpus.texts)

@@ -23,7 +23,7 @@ from ernie_m.inference.encoder_graph import EncoderGraph
 from ernie_m.inference.engines import GraphRunner
 from ernie_m.model.checkpoint.weights import Weights, check_finite
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS
+from ernie_m.model.pipeline_config import MEAN_OF_TOKENS
 from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, list_graph_outputs
 from ernie_m.model.threads import get_thread_count
 from ernie_m.utils.errors import UserError, get_install_command

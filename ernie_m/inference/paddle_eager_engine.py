@@ -86,7 +86,7 @@ def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) 
         model: nn.Layer = ErnieMModel(config)
     else:
         num_labels = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
-        model = make_model_with_head(task, config, num_labels, checkpoint.preprocessing.pooling)
+        model = make_model_with_head(task, config, num_labels, checkpoint.pipeline_config.pooling)
     ignored = HEADS if task is None else ()
     # A head on the pooler requires its weights: a random pooler would give random classes.
     without = list_unused_parts(checkpoint, reads_pooler=getattr(model, "pooling", None) == POOLED)
@@ -100,7 +100,7 @@ def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.L
     languages: list[str] = []
     # Language embeddings select the language to predict only with language_embedding "masks". None: not
     # specified, and "masks" is the default.
-    gives_language_to_masks = checkpoint.preprocessing.language_embedding in (None, "masks")
+    gives_language_to_masks = checkpoint.pipeline_config.language_embedding in (None, "masks")
     if gives_language_to_masks and LANGUAGE_TABLE in checkpoint.tensors:
         languages = list(settings.get("languages") or [])
     ignored = () if languages else (LANGUAGE_TABLE,)

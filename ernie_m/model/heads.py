@@ -9,7 +9,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import Linear, dropout
 from ernie_m.model.packed_batch import PackedBatch
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS
+from ernie_m.model.pipeline_config import MEAN_OF_TOKENS
 from ernie_m.model.tasks import CLASSIFICATION, POOLED, TOKEN_CLASSIFICATION
 from ernie_m.model.transformer_encoder import make_weight_initializer
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import PreprocessingConfig
+from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.model.tasks import SEARCH
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -49,9 +49,9 @@ class OpenedModel:
         return self.config.max_input_length
 
     @property
-    def preprocessing(self) -> PreprocessingConfig:
-        """Return the preprocessing settings of the checkpoint; ERNIE-M's without a checkpoint."""
-        return self.checkpoint.preprocessing if self.checkpoint else PreprocessingConfig()
+    def pipeline_config(self) -> PipelineConfig:
+        """Return the pipeline settings of the checkpoint; ERNIE-M's without a checkpoint."""
+        return self.checkpoint.pipeline_config if self.checkpoint else PipelineConfig()
 
     def check_length(self, max_seq_len: int) -> None:
         """Check a --max_seq_len against the model, and warn if it exceeds the maximum length in pretraining.
@@ -139,8 +139,8 @@ def apply_embedding_defaults(
     """
     checkpoint = opened.checkpoint
     takes_pooling = "pooling" in setting_names and "pooling" not in flags.on_command_line
-    if takes_pooling and checkpoint and checkpoint.preprocessing_errors:
-        errors = "; ".join(checkpoint.preprocessing_errors)
+    if takes_pooling and checkpoint and checkpoint.pipeline_errors:
+        errors = "; ".join(checkpoint.pipeline_errors)
         raise UserError(f"{errors} (not supported). Set --pooling to compute other embeddings")
     if checkpoint and checkpoint.task in (None, SEARCH):
         setting_names = [*setting_names, "max_seq_len"]
@@ -152,7 +152,7 @@ def apply_model_defaults(flags: Flags, opened: OpenedModel, setting_names: Seque
 
     Args:
         flags: flags of a command with --max_seq_len, whose default is the model's maximum.
-        setting_names: names of flags that are fields of `PreprocessingConfig`. A flag that was not given gets
+        setting_names: names of flags that are fields of `PipelineConfig`. A flag that was not given gets
             the model's value, unless this is None.
 
     Raises:
@@ -160,7 +160,7 @@ def apply_model_defaults(flags: Flags, opened: OpenedModel, setting_names: Seque
     """
     values: dict[str, Any] = {}
     for name in setting_names:
-        value = getattr(opened.preprocessing, name)
+        value = getattr(opened.pipeline_config, name)
         default = getattr(flags, name)
         if value is not None and name not in flags.on_command_line:
             values[name] = str(value) if isinstance(default, str) else value  # --layer is a string

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from ernie_m.model.preprocessing import TextRules
+from ernie_m.model.pipeline_config import TextRules
 from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER, register_files
 from ernie_m.training.training_flags import ComputeFlags
 from ernie_m.utils.args import (

@@ -162,7 +162,7 @@ def _check_text_rules(encoder: Checkpoint | None, tokenizer: Tokenizer, text_rul
     if text_rules == AUTO:  # the rules of the encoder
         if encoder is None:
             return  # a new encoder uses those of the corpus
-        text_rules = encoder.preprocessing.text_rules
+        text_rules = encoder.pipeline_config.text_rules
         reason = f"{encoder.path} requires {text_rules}"
     if text_rules != tokenizer.text_rules:
         raise UserError(
@@ -210,7 +210,7 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
     if model_path is not None:
         vocab = checkpoint.load_tokenizer().vocab
         if {
-            token: vocab[token] for token in vocab if token not in checkpoint.preprocessing.added_tokens
+            token: vocab[token] for token in vocab if token not in checkpoint.pipeline_config.added_tokens
         } != tokenizer.vocab:
             raise UserError(f"{mismatch} (the tokens differ). {advice}")
 

@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.write import ModelFiles, collect_model_files
 from ernie_m.model.ernie import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_decay
-from ernie_m.model.preprocessing import ERNIE_M_RULES, READING, PreprocessingConfig, get_stored_preprocessing
+from ernie_m.model.pipeline_config import ERNIE_M_RULES, READING, PipelineConfig, get_stored_pipeline_config
 from ernie_m.pretrain.batches import StepBatches, read_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from ernie_m.pretrain.config import BASE, RANDOM, OptimizerConfig, PretrainConfig
@@ -127,7 +127,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         engine = self._make_engine(seed, saved)
         load_weights(engine.model, saved, optional=())  # all weights are required
         self.trained_length = saved.settings.get(TRAINED_LENGTH)
-        self.preprocessing = saved.preprocessing
+        self.pipeline_config = saved.pipeline_config
         return engine
 
     def _make_engine(self, seed: int, weights: Checkpoint | None) -> Engine[PreTrainingModel]:
@@ -172,7 +172,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         start = self.initial_checkpoint
         text_rules = self.config.data.text_rules
         initialize_model(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
-        self.preprocessing = make_preprocessing(start, self.tokenizer.text_rules)
+        self.pipeline_config = make_pipeline_config(start, self.tokenizer.text_rules)
         self.trained_length = self.config.data.max_seq_len
         if start is not None:
             length_before = start.settings.get(TRAINED_LENGTH)
@@ -244,7 +244,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         """Collect the files of the model with its head, for checkpoints and continued pretraining."""
         objectives = self.config.objectives
         # Prediction of masked tokens requires these options.
-        preprocessing = self.preprocessing.adapt_for_task(
+        pipeline_config = self.pipeline_config.adapt_for_task(
             language_embedding=self.config.model.language_embedding,
             camlm_context=objectives.camlm_context,
             pseudo_proportion=objectives.pseudo_proportion,
@@ -252,7 +252,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         )
         settings = {
             "languages": self.text.languages,
-            READING: get_stored_preprocessing(preprocessing),
+            READING: get_stored_pipeline_config(pipeline_config),
             "drawn": self.corpus_and_seed,
         }
         return self._collect_model_files(engine, master_weights, settings)
@@ -263,7 +263,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         """Collect the files of the encoder, for fine-tuning."""
         settings = {
             "architecture": "ErnieMModel",
-            READING: get_stored_preprocessing(self.preprocessing.adapt_for_task()),
+            READING: get_stored_pipeline_config(self.pipeline_config.adapt_for_task()),
         }
         return self._collect_model_files(engine, master_weights, settings, _NOT_IN_ENCODER)
 
@@ -304,18 +304,18 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         )
 
 
-def make_preprocessing(encoder: Checkpoint | None, text_rules: str) -> PreprocessingConfig:
-    """Return the preprocessing settings of a new run: the initial encoder's, with the corpus's text rules.
+def make_pipeline_config(encoder: Checkpoint | None, text_rules: str) -> PipelineConfig:
+    """Return the pipeline settings of a new run: the initial encoder's, with the corpus's text rules.
 
     Args:
         encoder: the initial checkpoint; None: random weights.
         text_rules: the text rules of the corpus.
     """
-    if encoder is not None and encoder.preprocessing.text_rules == text_rules:
-        return encoder.preprocessing.adapt_for_task()
+    if encoder is not None and encoder.pipeline_config.text_rules == text_rules:
+        return encoder.pipeline_config.adapt_for_task()
     if text_rules == ERNIE_M_RULES:
-        return PreprocessingConfig()
-    return PreprocessingConfig.for_xlm_r().adapt_for_task(text_rules=text_rules)
+        return PipelineConfig()
+    return PipelineConfig.for_xlm_r().adapt_for_task(text_rules=text_rules)
 
 
 def copy_step_to_device(data: StepBatches) -> list[DeviceBatch]:

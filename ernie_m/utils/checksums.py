@@ -16,7 +16,7 @@ from ernie_m.utils.errors import UserError, format_value
 from ernie_m.utils.files import compute_sha256, read_json, read_object, reject_lfs_pointer, write_json
 
 MANIFEST = "manifest.json"
-# The format number of every manifest, and of "reading" in config.json (`ernie_m.model.preprocessing`).
+# The format number of every manifest, and of "reading" in config.json (`ernie_m.model.pipeline_config`).
 VERSION = 2
 CARD = "README.md"  # people edit it
 

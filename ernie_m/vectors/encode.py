@@ -13,7 +13,7 @@ from ernie_m.model import kernels
 from ernie_m.model.device_transfer import Array, to_array, upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.packed_batch import PackedBatch
-from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
+from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS
 from ernie_m.training.precision import Autocast
@@ -41,7 +41,7 @@ class SentenceBatch:
 
         Args:
             ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
-            pooling: a pooling mode of `ernie_m.model.preprocessing.Pooling`.
+            pooling: a pooling mode of `ernie_m.model.pipeline_config.Pooling`.
         """
         weights = None if pooling == "pooler" else compute_token_weights(ids, pad_token_id, pooling)
         return cls(PackedBatch.from_padded(ids, pad_token_id), weights)

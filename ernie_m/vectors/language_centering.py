@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
+from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.pooling import normalize_vectors
 

@@ -1,6 +1,6 @@
 """Pooling of sentence embeddings, and the base class of encoders.
 
-`ernie_m.model.preprocessing.Pooling` lists the pooling modes. Does not import Paddle.
+`ernie_m.model.pipeline_config.Pooling` lists the pooling modes. Does not import Paddle.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS, MEAN_WITHOUT_SPECIAL
+from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, MEAN_WITHOUT_SPECIAL
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS, batch_by_length, pad
 from ernie_m.utils.errors import UserError
@@ -42,7 +42,7 @@ class SentenceEncoder:
 
     Args:
         config: the model's config.
-        pooling: a pooling mode of `ernie_m.model.preprocessing.Pooling`.
+        pooling: a pooling mode of `ernie_m.model.pipeline_config.Pooling`.
         layer: layer whose hidden states are pooled, 0 .. L; None: every layer. The pooling "pooler" exists
             only for the last layer.
     """

@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
+from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL
 from ernie_m.model.row_means import compute_row_means
 from ernie_m.vectors.pooling import SentenceEncoder
 

@@ -8,7 +8,7 @@ import pytest
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint import write_foreign
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.preprocessing import PreprocessingConfig
+from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_json import make_normalizer_steps
 from ernie_m.utils.checksums import CARD
@@ -18,7 +18,7 @@ from tests.launching import error_of
 from tests.toys import CONFIG, make_ours, train_piece_model, write_lines
 
 TAGS = "token-classification"
-XLM_R = PreprocessingConfig.for_xlm_r()
+XLM_R = PipelineConfig.for_xlm_r()
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,13 @@ def piece_model(tmp_path_factory):
     )
 
 
-def make_model(folder, piece_model, preprocessing, head=None, rows=0):
+def make_model(folder, piece_model, pipeline_config, head=None, rows=0):
     """A model of ours that reads in a way; `rows`: more rows than the subwords need."""
     size = Tokenizer(None, piece_model).vocab_size + rows
     labels = {"token-classification": [f"B-{n}" for n in range(4)] + ["O"]}.get(head)
     make_ours(folder, head=head, labels=labels, config={**CONFIG, "vocab_size": size})
     (folder / "piece.model").write_bytes(piece_model.read_bytes())
-    change_config(folder, reading=stored(**preprocessing.to_json()))
+    change_config(folder, reading=stored(**pipeline_config.to_json()))
     return folder
 
 
@@ -48,24 +48,24 @@ def run(source, target, to, *flags):
 @pytest.mark.parametrize("head", [None, "classification", "token-classification", "question-answering"])
 def test_xlm_r_there_and_back(tmp_path, piece_model, to, head):
     """Its reading stays, also where nothing but the library's own files say it."""
-    preprocessing = replace(
+    pipeline_config = replace(
         XLM_R, max_seq_len=30, added_tokens={"<e1>": Tokenizer(None, piece_model).vocab_size}
     )
     if head is None:
-        preprocessing = replace(
-            preprocessing,
+        pipeline_config = replace(
+            pipeline_config,
             pooling="cls",
             layer=2,
             normalize=True,
             prompts={"query": "q: "},
             default_prompt="query",
         )
-    made = make_model(tmp_path / "made", piece_model, preprocessing, head, rows=1)
-    assert run(made, tmp_path / "there", "xlm-roberta").preprocessing == preprocessing
-    assert run(tmp_path / "there", tmp_path / "again", to).preprocessing == preprocessing
+    made = make_model(tmp_path / "made", piece_model, pipeline_config, head, rows=1)
+    assert run(made, tmp_path / "there", "xlm-roberta").pipeline_config == pipeline_config
+    assert run(tmp_path / "there", tmp_path / "again", to).pipeline_config == pipeline_config
     if head is None:
         change_config(tmp_path / "there", reading=None)
-        assert open_checkpoint(tmp_path / "there").preprocessing == preprocessing
+        assert open_checkpoint(tmp_path / "there").pipeline_config == pipeline_config
 
 
 def change(path, **changes):
@@ -103,7 +103,7 @@ CHANGES = [
 @pytest.mark.parametrize(("field", "file", "changes"), CHANGES)
 def test_a_file_that_was_changed_later_is_refused(tmp_path, piece_model, field, file, changes):
     """As when sentence-transformers has saved the folder again: two readings are possible."""
-    preprocessing = replace(
+    pipeline_config = replace(
         XLM_R,
         pooling="cls",
         layer=2,
@@ -114,8 +114,8 @@ def test_a_file_that_was_changed_later_is_refused(tmp_path, piece_model, field, 
         added_tokens={"<e1>": Tokenizer(None, piece_model).vocab_size},
     )
     there = tmp_path / "there"
-    made = make_model(tmp_path / "made", piece_model, preprocessing, rows=1)
-    assert run(made, there, "xlm-roberta").preprocessing == preprocessing
+    made = make_model(tmp_path / "made", piece_model, pipeline_config, rows=1)
+    assert run(made, there, "xlm-roberta").pipeline_config == pipeline_config
     if file == "modules.json":
         (there / file).write_text(json.dumps(changes))
     else:
@@ -134,11 +134,11 @@ def test_what_our_key_does_not_say_another_file_may(tmp_path, piece_model):
     """The pooling and the length of a model that was not trained for vectors. The rest of our key counts."""
     made = make_model(tmp_path / "made", piece_model, replace(XLM_R, label_pieces="all"))
     there = tmp_path / "there"
-    assert run(made, there, "xlm-roberta").preprocessing.pooling is None
+    assert run(made, there, "xlm-roberta").pipeline_config.pooling is None
     change(there / "1_Pooling/config.json", pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
     change(there / "sentence_bert_config.json", max_seq_length=20)
-    preprocessing = open_checkpoint(there).preprocessing
-    assert (preprocessing.pooling, preprocessing.max_seq_len, preprocessing.label_pieces) == (
+    pipeline_config = open_checkpoint(there).pipeline_config
+    assert (pipeline_config.pooling, pipeline_config.max_seq_len, pipeline_config.label_pieces) == (
         "cls",
         20,
         "all",
@@ -148,7 +148,7 @@ def test_what_our_key_does_not_say_another_file_may(tmp_path, piece_model):
 def test_reports_name_the_classifier_output(tmp_path, piece_model):
     made = make_model(tmp_path / "made", piece_model, replace(XLM_R, multi_label=True), "classification")
     there = tmp_path / "there"
-    assert run(made, there, "xlm-roberta").preprocessing.multi_label
+    assert run(made, there, "xlm-roberta").pipeline_config.multi_label
     change(there / "config.json", problem_type="single_label_classification")
     line = error_of(open_checkpoint, there)
     assert line.startswith(f"{there}/config.json: 'reading'") and "multi_label" in line
@@ -162,11 +162,11 @@ STAYS = [
         ["xlm-roberta"],
         [],
     ),  # all room
-    (TAGS, PreprocessingConfig(official_compat=True), ["xlm-roberta"], []),  # the same labels in a pipeline
+    (TAGS, PipelineConfig(official_compat=True), ["xlm-roberta"], []),  # the same labels in a pipeline
     *(
         (
             head,
-            PreprocessingConfig(max_seq_len=30),
+            PipelineConfig(max_seq_len=30),
             ["paddlenlp", "huggingface", "xlm-roberta"],
             ["--allow_lossy"],
         )
@@ -175,19 +175,21 @@ STAYS = [
 ]
 
 
-@pytest.mark.parametrize(("head", "preprocessing", "formats", "flags"), STAYS)
-def test_preserve_settings_without_a_library_key(tmp_path, piece_model, head, preprocessing, formats, flags):
-    made = make_model(tmp_path / "made", piece_model, preprocessing, head)
+@pytest.mark.parametrize(("head", "pipeline_config", "formats", "flags"), STAYS)
+def test_preserve_settings_without_a_library_key(
+    tmp_path, piece_model, head, pipeline_config, formats, flags
+):
+    made = make_model(tmp_path / "made", piece_model, pipeline_config, head)
     for to in formats:
-        assert run(made, tmp_path / to, to, *flags).preprocessing == preprocessing
+        assert run(made, tmp_path / to, to, *flags).pipeline_config == pipeline_config
 
 
 def test_a_prompt_for_documents_is_written_too(tmp_path, piece_model):
     """The library takes no other name for it."""
     prompts = {"query": "q: ", "passage": "p: "}
-    preprocessing = replace(XLM_R, normalize=True, prompts=prompts, default_prompt="query")
+    pipeline_config = replace(XLM_R, normalize=True, prompts=prompts, default_prompt="query")
     there = tmp_path / "there"
-    run(make_model(tmp_path / "made", piece_model, preprocessing), there, "xlm-roberta")
+    run(make_model(tmp_path / "made", piece_model, pipeline_config), there, "xlm-roberta")
     expected = {
         "modules.json": [
             {"idx": number, "name": str(number), **module} for number, module in enumerate(MODULES)
@@ -207,7 +209,7 @@ def test_a_prompt_for_documents_is_written_too(tmp_path, piece_model):
         },
     }
     assert {name: json.loads((there / name).read_text()) for name in expected} == expected
-    assert (there / "2_Normalize").is_dir() and open_checkpoint(there).preprocessing.prompts == prompts
+    assert (there / "2_Normalize").is_dir() and open_checkpoint(there).pipeline_config.prompts == prompts
     assert "library_name: sentence-transformers\n" in (there / CARD).read_text()
 
 
@@ -219,7 +221,7 @@ def test_ignore_embedding_files_for_a_classifier(tmp_path, piece_model):
     for name in ("modules.json", "1_Pooling/config.json"):
         (there / name).write_bytes((tmp_path / "vectors" / name).read_bytes())
     change_config(there, reading=None)
-    assert replace(open_checkpoint(there).preprocessing, max_seq_len=None) == XLM_R
+    assert replace(open_checkpoint(there).pipeline_config, max_seq_len=None) == XLM_R
 
 
 CASES = {
@@ -228,24 +230,24 @@ CASES = {
     "rules of XLM-R, official": (None, XLM_R, "fluid", "text rules"),
     "rules of a library": (
         "token-classification",
-        replace(PreprocessingConfig.for_xlm_r(), text_rules="paddlenlp"),
+        replace(PipelineConfig.for_xlm_r(), text_rules="paddlenlp"),
         "xlm-roberta",
         "text rules",
     ),
     "rules of another library": (
         "token-classification",
-        replace(PreprocessingConfig.for_xlm_r(), text_rules="paddlenlp"),
+        replace(PipelineConfig.for_xlm_r(), text_rules="paddlenlp"),
         "huggingface",
         "text rules",
     ),
-    "added tokens": (None, PreprocessingConfig(added_tokens={"<e1>": 0}), "huggingface", "<e1>"),
-    "the tagged piece": (TAGS, PreprocessingConfig(), "xlm-roberta", "first subword"),
+    "added tokens": (None, PipelineConfig(added_tokens={"<e1>": 0}), "huggingface", "<e1>"),
+    "the tagged piece": (TAGS, PipelineConfig(), "xlm-roberta", "first subword"),
     "all pieces": (TAGS, replace(XLM_R, label_pieces="all"), "xlm-roberta", "first subword"),
-    "Han": ("question-answering", PreprocessingConfig(), "xlm-roberta", "Han characters"),
-    "one separator": ("question-answering", PreprocessingConfig(split_han=False), "paddlenlp", "[SEP]"),
+    "Han": ("question-answering", PipelineConfig(), "xlm-roberta", "Han characters"),
+    "one separator": ("question-answering", PipelineConfig(split_han=False), "paddlenlp", "[SEP]"),
     "two separators": (
         "question-answering",
-        replace(PreprocessingConfig(), separators=2, split_han=False),
+        replace(PipelineConfig(), separators=2, split_han=False),
         "fluid",
         "[SEP]",
     ),
@@ -255,10 +257,10 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_reject_settings_a_format_cannot_store(tmp_path, piece_model, case):
     """It is refused in a line that names the flag, and with the flag the card says it."""
-    head, preprocessing, to, word = CASES[case]
+    head, pipeline_config, to, word = CASES[case]
     size = Tokenizer(None, piece_model).vocab_size
-    preprocessing = replace(preprocessing, added_tokens=dict.fromkeys(preprocessing.added_tokens, size))
-    made = make_model(tmp_path / "made", piece_model, preprocessing, head, rows=1)
+    pipeline_config = replace(pipeline_config, added_tokens=dict.fromkeys(pipeline_config.added_tokens, size))
+    made = make_model(tmp_path / "made", piece_model, pipeline_config, head, rows=1)
     line = error_of(convert.main, [str(made), str(tmp_path / "there"), "--to", to])
     assert line.startswith(f"{made}: --to {to}: ") and word in line and "--allow_lossy" in line
     assert not (tmp_path / "there").exists()
@@ -268,24 +270,24 @@ def test_reject_settings_a_format_cannot_store(tmp_path, piece_model, case):
     ]
     assert (
         word in said
-        and (write_foreign.get_tokenizer_note(write_foreign.TARGETS[to], preprocessing) or "") in said
+        and (write_foreign.get_tokenizer_note(write_foreign.TARGETS[to], pipeline_config) or "") in said
     )
     run(made, tmp_path / "ours", "ernie-m")  # which says all
 
 
 def test_added_tokens_with_a_gap_before_them(tmp_path, piece_model):
     size = Tokenizer(None, piece_model).vocab_size
-    preprocessing = replace(XLM_R, added_tokens={"<e1>": size + 1})
-    made = make_model(tmp_path / "made", piece_model, preprocessing, rows=2)
+    pipeline_config = replace(XLM_R, added_tokens={"<e1>": size + 1})
+    made = make_model(tmp_path / "made", piece_model, pipeline_config, rows=2)
     line = error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"])
     assert f"({size + 1}) do not follow the {size} tokens" in line
-    assert run(made, tmp_path / "native", "ernie-m").preprocessing == preprocessing
+    assert run(made, tmp_path / "native", "ernie-m").pipeline_config == pipeline_config
 
 
 def test_text_rule_5_in_xlm_r_format(tmp_path):
     piece_model = train_piece_model(tmp_path / "piece.model", ["in 10, 20, 30, and 10,5"] * 50, vocab_size=24)
     assert Tokenizer(None, piece_model).digit_comma
-    made = make_model(tmp_path / "made", piece_model, PreprocessingConfig())
+    made = make_model(tmp_path / "made", piece_model, PipelineConfig())
     assert "'12,'" in error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"])
     run(make_model(tmp_path / "plain", piece_model, XLM_R), tmp_path / "there", "xlm-roberta")
 
@@ -307,13 +309,13 @@ def test_modules_that_are_not_known(tmp_path, piece_model, module):
 def test_pair_separators(tmp_path, piece_model):
     """One separator for a question answering model of ours, two for two texts."""
     counts = {}
-    for head, preprocessing in (
-        ("question-answering", PreprocessingConfig(split_han=False)),
-        ("classification", PreprocessingConfig()),
+    for head, pipeline_config in (
+        ("question-answering", PipelineConfig(split_han=False)),
+        ("classification", PipelineConfig()),
         (TAGS, XLM_R),
     ):
         run(
-            make_model(tmp_path / head, piece_model, preprocessing, head),
+            make_model(tmp_path / head, piece_model, pipeline_config, head),
             tmp_path / f"{head}-there",
             "xlm-roberta",
         )
@@ -329,10 +331,10 @@ def test_model_card_names_the_trimming(tmp_path, piece_model):
     text = write_lines(tmp_path / "some.txt", ["bada gan kofo"])
     smaller = run(made, tmp_path / "small", "xlm-roberta", "--trim_vocab_to", text, "--min_count", "1")
     kept = smaller.config.vocab_size
-    assert smaller.preprocessing == replace(XLM_R, added_tokens={"<e1>": kept - 1})
+    assert smaller.pipeline_config == replace(XLM_R, added_tokens={"<e1>": kept - 1})
     # Without our key, tokenizer.json says the rules.
     change_config(tmp_path / "small", reading=None)
-    assert open_checkpoint(tmp_path / "small").preprocessing.text_rules == "none"
+    assert open_checkpoint(tmp_path / "small").pipeline_config.text_rules == "none"
     card = (tmp_path / "small" / CARD).read_text(encoding="utf-8")
     kept_tokens = f"{kept:,} of {size + 1:,} tokens were kept, those in some.txt"
     assert kept_tokens in card and "pipeline_tag: sentence-similarity\n" in card

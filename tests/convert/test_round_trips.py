@@ -106,14 +106,14 @@ def test_what_the_official_files_cannot_say(tmp_path, capsys):
 def test_a_classifier_for_several_labels_stays_one(tmp_path, target):
     """Its config says so in our key, and to the other library in that library's; labels and task go along."""
     make_ours(tmp_path / "made", head="classification", labels=["no", "maybe", "yes"])
-    preprocessing = {"label_pieces": "all", "multi_label": True}
-    change_config(tmp_path / "made", reading=stored(**preprocessing))
+    pipeline_config = {"label_pieces": "all", "multi_label": True}
+    change_config(tmp_path / "made", reading=stored(**pipeline_config))
     converted(target, tmp_path / "made", tmp_path / "there")
     back = converted("ernie-m", tmp_path / "there", tmp_path / "back")
-    assert (back.task, back.labels, back.preprocessing.to_json(), back.settings["architecture"]) == (
+    assert (back.task, back.labels, back.pipeline_config.to_json(), back.settings["architecture"]) == (
         "classification",
         ["no", "maybe", "yes"],
-        preprocessing,
+        pipeline_config,
         "SequenceClassifier",
     )
     settings = json.loads((tmp_path / "there/config.json").read_text())
@@ -122,7 +122,7 @@ def test_a_classifier_for_several_labels_stays_one(tmp_path, target):
     del settings["reading"]
     (tmp_path / "there/config.json").write_text(json.dumps(settings))
     (tmp_path / "there/manifest.json").unlink(missing_ok=True)
-    assert open_checkpoint(tmp_path / "there").preprocessing.multi_label == (target != "ernie-m")
+    assert open_checkpoint(tmp_path / "there").pipeline_config.multi_label == (target != "ernie-m")
 
 
 def test_a_pdparams_is_what_paddle_loads(tmp_path):

@@ -153,8 +153,8 @@ def test_open_xlm_r_saved_by_paddlenlp(tmp_path, file, index, wrapper, task):
     if index:
         (folder / index).write_text(json.dumps({"weight_map": dict.fromkeys(turned, file)}))
     checkpoint = open_checkpoint(folder)
-    read = (checkpoint.config, checkpoint.task, checkpoint.preprocessing)
-    assert read == (expected.config, expected.task, expected.preprocessing)
+    read = (checkpoint.config, checkpoint.task, checkpoint.pipeline_config)
+    assert read == (expected.config, expected.task, expected.pipeline_config)
     assert_same_bits(checkpoint.tensors, dict(expected.tensors))
 
 

@@ -258,7 +258,7 @@ def test_trim_by_two_files_with_a_reordered_vocabulary(toy, tmp_path):
     make_ours(tmp_path / "model", config=config)
     checkpoint = open_checkpoint(tmp_path / "model")
     smaller = shrink_vocabulary(checkpoint, old_ids, trimmed.pad_id, added_tokens={"<e>": 7})
-    assert smaller.preprocessing.added_tokens == {"<e>": 7}
+    assert smaller.pipeline_config.added_tokens == {"<e>": 7}
     assert smaller.config.pad_token_id == trimmed.vocab["[PAD]"] != whole.pad_id
 
 

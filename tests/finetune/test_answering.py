@@ -16,7 +16,7 @@ from ernie_m.finetune.mrc import OfficialAnswering, QuestionAnswering
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.ernie import ErnieMConfig
 from ernie_m.model.heads import SpanClassifier
-from ernie_m.model.preprocessing import PreprocessingConfig
+from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.reader.batching import Batches
 from ernie_m.reader.mrc_reader import NO_ANSWER
 from ernie_m.reader.tokenization import Tokenizer
@@ -244,8 +244,8 @@ def test_cut_questions_are_counted(folder, tmp_path, caplog):
 def test_prediction_windows_default_to_the_recipe(folder, separators, length, expected):
     """A question has at most half of the tokens of a window that are not special."""
     tokenizer = Tokenizer(None, folder / "piece.model")
-    preprocessing = PreprocessingConfig(separators=separators)
-    task = QuestionAnswering.from_preprocessing(preprocessing, tokenizer, length, 3)
+    pipeline_config = PipelineConfig(separators=separators)
+    task = QuestionAnswering.from_pipeline_config(pipeline_config, tokenizer, length, 3)
     flags = FinetuneFlags()
     found = (task.window_config.max_query_length, task.window_config.doc_stride, task.max_answer_length)
     assert found == (expected, flags.doc_stride, flags.max_answer_length)
@@ -253,14 +253,14 @@ def test_prediction_windows_default_to_the_recipe(folder, separators, length, ex
 
 def test_a_training_keeps_how_its_start_reads(answer, trained, tmp_path):
     """Its text rules, its separators, and whether Han characters are tokens, which a flag can change."""
-    preprocessing = stored(**PreprocessingConfig.for_xlm_r().to_json())
-    start = changed_copy(trained / "out" / "best", tmp_path / "initial", reading=preprocessing)
+    pipeline_config = stored(**PipelineConfig.for_xlm_r().to_json())
+    start = changed_copy(trained / "out" / "best", tmp_path / "initial", reading=pipeline_config)
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"split_han": "true"}}.items():
         answer(out, **flags, **given, max_steps=1)
         assert "Epochs:" not in (tmp_path / out / "best/README.md").read_text()  # --max_steps decided
-        assert open_checkpoint(tmp_path / out / "best").preprocessing == replace(
-            PreprocessingConfig.for_xlm_r(),
+        assert open_checkpoint(tmp_path / out / "best").pipeline_config == replace(
+            PipelineConfig.for_xlm_r(),
             split_han="split_han" in given,
             max_seq_len=80,
             max_query_length=16,

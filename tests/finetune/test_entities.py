@@ -80,7 +80,7 @@ def test_training_records_whether_marks_are_apart(tmp_path, purposes):
         path = tmp_path / f"{purpose}.tsv"
         path.write_text(f"text_a\tlabel\n{JOINT.join(words)}\t{JOINT.join('O' * len(words))}\n")
         task.read(path, purpose)
-    assert task.get_preprocessing() == {
+    assert task.get_pipeline_settings() == {
         "label_pieces": "first",
         "official_compat": False,
         "chunk_scheme": None,

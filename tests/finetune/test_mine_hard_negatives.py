@@ -85,7 +85,7 @@ def encoded(monkeypatch):
         return embed(texts)
 
     monkeypatch.setattr(
-        mine_hard_negatives, "make_encode_function", lambda flags, model, tokenizer, preprocessing: encode
+        mine_hard_negatives, "make_encode_function", lambda flags, model, tokenizer, pipeline_config: encode
     )
     return texts_encoded
 

@@ -102,7 +102,7 @@ def trained(tmp_path, in_tmp_path, monkeypatch):
             "use_cuda": "false",
         }
         call_main(script, as_flags(values | flags))
-        assert open_checkpoint("out/best").preprocessing.official_compat
+        assert open_checkpoint("out/best").pipeline_config.official_compat
         results = json.loads((tmp_path / "out/results.json").read_text())
         scores = {table["title"].split(",")[0]: table["mean"]["avg"] for table in results["tables"]}
         return losses, results["metric"], scores

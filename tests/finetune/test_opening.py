@@ -14,7 +14,7 @@ from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.model.open_model import apply_embedding_defaults, apply_model_defaults, open_model
-from ernie_m.model.preprocessing import PreprocessingConfig
+from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.model.tasks import CLASSIFICATION, SEARCH
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.logging import logger
@@ -50,7 +50,7 @@ def test_positions_that_were_never_trained(opened, caplog):
 @pytest.mark.parametrize(("given", "expected"), [((), 32), (("max_seq_len",), 100)])
 def test_max_seq_len_defaults_to_the_trained_one(opened, given, expected):
     trained = replace(
-        opened, checkpoint=replace(opened.checkpoint, preprocessing=PreprocessingConfig(max_seq_len=32))
+        opened, checkpoint=replace(opened.checkpoint, pipeline_config=PipelineConfig(max_seq_len=32))
     )
     flags = FinetuneFlags(max_seq_len=100, on_command_line=given)
     assert apply_model_defaults(flags, trained, setting_names=["max_seq_len"]).max_seq_len == expected
@@ -69,8 +69,8 @@ def test_embedding_flags_default_to_the_retrieval_training(
 ):
     """The length of a classifier is that of other inputs."""
     monkeypatch.setattr(logger, "propagate", True)
-    preprocessing = PreprocessingConfig(pooling="cls", layer=0, max_seq_len=32)
-    checkpoint = replace(opened.checkpoint, task=task, preprocessing=preprocessing)
+    pipeline_config = PipelineConfig(pooling="cls", layer=0, max_seq_len=32)
+    checkpoint = replace(opened.checkpoint, task=task, pipeline_config=pipeline_config)
     flags = RetrievalFlags(pairs="pairs", pooling="cls", max_seq_len=40, on_command_line=())
     changed = replace(flags, layer="0", max_seq_len=expected)
     assert apply_embedding_defaults(flags, replace(opened, checkpoint=checkpoint)) == changed
@@ -79,7 +79,7 @@ def test_embedding_flags_default_to_the_retrieval_training(
 
 def test_unsupported_pooling_needs_another_pooling(opened):
     errors = ["x.json: the pooling max", "y.json: the module Dense"]
-    unknown = replace(opened, checkpoint=replace(opened.checkpoint, preprocessing_errors=errors))
+    unknown = replace(opened, checkpoint=replace(opened.checkpoint, pipeline_errors=errors))
     line = error_of(apply_embedding_defaults, RetrievalFlags(pairs="pairs"), unknown)
     assert line.startswith("x.json: the pooling max; y.json: the module Dense (") and "--pooling" in line
     flags = RetrievalFlags(pairs="pairs", pooling="mean", on_command_line=("pooling",))
@@ -134,9 +134,9 @@ def test_warn_about_leaked_rows_and_contradicting_labels(opened, toy_folder, tmp
 @pytest.mark.parametrize(("flag", "pairs"), [("init_checkpoint", True), ("init_pretraining_params", None)])
 def test_a_new_head_takes_other_texts_than_its_start(opened, task_class, labels, flag, pairs):
     """Single texts after pairs, and other labels."""
-    start = replace(opened.checkpoint, preprocessing=PreprocessingConfig(pairs=True), labels=["x", "y", "z"])
+    start = replace(opened.checkpoint, pipeline_config=PipelineConfig(pairs=True), labels=["x", "y", "z"])
     task = task_class.from_flags(FinetuneFlags(**{flag: "initial"}), opened.tokenizer, start)
-    assert task.get_preprocessing()["pairs"] is pairs
+    assert task.get_pipeline_settings()["pairs"] is pairs
     assert (task.labels == labels) is bool(pairs or task_class is Regression)
 
 

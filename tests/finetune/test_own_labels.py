@@ -9,7 +9,7 @@ import pytest
 from ernie_m.fit.labeled_rows import LabeledDataset, build_dataset, load_dataset
 from ernie_m.fit.scores import EvaluationResult
 from ernie_m.fit.split_rows import estimate_near_duplicate_share, group_translations, split_rows
-from ernie_m.model.preprocessing import COLUMNS
+from ernie_m.model.pipeline_config import COLUMNS
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.row_errors import MOST_ERRORS

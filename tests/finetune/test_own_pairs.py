@@ -13,7 +13,7 @@ import pytest
 from ernie_m.finetune.retrieval.pair_batches import CorpusPairBatches, PairFileBatches
 from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, hold_out_rows, select_training_rows
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.preprocessing import PreprocessingConfig, TextKind
+from ernie_m.model.pipeline_config import PipelineConfig, TextKind
 from ernie_m.reader.equal_texts import hash_texts
 from ernie_m.reader.files.pairs import PairRows
 from tests import command_lines
@@ -322,38 +322,38 @@ def test_training_keeps_the_pooling_of_its_initial_checkpoint(train, corpus, pai
     """Pooling, layer and length 1, and the prompts that stood before its texts."""
     train("first", max_steps=1)
     prompts = {"query": "kani bado ", "passage": "kofo "}
-    preprocessing = PreprocessingConfig(
+    pipeline_config = PipelineConfig(
         text_rules="none", pooling="cls", layer=2, normalize=True, prompts=prompts, default_prompt="query"
     )
     start = changed_copy(
-        tmp_path / "first/best", tmp_path / "initial", reading=stored(**preprocessing.to_json())
+        tmp_path / "first/best", tmp_path / "initial", reading=stored(**pipeline_config.to_json())
     )
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     rows = [line.split("\t") for line in pairs.read_text().splitlines()[1:]]
     prompted = [[query, f"kofo {positive}"] for query, positive, *_ in rows]
     log = train("second", **flags, max_steps=1, train_set=write_pairs(tmp_path / "prompted.tsv", prompted))
     assert "prompted.tsv: most texts already begin with the prompt 'kofo '" in log
-    assert open_checkpoint(tmp_path / "second/best").preprocessing == preprocessing
-    change_config(start, reading=stored(**replace(preprocessing, prompts={"query": "kani "}).to_json()))
+    assert open_checkpoint(tmp_path / "second/best").pipeline_config == pipeline_config
+    change_config(start, reading=stored(**replace(pipeline_config, prompts={"query": "kani "}).to_json()))
     assert "prompts: " in error_of(train, "second", **flags, max_steps=1, train_set="prompted.tsv")
-    change_config(start, reading=stored(**preprocessing.to_json()))
+    change_config(start, reading=stored(**pipeline_config.to_json()))
     train("third", **flags, max_steps=1, pooling="mean", layer="1")
-    assert open_checkpoint(tmp_path / "third/best").preprocessing == replace(
-        preprocessing, pooling="mean", layer=1
+    assert open_checkpoint(tmp_path / "third/best").pipeline_config == replace(
+        pipeline_config, pooling="mean", layer=1
     )
     # Translations are neither queries nor documents. A search afterwards puts what stood before them.
     (tmp_path / "en-de.tsv").write_bytes(pairs.read_bytes())
     train("fourth", **flags, max_steps=1, train_set="en-de.tsv")
-    recorded = open_checkpoint(tmp_path / "fourth/best").preprocessing
+    recorded = open_checkpoint(tmp_path / "fourth/best").pipeline_config
     assert [recorded.get_prompt(kind) for kind in get_args(TextKind)] == ["kani bado "] * 3
     # A corpus has ids of texts, without prompts; it was cut by the rules of ERNIE-M.
-    preprocessing = replace(preprocessing, text_rules="ernie-m")
+    pipeline_config = replace(pipeline_config, text_rules="ernie-m")
     flags["init_pretraining_params"] = changed_copy(
-        start, tmp_path / "other", reading=stored(**preprocessing.to_json())
+        start, tmp_path / "other", reading=stored(**pipeline_config.to_json())
     )
     train("fifth", **flags, max_steps=1, train_set=corpus)
-    assert open_checkpoint(tmp_path / "fifth/best").preprocessing == replace(
-        preprocessing, prompts={}, default_prompt=None
+    assert open_checkpoint(tmp_path / "fifth/best").pipeline_config == replace(
+        pipeline_config, prompts={}, default_prompt=None
     )
 
 

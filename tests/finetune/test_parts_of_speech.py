@@ -9,7 +9,7 @@ import pytest
 from ernie_m.commands import predict, run_sequence_labeling
 from ernie_m.finetune.metrics import count_entity_matches
 from ernie_m.finetune.sequence_label import Tagging
-from ernie_m.model.preprocessing import PreprocessingConfig
+from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
 from tests.helpers.conll import read_conll
@@ -70,5 +70,5 @@ def test_train_score_and_predict(folder, tmp_path, monkeypatch, capsys):
 def test_tags_are_predicted_as_a_model_was_trained(tmp_path, settings, tags, inside_label, label_pieces):
     """Parts of speech have no inside label. The official code has the tag of a word at its first subword."""
     tokenizer = Tokenizer(None, toys.train_piece_model(tmp_path / "p.model"))
-    task = Tagging.from_preprocessing(PreprocessingConfig(**settings), tokenizer, tags, 9)
+    task = Tagging.from_pipeline_config(PipelineConfig(**settings), tokenizer, tags, 9)
     assert (task.inside_label, task.encode.label_pieces) == (inside_label, label_pieces)

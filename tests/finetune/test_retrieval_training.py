@@ -19,7 +19,7 @@ from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.run_setup import make_fingerprint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
-from ernie_m.model.preprocessing import Pooling
+from ernie_m.model.pipeline_config import Pooling
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder, compute_sentence_embeddings

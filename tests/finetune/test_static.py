@@ -170,7 +170,7 @@ def test_labels(table, tmp_path, pairs, monkeypatch, finetune):
     texts = [f"{line} {word}" for line in lines for word in ("tata tata", "gogo gogo")]
     labels = ["a", "b"] * 12
     classifier = model.fit(texts, labels, tmp_path / "fitted", finetune=finetune)
-    assert classifier.loaded.preprocessing.pooling == "mean"
+    assert classifier.loaded.pipeline_config.pooling == "mean"
     assert ernie_m.load(tmp_path / "fitted").classify(texts) == classifier.classify(texts)
 
 

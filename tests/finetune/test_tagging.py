@@ -10,7 +10,7 @@ import pytest
 from ernie_m.commands import run_sequence_labeling
 from ernie_m.finetune.metrics import count_entity_matches
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.preprocessing import PreprocessingConfig
+from ernie_m.model.pipeline_config import PipelineConfig
 from tests import command_lines, toys
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.helpers.conll import read_conll
@@ -72,7 +72,7 @@ def test_tag_each_word_in_long_sentences(trained, number, language):
 
 def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_path):
     """With its tags. The file to predict has no column of tags, so predictions have no gold tags."""
-    assert open_checkpoint(trained / "best").preprocessing.to_json() == {
+    assert open_checkpoint(trained / "best").pipeline_config.to_json() == {
         "max_seq_len": 24
     }  # the rest is ERNIE-M's
     rows = toys.tagged_words(9, seed=50)
@@ -102,7 +102,7 @@ def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, 
     A flag that is given stays. The paper's figures do not stand beside scores of another procedure.
     """
     flags = {**command_lines.FOLDER_ALONE, "dev_set": f"{folder}/dev.%s.tsv"}
-    of_training = open_checkpoint(trained / "best").preprocessing.to_json() | {"label_pieces": "all"}
+    of_training = open_checkpoint(trained / "best").pipeline_config.to_json() | {"label_pieces": "all"}
     said = "preprocessing options stored in"
     for official, metric in ((True, "f1 over subwords"), (False, "f1")):
         reading = stored(**of_training, official_compat=official)
@@ -146,12 +146,10 @@ def test_official_behavior_runs(tag, folder, tmp_path):
 
 def test_a_training_keeps_how_its_start_reads(tag, trained, tmp_path):
     """Its text rules and the tagged subword, which a flag can change; not how its embeddings were made."""
-    of_start = replace(
-        PreprocessingConfig.for_xlm_r(), pooling="cls", prompts={"query": "q: "}, max_seq_len=20
-    )
+    of_start = replace(PipelineConfig.for_xlm_r(), pooling="cls", prompts={"query": "q: "}, max_seq_len=20)
     start = changed_copy(trained / "best", tmp_path / "initial", reading=stored(**of_start.to_json()))
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"label_pieces": "all"}}.items():
         tag(out, **flags, **given, max_steps=1, max_seq_len=24)
-        expected = replace(PreprocessingConfig.for_xlm_r(), max_seq_len=24, **given)
-        assert open_checkpoint(tmp_path / out / "best").preprocessing == expected
+        expected = replace(PipelineConfig.for_xlm_r(), max_seq_len=24, **given)
+        assert open_checkpoint(tmp_path / out / "best").pipeline_config == expected

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from ernie_m.model.checkpoint.write import collect_model_files
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import PreprocessingConfig, get_stored_preprocessing
+from ernie_m.model.pipeline_config import PipelineConfig, get_stored_pipeline_config
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.files import atomic_dir
 from tests.helpers.arrays import assert_equal_arrays
@@ -30,7 +30,7 @@ def change_config(folder: Path, **changes) -> None:
 
 def stored(**fields) -> dict:
     """What "reading" of a config.json holds, with fields that may be wrong."""
-    return {**get_stored_preprocessing(PreprocessingConfig()), **fields}
+    return {**get_stored_pipeline_config(PipelineConfig()), **fields}
 
 
 def changed_copy(source: Path, target: Path, **changes) -> Path:

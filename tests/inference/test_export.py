@@ -30,7 +30,7 @@ from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.heads import SequenceClassifier
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS
+from ernie_m.model.pipeline_config import MEAN_OF_TOKENS
 from ernie_m.model.tasks import POOLED, TASKS
 from ernie_m.reader.batching import iter_padded_batches, pad
 from ernie_m.utils.checksums import MANIFEST, write_manifest

@@ -223,8 +223,8 @@ def pair_table(tmp_path, in_tmp_path):
 
 def reads(models, folder, pairs, **more):
     """A model that gives a number to pairs of texts, or to single ones."""
-    preprocessing = stored(regression=True, pairs=pairs)
-    settings = {"task": "classification", "labels": ["score"], "reading": preprocessing, **more}
+    pipeline_config = stored(regression=True, pairs=pairs)
+    settings = {"task": "classification", "labels": ["score"], "reading": pipeline_config, **more}
     toys.make_model(folder, "score", models / "piece.model", settings)
     return folder
 

@@ -32,7 +32,7 @@ from ernie_m.inference.predict_files import JsonLines
 from ernie_m.inference.tasks import PredictionOptions, Request, fill_mask, finetuned, make_predictor
 from ernie_m.inference.tasks.fill_mask import encode_masked_text
 from ernie_m.model.packed_layout import PackedLayout
-from ernie_m.model.preprocessing import PreprocessingConfig
+from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.reader.files.official_tags import JOINT, Sentence
 from ernie_m.reader.mrc_reader import WindowConfig
 from ernie_m.utils import files
@@ -112,19 +112,19 @@ def test_a_head_reads_as_much_as_in_its_training(models, tmp_path, ask, task, ki
 
 
 @pytest.mark.parametrize(
-    "preprocessing",
+    "pipeline_config",
     [
         *({"label_pieces": value} for value in ("first", "leading", "all")),
         {"label_pieces": "first", "official_compat": True},
     ],
 )
-def test_tags_as_in_training(models, tmp_path, preprocessing):
+def test_tags_as_in_training(models, tmp_path, pipeline_config):
     """The decisions of the trainer's own code, from a checkpoint and from what is exported of it."""
     word_lists = [text.split() for text in TEXTS]
     word_lists.append([f"漢{word}" for word in word_lists[0]])  # their first subword is a "▁" alone
-    extra = toys.SETTINGS["tag"] | {"reading": stored(max_seq_len=62, **preprocessing)}
+    extra = toys.SETTINGS["tag"] | {"reading": stored(max_seq_len=62, **pipeline_config)}
     model = toys.make_model(tmp_path / "tag", "tag", models / "piece.model", extra)
-    expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, word_lists, preprocessing)
+    expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, word_lists, pipeline_config)
     run_export(tmp_path / "tag", tmp_path / "exported")
     for folder in ("tag", "exported"):
         assert (
@@ -133,7 +133,7 @@ def test_tags_as_in_training(models, tmp_path, preprocessing):
         )
     # The same weights without a "reading" in config.json decide by the default, "first".
     tags_by_default = predict_tags(make_predictor("token-classification", load(models / "tag")), word_lists)
-    assert (tags_by_default == expected) is (preprocessing == {"label_pieces": "first"})
+    assert (tags_by_default == expected) is (pipeline_config == {"label_pieces": "first"})
 
 
 def predict_tags(task, word_lists):
@@ -142,12 +142,12 @@ def predict_tags(task, word_lists):
     return [prediction["tags"] for prediction in predictions]
 
 
-def tags_by_training(model, tokenizer, folder, word_lists, preprocessing):
+def tags_by_training(model, tokenizer, folder, word_lists, pipeline_config):
     """The tags of sentences, each a list of words, by the trainer's own code."""
     (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toys.TAGS)}))
     line = ["--label_map_config", str(folder / "tags.json"), "--num_labels", "5", "--max_seq_len", "62"]
-    args = parse_options(FinetuneFlags, [*line, "--label_pieces", preprocessing["label_pieces"]])
-    task_class = OfficialTagging if preprocessing.get("official_compat") else Tagging
+    args = parse_options(FinetuneFlags, [*line, "--label_pieces", pipeline_config["label_pieces"]])
+    task_class = OfficialTagging if pipeline_config.get("official_compat") else Tagging
     task = task_class.from_flags(args, tokenizer)
     data = [Sentence(JOINT.join(words), None) for words in word_lists]
     batch = task.encode.collate(task.encode(data), np.arange(len(data)), 1)  # 1: divides the loss
@@ -167,7 +167,7 @@ def test_windows_as_in_training(models):
     assert (
         make_predictor("question-answering", loaded).task.window_config.max_seq_len == finetuned.ANSWER_WINDOW
     )
-    loaded.preprocessing = PreprocessingConfig(
+    loaded.pipeline_config = PipelineConfig(
         max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False, separators=2, max_answer_length=3
     )
     predictor = make_predictor("question-answering", loaded)

@@ -12,7 +12,7 @@ from ernie_m.inference import encode_vector as vectors
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import make_predictor
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.preprocessing import NEITHER
+from ernie_m.model.pipeline_config import NEITHER
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import trainer
 from tests.inference.test_reading import with_reading
@@ -181,7 +181,7 @@ def test_run_classifier_keeps_the_prompt_from_fit(folder, tmp_path, seen):
     seen()
     call_main(run_classifier, as_flags(flags))
     assert seen() == with_prompt("bin: ")
-    assert open_checkpoint(tmp_path / "run/best").preprocessing.get_prompt(NEITHER) == "bin: "
+    assert open_checkpoint(tmp_path / "run/best").pipeline_config.get_prompt(NEITHER) == "bin: "
     flags |= {"do_train": "false", "init_checkpoint": tmp_path / "run/best"}
     call_main(run_classifier, as_flags(flags))
     assert seen() == with_prompt("bin: ")
@@ -196,7 +196,7 @@ def test_run_classifier_keeps_the_prompt_from_fit(folder, tmp_path, seen):
     }
     call_main(run_classifier, as_flags(flags))  # a new head, whose texts have none
     assert seen() == set(TEXTS)
-    assert open_checkpoint(tmp_path / "new/best").preprocessing.get_prompt(NEITHER) == ""
+    assert open_checkpoint(tmp_path / "new/best").pipeline_config.get_prompt(NEITHER) == ""
 
 
 @pytest.mark.parametrize(

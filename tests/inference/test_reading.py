@@ -21,9 +21,9 @@ PROMPTS = {"query": "kofo: ", "passage": "tan: "}
 OF_E5 = {"layer": 1, "pooling": "cls", "normalize": True, "prompts": PROMPTS, "default_prompt": "query"}
 
 
-def with_reading(models, kind, folder, **preprocessing):
+def with_reading(models, kind, folder, **pipeline_config):
     """A copy of a toy model that reads in another way."""
-    change_config(changed_copy(models / kind, folder), reading=stored(**preprocessing))
+    change_config(changed_copy(models / kind, folder), reading=stored(**pipeline_config))
     return folder
 
 
@@ -67,7 +67,7 @@ def test_encode_vector_equals_encode(models, tmp_path, encode_texts):
 
 def test_a_pooling_that_is_not_here_is_refused_until_another_is_named(models, tmp_path):
     loaded = load(models / "encode")
-    loaded.preprocessing_errors = ["x/1_Pooling/config.json: the pooling max"]
+    loaded.pipeline_errors = ["x/1_Pooling/config.json: the pooling max"]
     assert "x/1_Pooling/config.json: the pooling max" in error_of(make_predictor, "embedding", loaded)
     make_predictor("embedding", loaded, PredictionOptions(pooling="mean"))
 

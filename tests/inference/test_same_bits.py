@@ -18,7 +18,7 @@ from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, TokenClassifier
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS
+from ernie_m.model.pipeline_config import MEAN_OF_TOKENS
 from ernie_m.model.tasks import CLASSIFICATION, POOLED, TOKEN_CLASSIFICATION
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import batch_by_length, pad

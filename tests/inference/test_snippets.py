@@ -35,8 +35,8 @@ def read_otherwise(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     piece_model = train_piece_model(folder / "piece.model", [*TEXTS, *PROMPTS.values()] * 20, vocab_size=120)
     make_model(folder / "made", "encode", piece_model)
-    for name, preprocessing in READINGS.items():
-        changed_copy(folder / "made", folder / name, reading=stored(**preprocessing))
+    for name, pipeline_config in READINGS.items():
+        changed_copy(folder / "made", folder / name, reading=stored(**pipeline_config))
     return folder
 
 
@@ -53,7 +53,7 @@ def test_run_tokenizer_block_from_docs(read_otherwise, tmp_path, in_tmp_path, na
     expected = ernie_m.load("checkpoints/best").tokenizer
     assert names["tokenizer"].encode_batch(TEXTS) == expected.encode_batch(TEXTS)
     assert names["tokenizer"].digest == expected.digest
-    assert open_checkpoint("checkpoints/best").preprocessing.text_rules == names["tokenizer"].text_rules
+    assert open_checkpoint("checkpoints/best").pipeline_config.text_rules == names["tokenizer"].text_rules
 
 
 def test_run_layer_block_from_docs(models, tmp_path, in_tmp_path):

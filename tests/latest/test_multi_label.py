@@ -44,6 +44,6 @@ def test_the_same_labels_and_scores(tmp_path):
     # What transformers saves of it is read as a model for several labels again.
     reference.model.save_pretrained(tmp_path / "again")
     again = open_checkpoint(tmp_path / "again")
-    assert (again.labels, again.preprocessing.to_json()) == (LABELS, {"multi_label": True})
+    assert (again.labels, again.pipeline_config.to_json()) == (LABELS, {"multi_label": True})
     change_config(tmp_path / "again", reading=None)
-    assert open_checkpoint(tmp_path / "again").preprocessing.multi_label
+    assert open_checkpoint(tmp_path / "again").pipeline_config.multi_label

@@ -103,7 +103,7 @@ def ours_in_its_form(request, tmp_path):
     )
     if request.param == "XLM-R":
         return make_sentence_transformer(tmp_path, piece_model, "cls", True, PROMPTS_OF_E5)
-    preprocessing = {
+    pipeline_config = {
         "pooling": "mean",
         "layer": 2,
         "normalize": True,
@@ -113,7 +113,7 @@ def ours_in_its_form(request, tmp_path):
     }
     config = {**CONFIG, "max_position_embeddings": 90}
     make_ours(tmp_path / "native", config=config, piece_model=piece_model)
-    change_config(tmp_path / "native", reading=stored(**preprocessing))
+    change_config(tmp_path / "native", reading=stored(**pipeline_config))
     convert.main([str(tmp_path / "native"), str(tmp_path / "there"), "--to", "xlm-roberta"])
     return tmp_path / "there"
 
@@ -123,7 +123,7 @@ def test_what_the_library_saves_again_is_read(tmp_path, ours_in_its_form):
     reference = SentenceTransformer(str(ours_in_its_form), device="cpu")
     reference.save(str(tmp_path / "again"))
     model = ernie_m.load(tmp_path / "again")
-    assert model.loaded.preprocessing == ernie_m.load(ours_in_its_form).loaded.preprocessing
+    assert model.loaded.pipeline_config == ernie_m.load(ours_in_its_form).loaded.pipeline_config
     np.testing.assert_allclose(model.encode(WITHOUT_RULE_5), reference.encode(WITHOUT_RULE_5), atol=1e-5)
     queries = model.encode(WITHOUT_RULE_5, prompt="query")
     np.testing.assert_allclose(queries, reference.encode(WITHOUT_RULE_5, prompt_name="query"), atol=1e-5)

@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 import ernie_m
 from ernie_m.commands import convert
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
-from ernie_m.model.preprocessing import READING
+from ernie_m.model.pipeline_config import READING
 from tests.helpers.checkpoints import save_model, stored
 from tests.toys import train_piece_model
 
@@ -30,8 +30,8 @@ def test_embeddings_are_equal(tmp_path, normalize):
     config = ErnieMConfig(160, 8, 0, 1, initializer_range=1.0, max_position_embeddings=34)  # 32 tokens
     paddle.seed(1)
     model = ErnieMModel(config)
-    preprocessing = stored(layer=0, pooling="mean_without_special", normalize=normalize)
-    settings = {"task": "retrieval", READING: preprocessing}
+    pipeline_config = stored(layer=0, pooling="mean_without_special", normalize=normalize)
+    settings = {"task": "retrieval", READING: pipeline_config}
     save_model(tmp_path / "table", model, config, piece_model_path=piece_model, settings=settings)
     convert.main([str(tmp_path / "table"), str(tmp_path / "static"), "--to", "sentence-transformers"])
     reference = SentenceTransformer(str(tmp_path / "static"), device="cpu")

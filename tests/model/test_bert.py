@@ -76,11 +76,11 @@ def test_open_transformers_regression(tmp_path, caplog):
     settings = {"architectures": ["BertForSequenceClassification"], "problem_type": "regression"}
     make_bert(tmp_path, head("classifier", rows=1) | head("pooler.dense", rows=16), **settings)
     (tmp_path / "tokenizer_config.json").write_text('{"truncation_side": "left"}')
-    assert open_checkpoint(tmp_path).preprocessing.regression
+    assert open_checkpoint(tmp_path).pipeline_config.regression
     assert "tokenizer_config.json: truncation_side left" in caplog.text
     caplog.clear()
     make_bert(tmp_path)  # without a head, the vectors are refused when they are asked for
-    assert "truncation_side left" in open_checkpoint(tmp_path).preprocessing_errors[0] and not caplog.messages
+    assert "truncation_side left" in open_checkpoint(tmp_path).pipeline_errors[0] and not caplog.messages
 
 
 def test_reject_tags_without_a_scheme(tmp_path):
@@ -93,4 +93,4 @@ def test_reject_tags_without_a_scheme(tmp_path):
     make_bert(tmp_path, head("classifier", rows=11), **settings)
     assert "config.json: id2label" in error_of(open_checkpoint, tmp_path)
     checkpoint = open_checkpoint(tmp_path, drop_unknown=True)
-    assert (checkpoint.preprocessing.chunk_scheme, checkpoint.labels) == ("NONE", [*labels.values()])
+    assert (checkpoint.pipeline_config.chunk_scheme, checkpoint.labels) == ("NONE", [*labels.values()])

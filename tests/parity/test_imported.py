@@ -190,4 +190,4 @@ def test_without_a_head_an_ernie_m_is_ernie_m_itself(tmp_path, piece_model):
     write_ernie_m(tmp_path, Tokenizer(None, piece_model))
     config = ErnieMConfig(vocab_size=Tokenizer(None, piece_model).vocab_size, **SHAPE)
     transformers.models.deprecated.ernie_m.ErnieMModel(config).save_pretrained(str(tmp_path))
-    assert open_checkpoint(tmp_path).preprocessing.to_json() == {}
+    assert open_checkpoint(tmp_path).pipeline_config.to_json() == {}

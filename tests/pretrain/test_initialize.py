@@ -12,7 +12,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.model.preprocessing import READING, PreprocessingConfig, get_stored_preprocessing
+from ernie_m.model.pipeline_config import READING, PipelineConfig, get_stored_pipeline_config
 from ernie_m.pretrain.config import InitConfig
 from ernie_m.pretrain.initial_weights import initialize_model, open_initial_checkpoint, set_token_frequencies
 from ernie_m.reader.corpus import Corpus
@@ -176,19 +176,19 @@ def test_corpus_and_initial_checkpoint_share_text_rules(tmp_path, tiny_corpus, r
     assert f"{tmp_path / 'plain'}: " in line and "--text_rules ernie-m" in line
 
     cases = {
-        "as xlm-r": (tmp_path / "plain", start, "auto", PreprocessingConfig.for_xlm_r()),
-        "as asked": (tiny_corpus, start, "ernie-m", PreprocessingConfig()),
-        "from scratch": (tmp_path / "plain", {}, "auto", PreprocessingConfig.for_xlm_r()),
+        "as xlm-r": (tmp_path / "plain", start, "auto", PipelineConfig.for_xlm_r()),
+        "as asked": (tiny_corpus, start, "ernie-m", PipelineConfig()),
+        "from scratch": (tmp_path / "plain", {}, "auto", PipelineConfig.for_xlm_r()),
     }
     for name, (corpus, init, text_rules, expected) in cases.items():
         out = pretrain(corpus, tmp_path / name, data__text_rules=text_rules, **init, **text_alone)
-        assert open_checkpoint(out / "encoder").preprocessing == expected, name
-        preprocessing = open_checkpoint(out / "full").preprocessing
+        assert open_checkpoint(out / "encoder").pipeline_config == expected, name
+        pipeline_config = open_checkpoint(out / "full").pipeline_config
         pseudo = {
-            "pseudo_proportion": preprocessing.pseudo_proportion,
-            "pseudo_positions": preprocessing.pseudo_positions,
+            "pseudo_proportion": pipeline_config.pseudo_proportion,
+            "pseudo_positions": pipeline_config.pseudo_positions,
         }
-        assert preprocessing == expected.adapt_for_task(**pseudo, language_embedding="masks"), name
+        assert pipeline_config == expected.adapt_for_task(**pseudo, language_embedding="masks"), name
 
 
 def test_weights_that_no_run_can_start_from(refused, trained, tmp_path, tokenizer):
@@ -226,8 +226,8 @@ def test_reject_permuted_vocabulary(refused, trained, tmp_path, tokenizer):
         )
     # Added tokens are not of the corpus.
     (folder / "vocab.txt").unlink()
-    preprocessing = PreprocessingConfig(added_tokens={"[NEW]": tokenizer.vocab_size})
-    change_config(folder, **{READING: get_stored_preprocessing(preprocessing)})
+    pipeline_config = PipelineConfig(added_tokens={"[NEW]": tokenizer.vocab_size})
+    change_config(folder, **{READING: get_stored_pipeline_config(pipeline_config)})
     assert started(tokenizer, encoder=folder)
 
 

@@ -77,7 +77,7 @@ def test_stopped_after_a_step(straight, tiny_corpus, tmp_path):
 def test_camlm_context_with_masks(straight, pretrain):
     """The model says how it was trained, and has other scores of the same pairs."""
     out = pretrain(objectives__camlm_context="with_masks", **USUAL)
-    assert open_checkpoint(out / "full").preprocessing.camlm_context == "with_masks"
+    assert open_checkpoint(out / "full").pipeline_config.camlm_context == "with_masks"
     assert "camlm_context" not in (straight / "full/config.json").read_text()
     camlm, usual = (records(folder)[-1]["held_out"]["camlm"] for folder in (out, straight))
     assert camlm.keys() == usual.keys() and camlm != usual

@@ -142,11 +142,11 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrained, tiny_corpus):
         name for name in full.tensors if name.startswith(("lm_head.", "language_embeddings."))
     }
     settings = {"model_type": "ernie_m", "trained_max_seq_len": 32}
-    assert (encoder.settings, encoder.preprocessing.to_json()) == (
+    assert (encoder.settings, encoder.pipeline_config.to_json()) == (
         {**settings, "architecture": "ErnieMModel"},
         {},
     )
-    assert (full.settings, full.preprocessing.to_json()) == (
+    assert (full.settings, full.pipeline_config.to_json()) == (
         {
             **settings,
             "architecture": "PreTrainingModel",

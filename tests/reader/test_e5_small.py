@@ -86,7 +86,7 @@ def test_every_tensor_and_subword(tmp_path):
     subwords = [model.IdToPiece(i) for i in range(3, model.GetPieceSize())]
     assert (subwords, model.GetScore(5)) == (PIECES[4:-1], -6)
     checkpoint = open_checkpoint(tmp_path)
-    prompts = checkpoint.preprocessing.prompts
+    prompts = checkpoint.pipeline_config.prompts
     assert (checkpoint.format, checkpoint.unknown, checkpoint.config.layer_norm_eps, prompts) == (
         "bert",
         [],

@@ -44,7 +44,7 @@ def wait_for_another_time() -> None:
     ids=["damaged rows", "other rows", "shorter", "longer"],
 )
 def test_a_file_that_is_overwritten_during_a_run(tmp_path, content):
-    """PreprocessingConfig a line ends the run: where the file is open already, and in another process."""
+    """PipelineConfig a line ends the run: where the file is open already, and in another process."""
     path = tmp_path / "train"
     path.write_text(HEADER + ROWS)
     examples = read_classification(path)

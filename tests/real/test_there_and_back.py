@@ -79,7 +79,7 @@ def read_questions(data_dir, language, tokenizer):
 def test_answers(answering, data_dir, tmp_path):
     native, there = answering
     reference = transformers.pipeline("question-answering", model=str(there), device="cpu")
-    longest = open_checkpoint(native).preprocessing.max_answer_length
+    longest = open_checkpoint(native).pipeline_config.max_answer_length
     options = {"align_to_words": False, "max_seq_len": WINDOW, "max_answer_len": longest}
     for language in ("en", "zh"):
         questions = list(read_questions(data_dir, language, reference.tokenizer))[: QUESTIONS // 2]

@@ -31,10 +31,10 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device_transfer import upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import OpenedModel
-from ernie_m.model.preprocessing import (
+from ernie_m.model.pipeline_config import (
     MEAN_WITHOUT_SPECIAL,
     READING,
-    get_stored_preprocessing,
+    get_stored_pipeline_config,
 )
 from ernie_m.model.tasks import SEARCH, get_stored_name
 from ernie_m.reader.batching import (
@@ -100,8 +100,9 @@ class RetrievalTraining(MultiSeedTraining):
         self.config = opened.config
         self.layer = resolve_layer(flags, self.config.num_hidden_layers)
         self.train_pairs = open_training_pairs(flags, opened)
-        self.preprocessing = self.train_pairs.preprocessing
-        if opened.preprocessing.prompts:  # the same for both sides of translations (a file such as en-de.tsv)
+        self.pipeline_config = self.train_pairs.pipeline_config
+        # The same for both sides of translations (a file such as en-de.tsv).
+        if opened.pipeline_config.prompts:
             logger.info(
                 "%s: prompts: query %r, document %r (also stored for retrieval)",
                 flags.train_set,
@@ -272,10 +273,10 @@ class RetrievalTraining(MultiSeedTraining):
     def collect_files(
         self, engine: Engine, master_weights: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
-        """Return the files of the model, with its preprocessing settings and its model card."""
+        """Return the files of the model, with its pipeline settings and its model card."""
         flags = self.flags
-        preprocessing = dataclasses.replace(self.preprocessing, layer=self.layer, pooling=flags.pooling)
-        settings = {"task": get_stored_name(SEARCH), READING: get_stored_preprocessing(preprocessing)}
+        pipeline_config = dataclasses.replace(self.pipeline_config, layer=self.layer, pooling=flags.pooling)
+        settings = {"task": get_stored_name(SEARCH), READING: get_stored_pipeline_config(pipeline_config)}
         facts = {
             "name": "ERNIE-M, retrieval",
             "task": get_stored_name(SEARCH),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ernie_m.finetune.finetune_args import FineTunedTask, TrainingFlags
-from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL, Pooling
+from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL, Pooling
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.args import (
     NonNegativeFloat,

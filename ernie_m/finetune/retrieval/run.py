@@ -29,7 +29,7 @@ from ernie_m.model.device_capabilities import format_device_summary
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.model.open_model import OpenedModel, apply_embedding_defaults, apply_model_defaults, open_model
-from ernie_m.model.preprocessing import NEITHER, PreprocessingConfig, TextKind, get_pair_text_kinds
+from ernie_m.model.pipeline_config import NEITHER, PipelineConfig, TextKind, get_pair_text_kinds
 from ernie_m.reader.batching import Example, TextFeaturizer, warn_about_repeated_prompt, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, read_sentences_by_language
 from ernie_m.reader.labels import find_label_issues
@@ -83,7 +83,7 @@ def evaluate_retrieval(flags: RetrievalFlags) -> None:
             "%s", format_device_summary(describe_precision(flags.dtype, cpu_bf16), distributed.world_size())
         )
         results[seed] = search_seed(
-            inputs, seed, model, opened.tokenizer, opened.preprocessing, opened.checkpoint
+            inputs, seed, model, opened.tokenizer, opened.pipeline_config, opened.checkpoint
         )
         del model  # before the next one is made
     report_seeds(flags, inputs.opened.config, results, inputs.bitexts)
@@ -113,7 +113,7 @@ def train_and_evaluate(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
             model = train_seed(task, seed, seed_folder, stop)
             if model is None:
                 return
-            results[seed] = search_seed(inputs, seed, model, task.tokenizer, task.preprocessing)
+            results[seed] = search_seed(inputs, seed, model, task.tokenizer, task.pipeline_config)
         report_seeds(flags, inputs.opened.config, results, inputs.bitexts)
 
 
@@ -163,7 +163,7 @@ def read_inputs(flags: RetrievalFlags) -> RetrievalInputs:
         # The vocabulary may not cover a bitext, or its pairs may be too easy.
         sides = (bitext.sentences, bitext.translations)
         examples = [
-            Example(opened.preprocessing.get_prompt(kind) + text)
+            Example(opened.pipeline_config.get_prompt(kind) + text)
             for kind, texts in zip(get_pair_text_kinds(bitext.are_translations), sides)
             for text in texts
         ]
@@ -218,13 +218,13 @@ def search_seed(
     seed: int,
     model: ErnieMModel,
     tokenizer: Tokenizer,
-    preprocessing: PreprocessingConfig,
+    pipeline_config: PipelineConfig,
     start: Checkpoint | None = None,
 ) -> SearchResult | None:
     """Evaluate bitext retrieval with the model of a seed, and write its predictions.
 
     Args:
-        preprocessing: the preprocessing settings of the model.
+        pipeline_config: the pipeline settings of the model.
         start: the checkpoint of the model; None: the model was just trained or is random, so it has no
             language means.
 
@@ -238,7 +238,7 @@ def search_seed(
     folder = Path(flags.checkpoints)
     if len(flags.seeds) > 1:
         folder /= f"seed_{seed}"
-    encode = make_encode_function(flags, model, tokenizer, preprocessing)
+    encode = make_encode_function(flags, model, tokenizer, pipeline_config)
     if inputs.sentences:
         mean_of = {  # language -> the mean over its texts, [H] or [L + 1, H]
             language: encode(texts, NEITHER).mean(axis=-2, dtype=np.float64)
@@ -253,7 +253,7 @@ def search_seed(
     encode_at_random = None
     if flags.untrained and has_weights and seed == flags.seeds[0]:
         paddle.seed(seed)
-        encode_at_random = make_encode_function(flags, ErnieMModel(model.config), tokenizer, preprocessing)
+        encode_at_random = make_encode_function(flags, ErnieMModel(model.config), tokenizer, pipeline_config)
     if flags.layer == "sweep":
         sweep = search_layers(encode, bitexts, means)
         if encode_at_random is not None:
@@ -271,12 +271,12 @@ def search_seed(
 
 
 def make_encode_function(
-    flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, preprocessing: PreprocessingConfig
+    flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, pipeline_config: PipelineConfig
 ) -> Encode:
     """Return a function that encodes texts into embeddings. With --amp bf16, convert the model to bfloat16.
 
     Args:
-        preprocessing: the preprocessing settings with the prompts.
+        pipeline_config: the pipeline settings with the prompts.
     """
     if is_bf16_on_cpu(flags.amp):
         use_bfloat16(model)
@@ -284,7 +284,7 @@ def make_encode_function(
     encoder = PaddleEncoder(model, flags.pooling, layer)
 
     def encode(texts: Sequence[str], kind: TextKind) -> np.ndarray:
-        prompt = preprocessing.get_prompt(kind)
+        prompt = pipeline_config.get_prompt(kind)
         warn_about_repeated_prompt(prompt, texts)
         ids = tokenizer.encode_batch([prompt + text for text in texts])
         return encoder.encode(tokenizer.build_sentence_inputs(ids, flags.max_seq_len))

@@ -13,7 +13,7 @@ from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.run_setup import log_and_write_report
 from ernie_m.finetune.score_tables import AVERAGE, BOTH_DIRECTIONS, average, get_paper_rows
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import TextKind, get_pair_text_kinds
+from ernie_m.model.pipeline_config import TextKind, get_pair_text_kinds
 from ernie_m.model.tasks import SEARCH, get_stored_name
 from ernie_m.reader.files.aligned_lines import Bitext
 from ernie_m.training import distributed

@@ -21,7 +21,7 @@ def make_text_keys(opened: OpenedModel, max_seq_len: int) -> Callable[[Iterable[
 
     The ids are truncated to the maximum length without [CLS], [SEP] and the longest prompt.
     """
-    prompts = opened.tokenizer.encode_batch(list(opened.preprocessing.prompts.values()))
+    prompts = opened.tokenizer.encode_batch(list(opened.pipeline_config.prompts.values()))
     length = max_seq_len - 2 - max(map(len, prompts), default=0)
     return partial(hash_texts, tokenizer=opened.tokenizer, max_length=max(0, length))
 

@@ -17,7 +17,7 @@ from ernie_m.finetune.retrieval.split_pairs import (
 )
 from ernie_m.finetune.run_setup import digest_files
 from ernie_m.model.open_model import OpenedModel
-from ernie_m.model.preprocessing import DOCUMENT, NEITHER, QUERY, PreprocessingConfig
+from ernie_m.model.pipeline_config import DOCUMENT, NEITHER, QUERY, PipelineConfig
 from ernie_m.model.tasks import SEARCH
 from ernie_m.reader.batching import (
     Example,
@@ -48,13 +48,13 @@ class TrainingPairs(ABC):
     Attributes:
         languages: the languages of the pairs; []: unknown.
         digest: the SHA-256 of the files.
-        preprocessing: the preprocessing settings of the trained model, with the prompts of the pairs.
+        pipeline_config: the pipeline settings of the trained model, with the prompts of the pairs.
         text_keys: uint64 [n], the keys of all queries and positives, by `make_text_keys`; [0]: not known.
     """
 
     languages: list[str]
     digest: str | None
-    preprocessing: PreprocessingConfig
+    pipeline_config: PipelineConfig
     text_keys: np.ndarray
 
     def __init__(self, path: str, flags: RetrievalFlags, opened: OpenedModel):
@@ -65,7 +65,7 @@ class TrainingPairs(ABC):
     @property
     def prompts(self) -> tuple[str, str]:
         """The prompt of queries, and that of positives and negatives."""
-        return self.preprocessing.get_prompt(QUERY), self.preprocessing.get_prompt(DOCUMENT)
+        return self.pipeline_config.get_prompt(QUERY), self.pipeline_config.get_prompt(DOCUMENT)
 
     @abstractmethod
     def split(self, seed: int) -> tuple[PairBatches, ValidationPairs]:
@@ -94,10 +94,10 @@ class PairFile(TrainingPairs):
         self.rows = PairRows(path, flags)
         self.languages = []
         self.digest = digest_files(self.rows.paths)
-        self.preprocessing = get_embedding_preprocessing(opened)
+        self.pipeline_config = get_embedding_pipeline_config(opened)
         if self.rows.are_translations:
-            prompt = self.preprocessing.get_prompt(NEITHER)
-            self.preprocessing = self.preprocessing.replace_prompts(prompt)
+            prompt = self.pipeline_config.get_prompt(NEITHER)
+            self.pipeline_config = self.pipeline_config.replace_prompts(prompt)
         self._check_sample()
         self.deduped = DedupedPairs.from_rows(self.rows, make_text_keys(opened, flags.max_seq_len))
         self.text_keys = self.deduped.keys[:, :2].ravel()
@@ -159,7 +159,7 @@ class PairCorpus(TrainingPairs):
             raise UserError(f"{path}: no parallel text in this corpus. Build one with --parallel")
         self.languages = self.corpus.languages
         self.digest = digest_files([self.corpus.path / MANIFEST])
-        self.preprocessing = get_embedding_preprocessing(opened).replace_prompts("")
+        self.pipeline_config = get_embedding_pipeline_config(opened).replace_prompts("")
         parallel = self.corpus.parallel.values()
         sides = [ids for pairs in parallel for pair in sample_evenly(pairs) for ids in pair]
         cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # without [CLS] and [SEP]
@@ -183,7 +183,7 @@ def open_training_pairs(flags: RetrievalFlags, opened: OpenedModel) -> TrainingP
     return pairs_class(flags.train_set, flags, opened)
 
 
-def get_embedding_preprocessing(opened: OpenedModel) -> PreprocessingConfig:
-    """Return the preprocessing settings of a model without those of a head, which differ from embeddings'."""
+def get_embedding_pipeline_config(opened: OpenedModel) -> PipelineConfig:
+    """Return the pipeline settings of a model without those of a head, which differ from embeddings'."""
     is_tuned = opened.checkpoint is not None and opened.checkpoint.task not in (None, SEARCH)
-    return opened.preprocessing.adapt_for_task() if is_tuned else opened.preprocessing
+    return opened.pipeline_config.adapt_for_task() if is_tuned else opened.pipeline_config

@@ -41,7 +41,7 @@ from ernie_m.inference.tasks import (
 )
 from ernie_m.inference.tasks.encode import EmbeddingPredictor
 from ernie_m.inference.tasks.finetuned import ClassificationPredictor, InferenceLabels
-from ernie_m.model.preprocessing import DOCUMENT, QUERY
+from ernie_m.model.pipeline_config import DOCUMENT, QUERY
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, REGRESSION, SEARCH, ZERO_SHOT
 from ernie_m.reader.batching import Example, Feature
 from ernie_m.utils import __version__
@@ -241,7 +241,7 @@ def describe_server(models: list[LoadedModel], predictors: dict[str, Predictor])
         "labels": labels,
         "infers": InferenceLabels.from_labels(labels).entailment is not None,  # natural language inference
         # Whether the classifier expects pairs of texts; None: unknown.
-        "pairs": classifiers[0].model.preprocessing.pairs if classifiers else None,
+        "pairs": classifiers[0].model.pipeline_config.pairs if classifiers else None,
         "centered": [SEARCH] if search and search.center_by_language else [],
     }
 
@@ -373,7 +373,7 @@ def _reject_truncated(key: str, features: Sequence[Feature], max_length: int, tr
 def _add_embeddings(app: FastAPI, encode: EmbeddingPredictor, queue: WorkQueue) -> dict[str, Any]:
     """Add the route POST /v1/embeddings, and return the properties of the model for /v1/models."""
     width = encode.model.config.hidden_size
-    preprocessing = encode.model.preprocessing
+    pipeline_config = encode.model.pipeline_config
 
     def compute(as_base64: bool, texts: list[str]) -> list[tuple[Feature, bytes]]:
         """Compute the model input of each text, and its embedding as JSON, or as base64 in JSON."""
@@ -398,7 +398,7 @@ def _add_embeddings(app: FastAPI, encode: EmbeddingPredictor, queue: WorkQueue) 
         prompt = encode.prompt
         if asked.input_type or asked.prompt_name is not None:
             try:
-                prompt = preprocessing.get_prompt(KINDS.get(asked.input_type, QUERY), asked.prompt_name)
+                prompt = pipeline_config.get_prompt(KINDS.get(asked.input_type, QUERY), asked.prompt_name)
             except UserError as error:
                 raise UserError(f"'prompt_name': {error}") from error
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
@@ -418,8 +418,8 @@ def _add_embeddings(app: FastAPI, encode: EmbeddingPredictor, queue: WorkQueue) 
     return {
         "dimensions": width,
         "max_tokens": encode.max_seq_len,
-        "prompts": dict(preprocessing.prompts),
-        "default_prompt": preprocessing.default_prompt
+        "prompts": dict(pipeline_config.prompts),
+        "default_prompt": pipeline_config.default_prompt
         if encode.options.prompt is None
         else encode.options.prompt,
     }

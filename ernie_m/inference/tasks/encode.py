@@ -12,7 +12,7 @@ from ernie_m.inference.tasks import Fields, PredictionOptions, get_caveats, read
 from ernie_m.model.checkpoint.key_mapping import WORDS
 from ernie_m.model.checkpoint.weights import check_finite
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
+from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS, Example, Feature, TextFeaturizer
@@ -52,18 +52,18 @@ class EmbeddingPredictor:
     def __init__(self, model: LoadedModel, options: PredictionOptions):
         self.model = model
         self.options = options
-        if model.preprocessing_errors and options.pooling is None:
-            errors = "; ".join(model.preprocessing_errors)
+        if model.pipeline_errors and options.pooling is None:
+            errors = "; ".join(model.pipeline_errors)
             raise UserError(f"{errors}: not supported. To compute other embeddings, set pooling")
         self.max_seq_len = model.resolve_max_seq_len(options.max_seq_len, model.embedding_max_length)
-        preprocessing = model.preprocessing
-        self.normalize = preprocessing.normalize if options.normalize is None else options.normalize
+        pipeline_config = model.pipeline_config
+        self.normalize = pipeline_config.normalize if options.normalize is None else options.normalize
         try:
-            self.prompt = preprocessing.get_prompt(options.kind, options.prompt)
+            self.prompt = pipeline_config.get_prompt(options.kind, options.prompt)
         except UserError as error:
             raise UserError(f"{model.folder}: {error}") from error
         self.encode = TextFeaturizer(model.tokenizer, self.max_seq_len, prompt=self.prompt)
-        self.pooling = options.pooling or preprocessing.pooling or MEAN_WITHOUT_SPECIAL
+        self.pooling = options.pooling or pipeline_config.pooling or MEAN_WITHOUT_SPECIAL
         layer = model.embedding_layer if options.layer is None else options.layer
         self.layer = parse_layer(layer, model.num_layers)
         if self.pooling == "pooler" and not model.has_pooler:

@@ -24,7 +24,7 @@ from ernie_m.inference.tasks import (
     is_text,
     read_text_key,
 )
-from ernie_m.model.preprocessing import NEITHER
+from ernie_m.model.pipeline_config import NEITHER
 from ernie_m.reader.batching import BATCH_TOKENS, Example
 from ernie_m.reader.files.official_tags import JOINT, Sentence, split_words
 from ernie_m.reader.files.squad import Question, QuestionFile
@@ -88,8 +88,8 @@ class ClassificationPredictor(HeadPredictor):
         if model.has_single_output:
             task = Regression(model.tokenizer, limit)
         else:
-            task_class = MultiLabelClassification if model.preprocessing.multi_label else Classification
-            prompt = model.preprocessing.get_prompt(NEITHER)
+            task_class = MultiLabelClassification if model.pipeline_config.multi_label else Classification
+            prompt = model.pipeline_config.get_prompt(NEITHER)
             labels = model.given_labels if options.given_labels else model.labels
             task = task_class(model.tokenizer, labels, limit, prompt=prompt)
         super().__init__(model, task)
@@ -99,7 +99,7 @@ class ClassificationPredictor(HeadPredictor):
         example = Example(read_text_key(request, key), read_text_key(request, "text_b", optional=True))
         if request.get("text_a", example.text_a) != example.text_a:
             raise UserError("'text' and 'text_a' are the same key but differ. Send one of them")
-        if self.model.preprocessing.pairs not in (None, example.text_b is not None):
+        if self.model.pipeline_config.pairs not in (None, example.text_b is not None):
             reads = "single texts. Remove 'text_b'" if example.text_b else "pairs of texts. Add 'text_b'"
             raise UserError(f"'text_b': the model expects {reads}")
         return example
@@ -162,11 +162,11 @@ class TaggingPredictor(HeadPredictor):
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
         limit = model.resolve_max_seq_len(options.max_seq_len, model.training_max_length)
-        self.marks_apart = model.preprocessing.marks_apart
+        self.marks_apart = model.pipeline_config.marks_apart
         super().__init__(
-            model, Tagging.from_preprocessing(model.preprocessing, model.tokenizer, model.labels, limit)
+            model, Tagging.from_pipeline_config(model.pipeline_config, model.tokenizer, model.labels, limit)
         )
-        marks_entities = model.preprocessing.chunk_scheme != NO_ENTITIES
+        marks_entities = model.pipeline_config.chunk_scheme != NO_ENTITIES
         self.iobes = map_labels_to_iobes(model.labels) if marks_entities else {}  # label -> its tag
 
     def parse(self, request: dict) -> TaggingRequest:
@@ -245,11 +245,11 @@ class AnsweringPredictor(HeadPredictor):
     fields: ClassVar[Fields] = {"question": REQUIRED_TEXT, "context": REQUIRED_TEXT}
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
-        window = model.preprocessing.max_seq_len or min(ANSWER_WINDOW, model.max_length)
+        window = model.pipeline_config.max_seq_len or min(ANSWER_WINDOW, model.max_length)
         limit = model.resolve_max_seq_len(options.max_seq_len, window)
         self.top_k = options.top_k
         n_best = max(RANKED, options.top_k)
-        task = QuestionAnswering.from_preprocessing(model.preprocessing, model.tokenizer, limit, n_best)
+        task = QuestionAnswering.from_pipeline_config(model.pipeline_config, model.tokenizer, limit, n_best)
         super().__init__(model, task)
 
     def parse(self, request: dict) -> tuple[str, str]:

@@ -27,7 +27,7 @@ from ernie_m.inference.tasks import (
     read_text_key,
 )
 from ernie_m.inference.tasks.encode import EmbeddingPredictor, encode_in_parts
-from ernie_m.model.preprocessing import DOCUMENT, QUERY
+from ernie_m.model.pipeline_config import DOCUMENT, QUERY
 from ernie_m.reader.batching import Example, log_truncation, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.find_files import check_languages, split_file_list

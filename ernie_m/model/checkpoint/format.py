@@ -13,7 +13,7 @@ from typing import Any
 from ernie_m.model.checkpoint.key_mapping import LM, POSITIONS, WORDS, TensorNames, count_layers, find_axes
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import PreprocessingConfig, TextRules, read_preprocessing
+from ernie_m.model.pipeline_config import PipelineConfig, TextRules, read_pipeline_config
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_config import check_ids
 from ernie_m.reader.tokenizer_json import make_missing_model_error
@@ -81,8 +81,8 @@ class Checkpoint:
         labels: label names in the order of their ids; empty if unknown.
         settings: the other keys of the native config.json, such as "languages" and "step"; empty in other
             formats.
-        preprocessing: the preprocessing settings.
-        preprocessing_errors: descriptions of settings that this project does not support; usually empty.
+        pipeline_config: the pipeline settings.
+        pipeline_errors: descriptions of settings that this project does not support; usually empty.
         config_path, vocab_path, piece_model_path, language_means_path: None if missing.
         dropped: name in the source -> reason why the tensor was skipped.
         unknown: names of unknown tensors in the source, which were dropped on request.
@@ -96,8 +96,8 @@ class Checkpoint:
     task: str | None
     labels: list[str]
     settings: dict[str, Any]
-    preprocessing: PreprocessingConfig
-    preprocessing_errors: list[str]
+    pipeline_config: PipelineConfig
+    pipeline_errors: list[str]
     config_path: Path | None
     vocab_path: Path | None
     piece_model_path: Path | None
@@ -146,8 +146,8 @@ class Checkpoint:
         if model_path is None:
             raise make_missing_model_error(self.path)
         vocab = vocab_path or (None if piece_model_path else self.vocab_path)
-        preprocessing = self.preprocessing
-        tokenizer = Tokenizer(vocab, model_path, preprocessing.text_rules, preprocessing.added_tokens)
+        pipeline_config = self.pipeline_config
+        tokenizer = Tokenizer(vocab, model_path, pipeline_config.text_rules, pipeline_config.added_tokens)
         if vocab == self.vocab_path and model_path == self.piece_model_path:
             location = Path(model_path).parent
             check_ids(self.folder if location == self.folder.path else Folder(location), tokenizer)
@@ -237,15 +237,15 @@ class Format(TensorNames):
         """Return the keys of config.json that become `Checkpoint.settings`; by default none."""
         return {}
 
-    def read_preprocessing(
+    def read_pipeline_config(
         self,
         source: Source,
         weights: Weights,
         config: ErnieMConfig | None,
         labels: list[str],
         drop_unknown: bool,
-    ) -> tuple[PreprocessingConfig, list[str]]:
-        """Read the preprocessing settings.
+    ) -> tuple[PipelineConfig, list[str]]:
+        """Read the pipeline settings.
 
         Args:
             weights: tensors under native names.
@@ -259,7 +259,7 @@ class Format(TensorNames):
         Raises:
             UserError: a file is corrupt, two files contradict each other, or a value is unknown.
         """
-        return read_preprocessing(source.raw_config, source.config_path), []
+        return read_pipeline_config(source.raw_config, source.config_path), []
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
         """Write weights, in float32, and config to an existing folder.

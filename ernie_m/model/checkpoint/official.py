@@ -22,7 +22,7 @@ from ernie_m.model.checkpoint.key_mapping import (
 )
 from ernie_m.model.checkpoint.weights import PIECE_MODELS, PIECES, VOCAB, VOCABS, Weights, find_weights_name
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import ERNIE_M_RULES
+from ernie_m.model.pipeline_config import ERNIE_M_RULES
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import Folder, atomic_dir, write_json

@@ -148,7 +148,7 @@ def _convert_source(path: Path, format: Format, source: Source, drop_unknown: bo
     config = format.read_config(source, translated.weights) if has_config else None
     outputs = sum(translated.weights.shapes.get("classifier.bias", ())[:1])
     labels = read_labels(source.raw_config, format.labels_key, source.config_path, outputs)
-    preprocessing, errors = format.read_preprocessing(
+    pipeline_config, errors = format.read_pipeline_config(
         source, translated.weights, config, labels, drop_unknown
     )
     return Checkpoint(
@@ -160,8 +160,8 @@ def _convert_source(path: Path, format: Format, source: Source, drop_unknown: bo
         task=source.task,
         labels=labels,
         settings=format.read_settings(source, config),
-        preprocessing=preprocessing,
-        preprocessing_errors=errors,
+        pipeline_config=pipeline_config,
+        pipeline_errors=errors,
         config_path=source.config_path,
         vocab_path=source.find_first(VOCABS) if format.has_own_vocab else None,
         piece_model_path=source.find_first(PIECE_MODELS),

@@ -19,12 +19,12 @@ from ernie_m.model.checkpoint.model_card import format_model_card
 from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.official import OfficialFormat
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS, Weights, check_finite
-from ernie_m.model.preprocessing import (
+from ernie_m.model.pipeline_config import (
     ERNIE_M_RULES,
     MEAN_OF_TOKENS,
     MEAN_WITHOUT_SPECIAL,
     NO_RULES,
-    PreprocessingConfig,
+    PipelineConfig,
 )
 from ernie_m.model.tasks import (
     CLASSIFICATION,
@@ -124,9 +124,12 @@ def shrink_vocabulary(
         return tensors[name][kept_ids] if name in with_token_rows else tensors[name]
 
     config = replace(checkpoint.required_config, vocab_size=len(kept_ids), pad_token_id=pad_token_id)
-    preprocessing = replace(checkpoint.preprocessing, added_tokens=added_tokens)
+    pipeline_config = replace(checkpoint.pipeline_config, added_tokens=added_tokens)
     return replace(
-        checkpoint, tensors=Weights(tensors.source, shapes, fetch), config=config, preprocessing=preprocessing
+        checkpoint,
+        tensors=Weights(tensors.source, shapes, fetch),
+        config=config,
+        pipeline_config=pipeline_config,
     )
 
 
@@ -160,7 +163,7 @@ def get_head_task(checkpoint: Checkpoint, head_flag: str | None) -> str | None:
     return None
 
 
-def list_preprocessing_differences(
+def list_pipeline_differences(
     format: Format, checkpoint: Checkpoint, task: str | None, splits_digit_comma: bool
 ) -> list[str]:
     """Return a sentence about each difference in preprocessing after a conversion; usually none.
@@ -174,14 +177,14 @@ def list_preprocessing_differences(
         splits_digit_comma: whether rule 5 of `ernie_m.reader.tokenization` changes any subword of the
             vocabulary.
     """
-    left_out = [f"{error} is dropped" for error in checkpoint.preprocessing_errors]
+    left_out = [f"{error} is dropped" for error in checkpoint.pipeline_errors]
     if format.name == NativeFormat.name:
         return left_out
-    preprocessing = checkpoint.preprocessing
-    rules = preprocessing.text_rules
+    pipeline_config = checkpoint.pipeline_config
+    rules = pipeline_config.text_rules
     new_rules = format.text_rules or NO_RULES
     is_qa = task == QUESTION_ANSWERING
-    labeled = "leading" if preprocessing.official_compat else preprocessing.label_pieces
+    labeled = "leading" if pipeline_config.official_compat else pipeline_config.label_pieces
     tagged = "each subword of a word" if labeled == "all" else "its first subword that is not only '▁'"
     # Whether a format cannot represent something -> what its library does.
     sentences = [
@@ -194,15 +197,15 @@ def list_preprocessing_differences(
             f"its text rules are {_RULES_IN_WORDS[rules]}; the new ones are {_RULES_IN_WORDS[new_rules]}",
         ),
         (
-            preprocessing.added_tokens and not format.keeps_added_tokens,
-            f"its added tokens ({', '.join(preprocessing.added_tokens)}) are split into subwords",
+            pipeline_config.added_tokens and not format.keeps_added_tokens,
+            f"its added tokens ({', '.join(pipeline_config.added_tokens)}) are split into subwords",
         ),
         (
-            is_qa and format.separators not in (None, preprocessing.separators),
-            f"a context follows {format.separators} [SEP], in training {preprocessing.separators}",
+            is_qa and format.separators not in (None, pipeline_config.separators),
+            f"a context follows {format.separators} [SEP], in training {pipeline_config.separators}",
         ),
         (
-            is_qa and preprocessing.split_han,
+            is_qa and pipeline_config.split_han,
             "Han characters of questions and contexts are not separate tokens; in training they were",
         ),
         (
@@ -210,16 +213,16 @@ def list_preprocessing_differences(
             f"a pipeline takes the tag of a word's first subword; in training it was {tagged}",
         ),
         (
-            format.name == StaticFormat.name and preprocessing.pooling not in (None, MEAN_WITHOUT_SPECIAL),
-            f"an embedding is the mean over the subwords; in training, pooling was {preprocessing.pooling}",
+            format.name == StaticFormat.name and pipeline_config.pooling not in (None, MEAN_WITHOUT_SPECIAL),
+            f"an embedding is the mean over the subwords; in training, pooling was {pipeline_config.pooling}",
         ),
     ]
     return left_out + [sentence for is_so, sentence in sentences if is_so]
 
 
-def get_tokenizer_note(format: Format, preprocessing: PreprocessingConfig) -> str | None:
+def get_tokenizer_note(format: Format, pipeline_config: PipelineConfig) -> str | None:
     """Return a note if the library's tokenizer does not fully implement ERNIE-M's text rules, or None."""
-    if format.text_rules not in (None, ERNIE_M_RULES) and preprocessing.text_rules == ERNIE_M_RULES:
+    if format.text_rules not in (None, ERNIE_M_RULES) and pipeline_config.text_rules == ERNIE_M_RULES:
         return "the ErnieMTokenizer of these libraries produces other ids for many texts"
     return None
 
@@ -235,7 +238,7 @@ def check_format_support(target: str, checkpoint: Checkpoint, task: str | None) 
         UserError: the format cannot represent the model.
     """
     format = TARGETS[target]
-    preprocessing = checkpoint.preprocessing
+    pipeline_config = checkpoint.pipeline_config
     layers = checkpoint.required_config.num_hidden_layers
     errors = [
         (
@@ -249,13 +252,13 @@ def check_format_support(target: str, checkpoint: Checkpoint, task: str | None) 
             "writes static models",
         ),
         (
-            preprocessing.multi_label and format.name == OfficialFormat.name,
+            pipeline_config.multi_label and format.name == OfficialFormat.name,
             f"a text has several labels or none, which --to {target} cannot represent. Use --to ernie-m, "
             "which keeps it",
         ),
         (
             task == CLASSIFICATION
-            and preprocessing.pooling == MEAN_OF_TOKENS
+            and pipeline_config.pooling == MEAN_OF_TOKENS
             and format.name != NativeFormat.name,
             f"its classifier uses the mean of all tokens, but --to {target} requires the first one. Use --to "
             "ernie-m, which keeps it, or ernie-m fit --finetune, which trains one on the first token",
@@ -307,7 +310,7 @@ def write_converted_model(
         "labels": checkpoint.labels or None,
         "languages": checkpoint.settings.get("languages"),
         "reads_at_most": f"{checkpoint.required_config.max_input_length} tokens",
-        "reads": checkpoint.preprocessing.to_json() or None,
+        "reads": checkpoint.pipeline_config.to_json() or None,
         **further_card_facts,
         "metadata": {"library_name": library, **card_metadata, **pipeline},
     }

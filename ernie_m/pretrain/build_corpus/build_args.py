@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from ernie_m.model.preprocessing import TextRules
+from ernie_m.model.pipeline_config import TextRules
 from ernie_m.pretrain.build_corpus.source_files import Stream
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer

@@ -1,6 +1,6 @@
-"""Base class of third-party formats: config.json, tokenizer files, preprocessing settings.
+"""Base class of third-party formats: config.json, tokenizer files, pipeline settings.
 
-`ernie-m convert` stores the preprocessing settings under "reading" in config.json. Without this key they are
+`ernie-m convert` stores the pipeline settings under "reading" in config.json. Without this key they are
 those of the format's library. Other files add settings, which must not contradict "reading".
 """
 
@@ -18,13 +18,13 @@ from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, make_num
 from ernie_m.model.checkpoint.key_mapping import LM, WORDS
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, WITHOUT_UNKNOWN, Weights, open_weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import (
+from ernie_m.model.pipeline_config import (
     ERNIE_M_RULES,
     NO_RULES,
     READING,
-    PreprocessingConfig,
-    get_stored_preprocessing,
-    read_preprocessing,
+    PipelineConfig,
+    get_stored_pipeline_config,
+    read_pipeline_config,
 )
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
 from ernie_m.reader.tag_schemes import NO_ENTITIES, map_labels_to_iobes
@@ -48,7 +48,7 @@ READERS = {
     ".pt": torch_files.read,
     ".pdparams": restricted_pickle.read_pdparams,
 }
-# problem_type in transformers -> the field of PreprocessingConfig that it sets.
+# problem_type in transformers -> the field of PipelineConfig that it sets.
 MULTI_LABEL = "multi_label_classification"
 _REGRESSION = "regression"
 _KINDS = {"single_label_classification": None, MULTI_LABEL: "multi_label", _REGRESSION: "regression"}
@@ -144,15 +144,15 @@ class ThirdPartyFormat(Format):
             )
         return tasks
 
-    def read_preprocessing(
+    def read_pipeline_config(
         self,
         source: Source,
         weights: Weights,
         config: ErnieMConfig | None,
         labels: list[str],
         drop_unknown: bool,
-    ) -> tuple[PreprocessingConfig, list[str]]:
-        """Read the preprocessing settings, as in `Format.read_preprocessing`.
+    ) -> tuple[PipelineConfig, list[str]]:
+        """Read the pipeline settings, as in `Format.read_pipeline_config`.
 
         Without stored settings, XLM-R and BERT models use the settings of XLM-R, an ErnieM with a task head
         those of its library's tokenizer, and an ErnieM without a head those of ERNIE-M.
@@ -163,15 +163,15 @@ class ThirdPartyFormat(Format):
         has_head = any(task != LM for task in source.tasks)
         has_key = source.raw_config.get(READING) is not None
         if has_key:
-            preprocessing = read_preprocessing(source.raw_config, source.config_path)
+            pipeline_config = read_pipeline_config(source.raw_config, source.config_path)
         elif self.text_rules is not None:  # an ErnieM
-            preprocessing = (
-                replace(PreprocessingConfig.for_xlm_r(), text_rules=self.text_rules)
+            pipeline_config = (
+                replace(PipelineConfig.for_xlm_r(), text_rules=self.text_rules)
                 if has_head
-                else PreprocessingConfig()
+                else PipelineConfig()
             )
         else:
-            preprocessing = PreprocessingConfig.for_xlm_r()
+            pipeline_config = PipelineConfig.for_xlm_r()
         # The library's key of config.json, and the other files.
         fields: _Fields = {}
         problem_type = source.raw_config.get("problem_type")
@@ -194,8 +194,8 @@ class ThirdPartyFormat(Format):
             length, path = fields["max_seq_len"]
             fields["max_seq_len"] = (_normalize_max_length(length, config), path)
         if has_key:
-            fields = self._select_missing_fields(preprocessing, fields, config, source.config_path)
-        preprocessing = replace(preprocessing, **{name: value for name, (value, _path) in fields.items()})
+            fields = self._select_missing_fields(pipeline_config, fields, config, source.config_path)
+        pipeline_config = replace(pipeline_config, **{name: value for name, (value, _path) in fields.items()})
         tags = map_labels_to_iobes(labels if source.task == TOKEN_CLASSIFICATION else ())
         others = [label for label in labels if tags and label not in tags]
         if others and not drop_unknown:
@@ -206,11 +206,11 @@ class ThirdPartyFormat(Format):
                 "no entities"
             )
         if others:
-            preprocessing = replace(preprocessing, chunk_scheme=NO_ENTITIES)
-        return preprocessing, errors
+            pipeline_config = replace(pipeline_config, chunk_scheme=NO_ENTITIES)
+        return pipeline_config, errors
 
     def _read_tokenizer_fields(self, folder: Folder, has_key: bool) -> _Fields:
-        """Return the preprocessing settings in the tokenizer's files: field -> value and file.
+        """Return the pipeline settings in the tokenizer's files: field -> value and file.
 
         Args:
             has_key: whether config.json has the key "reading", so that this project wrote the folder.
@@ -229,7 +229,7 @@ class ThirdPartyFormat(Format):
 
     def _select_missing_fields(
         self,
-        preprocessing: PreprocessingConfig,
+        pipeline_config: PipelineConfig,
         fields: _Fields,
         config: ErnieMConfig,
         config_path: Path | None,
@@ -237,15 +237,15 @@ class ThirdPartyFormat(Format):
         """Return the settings from other files that are missing under the key "reading" of config.json.
 
         Args:
-            preprocessing: settings under the key "reading".
+            pipeline_config: settings under the key "reading".
             fields: settings in other files: field -> value and file.
 
         Raises:
             UserError: a file contradicts "reading".
         """
-        written = sentence_transformers.get_written_settings(preprocessing, config)
-        written = replace(written, max_seq_len=_normalize_max_length(preprocessing.max_seq_len, config))
-        if preprocessing.text_rules != ERNIE_M_RULES:  # tokenizer.json cannot represent a library's rules
+        written = sentence_transformers.get_written_settings(pipeline_config, config)
+        written = replace(written, max_seq_len=_normalize_max_length(pipeline_config.max_seq_len, config))
+        if pipeline_config.text_rules != ERNIE_M_RULES:  # tokenizer.json cannot represent a library's rules
             written = replace(written, text_rules=NO_RULES)
         if self.is_ernie_m:  # nor added tokens in that format
             written = replace(written, added_tokens={})
@@ -253,7 +253,7 @@ class ThirdPartyFormat(Format):
         for name, (value, path) in fields.items():
             if value == getattr(written, name):
                 continue
-            in_key = getattr(preprocessing, name)
+            in_key = getattr(pipeline_config, name)
             if in_key is not None or name == "default_prompt":
                 raise UserError(
                     f"{config_path}: '{READING}' has {name} {format_value(in_key)}, but {path} has "
@@ -287,8 +287,8 @@ class ThirdPartyFormat(Format):
             written["id2label"] = {str(i): label for i, label in enumerate(labels)}
             written["label2id"] = {label: i for i, label in enumerate(labels)}
         # ERNIE-M's settings are written as well: without the key, a folder has those of its library.
-        written[READING] = get_stored_preprocessing(checkpoint.preprocessing)
-        if checkpoint.preprocessing.multi_label:
+        written[READING] = get_stored_pipeline_config(checkpoint.pipeline_config)
+        if checkpoint.pipeline_config.multi_label:
             written["problem_type"] = MULTI_LABEL
         (folder / CONFIG).write_text(format_json(written), encoding="utf-8")
 

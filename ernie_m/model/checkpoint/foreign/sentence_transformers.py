@@ -20,7 +20,7 @@ from ernie_m.model.checkpoint.format import Checkpoint, Format
 from ernie_m.model.checkpoint.key_mapping import ModelClass
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, Weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import DOCUMENT, MEAN_OF_TOKENS, PreprocessingConfig
+from ernie_m.model.pipeline_config import DOCUMENT, MEAN_OF_TOKENS, PipelineConfig
 from ernie_m.utils.errors import UserError, format_value
 from ernie_m.utils.files import Folder, format_json, read_json, read_object
 
@@ -102,7 +102,7 @@ def read_embedding_fields(
         config: the encoder's config.
 
     Returns:
-        fields: field of `PreprocessingConfig` -> value, and the file that contains it.
+        fields: field of `PipelineConfig` -> value, and the file that contains it.
         errors: descriptions of unsupported settings; usually empty.
 
     Raises:
@@ -273,23 +273,23 @@ def _read_prompts(path: Path, is_normalized: bool, errors: list[str]) -> dict[st
     return {"prompts": (prompts, path), "default_prompt": (default, path)}
 
 
-def get_written_settings(preprocessing: PreprocessingConfig, config: ErnieMConfig) -> PreprocessingConfig:
-    """Return the preprocessing settings that the files written by `write` represent.
+def get_written_settings(pipeline_config: PipelineConfig, config: ErnieMConfig) -> PipelineConfig:
+    """Return the pipeline settings that the files written by `write` represent.
 
     The default pooling is the mean over all tokens of the last layer. A prompt "passage" or "corpus" is also
     stored as "document", because the library uses no other prompt for documents.
     """
-    prompts = dict(preprocessing.prompts)
-    document = preprocessing.get_prompt(DOCUMENT)
+    prompts = dict(pipeline_config.prompts)
+    document = pipeline_config.get_prompt(DOCUMENT)
     if document:
         prompts.setdefault(DOCUMENT, document)
-    layer = config.num_hidden_layers if preprocessing.layer is None else preprocessing.layer
+    layer = config.num_hidden_layers if pipeline_config.layer is None else pipeline_config.layer
     return replace(
-        preprocessing, pooling=preprocessing.pooling or MEAN_OF_TOKENS, layer=layer, prompts=prompts
+        pipeline_config, pooling=pipeline_config.pooling or MEAN_OF_TOKENS, layer=layer, prompts=prompts
     )
 
 
-def write(folder: Path, config: ErnieMConfig, preprocessing: PreprocessingConfig) -> list[str]:
+def write(folder: Path, config: ErnieMConfig, pipeline_config: PipelineConfig) -> list[str]:
     """Write the settings of sentence-transformers: pooling, normalization, maximum length, prompts.
 
     The library supports neither layers other than the last nor the mean without special tokens.
@@ -301,7 +301,7 @@ def write(folder: Path, config: ErnieMConfig, preprocessing: PreprocessingConfig
     Returns:
         Names of the written files; empty if the library does not support the embedding settings.
     """
-    written = get_written_settings(preprocessing, config)
+    written = get_written_settings(pipeline_config, config)
     if written.pooling not in _POOLINGS or written.layer != config.num_hidden_layers:
         return []
     pooling: dict[str, Any] = {"word_embedding_dimension": config.hidden_size}
@@ -315,7 +315,7 @@ def write(folder: Path, config: ErnieMConfig, preprocessing: PreprocessingConfig
 
 
 def _write_modules(
-    folder: Path, module_folders: Mapping[str, str], preprocessing: PreprocessingConfig, files: dict[str, Any]
+    folder: Path, module_folders: Mapping[str, str], pipeline_config: PipelineConfig, files: dict[str, Any]
 ) -> list[str]:
     """Write modules.json, the prompts and other JSON files; return the file names.
 
@@ -323,22 +323,22 @@ def _write_modules(
         module_folders: class of each module in order -> its subfolder; "": `folder` itself.
         files: file name -> contents, of the other files.
     """
-    folders = {**module_folders, "Normalize": _NORMALIZE} if preprocessing.normalize else module_folders
+    folders = {**module_folders, "Normalize": _NORMALIZE} if pipeline_config.normalize else module_folders
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": f"{_LIBRARY}.{kind}"}
         for number, (kind, path) in enumerate(folders.items())
     ]
     files = {MODULES: modules} | files
-    if preprocessing.prompts:
+    if pipeline_config.prompts:
         files[_PROMPTS] = {
-            "prompts": dict(preprocessing.prompts),
-            "default_prompt_name": preprocessing.default_prompt,
+            "prompts": dict(pipeline_config.prompts),
+            "default_prompt_name": pipeline_config.default_prompt,
             "similarity_fn_name": "cosine",
         }
     for name, contents in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(format_json(contents), encoding="utf-8")
-    if preprocessing.normalize:
+    if pipeline_config.normalize:
         (folder / _NORMALIZE).mkdir()  # the module has no file
     return list(files)
 
@@ -361,4 +361,4 @@ class StaticFormat(Format):
         length is stored in tokenizer.json.
         """
         safetensors.write(folder / WEIGHTS, weights, dtype=np.float32)
-        return _write_modules(folder, {"StaticEmbedding": ""}, checkpoint.preprocessing, {})
+        return _write_modules(folder, {"StaticEmbedding": ""}, checkpoint.pipeline_config, {})

@@ -153,7 +153,7 @@ class XlmR(ThirdPartyFormat):
         super().write(folder, checkpoint, weights, task)
         if task not in (None, LM):
             return []
-        return sentence_transformers.write(folder, checkpoint.required_config, checkpoint.preprocessing)
+        return sentence_transformers.write(folder, checkpoint.required_config, checkpoint.pipeline_config)
 
 
 class PaddleXlmR(XlmR):

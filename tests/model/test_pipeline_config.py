@@ -8,11 +8,11 @@ from typing import get_args
 import pytest
 
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.preprocessing import (
-    PreprocessingConfig,
+from ernie_m.model.pipeline_config import (
+    PipelineConfig,
     TextKind,
-    get_stored_preprocessing,
-    read_preprocessing,
+    get_stored_pipeline_config,
+    read_pipeline_config,
 )
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_json import make_normalizer_steps
@@ -29,7 +29,7 @@ XLM_R_JSON = xlm_r_json([["▁a", 0.0]])
 XLM_R_VOCAB = XLM_R_JSON["model"]["vocab"]
 METASPACE = XLM_R_JSON["pre_tokenizer"]["pretokenizers"][-1]
 INPUTS = XLM_R_JSON["post_processor"]
-XLM_R = PreprocessingConfig.for_xlm_r()
+XLM_R = PipelineConfig.for_xlm_r()
 
 
 def write(path, contents):
@@ -53,8 +53,8 @@ def make_sentence_transformer(folder, modules=MODULES, pooling=None, length=20, 
     return folder
 
 
-def open_preprocessing(folder):
-    return open_checkpoint(folder).preprocessing
+def open_pipeline_config(folder):
+    return open_checkpoint(folder).pipeline_config
 
 
 def add_key(path, key, value):
@@ -64,19 +64,19 @@ def add_key(path, key, value):
 
 
 def test_what_is_written_is_what_differs_from_ernie_m():
-    assert PreprocessingConfig().to_json() == {}
+    assert PipelineConfig().to_json() == {}
     assert XLM_R.to_json() == {
         "text_rules": "none",
         "separators": 2,
         "split_han": False,
         "label_pieces": "leading",
     }
-    for preprocessing in (
+    for pipeline_config in (
         XLM_R,
-        PreprocessingConfig(pooling="cls", prompts={"query": "q: "}, added_tokens={"<e>": 9}),
+        PipelineConfig(pooling="cls", prompts={"query": "q: "}, added_tokens={"<e>": 9}),
     ):
-        raw_config = json.loads(json.dumps({"reading": get_stored_preprocessing(preprocessing)}))
-        assert [read_preprocessing(raw_config, None) for _ in range(2)] == [preprocessing] * 2
+        raw_config = json.loads(json.dumps({"reading": get_stored_pipeline_config(pipeline_config)}))
+        assert [read_pipeline_config(raw_config, None) for _ in range(2)] == [pipeline_config] * 2
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_what_is_written_is_what_differs_from_ernie_m():
         {"unknown": None},
     ],
 )
-def test_corrupt_preprocessing_settings(tmp_path, values):
+def test_corrupt_pipeline_settings(tmp_path, values):
     folder = tmp_path / "made"
     make_ours(folder)
     change_config(folder, reading=stored(**values) if isinstance(values, dict) else values)
@@ -113,7 +113,7 @@ def test_corrupt_preprocessing_settings(tmp_path, values):
 
 @pytest.mark.parametrize("number", [None, VERSION - 1])
 @pytest.mark.parametrize("make", [make_ours, make_xlm_r])
-def test_reject_preprocessing_from_another_revision(tmp_path, make, number):
+def test_reject_pipeline_settings_from_another_revision(tmp_path, make, number):
     """Its "mean" may be another one. Nothing else says so: the formats of libraries have no manifest."""
     make(tmp_path / "made")
     change_config(tmp_path / "made", reading=stored(format=number, pooling="mean"))
@@ -128,8 +128,8 @@ STRIPPED = [{"type": "Strip", "strip_left": True, "strip_right": True}, *OF_ERNI
 CLASS = "tokenizer_config.json"
 # What makes a folder, what else is in its files, and how it reads.
 READ = [
-    (partial(make_ours, head="token-classification"), {}, PreprocessingConfig()),
-    (make_paddlenlp, {}, PreprocessingConfig()),
+    (partial(make_ours, head="token-classification"), {}, PipelineConfig()),
+    (make_paddlenlp, {}, PipelineConfig()),
     # One that a library has fine-tuned reads as its tokenizer does.
     (partial(make_paddlenlp, head="token-classification"), {}, replace(XLM_R, text_rules="paddlenlp")),
     (
@@ -176,12 +176,12 @@ READ = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "files", "preprocessing"), READ)
-def test_how_a_folder_reads(tmp_path, make, files, preprocessing):
+@pytest.mark.parametrize(("make", "files", "pipeline_config"), READ)
+def test_how_a_folder_reads(tmp_path, make, files, pipeline_config):
     make(tmp_path / "made")
     for name, contents in files.items():
         write(tmp_path / "made" / name, contents)
-    assert open_preprocessing(tmp_path / "made") == preprocessing
+    assert open_pipeline_config(tmp_path / "made") == pipeline_config
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_sentence_transformers(tmp_path, pooling, expected):
     prompts = {"query": "query: ", "document": ""}
     folder = make_sentence_transformer(tmp_path, pooling=pooling, prompts=prompts, default="query")
     checkpoint = open_checkpoint(folder)
-    preprocessing = replace(
+    pipeline_config = replace(
         XLM_R,
         pooling=expected,
         layer=2,
@@ -207,7 +207,7 @@ def test_sentence_transformers(tmp_path, pooling, expected):
         prompts={"query": "query: "},
         default_prompt="query",
     )
-    assert (checkpoint.preprocessing, checkpoint.preprocessing_errors) == (preprocessing, [])
+    assert (checkpoint.pipeline_config, checkpoint.pipeline_errors) == (pipeline_config, [])
 
 
 def test_encoder_in_a_subfolder(tmp_path):
@@ -225,10 +225,14 @@ def test_encoder_in_a_subfolder(tmp_path):
         tmp_path / "0_Transformer/sentence_xlm-roberta_config.json",
         {"max_seq_length": 12, "do_lower_case": True},
     )
-    (error,) = open_checkpoint(tmp_path).preprocessing_errors
+    (error,) = open_checkpoint(tmp_path).pipeline_errors
     assert error.startswith(f"{tmp_path}/0_Transformer/sentence_xlm-roberta_config.json: do_lower_case")
-    preprocessing = open_preprocessing(tmp_path)
-    assert (preprocessing.pooling, preprocessing.max_seq_len, preprocessing.normalize) == ("cls", 12, False)
+    pipeline_config = open_pipeline_config(tmp_path)
+    assert (pipeline_config.pooling, pipeline_config.max_seq_len, pipeline_config.normalize) == (
+        "cls",
+        12,
+        False,
+    )
     write(tmp_path / "0_Transformer/adapter_config.json", {})
     assert error_of(open_checkpoint, tmp_path).startswith(f"{tmp_path}/0_Transformer/adapter_config.json: ")
 
@@ -253,14 +257,14 @@ def test_encoder_in_a_subfolder(tmp_path):
     ],
 )
 def test_warn_about_unsupported_pooling(tmp_path, options, error):
-    (said,) = open_checkpoint(make_sentence_transformer(tmp_path, **options)).preprocessing_errors
+    (said,) = open_checkpoint(make_sentence_transformer(tmp_path, **options)).pipeline_errors
     assert said.startswith(f"{tmp_path}/{error}")
 
 
 def test_warn_about_normalize_before_another_module(tmp_path):
     checkpoint = open_checkpoint(make_sentence_transformer(tmp_path, modules=(*MODULES, "Dense")))
     modules = [f"{tmp_path}/modules.json: the module {name}" for name in ("Normalize", "Dense")]
-    assert (checkpoint.preprocessing.normalize, checkpoint.preprocessing_errors) == (False, modules)
+    assert (checkpoint.pipeline_config.normalize, checkpoint.pipeline_errors) == (False, modules)
 
 
 # A file, and a key that is set and may change a vector.
@@ -285,24 +289,24 @@ OTHER_KEYS = [
 def test_warn_about_unknown_keys(tmp_path, file, key, value):
     make_sentence_transformer(tmp_path, prompts={})
     add_key(tmp_path / file, key, value)
-    (said,) = open_checkpoint(tmp_path).preprocessing_errors
+    (said,) = open_checkpoint(tmp_path).pipeline_errors
     assert said.startswith(f"{tmp_path / file}: {key} ")
 
 
 @pytest.mark.parametrize("empty", [None, False, "", [], {}])
 def test_a_key_that_is_not_handled_but_empty_says_nothing(tmp_path, empty):
     make_sentence_transformer(tmp_path, prompts={})
-    preprocessing = open_preprocessing(tmp_path)
+    pipeline_config = open_pipeline_config(tmp_path)
     for file, key, _ in OTHER_KEYS:
         add_key(tmp_path / file, key, empty)
     checkpoint = open_checkpoint(tmp_path)
-    assert (checkpoint.preprocessing, checkpoint.preprocessing_errors) == (preprocessing, [])
+    assert (checkpoint.pipeline_config, checkpoint.pipeline_errors) == (pipeline_config, [])
 
 
 def test_keys_that_change_no_embedding(tmp_path):
     """As version 6.2 writes them for a model of text."""
     make_sentence_transformer(tmp_path, pooling={"pooling_mode": "mean", "include_prompt": True})
-    preprocessing = open_preprocessing(tmp_path)
+    pipeline_config = open_pipeline_config(tmp_path)
     write(
         tmp_path / "config_sentence_transformers.json",
         {
@@ -326,7 +330,7 @@ def test_keys_that_change_no_embedding(tmp_path):
     name = "sentence_embedding"
     write(tmp_path / "2_Normalize/config.json", {"module_input_name": name, "module_output_name": name})
     checkpoint = open_checkpoint(tmp_path)
-    assert (checkpoint.preprocessing, checkpoint.preprocessing_errors) == (preprocessing, [])
+    assert (checkpoint.pipeline_config, checkpoint.pipeline_errors) == (pipeline_config, [])
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -335,7 +339,7 @@ def test_dot_product_requires_normalized_embeddings(tmp_path, normalize):
     path = tmp_path / "config_sentence_transformers.json"
     write(path, {"similarity_fn_name": "dot"})
     errors = [] if normalize else [f"{path}: similarity_fn_name dot"]
-    assert open_checkpoint(tmp_path).preprocessing_errors == errors
+    assert open_checkpoint(tmp_path).pipeline_errors == errors
 
 
 # Added tokens
@@ -355,9 +359,9 @@ def test_read_added_tokens_from_each_file(tmp_path):
     }
     for name, contents in files.items():
         write(tmp_path / name, contents)
-        assert list(open_preprocessing(tmp_path).added_tokens.items()) == [("<e>", 60), ("<d>", 61)], name
+        assert list(open_pipeline_config(tmp_path).added_tokens.items()) == [("<e>", 60), ("<d>", 61)], name
         (tmp_path / name).unlink()
-    assert open_preprocessing(tmp_path).added_tokens == {}
+    assert open_pipeline_config(tmp_path).added_tokens == {}
 
 
 @pytest.mark.parametrize(
@@ -547,39 +551,39 @@ def test_reject_other_tokenizer_types(tmp_path, make, has_pieces, name, contents
 # Prompts
 
 
-E5 = PreprocessingConfig(prompts={"query": "query: ", "passage": "passage: "})
+E5 = PipelineConfig(prompts={"query": "query: ", "passage": "passage: "})
 E5_WITH_DEFAULT = replace(E5, default_prompt="passage")
 
 
 @pytest.mark.parametrize(
-    ("preprocessing", "prompts"),
+    ("pipeline_config", "prompts"),
     [
         (E5, ["query: ", "passage: ", ""]),
         (E5_WITH_DEFAULT, ["query: ", "passage: ", "passage: "]),
         (E5_WITH_DEFAULT.replace_prompts("x: "), ["x: ", "x: ", "x: "]),
         (
-            PreprocessingConfig(
+            PipelineConfig(
                 prompts={"corpus": "c: ", "passage": "p: ", "document": "d: "}, default_prompt="corpus"
             ),
             ["", "d: ", "c: "],
         ),
-        (PreprocessingConfig(), ["", "", ""]),
-        (PreprocessingConfig(prompts={"corpus": "c: "}), ["", "c: ", ""]),
+        (PipelineConfig(), ["", "", ""]),
+        (PipelineConfig(prompts={"corpus": "c: "}), ["", "c: ", ""]),
     ],
 )
-def test_the_prompt_of_each_kind(preprocessing, prompts):
-    assert [preprocessing.get_prompt(kind) for kind in KINDS] == prompts
+def test_the_prompt_of_each_kind(pipeline_config, prompts):
+    assert [pipeline_config.get_prompt(kind) for kind in KINDS] == prompts
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_prompt_that_is_named(kind):
     assert [E5_WITH_DEFAULT.get_prompt(kind, name) for name in ("query", "")] == ["query: ", ""]
     assert "query, passage" in error_of(E5.get_prompt, kind, "document")
-    assert E5_WITH_DEFAULT.replace_prompts("") == PreprocessingConfig()
+    assert E5_WITH_DEFAULT.replace_prompts("") == PipelineConfig()
 
 
 def test_further_training_keeps_how_texts_are_read():
-    start = PreprocessingConfig(
+    start = PipelineConfig(
         text_rules="none", separators=2, split_han=False, label_pieces="leading", added_tokens={"<e>": 9},
         pooling="cls", normalize=True, prompts={"query": "q"}, max_seq_len=12,
     )  # fmt: skip
@@ -593,4 +597,4 @@ def test_further_training_keeps_how_texts_are_read():
     }
     recorded = start.adapt_for_task("q", max_seq_len=32)
     assert [recorded.get_prompt(kind) for kind in KINDS] == ["", "", "q"]
-    assert PreprocessingConfig.from_json(recorded.to_json()) == recorded
+    assert PipelineConfig.from_json(recorded.to_json()) == recorded

@@ -1,6 +1,6 @@
-"""Preprocessing settings: how text becomes model input, and hidden states embeddings. Does not import Paddle.
+"""Pipeline settings: how text becomes model input, and hidden states embeddings. Does not import Paddle.
 
-The defaults are ERNIE-M's. `ernie_m.model.checkpoint.open` reads a `PreprocessingConfig` from the files of a
+The defaults are ERNIE-M's. `ernie_m.model.checkpoint.open` reads a `PipelineConfig` from the files of a
 folder. The native config.json stores it under "reading": the format number, and the fields that differ from
 the defaults.
 """
@@ -170,7 +170,7 @@ class MaskingConfig:
 
 
 @dataclass(frozen=True)
-class PreprocessingConfig(
+class PipelineConfig(
     MaskingConfig,
     EmbeddingConfig,
     ClassificationConfig,
@@ -178,14 +178,14 @@ class PreprocessingConfig(
     QuestionAnsweringConfig,
     TokenizationConfig,
 ):
-    """Preprocessing settings of a model, as in its training. None: not stored in the model's files.
+    """Pipeline settings of a model, as in its training. None: not stored in the model's files.
 
     They are stored as one flat JSON object, with the fields of `TokenizationConfig` first.
     """
 
     @classmethod
     def for_xlm_r(cls) -> Self:
-        """Return the preprocessing settings of XLM-R.
+        """Return the pipeline settings of XLM-R.
 
         Text is only normalized by SentencePiece, a pair is `<s> question </s></s> context </s>`, and a word's
         label applies to its first subword.
@@ -209,21 +209,21 @@ class PreprocessingConfig(
                 raise UserError(
                     f"invalid '{name}' {format_value(value)} (expected {describe_type(type_of[name])})"
                 )
-        preprocessing = cls(**values)
+        pipeline_config = cls(**values)
         if (
-            preprocessing.default_prompt is not None
-            and preprocessing.default_prompt not in preprocessing.prompts
+            pipeline_config.default_prompt is not None
+            and pipeline_config.default_prompt not in pipeline_config.prompts
         ):
-            name = format_value(preprocessing.default_prompt)
+            name = format_value(pipeline_config.default_prompt)
             raise UserError(f"'default_prompt' {name} missing from 'prompts'")
-        return preprocessing
+        return pipeline_config
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults, as a JSON object."""
-        defaults = PreprocessingConfig()
+        defaults = PipelineConfig()
         return {name: value for name, value in vars(self).items() if value != getattr(defaults, name)}
 
-    def adapt_for_task(self, prompt: str = "", **recorded: Any) -> "PreprocessingConfig":
+    def adapt_for_task(self, prompt: str = "", **recorded: Any) -> "PipelineConfig":
         """Return the settings of a model that is fine-tuned from this one for another task.
 
         Tokenization settings are kept. Embedding settings, such as pooling, are dropped, because fine-tuning
@@ -236,16 +236,16 @@ class PreprocessingConfig(
         kept = {name: getattr(self, name) for name in _SHARED_BY_TASKS}
         if prompt:
             kept |= {"prompts": {_DEFAULT: prompt}, "default_prompt": _DEFAULT}
-        return PreprocessingConfig(**(kept | recorded))
+        return PipelineConfig(**(kept | recorded))
 
 
-def get_stored_preprocessing(preprocessing: PreprocessingConfig) -> dict[str, Any]:
-    """Return the preprocessing settings as stored in config.json, for `read_preprocessing`."""
-    return {_FORMAT: VERSION, **preprocessing.to_json()}
+def get_stored_pipeline_config(pipeline_config: PipelineConfig) -> dict[str, Any]:
+    """Return the pipeline settings as stored in config.json, for `read_pipeline_config`."""
+    return {_FORMAT: VERSION, **pipeline_config.to_json()}
 
 
-def read_preprocessing(raw_config: Mapping[str, Any], path: Path | None) -> PreprocessingConfig:
-    """Read the preprocessing settings stored in a config.json; if there are none, return ERNIE-M's.
+def read_pipeline_config(raw_config: Mapping[str, Any], path: Path | None) -> PipelineConfig:
+    """Read the pipeline settings stored in a config.json; if there are none, return ERNIE-M's.
 
     Args:
         raw_config: contents of config.json.
@@ -259,7 +259,7 @@ def read_preprocessing(raw_config: Mapping[str, Any], path: Path | None) -> Prep
         values = dict(values)
         check_format_version(f"{path}: '{READING}'", values.pop(_FORMAT, None), VERSION)
     try:
-        return PreprocessingConfig() if values is None else PreprocessingConfig.from_json(values)
+        return PipelineConfig() if values is None else PipelineConfig.from_json(values)
     except UserError as error:
         raise UserError(
             f"{path}: '{READING}' is invalid ({error}). Restore or download the file again, or remove "
