@@ -61,24 +61,24 @@ COMMANDS = {
         "it serves until Ctrl-C; inference/test_serve.py::test_a_line_finds_itself",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in test_chaos.py::test_a_round",
     r"sh scripts/data/get_weights\.sh.*":
-        DOWNLOADS + "reader/test_download_weights.py::test_all_are_laid_out",
+        DOWNLOADS + "data/test_download_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":
-        DOWNLOADS + "reader/test_download_data_sets.py::test_every_task_ends_in_files_that_its_recipe_reads",
+        DOWNLOADS + "data/test_download_data_sets.py::test_every_task_ends_in_files_that_its_recipe_reads",
     r"\.venv/bin/ernie-m download e5-small":
-        DOWNLOADS + "reader/test_e5_small.py::test_every_tensor_and_subword",
-    r"\.venv/bin/ernie-m download text .*": DOWNLOADS + "reader/test_download_text.py::test_the_folder",
+        DOWNLOADS + "data/test_download_e5_small.py::test_every_tensor_and_subword",
+    r"\.venv/bin/ernie-m download text .*": DOWNLOADS + "data/test_download_text.py::test_the_folder",
     r"sh scripts/verify_weights\.sh .*":
         "needs released weights; model/test_verify_weights.py::test_one_number_off_is_enough",
     r"export .*":
         DOWNLOADS + "pretrain/test_corpus_downloads.py::test_the_list_is_what_a_build_takes",
     r".*build_corpus --config configs/corpus/paper-96\.yaml .*":
         "pretrain/test_corpus_downloads.py::test_the_list_is_what_a_build_takes",
-    r".*ernie-m train_vocab .*": "reader/test_train_vocab.py::test_the_same_ids_and_bytes",
+    r".*ernie-m train_vocab .*": "data/test_train_vocab.py::test_the_same_ids_and_bytes",
     r"pip install (?!-e ).*": "test_package.py::test_it_has_what_is_used_without_a_checkout",
     r"pip install -e .*": "test_package.py::test_an_editable_installation_is_the_checkout",
     r"docker build .*": "needs Docker; test_package.py::test_package_dependencies_match_a_checkout",
-    r".*ernie-m prepare mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
-    r".*ernie-m prepare conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
+    r".*ernie-m prepare mlqa .*": "data/test_prepare.py::test_mlqa_from_all_releases",
+    r".*ernie-m prepare conll .*": "data/test_prepare.py::test_conll_the_shared_tasks",
     r".*build_corpus --output .*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/(small|own|continue|e5-small)\.yaml.*": HERE,
     r".*bin/fleetrun .*|.*launch\.py --(node_ips|split_log_path) .*":
@@ -88,15 +88,15 @@ COMMANDS = {
     r"sh scripts/(base|large)/(conll|panx|mlqa)_[\w-]+\.sh.*": RECIPE,
     r".*python run_classifier\.py .*": HERE,
     r".*run_mrc\.py .* --answer_rules .*":
-        "finetune/test_answering.py::test_squads_rules_decide_the_scores",
+        "commands/test_run_mrc.py::test_squads_rules_decide_the_scores",
     r".*(python (run_retrieval|encode_vector)\.py|ernie-m mine_pairs) .*": HERE,
     r".*ernie-m convert .*model\.pt .*": "convert/test_sources.py::test_fairseq",
     r".*ernie-m (convert|export) (?!.*model\.pt).*": HERE,
     r".*ernie-m predict --task .*": HERE,
     r".*ernie-m serve .*": "inference/test_serve.py::test_what_is_served",
-    r".*ernie-m fit .*--finetune.*": "finetune/test_fit_whole.py::test_the_command_and_the_next_ones",
+    r".*ernie-m fit .*--finetune.*": "fit/test_whole_model.py::test_the_command_and_the_next_ones",
     r".*ernie-m (fit|predict --input) (?!.*--finetune).*":
-        "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
+        "commands/test_fit.py::test_a_table_goes_in_and_comes_out",
     r".*ernie-m train .*": "finetune/test_train.py::test_from_a_start",
     r"sh examples/to_jsonl\.sh .*": "reader/test_conll.py::test_what_other_tools_write_by_the_example",
     r".*examples/spans_to_words\.py .*": "reader/test_conll.py::test_spans_become_words_by_the_example",
@@ -107,7 +107,7 @@ COMMANDS = {
     r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",
     r".*benchmarks/masked_lm\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_masked_lm",
     r".*benchmarks/encode\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_encoding_beside_a_rival",
-    r"for p in .*/figure6\.yaml .*": HOURS + "pretrain/test_curves.py::test_the_curves_are_the_records",
+    r"for p in .*/figure6\.yaml .*": HOURS + "training/test_log.py::test_the_curves_are_the_records",
     r"sh scripts/base/ablation\.sh": HOURS + "finetune/test_ablation.py::test_the_command_lines",
 }  # fmt: skip
 

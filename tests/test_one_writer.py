@@ -1,6 +1,7 @@
 """Of two commands with one output, the second is refused; the folder is as the first one leaves it.
 
-Those of fine-tuning are in tests/finetune/test_runs.py, ernie-m predict and its index in tests/inference.
+Those of fine-tuning are in tests/finetune/test_run_setup.py, and ernie-m predict and its index in
+tests/inference.
 """
 
 import pytest

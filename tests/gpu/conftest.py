@@ -9,7 +9,7 @@ import pytest
 from ernie_m.model import device_capabilities, kernel_selection
 from ernie_m.training.precision import Precision
 from tests.gpu import toys
-from tests.helpers.half_types import gpu_types  # noqa: F401  a fixture
+from tests.helpers.half_types import gpu_types
 
 # How far results may be from those in float64, relative to the largest. TF32 has 10 bits of the mantissa;
 # bfloat16 has 8, and a gradient may be a sum that is much smaller than its parts.

@@ -6,6 +6,7 @@ import pytest
 
 from ernie_m.model.device_transfer import upload
 from ernie_m.model.packed_batch import PackedBatch
+from tests.finetune.conftest import answering_folder, corpus, random_encoder, toy_folder
 
 
 @pytest.fixture

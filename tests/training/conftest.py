@@ -12,7 +12,8 @@ from paddle.amp.auto_cast import amp_global_state
 
 from ernie_m.training import precision
 from ernie_m.training.engine import StepResult
-from tests.model.conftest import float64  # noqa: F401  a fixture
+from tests.model.conftest import float64
+from tests.pretrain.conftest import pretrain, refused, tiny_corpus
 from tests.training.toy_training import STEPS, get_state, make, run, weights
 
 

@@ -1,4 +1,4 @@
-"""The lines at the end of `ernie-m label`, against counts by hand."""
+"""The lines at the end of ernie-m predict for a table, against counts by hand."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""ernie-m fit and ernie-m label: a classifier from a table with its scores, and a table with labels."""
+"""ernie-m fit and ernie-m predict: a classifier from a table with its scores, and a table with labels."""
 
 import csv
 import gzip

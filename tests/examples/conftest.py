@@ -1,0 +1,3 @@
+"""Fixtures of fine-tuning."""
+
+from tests.finetune.conftest import classify, runner, toy_folder
