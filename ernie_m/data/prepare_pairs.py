@@ -1,6 +1,7 @@
 """Preparation of custom sentence pairs: files are found by name, and split into training and held-out pairs.
 
         en-de.tsv, wiki.en-de.csv.gz, en-de.tmx    pairs of two languages; other names: unknown languages
+        train.jsonl                                {"translation": {"en": ..., "de": ...}} names its languages
         train.en and train.de                      two aligned files, plain or compressed
         test.en-de.tsv, dev.en and dev.de          held-out pairs
         en.txt, news.en.txt.gz                     text of one language, only for pretraining
@@ -36,10 +37,10 @@ from ernie_m.reader.files.find_files import (
     WITH_BOTH_SIDES,
     check_languages,
     find_files,
+    find_pair_languages,
     get_stem,
     is_evaluation_path,
     parse_languages,
-    parse_languages_in_name,
     split_language_prefix,
 )
 from ernie_m.reader.files.pairs import PairRows, make_header
@@ -151,7 +152,7 @@ def find_source_files(sources: Iterable[str], output: Path) -> FoundFiles:
             last_word = stem.rpartition(".")[2]
             side = ending.removeprefix(".")  # "de" of news.de-en.de, one of two aligned files
             if detect_format(path) in WITH_BOTH_SIDES:
-                pairs.append(PairFile.from_paths(str(path), parse_languages_in_name(path), stem, folder))
+                pairs.append(PairFile.from_paths(str(path), find_pair_languages(path), stem, folder))
             elif detect_format(path) == LINES and base_language(last_word):
                 text.setdefault(last_word, []).append(str(path))
             elif (side != "bak" and base_language(side)) or side in last_word.split("-"):  # not a backup

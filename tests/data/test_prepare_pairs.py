@@ -119,6 +119,7 @@ def test_rows_with_a_held_out_text_and_negatives(tmp_path):
         (["{}.jsonl"], ["train", "news_dev", "newstest2"]),
         (["{}.en-de.tsv"], ["de-en", "news_dev-de-en", "newstest2-de-en"]),
         (["{}.en", "{}.de"], ["de-en", "news_dev-de-en", "newstest2-de-en"]),
+        (["{}.json"], ["de-en", "news_dev-de-en", "newstest2-de-en"]),  # names its languages
     ],
 )
 def test_files_that_are_held_out_by_their_names(tmp_path, names, in_table):
@@ -134,6 +135,8 @@ def test_files_that_are_held_out_by_their_names(tmp_path, names, in_table):
         rows = ["\t".join(row) for row in zip(*sides)]
         if names == ["{}.jsonl"]:
             rows = [json.dumps(dict(zip(("query", "positive"), row))) for row in zip(*sides)]
+        if names == ["{}.json"]:
+            rows = [json.dumps({"translation": dict(zip(("en", "de"), row))}) for row in zip(*sides)]
         for name, lines in zip(names, [rows] if len(names) == 1 else sides):
             write_lines(tmp_path / "my" / name.format(split), lines)
     prepare_pairs([str(tmp_path / "my")], tmp_path / "output")

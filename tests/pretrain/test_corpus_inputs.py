@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import json
 import lzma
 from itertools import accumulate, chain
 
@@ -261,20 +262,27 @@ def in_layout(layout: str) -> str:
                 "named.csv": f'{number},"{german}","{english}"',
                 "memory.tmx": f'<tu><tuv xml:lang="DE"><seg>{german}</seg></tuv>'
                 f'<tuv xml:lang="en-US"><seg>{english}</seg></tuv></tu>',
+                "train.jsonl": json.dumps({"translation": {"de": german, "en": english}}),
             }[layout]
         )
     top = {"named.csv": "id,de,en\n", "memory.tmx": "<tmx><body>\n"}.get(layout, "")
     return top + "\n".join(rows) + ("\n</body></tmx>" if layout == "memory.tmx" else "\n")
 
 
-@pytest.mark.parametrize("layout", ["Tatoeba", "manythings", "WikiMatrix", "named.csv", "memory.tmx"])
+@pytest.mark.parametrize(
+    "layout", ["Tatoeba", "manythings", "WikiMatrix", "named.csv", "memory.tmx", "train.jsonl"]
+)
 @pytest.mark.parametrize("end", ["", ".gz"])
 def test_read_public_dataset_columns(tmp_path, layout, end):
     """Columns are named, or a header has the languages, which say the order; in any chunk.
 
     Named columns are not those of a file of translation units.
     """
-    columns = {"Tatoeba": "2,4", "manythings": "1,2", "WikiMatrix": "2,3", "memory.tmx": "2,3"}.get(layout)
+    columns = {
+        "Tatoeba": "2,4",
+        "manythings": "1,2",
+        **dict.fromkeys(("WikiMatrix", "memory.tmx", "train.jsonl"), "2,3"),
+    }.get(layout)
     name = layout if "." in layout else f"{layout}.tsv"
     (tmp_path / f"{name}{end}").write_bytes(PACKERS[end](in_layout(layout).encode()))
     for chunk_bytes in (300, 1 << 20):

@@ -260,6 +260,28 @@ def test_tmx(tmp_path):
     assert "a.tmx: " in error_of(PairRows, f"en-es<={tmp_path}/a.tmx")
 
 
+def test_translations_of_json_lines_name_their_languages(tmp_path):
+    """As `datasets` writes WMT and OPUS; white space and a null as in TMX."""
+    lines = [
+        {"id": str(i), "translation": {"en": f"{a}\n more", "zh-CN": b}} for i, (a, b) in enumerate(PAIRS)
+    ]
+    pairs = [[f"{a} more", b] for a, b in PAIRS]
+    for name, pack in {"train.jsonl": bytes, "train.json.gz": gzip.compress}.items():
+        (tmp_path / name).write_bytes(pack("".join(f"{json.dumps(line)}\n" for line in lines).encode()))
+        rows = PairRows(tmp_path / name)
+        assert list(rows) == list(PairRows(f"en-zh_CN<={tmp_path}/{name}")) == pairs
+        assert rows.are_translations
+        assert list(PairRows(f"zh-en<={tmp_path}/{name}")) == [pair[::-1] for pair in pairs]
+    more = [{"translation": {"en": a, "de": b, "fr": None if i else "x"}} for i, (a, b) in enumerate(PAIRS)]
+    write_lines(tmp_path / "a.jsonl", map(json.dumps, more))
+    assert list(PairRows(f"de-en<={tmp_path}/a.jsonl")) == [pair[::-1] for pair in PAIRS]
+    for notation in ("", "en-es<="):  # three languages; another one
+        assert "a.jsonl, line 1: " in error_of(PairRows, f"{notation}{tmp_path}/a.jsonl")
+    assert "a.jsonl, line 2: " in error_of(PairRows, f"en-fr<={tmp_path}/a.jsonl")
+    write_lines(tmp_path / "a.jsonl", [json.dumps(more[0]), '{"translation": {"en": ["x"], "de": "y"}}'])
+    assert "a.jsonl, line 2: " in error_of(PairRows, f"en-de<={tmp_path}/a.jsonl")
+
+
 def test_a_text_in_many_elements(tmp_path):
     """Of any depth, in the order of the file."""
     depth = 50_000

@@ -20,9 +20,8 @@ from ernie_m.pretrain.build_corpus.source_files import CorpusSource, Stream
 from ernie_m.reader.files import plain_text
 from ernie_m.reader.files.pairs import PairColumns, detect_pair_dialect, find_pair_columns
 from ernie_m.reader.files.plain_text import (
-    UNITS,
     TextFile,
-    detect_format,
+    is_unit_file,
     make_length_error,
     reject_tables,
 )
@@ -258,7 +257,7 @@ def _make_table(
         UserError: the file has no rows, or the text columns are ambiguous.
     """
     path = Path(file.path)
-    if detect_format(path) == UNITS:
+    if is_unit_file(path):
         dialect, has_names, options = Dialect("\t", quoted=False), False, TextOptions()
     else:
         dialect, has_names = detect_pair_dialect(file, options, source.languages)

@@ -26,6 +26,7 @@ from ernie_m.reader.files.plain_text import (
     TAGS,
     UNITS,
     detect_format,
+    find_unit_languages,
     split_extensions,
 )
 from ernie_m.reader.labels import ALL_LANGUAGES
@@ -224,6 +225,16 @@ def parse_languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
     """Return the two languages in a name such as wiki.en-de.csv.gz or en-de.tmx; () if there are none."""
     match = _TWO_LANGUAGES.fullmatch(get_stem(path))
     return match.groups() if match and all(map(language_tag, match.groups())) else ()
+
+
+def find_pair_languages(path: str | os.PathLike) -> tuple[str, ...]:
+    """Return the two languages in the name of a file of pairs, otherwise in its first object.
+
+    () if neither has two languages.
+    """
+    in_name = parse_languages_in_name(path)
+    in_file = () if in_name else find_unit_languages(path)
+    return in_file if len(in_file) == 2 else in_name
 
 
 def is_evaluation_path(path: str) -> bool:

@@ -3,6 +3,7 @@
     en-de.tsv, en-de<=pairs.tsv   two columns of translations; the header is optional
     pairs.csv, pairs.jsonl, ...   a table with a header; see `ernie_m.reader.files.tables`
     pairs.tmx                     one row per translation unit
+    pairs.jsonl                   or, as `datasets` writes it, {"translation": {"en": ..., "de": ...}}
     en.txt,de.txt                 two aligned files; en-de<=train: train.en and train.de (Moses)
 
 Files may be compressed: .gz, .bz2 or .xz. The prefix en-de<= specifies the languages in order.
@@ -28,12 +29,12 @@ from ernie_m.reader.equal_texts import normalize_text
 from ernie_m.reader.files.find_files import (
     SPLIT_OF,
     find_pair_files,
+    find_pair_languages,
     parse_languages,
-    parse_languages_in_name,
     split_language_prefix,
 )
 from ernie_m.reader.files.official_tsv import FileLines, open_lines, split_cells, to_single_line
-from ernie_m.reader.files.plain_text import UNITS, TextFile, detect_format
+from ernie_m.reader.files.plain_text import TextFile, is_unit_file
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.tables import (
@@ -271,13 +272,13 @@ class PairRows(Sequence[list[str]]):
         path = Path(self.paths[0])
         options = options or TableOptions()
         errors = RowErrors(path, options.on_error == "skip")
-        languages = languages or parse_languages_in_name(path)
+        languages = languages or find_pair_languages(path)
         self.are_translations = True
-        if len(self.paths) == 1 and detect_format(path) != UNITS:
+        if len(self.paths) == 1 and not is_unit_file(path):
             rows = self._read_table_rows(path, options, languages, all_splits, errors)
         else:
             of_files = ("encoding", "skip_text_checks", "on_error")
-            options.reject_unused(self.name, "aligned files and .tmx", *of_files)
+            options.reject_unused(self.name, "aligned files, .tmx and translations", *of_files)
             rows = _read_file_rows(self.paths, languages, options.encoding, errors)
         self._lines = self._write_rows(rows, errors, options.filter)
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
@@ -356,7 +357,7 @@ class PairRows(Sequence[list[str]]):
 def _read_file_rows(
     paths: Sequence[str], languages: Sequence[str], encoding: str | None, errors: RowErrors
 ) -> Iterator[list[str]]:
-    """Yield the two texts of each line of two aligned files, or of each translation unit of a .tmx file.
+    """Yield the two texts of each line of two aligned files, or of each translation unit of a file.
 
     Raises:
         UserError: a file cannot be read, or the two have different numbers of lines.

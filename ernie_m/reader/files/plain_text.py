@@ -44,6 +44,8 @@ LONGEST_LINE = 4 << 20  # bytes; the tokens of a line take 35 times the memory
 _OPEN = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _HEAD = 4096  # bytes to detect the format of a file
 _BLOCK = 1 << 20  # bytes that `lines` takes at a time
+# The beginning of an object with a translation, such as {"translation": {"en": "A man.", "de": "Ein Mann."}}.
+_TRANSLATION = re.compile(rb'\s*\{\s*("id"\s*:\s*[^,{]*,\s*)?"translation"\s*:\s*\{')
 
 
 def split_extensions(path: str | os.PathLike) -> tuple[str, str]:
@@ -57,6 +59,24 @@ def split_extensions(path: str | os.PathLike) -> tuple[str, str]:
 def detect_format(path: str | os.PathLike) -> str:
     """Return the format of a file by its extension, a value of `FORMATS`; "" if unknown."""
     return FORMATS.get(split_extensions(path)[0], "")
+
+
+def is_unit_file(path: str | os.PathLike) -> bool:
+    """Return whether each unit of a file has a text per language: TMX, or JSON lines with translations."""
+    return detect_format(path) == UNITS or bool(find_unit_languages(path))
+
+
+def find_unit_languages(path: str | os.PathLike) -> tuple[str, ...]:
+    """Return the languages of the first object in a file of JSON lines with translations; () for other files.
+
+    `datasets` writes WMT and OPUS as {"translation": {"en": "A man.", "de": "Ein Mann."}}.
+    """
+    if detect_format(path) != OBJECTS:
+        return ()
+    with contextlib.closing(TextFile(str(path), allow_json=True)) as file:
+        is_translation = _TRANSLATION.match(file.buffer)
+        value = parse_json(file.peek_lines(_HEAD).partition(b"\n")[0]) if is_translation else None
+    return tuple(name.replace("-", "_") for name in value["translation"]) if value else ()
 
 
 def reject_tables(path: str | os.PathLike, head: bytes) -> None:
@@ -127,6 +147,8 @@ class TextFile:
             parts = None
             if detect_format(path) == UNITS and languages is not None:
                 parts = read_tmx_rows(self._file, path, languages)
+            elif languages is not None and _TRANSLATION.match(start):
+                parts = read_translation_rows(self._file, path, languages)
             elif encoding or ends_with_cr:
                 parts = _convert_to_utf8(self._file, path, encoding or "utf-8")
             if parts:
@@ -394,6 +416,37 @@ def read_tmx_rows(file: BinaryIO, path: str, languages: Sequence[str]) -> Iterat
         raise UserError(
             f"{path}: no translation unit has text in {missing}. Set its language codes, as in en-de<=PATH"
         )
+
+
+def read_translation_rows(file: BinaryIO, path: str, languages: Sequence[str]) -> Iterator[bytes]:
+    """Yield a line for each line of JSON with a translation: its text in two languages, separated by a tab.
+
+    A missing or null text is an empty cell. White space is collapsed.
+
+    Args:
+        file: JSON lines as {"translation": {"en": "A man.", "de": "Ein Mann."}}.
+        path, languages: as in `read_tmx_rows`.
+
+    Raises:
+        UserError: a line is not such an object, or the first has no text in one of the languages.
+    """
+    for number, line in enumerate(file, 1):
+        value = parse_json(line)
+        texts = value.get("translation") if isinstance(value, dict) else None
+        if not isinstance(texts, dict) or not all(isinstance(text, str | None) for text in texts.values()):
+            raise UserError(
+                f"{path}, line {number}: expected an object with a text per language in 'translation', as in "
+                f"line 1, got {format_value(line.decode(errors='replace').strip())[:60]}. Fix the line"
+            )
+        texts = {language: " ".join((text or "").split()) for language, text in texts.items()}
+        languages = languages or tuple(texts)
+        sides = [_get_text_in_language(texts, language) for language in languages]
+        if number == 1 and (len(sides) != 2 or not all(sides)):
+            raise UserError(
+                f"{path}, line 1: translation in {', '.join(texts)} (expected text in two languages, got "
+                f"{'-'.join(languages)}). Set them, as in en-de<=PATH"
+            )
+        yield "\t".join(sides).encode() + b"\n"
 
 
 def _get_local_name(element: Element) -> str:
