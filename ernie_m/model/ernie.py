@@ -22,9 +22,9 @@ import paddle
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
-from ernie_m.model import kernels
 from ernie_m.model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
 from ernie_m.model.device_transfer import upload
+from ernie_m.model.dropout_stream import repeat_dropout
 from ernie_m.model.layers import LayerNorm, Linear, dropout, select_rows
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.transformer_encoder import Encoder, make_weight_initializer
@@ -206,7 +206,7 @@ class ErnieMModel(nn.Layer):
             # The last layer is computed only where its output is used.
             only_at = positions if layer is stack[-1] else None
             if self.recompute and self.training:
-                x = recompute(kernels.of(x).repeat_dropout(layer), x, batch.mask, only_at)
+                x = recompute(repeat_dropout(layer), x, batch.mask, only_at)
             else:
                 x = layer(x, batch.mask, only_at)
             if output_hidden_states:

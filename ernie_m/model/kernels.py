@@ -122,17 +122,6 @@ class Kernels:
         """Return the class of attention masks with unpadded attention; None: this device has none."""
         return None
 
-    def repeat_dropout(self, function: Callable[..., T]) -> Callable[..., T]:
-        """Return a function that draws the same dropout masks at each call, as recomputation requires.
-
-        Paddle's `recompute` saves the state of Paddle's generator.
-        """
-        return function
-
-    def draw_dropout_from(self, key: tuple[int, ...]) -> AbstractContextManager:
-        """Return a context manager in which dropout masks depend only on the key."""
-        return nullcontext()  # Paddle's generator is seeded for each step
-
     def cache_weights(self) -> AbstractContextManager:
         """Return a context manager in which weights do not change."""
         return nullcontext()

@@ -28,6 +28,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ernie_m.model import kernels
+from ernie_m.model.dropout_stream import DropoutStream
 from ernie_m.model.optimization import AdamW, squared_norm
 from ernie_m.training import distributed
 from ernie_m.training.precision import HALF, Precision
@@ -219,7 +220,7 @@ class Engine(Generic[Model]):
             indexed_micro_batch: number of the micro-batch in the step, and the micro-batch.
         """
         number, micro_batch = indexed_micro_batch
-        with kernels.current().draw_dropout_from((self.seed, self.steps, distributed.rank(), number)):
+        with DropoutStream((self.seed, self.steps, distributed.rank(), number)):
             with self.autocast():
                 loss, values = compute_loss(model, micro_batch)
             self.scaler.scale(loss).backward()

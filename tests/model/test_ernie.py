@@ -4,7 +4,6 @@ import json
 import math
 
 import numpy as np
-import paddle
 import pytest
 
 from ernie_m.model.config import ErnieMConfig
@@ -44,27 +43,6 @@ def test_a_position_past_the_table(position):
     batch = packed_batch([0, 5, 2], PackedLayout([3]), position_ids=np.array([2, 3, position]))
     line = error_of(model.encode, batch)
     assert f" {position - 1} tokens" in line and " of 10. " in line and "max_seq_len" in line
-
-
-def test_dropout_streams():
-    """The masks of a stream follow from its key; after it those of the stream around it continue."""
-    cpu_layers = pytest.importorskip("ernie_m.model.cpu.layers")
-    DropoutStream, draw_dropout_mask = cpu_layers.DropoutStream, cpu_layers.draw_dropout_mask
-
-    def draw():
-        return draw_dropout_mask([8, 8], 0.5).stays.tobytes()
-
-    with DropoutStream((1,)):
-        first, second = draw(), draw()
-    paddle.seed(3)
-    outside = draw()
-    with DropoutStream((1,)):
-        assert draw() == first
-        with DropoutStream((2,)):
-            assert draw() not in (first, second)
-        assert draw() == second
-    paddle.seed(3)
-    assert draw() == outside
 
 
 def test_where_dropout_is(monkeypatch):

@@ -1,8 +1,8 @@
 """The kernels of a CPU, for `ernie_m.model.kernels`: what is faster than Paddle's operations, and when."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import numpy as np
 import paddle
@@ -18,8 +18,6 @@ from ernie_m.model.cpu.layers import (
     CpuGelu,
     CpuLayerNorm,
     CpuLinear,
-    DropoutStream,
-    reuse_dropout_masks,
 )
 from ernie_m.model.cpu.lazy_adamw import LazyAdamW
 from ernie_m.model.cpu.masked_lm_loss import CpuCrossEntropy, CpuMaskedLMLoss
@@ -27,8 +25,6 @@ from ernie_m.model.cpu.numpy_views import as_array, as_tensor
 from ernie_m.model.kernels import Kernels, is_recorded, sum_chunk_losses
 from ernie_m.model.row_means import compute_row_means
 from ernie_m.model.threads import Workers
-
-T = TypeVar("T")
 
 
 class CpuKernels(Kernels):
@@ -82,12 +78,6 @@ class CpuKernels(Kernels):
 
     def get_mask_class(self) -> type | None:
         return CpuMask if mkl.is_supported() else None
-
-    def repeat_dropout(self, function: Callable[..., T]) -> Callable[..., T]:
-        return reuse_dropout_masks(function)
-
-    def draw_dropout_from(self, key: tuple[int, ...]) -> AbstractContextManager:
-        return DropoutStream(key)
 
     def cache_weights(self) -> AbstractContextManager:
         return cache_rounded_weights()

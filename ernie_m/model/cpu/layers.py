@@ -4,10 +4,7 @@ Weighted sums are computed per sequence, so their bits do not depend on other se
 """
 
 import math
-from collections.abc import Callable
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import paddle
@@ -23,9 +20,9 @@ from ernie_m.model.cpu.numpy_views import (
     needs_gradient,
     run_on_row_slices,
 )
+from ernie_m.model.dropout_stream import get_dropout_stream
 from ernie_m.model.packed_layout import PackedLayout
 
-T = TypeVar("T")
 PART_SIZE = 1 << 18  # elements of a dropout mask per stream of random bits
 LEVELS = 1 << 16  # number of values of 16 random bits
 
@@ -122,40 +119,6 @@ class DropoutMask(NamedTuple):
     scale: float  # factor of the kept elements
 
 
-@dataclass
-class DropoutStream:
-    """Random stream of the dropout masks of a micro-batch: mask i depends only on the key and i.
-
-    Within `with stream:` the current thread draws its dropout masks from this stream.
-    """
-
-    key: tuple[int, ...]
-    drawn: int = 0  # masks so far
-
-    def __enter__(self) -> None:
-        self._token = _STREAM.set(self)
-
-    def __exit__(self, *error: object) -> None:
-        _STREAM.reset(self._token)
-
-
-_STREAM: ContextVar[DropoutStream | None] = ContextVar("dropout", default=None)
-
-
-def reuse_dropout_masks(function: Callable[..., T]) -> Callable[..., T]:
-    """Return a function that draws the same dropout masks at each call, as required by recomputation."""
-    stream = _STREAM.get()
-    if stream is None:  # Paddle saves its generator's state
-        return function
-    drawn = stream.drawn
-
-    def call(*args: Any) -> T:
-        stream.drawn = drawn
-        return function(*args)
-
-    return call
-
-
 def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:
     """Draw a dropout mask of a shape.
 
@@ -165,10 +128,9 @@ def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:
     threshold = round((1 - probability) * LEVELS)  # elements with lower bits are kept
     if threshold in (0, LEVELS):  # no element is kept, or all are
         return DropoutMask(np.full(shape, threshold == LEVELS), scale=1.0)
-    stream = _STREAM.get()
+    stream = get_dropout_stream()
     if stream is not None:
-        stream.drawn += 1
-        seed = [*stream.key, stream.drawn]
+        seed = stream.draw_seed()
     else:
         seed = paddle.randint(0, np.iinfo(np.int32).max, [4], "int32").tolist()
     size = math.prod(shape)

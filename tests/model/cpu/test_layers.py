@@ -13,7 +13,8 @@ from paddle.distributed.fleet.utils import recompute
 from ernie_m.model import layers
 from ernie_m.model.cpu import attention, numpy_views
 from ernie_m.model.cpu.attention_mask import CpuMask
-from ernie_m.model.cpu.layers import DropoutStream, SequenceSums
+from ernie_m.model.cpu.layers import SequenceSums
+from ernie_m.model.dropout_stream import DropoutStream
 from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.kernels import needs_mkl
 from tests.helpers.plain_model import dense_attention, draw_dense_dropout
