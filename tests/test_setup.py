@@ -106,7 +106,6 @@ def test_what_is_added_stays(checkout, python):
         "openvino",
         "export",
         "serve",
-        "hub",
         "excel",
         "tensorboard",
         "ray",

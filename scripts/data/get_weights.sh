@@ -14,5 +14,5 @@ if [ "$*" = e5-small ]; then
     kind=e5-small
     shift
 fi
-case "$*" in */*) sh "$root/scripts/setup.sh" hub ;; *) sh "$root/scripts/setup.sh" ;; esac
+sh "$root/scripts/setup.sh"
 exec "$root/.venv/bin/ernie-m" download "$kind" --configs "$root/configs" "$@"

@@ -101,10 +101,10 @@ def test_a_command_outside_the_environment_is_one_line(command):
     ("package", "environment", "command"),
     [
         # scripts/setup.sh made the environment; there is none; the user made it; there is no checkout.
-        ("clone", "clone/.venv", "sh scripts/setup.sh hub"),
-        ("clone", "usr", "sh scripts/setup.sh hub"),
-        ("clone", "own", 'pip install "ernie-m[hub]"'),
-        ("own/lib/python3.12/site-packages", "own", 'pip install "ernie-m[hub]"'),
+        ("clone", "clone/.venv", "sh scripts/setup.sh excel"),
+        ("clone", "usr", "sh scripts/setup.sh excel"),
+        ("clone", "own", 'pip install "ernie-m[excel]"'),
+        ("own/lib/python3.12/site-packages", "own", 'pip install "ernie-m[excel]"'),
     ],
 )
 def test_advice_for_a_checkout_and_for_the_package(tmp_path, monkeypatch, package, environment, command):
@@ -113,7 +113,7 @@ def test_advice_for_a_checkout_and_for_the_package(tmp_path, monkeypatch, packag
     monkeypatch.setattr(errors, "__file__", str(tmp_path / package / "ernie_m/utils/errors.py"))
     monkeypatch.setattr(sys, "prefix", str(tmp_path / environment))
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path / "usr"))
-    assert get_install_command("hub") == command
+    assert get_install_command("excel") == command
 
 
 # Stands for a package whose library in C makes another exception of Ctrl-C, as numpy's does.

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ernie_m.utils.errors import UserError, get_install_command
+from ernie_m.utils.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")  # organization and model
 _OWN = ("configs", "checkpoints", "output")  # folders of this project's commands, not organizations
@@ -30,7 +30,7 @@ def resolve_model_path(path: str | os.PathLike) -> Path:
         path: a folder, a file, or a model name on the Hub.
 
     Raises:
-        UserError: huggingface_hub is not installed, the Hub has no such model, the model is gated, the
+        UserError: the Hub has no such model, the model is gated, the
             download failed and nothing is cached, or HF_ENDPOINT is neither local nor https.
     """
     name = str(path)
@@ -40,11 +40,6 @@ def resolve_model_path(path: str | os.PathLike) -> Path:
     no_folder = f"{name}: no such folder"
     try:
         from huggingface_hub import constants, errors, snapshot_download
-    except ImportError as error:
-        raise UserError(
-            f"{no_folder}. To download it from the Hugging Face Hub, install huggingface_hub: "
-            f"{get_install_command('hub')}"
-        ) from error
     except ValueError as error:  # the library parses the URL at import
         raise UserError(
             f"invalid HF_ENDPOINT {os.environ.get('HF_ENDPOINT')} (expected a URL): {error}"
