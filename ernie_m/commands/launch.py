@@ -27,7 +27,7 @@ from pathlib import Path
 from ernie_m.finetune.finetune_args import log_ineffective_flags
 from ernie_m.utils.args import NonNegativeInt, PositiveInt, list_options, option, parse_options
 from ernie_m.utils.child_processes import end_with_parent, handle_shutdown_signals
-from ernie_m.utils.errors import UserError, say
+from ernie_m.utils.errors import UserError, open_in_place, say
 from ernie_m.utils.files import translate_write_errors
 from ernie_m.utils.logging import LOG_DIR, LOG_PREFIX, setup_console
 from ernie_m.utils.paddle_settings import check_paddle, has_gpu
@@ -181,7 +181,8 @@ def run_processes(
     with handle_shutdown_signals(forward_signal), contextlib.ExitStack() as files:
         for number, (command, environment) in enumerate(zip(commands, rank_environments)):
             # The first process inherits the streams of the launcher.
-            output = files.enter_context(open(log_dir / f"workerlog.{number}", "wb")) if number > 0 else None
+            log = log_dir / f"workerlog.{number}"
+            output = files.enter_context(open_in_place(log, "wb")) if number > 0 else None
             processes.append(
                 subprocess.Popen(
                     command,

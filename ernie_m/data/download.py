@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ernie_m.utils.errors import UserError, say
+from ernie_m.utils.errors import UserError, open_in_place, say
 from ernie_m.utils.files import atomic_dir, lock_for_writing, translate_write_errors
 
 LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked; the large weights have 2.2 GB
@@ -79,14 +79,15 @@ def _download(url: str, path: Path) -> str:
             tag = reply.headers.get("ETag") or reply.headers.get("Last-Modified") or ""
             if tag.startswith("W/"):  # a weak ETag may be shared by two files
                 tag = ""
-            version.write_text(tag)
+            with open_in_place(version, "w") as file:
+                file.write(tag)
             length = reply.headers.get("Content-Length")  # number of bytes in this response
             total = size + int(length) if length else None  # size of the whole file
             mode = "ab" if size > 0 else "wb"
             bar = {"total": total, "initial": size, "desc": path.name, "mininterval": 10}
             with (
                 translate_write_errors(part),
-                open(part, mode) as file,
+                open_in_place(part, mode) as file,
                 tqdm.wrapattr(file, "write", **bar) as file_with_bar,
             ):
                 shutil.copyfileobj(reply, file_with_bar, 1 << 20)

@@ -29,7 +29,14 @@ from ernie_m.reader.files.plain_text import (
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import Dialect
 from ernie_m.reader.labels import is_missing_label, normalize_label, parse_boolean, parse_number, split_labels
-from ernie_m.utils.errors import UserError, escape_control_characters, ignore_broken_pipe, join_items, say
+from ernie_m.utils.errors import (
+    UserError,
+    escape_control_characters,
+    ignore_broken_pipe,
+    join_items,
+    open_in_place,
+    say,
+)
 from ernie_m.utils.files import lock_for_writing, translate_write_errors
 from ernie_m.utils.logging import logger, show_progress
 
@@ -299,6 +306,7 @@ def write_predictions(predictor: Predictor, requests: list[Request], file: Input
     path = Path(output).resolve()  # resolved, to replace the target of a symbolic link
     parts = show_progress(parts, "predicting", "requests", count_units=len)
     with lock_for_writing(path, "--output"), translate_write_errors(get_temporary_path(path)):
+        open_in_place(get_temporary_path(path), "wb").close()  # fails for a link
         with PACKINGS[packing](get_temporary_path(path), "wt", encoding="utf-8") as text:
             write(_predict_parts(predictor, parts, text), text)
         get_temporary_path(path).replace(path)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ernie_m.utils.errors import open_in_place
 from ernie_m.utils.files import atomic_file, parse_json, sync_file, translate_write_errors
 from ernie_m.utils.logging import logger
 from ernie_m.utils.output_lock import flatten
@@ -132,7 +133,7 @@ class MetricsFile:
             UserError: the disk is full or read-only.
         """
         line = json.dumps(as_json_values(record)) + "\n"
-        with translate_write_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
+        with translate_write_errors(self.path), open_in_place(self.path, "a", encoding="utf-8") as file:
             file.write(line)
         if self.curves:
             for name, value in flatten(json.loads(line)).items():

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any, TextIO
 
 LONGEST_MESSAGE = 2000  # characters
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk or quota full, or file too large
@@ -150,6 +150,30 @@ def run(main: Callable[[], None]) -> None:
         if log.handlers:
             log.error("the run failed", exc_info=True, extra={"console": False})
         raise
+
+
+def open_in_place(path: str | os.PathLike, mode: str, **options: Any) -> IO:
+    """Open a lock, a log or another file that is written under its final name. Links are not followed.
+
+    Whoever may write in a shared folder could otherwise choose which file of the user is emptied.
+
+    Args:
+        mode, options: for `open`.
+
+    Raises:
+        UserError: the path is a symbolic link.
+        OSError: the file cannot be opened.
+    """
+
+    def open_without_links(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+
+    try:
+        return open(path, mode, opener=open_without_links, **options)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(f"{path}: a symbolic link, which is not followed. Remove it") from error
 
 
 def redirect_to_null(stream: TextIO) -> None:

@@ -16,15 +16,25 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from ernie_m.utils.child_processes import exit_on_sigterm
-from ernie_m.utils.errors import FULL, UserError
+from ernie_m.utils.errors import FULL, UserError, open_in_place
 from ernie_m.utils.logging import logger
 
 LARGEST_JSON = 256 << 20  # bytes
 FileVersion = tuple[int, int]  # size and modification time in ns
 _POINTER = b"version https://git-lfs.github.com/spec/"  # prefix of a Git LFS pointer
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # flock's errors on a file system without locks
-# Nothing can be written there, a file is in the place of a folder or the reverse, or the disk fails.
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO)
+# Nothing can be written there, a file is in the place of a folder or the reverse, the disk fails, or a link
+# leads to itself.
+_REFUSED = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.EIO,
+    errno.ELOOP,
+)
 
 
 def resolve_shipped_path(path: str | os.PathLike) -> Path:
@@ -279,11 +289,11 @@ def hold_lock(path: Path, location: Path) -> Iterator[None]:
         location: what is locked, for messages.
 
     Raises:
-        UserError: another process holds the lock, or the file cannot be written.
+        UserError: another process holds the lock, or the file is a link or cannot be written.
     """
     with translate_write_errors(location):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - not inherited by the reader process
+        file = open_in_place(path, "a+b", buffering=0)  # not inherited by the reader process
     with file:
         if not try_lock(file):
             file.seek(0)

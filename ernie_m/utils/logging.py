@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from ernie_m.utils.errors import UserError, escape_control_characters, ignore_write_errors, say
+from ernie_m.utils.errors import UserError, escape_control_characters, ignore_write_errors, open_in_place, say
 from ernie_m.utils.paddle_settings import is_main
 
 T = TypeVar("T")
@@ -64,6 +64,9 @@ class _LogFileHandler(logging.FileHandler):
     """Log file handler. After a write error, such as a full disk, it prints once that lines were lost."""
 
     complained = False
+
+    def _open(self) -> Any:
+        return open_in_place(self.baseFilename, self.mode, encoding=self.encoding)
 
     def close(self) -> None:
         try:

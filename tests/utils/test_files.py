@@ -8,12 +8,19 @@ import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ernie_m.commands import launch
+from ernie_m.data import download
+from ernie_m.inference.predict_files import write_predictions
+from ernie_m.training.log import MetricsFile
 from ernie_m.utils import files
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import setup_logging
+from ernie_m.utils.output_lock import lock_output
 from tests.helpers.files import disk_full_after, names_in
 from tests.helpers.processes import start_and_end
 from tests.launching import another_process_writes, error_of
@@ -90,6 +97,28 @@ def test_lock_output_for_one_writer(tmp_path):
         process.terminate()
         assert process.wait(30) == 128 + signal.SIGTERM
     assert names_in(output.parent) == ["out"]
+
+
+FILE_OF_PREDICTIONS = SimpleNamespace(formats=[], write=lambda predictions, file: list(predictions))
+# What is written under its final name, or kept after an interruption -> the call that writes it.
+WRITTEN_IN_PLACE = {
+    ".lock": lambda folder: lock_output(folder).__enter__(),
+    ".out.lock": lambda folder: files.lock_for_writing(folder / "out").__enter__(),
+    "job.log.0": lambda folder: setup_logging(str(folder)),
+    "metrics.jsonl": lambda folder: MetricsFile(folder / "metrics.jsonl").append({"step": 1}),
+    "workerlog.1": lambda folder: launch.run_processes([["true"]] * 2, [{}] * 2, folder),
+    "out.txt.part": lambda folder: write_predictions(None, [], FILE_OF_PREDICTIONS, str(folder / "out.txt")),
+    "kept.part": lambda folder: download.download((folder / "kept").as_uri(), folder / "kept"),
+    "kept.version": lambda folder: download.download((folder / "kept").as_uri(), folder / "kept"),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN_IN_PLACE)
+def test_a_link_is_not_written_through(tmp_path, name):
+    (tmp_path / "kept").write_text("of the user")
+    (tmp_path / name).symlink_to("kept")
+    assert error_of(WRITTEN_IN_PLACE[name], tmp_path).startswith(f"{tmp_path / name}: a symbolic link")
+    assert (tmp_path / "kept").read_text() == "of the user"
 
 
 @pytest.fixture
