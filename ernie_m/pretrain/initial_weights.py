@@ -113,11 +113,12 @@ def _init_word_embeddings(
         static_model: a static model with hidden size W >= H.
 
     Raises:
-        UserError: the vocabulary of the static model differs from that of the corpus, or W < H.
+        UserError: the vocabulary of the static model differs from that of the corpus, W < H, or a row
+            contains NaN or infinity.
     """
     _check_vocabulary(static_model, tokenizer)
     size, width = word_embeddings.shape
-    rows = static_model.tensors[WORDS][:size]  # [V, W]
+    rows = check_finite(WORDS, static_model.tensors[WORDS][:size], static_model.path)  # [V, W]
     if rows.shape[1] < width:
         raise UserError(
             f"init.word_embeddings {static_model.path}: width {rows.shape[1]}, expected >= {width}"

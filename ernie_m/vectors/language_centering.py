@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ernie_m.model.checkpoint import safetensors
+from ernie_m.model.checkpoint.weights import check_finite
 from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.pooling import normalize_vectors
@@ -56,7 +57,7 @@ class LanguageCentering:
             shape: (L + 1, H) of the model.
 
         Raises:
-            UserError: the file is missing or corrupt, or does not match the model.
+            UserError: the file is missing or corrupt, does not match the model, or contains NaN or infinity.
         """
         tensors = safetensors.read(path)  # language -> [L + 1, H]
         languages = sorted(tensors)
@@ -64,7 +65,8 @@ class LanguageCentering:
             raise UserError(
                 f"{path}: corrupt, or its shape does not match the model (expected {shape} for each language)"
             )
-        return cls(languages, np.stack([tensors[language] for language in languages]).astype(np.float32))
+        means = [check_finite(language, tensors[language], path) for language in languages]
+        return cls(languages, np.stack(means).astype(np.float32))
 
     def select_layer(self, layer: int) -> "LanguageCentering":
         """Select the mean embeddings at one layer."""

@@ -155,6 +155,13 @@ def change_array(change):
     return changed
 
 
+def as_archive(content):
+    """An .npz file instead of an .npy file."""
+    file = io.BytesIO()
+    np.savez(file, vectors=np.load(io.BytesIO(content)))
+    return file.getvalue()
+
+
 def change_facts(change):
     """A change of index.json; `change` returns the facts instead of the right ones."""
     return lambda content: json.dumps(change(json.loads(content))).encode()
@@ -191,6 +198,7 @@ CHANGES = [
     *(("sentences.jsonl", second_line(line)) for line in STRANGE_LINES),
     ("sentences.jsonl", lambda content: b""),
     ("vectors.npy", change_array(lambda vectors: vectors * np.array([[1], [np.nan]], np.float32))),
+    ("vectors.npy", as_archive),
     ("vectors.npy", change_array(lambda vectors: vectors[1:])),
     ("vectors.npy", change_array(lambda vectors: vectors[0])),
     ("vectors.npy", change_array(lambda vectors: vectors.astype(np.float64))),

@@ -298,11 +298,13 @@ def test_initialize_word_embeddings_from_static_model(tokenizer, tmp_path):
 
 
 def test_reject_tables_without_word_embeddings_for_the_corpus(tokenizer, tmp_path):
-    for size, width, error in (
-        (tokenizer.vocab_size - 9, 16, "another vocabulary"),
-        (tokenizer.vocab_size, 8, "width 8, "),
+    for size, width, number, error in (
+        (tokenizer.vocab_size - 9, 16, 1, "another vocabulary"),
+        (tokenizer.vocab_size, 8, 1, "width 8, "),
+        (tokenizer.vocab_size, 24, np.inf, WORDS),
     ):
         table = ErnieMModel(ErnieMConfig(size, hidden_size=width, num_hidden_layers=0, num_attention_heads=1))
+        table.embeddings.word_embeddings.weight.set_value(np.full([size, width], number, np.float32))
         save_model(tmp_path / str(width), table, table.config)
         message = error_of(started, tokenizer, word_embeddings=tmp_path / str(width))
         assert str(tmp_path / str(width)) in message and error in message

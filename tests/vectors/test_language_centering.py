@@ -35,9 +35,10 @@ def test_the_nearest_mean_says_a_language_if_it_is_clearly_the_nearest():
 
 
 @pytest.mark.parametrize("wrong", ["de", "en"])
-def test_reject_means_with_another_shape(tmp_path, wrong):
+@pytest.mark.parametrize("mean", [np.ones([3, 5]), np.full([3, 4], np.nan), np.full([3, 4], -np.inf)])
+def test_reject_means_that_do_not_match_or_are_not_finite(tmp_path, wrong, mean):
     """Also if it is only one of the languages."""
     path = tmp_path / "language_means.safetensors"
-    shapes = {"de": (3, 4), "en": (3, 4)} | {wrong: (3, 5)}
-    save_file({language: np.ones(shape, np.float32) for language, shape in shapes.items()}, path)
+    means = {"de": np.ones([3, 4]), "en": np.ones([3, 4])} | {wrong: mean}
+    save_file({language: means[language].astype(np.float32) for language in means}, path)
     assert error_of(LanguageCentering.read, path, (3, 4)).startswith(f"{path}: ")

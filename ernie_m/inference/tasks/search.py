@@ -27,6 +27,7 @@ from ernie_m.inference.tasks import (
     read_text_key,
 )
 from ernie_m.inference.tasks.encode import EmbeddingPredictor, encode_in_parts
+from ernie_m.model.checkpoint.weights import check_finite
 from ernie_m.model.pipeline_config import DOCUMENT, QUERY
 from ernie_m.reader.batching import Example, log_truncation, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import Sentences
@@ -418,7 +419,8 @@ def read_index(
         # Embeddings depend on these options and the model, which is identified by the first sentence.
         of_index = dict(facts["options"])
         first_vector = np.array(facts["first_vector"], np.float32)
-        embeddings = np.load(folder / _VECTORS)
+        with open(folder / _VECTORS, "rb") as file:
+            embeddings = np.lib.format.read_array(file)  # unlike np.load, it rejects archives
         _check_index(sentences, embeddings)
     except UnsupportedFormatError:
         raise
@@ -457,8 +459,9 @@ def _check_index(sentences: list[CorpusSentence], vectors: np.ndarray) -> None:
     ):
         raise UserError(f"{_SENTENCES}: invalid line (expected a text, its line number and its language)")
     is_one_of_each = vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == len(sentences)
-    if not is_one_of_each or not np.isfinite(compute_norms(vectors)).all():
-        raise UserError(f"{_VECTORS}: invalid embeddings (expected one finite float32 vector per sentence)")
+    if not is_one_of_each:
+        raise UserError(f"{_VECTORS}: invalid embeddings (expected one float32 vector per sentence)")
+    check_finite("an embedding", compute_norms(vectors), _VECTORS)
 
 
 def _get_embedding_options(predictor: EmbeddingPredictor) -> dict[str, Any]:
