@@ -1,5 +1,6 @@
 """Custom metrics: a function in a Python file, FILE.py:FUNCTION (--metric)."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from inspect import isfunction
 from pathlib import Path
@@ -7,14 +8,15 @@ from typing import Any
 
 from ernie_m.utils.args import is_valid
 from ernie_m.utils.errors import UserError, format_value
-from ernie_m.utils.user_code import run_file, translate_user_errors
+from ernie_m.utils.files import read_bytes
+from ernie_m.utils.user_code import run_code, translate_user_errors
 
 # Predictions, targets -> name -> percent.
 CustomMetric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 
-def load_metric(metric: str) -> tuple[str, CustomMetric]:
-    """Load the function of --metric, and return its name and a wrapper that checks its result.
+def load_metric(metric: str) -> tuple[str, CustomMetric, str]:
+    """Load the function of --metric: its name, a wrapper that checks its result, and the file's SHA-256.
 
     The returned function raises UserError if the metric fails, or does not return a dict of finite numbers
     that includes its name.
@@ -23,7 +25,8 @@ def load_metric(metric: str) -> tuple[str, CustomMetric]:
         UserError: the file cannot be read, has an error, or lacks the function.
     """
     path, _, name = metric.partition(":")
-    function = getattr(run_file(path, f"{__name__}.{Path(path).stem}"), name, None)
+    content = read_bytes(path)
+    function = getattr(run_code(content, path, f"{__name__}.{Path(path).stem}"), name, None)
     if not isfunction(function):
         raise UserError(f"--metric {metric}: no function {name} in {path}")
 
@@ -38,4 +41,4 @@ def load_metric(metric: str) -> tuple[str, CustomMetric]:
             )
         return scores
 
-    return name, check_result
+    return name, check_result, hashlib.sha256(content).hexdigest()

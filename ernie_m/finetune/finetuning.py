@@ -55,7 +55,6 @@ from ernie_m.training.log import Evaluation, Interval
 from ernie_m.training.precision import LOSS_SCALING
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import UserError, join_items
-from ernie_m.utils.files import compute_sha256
 from ernie_m.utils.logging import logger
 
 # The flags that `get_pipeline_settings` of the tasks records in config.json.
@@ -230,7 +229,7 @@ def add_metric(task: FinetuningTask, metric: str, dev_files: Sequence[LanguageFi
     Raises:
         UserError: see `load_metric`.
     """
-    task.metric, task.custom_metric = load_metric(metric)
+    task.metric, task.custom_metric, task.metric_digest = load_metric(metric)
     for file in dev_files[:1]:
         gold = task.get_gold_values(file.data)
         first = [answers[0] for answers in gold] if task.name == QUESTION_ANSWERING else gold
@@ -330,8 +329,7 @@ class FinetuningRun(MultiSeedTraining):
             train_set=digest_files(self._train_paths),
             dev_set=digest_files(file.path for file in self.dev_files),
             # Of --metric the name and the file, which may move.
-            metric=self.task.custom_metric
-            and {self.task.metric: compute_sha256(self.flags.metric.partition(":")[0])},
+            metric=self.task.custom_metric and {self.task.metric: self.task.metric_digest},
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:

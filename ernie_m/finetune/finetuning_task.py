@@ -37,6 +37,7 @@ class FinetuningTask(ABC, Generic[Data]):
         metric: the metric, of `score` or of `custom_metric`, that selects the best checkpoint; larger is
             better.
         custom_metric: the function of --metric; None: not set.
+        metric_digest: the SHA-256 of its file, as it was run.
         labels: label names in the order of their ids; None if the task has no labels.
         shuffles: whether training may shuffle the examples (--shuffle).
         official: whether inputs, loss and scores follow the official code (--official_compat).
@@ -47,6 +48,7 @@ class FinetuningTask(ABC, Generic[Data]):
     name: str
     metric: str
     custom_metric: CustomMetric | None = None
+    metric_digest: str = ""
     labels: list[str] | None = None
     shuffles = True
     official = False

@@ -18,7 +18,7 @@ from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.pretrain.masking import Pair, Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective import list_names_for_input
 from ernie_m.pretrain.objective_mix import Phase, allocate_examples, get_mixing_ratios
-from ernie_m.pretrain.objectives import register_files
+from ernie_m.pretrain.objectives import register_code
 from ernie_m.pretrain.packing import HostBatch, pack
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.sampling import Sampler
@@ -266,7 +266,7 @@ def read_steps(
         phases: the mixing ratios of the objectives in each phase.
         arguments: other keyword arguments of `StepReader`: rank, world_size, position.
     """
-    register_files(config.objectives.path)
+    register_code(config.objectives.code)
     text = TrainingData.from_corpus(Corpus(config.data.corpus), vocabulary, config)
     with translate_user_errors(config.objectives.path):
         yield from StepReader(

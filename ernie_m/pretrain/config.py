@@ -115,7 +115,7 @@ class ObjectiveFiles:
     """Files with custom objectives, each named after its file."""
 
     def __post_init__(self):
-        register_files(self.path)
+        self.code = register_files(self.path)  # path -> content; not a field, and not written
 
 
 @dataclass

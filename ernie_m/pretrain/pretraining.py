@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -44,7 +45,6 @@ from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import Trainable
 from ernie_m.utils.args import get_result_options
 from ernie_m.utils.errors import get_command_line
-from ernie_m.utils.files import compute_sha256
 from ernie_m.utils.logging import logger
 from ernie_m.utils.user_code import translate_user_errors
 
@@ -105,7 +105,8 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         self.evaluation_steps = self.evaluator.list_steps(self.plan.steps, self.plan.head_steps)
 
         # The fingerprint of the run.
-        digests = {Path(path).name: compute_sha256(path) for path in self.config.objectives.path}
+        code = self.config.objectives.code
+        digests = {Path(path).name: hashlib.sha256(content).hexdigest() for path, content in code.items()}
         digests |= {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
         self.fingerprint = get_result_options(self.config) | {"digests": digests}
         # Runs with equal values sample the same examples in the same order; `initialize_model` warns of that.

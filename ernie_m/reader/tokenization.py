@@ -110,7 +110,7 @@ def truncate_longest_first(length_a: int, length_b: int, budget: int) -> tuple[i
 
 
 class Tokenizer:
-    """The ERNIE-M tokenizer, also for XLM-R's vocabulary. A pickle contains the paths of its two files.
+    """The ERNIE-M tokenizer, also for XLM-R's vocabulary. A pickle has all that was read.
 
     Args:
         vocab_path: vocab.txt in either format, or dict.txt of fairseq. None: derive the vocabulary from the
@@ -193,9 +193,6 @@ class Tokenizer:
             text_rules, its_tokens = read_tokenizer_rules(folder)
             added_tokens = its_tokens if added_tokens is None else added_tokens
         return cls(vocabs[0] if vocabs else None, models[0], text_rules, added_tokens)
-
-    def __reduce__(self):  # for pickle
-        return type(self), (self.vocab_path, self.piece_model_path, self.text_rules, self.added_tokens)
 
     @functools.cached_property
     def digest(self) -> str:

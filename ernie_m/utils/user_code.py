@@ -11,20 +11,21 @@ from types import ModuleType
 from typing import Any
 
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import read_bytes
 
 
-def run_file(path: str, name: str) -> ModuleType:
-    """Run a Python file as the module `name`, which can then be imported by this name.
+def run_code(content: bytes, path: str, name: str) -> ModuleType:
+    """Run the content of a Python file as the module `name`, which can then be imported by this name.
+
+    The caller has read the file: what is run, its digest and what another process runs must be the same, even
+    if the file is edited meanwhile.
 
     Raises:
-        UserError: the file cannot be read, or raises an exception.
+        UserError: the code raises an exception.
     """
     module = ModuleType(name)
     module.__file__ = path
     sys.modules[name] = module
     # Not by importlib, which may use an older compiled version.
-    content = read_bytes(path)
     with translate_user_errors([path]):
         exec(compile(content, path, "exec"), vars(module))
     return module

@@ -11,6 +11,7 @@ import pytest
 from ernie_m.finetune.evaluate import LanguageFile
 from ernie_m.finetune.finetuning import add_metric
 from ernie_m.model.tasks import QUESTION_ANSWERING, TOKEN_CLASSIFICATION
+from ernie_m.utils.files import compute_sha256
 
 # The step with the fewest right labels is selected.
 METRIC = """
@@ -61,5 +62,6 @@ def test_a_metric_is_tried_on_gold_values(tmp_path, task_name, gold, predictions
         f"def one(predictions, targets):\n    {tried}\n    return {{'one': 1.0}}\n"
     )
     task = SimpleNamespace(name=task_name, get_gold_values=lambda data: data)
+    digest = compute_sha256(tmp_path / "my.py")
     add_metric(task, f"{tmp_path}/my.py:one", [LanguageFile("dev", "en", None, gold), None])
-    assert task.metric == "one"
+    assert (task.metric, task.metric_digest) == ("one", digest)

@@ -1,7 +1,9 @@
 """An objective needs one file, as docs/objectives.md and contrastive.py show."""
 
+import hashlib
 import json
 import math
+import pickle
 import re
 import subprocess
 import sys
@@ -9,7 +11,9 @@ import sys
 import pytest
 
 from ernie_m.pretrain.objectives import register_files
+from ernie_m.pretrain.pretraining import Pretraining
 from tests.launching import ROOT, clean_environment, error_of
+from tests.pretrain.tiny_run import config
 
 KINDS = ("tlm", "camlm", "btmlm")
 # An objective that is a kind of another one, with numbers of NumPy as scores.
@@ -105,6 +109,20 @@ def test_whole_words_are_masked(results):
         cut = [word for word in words if any(word) and not all(word)]
         assert sum(map(sum, words)) == count and len(cut) <= 1
     assert any(len(word) > 1 and all(word) for words, _ in values["words"] for word in words)
+
+
+def test_a_file_that_is_edited_while_a_run_starts(tiny_corpus, tmp_path):
+    """Main process, reader process and fingerprint have the version that was read first."""
+    path = tmp_path / "own.py"
+    code = KIND_OF.format(name="mmlm", base="Mmlm")
+    path.write_text(code)
+    task = Pretraining(
+        config(tiny_corpus, objectives__path=[str(path)], objectives__mixing_ratios={"own": 1.0})
+    )
+    path.write_text("raise SystemError")
+    assert task.fingerprint["digests"]["own.py"] == hashlib.sha256(code.encode()).hexdigest()
+    read_steps = pickle.loads(pickle.dumps(task.make_batch_iterator(None)))
+    assert next(read_steps()).counts["own"] > 0
 
 
 @pytest.mark.parametrize("path", ["mmlm.py", "my-own.py"])

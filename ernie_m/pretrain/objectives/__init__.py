@@ -4,33 +4,51 @@
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.user_code import run_file
+from ernie_m.utils.files import read_bytes
+from ernie_m.utils.user_code import run_code
 
 OF_THE_PAPER = ("mmlm", "tlm", "camlm", "btmlm")
 # All objectives of this process; a batch refers to an objective by its index here.
 OBJECTIVES = [*OF_THE_PAPER]
-_own: dict[str, Any] = {}  # classes added by `register_files`
+_own: dict[str, Any] = {}  # classes added by `register_code`
 
 
-def register_files(paths: Iterable[str]) -> None:
+def register_files(paths: Iterable[str]) -> dict[str, bytes]:
     """Register the custom objective of each file, under the name of the file.
 
+    Returns:
+        Path -> content of the file, for `register_code` in another process.
+
     Raises:
-        UserError: a file cannot be read, raises an exception, does not define exactly one objective, or has
-            the name of a built-in objective.
+        UserError: a file cannot be read; see also `register_code`.
     """
-    for path in paths:
+    contents = {path: read_bytes(path) for path in paths}
+    register_code(contents)
+    return contents
+
+
+def register_code(contents: Mapping[str, bytes]) -> None:
+    """Register custom objectives.
+
+    Args:
+        contents: path -> content of the file, which defines an objective.
+
+    Raises:
+        UserError: a file raises an exception, does not define exactly one objective, or has the name of a
+            built-in objective.
+    """
+    for path, content in contents.items():
         name = Path(path).stem
         if name in OF_THE_PAPER or not name.isidentifier():
             raise UserError(f"{path}: invalid objective name {name}. Rename the file")
-        classes = _find_classes(run_file(path, f"{__name__}.{name}"))
+        classes = _find_classes(run_code(content, path, f"{__name__}.{name}"))
         if len(classes) != 1:
             line = max((inspect.getsourcelines(cls)[1] for cls in classes), default=1)
             raise UserError(f"{path}, line {line}: expected one subclass of Objective, got {len(classes)}")
