@@ -205,7 +205,9 @@ def test_a_paddle_that_does_not_go_with_it(tmp_path, monkeypatch, installed, mes
 def test_a_command_without_paddle(users_folder, packages):
     """`python -m ernie_m` says it in one line."""
     (users_folder / "paddle.py").touch()
-    completed = run_script(["-m", "ernie_m", "run_classifier"], users_folder, PYTHONPATH=str(packages))
+    completed = run_script(
+        ["-m", "ernie_m", "run_pretrain", "--data.corpus", "x"], users_folder, PYTHONPATH=str(packages)
+    )
     assert check_refusal(completed).startswith("error: Paddle is not installed")
 
 

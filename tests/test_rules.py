@@ -141,7 +141,12 @@ CASES = [
         },
         marks=slow,
     ),
-    ("run_sequence_labeling", {"train.tsv": tagged(TEXTS[0], "a ")}, {}, {"empty": "train.tsv, line 3: "}),
+    (
+        "run_sequence_labeling",
+        {"train.tsv": tagged(TEXTS[0], "a "), "dev.tsv": tagged(TEXTS[0])},
+        {},
+        {"empty": "train.tsv, line 3: "},
+    ),
     pytest.param(
         "run_mrc",
         {
@@ -164,7 +169,12 @@ CASES = [
         {},
         {"ids": "dev.json: .*duplicate id 'a'"},
     ),
-    ("run_mrc", {"train.json": asked((" ", TEXTS[1]))}, {}, {"empty": "train.json: "}),
+    (
+        "run_mrc",
+        {"train.json": asked((" ", TEXTS[1])), "dev.json": asked((TEXTS[0], TEXTS[1]))},
+        {},
+        {"empty": "train.json: "},
+    ),
     (
         "run_retrieval",
         {"d/de-en.tsv": [*MANY_PAIRS, f"{TWIN}\tx", f"{LONG}\ty", *pairs(*zip(STRANGE, STRANGE))]},

@@ -4,7 +4,9 @@ python run_classifier.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv --do_t
 fleetrun --nproc_per_node 2 run_classifier.py ...
 """
 
+from ernie_m.finetune.check_inputs import check_inputs
 from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.reader.task_reader import EXAMPLE_HEADER
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.paddle_settings import prepare
@@ -13,6 +15,7 @@ from ernie_m.utils.paddle_settings import prepare
 def main() -> None:
     """Run the command run_classifier.py: classification and regression of texts."""
     flags = parse_options(FinetuneFlags, None, __name__)
+    check_inputs(flags, EXAMPLE_HEADER)
     with ShutdownHandler(is_active=flags.do_train) as stop:
         prepare()
         # Imported here, because Paddle reads its CPU settings at import.

@@ -4,7 +4,6 @@ The processes that build batches import this module, so it does not import Paddl
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from ernie_m.finetune.score_tables import load_recipe_scores
@@ -19,7 +18,7 @@ from ernie_m.utils.args import (
     list_options,
     option,
 )
-from ernie_m.utils.errors import UserError, get_command_name
+from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
 # The tasks that this project fine-tunes.
@@ -36,31 +35,6 @@ _NO_EXECUTOR = "there is no static-graph executor"
 
 AtLeastOne = Annotated[float, Range(at_least=1)]
 SequenceLength = Annotated[int, Range(at_least=8, at_most=512)]
-
-# Data folder of the recipes -> the parts of `ernie-m download data` that create it.
-_PARTS_OF_DATA = {
-    "xnli": "xnli",
-    "pawsx": "pawsx",
-    "mlqa": "mlqa squad xquad",
-    "panx": "panx",
-    "conll": "conll",
-}
-_BY_HAND = ("panx", "conll")  # cannot be downloaded
-
-
-def _check_recipe_data(train_set: Path) -> None:
-    """Check that the training data of a recipe, such as data/xnli, exists; the error tells how to get it.
-
-    Raises:
-        UserError: the directory is missing. Other missing files are reported when they are read.
-    """
-    folder = Path(*train_set.parts[:2])  # data/xnli of data/xnli/train/train.en.tsv
-    parts = _PARTS_OF_DATA.get(folder.name)
-    if folder.parent == Path("data") and parts and not folder.exists():
-        verb = "explains how to get" if parts in _BY_HAND else "fetches"
-        raise UserError(
-            f"{folder}: no such folder; {get_command_name()} download data {parts} {verb} the data"
-        )
 
 
 @dataclass
@@ -384,8 +358,6 @@ class FinetuneFlags(TrainingFlags):
             missing.append("missing --ernie_config_path: the model config (configs/base/ernie_config.json)")
         if missing:
             raise UserError("; ".join(missing))
-        if self.do_train and self.train_set:
-            _check_recipe_data(Path(self.train_set))
         test_set = self.test_set or ""
         if self.do_test and test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save require the same number of patterns")

@@ -206,19 +206,11 @@ def read_files(
     Raises:
         UserError: a file is missing or invalid.
     """
-    phase = "do_val" if purpose == "dev" else "do_test"
     languages = read_languages(language_map) if language_map else None
     files = []
     file_sets = expand_patterns(patterns, languages, f"--{purpose}_set")
     for pattern, path_of_language in file_sets.items():
-        # XNLI's recipes have several patterns: their --dev_set contains dev and test files.
-        has_others = len(file_sets) > 1
-        advice = f"remove {pattern} from --{purpose}_set" if has_others else f"set --{phase} false"
         for language, path in path_of_language.items():
-            if languages and not path.exists():  # without a map the reader reports a missing file
-                if any(other.exists() for other in path_of_language.values()):
-                    advice = f"remove {language} from {language_map}"
-                raise UserError(f"{path}: no such file. Add it, or {advice}")
             files.append(LanguageFile(pattern, language, path, task.read(path, purpose)))
     return files
 

@@ -54,8 +54,6 @@ def run_finetuning(
     Raises:
         UserError: a flag or a file is invalid.
     """
-    # Resolve flags that depend on each other, and join the other processes.
-    flags.check()
     set_up_command(flags)
 
     # Open the model. Its checkpoint provides settings that no flag gives, and perhaps a head for the task.

@@ -38,9 +38,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import FileVersion
 from ernie_m.utils.logging import logger
 
-# The expected header, for errors.
-_FORM = "text_a, text_b, label, optional qid"
-_OTHERS = "Expected an official TSV file. To train on other tables, use ernie-m fit"
+EXAMPLE_HEADER = "text_a, text_b, label, optional qid"  # for errors
 
 
 class ExampleFile(FileLines, Sequence[Example]):
@@ -102,8 +100,6 @@ def read_classification(
         UserError: the file cannot be read, or rows are invalid; the message names file and lines.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder. {_OTHERS}")
     required = ["text_a", "label"] if labels else ["text_a"]
     value_of = _parse_number_label if regression else _make_id_parser(label_map, num_labels)
     errors = RowErrors(path, may_skip=False)
@@ -113,10 +109,7 @@ def read_classification(
     quoted = 0
     with open_lines(path) as (file, version):  # the version detects later changes of the file
         first_line = file.readline()
-        try:
-            header = parse_header(first_line, path, required, _FORM)
-        except UserError as error:
-            raise UserError(f"{error}. {_OTHERS}") from error
+        header = parse_header(first_line, path, required, EXAMPLE_HEADER)
         columns = {name: index for index, name in enumerate(header) if name in OFFICIAL}
         if len(columns) < len(header):  # such as text2, without which pairs are single texts
             logger.warning(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.data import download, download_data_sets
+from ernie_m.finetune.check_inputs import check_inputs
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
 from ernie_m.reader.files.squad import read_squad
@@ -278,21 +279,21 @@ def test_too_large_an_archive_is_not_unpacked(tmp_path, monkeypatch, pack):
 
 
 @pytest.mark.parametrize(
-    "task, parts, does",
+    "task, parts, header",
     [
-        ("xnli", "xnli", "fetches"),
-        ("mlqa", "mlqa squad xquad", "fetches"),
-        ("panx", "panx", "explains how to get"),
-        ("conll", "conll", "explains how to get"),
+        ("xnli", "xnli", "text_a\tlabel\n"),
+        ("mlqa", "mlqa squad xquad", ""),
+        ("panx", "panx", "text_a\tlabel\n"),
+        ("conll", "conll", "text_a\tlabel\n"),
     ],
 )
-def test_a_recipe_without_data_names_the_command(tmp_path, in_tmp_path, task, parts, does):
-    locations = {
-        "train_set": f"./data/{task}/train/train.en.tsv",
-        "init_pretraining_params": "configs/base/params",
-    }
+def test_a_recipe_without_data_names_the_commands(tmp_path, in_tmp_path, task, parts, header):
+    path = f"data/{task}/train/train.en.tsv"
+    locations = {"train_set": f"./{path}", "init_pretraining_params": "configs/base/params"}
     flags = FinetuneFlags(**locations, do_val=False, do_test=False)
-    message = f"data/{task}: no such folder; {get_command_name()} download data {parts} {does} the data"
-    assert error_of(flags.check) == message
-    (tmp_path / "data" / task).mkdir(parents=True)
-    flags.check()
+    first_line, advice = error_of(check_inputs, flags, header).splitlines()
+    assert first_line.startswith(f"{path}: ")
+    assert f"get_data.sh {parts} " in advice and f"{get_command_name()} prepare {task} " in advice
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(header or "{}")
+    check_inputs(flags, header)

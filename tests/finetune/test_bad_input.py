@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
+from ernie_m.commands import run_classifier, run_mrc, run_sequence_labeling
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.helpers.files import disk_full_after
+from tests.launching import as_flags, call_main, error_of
 
 HERE, ABSENT, _ = toys.LANGUAGES
 
@@ -23,20 +26,20 @@ MISTAKES = [
     ({}, {"train_set": None}, "--train_set "),
     ({}, {"train_set": "absent.tsv"}, "absent.tsv"),
     ({}, {"train_set": "own/xnli/train.tsv"}, "own/xnli/train.tsv: "),
-    ({}, {"train_set": "data/xnli/train/train.en.tsv"}, "data/xnli: "),
-    ({}, {"train_set": "data/conll/train.tsv"}, "data/conll: "),
+    ({}, {"train_set": "data/xnli/train/train.en.tsv"}, "data/xnli/train/train.en.tsv: "),
+    ({}, {"train_set": "data/conll/train.tsv"}, "data/conll/train.tsv: "),
     ({}, {"dev_set": None}, "--dev_set "),
     ({}, {"dev_set": "dev.en.tsv"}, "--dev_set dev.en.tsv: "),
-    ({}, {"dev_set": "dev.%s.tsv"}, f"dev.{HERE}.tsv: "),
+    ({}, {"dev_set": "dev.%s.tsv"}, f"dev.{HERE}.tsv, "),
     (
         {f"dev.{HERE}.tsv": "text_a\ttext_b\tlabel\nred\tblue\ttool\n"},
         {"dev_set": "dev.%s.tsv"},
-        f"dev.{ABSENT}.tsv: ",
+        f"dev.{ABSENT}.tsv, ",
     ),
     (
         {f"dev.{code}.tsv": "text_a\ttext_b\tlabel\nred\tblue\ttool\n" for code in toys.LANGUAGES},
         {"dev_set": "dev.%s.tsv,test.%s.tsv"},
-        f"test.{HERE}.tsv: ",
+        f"test.{HERE}.tsv, ",
     ),
     ({"one.tsv": "text_a\tlabel\nred\ttool\n"}, {"dev_set": "one.tsv", "lang_map_config": None}, "one.tsv: "),
     ({}, {"lang_map_config": None}, "--lang_map_config"),
@@ -110,6 +113,34 @@ def test_all_missing_flags_are_named_at_once(refused):
     missing = ("train_set", "dev_set", "piece_model_path", "ernie_config_path")
     line = refused(**dict.fromkeys(missing))
     assert [name for name in missing if f"missing --{name}" in line] == list(missing)
+
+
+@pytest.mark.parametrize(
+    ("command", "faults"),
+    [
+        (run_classifier, ["label_map.json", "lang_map.json", "train, dev.de, dev.en, line 1"]),
+        (
+            run_sequence_labeling,
+            ["label_map.json", "lang_map.json", "train, dev.de, dev.en, line 1"],
+        ),
+        (run_mrc, ["lang_map.json"]),
+    ],
+)
+def test_all_bad_files_are_named_before_the_weights_are_read(in_tmp_path, command, faults):
+    """A layout without headers and maps, next to weights that are not there. JSON has no headers.
+
+    The files of any language are found without the map; of the files with equal errors each is named.
+    """
+    for name in ("train", "dev.en", "dev.de"):
+        Path(name).write_text("red\tblue\n")
+    Path("dev.sw").write_text("label\ttext_a\n")
+    Path("fr.test").write_text("text_a\n")
+    flags = {"train_set": "./train", "dev_set": "dev.%s", "test_set": "%s.test", "metric": "m.py:f"}
+    flags |= {"label_map_config": "label_map.json", "lang_map_config": "lang_map.json", "test_save": "%s"}
+    flags |= {"init_pretraining_params": "absent"}
+    *lines, advice = error_of(call_main, command, as_flags(flags)).split("\n  ")
+    assert [line.split(": ")[0] for line in lines] == [*faults, "m.py"]
+    assert "ernie-m prepare " in advice
 
 
 def test_bad_official_parameters_are_refused(refused, tmp_path):

@@ -12,7 +12,7 @@ from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, SCHEMES, to_iob2
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_bytes
 
-_FORM = "text_a, label; tokens and tags are joined by U+0002"
+SENTENCE_HEADER = "text_a, label; tokens and tags are joined by U+0002"  # for errors
 # Punctuation at the edges of words: brackets, quotation marks, and sentence punctuation.
 _MARKS = re.escape("()[]{}\"'`«»‹›„“”‚‘’¡¿.,;:!?…،؛؟。、，！？：；।॥")
 _WITH_MARKS = re.compile(rf"([{_MARKS}]*)(.*?)([{_MARKS}]*)", re.DOTALL)
@@ -114,7 +114,7 @@ def read_tagged_tsv(
     label_map = {normalize_label(label): id_ for label, id_ in label_map.items()}
     required = ["text_a", "label"] if labels else ["text_a"]
     lines = read_bytes(path).rstrip(b"\r\n").split(b"\n")
-    header = parse_header(lines[0], path, required, _FORM)
+    header = parse_header(lines[0], path, required, SENTENCE_HEADER)
     rows = [
         dict(zip(header, parse_row(line, path, number, header))) for number, line in enumerate(lines[1:], 2)
     ]
