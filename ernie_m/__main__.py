@@ -20,6 +20,7 @@ COMMANDS = {
     "convert": ("commands.convert", "convert a model between formats, or trim its vocabulary"),
     "export": ("commands.export", "export a model for Paddle Inference or ONNX Runtime"),
     "mine_pairs": ("commands.mine_pairs", "mine sentence pairs from two texts"),
+    "mine_hard_negatives": ("commands.mine_hard_negatives", "mine hard negatives for sentence pairs"),
     "build_corpus": ("pretrain.build_corpus.command", "build a pre-training corpus"),
     "train_vocab": ("data.train_vocab", "train a SentencePiece vocabulary"),
     "show_masks": ("pretrain.show_masks", "print the attention masks of an objective"),

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from ernie_m.inference.prediction_options import (
     PredictionOptions,
-    iter_parts,
     parse_requests,
     parse_text_languages,
     to_list,
@@ -288,7 +287,7 @@ class Model:
 
         from ernie_m.reader.batching import BATCH_TOKENS, log_truncation
         from ernie_m.reader.vocabulary_coverage import count_unknown_words_per_text
-        from ernie_m.utils.logging import logger
+        from ernie_m.utils.logging import iter_parts, logger
 
         if on_empty not in ("error", "skip"):
             raise UserError(f"invalid on_empty {on_empty!r} (choose from error, skip)")
@@ -514,6 +513,8 @@ class Model:
         Args:
             task: one of `ernie_m.model.tasks.TASKS`.
         """
+        from ernie_m.utils.logging import iter_parts
+
         predictor = self._get_predictor(task, options)
         inputs = parse_requests(predictor, requests)
         return [answer for part in iter_parts(inputs, "predicting") for answer in predictor.predict(part)]

@@ -89,7 +89,7 @@ COMMANDS = {
     r".*python run_classifier\.py .*": HERE,
     r".*run_mrc\.py .* --answer_rules .*":
         "commands/test_run_mrc.py::test_squads_rules_decide_the_scores",
-    r".*(python (run_retrieval|encode_vector)\.py|ernie-m mine_pairs) .*": HERE,
+    r".*(python (run_retrieval|encode_vector)\.py|ernie-m mine_(pairs|hard_negatives)) .*": HERE,
     r".*ernie-m convert .*model\.pt .*": "convert/test_sources.py::test_fairseq",
     r".*ernie-m (convert|export) (?!.*model\.pt).*": HERE,
     r".*ernie-m predict --task .*": HERE,

@@ -6,7 +6,15 @@ tests/inference.
 
 import pytest
 
-from ernie_m.commands import convert, encode_vector, export, fit, mine_pairs, run_pretrain, run_retrieval
+from ernie_m.commands import (
+    convert,
+    encode_vector,
+    export,
+    fit,
+    mine_hard_negatives,
+    mine_pairs,
+    run_pretrain,
+)
 from ernie_m.data import download_e5_small, download_weights, prepare, train_vocab
 from ernie_m.pretrain.build_corpus import command as build_corpus
 from ernie_m.utils import files
@@ -26,8 +34,8 @@ COMMANDS = {
     "get_weights_e5": (download_e5_small, "--configs {}"),
     "mine_pairs": (mine_pairs, "--source text.txt --target text.txt --model . --output {}"),
     "mine_hard_negatives": (
-        run_retrieval,
-        "--mine_hard_negatives a.txt --train_set a.tsv --init_pretraining_params source --checkpoints {}",
+        mine_hard_negatives,
+        "--train_set a.tsv --corpus a.txt --model source --output {}",
     ),
     "build_corpus": (build_corpus, "--mono en<=text.txt --piece_model_path piece.model --output {}"),
     "run_pretrain": (run_pretrain, "--data.corpus source --run.output {}"),

@@ -112,7 +112,6 @@ class ModelFlags(CommonOptions, EngineFlags):
         return PredictionOptions(**{field.name: getattr(self, field.name) for field in fields(CommonOptions)})
 
 
-_AT_ONCE = 256  # inputs between two progress updates
 _MISSING = ("NAType", "NaTType")  # types of pandas.NA and NaT, which cannot be compared
 
 
@@ -223,19 +222,3 @@ def to_values_per_text(values: Any, name: str, texts: Sequence[Any]) -> list[Any
     if len(found) != len(texts):
         raise UserError(f"{name}: expected one per text ({len(texts)}), got {len(found)}")
     return found
-
-
-def iter_parts(inputs: Sequence[Any], description: str, size: int | None = None) -> Iterable[Sequence[Any]]:
-    """Divide inputs into parts, whose iteration shows a progress bar if there are several.
-
-    Args:
-        description: the label of the progress bar.
-        size: the size of a part; None: `_AT_ONCE`.
-    """
-    from ernie_m.utils.logging import show_progress
-
-    size = size or _AT_ONCE
-    parts = [inputs[first : first + size] for first in range(0, len(inputs), size)]
-    if len(parts) <= 1:
-        return parts
-    return show_progress(parts, description, "texts", count_units=len)

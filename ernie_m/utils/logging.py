@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
@@ -22,6 +22,7 @@ T = TypeVar("T")
 # Environment variables that launch.py sets: the folder of log files, and the prefix of job.log.<rank>.
 LOG_DIR = "LOG_DIR"
 LOG_PREFIX = "LOG_PREFIX"
+_AT_ONCE = 256  # items between two updates of a progress bar
 SECONDS_BETWEEN_LINES = 10.0
 
 logger = logging.getLogger("ernie_m")  # for all modules; Paddle uses the root logger
@@ -280,6 +281,20 @@ def show_progress(
         yield item
         bar.update(count_units(item))
     bar.close()
+
+
+def iter_parts(inputs: Sequence[T], description: str, size: int | None = None) -> Iterable[Sequence[T]]:
+    """Divide inputs into parts, whose iteration shows a progress bar if there are several.
+
+    Args:
+        description: the label of the progress bar.
+        size: the size of a part; None: `_AT_ONCE`.
+    """
+    size = size or _AT_ONCE
+    parts = [inputs[first : first + size] for first in range(0, len(inputs), size)]
+    if len(parts) <= 1:
+        return parts
+    return show_progress(parts, description, "texts", count_units=len)
 
 
 def format_columns(rows: Sequence[Sequence[str]]) -> str:

@@ -13,6 +13,7 @@ from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, MEAN_WITHOUT_SPECIAL
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS, batch_by_length, pad
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import iter_parts
 
 R = TypeVar("R")
 
@@ -170,3 +171,26 @@ def normalize_vectors(vectors: np.ndarray) -> np.ndarray:
 def compute_norms(vectors: np.ndarray) -> np.ndarray:
     """Compute the L2 norms of vectors [N, H], at least 1e-12 for division: [N, 1]."""
     return np.maximum(np.sqrt(np.einsum("nh,nh->n", vectors, vectors))[:, None], 1e-12)
+
+
+def encode_in_parts(
+    encode: Callable[[Sequence[str]], np.ndarray],
+    texts: Sequence[str],
+    description: str,
+    size: int | None = None,
+) -> np.ndarray:
+    """Encode texts part by part, with a progress bar, into one array, float32 [N, H].
+
+    Args:
+        encode: computes the embeddings of texts.
+        description, size: see `iter_parts`.
+    """
+    embeddings = np.empty((0, 0), np.float32)
+    count = 0
+    for part in iter_parts(texts, description, size):
+        new = encode(part)
+        if not count:
+            embeddings = np.empty((len(texts), new.shape[1]), np.float32)
+        embeddings[count : count + len(part)] = new
+        count += len(part)
+    return embeddings

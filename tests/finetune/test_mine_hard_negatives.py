@@ -1,4 +1,4 @@
-"""run_retrieval.py --mine_hard_negatives: equal to a brute-force search, its rows train, bad input."""
+"""ernie-m mine_hard_negatives: equal to a brute-force search, its rows train, bad input."""
 
 import hashlib
 import sys
@@ -6,10 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from ernie_m.commands import run_retrieval
-from ernie_m.finetune.retrieval.contrastive_training import make_encoder
-from ernie_m.inference import mine_hard_negatives
-from ernie_m.inference import mine_hard_negatives as mining
+from ernie_m.commands import mine_hard_negatives
+from ernie_m.finetune.retrieval import mine_hard_negatives as mining
+from ernie_m.finetune.retrieval.encoder import make_encoder
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.tokenization import Tokenizer
@@ -47,27 +46,26 @@ def lines(rows):
 
 @pytest.fixture
 def mine_rows(rows, lines, random_encoder, tmp_path, in_tmp_path, monkeypatch):
-    """mine_rows(**flags) runs run_retrieval.py --mine_hard_negatives in `tmp_path` and returns its rows.
+    """mine_rows(**flags) runs ernie-m mine_hard_negatives in `tmp_path` and returns its rows.
 
     The corpus has blank lines, lines that are equal to earlier ones, and a tab in its third line.
     """
     monkeypatch.setattr(mining, "PART_LINES", 32)
-    monkeypatch.setattr(mine_hard_negatives, "PART_ROWS", 16)
+    monkeypatch.setattr(mining, "PART_ROWS", 16)
     write_lines(tmp_path / "pairs.tsv", ["query\tpositive\tnegative", *map("\t".join, rows)])
     third = lines[2].replace(" ", "\t")
     write_lines(tmp_path / "corpus.txt", ["", *lines[:2], third, " ", f" {lines[0]} ", *lines[3:], lines[5]])
 
-    def call(written="out", **changes):
+    def call(**changes):
         flags = {
-            "mine_hard_negatives": "corpus.txt",
             "train_set": "pairs.tsv",
-            "init_pretraining_params": random_encoder,
-            "checkpoints": "out",
-            "use_cuda": "false",
+            "corpus": "corpus.txt",
+            "model": random_encoder,
+            "output": "out",
             "max_seq_len": 32,
         } | changes
-        call_main(run_retrieval, as_flags(flags))
-        text = (tmp_path / written / "negatives.tsv").read_text(encoding="utf-8")
+        call_main(mine_hard_negatives, as_flags(flags))
+        text = (tmp_path / flags["output"] / "negatives.tsv").read_text(encoding="utf-8")
         header, *rows = [line.split("\t") for line in text.splitlines()]
         assert header[0] in ("query", "source") and set(header[2:]) <= {"negative"}
         return rows
@@ -84,9 +82,7 @@ def encoded(monkeypatch):
         texts_encoded.extend(texts)
         return embed(texts)
 
-    monkeypatch.setattr(
-        mine_hard_negatives, "make_encode_function", lambda flags, model, tokenizer, pipeline_config: encode
-    )
+    monkeypatch.setattr(mining, "make_encode_function", lambda *arguments: encode)
     return texts_encoded
 
 
@@ -150,7 +146,7 @@ def test_rows_with_ids_and_names(mine_rows, rows, lines, tmp_path):
 
 def test_the_vectors_are_those_of_the_layer_and_the_pooling(mine_rows, rows, lines, random_encoder, tmp_path):
     """They are given, or those with which the model was trained."""
-    written = mine_rows(layer=2, pooling="mean", num_negatives=1, relative_margin=0, random_seed=2)
+    written = mine_rows(layer=2, pooling="mean", num_negatives=1, relative_margin=0)
     tokenizer = Tokenizer.from_folder(random_encoder)
     checkpoint = open_checkpoint(random_encoder)
     encoder = PaddleEncoder(make_encoder(checkpoint.config, checkpoint), "mean", layer=2)
@@ -163,7 +159,7 @@ def test_the_vectors_are_those_of_the_layer_and_the_pooling(mine_rows, rows, lin
     trained = changed_copy(
         random_encoder, tmp_path / "trained", task="retrieval", reading=stored(layer=2, pooling="mean")
     )
-    again = {"init_pretraining_params": trained, "checkpoints": "again", "written": "again"}
+    again = {"model": trained, "output": "again"}
     assert mine_rows(**again, **flags) == written != mine_rows(layer=1, **again, **flags)
 
 
@@ -174,24 +170,20 @@ def test_the_vectors_are_those_of_the_layer_and_the_pooling(mine_rows, rows, lin
         ({"corpus.txt": "\n \n"}, {}, "corpus.txt: "),
         ({"corpus.txt": b"a\n\xff\n"}, {}, "corpus.txt, line 2: not UTF-8"),
         ({"pairs.tsv": "query\tpos\na\tb\nalone\n"}, {}, "pairs.tsv, line 3: "),
-        ({}, {"mine_hard_negatives": "absent.txt"}, "absent.txt: "),
+        ({}, {"corpus": "absent.txt"}, "absent.txt: "),
         ({}, {"train_set": None}, "--train_set "),
         ({}, {"train_set": "."}, ".: "),
         (
             {"negatives.tsv": "query\tpositive\na\tb\n"},
-            {"train_set": "negatives.tsv", "checkpoints": "."},
-            "--checkpoints .: ",
+            {"train_set": "negatives.tsv", "output": "."},
+            "--output .: ",
         ),
         ({}, {"range_min": 98}, "--range_min 98 and --range_max 100: "),
         ({}, {"range_min": -1}, "--range_min -1: "),
         ({}, {"num_negatives": 0}, "--num_negatives 0: "),
         ({}, {"relative_margin": 1.5}, "--relative_margin 1.5: "),
         ({}, {"relative_margin": -0.1}, "--relative_margin -0.1: "),
-        ({}, {"layer": "sweep"}, "--layer sweep "),
-        ({}, {"do_train": "true"}, "--mine_hard_negatives "),
-        ({}, {"pairs": "."}, "--mine_hard_negatives "),
-        ({}, {"center_on": "en<=pairs.tsv"}, "--mine_hard_negatives "),
-        ({}, {"random_seed": "1,2"}, "--mine_hard_negatives "),
+        ({}, {"layer": "sweep"}, "layer sweep "),
     ],
 )
 def test_bad_input(mine_rows, tmp_path, files, flags, message):

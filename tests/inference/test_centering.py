@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.inference import prediction_options as arguments
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_predictor, search
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
+from ernie_m.utils import logging
 from ernie_m.vectors.language_centering import LanguageCentering
 from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
@@ -78,7 +78,7 @@ def test_encode_keeps_each_language_across_batches(model, monkeypatch):
     """Each text keeps its own language where texts are encoded five at a time, and after a skipped one."""
     languages = LANGUAGES * 4
     expected = model.encode(TEXTS, center_by_language=languages)
-    monkeypatch.setattr(arguments, "_AT_ONCE", 5)
+    monkeypatch.setattr(logging, "_AT_ONCE", 5)
     np.testing.assert_allclose(model.encode(TEXTS, center_by_language=tuple(languages)), expected, atol=1e-6)
     texts = [TEXTS[0], " ", *TEXTS[1:]]
     embeddings = model.encode(texts, center_by_language=["de", "fr", *languages[1:]], on_empty="skip")

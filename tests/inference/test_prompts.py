@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import ernie_m
-from ernie_m.commands import fit, mine_pairs, run_classifier, run_retrieval
+from ernie_m.commands import fit, mine_hard_negatives, mine_pairs, run_classifier, run_retrieval
 from ernie_m.finetune import evaluate
 from ernie_m.inference import encode_vector as vectors
 from ernie_m.inference.load import load
@@ -231,8 +231,8 @@ def test_training_scoring_mining_and_search_read_a_sentence_alike(
         start = {"init_pretraining_params": model, "checkpoints": f"scored-by-{model.name}"}
         call_main(run_retrieval, as_flags({**scoring, **start}))
         assert seen() == read_as(slice(30, None))
-        start = {"init_pretraining_params": model, "checkpoints": f"mined-by-{model.name}"}
-        call_main(run_retrieval, as_flags({**flags, **start, "mine_hard_negatives": "corpus.txt"}))
+        mined = {"train_set": f"train/{name}", "corpus": "corpus.txt", "output": f"mined-by-{model.name}"}
+        call_main(mine_hard_negatives, as_flags({**mined, "model": model, "max_seq_len": 32}))
         assert seen() == read_as(slice(30)) | with_prompt(before[1], right)
     ernie_m.load("out/best").search(left[0], right)
     assert seen() == with_prompt(before[0], left[:1]) | with_prompt(before[1], right)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.inference import prediction_options as arguments
 from ernie_m.inference.openvino_engine import OpenVinoEngine
 from ernie_m.inference.tasks import make_predictor
+from ernie_m.utils import logging
 from ernie_m.utils.paddle_settings import choose_settings, read_cpu
 from tests import toys
 from tests.inference.conftest import write_means
@@ -343,7 +343,7 @@ def test_encode_accepted_text_types(models, monkeypatch):
     embeddings = model.encode(texts)
     predictions = [model.classify(text)[0] for text in texts]
     assert model.classify(("bado kani", "lera")) == model.classify([("bado kani", "lera")])
-    monkeypatch.setattr(arguments, "_AT_ONCE", 2)
+    monkeypatch.setattr(logging, "_AT_ONCE", 2)
     assert model.classify(iter(texts)) == predictions
     np.testing.assert_allclose(model.encode(iter(texts)), embeddings, atol=1e-6)
     np.testing.assert_allclose(model.encode(texts[1]), embeddings[1:2], atol=1e-6)
@@ -364,7 +364,7 @@ def test_a_program_stays_as_it_is(models, tmp_path, monkeypatch):
 
 
 def test_odd_texts_are_counted_over_all_parts(encoder, monkeypatch, caplog):
-    monkeypatch.setattr(arguments, "_AT_ONCE", 2)
+    monkeypatch.setattr(logging, "_AT_ONCE", 2)
     caplog.clear()
     encoder.encode(["bado", "qqq", "bado " * 90, "kani", "lera " * 90, "xx"])
     cut, unknown = caplog.messages

@@ -1,4 +1,4 @@
-"""run_retrieval.py --mine_hard_negatives finds what sentence-transformers' mine_hard_negatives finds."""
+"""ernie-m mine_hard_negatives finds what sentence-transformers' mine_hard_negatives finds."""
 
 from collections import defaultdict
 
@@ -8,8 +8,8 @@ import torch
 from datasets import Dataset
 from sentence_transformers.util import mine_hard_negatives
 
-from ernie_m.commands import run_retrieval
-from ernie_m.inference import mine_hard_negatives as hard_negatives
+from ernie_m.commands import mine_hard_negatives as command
+from ernie_m.finetune.retrieval import mine_hard_negatives as mining
 from ernie_m.reader.equal_texts import hash_texts
 from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
@@ -51,26 +51,24 @@ def rows():
 
 @pytest.fixture(scope="module")
 def mine(rows, tmp_path_factory):
-    """mine(**flags) -> (query, positive) -> its negatives, by run_retrieval.py."""
+    """mine(**flags) -> (query, positive) -> its negatives, by the command."""
     folder = tmp_path_factory.mktemp("negatives")
     model = toys.make_models(folder) / "encode"
     write_lines(folder / "pairs.tsv", ["query\tpositive", *map("\t".join, rows)])
     write_lines(folder / "corpus.txt", make_corpus(rows))
 
     def call(**flags):
-        files = {"train_set": folder / "pairs.tsv", "mine_hard_negatives": folder / "corpus.txt"}
-        more = {"init_pretraining_params": model, "checkpoints": folder / "out", "use_cuda": "false"}
+        files = {"train_set": folder / "pairs.tsv", "corpus": folder / "corpus.txt"}
+        more = {"model": model, "output": folder / "out"}
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             patch.setattr(
-                hard_negatives,
+                mining,
                 "make_encode_function",
                 lambda *arguments: lambda texts, kind: random_vectors(texts),
             )
-            patch.setattr(
-                hard_negatives, "make_text_keys", lambda *arguments: hash_texts
-            )  # it knows no digits
-            call_main(run_retrieval, as_flags({**files, **more, **flags}))
+            patch.setattr(mining, "make_text_keys", lambda *arguments: hash_texts)  # it knows no digits
+            call_main(command, as_flags({**files, **more, **flags}))
         _, *lines = (
             (folder / "out/negatives.tsv").read_text(encoding="utf-8").splitlines()
         )  # without the header

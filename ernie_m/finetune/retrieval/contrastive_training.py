@@ -12,6 +12,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.finetune.finetuning_task import compute_accuracy
+from ernie_m.finetune.retrieval.encoder import make_encoder, resolve_layer
 from ernie_m.finetune.retrieval.pair_batches import PairBatches, PairStep
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.training_pairs import open_training_pairs
@@ -23,16 +24,13 @@ from ernie_m.finetune.run_setup import (
     make_fingerprint,
     open_resumed_checkpoint,
 )
-from ernie_m.model.checkpoint.check_weights import HEADS, list_unused_parts
-from ernie_m.model.checkpoint.load import load_weights
+from ernie_m.model.checkpoint.check_weights import list_unused_parts
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
-from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device_transfer import upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.pipeline_config import (
-    MEAN_WITHOUT_SPECIAL,
     READING,
     get_stored_pipeline_config,
 )
@@ -49,7 +47,7 @@ from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import ON_CONSOLE, logger
 from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, compute_sentence_embeddings
-from ernie_m.vectors.pooling import is_mean_of_tokens, parse_layer
+from ernie_m.vectors.pooling import is_mean_of_tokens
 from ernie_m.vectors.retrieval_accuracy import find_hits, log_repeated_texts
 from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens
 
@@ -288,32 +286,6 @@ class RetrievalTraining(MultiSeedTraining):
         return self.collect_model_files(engine, master_weights, evaluation, settings, facts, left_out)
 
 
-def make_encoder(
-    config: ErnieMConfig,
-    checkpoint: Checkpoint | None,
-    dtype: str = "float32",
-    seed: int = 1,
-    pooling: str = MEAN_WITHOUT_SPECIAL,
-    is_trained: bool = False,
-) -> ErnieMModel:
-    """Build an encoder, identical on every process, and load its weights from a checkpoint.
-
-    Args:
-        checkpoint: the checkpoint, whose head is ignored; None: random weights.
-        pooling: the pooling of the embeddings; only "pooler" requires the weights of the pooler.
-        is_trained: whether the model will be trained, so that a missing pooler may be initialized randomly.
-    """
-    paddle.seed(seed)
-    paddle.set_default_dtype(dtype)
-    model = ErnieMModel(config)
-    if checkpoint is None:
-        logger.warning("no --init_pretraining_params: initializing all weights randomly")
-    else:
-        ignored = (*HEADS, *list_unused_parts(checkpoint, pooling == "pooler"))
-        load_weights(model, checkpoint, optional=("pooler.",) if is_trained else (), ignore=ignored)
-    return model
-
-
 @paddle.no_grad()
 def init_static_embeddings(table: Tensor, tokenizer: Tokenizer) -> None:
     """Initialize the word embeddings of a static model by scaling random embeddings [V, H] in place.
@@ -329,11 +301,6 @@ def init_static_embeddings(table: Tensor, tokenizer: Tokenizer) -> None:
     factors = _SMOOTH / (_SMOOTH + np.exp(log_probabilities))  # [V]
     factors[[tokenizer.cls_id, tokenizer.sep_id]] = 0.0
     table.set_value(table * paddle.to_tensor(factors[:, None]).astype(table.dtype))
-
-
-def resolve_layer(flags: RetrievalFlags, num_layers: int) -> int:
-    """Return the index of the encoder layer of the embeddings by --layer; with the pooler, the last layer."""
-    return num_layers if flags.pooling == "pooler" else parse_layer(flags.layer, num_layers)
 
 
 def split_pairs(vectors: Tensor, pair_count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,9 +1,9 @@
-"""Flags of run_retrieval.py. The process that builds batches imports this module without Paddle."""
+"""Flags of run_retrieval.py and `ernie-m mine_hard_negatives`. Does not import Paddle."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ernie_m.finetune.finetune_args import FineTunedTask, TrainingFlags
+from ernie_m.finetune.finetune_args import FineTunedTask, SequenceLength, TrainingFlags
 from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL, Pooling
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.args import (
@@ -19,8 +19,66 @@ from ernie_m.utils.args import (
 from ernie_m.utils.errors import UserError
 
 
+@dataclass(kw_only=True)
+class EmbeddingFlags(TableOptions):
+    """Flags of pairs and of their embeddings."""
+
+    layer: str = "middle"
+    """Encoder layer of the embeddings: a number, middle or last; the default follows the model's settings, if
+    any."""
+
+    pooling: Pooling = MEAN_WITHOUT_SPECIAL
+    """Pooling of token states into an embedding: the mean over all tokens (mean), the mean without [CLS] and
+    [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooler); the default follows
+    the model's settings, if any."""
+
+    max_seq_len: SequenceLength = 512
+    """Maximum sequence length in tokens, including special tokens; the default is lowered to the model's
+    maximum."""
+
+    on_command_line: tuple[str, ...] = ()
+
+
+@dataclass(kw_only=True)
+class HardNegativeFlags(EmbeddingFlags):
+    """The flags of `ernie-m mine_hard_negatives`."""
+
+    train_set: str
+    """Pairs: a table of queries, positives and negatives (.tsv, .csv, .tmx), or two aligned files
+    (en.txt,de.txt)."""
+
+    corpus: str
+    """Text file, one text per line, from which to mine negatives."""
+
+    model: str
+    """Checkpoint in any supported format, preferably trained on the pairs."""
+
+    output: str = option("negatives", needed=True)
+    """Output directory for negatives.tsv: the pairs with their negatives, for run_retrieval --train_set."""
+
+    num_negatives: PositiveInt = 3
+    """Maximum number of hard negatives per pair."""
+
+    range_min: NonNegativeInt = 0
+    """Number of nearest candidates to skip, because they may be unlabeled positives."""
+
+    range_max: PositiveInt = 100
+    """Number of nearest candidates to consider, not counting the query's positives."""
+
+    relative_margin: UnitInterval = 0.05
+    """Minimum relative margin: a negative's cosine is at most (1 - relative_margin) times that of the least
+    similar positive."""
+
+    def __post_init__(self) -> None:
+        if self.range_max - self.range_min < self.num_negatives:
+            raise UserError(
+                f"--range_min {self.range_min} and --range_max {self.range_max}: fewer candidates than "
+                f"--num_negatives {self.num_negatives}. Increase --range_max"
+            )
+
+
 @dataclass
-class RetrievalFlags(TableOptions, TrainingFlags):
+class RetrievalFlags(EmbeddingFlags, TrainingFlags):
     """The flags of run_retrieval.py, grouped by model and data, retrieval, and training."""
 
     beside_run = (r"retrieval\.(txt|md|json)", r"sweep\.json", "predictions")
@@ -46,11 +104,6 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     """Encoder layer of the embeddings: a number, middle, last, or sweep to compare all layers; the default
     follows the model's settings, if any."""
 
-    pooling: Pooling = MEAN_WITHOUT_SPECIAL
-    """Pooling of token states into an embedding: the mean over all tokens (mean), the mean without [CLS] and
-    [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooler); the default follows
-    the model's settings, if any."""
-
     score: Literal["cosine", "margin"] = option("cosine", free=True)
     """Similarity score: cosine, or margin, the ratio of the cosine to the mean cosine of the 4 nearest
     neighbors."""
@@ -68,22 +121,6 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     train_set: str | None = option(None, free=True)
     """Training pairs: a corpus of ernie-m build_corpus, a table of queries, positives and negatives (.tsv,
     .csv, .tmx), or two aligned files (en.txt,de.txt)."""
-
-    mine_hard_negatives: str | None = option(None, free=True)
-    """Text file, one text per line, from which to mine hard negatives for the pairs of --train_set."""
-
-    num_negatives: PositiveInt = option(3, free=True)
-    """Maximum number of hard negatives per pair."""
-
-    range_min: NonNegativeInt = option(0, free=True)
-    """Number of nearest candidates to skip, because they may be unlabeled positives."""
-
-    range_max: PositiveInt = option(100, free=True)
-    """Number of nearest candidates to consider, not counting the query's positives."""
-
-    relative_margin: UnitInterval = option(0.05, free=True)
-    """Minimum relative margin: a negative's cosine is at most (1 - relative_margin) times that of the least
-    similar positive."""
 
     loss: Literal["hardest_negative_bce", "in_batch_softmax"] = "hardest_negative_bce"
     """Contrastive loss: binary cross-entropy of each pair and its hardest in-batch negatives, or softmax
@@ -120,50 +157,25 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     def __post_init__(self) -> None:
         super().__post_init__()
         can_sweep = (
-            not (self.do_train or self.mine_hard_negatives)
-            and len(self.seeds) == 1
-            and self.pooling != "pooler"
-            and self.score == "cosine"
+            not self.do_train and len(self.seeds) == 1 and self.pooling != "pooler" and self.score == "cosine"
         )
         if self.layer == "sweep" and not can_sweep:
             raise UserError(
-                "--layer sweep requires one seed, cosine scores and mean pooling. Train and mine negatives "
-                "at one layer"
+                "--layer sweep requires one seed, cosine scores and mean pooling. Train at one layer"
             )
-        if not (self.do_train or self.pairs or self.mine_hard_negatives):
-            raise UserError("nothing to do: set --pairs, --do_train true or --mine_hard_negatives")
+        if not (self.do_train or self.pairs):
+            raise UserError("nothing to do: set --pairs or --do_train true")
         if self.do_train and not self.train_set:
             raise UserError(
                 "missing --train_set, required by --do_train true: the output directory of ernie-m "
                 "build_corpus, or a file of pairs"
             )
-        if self.mine_hard_negatives:
-            self._check_mining()
         if self.symmetric and self.loss != "in_batch_softmax":
             raise UserError("--symmetric true requires --loss in_batch_softmax")
         if self.init_checkpoint and not self.do_train:
             raise UserError(
                 "--init_checkpoint resumes training and requires --do_train true. To evaluate a checkpoint, "
                 "pass it as --init_pretraining_params"
-            )
-
-    def _check_mining(self) -> None:
-        """Check that no flag contradicts --mine_hard_negatives.
-
-        Raises:
-            UserError: a flag contradicts --mine_hard_negatives, or --train_set is missing.
-        """
-        if not self.train_set:
-            raise UserError("missing --train_set with --mine_hard_negatives: a file of pairs")
-        if self.do_train or self.pairs or self.center_on or len(self.seeds) > 1:
-            raise UserError(
-                "--mine_hard_negatives only writes rows: remove --do_train, --pairs and --center_on, and use "
-                "one seed. Train on the rows with a second command"
-            )
-        if self.range_max - self.range_min < self.num_negatives:
-            raise UserError(
-                f"--range_min {self.range_min} and --range_max {self.range_max}: fewer candidates than "
-                f"--num_negatives {self.num_negatives}. Increase --range_max"
             )
 
     def get_initial_checkpoint(self, seed: int) -> str | None:

@@ -1,7 +1,6 @@
 """The command run_retrieval.py: evaluation of bitext retrieval by a model's embeddings, and training."""
 
 import gc
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -9,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
-from ernie_m.finetune.retrieval.contrastive_training import RetrievalTraining, make_encoder, resolve_layer
+from ernie_m.finetune.retrieval.contrastive_training import RetrievalTraining
+from ernie_m.finetune.retrieval.encoder import Encode, make_encode_function, make_encoder, resolve_layer
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.search_bitexts import (
     CHOSEN,
-    Encode,
     SearchResult,
     report_seeds,
     search_layer,
@@ -29,8 +28,8 @@ from ernie_m.model.device_capabilities import format_device_summary
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.model.open_model import OpenedModel, apply_embedding_defaults, apply_model_defaults, open_model
-from ernie_m.model.pipeline_config import NEITHER, PipelineConfig, TextKind, get_pair_text_kinds
-from ernie_m.reader.batching import Example, TextFeaturizer, warn_about_repeated_prompt, warn_if_truncated
+from ernie_m.model.pipeline_config import NEITHER, PipelineConfig, get_pair_text_kinds
+from ernie_m.reader.batching import Example, TextFeaturizer, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, read_sentences_by_language
 from ernie_m.reader.labels import find_label_issues
 from ernie_m.reader.tokenization import Tokenizer
@@ -238,7 +237,15 @@ def search_seed(
     folder = Path(flags.checkpoints)
     if len(flags.seeds) > 1:
         folder /= f"seed_{seed}"
-    encode = make_encode_function(flags, model, tokenizer, pipeline_config)
+
+    def make_encode(model: ErnieMModel) -> Encode:
+        if is_bf16_on_cpu(flags.amp):
+            use_bfloat16(model)
+        layer = None if flags.layer == "sweep" else resolve_layer(flags, model.config.num_hidden_layers)
+        encoder = PaddleEncoder(model, flags.pooling, layer)
+        return make_encode_function(encoder, tokenizer, pipeline_config, flags.max_seq_len)
+
+    encode = make_encode(model)
     if inputs.sentences:
         mean_of = {  # language -> the mean over its texts, [H] or [L + 1, H]
             language: encode(texts, NEITHER).mean(axis=-2, dtype=np.float64)
@@ -253,7 +260,7 @@ def search_seed(
     encode_at_random = None
     if flags.untrained and has_weights and seed == flags.seeds[0]:
         paddle.seed(seed)
-        encode_at_random = make_encode_function(flags, ErnieMModel(model.config), tokenizer, pipeline_config)
+        encode_at_random = make_encode(ErnieMModel(model.config))
     if flags.layer == "sweep":
         sweep = search_layers(encode, bitexts, means)
         if encode_at_random is not None:
@@ -268,28 +275,6 @@ def search_seed(
     if distributed.is_main():
         write_predictions(folder / "predictions" / "tatoeba", bitexts, trained[flags.score])
     return SearchResult(resolve_layer(flags, model.config.num_hidden_layers), trained, untrained)
-
-
-def make_encode_function(
-    flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, pipeline_config: PipelineConfig
-) -> Encode:
-    """Return a function that encodes texts into embeddings. With --amp bf16, convert the model to bfloat16.
-
-    Args:
-        pipeline_config: the pipeline settings with the prompts.
-    """
-    if is_bf16_on_cpu(flags.amp):
-        use_bfloat16(model)
-    layer = None if flags.layer == "sweep" else resolve_layer(flags, model.config.num_hidden_layers)
-    encoder = PaddleEncoder(model, flags.pooling, layer)
-
-    def encode(texts: Sequence[str], kind: TextKind) -> np.ndarray:
-        prompt = pipeline_config.get_prompt(kind)
-        warn_about_repeated_prompt(prompt, texts)
-        ids = tokenizer.encode_batch([prompt + text for text in texts])
-        return encoder.encode(tokenizer.build_sentence_inputs(ids, flags.max_seq_len))
-
-    return encode
 
 
 def load_language_means(

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ernie_m.finetune import score_tables
+from ernie_m.finetune.retrieval.encoder import Encode
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.run_setup import log_and_write_report
 from ernie_m.finetune.score_tables import AVERAGE, BOTH_DIRECTIONS, average, get_paper_rows
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.pipeline_config import TextKind, get_pair_text_kinds
+from ernie_m.model.pipeline_config import get_pair_text_kinds
 from ernie_m.model.tasks import SEARCH, get_stored_name
 from ernie_m.reader.files.aligned_lines import Bitext
 from ernie_m.training import distributed
@@ -32,9 +33,6 @@ OF_ANY_PAIRS = ("second side -> first side", "first side -> second side")
 CHOSEN = "chosen, odd pairs"  # even pairs select the layer, odd pairs score it
 SAME_LINE = "same line"  # accuracy where only the same line counts, not equal texts elsewhere, as in XTREME
 T = TypeVar("T")
-# Texts and their kind -> their embeddings at the evaluated layer, [N, H]; with --layer sweep at each layer,
-# [L + 1, N, H].
-Encode = Callable[[Sequence[str], TextKind], np.ndarray]
 
 
 class SearchResult(NamedTuple):

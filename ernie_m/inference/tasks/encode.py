@@ -7,7 +7,6 @@ import numpy as np
 
 from ernie_m.inference.engines import GraphRunner
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.prediction_options import iter_parts
 from ernie_m.inference.tasks import Fields, PredictionOptions, get_caveats, read_text_key
 from ernie_m.model.checkpoint.key_mapping import WORDS
 from ernie_m.model.checkpoint.weights import check_finite
@@ -148,27 +147,6 @@ class EmbeddingPredictor:
         if self.means is not None:
             embeddings = self.means.center(embeddings, languages)
         return normalize_vectors(embeddings) if self.normalize else embeddings
-
-
-def encode_in_parts(
-    encode: Callable[[Sequence[str]], np.ndarray],
-    texts: Sequence[str],
-    description: str,
-    size: int | None = None,
-) -> np.ndarray:
-    """Encode texts part by part, with a progress bar, into one array, float32 [N, H].
-
-    Args:
-        encode: computes the embeddings of texts.
-        description, size: see `iter_parts`.
-    """
-    embeddings = np.empty((0, 0), np.float32)
-    for rows in iter_parts(range(len(texts)), description, size):
-        new = encode(texts[rows.start : rows.stop])
-        if not rows.start:
-            embeddings = np.empty((len(texts), new.shape[1]), np.float32)
-        embeddings[rows.start : rows.stop] = new
-    return embeddings
 
 
 class GraphEncoder(SentenceEncoder):

@@ -26,7 +26,7 @@ from ernie_m.inference.tasks import (
     get_flag,
     read_text_key,
 )
-from ernie_m.inference.tasks.encode import EmbeddingPredictor, encode_in_parts
+from ernie_m.inference.tasks.encode import EmbeddingPredictor
 from ernie_m.model.checkpoint.weights import check_finite
 from ernie_m.model.pipeline_config import DOCUMENT, QUERY
 from ernie_m.reader.batching import Example, log_truncation, warn_if_truncated
@@ -38,7 +38,7 @@ from ernie_m.utils.files import atomic_dir, is_blank, is_valid_unicode, lock_for
 from ernie_m.utils.logging import show_progress
 from ernie_m.vectors.language_centering import FEWEST_SENTENCES, MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import find_neighbors, load_faiss
-from ernie_m.vectors.pooling import compute_norms, normalize_vectors
+from ernie_m.vectors.pooling import compute_norms, encode_in_parts, normalize_vectors
 
 EXAMPLES = 5  # example sentences of the web UI
 _PART_ROWS = 65_536  # embeddings centered at a time

@@ -6,7 +6,8 @@ from typing import Literal
 from ernie_m.utils.args import option
 from ernie_m.utils.errors import UserError
 
-_OF_PAIRS = ("train", "prepare", "run_retrieval", "build_corpus", "train_vocab")  # commands that read pairs
+# Commands that read pairs.
+_OF_PAIRS = ("train", "prepare", "run_retrieval", "mine_hard_negatives", "build_corpus", "train_vocab")
 # Options of every table, in addition to its columns.
 OF_TABLES = ("delimiter", "quoting", "encoding", "filter", "on_error")
 
