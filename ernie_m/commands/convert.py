@@ -22,7 +22,7 @@ from ernie_m.model.checkpoint.model_card import read_card
 from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write_foreign import CLASSIFIER_TASKS, TARGETS, WRITERS
-from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, READING, PipelineConfig
+from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, PIPELINE, PipelineConfig
 from ernie_m.model.tasks import QUESTION_ANSWERING, SEARCH
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import Names, PositiveInt, option, parse_options
@@ -212,7 +212,7 @@ def write_model(
 
 def format_report(written: ConversionResult, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
     """Return the lines to print about a conversion: one per skipped tensor, and the number of tensors."""
-    settings = {"labels": checkpoint.labels, READING: checkpoint.pipeline_config.to_json()}
+    settings = {"labels": checkpoint.labels, PIPELINE: checkpoint.pipeline_config.to_json()}
     lost = [f"{key} of config.json" for key, value in settings.items() if value and flags.to == "fluid"]
     note = f"libraries that load {flags.to} initialize it randomly"
     return [

@@ -205,7 +205,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 class MultiLabelClassification(Classification):
     """Multi-label classification, with an independent sigmoid per label, trained by `ernie-m fit`.
 
-    "reading" in config.json contains "multi_label".
+    "pipeline" in config.json contains "multi_label".
     """
 
     multi_label = True
@@ -234,7 +234,7 @@ class MultiLabelClassification(Classification):
 class Regression(Classification):
     """Regression with mean squared error (--is_regression true); the metric is Pearson's correlation.
 
-    The model is a classifier with one output, whose only label is "score". "reading" in config.json contains
+    The model is a classifier with one output, whose only label is "score". "pipeline" in config.json contains
     "regression".
     """
 

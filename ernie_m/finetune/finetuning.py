@@ -37,7 +37,7 @@ from ernie_m.model.heads import make_model_with_head
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.optimization import noam_decay
 from ernie_m.model.packed_batch import LabeledBatch
-from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, NEITHER, READING, get_stored_pipeline_config
+from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, NEITHER, PIPELINE, get_stored_pipeline_config
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     POOLED,
@@ -468,7 +468,7 @@ class FinetuningRun(MultiSeedTraining):
             "task": name,
             "labels": task.labels,
             "epoch": self.get_epoch(engine.steps),
-            READING: get_stored_pipeline_config(pipeline_config),
+            PIPELINE: get_stored_pipeline_config(pipeline_config),
         }
         facts = {
             "name": f"ERNIE-M, {name}",

@@ -1,7 +1,7 @@
 """Base class of the fine-tuning tasks: classification, tagging, question answering.
 
 The same class encodes inputs and decodes outputs in training, evaluation and prediction. Training creates it
-from the flags, prediction from the labels and the key "reading" of the model's config.json. Exported models
+from the flags, prediction from the labels and the key "pipeline" of the model's config.json. Exported models
 run without Paddle, so only methods that run a Paddle model import it.
 """
 
@@ -67,7 +67,7 @@ class FinetuningTask(ABC, Generic[Data]):
         """
 
     def get_pipeline_settings(self) -> dict[str, Any]:
-        """Return the task's pipeline settings for "reading" in config.json, except `max_seq_len`."""
+        """Return the task's pipeline settings for "pipeline" in config.json, except `max_seq_len`."""
         return {}
 
     @abstractmethod

@@ -275,7 +275,7 @@ class MultiSeedTraining(Trainable):
         """Return the files of the model; see `ernie_m.training.trainer.Trainable.collect_files`.
 
         Args:
-            settings: "task", "labels" and "reading" for config.json.
+            settings: "task", "labels" and "pipeline" for config.json.
             card_facts: the facts of the model card; steps, seed, command and scores are added.
             omitted_prefixes: prefixes of the names of weights that are not written.
         """

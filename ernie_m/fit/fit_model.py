@@ -23,7 +23,7 @@ from ernie_m.model.checkpoint.key_mapping import encoder_shapes
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import make_model_files
 from ernie_m.model.open_model import OpenedModel
-from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, NEITHER, READING, get_stored_pipeline_config
+from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, NEITHER, PIPELINE, get_stored_pipeline_config
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, TASKS
 from ernie_m.reader.write_tokenizer import write_native
 from ernie_m.training.stop_requests import ShutdownHandler
@@ -207,7 +207,7 @@ def _save(fitted: OpenedModel, rows: LabeledDataset, output: Path) -> None:
     settings = {
         "task": CLASSIFICATION,
         "labels": rows.names,
-        READING: get_stored_pipeline_config(fitted.pipeline_config),
+        PIPELINE: get_stored_pipeline_config(fitted.pipeline_config),
     }
     facts = {
         "name": f"ERNIE-M, {CLASSIFICATION}",

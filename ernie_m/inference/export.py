@@ -28,7 +28,7 @@ from ernie_m.inference.load import LoadedModel, load_onnx
 from ernie_m.model.checkpoint.model_card import format_model_card
 from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.write import get_weight_arrays
-from ernie_m.model.pipeline_config import COLUMNS, GIVEN, READING, get_stored_pipeline_config
+from ernie_m.model.pipeline_config import COLUMNS, GIVEN, PIPELINE, get_stored_pipeline_config
 from ernie_m.model.tasks import EMBEDDING, TASKS, get_stored_name
 from ernie_m.reader.batching import iter_padded_batches
 from ernie_m.reader.write_tokenizer import write_native
@@ -162,7 +162,7 @@ def _write_other_files(folder: Path, loaded: LoadedModel, report: dict[str, Any]
         **loaded.config.to_dict(),
         "model_type": "ernie_m",
         "task": report["task"],
-        READING: get_stored_pipeline_config(loaded.pipeline_config),
+        PIPELINE: get_stored_pipeline_config(loaded.pipeline_config),
     }
     if loaded.labels:
         settings["labels"] = loaded.labels

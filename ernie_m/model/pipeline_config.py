@@ -1,7 +1,7 @@
 """Pipeline settings: how text becomes model input, and hidden states embeddings. Does not import Paddle.
 
 The defaults are ERNIE-M's. `ernie_m.model.checkpoint.open` reads a `PipelineConfig` from the files of a
-folder. The native config.json stores it under "reading": the format number, and the fields that differ from
+folder. The native config.json stores it under "pipeline": the format number, and the fields that differ from
 the defaults.
 """
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
+from ernie_m.reader.tokenizer_rules import PIPELINE, PIPELINE_FORMAT, get_pipeline_values
 from ernie_m.utils.args import NonNegativeInt, Range, describe_type, is_valid
-from ernie_m.utils.checksums import VERSION, check_format_version
+from ernie_m.utils.checksums import check_format_version
 from ernie_m.utils.errors import UserError, format_value
 
-READING = "reading"  # key of the native config.json; other libraries ignore it
-_FORMAT = "format"  # key of its format number, for folders in other formats, which have no manifest
+_FORMAT = "format"  # key of the format number
 COLUMNS = "columns"  # the columns of the training table: flags of `LabelOptions` -> their values
 GIVEN = "labels_as_given"  # the type of the labels in Python: numbers, booleans or strings
 # The names of the text rules before and after SentencePiece in `ernie_m.reader.tokenization`: the official
@@ -241,7 +241,7 @@ class PipelineConfig(
 
 def get_stored_pipeline_config(pipeline_config: PipelineConfig) -> dict[str, Any]:
     """Return the pipeline settings as stored in config.json, for `read_pipeline_config`."""
-    return {_FORMAT: VERSION, **pipeline_config.to_json()}
+    return {_FORMAT: PIPELINE_FORMAT, **pipeline_config.to_json()}
 
 
 def read_pipeline_config(raw_config: Mapping[str, Any], path: Path | None) -> PipelineConfig:
@@ -254,14 +254,14 @@ def read_pipeline_config(raw_config: Mapping[str, Any], path: Path | None) -> Pi
     Raises:
         UserError: the settings are corrupt, or stored in another version of the format.
     """
-    values = raw_config.get(READING)
+    values = get_pipeline_values(raw_config, path)
     if isinstance(values, dict):
         values = dict(values)
-        check_format_version(f"{path}: '{READING}'", values.pop(_FORMAT, None), VERSION)
+        check_format_version(f"{path}: '{PIPELINE}'", values.pop(_FORMAT, None), PIPELINE_FORMAT)
     try:
         return PipelineConfig() if values is None else PipelineConfig.from_json(values)
     except UserError as error:
         raise UserError(
-            f"{path}: '{READING}' is invalid ({error}). Restore or download the file again, or remove "
+            f"{path}: '{PIPELINE}' is invalid ({error}). Restore or download the file again, or remove "
             "this key"
         ) from error

@@ -17,7 +17,7 @@ from ernie_m.model.checkpoint.write import ModelFiles, collect_model_files
 from ernie_m.model.ernie import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_decay
-from ernie_m.model.pipeline_config import ERNIE_M_RULES, READING, PipelineConfig, get_stored_pipeline_config
+from ernie_m.model.pipeline_config import ERNIE_M_RULES, PIPELINE, PipelineConfig, get_stored_pipeline_config
 from ernie_m.pretrain.batches import StepBatches, read_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from ernie_m.pretrain.config import BASE, RANDOM, OptimizerConfig, PretrainConfig
@@ -253,7 +253,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         )
         settings = {
             "languages": self.text.languages,
-            READING: get_stored_pipeline_config(pipeline_config),
+            PIPELINE: get_stored_pipeline_config(pipeline_config),
             "drawn": self.corpus_and_seed,
         }
         return self._collect_model_files(engine, master_weights, settings)
@@ -264,7 +264,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         """Collect the files of the encoder, for fine-tuning."""
         settings = {
             "architecture": "ErnieMModel",
-            READING: get_stored_pipeline_config(self.pipeline_config.adapt_for_task()),
+            PIPELINE: get_stored_pipeline_config(self.pipeline_config.adapt_for_task()),
         }
         return self._collect_model_files(engine, master_weights, settings, _NOT_IN_ENCODER)
 

@@ -32,7 +32,14 @@ from ernie_m.reader.tokenizer_json import (
     build_piece_model_from_json,
     make_missing_model_error,
 )
-from ernie_m.reader.tokenizer_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES, split_subwords
+from ernie_m.reader.tokenizer_rules import (
+    ERNIE_M,
+    LIBRARY_RULES,
+    QUOTES,
+    TEXT_RULES,
+    get_pipeline_values,
+    split_subwords,
+)
 from ernie_m.reader.vocabulary import (
     CONFIG,
     DICT,
@@ -520,8 +527,8 @@ def _load_sentencepiece_model(
 def read_tokenizer_rules(path: Path) -> tuple[str, Mapping[str, int]]:
     """Read the tokenizer rules, one of `TEXT_RULES`, and the added tokens, token -> id, of a directory.
 
-    The rules are in the manifest of a corpus, or under "reading" in a model's config.json; the default is the
-    official rules.
+    The rules are in the manifest of a corpus, or under "pipeline" in a model's config.json; the default is
+    the official rules.
 
     Raises:
         UserError: another library wrote the directory, a file is corrupt, or the rules are unknown.
@@ -541,7 +548,8 @@ def read_tokenizer_rules(path: Path) -> tuple[str, Mapping[str, int]]:
                 "open_model(open_checkpoint(folder)).tokenizer, from ernie_m.model.open_model and "
                 "ernie_m.model.checkpoint.open"
             )
-        settings = {} if config.get("reading") is None else config["reading"]
+        values = get_pipeline_values(config, location)
+        settings = {} if values is None else values
     if not isinstance(settings, dict):
         raise UserError(
             f"{location}: invalid tokenizer settings {format_value(settings)}. Restore or download it again"

@@ -23,6 +23,7 @@ from ernie_m.reader.tokenizer_json import (
     list_steps,
     make_normalizer_steps,
 )
+from ernie_m.reader.tokenizer_rules import PIPELINE
 from ernie_m.reader.vocabulary import CONFIG, VOCAB
 from ernie_m.utils.errors import UserError, format_value
 from ernie_m.utils.files import Folder, read_bytes
@@ -61,7 +62,7 @@ def check_tokenizer_type(
     """
     if TOKENIZER_JSON in folder:
         # In a folder of this project, a question may have one </s> before its context.
-        separators = (1, 2) if "reading" in model_config else (2,)
+        separators = (1, 2) if PIPELINE in model_config else (2,)
         check_parts(folder.path / TOKENIZER_JSON, folder.read_object(TOKENIZER_JSON), separators=separators)
         return
     for path, settings in (

@@ -1,14 +1,41 @@
-"""Names of the tokenizer rules, and the rules that split subwords further.
+"""Names of the tokenizer rules, their key in config.json, and the rules that split subwords further.
 
 Used by `ernie_m.reader.tokenization`. The ErnieMTokenizer of PaddleNLP and transformers splits
 SentencePiece's subwords further. Models fine-tuned with these libraries were trained with these tokens, which
 differ from the official code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from ernie_m.utils.checksums import UnsupportedFormatError
+
+PIPELINE = "pipeline"  # key of the native config.json; other libraries ignore it
+PIPELINE_FORMAT = 3  # its format number, for folders in other formats, which have no manifest
 _SPACE = "▁"
 _MARKS = frozenset(",;:.?!~，；：。？！《》【】")  # each is a token, as are basic Han characters
+
+
+def get_pipeline_values(raw_config: Mapping[str, Any], path: Path | None) -> Any:
+    """Return the value of "pipeline" in a config.json: the tokenizer rules, and other settings of the model.
+
+    Args:
+        raw_config: contents of config.json.
+        path: path of config.json, for the message.
+
+    Returns:
+        A JSON value, of which `ernie_m.model.pipeline_config` checks the format number; None: missing.
+
+    Raises:
+        UnsupportedFormatError: the settings of an older revision are under "reading".
+    """
+    if "reading" in raw_config:
+        raise UnsupportedFormatError(
+            f"{path}: unsupported key 'reading' of another revision. If its 'format' is 2, rename it to "
+            f"'{PIPELINE}', set 'format' to {PIPELINE_FORMAT} and delete manifest.json. Otherwise recreate it"
+        )
+    return raw_config.get(PIPELINE)
 
 
 def split_subwords(subwords: Sequence[str], keeps_spaces: bool) -> list[list[str]]:

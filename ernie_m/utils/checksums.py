@@ -16,8 +16,7 @@ from ernie_m.utils.errors import UserError, format_value
 from ernie_m.utils.files import compute_sha256, read_json, read_object, reject_lfs_pointer, write_json
 
 MANIFEST = "manifest.json"
-# The format number of every manifest, and of "reading" in config.json (`ernie_m.model.pipeline_config`).
-VERSION = 2
+VERSION = 2  # the format number of every manifest
 CARD = "README.md"  # people edit it
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from tests import toys
 from tests.helpers.checkpoints import stored
 folder = toys.make_models(Path(sys.argv[1]))
-settings = {"task": "classification", "labels": ["score"], "reading": stored(regression=True)}
+settings = {"task": "classification", "labels": ["score"], "pipeline": stored(regression=True)}
 toys.make_model(folder / "score", "score", folder / "piece.model", settings)
 """
 

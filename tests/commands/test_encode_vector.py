@@ -173,8 +173,8 @@ def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_p
 
 def test_retrieval_model_is_encoded_at_its_trained_layer(run_encode, random_encoder, tmp_path):
     """The official files stay those of the last layer."""
-    reading = stored(layer=1, pooling="mean")
-    weights = changed_copy(random_encoder, tmp_path / "trained", task="retrieval", reading=reading)
+    pipeline = stored(layer=1, pooling="mean")
+    weights = changed_copy(random_encoder, tmp_path / "trained", task="retrieval", pipeline=pipeline)
     (tmp_path / "in.txt").write_text("the cat is here\nhere is a dog\n")
     options = {"data_format": "text", "init_pretraining_params": weights}
     by_default, named, top = (

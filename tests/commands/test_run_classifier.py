@@ -46,7 +46,7 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
 
 def test_ignore_settings_stored_for_other_tasks(classify, random_encoder, tmp_path):
     start = changed_copy(
-        random_encoder, tmp_path / "initial", reading=stored(label_pieces="all", split_han=False)
+        random_encoder, tmp_path / "initial", pipeline=stored(label_pieces="all", split_han=False)
     )
     classify(max_steps=1, do_val="false", init_pretraining_params=start)
     assert "preprocessing options stored in" not in read_log(tmp_path)

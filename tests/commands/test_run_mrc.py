@@ -254,7 +254,7 @@ def test_prediction_windows_default_to_the_recipe(folder, separators, length, ex
 def test_a_training_keeps_how_its_start_reads(answer, trained, tmp_path):
     """Its text rules, its separators, and whether Han characters are tokens, which a flag can change."""
     pipeline_config = stored(**PipelineConfig.for_xlm_r().to_json())
-    start = changed_copy(trained / "out" / "best", tmp_path / "initial", reading=pipeline_config)
+    start = changed_copy(trained / "out" / "best", tmp_path / "initial", pipeline=pipeline_config)
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"split_han": "true"}}.items():
         answer(out, **flags, **given, max_steps=1)

@@ -105,9 +105,9 @@ def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, 
     of_training = open_checkpoint(trained / "best").pipeline_config.to_json() | {"label_pieces": "all"}
     said = "preprocessing options stored in"
     for official, metric in ((True, "f1 over subwords"), (False, "f1")):
-        reading = stored(**of_training, official_compat=official)
+        pipeline = stored(**of_training, official_compat=official)
         start = flags["init_checkpoint"] = changed_copy(
-            trained / "best", tmp_path / str(official), reading=reading
+            trained / "best", tmp_path / str(official), pipeline=pipeline
         )
         results = tag(**flags, max_seq_len=None, official_compat=None, paper="conll_cross_lingual_transfer")
         log = capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_official_behavior_runs(tag, folder, tmp_path):
 def test_a_training_keeps_how_its_start_reads(tag, trained, tmp_path):
     """Its text rules and the tagged subword, which a flag can change; not how its embeddings were made."""
     of_start = replace(PipelineConfig.for_xlm_r(), pooling="cls", prompts={"query": "q: "}, max_seq_len=20)
-    start = changed_copy(trained / "best", tmp_path / "initial", reading=stored(**of_start.to_json()))
+    start = changed_copy(trained / "best", tmp_path / "initial", pipeline=stored(**of_start.to_json()))
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"label_pieces": "all"}}.items():
         tag(out, **flags, **given, max_steps=1, max_seq_len=24)

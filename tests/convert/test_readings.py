@@ -35,7 +35,7 @@ def make_model(folder, piece_model, pipeline_config, head=None, rows=0):
     labels = {"token-classification": [f"B-{n}" for n in range(4)] + ["O"]}.get(head)
     make_ours(folder, head=head, labels=labels, config={**CONFIG, "vocab_size": size})
     (folder / "piece.model").write_bytes(piece_model.read_bytes())
-    change_config(folder, reading=stored(**pipeline_config.to_json()))
+    change_config(folder, pipeline=stored(**pipeline_config.to_json()))
     return folder
 
 
@@ -64,7 +64,7 @@ def test_xlm_r_there_and_back(tmp_path, piece_model, to, head):
     assert run(made, tmp_path / "there", "xlm-roberta").pipeline_config == pipeline_config
     assert run(tmp_path / "there", tmp_path / "again", to).pipeline_config == pipeline_config
     if head is None:
-        change_config(tmp_path / "there", reading=None)
+        change_config(tmp_path / "there", pipeline=None)
         assert open_checkpoint(tmp_path / "there").pipeline_config == pipeline_config
 
 
@@ -82,7 +82,7 @@ MODULES = [
     {"path": path, "type": f"sentence_transformers.models.{kind}"}
     for path, kind in (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
 ]
-# The field of "reading", a file of the folder, and keys that another library may have written there.
+# The field of "pipeline", a file of the folder, and keys that another library may have written there.
 CHANGES = [
     ("pooling", POOLING, {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}),
     ("pooling", POOLING, {"pooling_mode_cls_token": False, "pooling_mode_max_tokens": True}),
@@ -124,7 +124,7 @@ def test_a_file_that_was_changed_later_is_refused(tmp_path, piece_model, field, 
         change(there / LENGTH, max_seq_length=None)
     line = error_of(open_checkpoint, there)
     assert (
-        line.startswith(f"{there}/config.json: 'reading'")
+        line.startswith(f"{there}/config.json: 'pipeline'")
         and f" {field} " in line
         and f"{there}/{file}" in line
     )
@@ -151,7 +151,7 @@ def test_reports_name_the_classifier_output(tmp_path, piece_model):
     assert run(made, there, "xlm-roberta").pipeline_config.multi_label
     change(there / "config.json", problem_type="single_label_classification")
     line = error_of(open_checkpoint, there)
-    assert line.startswith(f"{there}/config.json: 'reading'") and "multi_label" in line
+    assert line.startswith(f"{there}/config.json: 'pipeline'") and "multi_label" in line
 
 
 # A head, how it reads, formats in which that stays, though a library reads in its own way, and further flags.
@@ -220,7 +220,7 @@ def test_ignore_embedding_files_for_a_classifier(tmp_path, piece_model):
     (there / "1_Pooling").mkdir()
     for name in ("modules.json", "1_Pooling/config.json"):
         (there / name).write_bytes((tmp_path / "vectors" / name).read_bytes())
-    change_config(there, reading=None)
+    change_config(there, pipeline=None)
     assert replace(open_checkpoint(there).pipeline_config, max_seq_len=None) == XLM_R
 
 
@@ -333,7 +333,7 @@ def test_model_card_names_the_trimming(tmp_path, piece_model):
     kept = smaller.config.vocab_size
     assert smaller.pipeline_config == replace(XLM_R, added_tokens={"<e1>": kept - 1})
     # Without our key, tokenizer.json says the rules.
-    change_config(tmp_path / "small", reading=None)
+    change_config(tmp_path / "small", pipeline=None)
     assert open_checkpoint(tmp_path / "small").pipeline_config.text_rules == "none"
     card = (tmp_path / "small" / CARD).read_text(encoding="utf-8")
     kept_tokens = f"{kept:,} of {size + 1:,} tokens were kept, those in some.txt"

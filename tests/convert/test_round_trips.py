@@ -92,12 +92,12 @@ def test_weights_that_were_written_again_are_not_read(tmp_path, target):
 def test_what_the_official_files_cannot_say(tmp_path, capsys):
     """Labels and how texts were read are reported; a classifier for several labels would become another."""
     make_ours(tmp_path / "made", head="classification", labels=["no", "maybe", "yes"])
-    change_config(tmp_path / "made", reading=stored(max_seq_len=32))
+    change_config(tmp_path / "made", pipeline=stored(max_seq_len=32))
     converted("fluid", tmp_path / "made", tmp_path / "there")
     report = capsys.readouterr().out
-    for key in ("labels", "reading"):
+    for key in ("labels", "pipeline"):
         assert f"not representable in fluid: {key} of config.json\n" in report
-    change_config(tmp_path / "made", reading=stored(multi_label=True))
+    change_config(tmp_path / "made", pipeline=stored(multi_label=True))
     line = error_of(convert.main, [str(tmp_path / "made"), str(tmp_path / "again"), "--to", "fluid"])
     assert f"{tmp_path}/made: " in line and "--to ernie-m" in line
 
@@ -107,7 +107,7 @@ def test_a_classifier_for_several_labels_stays_one(tmp_path, target):
     """Its config says so in our key, and to the other library in that library's; labels and task go along."""
     make_ours(tmp_path / "made", head="classification", labels=["no", "maybe", "yes"])
     pipeline_config = {"label_pieces": "all", "multi_label": True}
-    change_config(tmp_path / "made", reading=stored(**pipeline_config))
+    change_config(tmp_path / "made", pipeline=stored(**pipeline_config))
     converted(target, tmp_path / "made", tmp_path / "there")
     back = converted("ernie-m", tmp_path / "there", tmp_path / "back")
     assert (back.task, back.labels, back.pipeline_config.to_json(), back.settings["architecture"]) == (
@@ -119,7 +119,7 @@ def test_a_classifier_for_several_labels_stays_one(tmp_path, target):
     settings = json.loads((tmp_path / "there/config.json").read_text())
     assert settings.get("problem_type") == (None if target == "ernie-m" else "multi_label_classification")
     # As a folder that the library has written itself, without our key.
-    del settings["reading"]
+    del settings["pipeline"]
     (tmp_path / "there/config.json").write_text(json.dumps(settings))
     (tmp_path / "there/manifest.json").unlink(missing_ok=True)
     assert open_checkpoint(tmp_path / "there").pipeline_config.multi_label == (target != "ernie-m")
@@ -275,12 +275,12 @@ See docs/predict.md and docs/models.md of that project.
 def test_written_config_and_card(tmp_path, target):
     """The length of a classifier's training does not limit the tokenizer."""
     make_ours(tmp_path / "made", **KINDS["classification"])
-    change_config(tmp_path / "made", reading=stored(max_seq_len=32))
+    change_config(tmp_path / "made", pipeline=stored(max_seq_len=32))
     converted(target, tmp_path / "made", tmp_path / "out")
     others, facts = WRITTEN[target]
     assert json.loads((tmp_path / "out/config.json").read_text()) == {
         **{key: value for key, value in CONFIG.items() if key != "layer_norm_eps"},
-        "reading": stored(max_seq_len=32),
+        "pipeline": stored(max_seq_len=32),
         **others,
     }
     assert (tmp_path / "out" / CARD).read_text() == CARD_OF_A_CLASSIFIER.format(*facts)

@@ -204,7 +204,7 @@ def test_convert_keeps_fairseq_dict_as_vocabulary(tmp_path):
     write_torch_file(folder / "model.pt", state, lambda state: {"args": fairseq_args(), "model": state})
     checkpoint = open_checkpoint(folder)
     files = {"vocab_path": checkpoint.vocab_path, "piece_model_path": checkpoint.piece_model_path}
-    settings = {"reading": stored(text_rules="none")}
+    settings = {"pipeline": stored(text_rules="none")}
     save_model(
         tmp_path / "trained", ErnieMModel(checkpoint.config), checkpoint.config, settings=settings, **files
     )

@@ -296,7 +296,7 @@ def test_tokens_without_a_subword_and_the_mask(tmp_path):
 def test_reject_conversion_if_trained_for_other_embeddings(tmp_path, capsys, layer, pooling, is_other):
     """Other than the mean of the last layer, 2, over all tokens, [CLS] and [SEP] included."""
     make_ours(tmp_path / "in")
-    change_config(tmp_path / "in", task="retrieval", reading=stored(layer=layer, pooling=pooling))
+    change_config(tmp_path / "in", task="retrieval", pipeline=stored(layer=layer, pooling=pooling))
     convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "xlm-roberta"])
     note = f"note: the model was trained for embeddings of layer {layer} with --pooling {pooling}, "
     assert (note in capsys.readouterr().out) == is_other

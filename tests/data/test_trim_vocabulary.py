@@ -267,7 +267,7 @@ def test_bad_input(toy, tmp_path):
     make_models(tmp_path, toy.piece_model)
     source = tmp_path / "classify"
     shutil.copytree(source, tmp_path / "theirs", ignore=shutil.ignore_patterns("manifest.json"))
-    change_config(tmp_path / "theirs", reading=stored(text_rules="paddlenlp"))
+    change_config(tmp_path / "theirs", pipeline=stored(text_rules="paddlenlp"))
     bpe = train_piece_model(tmp_path / "bpe.model", vocab_size=200, model_type="bpe")
     keep = ["--trim_vocab_to", str(toy.path)]
     for model, flags, message in (

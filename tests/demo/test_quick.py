@@ -37,7 +37,7 @@ def model(tmp_path):
 
 def test_the_whole_way(model, tmp_path, monkeypatch, capsys):
     """The question is searched for; translations, and the texts that are classified, are neither."""
-    change_config(model, reading=stored(prompts={"query": "q ", "passage": "p "}))
+    change_config(model, pipeline=stored(prompts={"query": "q ", "passage": "p "}))
     encoded = {}
     method = TextFeaturizer.__call__
 

@@ -188,8 +188,8 @@ STARTS = {
     "labels in another order": ({"labels": LABELS[1:] + LABELS[:1]}, True),
     "other labels": ({"labels": ["a", "b", "c"]}, False),
     "another task": ({"task": "tagging", "architecture": "TokenClassifier"}, False),
-    "several labels a text": ({"reading": stored(multi_label=True)}, False),
-    "a prompt": ({"reading": stored(prompts={"default": "q: "}, default_prompt="default")}, False),
+    "several labels a text": ({"pipeline": stored(multi_label=True)}, False),
+    "a prompt": ({"pipeline": stored(prompts={"default": "q: "}, default_prompt="default")}, False),
 }
 
 

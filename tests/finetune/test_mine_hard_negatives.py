@@ -157,7 +157,7 @@ def test_the_vectors_are_those_of_the_layer_and_the_pooling(mine_rows, rows, lin
     flags = {"num_negatives": 1, "relative_margin": 0}
     assert written == by_brute_force(rows, lines, **flags, embed=embed)
     trained = changed_copy(
-        random_encoder, tmp_path / "trained", task="retrieval", reading=stored(layer=2, pooling="mean")
+        random_encoder, tmp_path / "trained", task="retrieval", pipeline=stored(layer=2, pooling="mean")
     )
     again = {"model": trained, "output": "again"}
     assert mine_rows(**again, **flags) == written != mine_rows(layer=1, **again, **flags)

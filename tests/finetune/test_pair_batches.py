@@ -326,7 +326,7 @@ def test_training_keeps_the_pooling_of_its_initial_checkpoint(train, corpus, pai
         text_rules="none", pooling="cls", layer=2, normalize=True, prompts=prompts, default_prompt="query"
     )
     start = changed_copy(
-        tmp_path / "first/best", tmp_path / "initial", reading=stored(**pipeline_config.to_json())
+        tmp_path / "first/best", tmp_path / "initial", pipeline=stored(**pipeline_config.to_json())
     )
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     rows = [line.split("\t") for line in pairs.read_text().splitlines()[1:]]
@@ -334,9 +334,9 @@ def test_training_keeps_the_pooling_of_its_initial_checkpoint(train, corpus, pai
     log = train("second", **flags, max_steps=1, train_set=write_pairs(tmp_path / "prompted.tsv", prompted))
     assert "prompted.tsv: most texts already begin with the prompt 'kofo '" in log
     assert open_checkpoint(tmp_path / "second/best").pipeline_config == pipeline_config
-    change_config(start, reading=stored(**replace(pipeline_config, prompts={"query": "kani "}).to_json()))
+    change_config(start, pipeline=stored(**replace(pipeline_config, prompts={"query": "kani "}).to_json()))
     assert "prompts: " in error_of(train, "second", **flags, max_steps=1, train_set="prompted.tsv")
-    change_config(start, reading=stored(**pipeline_config.to_json()))
+    change_config(start, pipeline=stored(**pipeline_config.to_json()))
     train("third", **flags, max_steps=1, pooling="mean", layer="1")
     assert open_checkpoint(tmp_path / "third/best").pipeline_config == replace(
         pipeline_config, pooling="mean", layer=1
@@ -349,7 +349,7 @@ def test_training_keeps_the_pooling_of_its_initial_checkpoint(train, corpus, pai
     # A corpus has ids of texts, without prompts; it was cut by the rules of ERNIE-M.
     pipeline_config = replace(pipeline_config, text_rules="ernie-m")
     flags["init_pretraining_params"] = changed_copy(
-        start, tmp_path / "other", reading=stored(**pipeline_config.to_json())
+        start, tmp_path / "other", pipeline=stored(**pipeline_config.to_json())
     )
     train("fifth", **flags, max_steps=1, train_set=corpus)
     assert open_checkpoint(tmp_path / "fifth/best").pipeline_config == replace(

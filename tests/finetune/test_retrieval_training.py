@@ -160,10 +160,10 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     assert not (of_languages % 10).any()
     assert [*means.values()] == of_languages.mean(axis=1).tolist()
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
-    assert {key: config[key] for key in ("step", "task", "reading")} == {
+    assert {key: config[key] for key in ("step", "task", "pipeline")} == {
         "step": max(means, key=means.get),  # the first of equal means
         "task": "retrieval",
-        "reading": stored(layer=1, pooling="mean_without_special"),
+        "pipeline": stored(layer=1, pooling="mean_without_special"),
     }
     best_weights = load_file(tmp_path / "out" / "best" / "model.safetensors")
     last_weights = load_file(tmp_path / "out" / "step_60" / "model.safetensors")

@@ -250,7 +250,7 @@ def test_other_embeddings_and_scores_give_other_results(retrieve, flags, layer):
 def test_a_fine_tuned_model_is_searched_as_it_was_trained(retrieve, folder, tmp_path, given, flags):
     """The layer and the pooling are those of its training, unless a flag names another."""
     pipeline_config = stored(layer=LAYERS, pooling="mean")
-    weights = changed_copy(folder / "weights", tmp_path / "weights", reading=pipeline_config)
+    weights = changed_copy(folder / "weights", tmp_path / "weights", pipeline=pipeline_config)
     as_trained = retrieve(init_pretraining_params=weights, **given)
     with_flags = retrieve(pooling="mean", **flags)
     assert as_trained["pooling"] == "mean" and as_trained["layers"] == with_flags["layers"]

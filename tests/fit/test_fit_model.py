@@ -122,7 +122,7 @@ def test_what_it_predicts(models, folder, classifier):
 def test_fit_classifier_on_embedding_model_without_pooler(models, tmp_path):
     """Its embeddings are not those of the start, and no random pooler is saved with it."""
     pipeline_config = stored(layer=1, pooling="cls", normalize=True, prompts={"query": "mo "})
-    start = changed_copy(models / "encode", tmp_path / "initial", reading=pipeline_config)
+    start = changed_copy(models / "encode", tmp_path / "initial", pipeline=pipeline_config)
     remove_pooler(start)
     classifier = ernie_m.load(start, engine="paddle-eager").fit(TEXTS, LABELS, tmp_path / "classifier")
     assert classifier.engine == "paddle-eager"

@@ -561,7 +561,7 @@ READERS = {
     "texts": Reader(
         "config.json",
         files=[
-            json.dumps({"reading": {"text_rules": "none", "added_tokens": {"<e1>": 9}}}),
+            json.dumps({"pipeline": {"text_rules": "none", "added_tokens": {"<e1>": 9}}}),
         ],
         reads=(lambda path: read_tokenizer_rules(path.parent),),
         edit=edit_json,

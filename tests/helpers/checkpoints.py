@@ -29,7 +29,7 @@ def change_config(folder: Path, **changes) -> None:
 
 
 def stored(**fields) -> dict:
-    """What "reading" of a config.json holds, with fields that may be wrong."""
+    """What "pipeline" of a config.json holds, with fields that may be wrong."""
     return {**get_stored_pipeline_config(PipelineConfig()), **fields}
 
 

@@ -55,7 +55,7 @@ def models(tmp_path_factory):
 def reranker(models, tmp_path_factory):
     """The folder of a classifier of pairs with one output."""
     folder = tmp_path_factory.mktemp("ranker") / "reranker"
-    settings = {"task": "classification", "labels": ["score"], "reading": stored(regression=True)}
+    settings = {"task": "classification", "labels": ["score"], "pipeline": stored(regression=True)}
     toys.make_model(folder, "score", models / "piece.model", settings)
     return folder
 

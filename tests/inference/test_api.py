@@ -24,7 +24,7 @@ def model(models, tmp_path_factory):
     """An encoder with prompts."""
     folder = tmp_path_factory.mktemp("api") / "prompts"
     return load(
-        changed_copy(models / "encode", folder, reading=stored(prompts=PROMPTS, default_prompt="other"))
+        changed_copy(models / "encode", folder, pipeline=stored(prompts=PROMPTS, default_prompt="other"))
     )
 
 

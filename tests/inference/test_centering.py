@@ -110,7 +110,7 @@ def test_search_centers_by_the_corpus_if_the_model_has_no_means(models, tmp_path
     """
     monkeypatch.setattr(search, "_AS_QUERIES", 6)
     prompts = {"query": "", "passage": ""} | {kind: f"{TEXTS[0]} "}
-    folder = changed_copy(models / "encode", tmp_path / "model", reading=stored(prompts=prompts))
+    folder = changed_copy(models / "encode", tmp_path / "model", pipeline=stored(prompts=prompts))
     corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
     model = ernie_m.load(folder)
     lines, queries = (model.encode(TEXTS, prompt=name) for name in ("passage", "query"))

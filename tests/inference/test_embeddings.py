@@ -66,7 +66,7 @@ def test_served_embeddings(server, models, expected, encoding_format):
 @pytest.mark.parametrize("normalize", [False, True])  # whether the model's own embeddings have length 1
 def test_embeddings_are_bitwise_equal_under_load(models, tmp_path, normalize):
     """Whoever shares a batch; texts of all lengths, one or many in a request."""
-    folder = changed_copy(models / "encode", tmp_path / "model", reading=stored(normalize=normalize))
+    folder = changed_copy(models / "encode", tmp_path / "model", pipeline=stored(normalize=normalize))
     texts = [text for line in sentences(40, seed=7) for text in (line, f"{line} {line} {line}"[:90])]
     expected = ernie_m.load(folder).encode(texts, normalize=True)
     requests = [texts[number : number + size] for size in (1, 3, 20) for number in range(0, 80, size)]

@@ -160,7 +160,7 @@ def test_export_files_and_report(model_folder, target, kind):
     assert settings == {
         **toys.model_config(settings["vocab_size"]).to_dict(),
         "model_type": "ernie_m",
-        "reading": stored(),
+        "pipeline": stored(),
         **{key: value for key, value in toys.SETTINGS[kind].items() if value},
         "task": NAMES_IN_FILES[kind],
         "export": {
@@ -307,8 +307,8 @@ def test_corrupt_files_without_a_manifest(model_folder, tmp_path, name):
         {"labels": {"a": 1}},
         {"labels": ["a", None, "b"]},
         {"labels": []},
-        {"reading": ["max_seq_len"]},
-        {"reading": stored(max_seq_len="9")},
+        {"pipeline": ["max_seq_len"]},
+        {"pipeline": stored(max_seq_len="9")},
         {"hidden_size": "9"},
     ],
 )

@@ -170,7 +170,7 @@ def test_count_pairs_with_equal_texts(run_mining, texts, tmp_path, capsys):
 
 def test_centered_embeddings(run_mining, models, texts, vectors, tmp_path, capsys):
     """By the means next to the weights if they are of the pooling and of both languages, or by files."""
-    weights = changed_copy(models / "encode", tmp_path / "weights", reading=stored(normalize=True))
+    weights = changed_copy(models / "encode", tmp_path / "weights", pipeline=stored(normalize=True))
     own = [side.mean(axis=0) for side in vectors]
     layers = toys.LAYERS + 1
     rng = np.random.default_rng(0)

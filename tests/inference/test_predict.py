@@ -80,7 +80,7 @@ def test_classify(models, model_folder, ask, engine):
 
 
 def test_a_classifier_with_one_output(models, tmp_path, ask, caplog):
-    """It predicts a number, also if nothing says so: models of other programs have no "reading"."""
+    """It predicts a number, also if nothing says so: models of other programs have no "pipeline"."""
     settings = {"task": "classification"}
     model = toys.make_model(tmp_path / "one", "score", models / "piece.model", settings)
     (prediction,) = ask([{"text": TEXTS[0]}], task="regression", model=tmp_path / "one")
@@ -88,7 +88,7 @@ def test_a_classifier_with_one_output(models, tmp_path, ask, caplog):
     tokenizer = load(models / "encode").tokenizer
     number = model(padded_batch([tokenizer.build_inputs(TEXTS[0])])).item()
     assert prediction == {"score": pytest.approx(number, abs=1e-5)}
-    settings["reading"] = stored(multi_label=True)
+    settings["pipeline"] = stored(multi_label=True)
     toys.make_model(tmp_path / "several", "score", models / "piece.model", settings)
     (prediction,) = ask([{"text": TEXTS[0]}], task="multi-label", model=tmp_path / "several")
     assert prediction.keys() >= {"labels", "probabilities"}
@@ -105,7 +105,7 @@ def test_a_classifier_with_one_output(models, tmp_path, ask, caplog):
     ],
 )
 def test_a_head_reads_as_much_as_in_its_training(models, tmp_path, ask, task, kind, request_):
-    weights = changed_copy(models / kind, tmp_path / "short", reading=stored(max_seq_len=8))
+    weights = changed_copy(models / kind, tmp_path / "short", pipeline=stored(max_seq_len=8))
     (cut,) = ask([request_], task=task, model=weights)
     (whole,) = ask([request_], task=task, model=weights, max_seq_len=60)
     assert cut["truncated"] and "truncated" not in whole
@@ -122,7 +122,7 @@ def test_tags_as_in_training(models, tmp_path, pipeline_config):
     """The decisions of the trainer's own code, from a checkpoint and from what is exported of it."""
     word_lists = [text.split() for text in TEXTS]
     word_lists.append([f"漢{word}" for word in word_lists[0]])  # their first subword is a "▁" alone
-    extra = toys.SETTINGS["tag"] | {"reading": stored(max_seq_len=62, **pipeline_config)}
+    extra = toys.SETTINGS["tag"] | {"pipeline": stored(max_seq_len=62, **pipeline_config)}
     model = toys.make_model(tmp_path / "tag", "tag", models / "piece.model", extra)
     expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, word_lists, pipeline_config)
     run_export(tmp_path / "tag", tmp_path / "exported")
@@ -131,7 +131,7 @@ def test_tags_as_in_training(models, tmp_path, pipeline_config):
             predict_tags(make_predictor("token-classification", load(tmp_path / folder)), word_lists)
             == expected
         )
-    # The same weights without a "reading" in config.json decide by the default, "first".
+    # The same weights without a "pipeline" in config.json decide by the default, "first".
     tags_by_default = predict_tags(make_predictor("token-classification", load(models / "tag")), word_lists)
     assert (tags_by_default == expected) is (pipeline_config == {"label_pieces": "first"})
 
@@ -272,7 +272,7 @@ def test_split_words_as_in_training(models, tmp_path):
     assert task.parse({"text": text}).words == ["Anna", "lives", "in", "Rome", "."]
     for key in ("words", "tokens"):
         assert task.parse({key: ["\xa0", "Rome"]}).words == ["\xa0", "Rome"]
-    folder = changed_copy(models / "tag", tmp_path / "copy", reading=stored(marks_apart=False))
+    folder = changed_copy(models / "tag", tmp_path / "copy", pipeline=stored(marks_apart=False))
     assert make_predictor("token-classification", load(folder)).parse({"text": text}).words == text.split()
 
 
@@ -315,10 +315,10 @@ def test_classifier_embeddings_use_the_full_length(models, tmp_path):
     """Its settings are those of the head's inputs; an encoder's are those of its embeddings."""
     longest = {}
     for kind in ("classify", "encode"):
-        folder = changed_copy(models / kind, tmp_path / kind, reading=stored(max_seq_len=8))
+        folder = changed_copy(models / kind, tmp_path / kind, pipeline=stored(max_seq_len=8))
         longest[kind] = make_predictor("embedding", load(folder)).max_seq_len
     assert longest == {"classify": toys.LONGEST, "encode": 8}
-    change_config(folder, reading=stored(layer=0))
+    change_config(folder, pipeline=stored(layer=0))
     assert make_predictor("embedding", load(folder)).layer == 0
 
 
@@ -698,8 +698,8 @@ def test_models_and_requests_that_do_not_fit(models, exported, ask, task, kind, 
     [
         ({}, ["language_embeddings."]),  # there is no table in the checkpoint
         # The table was trained, but not to say in which language a mask is predicted.
-        (toys.SETTINGS["full"] | {"reading": stored(language_embedding="none")}, []),
-        (toys.SETTINGS["full"] | {"reading": stored(language_embedding="all")}, []),
+        (toys.SETTINGS["full"] | {"pipeline": stored(language_embedding="none")}, []),
+        (toys.SETTINGS["full"] | {"pipeline": stored(language_embedding="all")}, []),
     ],
 )
 def test_without_a_trained_language_table(models, tmp_path, settings, left_out):

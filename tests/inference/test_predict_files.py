@@ -224,7 +224,7 @@ def pair_table(tmp_path, in_tmp_path):
 def reads(models, folder, pairs, **more):
     """A model that gives a number to pairs of texts, or to single ones."""
     pipeline_config = stored(regression=True, pairs=pairs)
-    settings = {"task": "classification", "labels": ["score"], "reading": pipeline_config, **more}
+    settings = {"task": "classification", "labels": ["score"], "pipeline": pipeline_config, **more}
     toys.make_model(folder, "score", models / "piece.model", settings)
     return folder
 
@@ -264,7 +264,7 @@ def test_pair_model_rejects_single_texts(models, pair_table, tmp_path, refused, 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_the_least_sure_rows_first(models, pair_table, tmp_path, multi_label):
     """If --sort says so."""
-    model = changed_copy(models / "classify", tmp_path / "model", reading=stored(multi_label=multi_label))
+    model = changed_copy(models / "classify", tmp_path / "model", pipeline=stored(multi_label=multi_label))
     texts = [row["Absatz"] for row in label(model, text="Absatz", output="table.csv")]
     predictions = ernie_m.load(model).classify(texts)
     by_confidence = sorted(range(len(texts)), key=lambda number: compute_confidence(predictions[number]))

@@ -23,7 +23,7 @@ OF_E5 = {"layer": 1, "pooling": "cls", "normalize": True, "prompts": PROMPTS, "d
 
 def with_reading(models, kind, folder, **pipeline_config):
     """A copy of a toy model that reads in another way."""
-    change_config(changed_copy(models / kind, folder), reading=stored(**pipeline_config))
+    change_config(changed_copy(models / kind, folder), pipeline=stored(**pipeline_config))
     return folder
 
 

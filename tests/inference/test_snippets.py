@@ -36,7 +36,7 @@ def read_otherwise(tmp_path_factory):
     piece_model = train_piece_model(folder / "piece.model", [*TEXTS, *PROMPTS.values()] * 20, vocab_size=120)
     make_model(folder / "made", "encode", piece_model)
     for name, pipeline_config in READINGS.items():
-        changed_copy(folder / "made", folder / name, reading=stored(**pipeline_config))
+        changed_copy(folder / "made", folder / name, pipeline=stored(**pipeline_config))
     return folder
 
 

@@ -22,7 +22,7 @@ def test_the_same_labels_and_scores(tmp_path):
     )
     config = {**CONFIG, "max_position_embeddings": 130, "hidden_size": 32}
     arrays = make_ours(tmp_path / "plain", "classification", LABELS, config, piece_model)
-    change_config(tmp_path / "plain", reading=stored(multi_label=True))
+    change_config(tmp_path / "plain", pipeline=stored(multi_label=True))
     convert.main([str(tmp_path / "plain"), str(tmp_path / "first")])
     # With another bias each label is one of half of the texts.
     predictions = ernie_m.load(tmp_path / "first").classify(texts)
@@ -45,5 +45,5 @@ def test_the_same_labels_and_scores(tmp_path):
     reference.model.save_pretrained(tmp_path / "again")
     again = open_checkpoint(tmp_path / "again")
     assert (again.labels, again.pipeline_config.to_json()) == (LABELS, {"multi_label": True})
-    change_config(tmp_path / "again", reading=None)
+    change_config(tmp_path / "again", pipeline=None)
     assert open_checkpoint(tmp_path / "again").pipeline_config.multi_label

@@ -96,7 +96,7 @@ WITHOUT_RULE_5 = [text.replace(",", " , ") for text in TEXTS]
 
 @pytest.fixture(params=["XLM-R", "native", "native, as ERNIE-M reads"])
 def ours_in_its_form(request, tmp_path):
-    """A model in the library's format, of which config.json has our key "reading", or not."""
+    """A model in the library's format, of which config.json has our key "pipeline", or not."""
     texts = WITHOUT_RULE_5 * 20
     piece_model = train_piece_model(
         tmp_path / "own.model", texts, vocab_size=250, normalization_rule_name="nmt_nfkc"
@@ -113,7 +113,7 @@ def ours_in_its_form(request, tmp_path):
     }
     config = {**CONFIG, "max_position_embeddings": 90}
     make_ours(tmp_path / "native", config=config, piece_model=piece_model)
-    change_config(tmp_path / "native", reading=stored(**pipeline_config))
+    change_config(tmp_path / "native", pipeline=stored(**pipeline_config))
     convert.main([str(tmp_path / "native"), str(tmp_path / "there"), "--to", "xlm-roberta"])
     return tmp_path / "there"
 
@@ -136,10 +136,10 @@ def test_a_length_that_was_changed_in_the_library(tmp_path, ours_in_its_form):
     reference.save(str(tmp_path / "again"))
     path = tmp_path / "again/config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    if "reading" in config:
+    if "pipeline" in config:
         line = error_of(ernie_m.load, tmp_path / "again")
-        assert line.startswith(f"{path}: 'reading' ") and f"{tmp_path}/again/tokenizer_config.json" in line
-        del config["reading"]
+        assert line.startswith(f"{path}: 'pipeline' ") and f"{tmp_path}/again/tokenizer_config.json" in line
+        del config["pipeline"]
         path.write_text(json.dumps(config), encoding="utf-8")
     embeddings = ernie_m.load(tmp_path / "again").encode(WITHOUT_RULE_5)
     np.testing.assert_allclose(embeddings, reference.encode(WITHOUT_RULE_5), atol=1e-5)

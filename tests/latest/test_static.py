@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 import ernie_m
 from ernie_m.commands import convert
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
-from ernie_m.model.pipeline_config import READING
+from ernie_m.model.pipeline_config import PIPELINE
 from tests.helpers.checkpoints import save_model, stored
 from tests.toys import train_piece_model
 
@@ -31,7 +31,7 @@ def test_embeddings_are_equal(tmp_path, normalize):
     paddle.seed(1)
     model = ErnieMModel(config)
     pipeline_config = stored(layer=0, pooling="mean_without_special", normalize=normalize)
-    settings = {"task": "retrieval", READING: pipeline_config}
+    settings = {"task": "retrieval", PIPELINE: pipeline_config}
     save_model(tmp_path / "table", model, config, piece_model_path=piece_model, settings=settings)
     convert.main([str(tmp_path / "table"), str(tmp_path / "static"), "--to", "sentence-transformers"])
     reference = SentenceTransformer(str(tmp_path / "static"), device="cpu")

@@ -57,7 +57,7 @@ def test_our_folder_there_and_back(tmp_path, dtype):
         SHAPE,
         vocab_path=tmp_path / "words",
         piece_model_path=tmp_path / "pieces",
-        settings=settings | {"reading": stored()},
+        settings=settings | {"pipeline": stored()},
     )
     files = ["README.md", "config.json", "manifest.json", "model.safetensors", "piece.model", "vocab.txt"]
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == files

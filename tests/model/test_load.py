@@ -119,7 +119,7 @@ def test_a_named_piece_model_is_read_by_the_rules_of_the_checkpoint(tmp_path):
     piece_model = train_piece_model(tmp_path / "named.model")
     size = Tokenizer(None, piece_model).vocab_size
     make_ours(tmp_path / "in", config={**TOY_CONFIG, "vocab_size": size + 1})
-    change_config(tmp_path / "in", reading=stored(text_rules="none", added_tokens={"<e>": size}))
+    change_config(tmp_path / "in", pipeline=stored(text_rules="none", added_tokens={"<e>": size}))
     (tmp_path / "in/vocab.txt").write_text("[CLS]\n")  # of another piece model
     tokenizer = open_model(open_checkpoint(tmp_path / "in"), piece_model_path=piece_model).tokenizer
     read = (tokenizer.piece_model_path, tokenizer.vocab_path, tokenizer.text_rules, tokenizer.added_tokens)

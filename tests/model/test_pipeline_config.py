@@ -16,7 +16,8 @@ from ernie_m.model.pipeline_config import (
 )
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_json import make_normalizer_steps
-from ernie_m.utils.checksums import VERSION, UnsupportedFormatError
+from ernie_m.reader.tokenizer_rules import PIPELINE_FORMAT
+from ernie_m.utils.checksums import UnsupportedFormatError
 from tests.foreign import make_bert, make_paddlenlp, make_xlm_r, tokenizer_json, xlm_r_json
 from tests.helpers.checkpoints import change_config, stored
 from tests.launching import error_of
@@ -75,7 +76,7 @@ def test_what_is_written_is_what_differs_from_ernie_m():
         XLM_R,
         PipelineConfig(pooling="cls", prompts={"query": "q: "}, added_tokens={"<e>": 9}),
     ):
-        raw_config = json.loads(json.dumps({"reading": get_stored_pipeline_config(pipeline_config)}))
+        raw_config = json.loads(json.dumps({"pipeline": get_stored_pipeline_config(pipeline_config)}))
         assert [read_pipeline_config(raw_config, None) for _ in range(2)] == [pipeline_config] * 2
 
 
@@ -104,22 +105,26 @@ def test_what_is_written_is_what_differs_from_ernie_m():
 def test_corrupt_pipeline_settings(tmp_path, values):
     folder = tmp_path / "made"
     make_ours(folder)
-    change_config(folder, reading=stored(**values) if isinstance(values, dict) else values)
+    change_config(folder, pipeline=stored(**values) if isinstance(values, dict) else values)
     line = error_of(open_checkpoint, folder)
-    assert line.startswith(f"{folder}/config.json: 'reading'")
+    assert line.startswith(f"{folder}/config.json: 'pipeline'")
     if isinstance(values, dict):
         assert f"'{next(iter(values))}'" in line
 
 
-@pytest.mark.parametrize("number", [None, VERSION - 1])
+@pytest.mark.parametrize(
+    ("key", "number"),
+    [("pipeline", None), ("pipeline", PIPELINE_FORMAT - 1), ("reading", 2)],
+)
 @pytest.mark.parametrize("make", [make_ours, make_xlm_r])
-def test_reject_pipeline_settings_from_another_revision(tmp_path, make, number):
+def test_reject_pipeline_settings_from_another_revision(tmp_path, make, key, number):
     """Its "mean" may be another one. Nothing else says so: the formats of libraries have no manifest."""
     make(tmp_path / "made")
-    change_config(tmp_path / "made", reading=stored(format=number, pooling="mean"))
+    change_config(tmp_path / "made", **{key: stored(format=number, pooling="mean")})
     with pytest.raises(UnsupportedFormatError) as error:
         open_checkpoint(tmp_path / "made")
-    assert str(error.value).startswith(f"{tmp_path}/made/config.json: 'reading'")
+    line = str(error.value)
+    assert line.startswith(f"{tmp_path}/made/config.json: ") and f"'{key}'" in line
 
 
 PRECOMPILED = {"type": "Precompiled", "precompiled_charsmap": ""}

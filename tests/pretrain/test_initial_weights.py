@@ -12,7 +12,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.model.pipeline_config import READING, PipelineConfig, get_stored_pipeline_config
+from ernie_m.model.pipeline_config import PIPELINE, PipelineConfig, get_stored_pipeline_config
 from ernie_m.pretrain.config import InitConfig
 from ernie_m.pretrain.initial_weights import initialize_model, open_initial_checkpoint, set_token_frequencies
 from ernie_m.reader.corpus import Corpus
@@ -227,7 +227,7 @@ def test_reject_permuted_vocabulary(refused, trained, tmp_path, tokenizer):
     # Added tokens are not of the corpus.
     (folder / "vocab.txt").unlink()
     pipeline_config = PipelineConfig(added_tokens={"[NEW]": tokenizer.vocab_size})
-    change_config(folder, **{READING: get_stored_pipeline_config(pipeline_config)})
+    change_config(folder, **{PIPELINE: get_stored_pipeline_config(pipeline_config)})
     assert started(tokenizer, encoder=folder)
 
 

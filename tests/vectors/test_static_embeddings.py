@@ -109,7 +109,7 @@ def test_other_poolings_equal_those_in_other_models():
 def test_training_and_resume_bit_for_bit(train, tmp_path, pairs):
     assert "initializing all weights randomly" in train("straight", max_steps=6)
     config = json.loads((tmp_path / "straight/best/config.json").read_text())
-    assert config["vocab_size"] == 202 and config["reading"] == stored(
+    assert config["vocab_size"] == 202 and config["pipeline"] == stored(
         layer=0, pooling="mean_without_special"
     )
     train("resumed", max_steps=6, init_checkpoint=tmp_path / "straight" / "step_3")
@@ -141,7 +141,7 @@ def test_what_has_no_place_in_a_table(table, train, tmp_path):
     for target in ("xlm-roberta", "huggingface", "fluid", "paddlenlp"):
         line = error_of(convert.main, [str(table), str(tmp_path / target), "--to", target])
         assert line.startswith(f"{table}: ") and "--to sentence-transformers" in line
-    other = changed_copy(table, tmp_path / "other", reading=stored(layer=0, pooling="mean"))
+    other = changed_copy(table, tmp_path / "other", pipeline=stored(layer=0, pooling="mean"))
     line = error_of(convert.main, [str(other), str(tmp_path / "x"), "--to", "sentence-transformers"])
     assert line.startswith(f"{other}: --to sentence-transformers: ") and "pooling" in line
     assert "layer 1" in error_of(ernie_m.load(table).encode, ["bado"], layer=1)

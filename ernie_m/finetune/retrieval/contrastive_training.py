@@ -31,7 +31,7 @@ from ernie_m.model.device_transfer import upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.pipeline_config import (
-    READING,
+    PIPELINE,
     get_stored_pipeline_config,
 )
 from ernie_m.model.tasks import SEARCH, get_stored_name
@@ -274,7 +274,7 @@ class RetrievalTraining(MultiSeedTraining):
         """Return the files of the model, with its pipeline settings and its model card."""
         flags = self.flags
         pipeline_config = dataclasses.replace(self.pipeline_config, layer=self.layer, pooling=flags.pooling)
-        settings = {"task": get_stored_name(SEARCH), READING: get_stored_pipeline_config(pipeline_config)}
+        settings = {"task": get_stored_name(SEARCH), PIPELINE: get_stored_pipeline_config(pipeline_config)}
         facts = {
             "name": "ERNIE-M, retrieval",
             "task": get_stored_name(SEARCH),

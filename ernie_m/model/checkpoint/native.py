@@ -15,7 +15,7 @@ from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
 from ernie_m.model.checkpoint.key_mapping import CHOICE, HEADS, TASKS, WORDS, ModelClass
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, Weights, open_weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.pipeline_config import READING, get_stored_pipeline_config
+from ernie_m.model.pipeline_config import PIPELINE, get_stored_pipeline_config
 from ernie_m.model.tasks import CLASSIFICATION, find_task, get_stored_name
 from ernie_m.model.tasks import TASKS as DESCRIPTIONS
 from ernie_m.utils.errors import format_value
@@ -64,8 +64,8 @@ class NativeFormat(Format):
 
     def read_settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
         """Return the keys of config.json that are neither in the model config nor pipeline settings."""
-        shape = config.to_dict() if config else {}
-        return {key: value for key, value in source.raw_config.items() if key not in shape and key != READING}
+        others = {PIPELINE, *(config.to_dict() if config else ())}
+        return {key: value for key, value in source.raw_config.items() if key not in others}
 
     def select_model_class(self, task: str | None, tensors: Iterable[str]) -> str | None:
         """Return the task unchanged, because tensor names are the same for all tasks."""
@@ -87,7 +87,7 @@ class NativeFormat(Format):
         }
         told = {
             "labels": checkpoint.labels or None,
-            READING: get_stored_pipeline_config(checkpoint.pipeline_config),
+            PIPELINE: get_stored_pipeline_config(checkpoint.pipeline_config),
         }
         contents |= {key: value for key, value in (checkpoint.settings | told).items() if value is not None}
         if task:

@@ -1,7 +1,7 @@
 """Base class of third-party formats: config.json, tokenizer files, pipeline settings.
 
-`ernie-m convert` stores the pipeline settings under "reading" in config.json. Without this key they are
-those of the format's library. Other files add settings, which must not contradict "reading".
+`ernie-m convert` stores the pipeline settings under "pipeline" in config.json. Without this key they are
+those of the format's library. Other files add settings, which must not contradict "pipeline".
 """
 
 import re
@@ -21,8 +21,9 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.pipeline_config import (
     ERNIE_M_RULES,
     NO_RULES,
-    READING,
+    PIPELINE,
     PipelineConfig,
+    get_pipeline_values,
     get_stored_pipeline_config,
     read_pipeline_config,
 )
@@ -161,7 +162,7 @@ class ThirdPartyFormat(Format):
         if not drop_unknown:
             _check_problem_type(source, weights)
         has_head = any(task != LM for task in source.tasks)
-        has_key = source.raw_config.get(READING) is not None
+        has_key = get_pipeline_values(source.raw_config, source.config_path) is not None
         if has_key:
             pipeline_config = read_pipeline_config(source.raw_config, source.config_path)
         elif self.text_rules is not None:  # an ErnieM
@@ -213,7 +214,7 @@ class ThirdPartyFormat(Format):
         """Return the pipeline settings in the tokenizer's files: field -> value and file.
 
         Args:
-            has_key: whether config.json has the key "reading", so that this project wrote the folder.
+            has_key: whether config.json has the key "pipeline", so that this project wrote the folder.
         """
         fields: _Fields = {}
         tokens, path = read_added_tokens(folder)
@@ -234,14 +235,14 @@ class ThirdPartyFormat(Format):
         config: ErnieMConfig,
         config_path: Path | None,
     ) -> _Fields:
-        """Return the settings from other files that are missing under the key "reading" of config.json.
+        """Return the settings from other files that are missing under the key "pipeline" of config.json.
 
         Args:
-            pipeline_config: settings under the key "reading".
+            pipeline_config: settings under the key "pipeline".
             fields: settings in other files: field -> value and file.
 
         Raises:
-            UserError: a file contradicts "reading".
+            UserError: a file contradicts "pipeline".
         """
         written = sentence_transformers.get_written_settings(pipeline_config, config)
         written = replace(written, max_seq_len=_normalize_max_length(pipeline_config.max_seq_len, config))
@@ -256,8 +257,8 @@ class ThirdPartyFormat(Format):
             in_key = getattr(pipeline_config, name)
             if in_key is not None or name == "default_prompt":
                 raise UserError(
-                    f"{config_path}: '{READING}' has {name} {format_value(in_key)}, but {path} has "
-                    f"{format_value(value)}. Correct the wrong one, or remove '{READING}' to use "
+                    f"{config_path}: '{PIPELINE}' has {name} {format_value(in_key)}, but {path} has "
+                    f"{format_value(value)}. Correct the wrong one, or remove '{PIPELINE}' to use "
                     "the other files"
                 )
             added[name] = (value, path)
@@ -287,7 +288,7 @@ class ThirdPartyFormat(Format):
             written["id2label"] = {str(i): label for i, label in enumerate(labels)}
             written["label2id"] = {label: i for i, label in enumerate(labels)}
         # ERNIE-M's settings are written as well: without the key, a folder has those of its library.
-        written[READING] = get_stored_pipeline_config(checkpoint.pipeline_config)
+        written[PIPELINE] = get_stored_pipeline_config(checkpoint.pipeline_config)
         if checkpoint.pipeline_config.multi_label:
             written["problem_type"] = MULTI_LABEL
         (folder / CONFIG).write_text(format_json(written), encoding="utf-8")
