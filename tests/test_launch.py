@@ -122,7 +122,8 @@ def test_single_process_replaces_the_launcher(tmp_path, in_tmp_path, monkeypatch
 def test_each_node_has_a_folder_for_its_processes(monkeypatch):
     started = mock.Mock(return_value=3)
     monkeypatch.setattr(launch, "run_processes", started)
-    monkeypatch.setattr("os.environ", {"CUDA_VISIBLE_DEVICES": ""})
+    # As srun starts a launcher on each node.
+    monkeypatch.setattr("os.environ", {"CUDA_VISIBLE_DEVICES": "", "SLURM_STEP_NUM_TASKS": "2"})
     nodes = ["--node_ips", "10.0.0.1,10.0.0.2", "--node_id", "1", "--nproc_per_node", "2"]
     monkeypatch.setattr("sys.argv", ["launch.py", *nodes, *SCRIPT_WORDS])
     with pytest.raises(SystemExit, match="3"):

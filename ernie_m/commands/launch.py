@@ -30,7 +30,7 @@ from ernie_m.utils.child_processes import end_with_parent, handle_shutdown_signa
 from ernie_m.utils.errors import UserError, open_in_place, say
 from ernie_m.utils.files import translate_write_errors
 from ernie_m.utils.logging import LOG_DIR, LOG_PREFIX, setup_console
-from ernie_m.utils.paddle_settings import check_paddle, has_gpu
+from ernie_m.utils.paddle_settings import check_paddle, has_gpu, reject_other_launchers
 
 GRACE = 2.0  # seconds for the other processes to exit after one has failed
 COUNT_GPUS = """
@@ -238,6 +238,8 @@ def main() -> None:
     # A file, or a command of the package, next to this file.
     if not script or not (Path(script[0]).is_file() or Path(__file__).with_name(script[0]).is_file()):
         raise UserError(f"{''.join(script[:1]) or 'SCRIPT'}: no such script (expected a .py file)")
+    if len(flags.nodes) == 1:  # with several nodes, srun may start a launcher on each
+        reject_other_launchers()
     setup_console()
     log_ineffective_flags(flags)
     if flags.print_config:

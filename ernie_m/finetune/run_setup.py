@@ -33,7 +33,7 @@ from ernie_m.utils.args import get_result_options
 from ernie_m.utils.errors import UserError, get_command_line
 from ernie_m.utils.files import compute_sha256
 from ernie_m.utils.logging import IN_FILE, copy_log, logger
-from ernie_m.utils.paddle_settings import prepare
+from ernie_m.utils.paddle_settings import prepare, reject_other_launchers
 
 SUMS = ("correct", "count")  # the values besides the loss that `loss` returns, summed over a step
 # Flags of input files, where a command has them.
@@ -52,6 +52,7 @@ _READ = (
 
 def set_up_command(flags: TrainingFlags) -> None:
     """Set up a fine-tuning command: join the other processes, open the log, and log the command line."""
+    reject_other_launchers()
     device = distributed.init(flags.use_cuda)
     select_kernels(flags.kernels)
     logging.setup_logging(rank=distributed.rank(), is_copied=True)  # `open_output_dir` copies the log

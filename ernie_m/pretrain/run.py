@@ -21,7 +21,7 @@ from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
 from ernie_m.utils.logging import IN_FILE, logger
-from ernie_m.utils.paddle_settings import prepare
+from ernie_m.utils.paddle_settings import prepare, reject_other_launchers
 
 CHECKPOINTS = "checkpoints"
 FULL = "full"  # the finished model with its head, for continued pretraining
@@ -40,6 +40,7 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
         stop: handler of shutdown requests, such as SIGTERM.
     """
     run = config.run
+    reject_other_launchers()
     distributed.init()
     select_kernels(run.kernels)
     with open_output_dir(config).lock() as folder:

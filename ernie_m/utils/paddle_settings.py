@@ -34,6 +34,17 @@ _TOP_PAD = 64 << 20  # bytes by which the heap grows
 _LEAST_MEMORY = 6 << 30  # bytes; with less, memory is returned, because a kept heap grows larger
 # Paddle prints these lines when OMP_NUM_THREADS is above 1. They apply to OpenBLAS; its wheels use MKL.
 _ABOUT_OPENBLAS = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
+# Variables of torchrun, srun, Open MPI's mpirun, and mpiexec of MPICH and Intel MPI -> the largest value in a
+# process that is alone. Not SLURM_NTASKS: in a shell of sbatch or salloc, a command is one process, although
+# Slurm sets SLURM_NTASKS to the tasks of the job, and SLURM_PROCID to 0. Only srun sets the number of
+# processes of its step, and higher ranks.
+_OF_OTHER_LAUNCHERS = {
+    "WORLD_SIZE": 1,
+    "SLURM_STEP_NUM_TASKS": 1,
+    "SLURM_PROCID": 0,
+    "OMPI_COMM_WORLD_SIZE": 1,
+    "PMI_SIZE": 1,
+}
 
 _is_guest = False
 
@@ -60,6 +71,22 @@ def rank() -> int:
 def world_size() -> int:
     """Return the number of processes of the run."""
     return read_int_variable("PADDLE_TRAINERS_NUM")
+
+
+def reject_other_launchers() -> None:
+    """Check that this process is not one of several of a launcher that does not set Paddle's variables.
+
+    Raises:
+        UserError: such a launcher has started several processes. Each would train alone, with the same
+            output.
+    """
+    for variable, alone in _OF_OTHER_LAUNCHERS.items():
+        value = os.environ.get(variable, "")
+        if value.isdecimal() and int(value) > alone and "PADDLE_TRAINER_ID" not in os.environ:
+            raise UserError(
+                f"{variable}={value}: torchrun, srun and mpirun do not connect Paddle's processes. Start one "
+                f"process per node of launch.py or fleetrun, which starts the others; or unset {variable}"
+            )
 
 
 def is_main() -> bool:

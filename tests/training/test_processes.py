@@ -12,13 +12,16 @@ import numpy as np
 import paddle
 import pytest
 
+from ernie_m.commands import launch as launcher
+from ernie_m.commands import run_pretrain, run_retrieval
 from ernie_m.model import kernel_selection
 from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import write_checkpoint
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.paddle_settings import reject_other_launchers
 from tests.helpers.arrays import assert_equal_arrays
-from tests.launching import ROOT, error_of, launch, run_script
+from tests.launching import ROOT, call_main, error_of, launch, run_script
 from tests.training.own_loop import LOOPS, OPTIMIZERS, assert_same_gradients, gradients
 from tests.training.toy_training import FILES, add_part, get_state, make, read_step, run, weights
 
@@ -149,6 +152,45 @@ def test_variables_that_a_launcher_left_are_named(monkeypatch, left):
     for name, value in left.items():
         monkeypatch.setenv(name, value)
     assert f"nset {' '.join(left)}, " in error_of(distributed.init)
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "WORLD_SIZE=2: "),  # torchrun
+        ({"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}, "SLURM_STEP_NUM_TASKS=2: "),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1"}, "SLURM_PROCID=1: "),
+        ({"OMPI_COMM_WORLD_SIZE": "12", "OMPI_COMM_WORLD_RANK": "0"}, "OMPI_COMM_WORLD_SIZE=12: "),
+        ({"PMI_SIZE": "2", "PMI_RANK": "1"}, "PMI_SIZE=2: "),
+        # One process, a shell of sbatch, a word, and fleetrun on each of two nodes, started by srun.
+        ({"WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "1", "OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "1"}, ""),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, ""),
+        ({"WORLD_SIZE": "all"}, ""),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "PADDLE_TRAINER_ID": "0"}, ""),
+    ],
+)
+def test_processes_of_another_launcher_are_refused(monkeypatch, variables, named):
+    monkeypatch.setattr("os.environ", variables)
+    if named:
+        assert error_of(reject_other_launchers).startswith(named)
+    else:
+        reject_other_launchers()
+
+
+@pytest.mark.parametrize(
+    ("program", "flags"),
+    [
+        (run_retrieval, ["--pairs", "absent"]),
+        (run_pretrain, ["--data.corpus", "absent"]),
+        (launcher, ["run_classifier.py"]),
+    ],
+)
+def test_no_program_trains_under_another_launcher(monkeypatch, tmp_path, program, flags):
+    """Each program says it before it writes to an output, or reads its data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert error_of(call_main, program, flags).startswith("WORLD_SIZE=2: ")
+    assert list(tmp_path.iterdir()) == []
 
 
 # Two processes add up 1 and 2, under the launcher that has started them.
