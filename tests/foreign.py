@@ -105,6 +105,64 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
     return arrays
 
 
+# ---- The release of PaddlePaddle on the Hugging Face Hub, by PaddleNLP.
+
+# The keys of its files in their order. Those of large have other numbers.
+RELEASED_CONFIG = {
+    "architectures": ["ErnieMModel"],
+    "attention_probs_dropout_prob": 0.1,
+    "dtype": "float32",
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "hidden_size": 768,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 514,
+    "model_type": "ernie_m",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 1,
+    "paddlenlp_version": None,
+    "type_vocab_size": 16,
+    "vocab_size": 250002,
+}
+_SPECIAL_TOKENS = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
+_RELEASED_TOKENIZER = {
+    "do_lower_case": False,
+    "encoding": "utf8",
+    **_SPECIAL_TOKENS,
+    "model_max_length": 514,
+    "tokenizer_class": "ErnieMTokenizer",
+}
+
+
+def make_released(
+    folder: Path, piece_model: Path, prefix: str = "", pooler: bool = True, **changes
+) -> dict[str, np.ndarray]:
+    """Write a folder with the names of the release, and return the weights, which are random.
+
+    The JSON files have its bytes except for `changes`. Vocabulary and SentencePiece model are not its files,
+    which are not public here.
+
+    Args:
+        prefix: of the tensor names, "ernie_m." or "".
+        changes: of config.json, such as smaller sizes.
+    """
+    tokenizer = Tokenizer(None, piece_model)
+    config = {**RELEASED_CONFIG, "vocab_size": tokenizer.vocab_size, **changes}
+    shapes = {**toys.CONFIG, **config, "intermediate_size": 4 * config["hidden_size"]}  # PaddleNLP's rule
+    arrays = toys.weights(pooler=pooler, config=shapes)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps(_RELEASED_TOKENIZER))
+    (folder / "special_tokens_map.json").write_text(json.dumps(_SPECIAL_TOKENS))
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokenizer.vocab), encoding="utf-8")
+    shutil.copy(piece_model, folder / "sentencepiece.bpe.model")
+    state = {f"{prefix}{name}": array for name, array in arrays.items()}
+    (folder / "model_state.pdparams").write_bytes(pickle.dumps(state, 4))
+    return arrays
+
+
 # ---- fairseq.
 
 

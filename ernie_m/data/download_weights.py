@@ -4,23 +4,31 @@ ernie-m download weights vocab base
 ernie-m download weights intfloat/multilingual-e5-base
 
 ERNIE-M is saved where the official scripts expect it: configs/vocab.txt, configs/piece.model and
-configs/{base,large}/params/. Existing files are verified and kept. A model from the hub is saved in the hub's
+configs/{base,large}/params/. The weights come from the hub, or from the archive of the official README where
+the hub cannot be reached. Existing files are verified and kept. Another model of the hub is saved in its
 cache.
 """
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ernie_m.data.download import fetch_missing, raise_errors, unpack
-from ernie_m.model.checkpoint import lod_tensors
+from ernie_m.model.checkpoint.hub import is_intact, list_files
+from ernie_m.model.checkpoint.key_mapping import WORDS
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, say
 
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
+
+# The PaddlePaddle organization's upload, of which the hub has sizes and hashes.
+HUB_NAME = "PaddlePaddle/ernie-m-{size}"
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro). No size
 # or hash is published, so the length of each file and the shape of the embeddings are checked.
 WEIGHTS_URL = "https://bj.bcebos.com/wenxin-models/model-ernie-m-{size}.tar.gz"
@@ -28,7 +36,6 @@ VOCAB_URL = "https://raw.githubusercontent.com/PaddlePaddle/ERNIE/repro/ernie-m/
 VOCAB_SIZE = 250_002
 HIDDEN_SIZE = {"base": 768, "large": 1024}
 RELEASED = ("vocab", *HIDDEN_SIZE)
-ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")  # prefixes
 
 
 @dataclass
@@ -96,7 +103,7 @@ def download_vocabulary(configs: Path) -> list[str]:
 
 
 def download_parameters(configs: Path, size: str) -> list[str]:
-    """Download, unpack and verify the released weights.
+    """Download and verify the released weights: from the hub if it can be reached, or an archive.
 
     Args:
         configs: the output directory.
@@ -112,9 +119,47 @@ def download_parameters(configs: Path, size: str) -> list[str]:
         return []
     url = WEIGHTS_URL.format(size=size)
     archive = configs / Path(url).name
+    if not archive.is_file():  # it may have been downloaded manually
+        try:
+            files = list_files(HUB_NAME.format(size=size), "*.pdparams", target)
+        except UserError as error:
+            say(f"{size}: {error}")
+        else:
+            return download_from_hub(files, target, size)
     errors = fetch_missing({archive: url})
     if not errors:
         unpack_parameters(archive, target, size)
+    return errors
+
+
+def download_from_hub(files: "Mapping[str, RepoSibling]", target: Path, size: str) -> list[str]:
+    """Download and verify the released weights from the hub.
+
+    Files are in `<target>.part` until all are there. Those that differ from the hub's are removed.
+
+    Args:
+        files: URL -> the hub's entry of the file, from `list_files`.
+        size: "base" or "large".
+
+    Returns:
+        The error of each failed download.
+
+    Raises:
+        UserError: the disk is full, or the word embeddings have the wrong shape.
+    """
+    part = target.with_name(f"{target.name}.part")
+    errors = fetch_missing({part / file.rfilename: url for url, file in files.items()})
+    if errors:
+        return errors
+    for url, file in files.items():
+        path = part / file.rfilename
+        if not is_intact(path, file):
+            path.unlink()
+            errors.append(f"{url} -> {path}: removed, because its size or checksum differs from the hub's")
+    if not errors:
+        check_parameters(part, size)
+        os.replace(part, target)
+        say(f"{size}: {target}, from the Hugging Face Hub; sizes and checksums match")
     return errors
 
 
@@ -131,15 +176,17 @@ def unpack_parameters(archive: Path, target: Path, size: str) -> None:
     unpack(archive, folder)
     try:
         table = next(folder.rglob("word_embedding"), None)
-        weights = folder if table is None else table.parent
-        check_parameters(weights, size)  # also rejects a folder without a word_embedding
+        if table is None:
+            raise UserError(f"{archive}: not ERNIE-M weights (missing word_embedding)")
+        weights = table.parent
+        check_parameters(weights, size)
         os.replace(weights, target)
     finally:
         # If the archive has no folders, `folder` itself has become the target, and there is nothing to
         # remove.
         shutil.rmtree(folder, ignore_errors=True)
     archive.unlink()
-    say(f"{size}: {target}, {len(list(target.iterdir()))} files")
+    say(f"{size}: {target}, from {archive.name}; {len(list(target.iterdir()))} files")
 
 
 def check_parameters(folder: Path, size: str) -> None:
@@ -152,13 +199,7 @@ def check_parameters(folder: Path, size: str) -> None:
     Raises:
         UserError: a file is incomplete, or the word embeddings have the wrong shape.
     """
-    table = folder / "word_embedding"
-    if not table.is_file():
-        raise UserError(f"{folder}: not ERNIE-M weights (missing word_embedding)")
-    for file in folder.iterdir():
-        if file.name.startswith(ENCODER_FILES):
-            lod_tensors.read_header(file)  # only for its errors
-    shape = lod_tensors.read_header(table).shape
+    shape = open_checkpoint(folder).tensors.shape(WORDS)  # reads the headers of all tensors
     expected = (VOCAB_SIZE, HIDDEN_SIZE[size])
     if shape != expected:
-        raise UserError(f"{table}: wrong shape {shape} (expected {expected} for {size})")
+        raise UserError(f"{folder}: word embeddings of shape {shape} (expected {expected} for {size})")

