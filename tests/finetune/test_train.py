@@ -17,8 +17,7 @@ import pytest
 from ernie_m.__main__ import ALL_COMMANDS
 from ernie_m.commands import train
 from ernie_m.data import prepare_pairs, train_vocab
-from ernie_m.finetune.retrieval import run as bitext_search
-from ernie_m.finetune.retrieval import training_plan
+from ernie_m.finetune.retrieval import bitext_evaluation, training_plan
 from ernie_m.finetune.retrieval.contrastive_training import RetrievalTraining
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
@@ -156,7 +155,7 @@ def interrupt_at_five_moments(monkeypatch):
         (train_vocab, "sample_lines", interrupt),
         *((RetrievalTraining, "loss", ctrl_c_at(step, RetrievalTraining.loss)) for step in (3, 7)),
     ]
-    for moment in (*moments, (bitext_search, "write_predictions", interrupt)):
+    for moment in (*moments, (bitext_evaluation, "write_predictions", interrupt)):
         with monkeypatch.context() as patch:
             patch.setattr(*moment)
             with pytest.raises(SystemExit, match="130"):

@@ -72,7 +72,7 @@ def mine_hard_negatives(flags: HardNegativeFlags) -> None:
         # Search. The nearest lines of a query may be its positives, which are not negatives.
         most_positives = max(map(len, deduped.positives.values()), default=1)  # in addition to range_max
         count = min(flags.range_max + most_positives, len(corpus.texts))
-        counts = []  # the number of negatives of each row
+        counts: list[int] = []  # the number of negatives of each row
         with atomic_file(output, "w", newline="\n") as file:
             file.write("\t".join(rows.make_header(flags.num_negatives)) + "\n")
             for cosines, numbers in iter_neighbors(queries, lines, count):

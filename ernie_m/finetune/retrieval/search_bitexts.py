@@ -187,23 +187,22 @@ def write_sweep(folder: Path, title: str, sweep: LayerSweep) -> None:
 def report_seeds(
     flags: RetrievalFlags,
     config: ErnieMConfig,
-    results: Mapping[int, SearchResult | None],
+    results: Mapping[int, SearchResult],
     bitexts: Sequence[Bitext],
 ) -> None:
     """Log and write score tables: one per direction, and one per measure with the mean of both directions.
 
     Args:
         config: the configuration of the encoder.
-        results: seed -> its result; None: nothing was evaluated, or --layer sweep wrote its own report.
+        results: seed -> its result; {}: nothing was evaluated, or --layer sweep wrote its own report.
         bitexts: the evaluated bitexts.
     """
-    results_found = {seed: result for seed, result in results.items() if result is not None}
-    if not results_found:
+    if not results:
         return
-    layers = {str(seed): result.layer for seed, result in results_found.items()}
+    layers = {str(seed): result.layer for seed, result in results.items()}
     distinct_layers = dict.fromkeys(str(layer) for layer in layers.values())
     kind_of_vectors = f"{flags.pooling}, layer {', '.join(distinct_layers)}"  # for the titles
-    first = next(iter(results_found.values()))  # it has the result with random weights, if any
+    first = next(iter(results.values()))  # it has the result with random weights, if any
     languages = list(first.trained[flags.score])
     pairs = sum(len(bitext.sentences) for bitext in bitexts)
     keys = {bitext.language: bitext.keys for bitext in bitexts}
@@ -215,7 +214,7 @@ def report_seeds(
         rows, by_line = (
             {
                 seed: _compute_accuracies(result.trained[measure], rule, directions)
-                for seed, result in results_found.items()
+                for seed, result in results.items()
             }
             for rule in (keys, line_keys)
         )
@@ -232,9 +231,9 @@ def report_seeds(
     for number, direction in enumerate(WITH_ENGLISH if are_with_english else OF_ANY_PAIRS):
         paper = get_paper_rows(flags.paper, config, pairs, direction, languages)
         add_table(direction, flags.score, [number], paper=paper)
-    measures = chain.from_iterable(result.trained for result in results_found.values())
+    measures = chain.from_iterable(result.trained for result in results.values())
     for measure in dict.fromkeys(measures):  # each once, in this order
-        seeds_without = [str(seed) for seed, result in results_found.items() if measure not in result.trained]
+        seeds_without = [str(seed) for seed, result in results.items() if measure not in result.trained]
         if seeds_without:
             seeds = ", ".join(seeds_without)
             logger.warning("skipping the table of %s: no language means for seed %s", measure, seeds)

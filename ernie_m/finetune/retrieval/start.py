@@ -9,9 +9,6 @@ def run(flags: RetrievalFlags) -> None:
     """Evaluate bitext retrieval; with --do_train, train first."""
     with ShutdownHandler(is_active=flags.do_train) as stop:
         prepare()
-        from ernie_m.finetune.retrieval.run import evaluate_retrieval, train_and_evaluate
+        from ernie_m.finetune.retrieval.run import run_retrieval
 
-        if flags.do_train:
-            train_and_evaluate(flags, stop)
-        else:
-            evaluate_retrieval(flags)
+        run_retrieval(flags, stop)
