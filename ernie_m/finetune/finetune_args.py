@@ -194,7 +194,7 @@ class FinetuneFlags(TrainingFlags):
 
     task_id: int = option(0, no_effect="the model has no task embedding")
 
-    epoch: PositiveInt = 3
+    epoch: Annotated[int, Range(at_least=1, at_most=10_000)] = 3  # lists have its length
     """Number of training epochs."""
 
     lr_scheduler: Literal["linear_warmup_decay", "noam_decay"] = "linear_warmup_decay"
@@ -254,7 +254,7 @@ class FinetuneFlags(TrainingFlags):
     lang_map_config: str | None = option(None, free=True)
     """Path to lang_map.json, whose keys replace %s in file patterns."""
 
-    num_labels: PositiveInt = option(2, only=CLASSIFIER + TAGGER)
+    num_labels: Annotated[int, Range(at_least=1, at_most=100_000)] = option(2, only=CLASSIFIER + TAGGER)
     """Number of classes; the default is that of --init_checkpoint, if given."""
 
     diagnostic: str | None = option(None, no_effect="give the file to --test_set")

@@ -54,6 +54,7 @@ from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, Interval
 from ernie_m.training.precision import LOSS_SCALING
 from ernie_m.training.stop_requests import ShutdownHandler
+from ernie_m.training.trainer import EvaluationSteps
 from ernie_m.utils.errors import UserError, join_items
 from ernie_m.utils.logging import logger
 
@@ -353,11 +354,12 @@ class FinetuningRun(MultiSeedTraining):
             schedule_steps = min(schedule_steps, flags.max_steps)
         # The dev files are scored every --validation_steps steps and at the end of each epoch; with
         # --select_on last only after the last step.
+        regular = range(0)
         steps = {self.total_steps} if self.dev_files else set()
         if self.dev_files and flags.select_on != LAST:
-            steps |= {*range(flags.validation_steps, self.total_steps, flags.validation_steps)}
+            regular = range(flags.validation_steps, self.total_steps, flags.validation_steps)
             steps |= {end for end in self._epoch_ends if end < self.total_steps}
-        self.evaluation_steps = sorted(steps)
+        self.evaluation_steps = EvaluationSteps(regular, frozenset(steps))
         processes = distributed.world_size()
         share = math.ceil(self.global_batch / processes)  # the largest share of a process
         logger.info(

@@ -261,7 +261,7 @@ class OptimizerConfig:
     tokens: NonNegativeInt = 0
     """Approximate number of tokens to train on, instead of optimizer.steps (0: use steps)."""
 
-    batch_size: PositiveInt = 2048
+    batch_size: Annotated[int, Range(at_least=1, at_most=1 << 20)] = 2048  # lists have its length
     """Number of sequences per optimizer step, over all devices and micro-batches."""
 
     learning_rate: PositiveFloat = 2e-4

@@ -25,6 +25,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.stop_requests import ShutdownHandler
+from ernie_m.training.trainer import EvaluationSteps
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import show_progress
 from ernie_m.vectors.encode import PaddleEncoder
@@ -83,8 +84,8 @@ class Evaluator:
             for pair in self.pairs:
                 log_repeated_texts("-".join(pair), self._read_sides(pair)[1])
 
-    def list_steps(self, last_step: int, head_steps: int) -> list[int]:
-        """Return the steps after which a run is evaluated, in ascending order.
+    def choose_steps(self, last_step: int, head_steps: int) -> EvaluationSteps:
+        """Return the steps after which a run is evaluated.
 
         Args:
             last_step: number of steps of the run.
@@ -92,9 +93,9 @@ class Evaluator:
                 evaluated; 0: none.
         """
         if not self.run_config.eval_sequences or not (self.mono or self.pairs):
-            return []
+            return EvaluationSteps()
         every = self.run_config.eval_steps or last_step  # eval_steps 0: only after the last step
-        return sorted({*range(every, last_step, every), last_step, head_steps} - {0})
+        return EvaluationSteps(range(every, last_step, every), frozenset({last_step, head_steps} - {0}))
 
     def run(self, engine: Engine[PreTrainingModel], stop: ShutdownHandler) -> dict[str, Any] | None:
         """Evaluate the model. Call this on every process; each evaluates a part, and all get the same scores.

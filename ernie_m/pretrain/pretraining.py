@@ -102,7 +102,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         self.total_steps = self.plan.steps
         self.pseudo_token_generator = make_pseudo_token_generator(self.text)
         self.evaluator = Evaluator(self.text, self.tokenizer, self.pseudo_token_generator, self.config.run)
-        self.evaluation_steps = self.evaluator.list_steps(self.plan.steps, self.plan.head_steps)
+        self.evaluation_steps = self.evaluator.choose_steps(self.plan.steps, self.plan.head_steps)
 
         # The fingerprint of the run.
         code = self.config.objectives.code

@@ -6,6 +6,7 @@ A run that was stopped or killed resumes from the last complete checkpoint, and 
 an uninterrupted run.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -54,6 +55,27 @@ class StepData(Protocol):
 Data = TypeVar("Data", bound=StepData)
 
 
+@dataclass(frozen=True)
+class EvaluationSteps:
+    """The steps after which a seed is evaluated. Their number may be a large number of the config.
+
+    Attributes:
+        regular: steps at a constant interval.
+        others: further steps.
+    """
+
+    regular: range = range(0)
+    others: frozenset[int] = frozenset()
+
+    def __contains__(self, step: int) -> bool:
+        return step in self.regular or step in self.others
+
+    def count_from(self, step: int) -> int:
+        """Return the number of evaluation steps from a step on, which may be one of them."""
+        further = [other for other in self.others if other >= step and other not in self.regular]
+        return len(self.regular) - bisect_left(self.regular, step) + len(further)
+
+
 class Trainable(Protocol[Model, Data]):
     """A task that `Trainer` can train: pretraining or a fine-tuning task.
 
@@ -64,7 +86,7 @@ class Trainable(Protocol[Model, Data]):
         divisible: whether a process may stop within a step, between two micro-batches. False if processes
             communicate within the loss, because the others would wait.
         total_steps: number of optimizer steps of the seed passed to `begin`.
-        evaluation_steps: steps after which this seed is evaluated, in ascending order.
+        evaluation_steps: steps after which this seed is evaluated.
         memory_advice: advice on how to reduce the GPU memory of a step.
         make_record: makes an entry of metrics.jsonl for a log interval; None: the task does not write the
             file.
@@ -73,7 +95,7 @@ class Trainable(Protocol[Model, Data]):
     fingerprint: dict[str, Any]
     divisible: bool
     total_steps: int
-    evaluation_steps: Sequence[int]
+    evaluation_steps: EvaluationSteps
     memory_advice: str
     make_record: Callable[[Interval], dict[str, Any]] | None = None
 
@@ -368,14 +390,13 @@ class Trainer(Generic[Model, Data]):
         interval_ends = steps % self.loop_config.log_steps == 0 or steps == self.task.total_steps
         if not interval_ends:
             return
-        to_come = [number for number in self.task.evaluation_steps if number >= steps]  # one may be due now
         interval = self.meter.end_interval(
             seconds=self.progress.get_elapsed_seconds(),
             steps=steps,
             step=step,
             data=data,
             steps_per_second=self.progress.speed(),
-            remaining=self.progress.eta(evaluations=len(to_come)),
+            remaining=self.progress.eta(evaluations=self.task.evaluation_steps.count_from(steps)),
         )
         logger.info("%s", self.task.log_line(interval))
         if self.records is not None and self.task.make_record is not None:

@@ -160,6 +160,8 @@ def test_parse_flag_values(line, name, expected):
         ),
         ("--epoch 3 4", "unexpected argument '4'"),
         ("--epoch three", "--epoch three: "),
+        ("--epoch 1000000000", "--epoch 1000000000: "),
+        ("--num_labels 1000000000", "--num_labels 1000000000: "),
         ("--epoch", "missing value of --epoch"),
         ("--do_val ture", "--do_val ture: "),
         ("--learning_rate nan", "--learning_rate nan: "),

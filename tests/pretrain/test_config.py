@@ -84,6 +84,7 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
             "optimizer.embedding_lr_ratio 1.5: ",
         ),
         ({"optimizer__batch_size": 0}, "optimizer.batch_size 0: "),
+        ({"optimizer__batch_size": 10**9}, "optimizer.batch_size 1000000000: "),
         ({"run__micro_batch_tokens": 31}, "run.micro_batch_tokens 31: below the longest example, 32"),
         (
             {"run__micro_batch_tokens": 32, "objectives__camlm_context": "with_masks"},

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import signal
+import tracemalloc
 from types import SimpleNamespace
 from unittest import mock
 
@@ -266,7 +267,21 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
 def test_when_it_is_due(held_out, every, sequences, arguments, due):
     settings = held_out.evaluator.run_config
     held_out.evaluator.run_config = dataclasses.replace(settings, eval_steps=every, eval_sequences=sequences)
-    assert held_out.evaluator.list_steps(*arguments) == due
+    steps = held_out.evaluator.choose_steps(*arguments)
+    assert [step for step in range(20) if step in steps] == due
+    assert [steps.count_from(step) for step in range(20)] == [
+        sum(d >= step for d in due) for step in range(20)
+    ]
+
+
+def test_steps_by_the_billion_take_no_memory(held_out):
+    """A billion would have taken 12 GB; this number of them 100 MB."""
+    evaluator = held_out.evaluator
+    evaluator.run_config = dataclasses.replace(evaluator.run_config, eval_steps=8, eval_sequences=6)
+    tracemalloc.start()
+    assert evaluator.choose_steps(8_000_000, 0).count_from(9) == 999_999
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 def test_processes_evaluate_each_part_once(held_out, monkeypatch):

@@ -44,6 +44,7 @@ from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, Interval
 from ernie_m.training.stop_requests import ShutdownHandler
+from ernie_m.training.trainer import EvaluationSteps
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import ON_CONSOLE, logger
 from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, compute_sentence_embeddings
@@ -126,10 +127,11 @@ class RetrievalTraining(MultiSeedTraining):
             if flags.validation_pairs and len(pairs):
                 log_repeated_texts("-".join(languages), self._prepare_validation_inputs(pairs)[1])
         self.total_steps = flags.max_steps
-        self.evaluation_steps: Sequence[int] = []
+        self.evaluation_steps = EvaluationSteps()
         if self.held_out and flags.validation_pairs:
             # Also before the first step, because training has to improve on that score.
-            self.evaluation_steps = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
+            regular = range(0, flags.max_steps, flags.validation_steps)
+            self.evaluation_steps = EvaluationSteps(regular, frozenset([flags.max_steps]))
         elif flags.validation_pairs:
             logger.warning(
                 "%s: too few pairs for validation, so the last checkpoint is the result. Provide ten or "
