@@ -5,9 +5,11 @@ import importlib
 import io
 import os
 import pickle
+import pickletools
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +123,28 @@ def test_code_is_refused_by_name(refused, name):
 def test_pickles_written_by_hand_are_refused(refused, case):
     message = refused(RAW[case])
     assert "only arrays and plain containers" in message or "corrupt, truncated or not a file of" in message
+
+
+# The names in pickletools of all opcodes that are executed.
+EXECUTED = """
+PROTO FRAME STOP MARK MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET NONE NEWTRUE NEWFALSE
+BINFLOAT BININT BININT1 BININT2 LONG1 LONG4 BINUNICODE BINUNICODE8 SHORT_BINUNICODE BINBYTES
+BINBYTES8 SHORT_BINBYTES BINSTRING SHORT_BINSTRING TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3
+EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL BINPERSID REDUCE
+NEWOBJ BUILD
+"""
+
+
+@pytest.mark.parametrize("opcode", pickletools.opcodes, ids=lambda opcode: opcode.name)
+def test_only_known_opcodes_are_executed(opcode):
+    """An unknown one is an error by its byte, before its argument is read."""
+    code = opcode.code.encode("latin-1")
+    rejected = None
+    try:
+        restricted_pickle.load(io.BytesIO(code + b"."), Path("x"))
+    except Exception as error:  # also without an argument, or without values on the stack
+        rejected = error.args
+    assert (rejected != (code[0],)) == (opcode.name in EXECUTED.split())
 
 
 def test_convert_imports_no_torch_or_paddle():

@@ -27,6 +27,19 @@ _LONG = 4096  # bytes objects of at least this length stay in the file
 _TOO_LARGE = 1 << 62  # sizes and strides of an array are below this
 _KEY_TYPES = (str, int, float, bool, bytes, type(None))
 _DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
+# Opcodes of protocols 2 to 4 that the base class executes. They make or arrange plain values, or look up a
+# name by `find_class`. Opcodes that are neither here nor in `_WeightsUnpickler.dispatch` are rejected.
+_PLAIN_OPCODES = (
+    *(pickle.PROTO, pickle.STOP, pickle.MARK, pickle.MEMOIZE),
+    *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.BINGET, pickle.LONG_BINGET),
+    *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BINFLOAT),
+    *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.LONG4),
+    *(pickle.BINUNICODE, pickle.BINUNICODE8, pickle.SHORT_BINUNICODE),
+    *(pickle.SHORT_BINBYTES, pickle.BINSTRING, pickle.SHORT_BINSTRING),
+    *(pickle.TUPLE, pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT),
+    *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.BINPERSID),
+)
 
 
 def load(
@@ -264,7 +277,7 @@ class _WeightsUnpickler(pickle._Unpickler):
 
     # Opcode -> the method that executes it. `pickle` has each opcode as a bytes object of one byte; [0] is
     # the byte as a number.
-    dispatch = pickle._Unpickler.dispatch | {
+    dispatch = {code[0]: pickle._Unpickler.dispatch[code[0]] for code in _PLAIN_OPCODES} | {
         pickle.FRAME[0]: _skip_frame,
         pickle.BINBYTES[0]: lambda self: self._push_bytes("<I"),
         pickle.BINBYTES8[0]: lambda self: self._push_bytes("<Q"),
@@ -274,24 +287,6 @@ class _WeightsUnpickler(pickle._Unpickler):
         pickle.NEWOBJ[0]: _call,
         pickle.BUILD[0]: _build,
     }
-    # Other ways of creating or looking up objects, sets, and the opcodes of protocols 0 and 5.
-    for _code in (
-        pickle.INST,
-        pickle.OBJ,
-        pickle.NEWOBJ_EX,
-        pickle.EXT1,
-        pickle.EXT2,
-        pickle.EXT4,
-        pickle.PERSID,
-        pickle.DICT,
-        pickle.EMPTY_SET,
-        pickle.ADDITEMS,
-        pickle.FROZENSET,
-        pickle.BYTEARRAY8,
-        pickle.NEXT_BUFFER,
-        pickle.READONLY_BUFFER,
-    ):
-        del dispatch[_code[0]]
 
 
 def read_pdparams(path: Path) -> Weights:
