@@ -102,11 +102,10 @@ def cpu_with_bf16(monkeypatch) -> None:
 
     A test is skipped where oneDNN itself is missing.
     """
-    onednn_check = pytest.importorskip("ernie_m.model.cpu.onednn_check")
     from tests.helpers.bfloat16 import skip_module_without_onednn
 
     skip_module_without_onednn()
-    monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda: None)
+    monkeypatch.setattr("ernie_m.model.cpu.onednn_check.find_missing_requirement", lambda: None)
 
 
 def pytest_configure() -> None:

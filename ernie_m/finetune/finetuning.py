@@ -26,7 +26,6 @@ from ernie_m.finetune.run_setup import (
     open_resumed_checkpoint,
 )
 from ernie_m.finetune.score_tables import average
-from ernie_m.model import kernels
 from ernie_m.model.checkpoint.check_weights import list_unused_parts
 from ernie_m.model.checkpoint.key_mapping import CHOICE
 from ernie_m.model.checkpoint.load import load_weights
@@ -34,6 +33,7 @@ from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.heads import make_model_with_head
+from ernie_m.model.kernel_selection import get_services
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.optimization import noam_decay
 from ernie_m.model.packed_batch import LabeledBatch
@@ -334,7 +334,7 @@ class FinetuningRun(MultiSeedTraining):
             self.task.encode,
             batch_size=self.global_batch,
             micro_batch_size=flags.batch_size,
-            share_tokens=kernels.current().split_tokens,
+            share_tokens=get_services().split_tokens,
             in_tokens=flags.in_tokens,
             shuffle=self.shuffle,
             seed=seed,

@@ -242,9 +242,9 @@ class LoadedModel:
         if self.engine_name == "openvino":
             return Workers(1 if STOP.get() else self._num_cores, most_tokens=openvino_engine.MOST_TOKENS)
         if self.engine_name == "paddle-eager":
-            from ernie_m.model import kernels  # here, because it imports Paddle
+            from ernie_m.model.kernel_selection import get_services  # here, because it imports Paddle
 
-            return kernels.current().make_workers()
+            return get_services().make_workers()
         return Workers()
 
     @cached_property

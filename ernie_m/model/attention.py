@@ -17,8 +17,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from ernie_m.model import device_capabilities, kernels
+from ernie_m.model import device_capabilities
 from ernie_m.model.device_transfer import Array
+from ernie_m.model.kernel_selection import get_services
 from ernie_m.model.layers import Linear, apply_linear_layers, dropout, select_rows
 from ernie_m.model.packed_layout import PackedLayout, SequenceGroup
 
@@ -203,7 +204,7 @@ def _split_heads(x: Tensor, num_heads: int) -> Tensor:
 
 def select_mask_class() -> type[AttentionMask]:
     """Return the class of attention masks for the current device and precision."""
-    if own := kernels.current().get_mask_class():
+    if own := get_services().get_mask_class():
         return own
     return FlashMask if device_capabilities.uses_flash(paddle.amp.is_autocast_enabled()) else PaddedMask
 

@@ -18,7 +18,7 @@ from typing import Literal
 import paddle
 import paddle.nn.functional as F
 
-from ernie_m.model import kernel_selection, kernels
+from ernie_m.model import kernel_selection
 
 AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 require this capability
 FLASH_VERSION = "FLAGS_flash_attn_version"
@@ -41,7 +41,7 @@ def name_attention(is_half_precision: bool) -> Literal["FlashMask", "padded grou
     Args:
         is_half_precision: whether the model computes in half precision.
     """
-    if kernels.current().get_mask_class():
+    if kernel_selection.get_services().get_mask_class():
         return "unpadded"
     return "FlashMask" if uses_flash(is_half_precision) else "padded groups"
 

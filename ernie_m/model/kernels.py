@@ -1,64 +1,23 @@
-"""The operations for which a device may have a faster implementation, each by Paddle's public operations.
+"""The operations on tensors that a device may have faster, each by Paddle's public operations.
 
-`Kernels` is the interface, and its methods are the plain implementation. `ernie_m.model.cpu` has a subclass
-for CPUs, `CpuKernels`, which overrides what it computes faster: the same mathematics, equal up to rounding.
-Without that folder everything is computed here.
+This page is the model's arithmetic: embedding, layers and loss. `ernie_m/model/ernie.py` defines the symbols.
+Attention within packed sequences is in `ernie_m/model/attention.py`.
 
-    of(x)       kernels for a tensor: the operations of a forward pass
-    current()   kernels of this process: attention mask, optimizer of embedding matrices, workers, precision
-
-This is the only module that knows whether a CPU uses its own kernels. `ernie_m/model/ernie.py` defines the
-symbols.
+`ernie_m.model.kernel_selection.get_kernels` returns the kernels for a tensor: these, or those of a device
+that overrides some of them with the same mathematics, equal up to rounding.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
-from importlib import import_module
-from typing import Any, ClassVar, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
-from ernie_m.model import kernel_selection
-from ernie_m.model.threads import Workers
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class TableOptimizer(Protocol):
-    """AdamW of one embedding matrix, from `Kernels.make_table_optimizer`."""
-
-    weight: Tensor  # [V, H]
-    gradient: Any  # with `squared_norm()`, float64 [], and `scale_(factor)`
-    state: dict[str, Tensor]  # by Paddle's names of the moments
-
-    def init_state(self) -> None: ...
-
-    def reset_nonzero_rows(self) -> None: ...
-
-    def step(self, learning_rate: float) -> None: ...
-
-
-class Replicas:
-    """The model that computes the micro-batches of a training step."""
-
-    def __init__(self, model: nn.Layer):
-        self.model = model
-
-    def map_gradients(self, compute: Callable[[nn.Layer, T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield `compute(model, item)` for each item, in order; gradients add up in the model."""
-        return (compute(self.model, item) for item in items)
-
 
 class Kernels:
-    """Paddle's public operations: the plain implementation on every device."""
-
-    # Size in tokens of the parts into which micro-batches are split for `Replicas`; None: no split.
-    split_tokens: ClassVar[int | None] = None
+    """Paddle's public operations, on every device."""
 
     def apply_linear(self, x: Tensor, layers: Sequence[nn.Linear], dtype: str) -> Sequence[Tensor]:
         """Apply linear layers to the same input: x [..., I] -> [..., O] per layer.
@@ -116,43 +75,6 @@ class Kernels:
         constants = (table.weight, bias, loss_weights.dtype)
         return sum_chunk_losses([compute(x[rows], labels[rows], *constants) for rows in chunks], loss_weights)
 
-    # ---- of the process
-
-    def get_mask_class(self) -> type | None:
-        """Return the class of attention masks with unpadded attention; None: this device has none."""
-        return None
-
-    def cache_weights(self) -> AbstractContextManager:
-        """Return a context manager in which weights do not change."""
-        return nullcontext()
-
-    def make_replicas(self, model: nn.Layer) -> Replicas:
-        """Return what computes the micro-batches of a training step."""
-        return Replicas(model)
-
-    def make_workers(self) -> Workers:
-        """Return the worker threads of the current thread, for inference."""
-        return Workers()
-
-    def make_table_optimizer(
-        self,
-        table: nn.Embedding,
-        lr_ratio: float,
-        weight_decay: float,
-        betas: tuple[float, float],
-        epsilon: float,
-    ) -> TableOptimizer | None:
-        """Make AdamW of an embedding matrix, and accumulate its gradient in place from now on.
-
-        Returns:
-            The optimizer; None: Paddle's AdamW updates the matrix.
-        """
-        return None
-
-    def find_missing_bf16_requirement(self) -> str | None:
-        """Return what is missing for bfloat16 products on a CPU, for an error message; None: nothing."""
-        return "optimized kernels"
-
 
 def is_recorded(*tensors: Tensor) -> bool:
     """Return whether an operation on these tensors has a backward pass."""
@@ -183,39 +105,3 @@ def _compute_chunk_losses(
     losses = F.cross_entropy(scores, labels, reduction="none")
     label_logit = paddle.take_along_axis(scores, labels.unsqueeze(1), axis=1).squeeze(1)
     return losses, label_logit >= scores.max(1)
-
-
-_PLAIN = Kernels()
-
-
-@cache
-def load_cpu_kernels() -> Kernels:
-    """Return the kernels of `ernie_m.model.cpu`; without this folder Paddle's operations.
-
-    The module is named in a string, because it imports this one.
-    """
-    try:
-        return import_module("ernie_m.model.cpu.kernels").CpuKernels()
-    except ModuleNotFoundError as error:
-        if error.name not in ("ernie_m.model.cpu", "ernie_m.model.cpu.kernels"):
-            raise
-        return _PLAIN
-
-
-def is_on_cpu(x: Tensor) -> bool:
-    """Return whether a tensor's operations may use a CPU's own kernels.
-
-    False in a traced graph and with plain kernels.
-    """
-    return paddle.in_dynamic_mode() and not kernel_selection.has_plain_kernels() and x.place.is_cpu_place()
-
-
-def of(x: Tensor) -> Kernels:
-    """Return the kernels for operations on a tensor."""
-    return load_cpu_kernels() if is_on_cpu(x) else _PLAIN
-
-
-def current() -> Kernels:
-    """Return the kernels of this process, by its device."""
-    is_plain = kernel_selection.has_plain_kernels() or kernel_selection.is_on_gpu()
-    return _PLAIN if is_plain else load_cpu_kernels()

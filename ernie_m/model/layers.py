@@ -1,4 +1,4 @@
-"""Layers of the encoder, by the kernels of the device (`ernie_m/model/kernels.py`)."""
+"""Layers of the encoder, by Paddle's operations or faster ones (`ernie_m/model/kernels.py`)."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model import kernels
+from ernie_m.model.kernel_selection import get_kernels
 from ernie_m.model.word_embeddings import WordEmbeddings
 
 
@@ -40,7 +40,7 @@ def apply_linear_layers(x: Tensor, layers: Sequence[Linear], dtype: str = "float
         layers: all or none of them compute in bfloat16, for which x is rounded once.
         dtype: dtype of the results if a CPU computes in bfloat16.
     """
-    return kernels.of(x).apply_linear(x, layers, dtype)
+    return get_kernels(x).apply_linear(x, layers, dtype)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -53,18 +53,18 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize over the last axis: x [..., H] -> [..., H]."""
-        return kernels.of(x).layer_norm(x, self.weight, self.bias, self.epsilon)
+        return get_kernels(x).layer_norm(x, self.weight, self.bias, self.epsilon)
 
 
 def gelu(x: Tensor) -> Tensor:
     """Compute the exact GELU (with erf, not tanh) of each element: [..., H] -> [..., H]."""
-    return kernels.of(x).gelu(x)
+    return get_kernels(x).gelu(x)
 
 
 def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:
     """Apply inverted dropout to x [..., H] in training, then add `residual` [..., H], if given."""
     if training and probability > 0.0:
-        return kernels.of(x).dropout(x, probability, residual)
+        return get_kernels(x).dropout(x, probability, residual)
     return x if residual is None else x + residual
 
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model import kernels
 from ernie_m.model.config import NO_LANGUAGE, ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.kernel_selection import get_kernels
 from ernie_m.model.layers import LayerNorm, Linear, gelu
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.transformer_encoder import make_weight_initializer
@@ -143,7 +143,7 @@ def compute_cross_entropy(
         loss_weights = paddle.ones([x.shape[0]])
     loss_weights = loss_weights.astype(precise)
     chunks = split_into_logit_chunks(x.shape[0], bias.shape[0], precise)
-    return MaskedLMLoss(*kernels.of(x).compute_cross_entropy(x, table, bias, labels, loss_weights, chunks))
+    return MaskedLMLoss(*get_kernels(x).compute_cross_entropy(x, table, bias, labels, loss_weights, chunks))
 
 
 def get_accumulation_dtype(x: Tensor) -> paddle.dtype:

@@ -1,7 +1,7 @@
 """The optimizer, AdamW with layer-wise learning-rate decay, and learning-rate schedules.
 
 A schedule is a function of the step, 0 for the first update, that returns the ratio of the learning rate to
-its peak. The kernels of a CPU have their own optimizer of embedding matrices.
+its peak. A CPU has its own optimizer of embedding matrices.
 """
 
 import re
@@ -14,8 +14,8 @@ import paddle
 from paddle import Tensor, nn
 from paddle.optimizer.lr import LambdaDecay
 
-from ernie_m.model import kernels
-from ernie_m.model.kernels import TableOptimizer
+from ernie_m.model.kernel_selection import get_services
+from ernie_m.model.services import TableOptimizer
 from ernie_m.model.word_embeddings import WordEmbeddings
 from ernie_m.utils.errors import UserError
 
@@ -99,9 +99,7 @@ def build_optimizer(
         decay = weight_decay / ratio if is_decayed(name) else 0.0
         table = None  # the optimizer of an embedding matrix
         if parameter.name in embeddings:
-            table = kernels.of(parameter).make_table_optimizer(
-                embeddings[parameter.name], ratio, decay, betas, eps
-            )
+            table = get_services().make_table_optimizer(embeddings[parameter.name], ratio, decay, betas, eps)
         if table is None:
             groups[ratio, decay].append(parameter)
         else:

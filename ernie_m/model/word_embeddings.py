@@ -8,14 +8,14 @@ from typing import Any
 
 from paddle import Tensor, nn
 
-from ernie_m.model import kernels
+from ernie_m.model.kernel_selection import get_kernels
 
 
 class WordEmbeddings(nn.Embedding):
     """paddle.nn.Embedding, whose gradient the kernels of a CPU may accumulate in place.
 
     Attributes:
-        gradient: accumulates the gradient in place, as `Kernels.make_table_optimizer` sets it; None: Paddle
+        gradient: accumulates the gradient in place, as `Services.make_table_optimizer` sets it; None: Paddle
             computes the gradient.
         in_bfloat16: whether the projection to the vocabulary is in bfloat16 on a CPU.
     """
@@ -27,4 +27,4 @@ class WordEmbeddings(nn.Embedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Look up word embeddings: ids int64 [N] -> [N, H]."""
-        return kernels.of(self.weight).look_up(self, ids)
+        return get_kernels(self.weight).look_up(self, ids)

@@ -27,8 +27,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model import kernels
 from ernie_m.model.dropout_stream import DropoutStream
+from ernie_m.model.kernel_selection import get_services
 from ernie_m.model.optimization import AdamW, squared_norm
 from ernie_m.training import distributed
 from ernie_m.training.precision import HALF, Precision
@@ -95,7 +95,7 @@ class Engine(Generic[Model]):
         self.clip_norm = clip_norm
         self.precision = precision or Precision()
         self.precision.prepare(model)
-        self.replicas = kernels.current().make_replicas(model)
+        self.replicas = get_services().make_replicas(model)
         self.max_bad_steps = max_bad_steps
         self.sums = tuple(sums)
         self.steps = 0
@@ -162,7 +162,7 @@ class Engine(Generic[Model]):
         # Forward and backward passes of this process; the gradients add up in place. With `divisible` no
         # micro-batch starts after a request to stop.
         wanted = takewhile(lambda _: not (stop and divisible), enumerate(micro_batches))
-        with kernels.current().cache_weights():
+        with get_services().cache_rounded_weights():
             for values in self.replicas.map_gradients(partial(self._compute_gradients, compute_loss), wanted):
                 for name, value in values.items():
                     totals.add(name, value)

@@ -1,4 +1,4 @@
-"""Mixed precision: on a GPU with `paddle.amp`, on a CPU with its own kernels (`ernie_m/model/kernels.py`).
+"""Mixed precision: on a GPU with `paddle.amp`, on a CPU with its own kernels.
 
 O1          float32 weights; matrix products of the forward pass are in half precision, on a CPU also those
             of the backward pass (bfloat16)
@@ -14,9 +14,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model import kernels
 from ernie_m.model.device_capabilities import format_device_summary, has_bf16
-from ernie_m.model.kernel_selection import has_plain_kernels, is_on_gpu
+from ernie_m.model.kernel_selection import get_services, is_on_gpu
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
@@ -79,7 +78,7 @@ class Precision:
         _check_gpu(self.amp)
         description = describe_precision(dtype, self.cpu_bf16) if self.amp == NONE else f"{amp} {level}"
         logger.info("%s", format_device_summary(description, distributed.world_size()))
-        if not is_on_gpu() and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
+        if not is_on_gpu() and not self.cpu_bf16 and dtype == "float32":
             _recommend_bfloat16(option)
         scaling = {**LOSS_SCALING, **(loss_scaling or {})}
         self.scaler = paddle.amp.GradScaler(enable=self.amp == "fp16", **scaling)
@@ -187,11 +186,11 @@ def _find_missing_bf16_requirement() -> str | None:
     """Return what is missing for bfloat16 products on this CPU, for an error message; None: nothing."""
     if paddle.get_default_dtype() != "float32":
         return "weights in float32"
-    return kernels.current().find_missing_bf16_requirement()
+    return get_services().find_missing_bf16_requirement()
 
 
 @functools.cache  # once for all seeds of a command
 def _recommend_bfloat16(option: str) -> None:
     """Log that `option` may select bfloat16, if this CPU supports it."""
-    if kernels.current().find_missing_bf16_requirement() is None:
+    if get_services().find_missing_bf16_requirement() is None:
         logger.info("bfloat16 available (%s bf16); may be faster on this CPU (docs/hardware.md)", option)

@@ -17,6 +17,7 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.model.checkpoint.write import ModelFiles
+from ernie_m.model.kernel_selection import is_on_gpu
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Model, StepResult
 from ernie_m.training.log import (
@@ -348,7 +349,7 @@ class Trainer(Generic[Model, Data]):
         if self._saved_at[0] != steps:  # not again after the evaluation
             logger.info("saved %s", folder)
         self._saved_at = (steps, self.evaluated_step)
-        if paddle.device.get_device().startswith("gpu"):
+        if is_on_gpu():
             logger.info("peak GPU memory: %.2f GiB", paddle.device.cuda.max_memory_allocated() / 2**30)
 
     def _collect_files(self) -> ModelFiles | None:

@@ -9,9 +9,9 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ernie_m.model import kernels
 from ernie_m.model.device_transfer import Array, to_array, upload
 from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.kernel_selection import get_services
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL
 from ernie_m.model.threads import Workers
@@ -95,7 +95,7 @@ class PaddleEncoder(SentenceEncoder):
         return super().encode(sentences, batch_tokens)
 
     def get_workers(self) -> Workers:
-        return kernels.current().make_workers()
+        return get_services().make_workers()
 
     def encode_batch(self, ids: np.ndarray) -> np.ndarray:
         with paddle.no_grad(), self.autocast():

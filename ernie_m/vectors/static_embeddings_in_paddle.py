@@ -6,9 +6,9 @@ from typing import Self
 
 from paddle import Tensor
 
-from ernie_m.model import kernels
 from ernie_m.model.device_transfer import Array
 from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.kernel_selection import get_kernels
 from ernie_m.vectors.static_embeddings import flatten_tokens
 
 
@@ -37,4 +37,4 @@ class FlatTokens:
 def compute_mean_embeddings(model: ErnieMModel, batch: FlatTokens) -> Tensor:
     """Compute the embedding of each text, the mean of its token embeddings, with gradients: [S, H]."""
     words = model.embeddings.word_embeddings
-    return kernels.of(words.weight).average_rows(words, batch.ids, batch.lengths)
+    return get_kernels(words.weight).average_rows(words, batch.ids, batch.lengths)

@@ -125,10 +125,10 @@ def load_ernie_m(shared_input: dict[str, Any], amp: str = "none") -> Callable[[S
     import paddle
     import paddle.nn.functional as F
 
-    from ernie_m.model import kernels
     from ernie_m.model.checkpoint.load import load_weights
     from ernie_m.model.device_transfer import upload
     from ernie_m.model.heads import SequenceClassifier
+    from ernie_m.model.kernel_selection import get_services
     from ernie_m.model.packed_batch import PackedBatch
 
     checkpoint = open_checkpoint(shared_input["weights"])
@@ -146,7 +146,7 @@ def load_ernie_m(shared_input: dict[str, Any], amp: str = "none") -> Callable[[S
     def split_batch(batch: Sequence) -> list[Sequence]:
         """Split a batch into parts of similar length, as `Batches` does."""
         lengths = np.array([len(ids) for ids, _ in batch])
-        shares = split_by_work(np.argsort(lengths, kind="stable"), lengths, kernels.current().split_tokens)
+        shares = split_by_work(np.argsort(lengths, kind="stable"), lengths, get_services().split_tokens)
         return [[batch[index] for index in share] for share in shares]
 
     return make_ernie_m_step(model, compute_loss, amp, split_batch)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ernie_m.model import attention, kernels
+from ernie_m.model import attention, kernel_selection
 from ernie_m.model.attention import AttentionMask, PaddedMask
 from ernie_m.model.device_transfer import upload
 from ernie_m.model.packed_batch import PackedBatch
@@ -31,5 +31,5 @@ def compute_as_on_a_gpu(monkeypatch, mask: type[AttentionMask] = PaddedMask) -> 
 
     They are Paddle's own, which a CPU has.
     """
-    monkeypatch.setattr(kernels, "is_on_cpu", lambda x: False)
+    monkeypatch.setattr(kernel_selection, "_load_cpu", lambda: kernel_selection._PLAIN)
     monkeypatch.setattr(attention, "select_mask_class", lambda: mask)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ernie_m.model import kernels
+from ernie_m.model.kernel_selection import get_services
 
-CpuMask = kernels.load_cpu_kernels().get_mask_class()  # None without MKL, or without `ernie_m/model/cpu`
+CpuMask = get_services().get_mask_class()  # None without MKL, or without `ernie_m/model/cpu`
 needs_mkl = pytest.mark.skipif(CpuMask is None, reason="no unpadded attention here")

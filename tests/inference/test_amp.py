@@ -7,12 +7,10 @@ import numpy as np
 import paddle
 import pytest
 
-pytest.importorskip("ernie_m.model.cpu")
 import ernie_m
 from ernie_m.commands import predict
 from ernie_m.inference import engines, openvino_engine
 from ernie_m.inference.engines import PaddleInferenceEngine
-from ernie_m.model.cpu import onednn_check
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training import precision
 from ernie_m.utils.paddle_settings import Cpu
@@ -60,7 +58,7 @@ def test_precisions_that_are_refused(models, exported, model_folder, refused, mo
     )
     monkeypatch.setattr(openvino_engine, "read_cpu", lambda: Cpu("", frozenset({"avx2"}), 1, 0))
     assert "amp bf16 requires a CPU with bfloat16" in refused(predicting(models / "encode"))
-    monkeypatch.setattr(onednn_check, "find_missing_requirement", lambda: "a CPU with bfloat16")
+    monkeypatch.setattr(precision, "_find_missing_bf16_requirement", lambda: "a CPU with bfloat16")
     for options, message in (
         ({"engine": "paddle-eager", "amp": "bf16"}, "amp bf16 requires a CPU with bfloat16"),
         ({"amp": "fp16"}, "amp fp16"),

@@ -1,16 +1,13 @@
-"""The choice of kernels: FlashMask and MKL are tried before they are used, and `plain` is Paddle's own."""
+"""The choice of kernels: FlashMask is tried before it is used, and `plain` is Paddle's own."""
 
 import paddle
 import pytest
 
-pytest.importorskip("ernie_m.model.cpu")
 from ernie_m.model import device_capabilities, kernel_selection
-from ernie_m.model.cpu import mkl, workers
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training.precision import Precision, prepare_for_prediction
 from ernie_m.utils.logging import logger
 from tests.helpers.flash import flashmask
-from tests.helpers.kernels import needs_mkl
 from tests.launching import error_of
 from tests.toys import small_config
 
@@ -22,12 +19,9 @@ def warnings(monkeypatch, caplog):
     """warnings(): the warnings in the log. Nothing has been tried yet in this process."""
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("WARNING")
-    caches = (device_capabilities.is_flash_supported, mkl.is_supported, mkl._load_functions)
-    for function in caches:
-        function.cache_clear()
+    device_capabilities.is_flash_supported.cache_clear()
     yield lambda: [record.message for record in caplog.records]
-    for function in caches:
-        function.cache_clear()
+    device_capabilities.is_flash_supported.cache_clear()
 
 
 @pytest.fixture
@@ -85,21 +79,6 @@ def test_a_kernel_that_does_not_work_is_not_used(monkeypatch, warnings, flags, k
     assert "FlashMask is unavailable; attention uses padded groups" in line and reason in line
 
 
-@needs_mkl
-@pytest.mark.parametrize(
-    ("function", "reason"),
-    [("cblas_none", "cblas_none"), ("cblas_sgemm_batch", "product in float64")],
-)
-def test_mkl_that_multiplies_otherwise_is_not_used(monkeypatch, warnings, function, reason):
-    monkeypatch.setitem(mkl._NAMES, "float64", function)
-    assert (
-        device_capabilities.name_attention(is_half_precision=False) == "padded groups"
-        and workers.get_worker_count() == 1
-    )
-    (line,) = warnings()
-    assert "MKL is disabled" in line and reason in line
-
-
 @pytest.mark.parametrize(
     ("error", "is_equal"), [(0.5, True), (1.0, False), (float("nan"), False), (float("inf"), False)]
 )
@@ -118,9 +97,10 @@ def test_a_kernel_that_raises_is_not_used(warnings, error):
     assert warnings() == ["not used: second line"]
 
 
-def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
+def test_plain_kernels_have_neither_bfloat16_nor_workers_on_a_cpu(monkeypatch):
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
-    monkeypatch.setattr("ernie_m.model.cpu.onednn_check.find_missing_requirement", lambda: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert kernel_selection.get_services().make_workers().count == 1
     assert not Precision("bf16").cpu_bf16
     monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "own")
     assert device_capabilities.format_device_summary("float32", 2) == (

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ernie_m.model import kernels
+from ernie_m.model.kernel_selection import get_services
 from tests.command_lines import pretraining
 from tests.helpers.arrays import assert_equal_arrays
 from tests.launching import ROOT, clean_environment, launch
@@ -88,7 +88,7 @@ def two_process_runs(tiny_corpus, tmp_path_factory):
         pretraining(tiny_corpus, folder / "exact", **EXACT),
         pretraining(tiny_corpus, folder / "own", **OWN),
     ]
-    if kernels.load_cpu_kernels().find_missing_bf16_requirement() is None:
+    if get_services().find_missing_bf16_requirement() is None:
         lines.append(pretraining(tiny_corpus, folder / "bfloat16", **BFLOAT16))
     completed = launch(["-c", SCRIPT, json.dumps(lines)], folder)
     assert completed.returncode == 0, completed.stderr
@@ -118,8 +118,8 @@ def test_two_processes_resume_from_one(straight, two_process_runs):
 
 
 @pytest.mark.skipif(
-    kernels.load_cpu_kernels().find_missing_bf16_requirement() is not None,
-    reason=f"needs {kernels.load_cpu_kernels().find_missing_bf16_requirement()}",
+    get_services().find_missing_bf16_requirement() is not None,
+    reason=f"needs {get_services().find_missing_bf16_requirement()}",
 )
 def test_two_processes_in_bfloat16_compute_what_one_computes(two_process_runs, tiny_corpus, tmp_path):
     single = pretrain(tiny_corpus, tmp_path / "one", **BFLOAT16)

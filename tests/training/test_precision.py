@@ -10,7 +10,7 @@ from paddle import nn
 from paddle.amp import amp_lists
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.model import device_capabilities, kernel_selection, kernels, layers
+from ernie_m.model import device_capabilities, layers
 from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.optimization import build_optimizer
 from ernie_m.training import precision
@@ -19,8 +19,6 @@ from ernie_m.training.precision import DTYPES, LOSS_SCALING, Precision
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.logging import logger
 from tests.launching import error_of
-
-OWN = type(kernels.load_cpu_kernels())  # of a CPU
 
 
 class OneWeight(nn.Layer):
@@ -101,20 +99,25 @@ def messages(monkeypatch, caplog, info_log):
     return lambda: [record.message for record in caplog.records]
 
 
+def let_cpu_lack(monkeypatch, missing: str | None) -> None:
+    """Let the kernels of the CPU say that bfloat16 needs this, or nothing more."""
+    services = SimpleNamespace(find_missing_bf16_requirement=lambda: missing)
+    monkeypatch.setattr(precision, "get_services", lambda: services)
+
+
 def test_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
-    pytest.importorskip("ernie_m.model.cpu")
-    monkeypatch.setattr(OWN, "find_missing_bf16_requirement", lambda self: None)
+    let_cpu_lack(monkeypatch, None)
     monkeypatch.setattr(precision, "distributed", SimpleNamespace(world_size=lambda: 2))
     model = layers.Linear(3, 2)
     engine = Engine(model, build_optimizer(model, 0.1), precision=Precision("bf16"))
     assert (model.in_bfloat16, engine.precision.amp, engine.scaler.is_enable()) == (True, "none", False)
-    attention = "attention unpadded; collectives gloo, 2 processes"
+    attention = f"attention {device_capabilities.name_attention(False)}; collectives gloo, 2 processes"
     assert messages() == [f"device: cpu; precision float32, products in bfloat16; {attention}"]
 
 
 def test_bfloat16_is_named_where_a_cpu_has_it(monkeypatch, messages):
     for missing, dtype, count in (("a CPU", "float32", 0), (None, "float64", 0), (None, "float32", 1)):
-        monkeypatch.setattr(OWN, "find_missing_bf16_requirement", lambda self, missing=missing: missing)
+        let_cpu_lack(monkeypatch, missing)
         monkeypatch.setattr(paddle, "get_default_dtype", lambda dtype=dtype: dtype)
         precision._recommend_bfloat16.cache_clear()
         Precision()
@@ -122,28 +125,24 @@ def test_bfloat16_is_named_where_a_cpu_has_it(monkeypatch, messages):
 
 
 def test_fall_back_to_full_precision_on_a_cpu(monkeypatch, messages):
-    pytest.importorskip("ernie_m.model.cpu")
-    for amp, missing, dtype, is_plain in (
-        ("fp16", None, "float32", False),
-        ("bf16", "a CPU with bfloat16", "float32", False),
-        ("bf16", None, "float64", False),
-        ("bf16", None, "float32", True),
+    for amp, missing, dtype in (
+        ("fp16", None, "float32"),
+        ("bf16", "a CPU with bfloat16", "float32"),
+        ("bf16", None, "float64"),
     ):
-        monkeypatch.setattr(OWN, "find_missing_bf16_requirement", lambda self, missing=missing: missing)
+        let_cpu_lack(monkeypatch, missing)
         monkeypatch.setattr(paddle, "get_default_dtype", lambda dtype=dtype: dtype)
-        monkeypatch.setattr(kernel_selection, "_kernels", "plain" if is_plain else "fast")
         assert not Precision(amp).cpu_bf16
     warnings = [line.partition(";")[0] for line in messages() if "using float32" in line]
     assert warnings == [
         "amp fp16 requires a GPU",
         "amp bf16 requires a CPU with bfloat16",
         "amp bf16 requires weights in float32",
-        "amp bf16 requires optimized kernels",
     ]
 
 
 def test_suggest_bf16_option_by_command(monkeypatch, messages):
-    monkeypatch.setattr(OWN, "find_missing_bf16_requirement", lambda self: None)
+    let_cpu_lack(monkeypatch, None)
     for option in ("--amp", "--run.amp", "--amp"):  # once for all seeds of a command
         Precision(option=option)
     assert [line for line in messages() if "bf16" in line] == [
@@ -154,7 +153,7 @@ def test_suggest_bf16_option_by_command(monkeypatch, messages):
 
 def test_a_gpu_does_not_need_the_bf16_of_a_cpu(fp16, monkeypatch, messages):
     pretend_gpu(monkeypatch, 8, 0)
-    monkeypatch.setattr(OWN, "find_missing_bf16_requirement", lambda self: "a CPU with bfloat16")
+    let_cpu_lack(monkeypatch, "a CPU with bfloat16")
     assert not Precision("bf16").cpu_bf16
     assert "precision bf16 O1" in messages()[0]
 

@@ -22,9 +22,9 @@ from ernie_m.inference.tasks import (
     get_caveats,
     read_text_key,
 )
-from ernie_m.model import kernels
 from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.model.device_transfer import upload
+from ernie_m.model.kernel_selection import get_services
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.packed_layout import PackedLayout
@@ -132,7 +132,7 @@ class FillMaskPredictor:
     @paddle.no_grad()
     def predict(self, requests: list[MaskedText]) -> list[dict]:
         # The few texts are encoded one by one. The logits of all masks are computed together.
-        states_of_requests = list(kernels.current().make_workers().map(self._compute_states, requests))
+        states_of_requests = list(get_services().make_workers().map(self._compute_states, requests))
         candidates = iter(
             self.find_top_tokens(paddle.concat(states_of_requests))
         )  # of each mask of all requests

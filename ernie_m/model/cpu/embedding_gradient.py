@@ -19,6 +19,7 @@ from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu.numpy_views import add_scaled_, as_array, as_rows, as_tensor
 from ernie_m.model.optimization import squared_norm
+from ernie_m.model.row_means import compute_row_means
 
 
 class EmbeddingGradient:
@@ -168,6 +169,26 @@ class EmbeddingLookup(PyLayer):
     def backward(ctx, gradient: Tensor) -> None:  # type: ignore[override]  # Paddle's type has no None
         # No gradient is returned, because it is added in place.
         ctx.embedding_gradient.add_rows(ctx.ids.ravel(), as_rows(gradient))
+
+
+class EmbeddingMeans(PyLayer):
+    """`compute_row_means` with a backward pass that accumulates the matrix gradient in place."""
+
+    @staticmethod
+    def forward(
+        ctx, weight: Tensor, ids: Tensor, lengths: Tensor, embedding_gradient: EmbeddingGradient
+    ) -> Tensor:
+        ctx.ids = ids.numpy()
+        ctx.lengths = lengths.numpy()
+        ctx.embedding_gradient = embedding_gradient
+        return as_tensor(compute_row_means(as_array(weight), ctx.ids, ctx.lengths))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> None:  # type: ignore[override]  # Paddle's type has no None
+        # Returns no gradient, because it is added in place.
+        of_texts = as_array(gradient)
+        of_rows = of_texts / np.maximum(ctx.lengths, 1)[:, None].astype(of_texts.dtype)  # [S, H]
+        ctx.embedding_gradient.add_rows(ctx.ids, np.repeat(of_rows, ctx.lengths, axis=0))
 
 
 def accumulate_in_place(table: nn.Embedding) -> EmbeddingGradient:

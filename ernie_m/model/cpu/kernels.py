@@ -1,36 +1,28 @@
-"""The kernels of a CPU, for `ernie_m.model.kernels`: what is faster than Paddle's operations, and when."""
+"""The kernels and services of a CPU: what is faster than Paddle's operations, and when."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import ClassVar
 
-import numpy as np
 import paddle
 from paddle import Tensor, nn
-from paddle.autograd import PyLayer
 
-from ernie_m.model.cpu import lazy_adamw, mkl, onednn_check, workers
+from ernie_m.model.cpu import bfloat16, lazy_adamw, mkl, onednn_check
 from ernie_m.model.cpu.attention_mask import CpuMask
-from ernie_m.model.cpu.bfloat16 import Bfloat16Linear, cache_rounded_weights
-from ernie_m.model.cpu.embedding_gradient import EmbeddingGradient, EmbeddingLookup, accumulate_in_place
-from ernie_m.model.cpu.layers import (
-    CpuDropout,
-    CpuGelu,
-    CpuLayerNorm,
-    CpuLinear,
-)
+from ernie_m.model.cpu.bfloat16 import Bfloat16Linear
+from ernie_m.model.cpu.embedding_gradient import EmbeddingLookup, EmbeddingMeans, accumulate_in_place
+from ernie_m.model.cpu.layers import CpuDropout, CpuGelu, CpuLayerNorm, CpuLinear
 from ernie_m.model.cpu.lazy_adamw import LazyAdamW
 from ernie_m.model.cpu.masked_lm_loss import CpuCrossEntropy, CpuMaskedLMLoss
-from ernie_m.model.cpu.numpy_views import as_array, as_tensor
+from ernie_m.model.cpu.replicas import SHARE_TOKENS, Replicas
+from ernie_m.model.cpu.workers import make_paddle_workers
 from ernie_m.model.kernels import Kernels, is_recorded, sum_chunk_losses
-from ernie_m.model.row_means import compute_row_means
+from ernie_m.model.services import Services
 from ernie_m.model.threads import Workers
 
 
 class CpuKernels(Kernels):
     """Kernels of a CPU in dynamic mode. `ernie_m.model.kernels.Kernels` documents the methods."""
-
-    split_tokens: ClassVar[int | None] = workers.SHARE_TOKENS
 
     def apply_linear(self, x: Tensor, layers: Sequence[nn.Linear], dtype: str) -> Sequence[Tensor]:
         if layers[0].in_bfloat16:
@@ -60,7 +52,7 @@ class CpuKernels(Kernels):
     def average_rows(self, table: nn.Embedding, ids: Tensor, lengths: Tensor) -> Tensor:
         if table.gradient is None or not paddle.is_grad_enabled():
             return super().average_rows(table, ids, lengths)
-        return _CpuRowMeans.apply(table.weight, ids, lengths, table.gradient)
+        return EmbeddingMeans.apply(table.weight, ids, lengths, table.gradient)
 
     def compute_cross_entropy(
         self,
@@ -76,17 +68,23 @@ class CpuKernels(Kernels):
             return CpuCrossEntropy.apply(x, table.weight, bias, labels, loss_weights, loss, chunks)
         return sum_chunk_losses([loss.compute_losses(x[rows], labels[rows]) for rows in chunks], loss_weights)
 
+
+class CpuServices(Services):
+    """Services of a CPU. `ernie_m.model.services.Services` documents the methods."""
+
+    split_tokens: ClassVar[int | None] = SHARE_TOKENS
+
     def get_mask_class(self) -> type | None:
         return CpuMask if mkl.is_supported() else None
 
-    def cache_weights(self) -> AbstractContextManager:
-        return cache_rounded_weights()
+    def cache_rounded_weights(self) -> AbstractContextManager:
+        return bfloat16.cache_rounded_weights()
 
-    def make_replicas(self, model: nn.Layer) -> workers.Replicas:
-        return workers.Replicas(model)
+    def make_replicas(self, model: nn.Layer) -> Replicas:
+        return Replicas(model)
 
     def make_workers(self) -> Workers:
-        return workers.make_paddle_workers()
+        return make_paddle_workers()
 
     def make_table_optimizer(
         self,
@@ -107,23 +105,3 @@ class CpuKernels(Kernels):
 def _uses_onednn(x: Tensor) -> bool:
     """Return whether oneDNN computes operations on x: in a supported dtype, if it was verified."""
     return x.dtype in (paddle.float32, paddle.bfloat16) and onednn_check.is_supported()
-
-
-class _CpuRowMeans(PyLayer):
-    """`compute_row_means` with a backward pass that accumulates the matrix gradient in place."""
-
-    @staticmethod
-    def forward(
-        ctx, weight: Tensor, ids: Tensor, lengths: Tensor, embedding_gradient: EmbeddingGradient
-    ) -> Tensor:
-        ctx.ids = ids.numpy()
-        ctx.lengths = lengths.numpy()
-        ctx.embedding_gradient = embedding_gradient
-        return as_tensor(compute_row_means(as_array(weight), ctx.ids, ctx.lengths))
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> None:  # type: ignore[override]  # Paddle's type has no None
-        # Returns no gradient, because it is added in place.
-        of_texts = as_array(gradient)
-        of_rows = of_texts / np.maximum(ctx.lengths, 1)[:, None].astype(of_texts.dtype)  # [S, H]
-        ctx.embedding_gradient.add_rows(ctx.ids, np.repeat(of_rows, ctx.lengths, axis=0))

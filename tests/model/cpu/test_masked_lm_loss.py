@@ -9,7 +9,7 @@ import pytest
 
 from ernie_m.model import kernel_selection, lm_head, word_embeddings
 from ernie_m.model.cpu.embedding_gradient import EmbeddingGradient, accumulate_in_place
-from ernie_m.model.cpu.workers import LazyGradient
+from ernie_m.model.cpu.replicas import LazyGradient
 
 TOLERANCE = 1e-9
 WORDS = 23
@@ -188,16 +188,6 @@ def test_far_apart_logits(variant):
     assert gaps.max() > 700  # exp(-gap) is 0
     assert np.abs(losses - gaps.clip(max=64 if variant == "plain" else np.inf)).max() < TOLERANCE
     assert np.isfinite(table).all()
-
-
-def test_base_chunk_has_536_positions(monkeypatch):
-    """Their logits take 512 MB in float32, and are fewer than 2^31; in float64 half of them."""
-    monkeypatch.undo()  # the fixture's small chunks
-    chunks = [lm_head.split_into_logit_chunks(10_000, 250_002, dtype) for dtype in ("float32", "float64")]
-    assert [(first, last.stop) for first, *_, last in chunks] == [
-        (slice(0, 536), 10_000),
-        (slice(0, 268), 10_000),
-    ]
 
 
 def test_numbers_that_are_not_finite_are_passed_on(recwarn):

@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 import pytest
 
 from ernie_m.model.cpu.numpy_views import get_thread_count
-from ernie_m.model.cpu.workers import map_in_workers
+from ernie_m.model.cpu.workers import make_paddle_workers
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.training.engine import Engine
@@ -181,7 +181,7 @@ def test_what_a_worker_raises(threads):
 def test_after_workers_that_nobody_waited_for(threads):
     """As those of an evaluation that was broken off: they stop, and a step does not."""
     threads(2)
-    results = map_in_workers(lambda number: number, range(50))
+    results = make_paddle_workers().map(lambda number: number, range(50))
     next(results)
     results.close()
     assert math.isfinite(classifier().step(micro_batches(0), compute_loss).loss)
