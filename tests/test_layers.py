@@ -122,6 +122,14 @@ def test_the_layers():
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the files of a circle
 
 
+def test_one_file_chooses_between_paddle_and_the_kernels_of_a_cpu():
+    """By the device. The kernels themselves import each other."""
+    files = [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE / "model/cpu"]
+    for text in ("ernie_m.model.cpu", 'startswith("gpu")'):
+        found = [path.name for path in files if text in path.read_text(encoding="utf-8")]
+        assert found == ["kernel_selection.py"], text
+
+
 def test_readers_and_commands_start_without_paddle(tmp_path):
     """The CPU settings must come before paddle, and the reader process does without it."""
     files = [path for subpackage in ("reader", *STARTED) for path in python_files(subpackage)]

@@ -1,5 +1,8 @@
 """The choice of kernels: FlashMask is tried before it is used, and `plain` is Paddle's own."""
 
+import os
+import shutil
+
 import paddle
 import pytest
 
@@ -7,8 +10,9 @@ from ernie_m.model import device_capabilities, kernel_selection
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training.precision import Precision, prepare_for_prediction
 from ernie_m.utils.logging import logger
+from tests.gpu import toys
 from tests.helpers.flash import flashmask
-from tests.launching import error_of
+from tests.launching import ROOT, error_of, run_script
 from tests.toys import small_config
 
 CONFIG = small_config(initializer_range=0.02)
@@ -95,6 +99,27 @@ def test_a_kernel_that_raises_is_not_used(warnings, error):
 
     assert not kernel_selection.check_agreement(measure_errors, 1.0, "not used")
     assert warnings() == ["not used: second line"]
+
+
+# Losses, gradients and weights of two trainings, in a process of its own.
+TRAINING = """
+from ernie_m.training.precision import Precision
+from tests.gpu import toys
+
+print([toys.train_and_evaluate(name, "float32", Precision()) for name in ("camlm", "classification")])
+"""
+
+
+def test_without_their_folder_a_cpu_has_plain_kernels(monkeypatch, tmp_path):
+    """A copy of the package without it trains with the same numbers, after a warning."""
+    shutil.copytree(
+        ROOT / "ernie_m", tmp_path / "ernie_m", ignore=shutil.ignore_patterns("cpu", "__pycache__")
+    )
+    run = run_script(["-c", TRAINING], tmp_path, OMP_NUM_THREADS=os.environ["OMP_NUM_THREADS"])
+    monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
+    results = [toys.train_and_evaluate(name, "float32", Precision()) for name in ("camlm", "classification")]
+    assert run.stdout == f"{results}\n", run.stderr
+    assert run.stderr.count("ernie_m/model/cpu is missing") == 1
 
 
 def test_plain_kernels_have_neither_bfloat16_nor_workers_on_a_cpu(monkeypatch):
