@@ -53,7 +53,7 @@ def test_estimators_accept_labels_in_any_type(model, models, names):
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, cross_val_score
     from sklearn.pipeline import make_pipeline
-    from sklearn.pipeline_config import FunctionTransformer, StandardScaler
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
     from examples.sklearn_classifier import ErnieMClassifier
 
