@@ -43,7 +43,7 @@ from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 # `test_a_command_runs` runs the command as it is written, with the flags of SMALLEST.
 HERE = "here"
 # `test_command_accepts_recipe_flags` parses the flags that the script gives to launch.py. Tests in
-# tests/finetune train with such flags.
+# tests/commands train with such flags.
 RECIPE = "its flags here"
 # Why no test runs the command. The rest of the row names a test of the code that it runs.
 ITSELF = "installs, or runs these tests"
@@ -52,14 +52,14 @@ DOWNLOADS = "downloads from other servers; "
 # Pattern of a whole command -> HERE, RECIPE, the test that runs it as FILE::FUNCTION, or a reason.
 COMMANDS = {
     r"sh scripts/(setup\.sh( \w+)?|test\.sh)( && sh scripts/setup\.sh \w+)?": ITSELF,
-    r"sh scripts/gpu_check\.sh": "gpu/test_command.py::test_cpu_does_not_pass_as_a_gpu",
+    r"sh scripts/gpu_check\.sh": "scripts/test_gpu_check.py::test_cpu_does_not_pass_as_a_gpu",
     r"sh scripts/demo\.sh --pretrain.*":
-        "many minutes; shortened in demo/test_pretrain_demo.py::test_the_whole_way",
+        "many minutes; shortened in scripts/test_pretrain_demo.py::test_the_whole_way",
     r"sh scripts/demo\.sh --quick":
-        "it fetches 91 MB; demo/test_quick.py::test_the_whole_way",
+        "it fetches 91 MB; scripts/test_quick.py::test_the_whole_way",
     r"sh scripts/demo\.sh --page":
-        "it serves until Ctrl-C; inference/test_serve.py::test_a_line_finds_itself",
-    r"sh scripts/chaos\.sh .*": HOURS + "one round in test_chaos.py::test_a_round",
+        "it serves until Ctrl-C; commands/test_serve.py::test_a_line_finds_itself",
+    r"sh scripts/chaos\.sh .*": HOURS + "one round in scripts/test_chaos.py::test_a_round",
     r"sh scripts/data/get_weights\.sh.*":
         DOWNLOADS + "data/test_download_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":
@@ -68,11 +68,11 @@ COMMANDS = {
         DOWNLOADS + "data/test_download_e5_small.py::test_every_tensor_and_subword",
     r"\.venv/bin/ernie-m download text .*": DOWNLOADS + "data/test_download_text.py::test_the_folder",
     r"sh scripts/verify_weights\.sh .*":
-        "needs released weights; model/test_verify_weights.py::test_one_number_off_is_enough",
+        "needs released weights; scripts/test_verify_weights.py::test_one_number_off_is_enough",
     r"export .*":
-        DOWNLOADS + "pretrain/test_corpus_downloads.py::test_the_list_is_what_a_build_takes",
+        DOWNLOADS + "pretrain/build_corpus/test_build_args.py::test_the_list_is_what_a_build_takes",
     r".*build_corpus --config configs/corpus/paper-96\.yaml .*":
-        "pretrain/test_corpus_downloads.py::test_the_list_is_what_a_build_takes",
+        "pretrain/build_corpus/test_build_args.py::test_the_list_is_what_a_build_takes",
     r".*ernie-m train_vocab .*": "data/test_train_vocab.py::test_the_same_ids_and_bytes",
     r"pip install (?!-e ).*": "test_package.py::test_it_has_what_is_used_without_a_checkout",
     r"pip install -e .*": "test_package.py::test_an_editable_installation_is_the_checkout",
@@ -82,7 +82,7 @@ COMMANDS = {
     r".*build_corpus --output .*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/(small|own|continue|e5-small)\.yaml.*": HERE,
     r".*bin/fleetrun .*|.*launch\.py --(node_ips|split_log_path) .*":
-        "pretrain/test_two_nodes.py::test_resume_after_a_node_dies",
+        "pretrain/test_run_two_nodes.py::test_resume_after_a_node_dies",
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
     r"([A-Z_]+=\S+ )*sh scripts/(small|base|large)/(xnli|pawsx|tatoeba)_[\w-]+\.sh.*": RECIPE,
     r"sh scripts/(base|large)/(conll|panx|mlqa)_[\w-]+\.sh.*": RECIPE,
@@ -90,25 +90,25 @@ COMMANDS = {
     r".*run_mrc\.py .* --answer_rules .*":
         "commands/test_run_mrc.py::test_squads_rules_decide_the_scores",
     r".*(python (run_retrieval|encode_vector)\.py|ernie-m mine_(pairs|hard_negatives)) .*": HERE,
-    r".*ernie-m convert .*model\.pt .*": "convert/test_sources.py::test_fairseq",
+    r".*ernie-m convert .*model\.pt .*": "commands/test_convert_sources.py::test_fairseq",
     r".*ernie-m (convert|export) (?!.*model\.pt).*": HERE,
     r".*ernie-m predict --task .*": HERE,
-    r".*ernie-m serve .*": "inference/test_serve.py::test_what_is_served",
+    r".*ernie-m serve .*": "commands/test_serve.py::test_what_is_served",
     r".*ernie-m fit .*--finetune.*": "fit/test_whole_model.py::test_the_command_and_the_next_ones",
     r".*ernie-m (fit|predict --input) (?!.*--finetune).*":
         "commands/test_fit.py::test_a_table_goes_in_and_comes_out",
-    r".*ernie-m train .*": "finetune/test_train.py::test_from_a_start",
-    r"sh examples/to_jsonl\.sh .*": "reader/test_conll.py::test_what_other_tools_write_by_the_example",
-    r".*examples/spans_to_words\.py .*": "reader/test_conll.py::test_spans_become_words_by_the_example",
+    r".*ernie-m train .*": "commands/test_train.py::test_from_a_start",
+    r"sh examples/to_jsonl\.sh .*": "reader/files/test_conll.py::test_what_other_tools_write_by_the_example",
+    r".*examples/spans_to_words\.py .*": "reader/files/test_conll.py::test_spans_become_words_by_the_example",
     r".*examples/official_format\.py .*":
         "reader/test_task_reader.py::test_example_writes_the_official_format",
-    r"curl .*": "the request of inference/test_embeddings.py::test_served_embeddings",
+    r"curl .*": "the request of inference/server/test_app_embeddings.py::test_served_embeddings",
     r".*ernie-m show_masks .*": HERE,
-    r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",
-    r".*benchmarks/masked_lm\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_masked_lm",
-    r".*benchmarks/encode\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_encoding_beside_a_rival",
+    r".*benchmarks/finetune\.py .*": HOURS + "scripts/test_benchmarks.py::test_fine_tuning",
+    r".*benchmarks/masked_lm\.py .*": HOURS + "scripts/test_benchmarks.py::test_masked_lm",
+    r".*benchmarks/encode\.py .*": HOURS + "scripts/test_benchmarks.py::test_encoding_beside_a_rival",
     r"for p in .*/figure6\.yaml .*": HOURS + "training/test_log.py::test_the_curves_are_the_records",
-    r"sh scripts/base/ablation\.sh": HOURS + "finetune/test_ablation.py::test_the_command_lines",
+    r"sh scripts/base/ablation\.sh": HOURS + "scripts/base/test_ablation.py::test_the_command_lines",
 }  # fmt: skip
 
 CPU = "--max_seq_len 62 --use_cuda false"

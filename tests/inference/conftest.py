@@ -27,7 +27,7 @@ def no_graph_is_compiled_twice() -> Iterator[None]:
     """In this process, models with the same weights from the same folder share a graph of OpenVINO.
 
     The tests load the models of `models` hundreds of times, and each graph takes a fifth of a second.
-    test_same_bits.py, and whatever starts a command in a process of its own, make theirs anew.
+    test_engines_same_bits.py, and whatever starts a command in a process of its own, make theirs anew.
     """
     engines = {}
 

@@ -1,4 +1,4 @@
-"""The encoder: its positions, dropout and initial weights, and its config. Its numbers: test_packed.py."""
+"""The encoder: its positions, dropout, initial weights and config. Its numbers: test_packed_layout.py."""
 
 import json
 import math

@@ -14,8 +14,8 @@ from ernie_m.model.checkpoint.foreign import torch_files
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write_foreign import TARGETS
 from ernie_m.reader.tokenization import Tokenizer
-from tests.convert.conftest import assert_same_bits
 from tests.foreign import fairseq_args, fairseq_state
+from tests.helpers.arrays import assert_same_bits
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, run_ours, run_torch
 from tests.toys import CONFIG, OUTPUTS, weights, write_piece_model
 

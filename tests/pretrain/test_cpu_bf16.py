@@ -1,6 +1,6 @@
 """A run whose products are in bfloat16 resumes exactly, and learns what one in float32 learns.
 
-Two processes are in test_distributed.py.
+Two processes are in test_run_processes.py.
 """
 
 import pytest

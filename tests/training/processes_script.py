@@ -1,4 +1,4 @@
-"""What `test_processes.py` runs on several processes: <folder> <proof> ...
+"""What `test_distributed.py` runs on several processes: <folder> <proof> ...
 
 A proof is the name of a function below that writes what it finds to the folder, or <stage>/<name>: a toy
 training (`train`) with this stage of sharding.
@@ -17,7 +17,7 @@ import paddle
 from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
-from tests.training.own_loop import LOOPS, OPTIMIZERS, gradients
+from tests.training.custom_loop import LOOPS, OPTIMIZERS, gradients
 from tests.training.toy_training import STEPS, get_state, make, read_step, run, weights, write_step
 
 FOLDER = Path(sys.argv[1])

@@ -79,7 +79,7 @@ def test_values_come_back_exactly(tmp_path):
 
 @pytest.fixture
 def two_parts(tmp_path):
-    """A checkpoint as two processes write it. `tests/training/test_processes.py` lets two write one."""
+    """A checkpoint as two processes write it. `tests/training/test_distributed.py` lets two write one."""
     step = make_step(tmp_path, 7, {"a/moment": np.zeros(3)})
     add_part(step, 1, {"b/moment": np.ones(3)})
     return step

@@ -15,7 +15,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.pipeline_config import NEITHER
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import trainer
-from tests.inference.test_reading import with_reading
+from tests.inference.test_load_pipeline import with_reading
 from tests.launching import as_flags, call_main
 from tests.toys import sentences, write_lines
 

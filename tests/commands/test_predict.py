@@ -46,7 +46,7 @@ from tests.inference.conftest import run_export
 from tests.launching import ROOT, as_flags, call_main, check_refusal, error_of, give_input
 from tests.toys import sentences, write_lines
 
-ENGINES = ("openvino", "onnx")  # test_export.py compares the others with the model itself
+ENGINES = ("openvino", "onnx")  # tests/inference/test_export.py compares the others with the model itself
 TEXTS = sentences(9, seed=4)
 # The folder of a model follows.
 CLASSIFY = [sys.executable, "-m", "ernie_m", "predict", "--task", "classification", "--model"]

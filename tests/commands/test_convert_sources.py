@@ -15,13 +15,13 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import open_model
 from ernie_m.reader.tokenization import Tokenizer
-from tests.convert.conftest import assert_same_bits
 from tests.foreign import (
     fairseq_args,
     fairseq_state,
     make_paddlenlp,
     make_xlm_r,
 )
+from tests.helpers.arrays import assert_same_bits
 from tests.helpers.checkpoints import save_model, stored
 from tests.helpers.torch_files import write_torch_file
 from tests.launching import error_of

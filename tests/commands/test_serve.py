@@ -1,4 +1,4 @@
-"""ernie-m serve: the JSON API and its bounds. The page is tested in test_page.py."""
+"""ernie-m serve: the JSON API and its bounds. The page is tested in tests/inference/server/test_page.py."""
 
 import http.client
 import json

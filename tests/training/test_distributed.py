@@ -22,7 +22,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.paddle_settings import reject_other_launchers
 from tests.helpers.arrays import assert_equal_arrays
 from tests.launching import ROOT, call_main, error_of, launch, run_script
-from tests.training.own_loop import LOOPS, OPTIMIZERS, assert_same_gradients, gradients
+from tests.training.custom_loop import LOOPS, OPTIMIZERS, assert_same_gradients, gradients
 from tests.training.toy_training import FILES, add_part, get_state, make, read_step, run, weights
 
 SCRIPT = Path(__file__).with_name("processes_script.py")

@@ -14,7 +14,7 @@ import pytest
 from tests.command_lines import pretraining
 from tests.helpers.processes import MARK, marked
 from tests.launching import ROOT, clean_environment, free_ports
-from tests.pretrain.test_distributed import EXACT, assert_same_run, losses_so_far
+from tests.pretrain.test_run_processes import EXACT, assert_same_run, losses_so_far
 from tests.pretrain.tiny_run import pretrain
 
 STALL_ENDS_SECONDS = 20  # after which a node whose step does not end takes the other one for dead

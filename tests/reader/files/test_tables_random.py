@@ -1,6 +1,6 @@
 """Any table, however its program writes it, is read as it was written; damage to it is named by its line.
 
-TABLES=2000 python -m pytest tests/reader/test_any_table.py draws more tables, and others.
+TABLES=2000 python -m pytest tests/reader/files/test_tables_random.py draws more tables, and others.
 """
 
 import bz2

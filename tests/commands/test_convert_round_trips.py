@@ -14,8 +14,7 @@ from ernie_m.model.checkpoint.model_card import read_card
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write_foreign import ENCODER_TARGETS
 from ernie_m.utils.checksums import CARD
-from tests.convert.conftest import assert_same_bits
-from tests.helpers.arrays import assert_equal_arrays
+from tests.helpers.arrays import assert_equal_arrays, assert_same_bits
 from tests.helpers.checkpoints import change_config, stored
 from tests.launching import error_of
 from tests.toys import CONFIG, make_ours

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from ernie_m.model import kernel_selection
-from tests.training.own_loop import LOOPS, OPTIMIZERS, assert_same_gradients, gradients
+from tests.training.custom_loop import LOOPS, OPTIMIZERS, assert_same_gradients, gradients
 
 
 @pytest.mark.parametrize("uses", LOOPS, ids="-".join)

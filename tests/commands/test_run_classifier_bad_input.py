@@ -103,15 +103,15 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("files", "flags", "location"), MISTAKES)
-def test_a_mistake_is_named(refused, tmp_path, files, flags, location):
+def test_a_mistake_is_named(classify, refusal, tmp_path, files, flags, location):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert location in refused(**flags)
+    assert location in refusal(classify, **flags)
 
 
-def test_all_missing_flags_are_named_at_once(refused):
+def test_all_missing_flags_are_named_at_once(classify, refusal):
     missing = ("train_set", "dev_set", "piece_model_path", "ernie_config_path")
-    line = refused(**dict.fromkeys(missing))
+    line = refusal(classify, **dict.fromkeys(missing))
     assert [name for name in missing if f"missing --{name}" in line] == list(missing)
 
 
@@ -143,41 +143,43 @@ def test_all_bad_files_are_named_before_the_weights_are_read(in_tmp_path, comman
     assert "ernie-m prepare " in advice
 
 
-def test_bad_official_parameters_are_refused(refused, tmp_path):
+def test_bad_official_parameters_are_refused(classify, refusal, tmp_path):
     """Pre-trained weights that are named as fine-tuned ones, and weights of which a file is missing."""
     config = official_config(vocab_size=60)
     params = make_official(tmp_path, config, seed=1)
     (tmp_path / "ernie_config.json").write_text(json.dumps(config))
     options = {"ernie_config_path": tmp_path / "ernie_config.json", "init_pretraining_params": params}
-    line = refused(**(options | {"init_pretraining_params": None, "init_checkpoint": params}))
+    line = refusal(classify, **(options | {"init_pretraining_params": None, "init_checkpoint": params}))
     assert "not fine-tuned (it has no classifier)" in line
     (params / "encoder_layer_1_ffn_fc_0.b_0").unlink()
-    assert "1 tensor missing: encoder.layers.1.linear1.bias" in refused(**options)
+    assert "1 tensor missing: encoder.layers.1.linear1.bias" in refusal(classify, **options)
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(classify, refused, tmp_path):
+def test_a_full_disk_leaves_the_previous_checkpoint(classify, refusal, tmp_path):
     """The run has 12 steps, of 8 of the 96 rows. The disk is full within the weights of the last one."""
     classify(epoch=1, save_steps=6, do_val="false")
     shutil.rmtree(tmp_path / "out" / "step_12")
     before = (tmp_path / "out" / "step_6" / "model.safetensors").read_bytes()
     with disk_full_after(len(before) // 2):  # bytes
-        assert "step_12: " in refused(epoch=1, do_val="false")
+        assert "step_12: " in refusal(classify, epoch=1, do_val="false")
     left = {path.name: (path / "model.safetensors").read_bytes() for path in tmp_path.glob("out/*step_*")}
     assert left == {"step_6": before}
 
 
-def test_bad_checkpoints_are_refused(classify, refused, tmp_path):
+def test_bad_checkpoints_are_refused(classify, refusal, tmp_path):
     """A checkpoint of other settings, of another seed, command or model size, and a corrupt one."""
     classify(epoch=1, save_steps=6)
     step = tmp_path / "out" / "step_6"
-    line = refused(out="new", epoch=1, init_checkpoint=step, learning_rate=1e-3, batch_size=4)
+    line = refusal(classify, out="new", epoch=1, init_checkpoint=step, learning_rate=1e-3, batch_size=4)
     said = ("learning_rate: 0.005 -> 0.001", "global_batch: 8 -> 4", f"--init_pretraining_params {step}")
     assert [words for words in said if words not in line] == []
-    assert f"{step} " in refused(epoch=1, init_checkpoint=step, random_seed="1,2")
+    assert f"{step} " in refusal(classify, epoch=1, init_checkpoint=step, random_seed="1,2")
     (tmp_path / "config.json").write_text(json.dumps({**toys.TASK_CONFIG, "hidden_size": 32}))
-    line = refused(out="new", ernie_config_path=tmp_path / "config.json", init_pretraining_params=step)
+    line = refusal(
+        classify, out="new", ernie_config_path=tmp_path / "config.json", init_pretraining_params=step
+    )
     assert "step_6: the model size (hidden_size 16) does not match --ernie_config_path " in line
     assert "config.json (hidden_size 32)" in line
     weights = step / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    assert "model.safetensors" in refused(epoch=1, init_checkpoint=step)
+    assert "model.safetensors" in refusal(classify, epoch=1, init_checkpoint=step)

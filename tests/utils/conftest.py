@@ -1,0 +1,3 @@
+"""Fixtures of predictions."""
+
+from tests.inference.conftest import models
