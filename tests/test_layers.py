@@ -5,6 +5,7 @@ import subprocess
 import sys
 from functools import cache
 from graphlib import TopologicalSorter
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,35 @@ def test_tracked_files_mention_only_this_project():
         check=False,
     )
     assert (found.returncode, found.stdout, found.stderr) == (1, "", "")
+
+
+# Whole suites, each for an environment or a device of its own.
+SUITES = {"clients", "gpu", "latest", "parity", "real"}
+# Of no module: test file -> what it tests.
+OF_ALL = {
+    "fuzz/test_fuzz.py": "every reader, on damaged files",
+    "test_docs.py": "the links, the tree and the tour of the documentation",
+    "test_layers.py": "the structure of the package and of the tests",
+    "test_mistakes.py": "mistakes in any command, by mistakes.tsv",
+    "test_names.py": "the paths and modules that any text names",
+    "test_package.py": "the wheel, and the links at the top",
+    "test_types.py": "all types, by mypy",
+}
+
+
+def test_a_test_file_has_the_folder_and_name_of_what_it_tests():
+    """Of ernie_m/model/ernie.py: tests/model/test_ernie.py, and a part of many, test_ernie_forward.py.
+
+    Of a folder of the package likewise; tests/scripts and tests/examples go with scripts and examples.
+    """
+    tests = ROOT / "tests"
+    names = {path.relative_to(tests) for path in tests.rglob("test_*.py")}
+    without_module = set()
+    for name in names:
+        folder = (ROOT if name.parts[0] in ("scripts", "examples") else PACKAGE) / name.parent
+        files = {path.stem for path in folder.glob("*")}
+        words = name.stem.removeprefix("test_").split("_")
+        if name.parts[0] not in SUITES and files.isdisjoint(accumulate(words, "{}_{}".format)):
+            without_module.add(str(name))
+    assert without_module == set(OF_ALL)
+    assert len(OF_ALL) <= 8

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+import venv
 import zipfile
 from itertools import chain
 from pathlib import Path
@@ -15,8 +16,9 @@ from packaging.requirements import Requirement
 from ernie_m.commands import run_classifier
 from ernie_m.utils import paddle_settings
 from tests import command_lines, toys
+from tests.helpers.pages import PYTHON
 from tests.launching import ROOT, call_main, check_refusal, clean_environment, error_of, run_script
-from tests.test_layers import BELOW
+from tests.test_layers import BELOW, LINKS, python_files
 
 # The names of the package's folders, which a user's own files may have.
 OWN_NAMES = tuple(BELOW)
@@ -235,3 +237,102 @@ def test_package_dependencies_match_a_checkout():
         if extra not in ("cpu", "search", "fit")
         for line in lines
     }
+
+
+FILES = [
+    path.relative_to(ROOT / "ernie_m").with_suffix("")
+    for subpackage in LINKS
+    for path in python_files(subpackage)
+]
+NAMES = [".".join(path.parts).removesuffix(".__init__") for path in FILES if path.name != "__main__"]
+# What a program does -> the program, which ends with an error if it is not so.
+PROGRAMS = {
+    "every module": f"""
+from importlib import import_module
+from model.ernie import ErnieMModel
+copies = [name for name in {NAMES} if import_module(name) is not import_module("ernie_m." + name)]
+assert not copies and ErnieMModel.__module__ == "ernie_m.model.ernie", copies
+""",
+    "the link first, then it is loaded again, and a module that is not there": """
+from importlib import reload
+import reader.corpus, ernie_m.reader.corpus
+assert reader.corpus is ernie_m.reader.corpus
+assert reload(reader.corpus).__name__ == "ernie_m.reader.corpus"
+try:
+    import reader.nothing
+except ModuleNotFoundError as error:
+    assert error.name == "reader.nothing"
+else:
+    raise AssertionError("found")
+""",
+    "the package first, and what was pickled by either name": """
+import pickle
+import ernie_m.model.config as ours, model.config
+from model.config import ErnieMConfig
+assert model.config is ours
+packed = pickle.dumps(ErnieMConfig, protocol=0)
+by_link = packed.replace(b"cernie_m.", b"c")
+assert packed != by_link and {pickle.loads(packed), pickle.loads(by_link)} == {ours.ErnieMConfig}
+""",
+    "a folder of the user's with the name of a link": """
+from pathlib import Path
+import model.config
+Path("reader").mkdir()
+for name in ("__init__", "mine"):
+    Path(f"reader/{name}.py").write_text("USERS = True")
+import reader.mine
+assert reader.mine.USERS and model.config.__name__ == "ernie_m.model.config"
+""",
+}
+
+
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_a_module_is_the_packages(tmp_path, what):
+    process = run_script(["-c", PROGRAMS[what]], tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_in_a_fresh_environment(tmp_path):
+    """pip installs the wheel, and the README's first block of Python runs as it is printed.
+
+    The packages that it depends on are those of this environment: pip looks at them, but fetches none.
+    """
+    wheel = built("wheel", ROOT, tmp_path / "dist")
+    venv.create(tmp_path / "venv")
+    python = tmp_path / "venv/bin/python"
+    (packages,) = (tmp_path / "venv").glob("lib/python3*/site-packages")
+    here = __import__("numpy").__path__[0].rpartition("/")[0]
+    (packages / "of_tests.pth").write_text(here)  # the packages of this environment, but no .pth of it
+    line = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-index",
+        f"{wheel}[cpu,search,fit]",
+    ]
+    subprocess.run(line, check=True, capture_output=True, env=clean_environment())
+
+    # The model of the block is a tiny one, which has what the real one has.
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "models").mkdir()
+    toys.make_models(tmp_path / "models")
+    (tmp_path / "models/encode").rename(tmp_path / "configs/e5-small")
+    block = PYTHON.search((ROOT / "README.md").read_text(encoding="utf-8"))[1]
+    shown = (
+        f"import sys\n{block}\nprint(ernie_m.__file__, {{*sys.modules}} & {{*{OWN_NAMES}}}, topics.labels)"
+    )
+    completed = subprocess.run(
+        [python, "-I", "-c", shown],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout.startswith(f"{packages}/ernie_m/__init__.py set() ")  # no name but ernie_m

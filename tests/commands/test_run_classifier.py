@@ -14,7 +14,7 @@ from tests import toys
 from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, stored
 from tests.helpers.files import read_files
-from tests.launching import read_log, read_masked_log
+from tests.launching import error_of, read_log, read_masked_log
 
 
 def test_the_flags_reach_the_optimizer(classify, monkeypatch):
@@ -260,3 +260,13 @@ def test_gradient_accumulation_equals_one_large_batch(classify, toy_folder, tmp_
     )
     assert at_once["classifier.weight"].dtype == np.float64
     assert_equal_arrays(accumulated, at_once, 1e-9)
+
+
+def test_it_resumes_exactly(classify, tmp_path, cpu_with_bf16):
+    """Dropout is on. A run in float32 does not resume it."""
+    options = {"save_steps": 10, "keep_checkpoints": 9}
+    classify(amp="bf16", **options)
+    start = tmp_path / "out" / "step_10"
+    classify(out="again", init_checkpoint=start, amp="bf16", **options)
+    assert_same_weights(tmp_path / "again" / "step_24", tmp_path / "out" / "step_24")
+    assert "amp: bf16 -> none" in error_of(classify, out="float32", init_checkpoint=start, **options)

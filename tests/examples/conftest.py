@@ -1,3 +1,4 @@
-"""Fixtures of fine-tuning."""
+"""Fixtures of fine-tuning and of predictions."""
 
 from tests.finetune.conftest import classify, runner, toy_folder
+from tests.inference.conftest import models

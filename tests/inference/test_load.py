@@ -370,3 +370,23 @@ def test_odd_texts_are_counted_over_all_parts(encoder, monkeypatch, caplog):
     cut, unknown = caplog.messages
     assert cut.startswith("encode: 2 of 6 texts ")
     assert unknown.startswith("2 of 6 texts ") and "index 1)" in unknown
+
+
+TEXTS = ["“Bado” kani", "lera 10, mo", *sentences(10, seed=4)]
+# The notations of the path of the folder "x", or of a link to it, seen from a folder next to it or above it.
+FORMS = {
+    "below": ("here", "./x"),
+    "twice above, with a trailing slash": ("here/sub/deep", "../../sub/../x/"),
+    "absolute": ("here/sub", "{here}/x"),
+    "a link with a blank from elsewhere": ("here/sub", "../a name"),
+}
+
+
+@pytest.mark.parametrize(("folder", "path"), FORMS.values(), ids=FORMS)
+def test_load_by_each_path_notation(models, tmp_path, monkeypatch, folder, path):
+    (tmp_path / "here/sub/deep").mkdir(parents=True)
+    shutil.copytree(models / "encode", tmp_path / "here/x")
+    (tmp_path / "here/a name").symlink_to("x")
+    monkeypatch.chdir(tmp_path / folder)
+    model = ernie_m.load(path.format(here=tmp_path / "here"))
+    assert model.encode(TEXTS).tobytes() == ernie_m.load(models / "encode").encode(TEXTS).tobytes()

@@ -29,7 +29,7 @@ from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.files import disk_full_after, flip_middle_bit, names_in
 from tests.launching import error_of
 from tests.pretrain.builds import Stopped, stop_at
-from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, config, pretrain, records
+from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, config, losses, pretrain, records
 from tests.toys import make_small_corpus
 
 # One layer and one pair are enough for what is stopped and resumed here. Evaluations come after 5, 10 and 12
@@ -339,3 +339,24 @@ def test_what_does_not_matter_may_change(straight, tiny_corpus, out):
     changes = {"run__save_steps": 3, "run__keep_checkpoints": 1, "run__stop_after_steps": 99}
     pretrain(tiny_corpus, out, **USUAL, **changes)
     assert_equal_arrays(checkpoint(out, STEPS), checkpoint(straight, STEPS))
+
+
+BFLOAT16 = {
+    "run__amp": "bf16",
+    "run__log_steps": 1,
+    "run__eval_sequences": 2,
+    "run__micro_batch_tokens": 512,
+    "optimizer__steps": 4,
+    "model__num_hidden_layers": 1,
+}
+
+
+def test_a_stopped_run_ends_with_the_same_bits(cpu_with_bf16, tiny_corpus, tmp_path):
+    """The resumed run is the uninterrupted one, and its losses are near those of float32."""
+    straight = pretrain(tiny_corpus, tmp_path / "straight", **BFLOAT16)
+    resumed = pretrain(tiny_corpus, tmp_path / "resumed", run__stop_after_steps=2, **BFLOAT16)
+    pretrain(tiny_corpus, resumed, **BFLOAT16)
+    assert_equal_runs(straight, resumed, 4)
+    in_float32 = pretrain(tiny_corpus, tmp_path / "float32", **(BFLOAT16 | {"run__amp": "none"}))
+    assert losses(straight) == pytest.approx(losses(in_float32), rel=0.01)
+    assert losses(straight) != losses(in_float32)  # the products really were in bfloat16

@@ -1,6 +1,7 @@
-"""What the fields of a dataclass of options say."""
+"""What the fields of a class of options say, and the options of every command."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
+from importlib import import_module
 
 import pytest
 
@@ -8,10 +9,13 @@ from ernie_m.utils.args import (
     PositiveInt,
     Range,
     UnitInterval,
+    describe_type,
     get_result_options,
+    list_options,
     option,
     read_option_docs,
 )
+from tests.launching import ROOT
 
 
 @dataclass
@@ -63,3 +67,21 @@ def test_the_string_below_a_field_explains_it():
     assert read_option_docs(Options) == {"seeds": "Of everything random."}
     assert read_option_docs(Inherited) == {"seeds": "Of the order.", "verbose": "Whether to say more."}
     assert [f.name for f in fields(Inherited)] == ["section", "seeds", "verbose"]
+
+
+# A row: class, option, values, default (empty: required), metadata. Options without `free` decide a run.
+ROWS = [row.split("\t") for row in (ROOT / "tests" / "options.tsv").read_text("utf-8").splitlines()]
+
+
+def describe(name: str, option: Field) -> list[str]:
+    """Return the cells of an option in the table, without its class."""
+    default = option.default if option.default_factory is MISSING else option.default_factory()
+    metadata = ", ".join(f"{key}={value!r}" for key, value in sorted(option.metadata.items()))
+    return [name, describe_type(option.type), "" if default is MISSING else repr(default), metadata]
+
+
+@pytest.mark.parametrize("place", dict.fromkeys(row[0] for row in ROWS))
+def test_the_options_of_a_class_are_those_of_the_table(place):
+    module, _, name = place.rpartition(".")
+    options = list_options(getattr(import_module(module), name))
+    assert [describe(*item) for item in options.items()] == [row[1:] for row in ROWS if row[0] == place]

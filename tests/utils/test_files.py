@@ -19,6 +19,7 @@ from ernie_m.inference.predict_files import write_predictions
 from ernie_m.training.log import MetricsFile
 from ernie_m.utils import files
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import Folder
 from ernie_m.utils.logging import setup_logging
 from ernie_m.utils.output_lock import lock_output
 from tests.helpers.files import disk_full_after, names_in
@@ -297,3 +298,14 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path, running,
     with files.atomic_file(tmp_path / "out") if kind == "file" else files.atomic_dir(tmp_path / "out"):
         pass
     assert names_in(tmp_path) == sorted([*stays, "out"])
+
+
+def test_what_is_no_file_is_not_there(tmp_path):
+    """A link that leads nowhere, or to itself, must not hide the others."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "a").write_text("{}")
+    for name, target in (("to a", "a"), ("loop", "loop"), ("nowhere", "b"), ("to below", "below")):
+        (tmp_path / name).symlink_to(target)
+    os.mkfifo(tmp_path / "pipe")
+    assert Folder(tmp_path).names == {"a", "to a"}
+    assert (Folder(tmp_path / "b").names, Folder(tmp_path / "a").named) == (set(), "a")

@@ -1,31 +1,13 @@
-"""The files of examples/, with a tiny model; those that convert files are tested in tests/reader."""
+"""The estimator of scikit-learn learns and predicts as the model does, with labels of any type."""
 
 import numpy as np
 import pytest
 
 import ernie_m
-from examples.near_duplicates import find_near_duplicates
 from tests.toys import sentences
 
 # Scikit-learn is imported in the tests: every run of the suite collects this file, and few run them.
 pytestmark = pytest.mark.slow
-TEXTS = sentences(12, seed=5)
-
-
-@pytest.fixture
-def model(models):
-    return ernie_m.load(models / "encode")
-
-
-def test_near_duplicates(model):
-    embeddings = model.encode(TEXTS, normalize=True)
-    cosines = embeddings @ embeddings.T
-    threshold = float(np.median(cosines))
-    found = find_near_duplicates(model, TEXTS, threshold)
-    pairs = {(first, second) for _, first, second in found}
-    locations = [(a, b) for b in range(len(TEXTS)) for a in range(b) if cosines[a, b] > threshold]
-    assert len(found) == len(pairs) > 3 and pairs == {(TEXTS[a], TEXTS[b]) for a, b in locations}
-    assert found == sorted(found, reverse=True)
 
 
 def test_the_estimator(models):
@@ -47,7 +29,7 @@ def test_the_estimator(models):
 
 
 @pytest.mark.parametrize("names", [[10, 9], [True, False], ["no label\u200b", "1.0 "]])
-def test_estimators_accept_labels_in_any_type(model, models, names):
+def test_estimators_accept_labels_in_any_type(models, names):
     """The labels are those of the first word of a text, so each score is far above chance."""
     from sklearn.compose import ColumnTransformer
     from sklearn.linear_model import LogisticRegression
@@ -60,6 +42,7 @@ def test_estimators_accept_labels_in_any_type(model, models, names):
     texts = [f"{'bado' if row % 2 else 'lera'} {text}" for row, text in enumerate(sentences(24, seed=4))]
     table = np.array([[text, row] for row, text in enumerate(texts)], object)
     labels = np.array(names * 12)
+    model = ernie_m.load(models / "encode")
     classifier = ErnieMClassifier(models / "encode")
     one_column = ColumnTransformer([("text", "passthrough", [0])])
     embeddings = ColumnTransformer([("text", FunctionTransformer(model.encode), 0)], remainder="passthrough")
