@@ -99,7 +99,6 @@ class RetrievalTraining(MultiSeedTraining):
         self.config = opened.config
         self.layer = resolve_layer(flags, self.config.num_hidden_layers)
         self.train_pairs = open_training_pairs(flags, opened)
-        self.pipeline_config = self.train_pairs.pipeline_config
         # The same for both sides of translations (a file such as en-de.tsv).
         if opened.pipeline_config.prompts:
             logger.info(
@@ -275,7 +274,9 @@ class RetrievalTraining(MultiSeedTraining):
     ) -> ModelFiles:
         """Return the files of the model, with its pipeline settings and its model card."""
         flags = self.flags
-        pipeline_config = dataclasses.replace(self.pipeline_config, layer=self.layer, pooling=flags.pooling)
+        pipeline_config = dataclasses.replace(
+            self.train_pairs.pipeline_config, layer=self.layer, pooling=flags.pooling
+        )
         settings = {"task": get_stored_name(SEARCH), PIPELINE: get_stored_pipeline_config(pipeline_config)}
         facts = {
             "name": "ERNIE-M, retrieval",

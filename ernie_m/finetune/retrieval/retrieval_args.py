@@ -24,8 +24,8 @@ class EmbeddingFlags(TableOptions):
     """Flags of pairs and of their embeddings."""
 
     layer: str = "middle"
-    """Encoder layer of the embeddings: a number, middle or last; the default follows the model's settings, if
-    any."""
+    """Encoder layer of the embeddings: a number, middle, last, or, in an evaluation, sweep to compare all
+    layers; the default follows the model's settings, if any."""
 
     pooling: Pooling = MEAN_WITHOUT_SPECIAL
     """Pooling of token states into an embedding: the mean over all tokens (mean), the mean without [CLS] and
@@ -99,10 +99,6 @@ class RetrievalFlags(EmbeddingFlags, TrainingFlags):
 
     languages: str | None = option(None, free=True)
     """Comma-separated XTREME language codes to evaluate (default: all languages in --pairs)."""
-
-    layer: str = "middle"
-    """Encoder layer of the embeddings: a number, middle, last, or sweep to compare all layers; the default
-    follows the model's settings, if any."""
 
     score: Literal["cosine", "margin"] = option("cosine", free=True)
     """Similarity score: cosine, or margin, the ratio of the cosine to the mean cosine of the 4 nearest

@@ -84,7 +84,6 @@ def check_initial_task(flags: RetrievalFlags, initial_checkpoints: Mapping[int, 
     if not (flags.init_task and flags.init_pretraining_params) or flags.init_checkpoint:
         return
     for start in initial_checkpoints.values():
-        assert start is not None  # with --init_pretraining_params
         if start.task != flags.init_task:
             fact = f"were fine-tuned for {start.task}" if start.task else "were not fine-tuned"
             raise UserError(
@@ -102,8 +101,7 @@ def train_seeds(training: RetrievalTraining, evaluation: BitextEvaluation, stop:
             model = train_seed(training, seed, seed_folder, stop)
             if model is None:
                 return
-            evaluation.search(seed, model, training.tokenizer, training.pipeline_config)
-            del model  # before the next one is made
+            evaluation.search(seed, model, training.tokenizer, training.train_pairs.pipeline_config)
         evaluation.report()
 
 

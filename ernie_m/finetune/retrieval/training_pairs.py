@@ -1,7 +1,7 @@
 """The pairs of a training: the rows of a file, or the parallel text of a corpus."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from ernie_m.reader.batching import (
 )
 from ernie_m.reader.corpus import Corpus, verify_corpus
 from ernie_m.reader.files.pairs import PairRows, is_pair_notation
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
@@ -42,25 +43,30 @@ class TrainingPairs(ABC):
     """The pairs of --train_set, which are checked when they are opened.
 
     Args:
-        path: the file or directory of --train_set.
-        opened: the initial model.
+        pipeline_config: the pipeline settings of the trained model, with the prompts of the pairs.
+        paths: the files that decide which pairs there are.
+        languages: the languages of the pairs; (): unknown.
 
     Attributes:
-        languages: the languages of the pairs; []: unknown.
         digest: the SHA-256 of the files.
-        pipeline_config: the pipeline settings of the trained model, with the prompts of the pairs.
         text_keys: uint64 [n], the keys of all queries and positives, by `make_text_keys`; [0]: not known.
     """
 
-    languages: list[str]
-    digest: str | None
-    pipeline_config: PipelineConfig
-    text_keys: np.ndarray
+    text_keys = np.empty(0, np.uint64)
 
-    def __init__(self, path: str, flags: RetrievalFlags, opened: OpenedModel):
-        self.path = path
+    def __init__(
+        self,
+        flags: RetrievalFlags,
+        tokenizer: Tokenizer,
+        pipeline_config: PipelineConfig,
+        paths: Iterable[str | Path],
+        languages: Sequence[str] = (),
+    ):
         self.flags = flags
-        self.tokenizer = opened.tokenizer
+        self.tokenizer = tokenizer
+        self.pipeline_config = pipeline_config
+        self.digest = digest_files(paths)
+        self.languages = list(languages)
 
     @property
     def prompts(self) -> tuple[str, str]:
@@ -90,36 +96,33 @@ class PairFile(TrainingPairs):
     """
 
     def __init__(self, path: str, flags: RetrievalFlags, opened: OpenedModel):
-        super().__init__(path, flags, opened)
-        self.rows = PairRows(path, flags)
-        self.languages = []
-        self.digest = digest_files(self.rows.paths)
-        self.pipeline_config = get_embedding_pipeline_config(opened)
-        if self.rows.are_translations:
-            prompt = self.pipeline_config.get_prompt(NEITHER)
-            self.pipeline_config = self.pipeline_config.replace_prompts(prompt)
-        self._check_sample()
-        self.deduped = DedupedPairs.from_rows(self.rows, make_text_keys(opened, flags.max_seq_len))
+        self.rows = rows = PairRows(path, flags)
+        pipeline_config = get_embedding_config(opened)
+        if rows.are_translations:
+            pipeline_config = pipeline_config.replace_prompts(pipeline_config.get_prompt(NEITHER))
+        super().__init__(flags, opened.tokenizer, pipeline_config, rows.paths)
+
+        # Texts may already have their prompt, be too long, or be foreign to the vocabulary.
+        sample = sample_evenly(rows)
+        for index, prompt in enumerate(self.prompts):  # queries, then positives
+            warn_about_repeated_prompt(prompt, [row[index] for row in sample], path)
+        texts = [
+            Example(self.prompts[min(index, 1)] + text) for row in sample for index, text in enumerate(row)
+        ]
+        warn_if_truncated(path, texts, TextFeaturizer(self.tokenizer, flags.max_seq_len))
+
+        # Texts that the model cannot tell apart have one key.
+        self.deduped = DedupedPairs.from_rows(rows, make_text_keys(opened, flags.max_seq_len))
         self.text_keys = self.deduped.keys[:, :2].ravel()
-        if self.rows.with_negatives:
+        if rows.with_negatives:
             logger.info(
                 "%s: %d rows, %d with negatives; dropped %d false negatives (equal to the query or to "
                 "one of its positives in any row)",
                 path,
-                len(self.rows),
-                self.rows.with_negatives,
+                len(rows),
+                rows.with_negatives,
                 self.deduped.false_negatives,
             )
-
-    def _check_sample(self) -> None:
-        """Warn about texts that already have the prompt, are too long, or are not in the vocabulary."""
-        rows = sample_evenly(self.rows)
-        for index, prompt in enumerate(self.prompts):  # queries, then positives
-            warn_about_repeated_prompt(prompt, [row[index] for row in rows], self.path)
-        texts = [
-            Example(self.prompts[min(index, 1)] + text) for row in rows for index, text in enumerate(row)
-        ]
-        warn_if_truncated(self.path, texts, TextFeaturizer(self.tokenizer, self.flags.max_seq_len))
 
     def split(self, seed: int) -> tuple[PairFileBatches, ValidationPairs]:
         held_out = hold_out_rows(self.deduped, self.flags.validation_pairs, seed)
@@ -139,35 +142,33 @@ class PairFile(TrainingPairs):
             prompts=self.prompts,
             **self._get_batch_settings(seed),
         )
-        held_out_ids = []
-        for number in held_out:
-            texts_of_row = [prompt + text for prompt, text in zip(self.prompts, self.rows[number])]
-            held_out_ids.append(self.tokenizer.encode_batch(texts_of_row))
+        held_out_ids = [
+            self.tokenizer.encode_batch(
+                [prompt + text for prompt, text in zip(self.prompts, self.rows[number])]
+            )
+            for number in held_out
+        ]
         return batches, {(Path(self.rows.name).name,): held_out_ids} if held_out_ids else {}
 
 
 class PairCorpus(TrainingPairs):
     """The parallel text of a corpus, whose held-out text has the validation pairs. It has no prompts."""
 
-    text_keys = np.empty(0, np.uint64)  # a corpus has token ids alone
-
     def __init__(self, path: str, flags: RetrievalFlags, opened: OpenedModel):
-        super().__init__(path, flags, opened)
-        self.corpus = Corpus(path, self.tokenizer)
+        self.corpus = corpus = Corpus(path, opened.tokenizer)
         distributed.run_on_main(lambda: verify_corpus(path))
-        if not self.corpus.parallel:
+        if not corpus.parallel:
             raise UserError(f"{path}: no parallel text in this corpus. Build one with --parallel")
-        self.languages = self.corpus.languages
-        self.digest = digest_files([self.corpus.path / MANIFEST])
-        self.pipeline_config = get_embedding_pipeline_config(opened).replace_prompts("")
-        parallel = self.corpus.parallel.values()
-        sides = [ids for pairs in parallel for pair in sample_evenly(pairs) for ids in pair]
+        pipeline_config = get_embedding_config(opened).replace_prompts("")
+        manifest = corpus.path / MANIFEST
+        super().__init__(flags, opened.tokenizer, pipeline_config, [manifest], corpus.languages)
+        sides = [ids for pairs in corpus.parallel.values() for pair in sample_evenly(pairs) for ids in pair]
         cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # without [CLS] and [SEP]
         log_truncation(path, cut, len(sides), "sampled texts", flags.max_seq_len)
 
     def split(self, seed: int) -> tuple[CorpusPairBatches, ValidationPairs]:
         batches = CorpusPairBatches(
-            path=self.path, alpha=self.flags.pair_alpha, **self._get_batch_settings(seed)
+            path=str(self.corpus.path), alpha=self.flags.pair_alpha, **self._get_batch_settings(seed)
         )
         return batches, self.corpus.held_out_parallel
 
@@ -183,7 +184,7 @@ def open_training_pairs(flags: RetrievalFlags, opened: OpenedModel) -> TrainingP
     return pairs_class(flags.train_set, flags, opened)
 
 
-def get_embedding_pipeline_config(opened: OpenedModel) -> PipelineConfig:
+def get_embedding_config(opened: OpenedModel) -> PipelineConfig:
     """Return the pipeline settings of a model without those of a head, which differ from embeddings'."""
     is_tuned = opened.checkpoint is not None and opened.checkpoint.task not in (None, SEARCH)
     return opened.pipeline_config.adapt_for_task() if is_tuned else opened.pipeline_config
