@@ -11,7 +11,7 @@ import paddle
 import pytest
 
 from ernie_m.commands import run_retrieval
-from ernie_m.finetune.retrieval import run, search_bitexts
+from ernie_m.finetune.retrieval import bitext_evaluation, run, search_bitexts
 from ernie_m.finetune.score_tables import get_paper_rows
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.load import load_weights
@@ -113,7 +113,9 @@ def percent_found(queries, targets):
 def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, monkeypatch):
     counted = []  # the pairs of all bitexts, by which the paper's results are comparable
     monkeypatch.setattr(
-        search_bitexts, "get_paper_rows", lambda *values: counted.append(values[2]) or get_paper_rows(*values)
+        bitext_evaluation,
+        "get_paper_rows",
+        lambda *values: counted.append(values[2]) or get_paper_rows(*values),
     )
     report = retrieve(paper="tatoeba_cross_lingual_transfer", languages="de,xx")
     sides = [path.read_text().splitlines() for path in (folder / "pairs").glob("*.en")]

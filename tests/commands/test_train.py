@@ -155,7 +155,7 @@ def interrupt_at_five_moments(monkeypatch):
         (train_vocab, "sample_lines", interrupt),
         *((RetrievalTraining, "loss", ctrl_c_at(step, RetrievalTraining.loss)) for step in (3, 7)),
     ]
-    for moment in (*moments, (bitext_evaluation, "write_predictions", interrupt)):
+    for moment in (*moments, (bitext_evaluation, "write_matches", interrupt)):
         with monkeypatch.context() as patch:
             patch.setattr(*moment)
             with pytest.raises(SystemExit, match="130"):

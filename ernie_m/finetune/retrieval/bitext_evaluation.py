@@ -1,29 +1,35 @@
 """Evaluation of bitext retrieval: the bitexts of --pairs, searched with the model of each seed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 import paddle
 
+from ernie_m.finetune import score_tables
 from ernie_m.finetune.retrieval.encoder import Encode, make_encode_function, resolve_layer
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.search_bitexts import (
     CHOSEN,
     SearchResult,
-    report_seeds,
     search_layer,
     search_layers,
-    write_predictions,
+    write_matches,
     write_sweep,
 )
 from ernie_m.finetune.retrieval.split_pairs import make_text_keys
+from ernie_m.finetune.run_setup import log_and_write_report
+from ernie_m.finetune.score_tables import BOTH_DIRECTIONS, get_paper_rows
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.pipeline_config import NEITHER, PipelineConfig, get_pair_text_kinds
+from ernie_m.model.tasks import SEARCH, get_stored_name
 from ernie_m.reader.batching import Example, TextFeaturizer, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import Bitext
 from ernie_m.reader.labels import find_label_issues
@@ -33,7 +39,12 @@ from ernie_m.training.precision import is_bf16_on_cpu
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
+from ernie_m.vectors.nearest import Matches
 from ernie_m.vectors.retrieval_accuracy import log_repeated_texts
+
+WITH_ENGLISH = ("en -> xx", "xx -> en")
+OF_ANY_PAIRS = ("second side -> first side", "first side -> second side")
+SAME_LINE = "same line"  # accuracy where only the same line counts, not equal texts elsewhere, as in XTREME
 
 
 class BitextEvaluation:
@@ -142,7 +153,7 @@ class BitextEvaluation:
         untrained = {} if encode_at_random is None else search_layer(encode_at_random, bitexts)
         self.results[seed] = SearchResult(layer, trained, untrained)
         if distributed.is_main():
-            write_predictions(folder / "predictions" / "tatoeba", bitexts, trained[flags.score])
+            write_matches(folder / "predictions" / "tatoeba", bitexts, trained[flags.score])
 
     def _compute_means(self, encode: Encode) -> LanguageCentering:
         """Compute the mean embedding of each language in --center_on, at the evaluated layer or at each."""
@@ -175,10 +186,80 @@ class BitextEvaluation:
         return means if layer is None else means.select_layer(layer)
 
     def report(self) -> None:
-        """Log and write the score tables of all seeds."""
-        report_seeds(self.flags, self.config, self.results, self.bitexts)
+        """Log and write score tables: one per direction, and per measure one with the mean of both.
+
+        With --layer sweep each seed has a report of its own.
+        """
+        flags = self.flags
+        results = self.results
+        if not results:
+            return
+        layers = {str(seed): result.layer for seed, result in results.items()}
+        distinct_layers = dict.fromkeys(str(layer) for layer in layers.values())
+        kind_of_vectors = f"{flags.pooling}, layer {', '.join(distinct_layers)}"  # for the titles
+        first = next(iter(results.values()))  # it has the result with random weights, if any
+        pairs = sum(len(bitext.sentences) for bitext in self.bitexts)
+        keys = {bitext.language: bitext.keys for bitext in self.bitexts}
+        line_keys = {bitext.language: bitext.line_keys for bitext in self.bitexts}
+        tables = []
+
+        def add_table(direction: str, measure: str, directions: Sequence[int], **paper: Any) -> None:
+            """Add a score table of a measure, averaged over directions, indices of `WITH_ENGLISH`."""
+            rows, by_line = (
+                {
+                    seed: _compute_accuracies(result.trained[measure], rule, directions)
+                    for seed, result in results.items()
+                }
+                for rule in (keys, line_keys)
+            )
+            comparison = {
+                "untrained": _compute_accuracies(first.untrained.get(measure, {}), keys, directions)
+            }
+            if by_line != rows:
+                comparison[SAME_LINE] = {
+                    language: fmean(row[language] for row in by_line.values()) for language in keys
+                }
+            title = f"{direction}, {measure}, {kind_of_vectors}"
+            shown = {"direction": direction, "measure": measure}
+            tables.append(score_tables.ScoreTable(title, rows, comparison=comparison, facts=shown, **paper))
+
+        # Each direction by --score, as the paper reports it.
+        are_with_english = all(bitext.with_english for bitext in self.bitexts)
+        for number, direction in enumerate(WITH_ENGLISH if are_with_english else OF_ANY_PAIRS):
+            paper = get_paper_rows(flags.paper, self.config, pairs, direction, list(keys))
+            add_table(direction, flags.score, [number], paper=paper)
+
+        # Both directions by every measure that all seeds have.
+        measures = chain.from_iterable(result.trained for result in results.values())
+        for measure in dict.fromkeys(measures):  # each once, in this order
+            seeds_without = [str(seed) for seed, result in results.items() if measure not in result.trained]
+            if seeds_without:
+                seeds = ", ".join(seeds_without)
+                logger.warning("skipping the table of %s: no language means for seed %s", measure, seeds)
+                continue
+            add_table(BOTH_DIRECTIONS, measure, [0, 1])
+        facts: dict[str, Any] = {
+            "task": get_stored_name(SEARCH),
+            "pooling": flags.pooling,
+            "score": flags.score,
+            "layers": layers,
+        }
+        log_and_write_report(flags.checkpoints, "retrieval", tables, facts)
 
 
 def list_languages(bitexts: Sequence[Bitext]) -> list[str]:
     """Return English and the other language of each bitext; [] without bitexts."""
     return ["en", *(bitext.language for bitext in bitexts)] if bitexts else []
+
+
+def _compute_accuracies(
+    results: Mapping[str, Matches], keys: Mapping[str, np.ndarray], directions: Sequence[int]
+) -> dict[str, float]:
+    """Compute language -> accuracy in percent, averaged over directions.
+
+    Args:
+        keys: language -> the keys of its texts; see `ernie_m.vectors.nearest.mark_hits`.
+        directions: indices of `WITH_ENGLISH`.
+    """
+    found = {language: matches.compute_accuracies(keys[language]) for language, matches in results.items()}
+    return {language: fmean(both[index] for index in directions) for language, both in found.items()}

@@ -1,21 +1,14 @@
-"""Evaluation of bitext retrieval by embeddings, in both directions, and its report."""
+"""Search of bitexts by embeddings in both directions, with one layer or with every layer."""
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from statistics import fmean
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ernie_m.finetune import score_tables
 from ernie_m.finetune.retrieval.encoder import Encode
-from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.run_setup import log_and_write_report
-from ernie_m.finetune.score_tables import AVERAGE, BOTH_DIRECTIONS, average, get_paper_rows
-from ernie_m.model.config import ErnieMConfig
+from ernie_m.finetune.score_tables import AVERAGE, average
 from ernie_m.model.pipeline_config import get_pair_text_kinds
-from ernie_m.model.tasks import SEARCH, get_stored_name
 from ernie_m.reader.files.aligned_lines import Bitext
 from ernie_m.training import distributed
 from ernie_m.utils.files import atomic_file, write_json
@@ -28,10 +21,7 @@ from ernie_m.vectors.retrieval_accuracy import (
     select_layer_on_half,
 )
 
-WITH_ENGLISH = ("en -> xx", "xx -> en")
-OF_ANY_PAIRS = ("second side -> first side", "first side -> second side")
 CHOSEN = "chosen, odd pairs"  # even pairs select the layer, odd pairs score it
-SAME_LINE = "same line"  # accuracy where only the same line counts, not equal texts elsewhere, as in XTREME
 T = TypeVar("T")
 
 
@@ -151,7 +141,7 @@ def _search_all(
     return by_name
 
 
-def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str, Matches]) -> None:
+def write_matches(folder: Path, bitexts: list[Bitext], results: Mapping[str, Matches]) -> None:
     """Write test-<language>.tsv in XTREME's format (Hu et al., 2020): the match of each English sentence.
 
     A match is the line number, from 0, in the other language. The English sentences are in alphabetical
@@ -182,80 +172,3 @@ def write_sweep(folder: Path, title: str, sweep: LayerSweep) -> None:
     path = folder / "sweep.json"
     write_json(path, {"title": title, "rows": sweep.rows, "layers": sweep.layers})
     logger.info("wrote %s; odd-numbered pairs score higher, because they have half as many candidates", path)
-
-
-def report_seeds(
-    flags: RetrievalFlags,
-    config: ErnieMConfig,
-    results: Mapping[int, SearchResult],
-    bitexts: Sequence[Bitext],
-) -> None:
-    """Log and write score tables: one per direction, and one per measure with the mean of both directions.
-
-    Args:
-        config: the configuration of the encoder.
-        results: seed -> its result; {}: nothing was evaluated, or --layer sweep wrote its own report.
-        bitexts: the evaluated bitexts.
-    """
-    if not results:
-        return
-    layers = {str(seed): result.layer for seed, result in results.items()}
-    distinct_layers = dict.fromkeys(str(layer) for layer in layers.values())
-    kind_of_vectors = f"{flags.pooling}, layer {', '.join(distinct_layers)}"  # for the titles
-    first = next(iter(results.values()))  # it has the result with random weights, if any
-    languages = list(first.trained[flags.score])
-    pairs = sum(len(bitext.sentences) for bitext in bitexts)
-    keys = {bitext.language: bitext.keys for bitext in bitexts}
-    line_keys = {bitext.language: bitext.line_keys for bitext in bitexts}
-    tables = []
-
-    def add_table(direction: str, measure: str, directions: Sequence[int], **paper: Any) -> None:
-        """Add a score table of a measure, averaged over directions, which are indices of `WITH_ENGLISH`."""
-        rows, by_line = (
-            {
-                seed: _compute_accuracies(result.trained[measure], rule, directions)
-                for seed, result in results.items()
-            }
-            for rule in (keys, line_keys)
-        )
-        comparison = {"untrained": _compute_accuracies(first.untrained.get(measure, {}), keys, directions)}
-        if by_line != rows:
-            comparison[SAME_LINE] = {
-                language: fmean(row[language] for row in by_line.values()) for language in languages
-            }
-        title = f"{direction}, {measure}, {kind_of_vectors}"
-        shown = {"direction": direction, "measure": measure}
-        tables.append(score_tables.ScoreTable(title, rows, comparison=comparison, facts=shown, **paper))
-
-    are_with_english = all(bitext.with_english for bitext in bitexts)
-    for number, direction in enumerate(WITH_ENGLISH if are_with_english else OF_ANY_PAIRS):
-        paper = get_paper_rows(flags.paper, config, pairs, direction, languages)
-        add_table(direction, flags.score, [number], paper=paper)
-    measures = chain.from_iterable(result.trained for result in results.values())
-    for measure in dict.fromkeys(measures):  # each once, in this order
-        seeds_without = [str(seed) for seed, result in results.items() if measure not in result.trained]
-        if seeds_without:
-            seeds = ", ".join(seeds_without)
-            logger.warning("skipping the table of %s: no language means for seed %s", measure, seeds)
-            continue
-        add_table(BOTH_DIRECTIONS, measure, [0, 1])
-    facts: dict[str, Any] = {
-        "task": get_stored_name(SEARCH),
-        "pooling": flags.pooling,
-        "score": flags.score,
-        "layers": layers,
-    }
-    log_and_write_report(flags.checkpoints, "retrieval", tables, facts)
-
-
-def _compute_accuracies(
-    results: Mapping[str, Matches], keys: Mapping[str, np.ndarray], directions: Sequence[int]
-) -> dict[str, float]:
-    """Compute language -> accuracy in percent, averaged over directions.
-
-    Args:
-        keys: language -> the keys of its texts; see `ernie_m.vectors.nearest.mark_hits`.
-        directions: indices of `WITH_ENGLISH`.
-    """
-    found = {language: matches.compute_accuracies(keys[language]) for language, matches in results.items()}
-    return {language: fmean(both[index] for index in directions) for language, both in found.items()}
