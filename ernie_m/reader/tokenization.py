@@ -126,6 +126,7 @@ class Tokenizer:
         text_rules: the tokenizer rules, one of `TEXT_RULES`.
         added_tokens: token -> id of tokens that are not in the SentencePiece model. They are matched first;
             SentencePiece splits the text between them.
+        folder: the folder of `piece_model_path`, which parses a tokenizer.json once; None: a new `Folder`.
 
     Attributes:
         piece_model: the serialized SentencePiece model.
@@ -147,6 +148,7 @@ class Tokenizer:
         piece_model_path: str | os.PathLike | None = None,
         text_rules: str = ERNIE_M,
         added_tokens: Mapping[str, int] | None = None,
+        folder: Folder | None = None,
     ):
         if text_rules not in TEXT_RULES:
             raise UserError(f"invalid text_rules {text_rules!r} (choose from {', '.join(TEXT_RULES)})")
@@ -154,7 +156,7 @@ class Tokenizer:
             raise UserError("missing --piece_model_path: the SentencePiece model")
         self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
         self.piece_model_path = Path(piece_model_path).absolute()
-        self.piece_model = _read_sentencepiece_model(piece_model_path)
+        self.piece_model = _read_sentencepiece_model(Path(piece_model_path), folder)
         self.processor, self._subwords = _load_sentencepiece_model(self.piece_model, piece_model_path)
         # A subword's number in the model is not its id in the vocabulary.
         subword_numbers = list(range(len(self._subwords)))
@@ -489,8 +491,8 @@ class Tokenizer:
         return cut_ids
 
 
-def _read_sentencepiece_model(path: str | os.PathLike) -> bytes:
-    """Read a serialized SentencePiece model, or build one from tokenizer.json.
+def _read_sentencepiece_model(path: Path, folder: Folder | None) -> bytes:
+    """Read a serialized SentencePiece model, or build one from tokenizer.json; see `Tokenizer`.
 
     Raises:
         UserError: the file is missing, or is a tokenizer.json other than XLM-R's.
@@ -500,7 +502,9 @@ def _read_sentencepiece_model(path: str | os.PathLike) -> bytes:
             f"{path}: no such SentencePiece model. Set --piece_model_path, or "
             f"{get_command_name()} download weights vocab for the released one (train_vocab trains your own)"
         )
-    return build_piece_model_from_json(path) if Path(path).suffix == ".json" else read_bytes(path)
+    if path.suffix != ".json":
+        return read_bytes(path)
+    return build_piece_model_from_json(folder or Folder(path), path.name)
 
 
 def _load_sentencepiece_model(

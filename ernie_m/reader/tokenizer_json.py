@@ -8,12 +8,13 @@ import base64
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from ernie_m.reader.tokenizer_rules import QUOTES
 from ernie_m.reader.vocabulary import CLS, MASK, PAD, SEP, UNK
 from ernie_m.utils.errors import UserError, format_value, get_command_name
-from ernie_m.utils.files import read_json
+from ernie_m.utils.files import Folder, read_object
 
 TOKENIZER_JSON = "tokenizer.json"
 BPE_MODEL = "sentencepiece.bpe.model"  # the SentencePiece model's name in PaddleNLP and Hugging Face
@@ -41,13 +42,18 @@ def make_missing_model_error(folder: str | os.PathLike) -> UserError:
     )
 
 
-def build_piece_model_from_json(path: str | os.PathLike) -> bytes:
+def build_piece_model_from_json(folder: Folder, name: str) -> bytes:
     """Build a serialized SentencePiece model from XLM-R's tokenizer.json, with the same subwords and ids.
+
+    Args:
+        folder: the folder of the file, which may have been parsed there already.
+        name: the name of the file.
 
     Raises:
         UserError: the file is corrupt, or its rules are not XLM-R's.
     """
-    contents = read_json(path, _describe_model_sources())
+    path = folder.path / name
+    contents = folder.read(name, partial(read_object, advice=_describe_model_sources()))
     check_parts(path, contents)
     model = _parse_model(b"")
     try:

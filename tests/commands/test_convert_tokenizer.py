@@ -134,6 +134,18 @@ def saved(tmp_path):
     return contents
 
 
+@pytest.mark.parametrize("has_piece_model", [False, True])
+def test_tokenizer_json_is_parsed_once(tmp_path, saved, monkeypatch, has_piece_model):
+    """In a model of 250,000 subwords it has 17 MB. Its subwords, rules, added tokens and ids are read."""
+    if has_piece_model:
+        shutil.copy(tmp_path / "own.model", tmp_path / "saved/sentencepiece.bpe.model")
+    parse = json.loads
+    parsed = []
+    monkeypatch.setattr(json, "loads", lambda text: parsed.append(parse(text)) or parsed[-1])
+    open_model(open_checkpoint(tmp_path / "saved"))
+    assert parsed.count(saved) == 1
+
+
 def as_transformers_4(contents):
     """The same rules as transformers 4 wrote them."""
     spaces = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"}

@@ -147,10 +147,13 @@ class Checkpoint:
             raise make_missing_model_error(self.path)
         vocab = vocab_path or (None if piece_model_path else self.vocab_path)
         pipeline_config = self.pipeline_config
-        tokenizer = Tokenizer(vocab, model_path, pipeline_config.text_rules, pipeline_config.added_tokens)
+        location = Path(model_path).parent
+        folder = self.folder if location == self.folder.path else Folder(location)
+        tokenizer = Tokenizer(
+            vocab, model_path, pipeline_config.text_rules, pipeline_config.added_tokens, folder
+        )
         if vocab == self.vocab_path and model_path == self.piece_model_path:
-            location = Path(model_path).parent
-            check_ids(self.folder if location == self.folder.path else Folder(location), tokenizer)
+            check_ids(folder, tokenizer)
         self.folder.clear_cache()
         return tokenizer
 
