@@ -521,7 +521,7 @@ class Model:
 
     def _get_predictor(self, task: str, options: PredictionOptions) -> Any:
         """Return the predictor of a task with these options, which is created on the first call."""
-        from ernie_m.inference.tasks import make_predictor
+        from ernie_m.inference.tasks.predictors import make_predictor
 
         key = (task, options)
         if key not in self._predictors:

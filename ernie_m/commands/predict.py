@@ -91,7 +91,7 @@ def main() -> None:
         read_requests,
         write_predictions,
     )
-    from ernie_m.inference.tasks import TRAINING_FILES, make_predictor, open_training_file
+    from ernie_m.inference.tasks.predictors import TRAINING_FILES, make_predictor, open_training_file
     from ernie_m.reader.files.labeled_tables import TAGGED, open_unlabeled_table
 
     options = flags.get_prediction_options()

@@ -18,7 +18,8 @@ from ernie_m.fit.split_rows import (
     split_rows,
 )
 from ernie_m.inference.load import LoadedModel, load
-from ernie_m.inference.tasks import PredictionOptions, make_predictor
+from ernie_m.inference.prediction_options import PredictionOptions
+from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.model.checkpoint.key_mapping import encoder_shapes
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import make_model_files

@@ -12,7 +12,7 @@ import numpy as np
 from ernie_m.inference.encode_vector_args import EncodeVectorFlags
 from ernie_m.inference.engines import FILES
 from ernie_m.inference.load import choose_engine, load, load_opened_model, read_export_settings
-from ernie_m.inference.tasks import PredictionOptions
+from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.tasks.encode import EmbeddingPredictor
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import apply_embedding_defaults, open_model

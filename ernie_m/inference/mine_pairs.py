@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.inference.load import load
-from ernie_m.inference.prediction_options import EmbeddingOptions
-from ernie_m.inference.tasks import PredictionOptions, make_predictor
+from ernie_m.inference.prediction_options import EmbeddingOptions, PredictionOptions
 from ernie_m.inference.tasks.encode import EmbeddingPredictor
+from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import Example, sample_evenly, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import read_sentences_by_language

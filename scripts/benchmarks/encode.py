@@ -60,7 +60,8 @@ def load_ernie_m(
 ) -> Callable[[list[str]], Any]:
     """Load the model with this project, and return the function that computes embeddings of texts."""
     from ernie_m.inference.load import load
-    from ernie_m.inference.tasks import PredictionOptions, make_predictor
+    from ernie_m.inference.prediction_options import PredictionOptions
+    from ernie_m.inference.tasks.predictors import make_predictor
 
     model = load(shared_input["weights"], engine=engine, amp=amp)
     return make_predictor("embedding", model, PredictionOptions(pooling="mean")).encode_texts

@@ -29,8 +29,10 @@ from ernie_m.finetune.sequence_label import OfficialTagging, Tagging
 from ernie_m.inference import predict_files as answering
 from ernie_m.inference.load import load
 from ernie_m.inference.predict_files import JsonLines
-from ernie_m.inference.tasks import PredictionOptions, Request, fill_mask, finetuned, make_predictor
+from ernie_m.inference.prediction_options import PredictionOptions
+from ernie_m.inference.tasks import Request, fill_mask, finetuned
 from ernie_m.inference.tasks.fill_mask import encode_masked_text
+from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.reader.files.official_tags import JOINT, Sentence

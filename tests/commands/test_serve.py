@@ -17,12 +17,13 @@ from starlette.testclient import TestClient
 
 from ernie_m.commands import serve as command
 from ernie_m.inference.load import load
+from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.server import app as server_app
 from ernie_m.inference.server.app import make_app, serve
 from ernie_m.inference.server.middleware import LONGEST_BODY
 from ernie_m.inference.server.request_queue import WorkQueue
-from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.inference.tasks.finetuned import MOST_LABELS
+from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.utils.logging import logger
 from tests import toys
 from tests.inference import browser

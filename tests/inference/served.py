@@ -14,8 +14,8 @@ import pytest
 import uvicorn
 
 from ernie_m.inference.load import LoadedModel
+from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.server.app import make_app
-from ernie_m.inference.tasks import PredictionOptions
 from tests.inference import browser
 from tests.launching import ROOT, free_ports
 

@@ -25,8 +25,8 @@ from ernie_m.inference.export_paddle import ExportedGraph
 from ernie_m.inference.load import _log_engine, load
 from ernie_m.inference.openvino_engine import load_onnx_engine, make_encoder_engine
 from ernie_m.inference.paddle_eager_engine import PaddleEagerEngine
-from ernie_m.inference.tasks import make_predictor
 from ernie_m.inference.tasks.encode import GraphEncoder
+from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.heads import SequenceClassifier

@@ -12,7 +12,7 @@ import pytest
 
 import ernie_m
 from ernie_m.inference.openvino_engine import OpenVinoEngine
-from ernie_m.inference.tasks import make_predictor
+from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.utils import logging
 from ernie_m.utils.paddle_settings import choose_settings, read_cpu
 from tests import toys

@@ -8,7 +8,8 @@ from safetensors.numpy import load_file, save_file
 import ernie_m
 from ernie_m.commands import convert
 from ernie_m.inference.load import load
-from ernie_m.inference.tasks import PredictionOptions, make_predictor
+from ernie_m.inference.prediction_options import PredictionOptions
+from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.pooling import normalize_vectors
 from tests.foreign import make_xlm_r

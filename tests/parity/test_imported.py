@@ -17,7 +17,8 @@ from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTo
 
 from ernie_m.finetune.mrc import find_best_spans
 from ernie_m.inference.load import load
-from ernie_m.inference.tasks import PredictionOptions, make_predictor
+from ernie_m.inference.prediction_options import PredictionOptions
+from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.mrc_reader import make_windows

@@ -29,18 +29,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ernie_m.inference.load import LoadedModel
+from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.server.middleware import HEALTH, RequestMiddleware, make_error_response
 from ernie_m.inference.server.request_queue import WorkQueue
-from ernie_m.inference.tasks import (
-    OPTIONAL_TEXT,
-    REQUIRED_TEXT,
-    PredictionOptions,
-    Predictor,
-    make_predictor,
-    read_text_key,
-)
+from ernie_m.inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Predictor, read_text_key
 from ernie_m.inference.tasks.encode import EmbeddingPredictor
 from ernie_m.inference.tasks.finetuned import ClassificationPredictor, InferenceLabels
+from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.model.pipeline_config import DOCUMENT, QUERY
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, REGRESSION, SEARCH, ZERO_SHOT
 from ernie_m.reader.batching import Example, Feature

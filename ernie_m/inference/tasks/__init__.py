@@ -1,31 +1,12 @@
-"""Interfaces of the predictors of all tasks (`ernie_m.model.tasks.TASKS`), and types of their predictions.
+"""Interfaces of predictors and of their input files, and types of predictions; see `predictors.py`."""
 
-`make_predictor` and `open_training_file` import only the module of a task.
-"""
-
-import importlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple, NotRequired, Protocol, TypedDict
 
-from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.prediction_options import PredictionOptions
-from ernie_m.model.tasks import (
-    CLASSIFICATION,
-    EMBEDDING,
-    FILL_MASK,
-    MULTI_LABEL,
-    QUESTION_ANSWERING,
-    REGRESSION,
-    SEARCH,
-    TOKEN_CLASSIFICATION,
-    ZERO_SHOT,
-)
 from ernie_m.reader.files.plain_text import OBJECTS
 from ernie_m.reader.files.row_errors import RowErrors
-from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary_coverage import count_unknown_words
 from ernie_m.utils.errors import UserError
@@ -35,23 +16,6 @@ from ernie_m.utils.files import is_blank, is_valid_unicode
 Fields = dict[str, tuple[Any, Any]]
 REQUIRED_TEXT = (str, ...)  # ...: no default
 OPTIONAL_TEXT = (str | None, None)
-# Task -> the file of this package and the class that predicts it.
-PREDICTORS = {
-    CLASSIFICATION: "finetuned.ClassificationPredictor",
-    MULTI_LABEL: "finetuned.ClassificationPredictor",
-    REGRESSION: "finetuned.ClassificationPredictor",
-    ZERO_SHOT: "finetuned.ZeroShotPredictor",
-    TOKEN_CLASSIFICATION: "finetuned.TaggingPredictor",
-    QUESTION_ANSWERING: "finetuned.AnsweringPredictor",
-    EMBEDDING: "encode.EmbeddingPredictor",
-    SEARCH: "search.SearchPredictor",
-    FILL_MASK: "fill_mask.FillMaskPredictor",
-}
-# Task -> the class for input files in the format of its training data. Other tasks read tables.
-TRAINING_FILES = {
-    TOKEN_CLASSIFICATION: "training_files.TaggedFile",
-    QUESTION_ANSWERING: "training_files.QuestionsFile",
-}
 
 
 class Predictor(Protocol):
@@ -118,38 +82,6 @@ class Request(NamedTuple):
     entry: Any
     content: Any
     id: Any = None
-
-
-def make_predictor(
-    task: str, model: LoadedModel, options: PredictionOptions = PredictionOptions()
-) -> Predictor:
-    """Create the predictor of a task on a model.
-
-    Args:
-        task: a key of `PREDICTORS`.
-
-    Raises:
-        UserError: the model does not support the task, or an option is invalid.
-    """
-    return _import_class(PREDICTORS[task])(model, options)
-
-
-def open_training_file(
-    task: str, path: Path, options: TableOptions, predictor: Predictor
-) -> InputFile | None:
-    """Open an input file in the format of the task's training data; None if the file has another format.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    name = TRAINING_FILES.get(task)
-    return _import_class(name).try_open(path, options, predictor) if name else None
-
-
-def _import_class(location: str) -> Any:
-    """Import a class of this package, given as "module.Class"."""
-    file, name = location.split(".")
-    return getattr(importlib.import_module(f"{__name__}.{file}"), name)
 
 
 def is_text(value: Any) -> bool:

@@ -7,7 +7,8 @@ import numpy as np
 
 from ernie_m.inference.engines import GraphRunner
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.tasks import Fields, PredictionOptions, get_caveats, read_text_key
+from ernie_m.inference.prediction_options import PredictionOptions
+from ernie_m.inference.tasks import Fields, get_caveats, read_text_key
 from ernie_m.model.checkpoint.key_mapping import WORDS
 from ernie_m.model.checkpoint.weights import check_finite
 from ernie_m.model.config import ErnieMConfig

@@ -13,11 +13,11 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ernie_m.inference.load import LoadedModel, load
+from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
     Fields,
-    PredictionOptions,
     check_length,
     get_caveats,
     read_text_key,

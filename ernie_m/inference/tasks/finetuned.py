@@ -14,11 +14,11 @@ from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.finetune.mrc import Answer, QuestionAnswering
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.inference.load import LoadedModel
+from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
     Fields,
-    PredictionOptions,
     get_caveats,
     get_flag,
     is_text,

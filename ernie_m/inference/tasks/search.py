@@ -14,12 +14,11 @@ from typing import Any, ClassVar, NamedTuple, overload
 import numpy as np
 
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.prediction_options import parse_requests, to_list
+from ernie_m.inference.prediction_options import PredictionOptions, parse_requests, to_list
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
     Fields,
-    PredictionOptions,
     SearchHit,
     check_length,
     get_caveats,

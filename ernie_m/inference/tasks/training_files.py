@@ -1,7 +1,4 @@
-"""Input files of `ernie-m predict` in the formats of training data: tagged words, and questions.
-
-`ernie_m.inference.tasks.TRAINING_FILES` names the classes of this module.
-"""
+"""Input files of `ernie-m predict` in the formats of training data: tagged words, and questions."""
 
 import json
 import re

@@ -13,9 +13,9 @@ import pytest
 
 import ernie_m
 from ernie_m.inference.load import load
+from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.server.app import LONGEST_TEXT, MOST_KEYS, MOST_TEXTS, make_predictors, read_token
 from ernie_m.inference.server.middleware import LONGEST_BODY
-from ernie_m.inference.tasks import PredictionOptions
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.inference.served import ask, running

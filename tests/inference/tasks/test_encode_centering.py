@@ -8,7 +8,9 @@ import pytest
 
 import ernie_m
 from ernie_m.inference.load import load
-from ernie_m.inference.tasks import PredictionOptions, make_predictor, search
+from ernie_m.inference.prediction_options import PredictionOptions
+from ernie_m.inference.tasks import search
+from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
 from ernie_m.utils import logging

@@ -10,7 +10,7 @@ from ernie_m.commands import fit, mine_hard_negatives, mine_pairs, run_classifie
 from ernie_m.finetune import evaluate
 from ernie_m.inference import encode_vector as vectors
 from ernie_m.inference.load import load
-from ernie_m.inference.tasks import make_predictor
+from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.pipeline_config import NEITHER
 from ernie_m.reader.tokenization import Tokenizer

@@ -6,9 +6,10 @@ import pytest
 import ernie_m
 from ernie_m.commands import convert
 from ernie_m.inference.load import load
+from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.server.app import make_predictors
-from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.inference.tasks.finetuned import InferenceLabels
+from ernie_m.inference.tasks.predictors import make_predictor
 from tests import toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import change_config, changed_copy

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import ernie_m
+from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.server.app import make_predictors
-from ernie_m.inference.tasks import PredictionOptions
 from ernie_m.inference.tasks.encode import EmbeddingPredictor
 from ernie_m.utils.checksums import MANIFEST, VERSION, write_manifest
 from tests import toys
