@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ernie_m.inference.engines import FILES, WEIGHTS_FILES, GraphRunner, PaddleInferenceEngine
+from ernie_m.inference.engines import FILES, WEIGHTS_FILES, GraphRunner
 from ernie_m.inference.export_paddle import ExportedGraph
 from ernie_m.inference.load import LoadedModel, load_onnx
+from ernie_m.inference.paddle_inference_engine import PaddleInferenceEngine
 from ernie_m.model.checkpoint.model_card import format_model_card
 from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.write import get_weight_arrays

@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_m.inference import openvino_engine
-from ernie_m.inference.engines import (
-    FILES,
-    GraphRunner,
-    OnnxEngine,
-    PaddleInferenceEngine,
-    wrap_with_finite_check,
-)
-from ernie_m.inference.openvino_engine import LinearHeadEngine, load_onnx_engine, make_encoder_engine
+from ernie_m.inference.engines import FILES, GraphRunner, wrap_with_finite_check
+from ernie_m.inference.linear_head_engine import LinearHeadEngine
+from ernie_m.inference.onnx_engine import OnnxEngine
+from ernie_m.inference.openvino_engine import load_onnx_file, make_encoder_engine
+from ernie_m.inference.paddle_inference_engine import PaddleInferenceEngine
 from ernie_m.model.checkpoint.check_weights import check_weights, list_unused_parts
 from ernie_m.model.checkpoint.format import read_labels
 from ernie_m.model.checkpoint.key_mapping import CHOICE, encoder_shapes
@@ -399,7 +396,7 @@ def _recommend_openvino() -> None:
 def load_onnx(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> GraphRunner:
     """Load an ONNX file into OpenVINO if it is installed and there is no GPU, otherwise into ONNX Runtime."""
     if openvino_engine.is_openvino_installed() and not has_gpu():
-        return load_onnx_engine(path, config, task, has_pooled)
+        return load_onnx_file(path, config, task, has_pooled)
     return OnnxEngine(path)
 
 

@@ -2,9 +2,10 @@
 
 import paddle
 
-from ernie_m.inference.engines import FILES, PaddleInferenceEngine
+from ernie_m.inference.engines import FILES
 from ernie_m.inference.export_paddle import ExportedGraph
 from ernie_m.inference.paddle_eager_engine import PaddleEagerEngine
+from ernie_m.inference.paddle_inference_engine import PaddleInferenceEngine
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.tasks import CLASSIFICATION
 from tests.gpu import toys

@@ -9,8 +9,8 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import predict
-from ernie_m.inference import engines, openvino_engine
-from ernie_m.inference.engines import PaddleInferenceEngine
+from ernie_m.inference import openvino_engine, paddle_inference_engine
+from ernie_m.inference.paddle_inference_engine import PaddleInferenceEngine
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training import precision
 from ernie_m.utils.paddle_settings import Cpu
@@ -40,7 +40,7 @@ def test_paddle_inference_has_the_cores_of_this_process(model_folder, monkeypatc
         return create_predictor(config)
 
     monkeypatch.setattr(paddle.inference, "create_predictor", record)
-    monkeypatch.setattr(engines, "read_cpu", lambda: Cpu("", frozenset(), 3, 0))
+    monkeypatch.setattr(paddle_inference_engine, "read_cpu", lambda: Cpu("", frozenset(), 3, 0))
     PaddleInferenceEngine(folder, ["sequence"])
     assert [config.cpu_math_library_num_threads() for config in configs] == [3]
 

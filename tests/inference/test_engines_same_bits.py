@@ -10,7 +10,8 @@ import pytest
 from paddle import nn
 
 import ernie_m
-from ernie_m.inference.openvino_engine import LinearHeadEngine, OpenVinoEngine, make_encoder_engine
+from ernie_m.inference.linear_head_engine import LinearHeadEngine
+from ernie_m.inference.openvino_engine import OpenVinoEngine, make_encoder_engine
 from ernie_m.inference.paddle_eager_engine import PaddleEagerEngine
 from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.weights import Weights

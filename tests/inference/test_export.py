@@ -14,16 +14,17 @@ import paddle
 import pytest
 
 from ernie_m.commands import predict
-from ernie_m.inference import encoder_graph, engines, openvino_engine
+from ernie_m.inference import encoder_graph, onnx_engine, openvino_engine
 from ernie_m.inference import load as loading
 from ernie_m.inference.encode_vector import open_encoder
 from ernie_m.inference.encode_vector_args import EncodeVectorFlags
-from ernie_m.inference.engines import FILES, WEIGHTS_FILES, OnnxEngine
+from ernie_m.inference.engines import FILES, WEIGHTS_FILES
 from ernie_m.inference.export import compute_max_difference, compute_outputs, generate_random_inputs
 from ernie_m.inference.export_onnx import write_onnx
 from ernie_m.inference.export_paddle import ExportedGraph
 from ernie_m.inference.load import _log_engine, load
-from ernie_m.inference.openvino_engine import load_onnx_engine, make_encoder_engine
+from ernie_m.inference.onnx_engine import OnnxEngine
+from ernie_m.inference.openvino_engine import load_onnx_file, make_encoder_engine
 from ernie_m.inference.paddle_eager_engine import PaddleEagerEngine
 from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.inference.tasks.predictors import make_predictor
@@ -110,7 +111,7 @@ def test_a_graph_with_another_pad_id_and_epsilon(models, tmp_path):
         write_onnx(tmp_path / "model.onnx", weights, config, "embedding", toys.LAYERS)
         for run in (
             OnnxEngine(tmp_path / "model.onnx"),
-            load_onnx_engine(tmp_path / "model.onnx", config, "embedding", True),
+            load_onnx_file(tmp_path / "model.onnx", config, "embedding", True),
             make_encoder_engine(weights, config, toys.LAYERS, "none"),
             PaddleEagerEngine(encoder, "embedding", toys.LAYERS),
         ):
@@ -403,11 +404,11 @@ def test_warn_once_if_onnx_does_not_run_on_the_gpu(
     if preloads is None:
         monkeypatch.delattr(OnnxRuntime, "preload_dlls")
     monkeypatch.setitem(sys.modules, "onnxruntime", library)
-    for module in (engines, loading):
+    for module in (onnx_engine, loading):
         monkeypatch.setattr(module, "has_gpu", lambda: with_gpu)
     monkeypatch.setattr(openvino_engine, "is_openvino_installed", lambda: with_gpu)  # it has no GPU
-    monkeypatch.setattr(engines, "read_cpu", lambda: SimpleNamespace(cores=37))
-    engines._warn_about_cpu.cache_clear()
+    monkeypatch.setattr(onnx_engine, "read_cpu", lambda: SimpleNamespace(cores=37))
+    onnx_engine._warn_about_cpu.cache_clear()
     for _ in range(2):
         loading.load_onnx(Path("model.onnx"), None, "embedding", False)
     assert library.threads == 37  # as many as this process may use
