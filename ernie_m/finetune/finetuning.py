@@ -156,7 +156,7 @@ def _are_label_names(labels: Sequence[str]) -> bool:
     return labels not in ([], make_default_label_names(len(labels)))
 
 
-def load_head(task: FinetuningTask, start: Checkpoint | None) -> Checkpoint | None:
+def find_fine_tuned(task: FinetuningTask, start: Checkpoint | None) -> Checkpoint | None:
     """Return the checkpoint of --init_pretraining_params if its classifier matches the task, and log this.
 
     The official function loads every parameter with a matching name. Here, the classifier must also have the
@@ -290,7 +290,7 @@ class FinetuningRun(MultiSeedTraining):
         self._train_paths = train_paths
         self.dev_files = dev_files
         self._epoch_ends: list[int] = []  # the last step of each epoch, once a seed begins
-        self._has_head = fine_tuned is not None
+        self._is_fine_tuned = fine_tuned is not None
         # The pooling that the checkpoint's classifier was trained with. A new one gets the pooled first
         # token, if the model has a pooler (a static model does not).
         self.pooling: str | None = (
@@ -373,7 +373,7 @@ class FinetuningRun(MultiSeedTraining):
             math.ceil(share / flags.batch_size),
             processes,
         )
-        fine_tuned = checkpoint is not None or self._has_head
+        fine_tuned = checkpoint is not None or self._is_fine_tuned
         return self.make_engine(
             open_resumed_checkpoint(checkpoint, self.start), fine_tuned, schedule_steps, seed
         )

@@ -15,7 +15,7 @@ from ernie_m.finetune.finetuning import (
     add_metric,
     check_head,
     check_rows,
-    load_head,
+    find_fine_tuned,
     make_task,
     read_files,
 )
@@ -67,7 +67,7 @@ def run_finetuning(
     fine_tuned = (
         check_head(task, start, flags.label_map_config)
         if start and flags.init_checkpoint
-        else load_head(task, start)
+        else find_fine_tuned(task, start)
     )
 
     # Read the files.

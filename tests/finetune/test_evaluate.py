@@ -14,7 +14,7 @@ from ernie_m.finetune import evaluate
 from ernie_m.finetune.classifier import Classification
 from ernie_m.finetune.evaluate import LanguageFile, get_output_paths
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning import load_head
+from ernie_m.finetune.finetuning import find_fine_tuned
 from ernie_m.finetune.metrics import accuracy
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.tokenization import Tokenizer
@@ -217,5 +217,5 @@ def test_skip_head_if_num_labels_differs(trained, toy_folder, tmp_path, caplog):
     """It has no names of labels, which would tell."""
     start = open_checkpoint(changed_copy(trained / "best", tmp_path / "initial", labels=None))
     task = Classification(Tokenizer(None, toy_folder / "piece.model"), ["animal", "drink"], 16)
-    assert load_head(task, start) is None
+    assert find_fine_tuned(task, start) is None
     assert f"{tmp_path}/initial: ignoring its classifier" in caplog.text
