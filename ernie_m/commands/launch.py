@@ -25,7 +25,7 @@ from itertools import dropwhile
 from pathlib import Path
 
 from ernie_m.finetune.finetune_args import log_ineffective_flags
-from ernie_m.utils.args import NonNegativeInt, PositiveInt, list_options, option, parse_options
+from ernie_m.utils.args import NonNegativeInt, OfficialFlags, PositiveInt, list_options, option, parse_options
 from ernie_m.utils.child_processes import end_with_parent, handle_shutdown_signals
 from ernie_m.utils.errors import UserError, open_in_place, say
 from ernie_m.utils.files import translate_write_errors
@@ -41,7 +41,7 @@ INTERRUPTED = 130  # the exit code after Ctrl-C
 
 
 @dataclass(kw_only=True)
-class LaunchFlags:
+class LaunchFlags(OfficialFlags):
     """Command-line options of launch.py: the official flags, and --master_port."""
 
     node_ips: str = "127.0.0.1"
@@ -69,8 +69,6 @@ class LaunchFlags:
 
     print_config: bool = False
     """Whether to print these flags and the command of the script."""
-
-    on_command_line: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.node_id >= len(self.nodes):

@@ -10,6 +10,7 @@ from ernie_m.finetune.score_tables import load_recipe_scores
 from ernie_m.training.training_flags import ComputeFlags
 from ernie_m.utils.args import (
     NonNegativeFloat,
+    OfficialFlags,
     PositiveInt,
     PositiveShare,
     Range,
@@ -62,7 +63,7 @@ class ModelFileFlags(VocabularyFlags):
 
 
 @dataclass
-class TrainingFlags(ModelFileFlags, ComputeFlags):
+class TrainingFlags(ModelFileFlags, ComputeFlags, OfficialFlags):
     """Flags common to all fine-tuning commands.
 
     Attributes:
@@ -140,8 +141,6 @@ class TrainingFlags(ModelFileFlags, ComputeFlags):
 
     overwrite: bool = option(False, free=True)
     """Whether to delete the previous run in --checkpoints and start over."""
-
-    on_command_line: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

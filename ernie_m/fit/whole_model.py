@@ -21,7 +21,7 @@ from ernie_m.fit.labeled_rows import LabeledDataset
 from ernie_m.fit.scores import EvaluationResult
 from ernie_m.fit.split_rows import split_rows
 from ernie_m.inference.load import LoadedModel, load
-from ernie_m.model.open_model import OpenedModel, apply_model_defaults, open_model
+from ernie_m.model.open_model import OpenedModel, open_model
 from ernie_m.training import distributed
 from ernie_m.training.output_dir import FolderRules, OutputDir
 from ernie_m.training.stop_requests import ShutdownHandler
@@ -64,7 +64,6 @@ def finetune_model(
         init_pretraining_params=str(loaded.folder),
         train_set=name,
         max_seq_len=max_seq_len,
-        on_command_line=("max_seq_len",),
         amp=loaded.amp,
         do_val=False,
         do_test=False,
@@ -72,7 +71,7 @@ def finetune_model(
         skip_steps=25,
         keep_checkpoints=1,
     )
-    flags = apply_model_defaults(flags, opened)
+    opened.check_length(max_seq_len)
     # Both runs use the learning rate, decay and epochs of the run on all rows.
     task = rows.make_task(opened.tokenizer, flags.max_seq_len)
     flags = choose_hyperparameters(flags, opened.config, len(rows.examples), task.name)

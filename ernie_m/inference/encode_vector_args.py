@@ -7,12 +7,12 @@ from ernie_m.finetune.finetune_args import ModelFileFlags
 from ernie_m.inference.prediction_options import EngineFlags
 from ernie_m.model.pipeline_config import Pooling
 from ernie_m.reader.files.table_options import LabelOptions
-from ernie_m.utils.args import PositiveInt, option
+from ernie_m.utils.args import OfficialFlags, PositiveInt, option
 from ernie_m.utils.errors import UserError
 
 
 @dataclass
-class EncodeVectorFlags(LabelOptions, ModelFileFlags, EngineFlags):
+class EncodeVectorFlags(LabelOptions, ModelFileFlags, EngineFlags, OfficialFlags):
     """The flags of encode_vector.py: the official ones, and from `vectors` on those of this project."""
 
     data_set: str | None = option(None, needed=True)
@@ -57,8 +57,6 @@ class EncodeVectorFlags(LabelOptions, ModelFileFlags, EngineFlags):
     center_on: str | None = None
     """Language means to subtract from the embeddings: those of the model (model), or text files to compute
     them from, as in de<=de.txt,en<=en.txt."""
-
-    on_command_line: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         required = {"--data_set": self.data_set, "--init_pretraining_params": self.init_pretraining_params}

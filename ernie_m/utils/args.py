@@ -13,8 +13,7 @@ The string below a field documents the option, in the code and in `--help`:
     options = parse_options(TrainingOptions, ["--max_seq_len", "256"])
 
 A field whose type is a dataclass is a section, with options `--section.name`. `--config file.yaml` reads
-options from a file. Official commands, whose dataclass has a field `on_command_line` with the names of the
-given flags, do not read files, and an empty value, as in `--test_set ""`, unsets a flag.
+options from a file, except for `OfficialFlags`.
 """
 
 import ast
@@ -162,6 +161,17 @@ def option(default: Any = MISSING, *, default_factory: Any = MISSING, **metadata
 
 
 CONFIG = option()  # --config is a flag, but not a dataclass field
+
+
+@dataclasses.dataclass(kw_only=True)
+class OfficialFlags:
+    """Flags as in the official commands: they are not read from files, and `--flag ""` unsets a flag.
+
+    Attributes:
+        on_command_line: the names of the given flags.
+    """
+
+    on_command_line: tuple[str, ...] = ()
 
 
 def list_sections(cls: type) -> dict[str, type]:
@@ -373,7 +383,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, module_n
             errors, with file or flag. `__post_init__` of the dataclass may raise further errors.
     """
     options = list_options(cls)
-    is_official = hasattr(cls, "on_command_line")
+    is_official = issubclass(cls, OfficialFlags)
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     if {"-h", "--help", "--version"} & {*words}:
         say(f"ERNIE-M {__version__}" if "--version" in words else format_help(cls, module_name))
@@ -473,7 +483,7 @@ def format_help(cls: type, module_name: str) -> str:
     )
     usage = [
         path.name if path.suffix else f"ernie-m {path.name}",
-        "[--flag VALUE ...]" if hasattr(cls, "on_command_line") else "[--config FILE] [--key VALUE ...]",
+        "[--flag VALUE ...]" if issubclass(cls, OfficialFlags) else "[--config FILE] [--key VALUE ...]",
         *(key.upper() for key, field in options if field.metadata.get("positional")),
     ]
     # Not its __doc__, which `python -OO` removes.

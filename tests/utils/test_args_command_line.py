@@ -8,7 +8,7 @@ import yaml
 
 from ernie_m.finetune.finetune_args import log_ineffective_flags
 from ernie_m.utils import __version__
-from ernie_m.utils.args import Names, PositiveInt, Range, format_help, option, parse_options
+from ernie_m.utils.args import Names, OfficialFlags, PositiveInt, Range, format_help, option, parse_options
 from tests.launching import error_of
 
 
@@ -44,7 +44,7 @@ class Config:
 
 
 @dataclass
-class Flags:
+class Flags(OfficialFlags):
     epoch: PositiveInt = 3
     """The passes over the text."""
 
@@ -53,7 +53,6 @@ class Flags:
     test_set: str | None = None
     task_id: int = option(0, no_effect="there is one task")
     doc_stride: int = option(128, only=("run_mrc",))
-    on_command_line: tuple[str, ...] = ()
 
 
 def test_files_then_the_command_line(tmp_path):

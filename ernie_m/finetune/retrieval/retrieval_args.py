@@ -9,6 +9,7 @@ from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.args import (
     NonNegativeFloat,
     NonNegativeInt,
+    OfficialFlags,
     PositiveFloat,
     PositiveInt,
     PositiveShare,
@@ -20,7 +21,7 @@ from ernie_m.utils.errors import UserError
 
 
 @dataclass(kw_only=True)
-class EmbeddingFlags(TableOptions):
+class EmbeddingFlags(TableOptions, OfficialFlags):
     """Flags of pairs and of their embeddings."""
 
     layer: str = "middle"
@@ -35,8 +36,6 @@ class EmbeddingFlags(TableOptions):
     max_seq_len: SequenceLength = 512
     """Maximum sequence length in tokens, including special tokens; the default is lowered to the model's
     maximum."""
-
-    on_command_line: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
