@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ernie_m.inference.prediction_options import ModelFlags
+from ernie_m.inference.prediction_options import PredictorFlags
 from ernie_m.model.pipeline_config import COLUMNS, read_pipeline_config
 from ernie_m.model.tasks import (
     CLASSIFICATION,
@@ -49,7 +49,7 @@ _FOR_TASKS = {
 
 
 @dataclass
-class PredictFlags(ModelFlags, LabelOptions):
+class PredictFlags(PredictorFlags, LabelOptions):
     """Command-line options of `ernie-m predict`."""
 
     task: Literal[tuple(TASKS)] | None = None

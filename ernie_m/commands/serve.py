@@ -6,14 +6,14 @@ ernie-m serve --model checkpoints/best,pretrained/full --corpus corpus.txt
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ernie_m.inference.prediction_options import ModelFlags
+from ernie_m.inference.prediction_options import PredictorFlags
 from ernie_m.utils.args import Names, PositiveInt, Range, option, parse_options
 from ernie_m.utils.errors import UserError, get_install_command
 from ernie_m.utils.logging import logger, setup_console
 
 
 @dataclass(kw_only=True)
-class ServeFlags(ModelFlags):
+class ServeFlags(PredictorFlags):
     """Command-line options of `ernie-m serve`."""
 
     model: Names

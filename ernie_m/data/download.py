@@ -159,7 +159,7 @@ def _check_sizes(sizes: Iterable[int], max_bytes: int) -> None:
             raise ValueError(f"invalid size of {total:,} bytes (expected 0 to {max_bytes:,})")
 
 
-def raise_errors(errors: list[str]) -> None:
+def report_failed_downloads(errors: list[str]) -> None:
     """Print the errors of failed downloads, and raise an error if a download failed.
 
     Raises:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_m.data import prepare
-from ernie_m.data.download import fetch_missing, raise_errors, unpack
+from ernie_m.data.download import fetch_missing, report_failed_downloads, unpack
 from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, say
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for task in tasks:
         if task:
             prepare_task(data, task)
-    raise_errors([*chain.from_iterable(errors.values())])
+    report_failed_downloads([*chain.from_iterable(errors.values())])
 
 
 def list_urls(data: Path, part: str) -> dict[Path, str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ernie_m.data.download import fetch_missing, raise_errors, unpack
+from ernie_m.data.download import fetch_missing, report_failed_downloads, unpack
 from ernie_m.model.checkpoint.hub import is_intact, list_files
 from ernie_m.model.checkpoint.key_mapping import WORDS
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             errors += download_vocabulary(configs)
         else:
             errors += download_parameters(configs, part)
-    raise_errors(errors)
+    report_failed_downloads(errors)
 
 
 def download_vocabulary(configs: Path) -> list[str]:

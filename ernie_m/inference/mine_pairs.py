@@ -100,7 +100,7 @@ def mine_pairs(options: MiningOptions) -> None:
         encoder = make_predictor(EMBEDDING, load(options.model), task_options)
         lines = [Example(text) for side in (source, target) for text in sample_evenly(side.texts)]
         warn_if_truncated(f"{source.path}, {target.path}", lines, encoder.encode, "lines")
-        means = compute_language_means(options, encoder, [source.language, target.language])
+        means = resolve_language_means(options, encoder, [source.language, target.language])
         sources, targets = (encode_lines(encoder, side, means) for side in (source, target))
 
         # Mine.
@@ -109,8 +109,8 @@ def mine_pairs(options: MiningOptions) -> None:
             f"{len(sources):,}",
             f"{len(targets):,}",
         )
-        forward = find_neighbors(sources, targets, options.num_neighbors)
-        backward = find_neighbors(targets, sources, options.num_neighbors)
+        forward = search_index(sources, targets, options.num_neighbors)
+        backward = search_index(targets, sources, options.num_neighbors)
         scores = compute_margins(forward, backward)
         if not scores.are_ratios:
             reason = (
@@ -174,7 +174,7 @@ def encode_lines(
     return normalize_vectors(embeddings)
 
 
-def compute_language_means(
+def resolve_language_means(
     options: MiningOptions, encoder: EmbeddingPredictor, languages: Sequence[str]
 ) -> LanguageCentering | None:
     """Return the mean embeddings of the languages of both texts; None: no centering.
@@ -215,6 +215,10 @@ def compute_language_means(
     return LanguageCentering([*languages], np.stack([means[name] for name in languages]))
 
 
-def find_neighbors(queries: np.ndarray, targets: np.ndarray, num_neighbors: int) -> Neighbors:
-    """Find the nearest targets of each query by cosine; both are normalized embeddings, float32 [N, H]."""
+def search_index(queries: np.ndarray, targets: np.ndarray, num_neighbors: int) -> Neighbors:
+    """Find near targets of each query by cosine, by an index that may miss some of many (`build_index`).
+
+    Args:
+        queries, targets: normalized embeddings, float32 [N, H] and [M, H].
+    """
     return Neighbors(*build_index(targets).search(queries, min(num_neighbors, len(targets))))

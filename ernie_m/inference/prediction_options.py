@@ -101,7 +101,7 @@ class PredictionOptions(CommonOptions):
 
 
 @dataclass(kw_only=True)
-class ModelFlags(CommonOptions, EngineFlags):
+class PredictorFlags(CommonOptions, EngineFlags):
     """Options of a model and its predictions."""
 
     model: str

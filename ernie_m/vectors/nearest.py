@@ -176,25 +176,22 @@ def search_both_directions(english: np.ndarray, foreign: np.ndarray, scoring: st
         _, sources = find_neighbors(foreign, english, k=1)
         return Matches(targets[:, 0], sources[:, 0])
     k = min(NEIGHBORS, len(english))
-    forward = Neighbors(*find_neighbors(english, foreign, k))
-    backward = Neighbors(*find_neighbors(foreign, english, k))
+    forward = find_neighbors(english, foreign, k)
+    backward = find_neighbors(foreign, english, k)
     scores = compute_margins(forward, backward)
     best_targets, _ = select_best_neighbors(forward, scores.forward)
     best_sources, _ = select_best_neighbors(backward, scores.backward)
     return Matches(best_targets, best_sources)
 
 
-def find_neighbors(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def find_neighbors(queries: np.ndarray, targets: np.ndarray, k: int) -> Neighbors:
     """Find the k nearest targets of each query by exact search.
 
     Args:
         queries, targets: unit vectors, float32 [N, H] and [M, H].
-
-    Returns:
-        Cosines, float32 [N, k], descending, and indices of the targets, int64 [N, k].
     """
     faiss = load_faiss()
-    return faiss.knn(queries, targets, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return Neighbors(*faiss.knn(queries, targets, k, metric=faiss.METRIC_INNER_PRODUCT))
 
 
 def build_index(vectors: np.ndarray) -> "faiss.Index":

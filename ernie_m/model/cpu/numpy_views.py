@@ -73,7 +73,7 @@ def run_on_row_slices(process_rows: Callable[[slice], None], num_rows: int, widt
         num_rows: total number of rows.
         width: number of elements per row.
     """
-    threads = get_thread_count()
+    threads = get_usable_thread_count()
     # A slice has at most BLOCK elements, and there is at least a slice per thread.
     size = max(1, min(BLOCK // width, math.ceil(num_rows / threads)))  # rows of a slice
     slices = [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
@@ -85,7 +85,7 @@ def run_on_row_slices(process_rows: Callable[[slice], None], num_rows: int, widt
         future.result()  # raises that thread's exception
 
 
-def get_thread_count() -> int:
+def get_usable_thread_count() -> int:
     """Return the number of threads that the current thread may use: OMP_NUM_THREADS, or 1 in a worker."""
     return 1 if STOP.get() else read_int_variable("OMP_NUM_THREADS")
 
@@ -100,7 +100,7 @@ def _process_slices(slices: list[slice], process_rows: Callable[[slice], None]) 
 @cache_until_fork
 def _get_thread_pool() -> ThreadPoolExecutor:
     """Return the thread pool of `run_on_row_slices`, created at the first call in a process."""
-    return ThreadPoolExecutor(get_thread_count(), "rows")
+    return ThreadPoolExecutor(get_usable_thread_count(), "rows")
 
 
 def add_scaled_(total: np.ndarray, addend: np.ndarray, factor: float = 1.0) -> None:

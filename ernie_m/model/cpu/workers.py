@@ -5,7 +5,7 @@ Results are bitwise independent of the number of workers (docs/reliability.md, `
 
 from ernie_m.model import threads
 from ernie_m.model.cpu import mkl
-from ernie_m.model.cpu.numpy_views import get_thread_count
+from ernie_m.model.cpu.numpy_views import get_usable_thread_count
 from ernie_m.model.threads import Workers
 
 _MOST = 2048  # tokens of a batch
@@ -13,7 +13,7 @@ _MOST = 2048  # tokens of a batch
 
 def make_paddle_workers() -> Workers:
     """Return the workers of the current thread: a single one in a worker, or without MKL."""
-    count = get_thread_count() if mkl.is_supported() else 1
+    count = get_usable_thread_count() if mkl.is_supported() else 1
     return Workers(count, limit_to_one_core, _MOST) if count > 1 else Workers()
 
 

@@ -28,7 +28,7 @@ def float64(float64, request, monkeypatch):
 
     The layers compute with 1 or 3 threads, which have several blocks of rows each.
     """
-    monkeypatch.setattr(numpy_views, "get_thread_count", lambda: request.param)
+    monkeypatch.setattr(numpy_views, "get_usable_thread_count", lambda: request.param)
     monkeypatch.setattr(numpy_views, "BLOCK", 16)
     numpy_views._get_thread_pool.cache_clear()  # the next call makes a pool of so many threads
 

@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model.cpu.numpy_views import get_thread_count
+from ernie_m.model.cpu.numpy_views import get_usable_thread_count
 from ernie_m.model.cpu.workers import make_paddle_workers
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.pretrain.objectives import OF_THE_PAPER
@@ -100,7 +100,7 @@ def test_an_only_micro_batch_has_all_cores(threads):
     engine = classifier()
 
     def derive(model, item: int) -> tuple[bool, int]:
-        return model is engine.model, get_thread_count()
+        return model is engine.model, get_usable_thread_count()
 
     derived = [list(engine.replicas.map_gradients(derive, items)) for items in ([0], [0, 1], [])]
     assert derived == [[(True, 2)], [(False, 1)] * 2, []]

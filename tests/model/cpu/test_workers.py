@@ -12,7 +12,7 @@ import pytest
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.attention import ScoreBlocks
-from ernie_m.model.cpu.numpy_views import get_thread_count
+from ernie_m.model.cpu.numpy_views import get_usable_thread_count
 from ernie_m.model.cpu.workers import limit_to_one_core, make_paddle_workers
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.packed_layout import PackedLayout
@@ -49,7 +49,7 @@ def test_foreign_thread_becomes_a_worker():
         mkl_library.MKL_Set_Num_Threads_Local(WORKERS)
         limit_to_one_core()
         of_libraries = (openmp.omp_get_max_threads(), mkl_library.MKL_Get_Max_Threads())
-        counts.append((get_thread_count(), make_paddle_workers().count, *of_libraries))
+        counts.append((get_usable_thread_count(), make_paddle_workers().count, *of_libraries))
 
     thread = threading.Thread(target=work)
     thread.start()
