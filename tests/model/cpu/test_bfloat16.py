@@ -14,7 +14,8 @@ from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
 from tests.helpers.gradients import compute_gradients
-from tests.helpers.plain_model import dense_attention, draw_dense_dropout
+from tests.helpers.plain_model import dense_attention
+from tests.model.cpu.dense_dropout import draw_dense_dropout
 
 CONFIG = ErnieMConfig(
     vocab_size=300,

@@ -17,7 +17,8 @@ from ernie_m.model.cpu.layers import SequenceSums
 from ernie_m.model.dropout_stream import DropoutStream
 from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.kernels import needs_mkl
-from tests.helpers.plain_model import dense_attention, draw_dense_dropout
+from tests.helpers.plain_model import dense_attention
+from tests.model.cpu.dense_dropout import draw_dense_dropout
 
 TOLERANCE = 1e-9
 
