@@ -23,7 +23,7 @@ class Kernels:
         """Apply linear layers to the same input: x [..., I] -> [..., O] per layer.
 
         Args:
-            dtype: dtype of the results of layers with `in_bfloat16`.
+            dtype: dtype of the results, if a CPU computes layers with `in_bfloat16`; ignored here.
         """
         return [F.linear(x, layer.weight, layer.bias) for layer in layers]
 
@@ -70,7 +70,9 @@ class Kernels:
             chunks: slices of the M positions.
         """
         compute: Callable[..., tuple[Tensor, Tensor]] = _compute_chunk_losses
-        if is_recorded(x, table.weight, bias):  # the logits are recomputed; nothing here is random
+        # The backward pass computes the logits again: kept for all chunks, they would be an array [M, V].
+        # Nothing here is random, so no state of a generator is saved.
+        if is_recorded(x, table.weight, bias):
             compute = partial(recompute, _compute_chunk_losses, preserve_rng_state=False)
         constants = (table.weight, bias, loss_weights.dtype)
         return sum_chunk_losses([compute(x[rows], labels[rows], *constants) for rows in chunks], loss_weights)
@@ -103,5 +105,6 @@ def _compute_chunk_losses(
     """
     scores = (paddle.matmul(x, weight, transpose_y=True) + bias).astype(dtype)  # [m, V]
     losses = F.cross_entropy(scores, labels, reduction="none")
+    # A label whose logit ties with the highest one counts as correct.
     label_logit = paddle.take_along_axis(scores, labels.unsqueeze(1), axis=1).squeeze(1)
     return losses, label_logit >= scores.max(1)

@@ -50,6 +50,7 @@ class PackedLayout:
 
     def pad_to_multiple(self, multiple: int) -> "PackedLayout":
         """Return the layout with a filler sequence appended, if N is not a multiple of `multiple`."""
+        # A sequence of its own, so that no other token attends to the filler.
         missing = -self.tokens % multiple  # tokens up to the next multiple
         if missing == 0:
             return self
@@ -77,7 +78,9 @@ class PackedLayout:
     @cached_property
     def groups(self) -> list["SequenceGroup"]:
         """Divide the sequences into groups of similar length, longest first."""
-        order = np.argsort(-self.lengths, kind="stable")  # the sequences by descending length
+        # One array padded to the longest sequence would be mostly padding, and an array for each sequence
+        # many small products. Longest first: the first sequence of a group is as long as its array.
+        order = np.argsort(-self.lengths, kind="stable")
         sorted_lengths = self.lengths[order]
         groups = []
         first = 0  # index into `order` of the group's first and longest sequence
@@ -134,5 +137,6 @@ class SequenceGroup:
 
         Padding has the index of its sequence's first token.
         """
+        # The index must exist, and the mask hides what it selects: a sequence always has a first token.
         first = self.starts[:, None]  # [b, 1]
         return np.where(self.is_real, first + np.arange(self.longest), first)

@@ -155,12 +155,16 @@ class Engine(Generic[Model]):
         """
         self._decorate()
         self.model.train()
+        # A seed of this step alone: a resumed run draws what the uninterrupted one drew, without a stored
+        # state of the generator. The dropout of each micro-batch is seeded in `_compute_gradients`.
         seeds = [self.seed, self.steps, distributed.rank()]
         paddle.seed(np.random.SeedSequence(seeds).generate_state(1).item())
         totals = distributed.Totals([LOSS, SQUARED_NORM, ASKED_TO_STOP, *self.sums])
 
-        # Forward and backward passes of this process; the gradients add up in place. With `divisible` no
-        # micro-batch starts after a request to stop.
+        # Forward and backward passes of this process; the gradients add up in place, so that memory does not
+        # grow with the number of micro-batches. With `divisible` no micro-batch starts after a request to
+        # stop, because a step may take longer than a shutdown waits. The weights stay the same until the
+        # update, so a device may round them once.
         wanted = takewhile(lambda _: not (stop and divisible), enumerate(micro_batches))
         with get_services().cache_rounded_weights():
             for values in self.replicas.map_gradients(partial(self._compute_gradients, compute_loss), wanted):
