@@ -29,6 +29,12 @@ EXAMPLES = settings(
 )
 
 
+@pytest.fixture(autouse=True)
+def short_command_line(monkeypatch) -> None:
+    """Errors may repeat the command line, which pytest may have begun with any number of paths."""
+    monkeypatch.setattr("sys.argv", ["ernie-m"])
+
+
 @contextmanager
 def bounded_memory() -> Iterator[None]:
     """Within this context the process can get MEMORY more bytes; beyond them there is a MemoryError."""
