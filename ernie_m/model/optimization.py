@@ -121,8 +121,9 @@ def _parse_layer_index(name: str) -> int | None:
 class AdamW(paddle.optimizer.AdamW):
     """Paddle's AdamW, with other optimizers for embedding matrices on a CPU.
 
-    Paddle's state dict has generated parameter names. `get_state` has those of the model: its keys are
-    "<parameter>/<accumulator>", such as "pooler.dense.bias/moment1".
+    Paddle's state dict has generated parameter names, which depend on the models that the process has made.
+    `get_state` has those of the model: its keys are "<parameter>/<accumulator>", such as
+    "pooler.dense.bias/moment1".
 
     Args:
         lr_scheduler: the learning-rate schedule. Call its `step()` after each update.
@@ -161,6 +162,26 @@ class AdamW(paddle.optimizer.AdamW):
         super().clear_grad(set_to_zero)
         for table in self.tables.values():
             table.weight.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return Paddle's state dict, with the state of embedding matrices under Paddle's names."""
+        state = super().state_dict()
+        for name, table in self.tables.items():
+            state |= {f"{name}_{kind}_0": tensor for kind, tensor in table.state.items()}
+        return state
+
+    def set_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a result of `state_dict`, or of Paddle's AdamW, into a model with the same parameter names."""
+        others = dict(state_dict)
+        for name, table in self.tables.items():
+            if f"{name}_moment1_0" in others:  # the matrix had been updated
+                table.init_state()
+            for kind, tensor in table.state.items():
+                tensor.set_value(others.pop(f"{name}_{kind}_0"))
+            table.reset_nonzero_rows()
+        super().set_state_dict(others)
+
+    load_state_dict = set_state_dict  # as in Paddle
 
     def get_state(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the optimizer state of all parameters that this process updates: key -> tensor.
@@ -234,8 +255,6 @@ class AdamW(paddle.optimizer.AdamW):
                 name, found, _ = key.rpartition(f"_{kind}_")
                 if found:
                     tensors[parameter_of.get(name, name), kind] = tensor
-        for name, table in self.tables.items():
-            tensors |= {(name, kind): tensor for kind, tensor in table.state.items()}
         return tensors
 
 
