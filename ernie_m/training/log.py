@@ -6,7 +6,7 @@ evaluation has its scores under "held_out".
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from ernie_m.utils.errors import open_in_place
 from ernie_m.utils.files import atomic_file, parse_json, sync_file, translate_write_errors
 from ernie_m.utils.logging import logger
-from ernie_m.utils.output_lock import flatten
 
 if TYPE_CHECKING:
     from ernie_m.training.engine import StepResult
@@ -136,9 +135,8 @@ class MetricsFile:
         with translate_write_errors(self.path), open_in_place(self.path, "a", encoding="utf-8") as file:
             file.write(line)
         if self.curves:
-            for name, value in flatten(json.loads(line)).items():
-                if isinstance(value, int | float):
-                    self.curves.add_scalar(name.replace(".", "/"), value, record["step"])
+            for tag, value in _list_scalars(json.loads(line)):
+                self.curves.add_scalar(tag, value, record["step"])
 
     def sync(self) -> None:
         """Sync metrics.jsonl to disk, before a checkpoint that contains its steps."""
@@ -176,6 +174,16 @@ def make_curve_writer(folder: Path, step: int) -> Any:
     from tensorboardX import SummaryWriter  # imported here, because it is optional
 
     return SummaryWriter(str(folder), purge_step=step + 1, flush_secs=10)
+
+
+def _list_scalars(value: Any, tag: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a JSON value with their tags, such as "held_out/layers/0"."""
+    if isinstance(value, dict | list):
+        members = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, member in members:
+            yield from _list_scalars(member, f"{tag}/{key}" if tag else str(key))
+    elif isinstance(value, int | float):
+        yield tag, value
 
 
 def _parse_record(line: bytes) -> dict[str, Any] | None:

@@ -4,8 +4,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+from ernie_m.training.log import MetricsFile
 from ernie_m.utils.errors import get_install_command
 from tests.pretrain.tiny_run import records
 
@@ -15,8 +16,23 @@ def numbers(record: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
     for name, value in record.items():
         if isinstance(value, dict):
             yield from numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, list):
+            yield from numbers(dict(enumerate(value)), f"{prefix}{name}/")
         elif isinstance(value, int | float):
             yield f"{prefix}{name}", value
+
+
+def test_tags_of_lists_and_of_keys_with_points(tmp_path):
+    """A tag is divided only between keys."""
+    drawn = {}
+    curves = SimpleNamespace(add_scalar=lambda tag, value, step: drawn.update({(tag, step): value}))
+    record = {"step": 3, "held_out": {"dev.en.tsv": {"layers": [0.5, [0, None]]}, "tagged": [], "text": "1"}}
+    MetricsFile(tmp_path / "metrics.jsonl", curves).append(record)
+    assert drawn == {
+        ("step", 3): 3,
+        ("held_out/dev.en.tsv/layers/0", 3): 0.5,
+        ("held_out/dev.en.tsv/layers/1/0", 3): 0,
+    }
 
 
 def test_the_curves_are_the_records(pretrain, refused, monkeypatch):
