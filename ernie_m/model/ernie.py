@@ -138,8 +138,9 @@ class ErnieMModel(nn.Layer):
             Hidden states of the last layer, [B, T, H], 0 at padding.
 
         Raises:
-            UserError: the mask has the wrong shape or invalid values, a row has no tokens, a sequence is too
-                long, or the call is traced by `paddle.jit.to_static` with `full_graph=True`.
+            UserError: the mask has the wrong shape or invalid values, a row has no tokens or padding between
+                tokens, a sequence is too long, or the call is traced by `paddle.jit.to_static` with
+                `full_graph=True`.
         """
         if not paddle.in_dynamic_mode():
             raise UserError(
@@ -187,7 +188,8 @@ class ErnieMModel(nn.Layer):
                 a padded array.
 
         Raises:
-            UserError: a position exceeds the position embeddings.
+            UserError: a position exceeds the position embeddings, or `output_attentions` is set for a batch
+                that was not made from a padded array.
         """
         rows = self.config.max_position_embeddings
         if batch.last_position >= rows:

@@ -13,6 +13,7 @@ from ernie_m.model.attention import AttentionMask
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
 from ernie_m.model.device_transfer import Array
 from ernie_m.model.packed_layout import PackedLayout
+from ernie_m.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,14 @@ class PackedBatch:
 
         Args:
             attention_mask: bool [B, T], True for tokens, False for padding.
+
+        Raises:
+            UserError: a row has padding between its tokens, which would change the positions after it.
         """
+        starts = np.diff(attention_mask, axis=1, prepend=False) & attention_mask
+        rows_with_holes = np.flatnonzero(starts.sum(axis=1) > 1)
+        if len(rows_with_holes):
+            raise UserError(f"input_ids: row {rows_with_holes[0]} has padding between tokens. Remove it")
         layout = PackedLayout(attention_mask.sum(axis=1))
         tokens_up_to = np.cumsum(attention_mask).reshape(input_ids.shape)  # [B, T], counted row by row
         cell_to_token = np.where(attention_mask, tokens_up_to - 1, layout.tokens)
@@ -106,11 +114,11 @@ class PackedBatch:
 
     def to_padded(self, states: Tensor) -> Tensor:
         """Scatter token states into the padded array: [tokens, H] -> [B, T, H], 0 at padding."""
-        assert self.cell_to_token is not None  # made from a padded array
+        cell_to_token = self._get_cells()
         # Pad one row after the first axis: [tokens + 1, H]. This row of zeros is gathered for padding.
         with_zeros = F.pad(states, [0, 1, 0, 0])
-        flat = paddle.gather(with_zeros, self.cell_to_token.flatten())  # [B x T, H]
-        return flat.reshape([*self.cell_to_token.shape, -1])
+        flat = paddle.gather(with_zeros, cell_to_token.flatten())  # [B x T, H]
+        return flat.reshape([*cell_to_token.shape, -1])
 
     def sum_sequences(self, states: Tensor, weights: Tensor) -> Tensor:
         """Compute the weighted sum of token states within each sequence: [tokens, H] -> [B, H].
@@ -122,8 +130,16 @@ class PackedBatch:
 
     def get_padding_mask(self) -> Tensor:
         """Return the padding mask of the padded array: bool [B, T], True for padding."""
-        assert self.cell_to_token is not None  # made from a padded array
-        return self.cell_to_token == self.tokens  # the index of padding
+        return self._get_cells() == self.tokens  # the index of padding
+
+    def _get_cells(self) -> Tensor:
+        """Return `cell_to_token` of a batch made from a padded array."""
+        if self.cell_to_token is None:
+            raise UserError(
+                "the batch has no cell_to_token, which to_padded and output_attentions need. Make it with "
+                "PackedBatch.from_padded or from_attention_mask"
+            )
+        return self.cell_to_token
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
 """The encoder as a layer of a user's own Paddle code: `from_pretrained` and `forward`."""
 
+from functools import partial
+
 import numpy as np
 import paddle
 import pytest
 
+from ernie_m.model.device_transfer import upload
 from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.packed_batch import PackedBatch
+from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.utils.errors import UserError
 from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.batches import padded_batch
@@ -64,6 +69,24 @@ def test_the_mask_decides_where_pads_are():
     states = model(ids, paddle.to_tensor([[0, 0, 1, 1, 1, 1], [1] * 6])).numpy()
     np.testing.assert_allclose(states[:1, 2:], alone, atol=1e-6)
     assert not states[0, :2].any()
+
+
+def test_refuse_a_hole_in_the_mask():
+    """Padding between tokens would move the positions behind it; left and right padding at once do not."""
+    model = ErnieMModel(CONFIG)
+    ids = [[0, 7, 8, 2], [0, 9, 9, 2], [0, 1, 9, 2]]
+    mask = paddle.to_tensor([[0, 1, 1, 0], [1, 1, 0, 1], [1, 0, 1, 1]])
+    assert "row 1 " in error_of(model, paddle.to_tensor(ids), mask)
+    assert "row 2 " in error_of(PackedBatch.from_padded, np.array(ids), 1)
+    assert model(paddle.to_tensor(ids[:1]), mask[:1]).shape == [1, 4, 12]
+
+
+def test_refuse_padded_outputs_of_a_packed_batch():
+    """It does not have the cells of a padded array."""
+    batch = upload(PackedBatch.from_packed(np.array([0, 7, 2]), PackedLayout([3])))
+    model = ErnieMModel(CONFIG)
+    for call in (partial(model.encode, batch, output_attentions=True), batch.get_padding_mask):
+        assert "from_padded" in error_of(call)
 
 
 def test_from_pretrained(tmp_path):
