@@ -6,8 +6,10 @@ import numpy as np
 import paddle
 import pytest
 
+from ernie_m.model import kernel_selection
 from ernie_m.model.device_transfer import upload
 from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.utils.errors import UserError
@@ -87,6 +89,30 @@ def test_refuse_padded_outputs_of_a_packed_batch():
     model = ErnieMModel(CONFIG)
     for call in (partial(model.encode, batch, output_attentions=True), batch.get_padding_mask):
         assert "from_padded" in error_of(call)
+
+
+@pytest.mark.parametrize("of_states", [True, False], ids=["states", "logits"])
+def test_paddle_grad(monkeypatch, of_states):
+    """As docs/architecture.md says: Paddle raises on a CPU, and with plain kernels only of `lm_head.loss`."""
+    model = PreTrainingModel(CONFIG, ["en"]).eval()
+    ids = np.array([[0, 7, 8, 2]])
+    weight = model.ernie_m.encoder.layers[0].linear1.weight
+
+    def compute(with_loss: bool):
+        states = model.encode(padded_batch(ids))
+        if with_loss:
+            return model.lm_head.loss(states, paddle.to_tensor(ids[0])).total
+        return (states if of_states else model.lm_head(states)).square().sum()
+
+    for with_loss in (False, True):
+        with pytest.raises(ValueError, match="PyLayer"):
+            paddle.grad(compute(with_loss), [weight])
+    monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
+    (gradient,) = paddle.grad(compute(False), [weight])
+    compute(False).backward()
+    np.testing.assert_array_equal(gradient.numpy(), weight.grad.numpy())
+    with pytest.raises(ValueError, match="PyLayer"):
+        paddle.grad(compute(True), [weight])
 
 
 def test_from_pretrained(tmp_path):

@@ -3,8 +3,8 @@
 The embedding matrix is tied: input ids look up its rows, and the masked-LM head projects to the vocabulary
 with it (`model/lm_head.py`). Paddle makes a gradient of the whole matrix for each use in each micro-batch
 (768 MB at base size, zeroed on one thread) and adds them up. Once `build_optimizer` has taken over the
-matrix, both uses add to one `weight.grad` in place. `paddle.grad` of a loss also adds to `weight.grad`, and
-cannot return this gradient. Otherwise, as with one of Paddle's optimizers, Paddle computes the gradients.
+matrix, both uses add to one `weight.grad` in place, so call `backward()`: `paddle.grad` cannot return this
+gradient. Otherwise, as with one of Paddle's optimizers, Paddle computes the gradients.
 """
 
 import weakref
