@@ -191,17 +191,14 @@ class CorpusPairBatches(PairBatches):
         sampler = self.make_sampler(sizes, self.alpha, "retrieval")
         while True:
             draws = sampler.draw(self.batch_size)
-            source_ids = []
-            translation_ids = []
-            for name_index, item, reverse in zip(draws.stream, draws.item, draws.reverse):
-                pairs = pairs_by_name[sampler.names[name_index]]
-                source, translation = pairs[int(item)]
-                if reverse:  # reverse half of the pairs, so that English is on both sides
-                    source, translation = translation, source
-                source_ids.append(source)
-                translation_ids.append(translation)
-            sources = self.tokenizer.build_sentence_inputs(source_ids, self.max_seq_len)
-            translations = self.tokenizer.build_sentence_inputs(translation_ids, self.max_seq_len)
+            # Half of the pairs are reversed, so that English is on both sides.
+            pairs = [
+                pairs_by_name[sampler.names[stream]][int(item)][:: -1 if reverse else 1]
+                for stream, item, reverse in zip(draws.stream, draws.item, draws.reverse)
+            ]
+            sources, translations = (
+                self.tokenizer.build_sentence_inputs(ids, self.max_seq_len) for ids in zip(*pairs)
+            )
             yield PairStep(
                 sentences=sources[self.share] + translations[self.share],
                 negative=make_negative_mask(sources, translations),
