@@ -50,13 +50,7 @@ run_finetuning() {
     size=$4
     devices=$5
     shift 5
-    # Given initial weights have their config and tokenizer next to them. "" means random weights.
-    start=
-    flag=
-    for word in "$@"; do
-        if [ "$flag" = --init_pretraining_params ]; then start=$word; fi
-        flag=$word
-    done
+    find_start "$@"
     if [ -z "$start" ]; then
         # Small has no released weights. Its initial weights are those in configs/small/params, if you have copied your encoder of
         # scripts/small/pretrain.sh there, otherwise random ones.
@@ -81,6 +75,33 @@ run_finetuning() {
         --random_seed 1 --save_steps 10000 --skip_steps 10 \
         "$@"
 }
+
+# find_start FLAGS...: set start to the given initial weights, a folder or a name on the hub, which have their config and
+# tokenizer next to them. "" means random weights.
+find_start() {
+    start=
+    flag=
+    for word in "$@"; do
+        if [ "$flag" = --init_pretraining_params ]; then start=$word; fi
+        flag=$word
+    done
+}
+
+# with_weights SIZE COMMAND FLAGS...: run a command of this file from the released weights, unless others are given.
+with_weights() {
+    size=$1
+    command=$2
+    shift 2
+    find_start "$@"
+    if [ -z "$start" ]; then
+        set -- --init_pretraining_params "./configs/$size/params" \
+            --ernie_config_path "./configs/$size/ernie_config.json" \
+            --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model "$@"
+    fi
+    "$command" "$@"
+}
+
+encode_vector() { run_script encode_vector.py "$@"; }
 
 # tatoeba FLAGS...: run_retrieval.py. Its --batch_size is the total of all devices, so any number of them is fine.
 tatoeba() {

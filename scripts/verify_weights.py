@@ -54,7 +54,7 @@ class VerifyFlags:
     """Command-line options of verify_weights.py."""
 
     path: str = option(positional=True)
-    """Official params directory, or a checkpoint of this project."""
+    """Official params directory, a checkpoint of this project, or a model name on the Hugging Face Hub."""
 
 
 def main() -> None:

@@ -156,7 +156,8 @@ def make_released(
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "tokenizer_config.json").write_text(json.dumps(_RELEASED_TOKENIZER))
     (folder / "special_tokens_map.json").write_text(json.dumps(_SPECIAL_TOKENS))
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokenizer.vocab), encoding="utf-8")
+    tokens = sorted(tokenizer.vocab, key=tokenizer.vocab.__getitem__)  # a line for each id
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
     shutil.copy(piece_model, folder / "sentencepiece.bpe.model")
     state = {f"{prefix}{name}": array for name, array in arrays.items()}
     (folder / "model_state.pdparams").write_bytes(pickle.dumps(state, 4))

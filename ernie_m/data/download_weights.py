@@ -178,9 +178,8 @@ def unpack_parameters(archive: Path, target: Path, size: str) -> None:
         table = next(folder.rglob("word_embedding"), None)
         if table is None:
             raise UserError(f"{archive}: not ERNIE-M weights (missing word_embedding)")
-        weights = table.parent
-        check_parameters(weights, size)
-        os.replace(weights, target)
+        check_parameters(table.parent, size)
+        os.replace(table.parent, target)
     finally:
         # If the archive has no folders, `folder` itself has become the target, and there is nothing to
         # remove.

@@ -97,6 +97,8 @@ def initialize_model(
         return
     if config.lm_head != RANDOM:
         _load_head(model, open_initial_checkpoint(config.lm_head, tokenizer))
+    elif encoder is not None and not _has_head(encoder):
+        logger.info("%s: no masked-LM head; starting with a new one of random weights", encoder.path)
     if encoder is not None and _has_head(encoder):
         logger.info("%s: ignoring its masked-LM head (init.lm_head same loads it)", encoder.path)
 

@@ -3,9 +3,7 @@
 set -eu
 . "$(dirname "$0")/../launch.sh"
 
-run_script encode_vector.py \
+with_weights base encode_vector \
     --data_set ./data/xnli/test/test.en.tsv --output_dir ./output/xnli/test/test.en.tsv \
-    --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model \
-    --ernie_config_path ./configs/base/ernie_config.json --init_pretraining_params ./configs/base/params \
     --max_seq_len 256 --batch_size 16 \
     "$@"

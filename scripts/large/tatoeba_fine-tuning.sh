@@ -4,9 +4,7 @@
 set -eu
 . "$(dirname "$0")/../launch.sh"
 
-tatoeba --init_pretraining_params ./configs/large/params --ernie_config_path ./configs/large/ernie_config.json \
-    --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model \
-    --do_train true --train_set ./data/corpus --checkpoints ./checkpoints/tatoeba \
+with_weights large tatoeba --do_train true --train_set ./data/corpus --checkpoints ./checkpoints/tatoeba \
     --max_steps 200000 --batch_size 32 \
     --learning_rate 5e-5 --warmup_proportion 0.1 --weight_decay 0.0 --random_seed 1 \
     --paper tatoeba_fine-tuning \

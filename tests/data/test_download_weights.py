@@ -16,9 +16,8 @@ from ernie_m.data.download import download
 from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.tokenization import Tokenizer
-from tests.foreign import make_released
 from tests.helpers.files import disk_full_after, names_in, read_files
-from tests.helpers.hub import serve_hub
+from tests.helpers.hub import NAME, serve_release
 from tests.launching import ROOT, error_of
 from tests.reader.conftest import files
 
@@ -110,9 +109,7 @@ WEIGHTS = "model_state.pdparams"
 @pytest.fixture
 def hub(small, piece_model, tmp_path, monkeypatch):
     """A hub with the tiny base."""
-    with serve_hub(tmp_path, monkeypatch) as hub:
-        sizes = {"hidden_size": 4, "num_attention_heads": 2, "num_hidden_layers": 1}
-        make_released(hub.root / "PaddlePaddle/ernie-m-base", piece_model, **sizes)
+    with serve_release(tmp_path, monkeypatch, piece_model, hidden_size=4) as hub:
         yield hub
 
 
@@ -121,7 +118,7 @@ def test_weights_come_from_the_hub(hub, small, tmp_path, capsys):
     for said in (", from the Hugging Face Hub", " already exists"):
         get(tmp_path / "configs", "base")
         assert f"base: {tmp_path}/configs/base/params{said}" in capsys.readouterr().out
-    assert sorted(hub.fetched) == names_in(hub.root / "PaddlePaddle/ernie-m-base")
+    assert sorted(hub.fetched) == names_in(hub.root / NAME)
     assert set(hub.fetched) == set(names_in(tmp_path / "configs/base/params"))
     assert not (small.requests or (tmp_path / "hub").exists())
 
@@ -129,7 +126,7 @@ def test_weights_come_from_the_hub(hub, small, tmp_path, capsys):
 @pytest.mark.parametrize("failure", ["breaks off", "corrupt", "altered", "full disk"])
 def test_a_download_from_the_hub_that_fails_resumes(hub, small, tmp_path, capsys, failure):
     """What has been fetched is kept, and what differs from the hub's is fetched again."""
-    model = hub.root / "PaddlePaddle/ernie-m-base"
+    model = hub.root / NAME
     hub.failure = failure
     with disk_full_after((model / WEIGHTS).stat().st_size - 9 if failure == "full disk" else 1 << 40):
         said = error_of(get, tmp_path / "configs", "base") + capsys.readouterr().out
@@ -154,7 +151,7 @@ def test_the_archive_where_the_hub_cannot_be_reached(hub, tmp_path, monkeypatch,
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     get(tmp_path / "configs", "base")
     said = capsys.readouterr().out
-    assert "PaddlePaddle/ernie-m-base" in said and "from model-ernie-m-base.tar.gz" in said
+    assert NAME in said and "from model-ernie-m-base.tar.gz" in said
     assert (tmp_path / "configs/base/params/word_embedding").exists()
 
 

@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from tests.foreign import make_released
+from tests.toys import train_piece_model
+
+NAME = "PaddlePaddle/ernie-m-base"
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = (".pdparams", ".safetensors", ".bin", ".model")  # files that the hub keeps apart from git
 # Page of a network that wants a login, which answers every request.
@@ -121,3 +126,20 @@ def serve_hub(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
         patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
         yield Hub
         server.shutdown()
+
+
+@contextmanager
+def serve_release(
+    folder: Path, patch: pytest.MonkeyPatch, piece_model: Path | None = None, prefix: str = "", **sizes
+) -> Iterator[type[Hub]]:
+    """Serve a stand-in for the release's base: its names and its keys, with random weights of `TINY` sizes.
+
+    Args:
+        piece_model: a SentencePiece model, by default that of `train_piece_model`.
+        prefix: of the tensor names, "ernie_m." or "".
+        sizes: other keys of config.json.
+    """
+    with serve_hub(folder, patch) as hub:
+        model = piece_model or train_piece_model(folder / "piece.model")
+        make_released(hub.root / NAME, model, prefix, **TINY | sizes)
+        yield hub

@@ -96,11 +96,13 @@ def run_torch(model, head: str | None, ids: np.ndarray, mask: np.ndarray) -> lis
     return [output.logits.numpy()]
 
 
-def assert_close(outputs: list[np.ndarray], expected: list[np.ndarray], mask: np.ndarray) -> None:
-    """Outputs agree within 1e-4, except at padding."""
+def assert_close(
+    outputs: list[np.ndarray], expected: list[np.ndarray], mask: np.ndarray, atol: float = 1e-4
+) -> None:
+    """Outputs agree within `atol`, except at padding."""
     for output, expected_output in zip(outputs, expected, strict=True):
         assert output.shape == expected_output.shape
         if output.shape[:2] == mask.shape:  # one output for each token
             output = output[mask == 1]
             expected_output = expected_output[mask == 1]
-        np.testing.assert_allclose(output, expected_output, atol=1e-4)
+        np.testing.assert_allclose(output, expected_output, atol=atol)

@@ -20,6 +20,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import parse_options
 from tests import toys
 from tests.foreign import make_official, official_config
+from tests.helpers.hub import NAME, serve_release
 from tests.launching import ROOT, as_flags, call_main, clean_environment, stand_in_for_launch
 
 SIZES = ("small", "base", "large")
@@ -89,10 +90,11 @@ OFFICIAL = read_columns("official_lines.tsv")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Copy the scripts to a folder whose launch.py only records its arguments."""
+    """Copy the scripts to a folder whose launch.py and encode_vector.py only record their arguments."""
     folder = stand_in_for_launch(tmp_path_factory.mktemp("recipes"))
     ignored = shutil.ignore_patterns("sample", "data", "__pycache__")
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=ignored)
+    (folder / "encode_vector.py").write_text("import json, sys\nprint(json.dumps(sys.argv))\n")
     return folder
 
 
@@ -179,10 +181,9 @@ def test_a_dry_run_has_a_small_model_that_reads_the_same_data():
 
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_encode_vector_has_the_official_values(folder, size):
-    (folder / "encode_vector.py").write_text((folder / "launch.py").read_text())
     command = ["sh", f"scripts/{size}/encode_vector.sh", "--batch_size", "8"]
     completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    flags = parse_options(EncodeVectorFlags, json.loads(completed.stdout))
+    flags = parse_options(EncodeVectorFlags, json.loads(completed.stdout)[1:])
     official = parse_options(EncodeVectorFlags, OFFICIAL[f"{size}/encode_vector"][2].split())
     assert (official.batch_size, flags.batch_size) == (16, 8)
     assert replace(flags, batch_size=16, on_command_line=()) == replace(official, on_command_line=())
@@ -257,3 +258,23 @@ def test_the_official_command_lines_run(official, name, monkeypatch):
             has_procedures,
         )
         assert Path("log/job.log.0").read_text().count("official_compat True: ") == has_procedures
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [f"xnli_{TRANSFER}", f"conll_{TRANSFER}", f"mlqa_{TRANSFER}", "tatoeba_fine-tuning", "encode_vector"],
+)
+def test_recipes_start_from_a_name_on_the_hub(official, corpus, arguments, recipe, monkeypatch, tmp_path):
+    """One of each task, without a folder configs/."""
+    (tmp_path / "data").mkdir()
+    for folder in (*(official / "data").iterdir(), corpus):
+        (tmp_path / "data" / folder.name).symlink_to(folder)
+    for side in ("de", "en"):
+        toys.write_lines(tmp_path / f"data/tatoeba/de-en.{side}", toys.sentences(9))
+    monkeypatch.chdir(tmp_path)
+    script, *line = arguments(f"base/{recipe}", "--init_pretraining_params", NAME, "--use_cuda", "false")
+    if recipe != "encode_vector":
+        line += ["--max_steps", "2"]
+    with serve_release(tmp_path, monkeypatch, corpus.parent / "piece.model") as hub:
+        call_main(importlib.import_module(script.removesuffix(".py")), line)
+    assert "model_state.pdparams" in hub.fetched and (Path("output").exists() or Path("checkpoints").exists())

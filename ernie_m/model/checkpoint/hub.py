@@ -80,13 +80,11 @@ def list_files(name: str, weights: str, target: Path) -> "dict[str, RepoSibling]
 def is_intact(path: Path, listed: "RepoSibling") -> bool:
     """Return whether a downloaded file has the size and the hash that the Hub lists."""
     if listed.lfs:
-        expected = listed.lfs.sha256
         digest = compute_sha256(path)
     else:  # in git, whose hashes are of a header and the content
-        expected = listed.blob_id
         content = path.read_bytes()
         digest = hashlib.sha1(b"blob %d\0%s" % (len(content), content)).hexdigest()
-    return (path.stat().st_size, digest) == (listed.size, expected)
+    return (path.stat().st_size, digest) == (listed.size, listed.lfs.sha256 if listed.lfs else listed.blob_id)
 
 
 @contextmanager

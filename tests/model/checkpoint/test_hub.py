@@ -11,6 +11,7 @@ from ernie_m.model.checkpoint.hub import resolve_model_path
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.ernie import ErnieMModel
 from tests.foreign import make_xlm_r
+from tests.helpers.files import disk_full_after
 from tests.helpers.hub import serve_hub
 from tests.launching import error_of, run_script
 
@@ -87,10 +88,12 @@ def test_fetch_weights_in_the_next_format(hub, name):
     assert (resolve_model_path(NAME) / name).is_file()
 
 
-@pytest.mark.parametrize("error", ["breaks off", "corrupt", "html"])
+@pytest.mark.parametrize("error", ["breaks off", "corrupt", "html", "full disk"])
 def test_interrupted_or_corrupt_download_resumes(hub, error):
     hub.failure = error
-    assert error_of(open_checkpoint, NAME).startswith(f"{NAME}: ")
+    with disk_full_after(1000 if error == "full disk" else 1 << 40):
+        message = error_of(open_checkpoint, NAME)
+    assert message.startswith(f"{constants.HF_HUB_CACHE}: no space" if error == "full disk" else f"{NAME}: ")
     hub.failure = ""
     assert open_checkpoint(NAME).format == "xlm-r"
 
