@@ -133,7 +133,7 @@ class Classification(FinetuningTask[ExampleFile]):
         """Return label -> probability, rounded to six decimals, from the probabilities by label id."""
         return {label: round(float(value), 6) for label, value in zip(self.labels, probabilities)}
 
-    def score(self, data: ExampleFile, predictions: list[Any], language: str) -> dict[str, float]:
+    def score(self, data: ExampleFile, predictions: list[Any], language: str) -> dict[str, float | None]:
         return {"acc": accuracy(self.get_predicted_values(data, predictions), self.get_gold_values(data))}
 
     def get_predicted_values(self, data: ExampleFile, predictions: list[Any]) -> list[Any]:
@@ -142,7 +142,7 @@ class Classification(FinetuningTask[ExampleFile]):
     def get_gold_values(self, data: ExampleFile) -> list[Any]:
         return [self.labels[number] for number in np.array([example.label for example in data])]
 
-    def compute_baseline(self, data: ExampleFile) -> dict[str, float]:
+    def compute_baseline(self, data: ExampleFile) -> dict[str, float | None]:
         labels = np.array([example.label for example in data])
         prediction = np.arange(len(self.labels)) == np.bincount(labels).argmax()
         return self.score(data, [prediction] * len(data), "")
@@ -239,6 +239,7 @@ class Regression(Classification):
     """
 
     metric = "pearson"
+    gold = "different numbers"
 
     def __init__(
         self,
@@ -288,7 +289,10 @@ class Regression(Classification):
     def to_json(self, prediction: float) -> dict[str, Any]:
         return {"score": round(prediction, 6)}
 
-    def score(self, data: ExampleFile, predictions: list[Any], language: str) -> dict[str, float]:
+    def has_score(self, data: ExampleFile) -> bool:
+        return pearson(self.get_gold_values(data), self.get_gold_values(data)) is not None
+
+    def score(self, data: ExampleFile, predictions: list[Any], language: str) -> dict[str, float | None]:
         labels = self.get_gold_values(data)
         return {"pearson": pearson(predictions, labels), "spearman": spearman(predictions, labels)}
 
@@ -298,7 +302,7 @@ class Regression(Classification):
     def get_gold_values(self, data: ExampleFile) -> list[Any]:
         return [example.label for example in data]
 
-    def compute_baseline(self, data: ExampleFile) -> dict[str, float]:
+    def compute_baseline(self, data: ExampleFile) -> dict[str, float | None]:
         return {}
 
     def format_cells(self, prediction: float) -> list[str]:

@@ -6,7 +6,7 @@ import string
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ernie_m.reader.labels import parse_language
 from ernie_m.utils.logging import logger
@@ -71,16 +71,23 @@ def resolve_rules_language(name: str) -> str:
     return language or "en"
 
 
+def has_answers(gold: Iterable[Sequence[str]]) -> bool:
+    """Return whether any question has a gold answer that is not blank."""
+    return any(answer.strip() for answers in gold for answer in answers)
+
+
 def score_answers(
     rows: Sequence[tuple[str, Sequence[str]]], name: str, rules: str = "mlqa"
-) -> dict[str, float]:
-    """Compute the mean F1 ("f1") and exact match ("em") of predictions, in percent.
+) -> dict[str, float | None]:
+    """Compute the mean F1 ("f1") and exact match ("em") of predictions, in percent; None without answers.
 
     Args:
         rows: the predicted answer and the gold answers of each question.
         name: the language, or a file name that contains the language; see `resolve_rules_language`.
         rules: "mlqa" or "squad".
     """
+    if not has_answers(answers for _, answers in rows):
+        return {"f1": None, "em": None}
     language = resolve_rules_language(name) if rules == "mlqa" else ""
     sum_of_f1 = 0.0
     sum_of_matches = 0.0

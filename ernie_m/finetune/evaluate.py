@@ -18,7 +18,7 @@ from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import Progress, logger
 
-Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> percent
+Scores = dict[str, dict[str, dict[str, float | None]]]  # pattern -> language -> metric -> percent
 
 
 class LanguageFile(NamedTuple):
@@ -141,7 +141,12 @@ def evaluate_files(
             metrics = {**custom, **metrics, **custom}  # first, also instead of one of the same name
         scores.setdefault(file.pattern, {})[file.language] = metrics
         # Fractions, not percent, as in the line of the official code.
-        values = ", ".join(f"{file.language} {metric}: {value / 100:f}" for metric, value in metrics.items())
+        values = ", ".join(
+            f"{file.language} {metric}: " + ("no score" if value is None else f"{value / 100:f}")
+            for metric, value in metrics.items()
+        )
+        if None in metrics.values():
+            logger.warning("%s has no %s: no score", file.path, task.gold)
         logger.info(
             "[dev evaluation] ave loss: %f, %s, data_num: %d, elapsed time: %f s file: %s, epoch: %d, "
             "steps: %d",

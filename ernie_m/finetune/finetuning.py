@@ -229,6 +229,29 @@ def add_metric(task: FinetuningTask, metric: str, dev_files: Sequence[LanguageFi
         task.custom_metric(first, gold)
 
 
+def check_selection(task: FinetuningTask, dev_files: Sequence[LanguageFile], select_on: str) -> None:
+    """Check that each file which selects the best checkpoint has a score.
+
+    Args:
+        select_on: --select_on.
+
+    Raises:
+        UserError: the gold values of such a file have no score; the message names all of them.
+    """
+    unscored = [
+        str(file.path)
+        for file in dev_files
+        if file.pattern == dev_files[0].pattern
+        and select_on in (MEAN, LAST, file.language)
+        and not task.has_score(file.data)
+    ]
+    if unscored and not task.custom_metric:
+        raise UserError(
+            f"{join_items(unscored)}: no {task.gold}, so no score to select a checkpoint by. Use files "
+            "with labels, remove these languages from --lang_map_config, or set --do_val false"
+        )
+
+
 def check_rows(
     task: FinetuningTask, train_paths: Sequence[str], train_set: Sequence[Any], files: Sequence[LanguageFile]
 ) -> None:
@@ -436,11 +459,13 @@ class FinetuningRun(MultiSeedTraining):
         if scores is None:
             return None
         first_pattern = next(iter(scores.values()))
+        selected_by = None
         by_language = {language: metrics[self.task.metric] for language, metrics in first_pattern.items()}
-        if self.flags.select_on in (MEAN, LAST):
-            selected_by = average(by_language)
-        else:
+        known = {language: score for language, score in by_language.items() if score is not None}
+        if self.flags.select_on not in (MEAN, LAST):
             selected_by = by_language[self.flags.select_on]
+        elif known == by_language:  # otherwise nothing is trained: `check_selection`
+            selected_by = average(known)
         return Evaluation(engine.steps, epoch, selected_by, scores)
 
     def get_epoch(self, step: int) -> int:

@@ -40,6 +40,7 @@ class FinetuningTask(ABC, Generic[Data]):
         metric_digest: the SHA-256 of its file, as it was run.
         labels: label names in the order of their ids; None if the task has no labels.
         shuffles: whether training may shuffle the examples (--shuffle).
+        gold: what a file must have for a score, for messages.
         official: whether inputs, loss and scores follow the official code (--official_compat).
         encode: tokenizes examples, and collates features into batches.
         prompt: the prompt prepended to every text.
@@ -51,6 +52,7 @@ class FinetuningTask(ABC, Generic[Data]):
     metric_digest: str = ""
     labels: list[str] | None = None
     shuffles = True
+    gold = "labels"
     official = False
     prompt = ""
     encode: Featurizer
@@ -82,7 +84,7 @@ class FinetuningTask(ABC, Generic[Data]):
         """Log warnings about truncated rows, and about text that the vocabulary does not cover."""
         warn_if_truncated(name, data, self.encode, "rows")
 
-    def compute_baseline(self, data: Data) -> dict[str, float]:
+    def compute_baseline(self, data: Data) -> dict[str, float | None]:
         """Return the scores of the majority baseline, metric -> percent; {} if the task has none."""
         return {}
 
@@ -109,9 +111,13 @@ class FinetuningTask(ABC, Generic[Data]):
     def decode(self, batch: Any, outputs: Mapping[str, np.ndarray]) -> list[Any]:
         """Convert the model's outputs for a batch to one prediction (NumPy or Python values) per feature."""
 
+    def has_score(self, data: Data) -> bool:
+        """Return whether the gold values of a file have a score, whatever is predicted; see `gold`."""
+        return True
+
     @abstractmethod
-    def score(self, data: Data, predictions: list[Any], language: str) -> Mapping[str, float]:
-        """Compute the metrics of a file, metric -> percent.
+    def score(self, data: Data, predictions: list[Any], language: str) -> Mapping[str, float | None]:
+        """Compute the metrics of a file, metric -> percent; None: the gold values have no score.
 
         Args:
             predictions: a result of `decode` for each item of the file, in order.

@@ -1,4 +1,8 @@
-"""Metrics: accuracy, correlations, entity F1, and the chunk F1 of XTREME for part-of-speech tags."""
+"""Metrics: accuracy, correlations, entity F1, and the chunk F1 of XTREME for part-of-speech tags.
+
+A metric is in percent, or None if the gold values have no denominator for it: no entity, no answer, or only
+equal numbers. Public test files without their labels are like that, and 0 would be read as a score.
+"""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -18,18 +22,22 @@ class MatchCounts(NamedTuple):
     correct: int
 
     @property
-    def precision(self) -> float:
-        """Precision in percent; 0 without predicted items."""
+    def precision(self) -> float | None:
+        """Precision in percent; 0 without predicted items, None without gold items."""
+        if not self.gold:
+            return None
         return 100 * self.correct / self.predicted if self.predicted else 0.0
 
     @property
-    def recall(self) -> float:
-        """Recall in percent; 0 without gold items."""
-        return 100 * self.correct / self.gold if self.gold else 0.0
+    def recall(self) -> float | None:
+        """Recall in percent; None without gold items."""
+        return 100 * self.correct / self.gold if self.gold else None
 
     @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall, in percent; 0 if both are 0."""
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall, in percent; 0 if both are 0, None without gold items."""
+        if self.precision is None or self.recall is None:
+            return None
         total = self.precision + self.recall
         return 2 * self.precision * self.recall / total if total else 0.0
 
@@ -59,17 +67,24 @@ def accuracy(predicted: Sequence, labels: Sequence) -> float:
     return correct / len(labels) * 100  # in XTREME's order, which the last digit depends on
 
 
-def pearson(predicted: ArrayLike, labels: ArrayLike) -> float:
-    """Compute Pearson's correlation in percent; 0 if the predictions or the labels are constant."""
+def pearson(predicted: ArrayLike, labels: ArrayLike) -> float | None:
+    """Compute Pearson's correlation in percent; 0 for constant predictions, None for constant labels."""
+    if np.ptp(np.asarray(labels)) == 0:
+        return None
     x = np.subtract(predicted, np.mean(np.asarray(predicted)))
     y = np.subtract(labels, np.mean(np.asarray(labels)))
     product_of_norms = np.sqrt((x @ x) * (y @ y))
     return float(x @ y / product_of_norms) * 100 if product_of_norms else 0.0
 
 
-def spearman(predicted: ArrayLike, labels: ArrayLike) -> float:
+def spearman(predicted: ArrayLike, labels: ArrayLike) -> float | None:
     """Compute Spearman's rank correlation in percent; ties have their mean rank."""
     return pearson(_compute_ranks(predicted), _compute_ranks(labels))
+
+
+def format_score(score: float | None) -> str:
+    """Format a metric with one decimal, as "87.5", or as "no score"."""
+    return "no score" if score is None else f"{score:.1f}"
 
 
 def _compute_ranks(values: ArrayLike) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from ernie_m.finetune.classifier import softmax
-from ernie_m.finetune.eval_mlqa import score_answers
+from ernie_m.finetune.eval_mlqa import has_answers, score_answers
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.model.checkpoint.open import Checkpoint
@@ -135,6 +135,7 @@ class QuestionAnswering(FinetuningTask[ContextWindows]):
 
     name = QUESTION_ANSWERING
     metric = "f1"
+    gold = "answers"
 
     def __init__(
         self,
@@ -248,7 +249,10 @@ class QuestionAnswering(FinetuningTask[ContextWindows]):
             predictions.append(scores)
         return predictions
 
-    def score(self, data: ContextWindows, predictions: list[Any], language: str) -> dict[str, float]:
+    def has_score(self, data: ContextWindows) -> bool:
+        return has_answers(self.get_gold_values(data))
+
+    def score(self, data: ContextWindows, predictions: list[Any], language: str) -> dict[str, float | None]:
         """Compute F1 ("f1") and exact match ("em") over the questions, in %.
 
         Answers are normalized by the rules for the language of the contexts.
@@ -430,7 +434,7 @@ class OfficialAnswering(QuestionAnswering):
             predictions.append(OfficialScores(scores, spans))
         return predictions
 
-    def score(self, data: ContextWindows, predictions: list[Any], language: str) -> dict[str, float]:
+    def score(self, data: ContextWindows, predictions: list[Any], language: str) -> dict[str, float | None]:
         """Compute F1 and exact match, in %, of answers joined from subwords, and of spans of the text."""
         of_subwords = super().score(data, predictions, language)
         of_text = self.text_task.score(data, [prediction.scores for prediction in predictions], language)

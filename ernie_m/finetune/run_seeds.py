@@ -15,6 +15,7 @@ from ernie_m.finetune.finetuning import (
     add_metric,
     check_head,
     check_rows,
+    check_selection,
     find_fine_tuned,
     make_task,
     read_files,
@@ -80,6 +81,9 @@ def run_finetuning(
 
     if not flags.metric.isidentifier():  # official names are identifiers
         add_metric(task, flags.metric, dev_files)
+
+    if flags.do_train:
+        check_selection(task, dev_files, flags.select_on)
 
     # Plan the run.
     if flags.do_train and flags.auto_hyperparameters:

@@ -84,6 +84,7 @@ class ScoreTable:
         paper: the rows of the paper, from `get_paper_rows`.
         comparison: rows for comparison: name -> language -> percent, such as "untrained", the same model with
             random weights; an empty row was not measured.
+        unscored: languages without a score, whose files have no gold values; null in JSON.
         facts: what the table shows, for programs that read the report, such as {"measure": "cosine"}.
     """
 
@@ -92,11 +93,12 @@ class ScoreTable:
     paper: Mapping[str, PaperRow] = field(default_factory=dict)
     comparison: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    unscored: Sequence[str] = ()
 
     def compute_full_rows(self) -> dict[int, dict[str, float]]:
         """Return the rows of the seeds with the average and the transfer gap added."""
         return {
-            seed: {**row, AVERAGE: average(row), **compute_transfer_gap(row)}
+            seed: {**row, AVERAGE: average(row), **compute_transfer_gap(row)} if row else {}
             for seed, row in self.rows.items()
         }
 
@@ -168,7 +170,10 @@ class ScoreTable:
         values: dict[str, Any] = {
             "title": self.title,
             **self.facts,
-            "seeds": {str(seed): row for seed, row in self.compute_full_rows().items()},
+            "seeds": {
+                str(seed): {**dict.fromkeys(self.unscored), **row}
+                for seed, row in self.compute_full_rows().items()
+            },
             "mean": {column: mean for column, (mean, _) in summary.items()},
             "deviation": {column: deviation for column, (_, deviation) in summary.items()},
         }
@@ -200,14 +205,17 @@ def make_seed_tables(
         is_last = index == len(first_scores) - 1
         metrics = next(iter(by_language.values()))  # the same for every language
         for metric in metrics:
+            unscored = [language for language, values in by_language.items() if values[metric] is None]
+            languages = [language for language in by_language if language not in unscored]
             rows = {
-                seed: {language: values[metric] for language, values in scores[index].items()}
+                seed: {language: scores[index][language][metric] for language in languages}
                 for seed, scores in scores_of_seed.items()
             }
-            paper_rows = paper(metric, list(by_language)) if is_last else {}
+            paper_rows = paper(metric, languages) if is_last else {}
             baseline = baselines[index].items()
             always = {language: row[metric] for language, row in baseline if metric in row}
-            tables.append(ScoreTable(f"{metric}, {pattern}", rows, paper_rows, {MAJORITY: always}))
+            title = f"{metric}, {pattern}" + (f" (no score: {', '.join(unscored)})" if unscored else "")
+            tables.append(ScoreTable(title, rows, paper_rows, {MAJORITY: always}, unscored=unscored))
     return tables
 
 

@@ -64,6 +64,7 @@ class Tagging(FinetuningTask[Sequence[Sentence]]):
 
     name = TOKEN_CLASSIFICATION
     metric = "f1"
+    gold = "entities"
     labels: list[str]
     encode: TaggingFeaturizer
     marks_apart = True  # whether prediction splits marks from words; see `split_words`
@@ -183,7 +184,11 @@ class Tagging(FinetuningTask[Sequence[Sentence]]):
         scores = compute_word_scores(logits, batch.words, self.inside_label)  # [W, C]
         return _split_by_sentence(scores.argmax(-1), batch)
 
-    def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
+    def has_score(self, data: Sequence[Sentence]) -> bool:
+        tags = self.get_gold_values(data)
+        return count_entity_matches(tags, tags).f1 is not None
+
+    def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float | None]:
         gold = [sentence.labels for sentence in data if sentence.labels is not None]
         return self.compute_metrics(gold, predictions)
 
@@ -195,7 +200,7 @@ class Tagging(FinetuningTask[Sequence[Sentence]]):
 
     def compute_metrics(
         self, gold: Sequence[Sequence[int]], predicted: Sequence[Sequence[int]]
-    ) -> dict[str, float]:
+    ) -> dict[str, float | None]:
         """Compute the metrics from the label ids of sentences: metric -> percent."""
         gold_tags = [self.convert_ids_to_tags(labels) for labels in gold]
         predicted_tags = [self.convert_ids_to_tags(labels) for labels in predicted]
@@ -258,7 +263,7 @@ class OfficialTagging(Tagging):
             for row, length in enumerate(lengths)
         ]
 
-    def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
+    def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float | None]:
         over_subwords = self.compute_metrics(
             [prediction.gold for prediction in predictions],
             [prediction.predicted for prediction in predictions],

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.finetune.metrics import pearson, spearman
+from ernie_m.finetune.metrics import format_score, pearson, spearman
 from ernie_m.fit.labeled_rows import LabeledDataset
 from ernie_m.model.tasks import CLASSIFICATION, REGRESSION
 from ernie_m.utils.logging import format_columns
@@ -41,10 +41,10 @@ class EvaluationResult(NamedTuple):
         always = (np.arange(len(counts)) == counts.argmax()).astype(float)
         return self._replace(outcomes=np.tile(always, (len(targets), 1)))
 
-    def compute_metrics(self) -> dict[str, float]:
+    def compute_metrics(self) -> dict[str, float | None]:
         """Compute the metrics in %, the main one first: accuracy and macro F1, or Pearson and Spearman.
 
-        Multi-label accuracy is the exact match ratio.
+        Of equal numbers there is no correlation: None. Multi-label accuracy is the exact match ratio.
         """
         targets = self.rows.targets
         if self.rows.kind == REGRESSION:
@@ -147,4 +147,4 @@ class EvaluationResult(NamedTuple):
 
     def _format_cells(self) -> list[str]:
         """Format the metrics as cells of a table."""
-        return [f"{value:.1f}" for value in self.compute_metrics().values()]
+        return list(map(format_score, self.compute_metrics().values()))

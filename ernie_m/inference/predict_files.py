@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
-from ernie_m.finetune.metrics import pearson, spearman
+from ernie_m.finetune.metrics import format_score, pearson, spearman
 from ernie_m.inference.tasks import InputFile, Predictor, Request
 from ernie_m.reader.files.labeled_tables import UnlabeledTable
 from ernie_m.reader.files.official_tsv import to_single_line
@@ -140,8 +140,12 @@ class TableFile(InputFile):
         labeled = [(given, predicted) for given, predicted in self._labels if given is not None]
         if len(both) > 1:
             given, predicted = zip(*both)
-            line = "Pearson {:.1f} %, Spearman {:.1f} % ({:,} rows with a number in {})"
-            lines.append(line.format(pearson(predicted, given), spearman(predicted, given), len(both), names))
+            scores = [format_score(correlate(predicted, given)) for correlate in (pearson, spearman)]
+            line = "Pearson {} %, Spearman {} % ({:,} rows with a number in {})"
+            has_score = len({*given}) > 1
+            lines.append(
+                line.format(*scores, len(both), names) if has_score else f"no score: equal numbers in {names}"
+            )
         elif others := set().union(*(given for given, _ in labeled)) - self._known:  # as in `rows_of`
             lines.append(
                 f"no accuracy: unknown label '{min(others)}' in {names} (trained on: "

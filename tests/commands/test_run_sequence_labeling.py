@@ -153,3 +153,24 @@ def test_a_training_keeps_how_its_start_reads(tag, trained, tmp_path):
         tag(out, **flags, **given, max_steps=1, max_seq_len=24)
         expected = replace(PipelineConfig.for_xlm_r(), max_seq_len=24, **given)
         assert open_checkpoint(tmp_path / out / "best").pipeline_config == expected
+
+
+def test_dev_files_without_entities_have_no_score_and_select_no_checkpoint(
+    tag, trained, folder, tmp_path, refusal
+):
+    """As in XTREME's test files, whose tags are all O. The other language keeps its score."""
+    dev = {language: (folder / f"dev.{language}.tsv").read_text() for language in ("en", "de")}
+    dev["de"] = re.sub(r"[BI]-\w+", "O", dev["de"])
+    for language, text in dev.items():
+        (tmp_path / f"dev.{language}.tsv").write_text(text)
+    assert "dev.de.tsv: " in refusal(tag, out="refused", dev_set="dev.%s.tsv")
+    assert not list(tmp_path.glob("refused/*.json"))
+    of_folder = {**command_lines.FOLDER_ALONE, "init_checkpoint": trained / "best", "label_map_config": None}
+    results = tag(**of_folder, dev_set="dev.%s.tsv")
+    assert len(results["tables"]) == 3
+    for table in results["tables"]:
+        scores = table["seeds"]["1"]
+        assert (
+            scores["de"] is None and scores["avg"] == scores["en"] > 90 and "(no score: de)" in table["title"]
+        )
+    assert "dev.de.tsv has no entities" in read_log(tmp_path)

@@ -137,3 +137,8 @@ def test_equal_to_mlqas_script(data_dir):
         scores = {"f1": official["f1"], "em": official["exact_match"]}
         for language in (official["answer_language"], name):
             assert score_answers(rows, language) == scores, name
+
+
+def test_questions_whose_answers_are_all_blank_have_no_score():
+    assert score_answers([("Rome", ("",)), ("", (" ", ""))], "dev.en.json") == {"f1": None, "em": None}
+    assert score_answers([("Rome", ("",)), ("", ("Oslo",))], "dev.en.json") == {"f1": 0.0, "em": 0.0}

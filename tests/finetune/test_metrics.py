@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ernie_m.finetune.classifier import Classification, Regression
-from ernie_m.finetune.metrics import MatchCounts, accuracy, count_entity_matches
+from ernie_m.finetune.metrics import MatchCounts, accuracy, count_entity_matches, pearson, spearman
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.reader.files.official_tags import JOINT, Sentence
 from ernie_m.reader.tag_schemes import find_entities
@@ -36,11 +36,14 @@ def test_training_metrics_in_the_log(correct, count, steps, accuracy, error):
     assert lines == [f"ave acc: {accuracy}", f"root mean squared error: {error}"]
 
 
+NO_SCORE = (None, None, None)
+
+
 @pytest.mark.parametrize(
     ("counts", "rates"),
-    [((4, 2, 1), (50, 25, 100 / 3)), ((0, 2, 0), (0, 0, 0)), ((2, 0, 0), (0, 0, 0)), ((0, 0, 0), (0, 0, 0))],
+    [((4, 2, 1), (50, 25, 100 / 3)), ((2, 0, 0), (0, 0, 0)), ((0, 2, 0), NO_SCORE), ((0, 0, 0), NO_SCORE)],
 )
-def test_rates_without_items_are_zero(counts, rates):
+def test_rates_without_predictions_are_zero_and_without_gold_no_score(counts, rates):
     found = MatchCounts(*counts)
     assert (found.precision, found.recall, found.f1) == pytest.approx(rates)
 
@@ -138,3 +141,9 @@ def test_prediction_file_format(tmp_path):
     # Those that --metric compares.
     assert task.get_gold_values(rows) == [["O", "B-MISC"], ["B-LOC", "I-LOC", "O"]]
     assert task.get_predicted_values(rows, predictions) == [["O", "O"], ["B-LOC", "I-LOC", "O"]]
+
+
+def test_equal_numbers_have_no_correlation():
+    """Of equal predictions there is one, 0."""
+    assert (pearson([1.0, 2.0], [3, 3]), spearman([1.0, 2.0], [-1, -1])) == (None, None)
+    assert (pearson([3, 3], [1.0, 2.0]), spearman([3, 3], [1.0, 2.0])) == (0.0, 0.0)

@@ -7,8 +7,8 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Self
 
-from ernie_m.finetune.eval_mlqa import score_answers
-from ernie_m.finetune.metrics import count_entity_matches
+from ernie_m.finetune.eval_mlqa import has_answers, score_answers
+from ernie_m.finetune.metrics import count_entity_matches, format_score
 from ernie_m.inference.tasks import InputFile, Predictor
 from ernie_m.inference.tasks.finetuned import TaggingPredictor
 from ernie_m.reader.files.conll import read_lines, read_tagged_words
@@ -110,8 +110,8 @@ class TaggedFile(InputFile):
             scores = count_entity_matches(self._gold, tags)
             if not scores.gold:
                 return [f"{count}, {scores.predicted:,} entities"]
-            more = f"precision {scores.precision:.1f} %, recall {scores.recall:.1f} %"
-            return [f"{count}: F1 {scores.f1:.1f} % ({scores.gold:,} entities), {more}{end}"]
+            more = f"precision {format_score(scores.precision)} %, recall {format_score(scores.recall)} %"
+            return [f"{count}: F1 {format_score(scores.f1)} % ({scores.gold:,} entities), {more}{end}"]
         pairs = zip(chain.from_iterable(self._tags), chain.from_iterable(self._gold), strict=True)
         are_right = [tag == gold for tag, gold in pairs]
         share = 100 * sum(are_right) / max(len(are_right), 1)
@@ -150,7 +150,7 @@ class QuestionsFile(InputFile):
     def format_summary(self) -> list[str]:
         """Return the number of questions, and MLQA's F1 and exact match if there are gold answers."""
         count = f"{len(self._file.questions):,} questions"
-        if not self._rows:
+        if not has_answers(answers for _, answers in self._rows):
             return [count]
         scores = score_answers(self._rows, self._file.path.name)
-        return [f"{count}: F1 {scores['f1']:.1f} %, exact match {scores['em']:.1f} %"]
+        return [f"{count}: F1 {format_score(scores['f1'])} %, exact match {format_score(scores['em'])} %"]

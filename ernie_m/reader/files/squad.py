@@ -93,6 +93,9 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     if not questions:
         with_answer = " with an answer" if unanswerable else ""
         raise UserError(f"{path}: no questions{with_answer} (expected {_FORM})")
+    blank = sum(not answer.strip() for question in questions for answer in question.answers)
+    if blank:
+        logger.warning("%s: %d of the answers are blank", path, blank)
     if misplaced:
         logger.warning(
             "%s: ignored the spans of %d answers that do not match the context at answer_start; the first: "
@@ -165,9 +168,9 @@ def _read_answers(
             (unclear if text in context[start + 1 :] else located).append(str(qa.value["id"]))
         # A negative index would count from the end of the context.
         at_offset = context[start : start + len(text)] if start >= 0 else ""
-        if not text.strip() or at_offset != text:
+        if text.strip() and at_offset != text:
             misplaced.append(f"{answer.location}: '{text}' at {start}, where the context has '{at_offset}'")
-        elif span is None:
+        elif text.strip() and span is None:
             span = (start, start + len(text))
     return texts, span
 

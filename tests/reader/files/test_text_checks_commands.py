@@ -27,7 +27,9 @@ def labeled(*texts: str, label: str = LABELS[0]) -> list[str]:
 
 
 def tagged(*texts: str) -> list[str]:
-    rows = ["\t".join((text.replace(" ", JOINT), JOINT.join("O" for _ in text.split(" ")))) for text in texts]
+    """In the official format; the first word of each text is an entity."""
+    tags = [JOINT.join(["B-PER", *("O" for _ in text.split(" ")[1:])]) for text in texts]
+    rows = [f"{text.replace(' ', JOINT)}\t{tags_of_text}" for text, tags_of_text in zip(texts, tags)]
     return ["text_a\tlabel", *rows]
 
 
