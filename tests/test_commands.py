@@ -54,19 +54,20 @@ COMMANDS = {
     r"sh scripts/(setup\.sh( \w+)?|test\.sh)( && sh scripts/setup\.sh \w+)?": ITSELF,
     r"sh scripts/gpu_check\.sh": "scripts/test_gpu_check.py::test_cpu_does_not_pass_as_a_gpu",
     r"sh scripts/demo\.sh --pretrain.*":
-        "many minutes; shortened in scripts/test_pretrain_demo.py::test_the_whole_way",
+        "many minutes; shortened in scripts/test_pretrain_demo.py::test_the_demo_repeats_nothing",
     r"sh scripts/demo\.sh --quick":
-        "it fetches 91 MB; scripts/test_quick.py::test_the_whole_way",
+        "it fetches 91 MB; scripts/test_quick.py::test_the_demo_searches_and_learns_topics",
     r"sh scripts/demo\.sh --page":
         "it serves until Ctrl-C; commands/test_serve.py::test_a_line_finds_itself",
-    r"sh scripts/chaos\.sh .*": HOURS + "one round in scripts/test_chaos.py::test_a_round",
+    r"sh scripts/chaos\.sh .*": HOURS + "one round in scripts/test_chaos.py::test_a_round_finds_what_forgets",
     r"sh scripts/data/get_weights\.sh.*":
         DOWNLOADS + "data/test_download_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":
         DOWNLOADS + "data/test_download_data_sets.py::test_every_task_ends_in_files_that_its_recipe_reads",
     r"\.venv/bin/ernie-m download e5-small":
         DOWNLOADS + "data/test_download_e5_small.py::test_every_tensor_and_subword",
-    r"\.venv/bin/ernie-m download text .*": DOWNLOADS + "data/test_download_text.py::test_the_folder",
+    r"\.venv/bin/ernie-m download text .*": DOWNLOADS
+        + "data/test_download_text.py::test_each_text_is_in_pairs_or_in_every_language",
     r"sh scripts/verify_weights\.sh .*":
         "needs released weights; scripts/test_verify_weights.py::test_one_number_off_is_enough",
     r"export .*":
@@ -93,11 +94,11 @@ COMMANDS = {
     r".*ernie-m convert .*model\.pt .*": "commands/test_convert_sources.py::test_fairseq",
     r".*ernie-m (convert|export) (?!.*model\.pt).*": HERE,
     r".*ernie-m predict --task .*": HERE,
-    r".*ernie-m serve .*": "commands/test_serve.py::test_what_is_served",
+    r".*ernie-m serve .*": "commands/test_serve.py::test_the_server_describes_its_models_without_paths",
     r".*ernie-m fit .*--finetune.*": "fit/test_whole_model.py::test_the_command_and_the_next_ones",
     r".*ernie-m (fit|predict --input) (?!.*--finetune).*":
         "commands/test_fit.py::test_a_table_goes_in_and_comes_out",
-    r".*ernie-m train .*": "commands/test_train.py::test_from_a_start",
+    r".*ernie-m train .*": "commands/test_train.py::test_a_start_is_trained_and_compared_with_a_static_model",
     r"sh examples/to_jsonl\.sh .*": "reader/files/test_conll.py::test_what_other_tools_write_by_the_example",
     r".*examples/spans_to_words\.py .*": "reader/files/test_conll.py::test_spans_become_words_by_the_example",
     r".*examples/official_format\.py .*":
@@ -108,7 +109,7 @@ COMMANDS = {
     r".*benchmarks/masked_lm\.py .*": HOURS + "scripts/test_benchmarks.py::test_masked_lm",
     r".*benchmarks/encode\.py .*": HOURS + "scripts/test_benchmarks.py::test_encoding_beside_a_rival",
     r"for p in .*/figure6\.yaml .*": HOURS + "training/test_log.py::test_the_curves_are_the_records",
-    r"sh scripts/base/ablation\.sh": HOURS + "scripts/base/test_ablation.py::test_the_command_lines",
+    r"sh scripts/base/ablation\.sh": HOURS + "scripts/base/test_ablation.py::test_each_model_is_trained",
 }  # fmt: skip
 
 CPU = "--max_seq_len 62 --use_cuda false"

@@ -99,7 +99,7 @@ def test_litellm(server, expected, monkeypatch):
     np.testing.assert_allclose([entry["embedding"] for entry in response.data], expected, atol=1e-6)
 
 
-def test_langchain(server, expected):
+def test_langchain_gets_the_vectors_of_the_model(server, expected):
     from langchain_openai import OpenAIEmbeddings
 
     client = OpenAIEmbeddings(

@@ -228,5 +228,5 @@ def test_a_report_that_nobody_reads(tmp_path, line):
         (["in", "out", "--head", "poet"], "--head poet: "),
     ],
 )
-def test_the_command_line(line, location):
+def test_a_wrong_command_line_names_its_flag(line, location):
     assert error_of(convert.main, line).startswith(f"{location}")

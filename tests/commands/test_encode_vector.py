@@ -148,7 +148,7 @@ def test_encode_plain_text_by_mean_at_any_layer(run_encode, random_encoder, tmp_
         (b"text_a\nthe cat\n", {"data_format": "text"}, "in.tsv: "),
     ],
 )
-def test_bad_input(run_encode, tmp_path, content, flags, message):
+def test_reject_bad_input_and_write_nothing(run_encode, tmp_path, content, flags, message):
     (tmp_path / "in.tsv").write_bytes(content)
     assert message in error_of(run_encode, tmp_path / "in.tsv", **flags)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tsv"]  # nothing half done is left

@@ -146,7 +146,7 @@ def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch)
         ([["text", "score"], *([f"t {n}", "0.5"] for n in range(8))], "rows.csv, line 2: all 8 rows"),
     ],
 )
-def test_what_is_refused(models, tmp_path, refused, rows, location):
+def test_reject_what_no_model_can_learn_and_write_nothing(models, tmp_path, refused, rows, location):
     table = write(tmp_path / "rows.csv", rows)
     for more in ({}, {"finetune": "true"}):
         assert location in refused(lambda more=more: run_fit(table, models, tmp_path / "new", **more))

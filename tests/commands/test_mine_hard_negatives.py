@@ -186,7 +186,7 @@ def test_the_vectors_are_those_of_the_layer_and_the_pooling(mine_rows, rows, lin
         ({}, {"layer": "sweep"}, "layer sweep "),
     ],
 )
-def test_bad_input(mine_rows, tmp_path, files, flags, message):
+def test_reject_bad_input_and_write_nothing(mine_rows, tmp_path, files, flags, message):
     for name, content in files.items():
         content = content if isinstance(content, bytes) else content.encode()
         (tmp_path / name).write_bytes(content)
@@ -194,7 +194,7 @@ def test_bad_input(mine_rows, tmp_path, files, flags, message):
     assert not (tmp_path / "out/negatives.tsv").exists()
 
 
-def test_without_faiss(mine_rows, encoded, monkeypatch):
+def test_faiss_is_missed_before_the_texts_are_encoded(mine_rows, encoded, monkeypatch):
     """It is missed before the texts are encoded."""
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert "pip install faiss-cpu" in error_of(mine_rows)

@@ -61,7 +61,7 @@ def out(tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_classify(models, model_folder, ask, engine):
+def test_classes_are_those_of_the_model(models, model_folder, ask, engine):
     requests = [
         {"id": 7, "text_a": TEXTS[0], "text_b": TEXTS[1]},
         {"text_a": TEXTS[2]},
@@ -255,7 +255,7 @@ ENTITIES = [
 
 
 @pytest.mark.parametrize(("request_", "ids", "entities"), ENTITIES)
-def test_entities(models, request_, ids, entities):
+def test_entities_follow_the_scheme_of_the_tags(models, request_, ids, entities):
     model = load(models / "tag")
     # A model without a label map has ids as labels.
     for labels, expected in ((model.labels, entities), ([*"01234"], [])):
@@ -279,7 +279,7 @@ def test_split_words_as_in_training(models, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_answer(models, model_folder, ask, engine):
+def test_answers_are_those_of_the_model(models, model_folder, ask, engine):
     context = "  ".join(TEXTS).replace("a", "ä")  # several windows
     requests = [{"question": TEXTS[3], "context": context}, {"question": TEXTS[4], "context": TEXTS[5]}]
     flags = {"task": "question-answering", "model": model_folder("answer", engine), "engine": engine}
@@ -304,7 +304,7 @@ def test_answer(models, model_folder, ask, engine):
 @pytest.mark.parametrize(
     ("layer", "pooling"), [("last", "mean_without_special"), (1, "mean_without_special"), ("last", "mean")]
 )
-def test_encode(models, ask, layer, pooling):
+def test_embeddings_are_those_of_the_layer_and_pooling(models, ask, layer, pooling):
     requests = [{"text": text} for text in TEXTS]
     predictions = ask(requests, task="embedding", model=models / "classify", layer=layer, pooling=pooling)
     model = load(models / "classify", engine="paddle-eager")
@@ -352,7 +352,7 @@ def test_weights_without_a_pooler_have_no_pooler_output(models, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_search(models, model_folder, ask, tmp_path, engine):
+def test_hits_are_the_nearest_lines(models, model_folder, ask, tmp_path, engine):
     lines = [" ", *sentences(40, seed=5), *TEXTS]  # line 1 is blank
     corpus = write_lines(tmp_path / "corpus.txt", lines)
     flags = {"task": "search", "model": model_folder("encode", engine), "corpus": corpus}
@@ -372,7 +372,7 @@ def test_search(models, model_folder, ask, tmp_path, engine):
 
 
 @pytest.mark.parametrize("language", [None, "de", "fr"])
-def test_fill(models, ask, monkeypatch, language):
+def test_mask_candidates_are_the_likeliest_tokens(models, ask, monkeypatch, language):
     monkeypatch.setattr(fill_mask, "_AT_ONCE", 1)
     request = {"text": f"{TEXTS[0]} [MASK] {TEXTS[1]}[MASK]"}
     if language:
@@ -651,7 +651,7 @@ def test_a_workbook_is_not_read_as_text(tmp_path):
         (b'{"text": "a", "id": "\\ud800"}', "surrogates not allowed"),
     ],
 )
-def test_bad_requests(models, ask, refused, out, text, message):
+def test_reject_bad_requests_before_the_first_answer(models, ask, refused, out, text, message):
     """A wrong request is found before the first one is answered, and nothing is written."""
     assert message in refused(lambda: ask(text, task="classification", model=models / "classify", output=out))
     assert not out.exists()
@@ -750,7 +750,7 @@ def test_a_config_that_does_not_go_with_the_other_files(models, tmp_path, kind, 
         ({"task": "classification", "labels": "a,b"}, "--labels "),
     ],
 )
-def test_bad_flags(models, ask, refused, flags, message):
+def test_reject_bad_flags(models, ask, refused, flags, message):
     assert message in refused(lambda: ask([{"text": "a"}], model=models / "classify", **flags))
 
 

@@ -262,7 +262,7 @@ def test_gradient_accumulation_equals_one_large_batch(classify, toy_folder, tmp_
     assert_equal_arrays(accumulated, at_once, 1e-9)
 
 
-def test_it_resumes_exactly(classify, tmp_path, cpu_with_bf16):
+def test_bf16_training_resumes_exactly(classify, tmp_path, cpu_with_bf16):
     """Dropout is on. A run in float32 does not resume it."""
     options = {"save_steps": 10, "keep_checkpoints": 9}
     classify(amp="bf16", **options)

@@ -165,7 +165,7 @@ def test_vectors_made_in_bfloat16(retrieve, monkeypatch, cpu_with_bf16):
     assert 1e-4 < difference < 0.02  # bfloat16 has 8 significant bits, and 2^-8 is 0.004
 
 
-def test_several_seeds(retrieve, folder, tmp_path):
+def test_each_seed_has_its_model_and_predictions(retrieve, folder, tmp_path):
     """%d stands for the seed, and each seed has predictions of its own."""
     for seed in (1, 2):
         paddle.seed(10 + seed)
@@ -377,7 +377,7 @@ def test_each_process_needs_a_pair_per_step(retrieve, monkeypatch, processes, lo
         ({"init_checkpoint": "x"}, "--init_checkpoint resumes training"),
     ],
 )
-def test_bad_flags(retrieve, tmp_path, changes, message):
+def test_reject_bad_flags(retrieve, tmp_path, changes, message):
     """The folder "short" has two pairs of xx, and one of yy."""
     for name, count in (("xx-en.xx", 2), ("xx-en.en", 2), ("yy-en.yy", 1), ("yy-en.en", 1)):
         write_lines(tmp_path / "short" / name, ["the cat", "a dog"][:count])

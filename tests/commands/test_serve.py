@@ -46,7 +46,7 @@ def server(models, tmp_path_factory):
         yield address
 
 
-def test_what_is_served(server, models):
+def test_the_server_describes_its_models_without_paths(server, models):
     """Responses contain no absolute path. The languages of the corpus have means, and five have examples."""
     size = {
         "layers": toys.LAYERS,

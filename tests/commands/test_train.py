@@ -102,7 +102,7 @@ commands: output/log/commands.sh
 """
 
 
-def test_from_a_start(folder, random_encoder, capsys):
+def test_a_start_is_trained_and_compared_with_a_static_model(folder, random_encoder, capsys):
     """The scores next to a static model, on pairs that are not trained on."""
     run_train("output", random_encoder)
     text = re.sub(" +$", "", capsys.readouterr().out, flags=re.MULTILINE)
@@ -170,7 +170,7 @@ def test_ctrl_c_at_the_end_of_a_step(tmp_path, monkeypatch):
         train.run_step(step)
 
 
-def test_without_a_start(folder, monkeypatch, capsys):
+def test_a_killed_static_training_ends_with_the_same_bits(folder, monkeypatch, capsys):
     """A static model, killed at five moments; the printed commands, given alone, make the same bits."""
     Path("whole").mkdir()
     run_train("whole")
@@ -275,7 +275,7 @@ def refusal(capsys, *arguments, **flags):
     return error.removeprefix("error: ")
 
 
-def test_what_is_refused(folder, random_encoder, tmp_path, capsys):
+def test_reject_bad_files_and_used_outputs(folder, random_encoder, tmp_path, capsys):
     start = random_encoder
     (tmp_path / "empty").mkdir()
     assert refusal(capsys, "empty", output="new", model=start).startswith("empty: ")

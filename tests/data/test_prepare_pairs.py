@@ -193,7 +193,7 @@ def test_which_pairs_are_translations(folder, tmp_path):
         ({name: [f"{line}\t{line}." for line in LINES] for name in ("en-de.tsv", "test.en-de.tsv")}, "my"),
     ],
 )
-def test_what_is_refused(tmp_path, files, location):
+def test_reject_bad_files_and_write_nothing(tmp_path, files, location):
     for name, lines in files.items():
         write_lines(tmp_path / "my" / name, lines)
     assert location in error_of(prepare_pairs, [str(tmp_path / "my")], tmp_path / "output")

@@ -132,7 +132,7 @@ def test_long_lines_and_columns_count(tmp_path):
     assert is_known == {"дом": True, "guten Tag": True, "баба": False}
 
 
-def test_bad_input(tmp_path, texts):
+def test_reject_bad_text_and_write_no_model(tmp_path, texts):
     """tests/mistakes.tsv has more."""
     message = error_of(train_vocab, options(tmp_path, texts, vocab_size=12))
     assert message.startswith("--vocab_size 12: ")

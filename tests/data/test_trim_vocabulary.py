@@ -262,7 +262,7 @@ def test_trim_by_two_files_with_a_reordered_vocabulary(toy, tmp_path):
     assert smaller.config.pad_token_id == trimmed.vocab["[PAD]"] != whole.pad_id
 
 
-def test_bad_input(toy, tmp_path):
+def test_reject_tokenizers_that_cannot_be_trimmed(toy, tmp_path):
     """Other text rules than ours, and another kind of SentencePiece model; tests/mistakes.tsv has more."""
     make_models(tmp_path, toy.piece_model)
     source = tmp_path / "classify"

@@ -9,7 +9,7 @@ from tests.toys import sentences
 
 
 @pytest.mark.slow
-def test_near_duplicates(models):
+def test_near_duplicates_are_all_pairs_above_the_threshold(models):
     model = ernie_m.load(models / "encode")
     texts = sentences(12, seed=5)
     embeddings = model.encode(texts, normalize=True)

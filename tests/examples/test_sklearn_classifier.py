@@ -10,7 +10,7 @@ from tests.toys import sentences
 pytestmark = pytest.mark.slow
 
 
-def test_the_estimator(models):
+def test_the_estimator_learns_as_fit_does(models):
     from sklearn.base import clone
     from sklearn.model_selection import GridSearchCV
 

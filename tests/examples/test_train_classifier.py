@@ -19,7 +19,7 @@ FLAGS = {"learning_rate": RATE, "weight_decay": 0.01, "warmup_proportion": 0, "b
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_both_optimizers(toy_folder, tmp_path, in_tmp_path, processes):
+def test_losses_are_those_of_run_classifier_with_each_optimizer(toy_folder, tmp_path, in_tmp_path, processes):
     config = ErnieMConfig.from_dict({**toys.TASK_CONFIG, **toys.WITHOUT_DROPOUT})
     paddle.seed(5)
     save_model(tmp_path / "initial", ErnieMModel(config), config, piece_model_path=toy_folder / "piece.model")

@@ -83,7 +83,7 @@ def regress(runner, folder):
     return runner(run_classifier, flags, folder)
 
 
-def test_correlations():
+def test_correlations_equal_numpy_and_hand_computed_ranks():
     """Pearson's is numpy's; Spearman's is worked out by hand, with ties."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=50)

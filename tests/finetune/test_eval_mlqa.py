@@ -82,7 +82,7 @@ def test_squad_rules_are_english_in_every_language(language, text, words):
         (compute_exact_match, "el gato", ["gato"], "es", 1),
     ],
 )
-def test_scores_by_hand(measure, answer, gold, language, score):
+def test_f1_and_exact_match_equal_hand_computed_ones(measure, answer, gold, language, score):
     """F1 is twice the number of shared words over the number of words of both."""
     assert measure(answer, gold, language) == pytest.approx(score)
 

@@ -110,7 +110,7 @@ def trained(tmp_path, in_tmp_path, monkeypatch):
     return run
 
 
-def test_conll(trained, tmp_path):
+def test_conll_losses_and_scores_are_those_of_the_official_code(trained, tmp_path):
     """60 sentences in 24 steps: the losses, F1 over subwords, which selects, and F1 over words."""
     rows = tagged_rows(60, seed=1)
     texts = [" ".join(row.words) for row in rows]
@@ -136,7 +136,7 @@ def test_conll(trained, tmp_path):
         assert f" {measure}: {score / 100:f}, " in log
 
 
-def test_mlqa(trained, tmp_path):
+def test_mlqa_losses_and_scores_are_those_of_the_official_code(trained, tmp_path):
     """20 questions in 24 steps: the losses, and F1 and exact match of joined subwords and of the text."""
     texts = [text for text, _ in toys.questions(questions(200, seed=9))]
     options = {"vocab_size": 80, "user_defined_symbols": toys.PEOPLE}

@@ -112,7 +112,7 @@ def check_classifiers(classifiers, labels, vectors):
         np.testing.assert_allclose(classifier.encode(TEXTS), vectors, atol=1e-5)
 
 
-def test_what_it_predicts(models, folder, classifier):
+def test_predictions_are_those_of_the_weights(models, folder, classifier):
     embeddings = ernie_m.load(models / "encode").encode(TEXTS, pooling="mean", layer=1)
     # What `fit` returned has fewer layers than the weights in its folder, and can be fitted again.
     again = classifier.fit(TEXTS, [int(label) if label == "3" else label for label in LABELS])
@@ -145,7 +145,7 @@ def test_predict_and_exports_take_it(folder, classifier, ask, tmp_path):
             assert prediction["probabilities"] == pytest.approx(named, abs=tolerance)
 
 
-def test_conversion(folder, classifier, tmp_path):
+def test_a_converted_classifier_predicts_the_same(folder, classifier, tmp_path):
     convert.main([str(folder), str(tmp_path / "native"), "--to", "ernie-m"])
     for prediction, expected in zip(
         ernie_m.load(tmp_path / "native").classify(TEXTS), classifier.classify(TEXTS)
@@ -252,7 +252,7 @@ def test_corrupt_labels(folder, tmp_path, wrong):
         ([("mo", "no"), ("no", "mo")], ["a", "b"], {}, "Set a folder"),
     ],
 )
-def test_what_is_refused(models, texts, labels, options, location):
+def test_reject_what_cannot_be_learned(models, texts, labels, options, location):
     assert location in error_of(ernie_m.load(models / "encode").fit, texts, labels, **options)
 
 

@@ -63,7 +63,7 @@ def table(header, *cells, count=12):
         (table(("text", "label"), ("room",), ("101",)), {}, CLASSIFICATION, [1, 0]),
     ],
 )
-def test_what_is_learned(read, lines, options, kind, targets):
+def test_labels_decide_the_kind_of_task(read, lines, options, kind, targets):
     found = read(*lines, **options)
     assert found.kind == kind
     np.testing.assert_array_equal(found.targets, np.array(targets * 6))
@@ -220,7 +220,7 @@ def test_near_twins_are_counted(copies, share):
         ([number / 7 for number in range(60)], REGRESSION),
     ],
 )
-def test_parts(labels, kind):
+def test_groups_stay_in_one_part_and_labels_are_spread(labels, kind):
     """Each row is in one of five parts, and a group in one; labels are spread."""
     groups = [number // 2 for number in range(60)]
     many = rows(labels, kind, texts=[f"t {number}" for number in range(60)], groups=groups)
@@ -254,11 +254,11 @@ def test_parts(labels, kind):
         (["a", "a", "b", "b"], None, []),
     ],
 )
-def test_what_cannot_be_scored(labels, groups, errors):
+def test_name_why_rows_cannot_be_split(labels, groups, errors):
     assert rows(labels, groups=groups).find_split_errors() == errors
 
 
-def test_oddities():
+def test_warn_about_equal_texts_and_nearly_equal_labels():
     training = rows(["Sport", "sp ort", "news", "news"], texts=["a", "b", "c", "c "])
     assert [*training.find_issues()] == ["the labels 'Sport', 'sp ort' differ only in case or white space"]
     assert [*rows(["Sport"], texts=["new"], like=training).find_issues(training)] == []
@@ -283,7 +283,7 @@ def scored(labels, outcomes, kind=CLASSIFICATION, **more) -> EvaluationResult:
     return EvaluationResult(rows(labels, kind, **more), np.array(outcomes, float))
 
 
-def test_scores_by_hand():
+def test_scores_and_their_table_equal_hand_computed_ones():
     """Of three a and one b, two a are found; b is given twice."""
     found = scored(["a", "a", "a", "b"], [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.1, 0.9]])
     assert found.to_dict() == {

@@ -57,7 +57,7 @@ def attention(layout: PackedLayout, heads: int, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_attention(location, bound, check, dtype):
+def test_attention_equals_float64(location, bound, check, dtype):
     """12 heads of 64 numbers on a GPU; full rows, packed ones, and sequences with placeholders."""
     longest, heads, size = (512, 12, 64) if location == "gpu" else (64, 2, 16)
     lengths = [length for length in (8, 33, 64, 200, 512, 9) if length <= longest]
@@ -104,7 +104,7 @@ def test_flash_mask_dropout(bound, check, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_loss(location, bound, check, monkeypatch, dtype):
+def test_masked_lm_loss_equals_float64(location, bound, check, monkeypatch, dtype):
     """The loss of two chunks of positions, with a factor for each; on a GPU with the vocabulary of XLM-R."""
     words, size = (250_002, 64) if location == "gpu" else (1002, 16)
     limit = bound(dtype)

@@ -12,7 +12,7 @@ PRECISIONS = [("none", "O1"), ("bf16", "O1"), ("fp16", "O1"), ("bf16", "O2"), ("
 
 
 @pytest.mark.parametrize(("amp", "level"), PRECISIONS)
-def test_step(exact, location, bound, check, amp, level):
+def test_two_steps_equal_float64(exact, location, bound, check, amp, level):
     limit = bound(DTYPES.get(amp, "float32"))
     differences = []
     for name in toys.NAMES:

@@ -107,7 +107,7 @@ ENGINES = [("openvino", "none"), ("openvino", "bf16"), ("paddle-eager", "none")]
 
 @pytest.mark.parametrize(("engine", "amp"), ENGINES)
 @pytest.mark.parametrize("width", [128, *(pytest.param(n, marks=pytest.mark.slow) for n in (384, 768, 1024))])
-def test_vectors(texts, width, engine, amp):
+def test_vectors_have_the_same_bits_in_any_batch(texts, width, engine, amp):
     if width > 384:
         texts = [ids[:160] for ids in texts]
     assert texts_with_other_bits(make_encode_function(width, engine, amp).encode_batch, texts) == set()
@@ -126,10 +126,10 @@ def test_one_thread_and_two(texts, monkeypatch, amp):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("instructions", "amp"), [("AVX2", "none"), ("AVX512_CORE_BF16", "bf16")])
-def test_with_fewer_instructions(monkeypatch, instructions, amp):
+def test_vectors_have_the_same_bits_with_fewer_instructions(monkeypatch, instructions, amp):
     """oneDNN reads the variable once in a process."""
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", instructions)
-    test = f"{__file__}::{test_vectors.__name__}[128-openvino-{amp}]"
+    test = f"{__file__}::{test_vectors_have_the_same_bits_in_any_batch.__name__}[128-openvino-{amp}]"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
         capture_output=True,

@@ -232,7 +232,7 @@ def test_the_current_folder_cannot_be_replaced(models, tmp_path, in_tmp_path, re
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk(models, tmp_path, refused):
+def test_a_full_disk_ends_an_export_without_files(models, tmp_path, refused):
     """Paddle writes only a part of its weights and reports no error, but ernie-m export notices it."""
     with disk_full_after(20_000):  # bytes, which are fewer than the weights have
         line = refused(lambda: run_export(models / "encode", tmp_path / "out", format="paddle-inference"))

@@ -136,7 +136,7 @@ def test_similarity(encoder, options):
         ("answer", "answer", ["a", None], {}, "'context': invalid value null"),
     ],
 )
-def test_wrong_inputs_and_options(models, kind, method, arguments, options, message):
+def test_reject_wrong_inputs_and_options(models, kind, method, arguments, options, message):
     assert message in error_of(getattr(ernie_m.load(models / kind), method), *arguments, **options)
 
 
@@ -159,7 +159,7 @@ def test_wrong_inputs_and_options(models, kind, method, arguments, options, mess
         ("encode", {"engine": "onnx"}, "engine onnx requires an export"),
     ],
 )
-def test_what_cannot_be_loaded(models, kind, options, message):
+def test_reject_what_cannot_be_loaded(models, kind, options, message):
     assert message in error_of(ernie_m.load, models / kind, **options)
 
 
@@ -208,7 +208,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("method", CALLS)
-def test_what_is_no_text(models, reranker, method):
+def test_reject_values_that_are_no_text(models, reranker, method):
     """One line says what it is, and what to give."""
     model = ernie_m.load(reranker if "rank" in method else models / "classify")
     arrays = np.array("bado"), np.array([["bado", "lera"]])

@@ -197,7 +197,7 @@ def test_centered_embeddings(run_mining, models, texts, vectors, tmp_path, capsy
     assert [str(texts / name) in line for name, line in zip(("de.txt", "en.txt"), warnings)] == [True, True]
 
 
-def test_without_faiss(run_mining, monkeypatch, tmp_path):
+def test_faiss_is_missed_before_the_model_is_loaded(run_mining, monkeypatch, tmp_path):
     """It is missed before the model is loaded."""
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert "pip install faiss-cpu" in error_of(run_mining, model="absent")
@@ -229,7 +229,7 @@ def test_without_faiss(run_mining, monkeypatch, tmp_path):
         (b"a\n", {"source": "in.txt", "target": "scores.txt", "output": "."}, "--output "),
     ],
 )
-def test_bad_input(run_mining, tmp_path, content, flags, message):
+def test_reject_bad_input_and_write_no_pairs(run_mining, tmp_path, content, flags, message):
     for name in ("in.txt", "pairs.tsv", "scores.tsv"):
         (tmp_path / name).write_bytes(content)
     for name in ("pairs", "scores"):

@@ -140,7 +140,7 @@ SUMMARIES = {
 
 
 @pytest.mark.parametrize("case", SUMMARIES)
-def test_summary(case):
+def test_summary_equals_hand_counted_rows(case):
     names, rows, predictions, labels, lines, *separator = SUMMARIES[case]
     table = Table(Path("rows.csv"), names, 1, Dialect(), [], iter(()))
     label_columns = [names.index(name) for name in labels]
@@ -160,7 +160,7 @@ def test_summary(case):
         ({"answer": "a", "probability": 0.2}, 0.2),
     ],
 )
-def test_confidence(prediction, expected):
+def test_confidence_is_the_probability_that_a_row_is_right(prediction, expected):
     assert compute_confidence(prediction) == pytest.approx(expected)
 
 

@@ -23,7 +23,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_embeddings_are_equal(tmp_path, normalize):
+def test_sentence_transformers_gives_the_same_static_embeddings(tmp_path, normalize):
     piece_model = train_piece_model(
         tmp_path / "piece.model", TEXTS * 20, vocab_size=150, normalization_rule_name="nmt_nfkc"
     )

@@ -9,7 +9,7 @@ def draw() -> list[int] | None:
     return None if stream is None else stream.draw_seed()
 
 
-def test_streams():
+def test_an_inner_stream_leaves_the_outer_one_as_it_was():
     """After a stream, that of the block around it continues."""
     with DropoutStream((1, 7)):
         assert draw() == [1, 7, 1]

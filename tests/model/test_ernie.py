@@ -116,7 +116,7 @@ def test_config_from_json(tmp_path):
         (json.dumps(SIZES | {"layer_norm_eps": 10**400}), "invalid layer_norm_eps 10+"),
     ],
 )
-def test_bad_config(tmp_path, text, message):
+def test_reject_bad_config_in_one_line(tmp_path, text, message):
     path = tmp_path / "config.json"
     if text is not None:
         path.write_text(text)

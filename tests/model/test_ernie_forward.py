@@ -158,6 +158,6 @@ def test_a_traced_graph_is_refused():
         ([[5] * 513], None, "513 tokens"),
     ],
 )
-def test_what_is_refused(ids, mask, location):
+def test_reject_bad_arguments_by_name(ids, mask, location):
     arguments = [paddle.to_tensor(value) for value in (ids, mask) if value is not None]
     assert location in error_of(ErnieMModel(CONFIG), *arguments)

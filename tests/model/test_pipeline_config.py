@@ -471,7 +471,7 @@ DAMAGED = {
 @pytest.mark.parametrize(
     ("make", "name", "contents"), [(make, *row) for make, rows in DAMAGED.items() for row in rows]
 )
-def test_damaged_files(tmp_path, make, name, contents):
+def test_reject_damaged_files_by_name(tmp_path, make, name, contents):
     make(tmp_path)
     write(tmp_path / name, contents)
     assert error_of(open_checkpoint, tmp_path).startswith(f"{tmp_path}/{name}: ")

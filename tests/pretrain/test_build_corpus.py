@@ -358,7 +358,7 @@ def test_shards_are_as_large_as_allowed(reference):
     assert max(sizes) <= OPTIONS["shard_mib"] * 2**20 + 128  # the bytes of an .npy file before the array
 
 
-def test_the_report(tmp_path, capsys, piece_model, tokenizer):
+def test_the_report_shows_samples_and_the_summary(tmp_path, capsys, piece_model, tokenizer):
     """Samples of the files, then the summary and samples of pairs; only these two for a finished corpus.
 
     Georgian has letters that the SentencePiece model does not know, so it gets the warning.
@@ -418,7 +418,7 @@ def test_sides_that_do_not_belong_together(tokenizer, second, fits):
     assert are_lengths_correlated([*zip(*map(tokenizer.encode_batch, (ENGLISH, second)))]) == fits
 
 
-def test_the_summary():
+def test_the_summary_counts_both_sides_of_a_pair():
     """The lines of a pair are those of both sides; a language's unknown tokens are those of all its text."""
 
     def entry(lines, held_out, dropped, **tokens_and_unknown):

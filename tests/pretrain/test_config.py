@@ -271,7 +271,7 @@ overwrite: false
         (BuildOptions(output="corpus", piece_model_path="piece.model", mono={"en": "text"}), OF_A_BUILD),
     ],
 )
-def test_the_defaults(options, defaults):
+def test_defaults_are_those_of_the_manual(options, defaults):
     assert asdict(options) == yaml.safe_load(defaults)
 
 

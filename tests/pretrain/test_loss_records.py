@@ -159,7 +159,7 @@ def test_name_corrupt_record(tmp_path, caplog):
     assert line.startswith(f"{path}, line 2: ")
 
 
-def test_a_summary():
+def test_an_evaluation_is_summarized_by_its_means():
     """The means over languages and pairs; of retrieval those of each layer."""
     result = {
         "mmlm": {

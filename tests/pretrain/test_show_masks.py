@@ -92,7 +92,7 @@ btmlm, stage 2
         ("'a b c' --objective btmlm --languages en,de", BTMLM),
     ],
 )
-def test_the_masks(arguments, masks):
+def test_masks_are_shown_as_by_hand(arguments, masks):
     assert "\n\n".join(format_masks(shlex.split(arguments))) == masks
 
 

@@ -261,7 +261,7 @@ OFFSETS = {
 
 @pytest.mark.parametrize("damage", OFFSETS)
 @pytest.mark.parametrize("kind", ["lines", "documents"])
-def test_wrong_offsets(copy, kind, damage):
+def test_reject_wrong_offsets_instead_of_other_text(copy, kind, damage):
     """They give an error, and never other text."""
     file = copy / f"mono/en/train-00000.{kind}.npy"
     file.write_bytes(OFFSETS[damage](file.read_bytes()))

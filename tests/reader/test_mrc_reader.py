@@ -254,7 +254,7 @@ def test_find_tokens(text, characters, tokens):
     assert find_span_tokens(of_text, text, characters) == tokens
 
 
-def test_answers_in_windows(write, tokenizer):
+def test_each_window_with_the_whole_answer_has_its_tokens(write, tokenizer):
     """Each window with the whole answer has it; the tokens there are those of the text of the answer."""
     context = " ".join(SENTENCES[:3])
     answers = ["brown fox", "1,000 people", "été", "über den", "Fuchs springt über den faulen Hund"]

@@ -57,7 +57,7 @@ def test_streams_have_their_own_orders_and_may_have_a_trillion_items():
 
 
 @pytest.mark.parametrize(("alpha", "expected"), [(0.5, {"a": 0.2, "b": 0.8}), (0.0, {"a": 0.5, "b": 0.5})])
-def test_temperature_by_hand(alpha, expected):
+def test_temperature_equals_hand_computed_shares(alpha, expected):
     assert apply_temperature({"a": 1, "b": 16}, alpha) == expected  # 1^(1/2) : 16^(1/2) = 1 : 4
 
 

@@ -182,7 +182,7 @@ def test_a_label_map_must_have_num_labels(write):
         (b"\xff", "not UTF-8"),
     ],
 )
-def test_bad_label_maps(write, content, message):
+def test_reject_bad_label_maps(write, content, message):
     line = error_of(read_label_map, write(content, "m.json"), 2)
     assert "m.json" in line and message in line
 
@@ -214,7 +214,7 @@ def test_patterns_with_languages(patterns, languages, expected):
         ("a.%s,b.%s, a.%s", ["en"], "duplicate a.%s"),
     ],
 )
-def test_bad_patterns(patterns, languages, location):
+def test_reject_bad_patterns(patterns, languages, location):
     assert location in error_of(expand_patterns, patterns, languages, "--dev_set")
 
 

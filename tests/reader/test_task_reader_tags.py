@@ -187,7 +187,7 @@ def test_labeled_subwords(text, labels, subwords, expected_ids, expected):
     assert set(unlabeled.labels) == {X} and unlabeled.words == feature.words
 
 
-def test_windows():
+def test_neighboring_windows_share_two_words():
     """Room for 8 subwords: neighboring windows share 2 words.
 
     The first of the two is labeled in the earlier window, the second in the later one.

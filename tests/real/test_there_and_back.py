@@ -76,7 +76,7 @@ def read_questions(data_dir, language, tokenizer):
                     yield {"question": qa["question"], "context": paragraph["context"]}
 
 
-def test_answers(answering, data_dir, tmp_path):
+def test_answers_equal_transformers(answering, data_dir, tmp_path):
     native, there = answering
     reference = transformers.pipeline("question-answering", model=str(there), device="cpu")
     longest = open_checkpoint(native).pipeline_config.max_answer_length
@@ -89,7 +89,7 @@ def test_answers(answering, data_dir, tmp_path):
         assert [answer["answer"] for answer in answers] == expected
 
 
-def test_tags(tagging, data_dir, tmp_path):
+def test_tags_equal_transformers(tagging, data_dir, tmp_path):
     native, there = tagging
     tokenizer = transformers.AutoTokenizer.from_pretrained(there)
     reference = transformers.AutoModelForTokenClassification.from_pretrained(there).eval()

@@ -38,7 +38,7 @@ def test_ids_on_all_lines(tmp_path, lines, expected, target):
     assert [number for number in range(len(lines)) if ids[number] != expected[number]] == []
 
 
-def test_pairs(lines, expected):
+def test_ids_of_pairs_equal_transformers(lines, expected):
     reference = XLMRobertaTokenizer(str(MODEL / "sentencepiece.bpe.model"))
     tokenizer = open_model(open_checkpoint(MODEL)).tokenizer
     for first, second in zip(lines[:100], lines[100:200]):

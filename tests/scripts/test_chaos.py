@@ -11,7 +11,7 @@ from tests.launching import ROOT, clean_environment
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plant", [[], ["--plant"]])
-def test_a_round(plant):
+def test_a_round_finds_what_forgets(plant):
     """The one that forgets begins from scratch after the kill: in the end its weights are right."""
     run = subprocess.run(
         [sys.executable, "-m", "tests.chaos", "--rounds", "1", *plant],

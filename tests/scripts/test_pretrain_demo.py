@@ -40,7 +40,7 @@ def output(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_whole_way(output, monkeypatch, capfd):
+def test_the_demo_repeats_nothing(output, monkeypatch, capfd):
     """The table and the JSON line; a second time nothing is done but the topics."""
     config = yaml.safe_load((ROOT / pretrain_demo.CONFIG).read_text())
     config["run"] |= {"eval_sequences": 8}
@@ -66,7 +66,7 @@ def test_the_whole_way(output, monkeypatch, capfd):
     assert {**json.loads(again.splitlines()[-1]), "minutes": 0} == {**scores, "minutes": 0}
 
 
-def test_the_commands(output, monkeypatch, capsys):
+def test_the_demo_compares_both_mixes_from_one_start(output, monkeypatch, capsys):
     """One start, two mixes of the paper side by side, and searches; their difference."""
     begun = []
 

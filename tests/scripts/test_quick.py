@@ -14,7 +14,7 @@ from tests.toys import make_ours, train_piece_model
 CODES = ("en", "de", "fr", "es", "ru", "el", "tr", "ar", "hi", "zh")
 
 
-def test_the_sentences():
+def test_each_language_has_fifty_different_sentences():
     topics, texts = quick.read_sentences()
     assert tuple(texts) == CODES
     assert all(topics[10 * i : 10 * i + 10] == [topics[10 * i]] * 10 for i in range(5))
@@ -35,7 +35,7 @@ def model(tmp_path):
     return tmp_path / "model"
 
 
-def test_the_whole_way(model, tmp_path, monkeypatch, capsys):
+def test_the_demo_searches_and_learns_topics(model, tmp_path, monkeypatch, capsys):
     """The question is searched for; translations, and the texts that are classified, are neither."""
     change_config(model, pipeline=stored(prompts={"query": "q ", "passage": "p "}))
     encoded = {}

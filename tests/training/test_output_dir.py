@@ -144,7 +144,7 @@ def test_a_claimed_folder(folder, save):
         assert f"no run.json; {WAYS_OUT}" in error_of(folder.check_or_write_fingerprint, IDENTITY)
 
 
-def test_overwriting(folder, save, caplog):
+def test_overwriting_keeps_files_of_the_user(folder, save, caplog):
     """What a run leaves is removed, with the rest of a killed process; files of the user stay."""
     save(folder, 2)
     for name in ("run.json", "notes.txt", "run.json.old", "step_2.txt"):

@@ -53,7 +53,7 @@ class Inherited(Options):
         (Range(at_least=0), (0, 1e9), (-1,), ">= 0"),
     ],
 )
-def test_a_range(range_, inside, outside, words):
+def test_a_range_includes_what_it_says(range_, inside, outside, words):
     assert all(number in range_ for number in inside)
     assert not any(number in range_ for number in outside)
     assert str(range_) == words

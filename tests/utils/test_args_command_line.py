@@ -263,7 +263,7 @@ usage: pretrain.py [--config FILE] [--key VALUE ...]
 
 
 @pytest.mark.parametrize("line", ["--steps 3 --help", "--steps --help"])
-def test_help(monkeypatch, capsys, line):
+def test_help_lists_each_option(monkeypatch, capsys, line):
     monkeypatch.setattr("sys.argv", ["somewhere/pretrain.py"])
     with pytest.raises(SystemExit) as ended:
         parse_options(Config, line.split(), __name__)
@@ -271,7 +271,7 @@ def test_help(monkeypatch, capsys, line):
     assert capsys.readouterr().out == HELP
 
 
-def test_version(capsys):
+def test_version_is_that_of_the_package(capsys):
     with pytest.raises(SystemExit):
         parse_options(Flags, ["--version"])
     assert capsys.readouterr().out == f"ERNIE-M {__version__}\n"

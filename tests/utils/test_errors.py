@@ -29,7 +29,7 @@ from tests.launching import ROOT, call_main, clean_environment, one_error
         ("क्\u200dष, 你\u3000好, ½ and \\n", "क्\u200dष, 你\u3000好, ½ and \\n"),
     ],
 )
-def test_one_line(message, line):
+def test_an_error_is_one_line_of_bounded_length(message, line):
     assert str(UserError(message)) == line
     assert str(UserError(line)) == line  # as when one is raised from another
     assert str(pickle.loads(pickle.dumps(UserError(message)))) == line

@@ -161,7 +161,7 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path, now):
     ]
 
 
-def test_tables():
+def test_tables_are_aligned_with_escaped_cells():
     """Control characters of cells are escaped, and count as they are shown."""
     assert run_log.format_columns([["a", "long"], ["x\ny", "1"]]).splitlines() == [
         "   a  long",

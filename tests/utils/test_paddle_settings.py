@@ -106,7 +106,7 @@ def test_container_limits(proc, monkeypatch, cpu_max, memory_max, cores, memory)
         ("GenuineIntel", AVX2, None, "AVX2,STRICT"),
     ],
 )
-def test_mkl(vendor, flags, cpu_type, branch):
+def test_mkl_is_told_the_instructions_of_an_amd_cpu(vendor, flags, cpu_type, branch):
     """MKL is told the instructions of an AMD CPU, which it would not use otherwise: 5 is AVX2, 7 AVX-512.
 
     On every CPU it is told to compute the same bits for any number of rows.

@@ -163,7 +163,9 @@ def test_an_encoder_is_no_table(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("finetune", [False, True])
-def test_labels(table, tmp_path, pairs, monkeypatch, finetune):
+def test_a_classifier_of_a_static_model_is_loaded_as_it_was_fitted(
+    table, tmp_path, pairs, monkeypatch, finetune
+):
     monkeypatch.setattr(hyperparameters, "_AMOUNTS", SHORT_AMOUNTS)
     model = ernie_m.load(table)
     lines = [line.split("\t")[0] for line in pairs.read_text().splitlines()[:12]]

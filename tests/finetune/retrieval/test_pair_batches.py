@@ -313,7 +313,7 @@ def test_two_processes_are_one(corpus, flags, tmp_path):
         ("a\tb\n", {"loss": "mse"}, "--loss mse: "),
     ],
 )
-def test_bad_input(train, tmp_path, content, flags, message):
+def test_reject_bad_input_and_name_its_place(train, tmp_path, content, flags, message):
     (tmp_path / "in.tsv").write_text(content)
     assert message in error_of(train, "out", **{"train_set": "in.tsv"} | flags)
 

@@ -200,7 +200,7 @@ def test_run_fingerprint_covers_the_weights_for_each_seed(corpus, tokenizer):
         ({"pair_alpha": 200}, "--pair_alpha 200"),
     ],
 )
-def test_bad_flags(train_on_pairs, changes, message):
+def test_reject_bad_flags(train_on_pairs, changes, message):
     assert message in error_of(train_on_pairs, "out", **changes)
 
 

@@ -112,7 +112,7 @@ def test_truncate_if_requested(client, model, truncate):
         ("/v1/embeddings", {"input": LONG}, "input"),
     ],
 )
-def test_what_is_wrong_is_named(client, path, body, param):
+def test_reject_wrong_requests_by_parameter(client, path, body, param):
     response = client.post(path, json=body)
     error = response.json()["error"]
     assert response.status_code == 400 and error["param"] == param
@@ -183,7 +183,7 @@ def test_reranking(ranking, reranker):
         ({"query": "a" * 50_000, "documents": ["a"] * 200}, None),  # it would be read 200 times
     ],
 )
-def test_wrong_requests_for_scores(ranking, body, param):
+def test_reject_wrong_score_requests_by_parameter(ranking, body, param):
     response = ranking.post("/v1/rerank", json=body)
     assert response.status_code == 400 and response.json()["error"]["param"] == param
 

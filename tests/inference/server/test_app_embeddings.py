@@ -110,7 +110,7 @@ def test_embeddings_are_bitwise_equal_under_load(models, tmp_path, normalize):
         (b'{"input": "' + b"x" * 10_000_000 + b'"}', 413, f"maximum: {LONGEST_BODY} bytes"),
     ],
 )
-def test_what_is_refused(server, body, status, message):
+def test_reject_wrong_requests_and_serve_the_next(server, body, status, message):
     response_status, response = ask(server + EMBEDDINGS, body)
     said = response.pop("error")
     assert (response_status, response, said["type"]) == (status, {}, "invalid_request_error")
@@ -123,7 +123,7 @@ def basic(password: str) -> str:
     return "Basic " + base64.b64encode(f"anyone:{password}".encode()).decode()
 
 
-def test_the_token(models, monkeypatch, caplog):
+def test_requests_need_the_token_but_health_does_not(models, monkeypatch, caplog):
     """/health needs no token. With a token, other host names are still refused."""
     monkeypatch.setattr(logging.getLogger("ernie_m"), "propagate", True)
     right = ["Bearer " + TOKEN.encode().decode("latin-1"), basic(TOKEN)]

@@ -177,7 +177,7 @@ async def test_a_batch_that_fails_is_the_answer_to_all_who_are_in_it(error, capl
 
 
 @in_loop
-async def test_many_threads():
+async def test_batches_are_computed_in_two_threads():
     model = Model()
     begun = []
     queue = WorkQueue(100, 10, 60, threads=2, initialize_thread=lambda: begun.append(threading.get_ident()))

@@ -118,7 +118,7 @@ def test_on_the_command_line(models, exported, ask):
         ),
     ],
 )
-def test_wrong_requests(models, ask, refused, kind, request_, message):
+def test_reject_wrong_requests(models, ask, refused, kind, request_, message):
     assert message in refused(lambda: ask([request_], task="zero-shot", model=models / kind))
 
 

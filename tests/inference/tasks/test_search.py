@@ -66,7 +66,7 @@ def test_the_command_finds_the_same_and_encodes_the_corpus_once(
         assert sum(encoded) == 3  # one is the corpus' first sentence
 
 
-def test_without_faiss(models, ask, monkeypatch, tmp_path, encoded):
+def test_faiss_is_missed_before_the_corpus_is_encoded(models, ask, monkeypatch, tmp_path, encoded):
     """It is missed before the corpus is encoded."""
     monkeypatch.setitem(sys.modules, "faiss", None)
     flags = {"task": "search", "model": models / "encode", "corpus": write_lines(tmp_path / "a.txt", TEXTS)}
@@ -85,7 +85,7 @@ def test_a_second_command_is_refused(models, ask, tmp_path, encoded):
         assert ask([{"text": TEXTS[3]}], **flags)
 
 
-def test_from_python(models, encoder, folder, encoded):
+def test_an_index_from_python_finds_the_same(models, encoder, folder, encoded):
     expected = [
         hit | {"score": pytest.approx(hit["score"], abs=1e-5)} for hit in encoder.search(TEXTS[4], TEXTS)
     ]
@@ -111,7 +111,7 @@ def test_serve_an_index(encoder, tmp_path):
     assert search.predict([search.parse({"text": TEXTS[4]})]) == [{"hits": hits}]
 
 
-def test_what_is_refused(models, encoder, ask, refused, tmp_path, folder):
+def test_reject_an_index_of_another_model_corpus_or_option(models, encoder, ask, refused, tmp_path, folder):
     encoder.index(TEXTS, folder)
     corpus = write_lines(tmp_path / "corpus.txt", [*TEXTS, "one more"])
     for changes, location in (

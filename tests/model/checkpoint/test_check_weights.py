@@ -41,7 +41,9 @@ def start(tmp_path, in_tmp_path):
     ],
     ids=["answers", "classes"],
 )
-def test_labels(start, tmp_path, request, command, line, folder, reads_pooler, leave_out):
+def test_only_a_task_that_reads_the_pooler_writes_it(
+    start, tmp_path, request, command, line, folder, reads_pooler, leave_out
+):
     folder = request.getfixturevalue(folder)
     flags = {"do_val": "false", "dev_set": None, "lang_map_config": None, "max_steps": 4, "save_steps": 2}
     flags["init_pretraining_params"] = start(folder / "ernie_config.json", leave_out)
@@ -58,7 +60,7 @@ def test_labels(start, tmp_path, request, command, line, folder, reads_pooler, l
 
 @pytest.mark.parametrize("leave_out", [WITHOUT_POOLER, ()], ids=["without", "with"])
 @pytest.mark.parametrize("pooling", ["mean", "pooler"])
-def test_vectors(start, tmp_path, monkeypatch, corpus, pooling, leave_out):
+def test_only_vectors_of_the_pooler_write_it(start, tmp_path, monkeypatch, corpus, pooling, leave_out):
     flags = {"pooling": pooling}
     flags["init_pretraining_params"] = start(corpus.parent / "config.json", leave_out)
     make_encoder = mock.Mock(wraps=run.make_encoder)

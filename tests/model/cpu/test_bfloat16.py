@@ -91,7 +91,7 @@ def test_what_is_frozen_gets_no_gradient():
 
 @pytest.mark.parametrize("dropout_rate", [0.0, 0.3])
 @pytest.mark.parametrize("context_lengths", [None, [66, 169, 20, 1]])
-def test_attention(monkeypatch, context_lengths, dropout_rate):
+def test_attention_is_within_one_percent_of_float64(monkeypatch, context_lengths, dropout_rate):
     """Within 1 % of that of the definition. Of the 12 heads of 40 tokens ten are computed at a time."""
     monkeypatch.setattr("ernie_m.model.cpu.attention_bfloat16._AT_ONCE", 1 << 14)  # fewer than 170 x 170
     layout = PackedLayout([128, 170, 40, 1], context_lengths)

@@ -69,7 +69,7 @@ def test_visit_all_rows_once_and_raise_errors():
 
 
 @pytest.mark.parametrize("shape", [[3, 5, 8], [5, 8], [1, 8]])
-def test_linear(shape):
+def test_linear_layer_equals_paddle(shape):
     layer = layers.Linear(8, 6)
     plain = nn.Linear(8, 6)
     plain.bias.set_value(paddle.arange(6, dtype="float64"))
@@ -83,7 +83,7 @@ def test_linear(shape):
 
 
 @pytest.mark.parametrize("spread", [1e-6, 1.0, 1e3])
-def test_layer_norm(spread):
+def test_layer_norm_is_as_near_to_float64_as_paddle(spread):
     layer = layers.LayerNorm(8, 1e-5)
     plain = nn.LayerNorm(8, 1e-5)
     plain.weight.set_value(paddle.linspace(-1, 2, 8))
@@ -105,7 +105,7 @@ def test_layer_norm(spread):
         assert np.abs(array - exact).max() < tolerance
 
 
-def test_gelu():
+def test_gelu_equals_paddle():
     x = paddle.concat([paddle.linspace(-9, 9, 181), paddle.to_tensor([0.0, -40.0, 40.0])])
     weight = paddle.linspace(-2, 3, 184)
     in_float32 = value_and_gradients(layers.gelu, x.astype("float32"), weight.astype("float32"))
@@ -190,7 +190,7 @@ def attend(x: paddle.Tensor, dropout_rate: float) -> paddle.Tensor:
 @needs_mkl
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("dropout_rate", [0.0, 0.4])
-def test_attention(dropout_rate):
+def test_attention_equals_dense_attention_with_the_same_dropout(dropout_rate):
     """With the mask and the scale of dropout in both passes."""
     paddle.seed(5)
     dropout = draw_dense_dropout(LAYOUT, HEADS, dropout_rate, is_float32=True)

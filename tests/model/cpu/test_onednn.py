@@ -65,7 +65,7 @@ def test_multiply_views_into_larger_arrays():
 
 
 @pytest.mark.parametrize(("rows", "inner", "columns"), [(0, 4, 3), (2, 0, 3), (2, 4, 0)])
-def test_empty_arrays(rows, inner, columns):
+def test_products_of_empty_arrays_leave_the_output(rows, inner, columns):
     x = onednn.to_bfloat16(np.empty([rows, inner], np.float32))
     y = onednn.to_bfloat16(np.empty([inner, columns], np.float32))
     assert np.array_equal(product(x, y), np.zeros([rows, columns]))

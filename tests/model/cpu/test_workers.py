@@ -89,7 +89,7 @@ def test_workers_end_when_nobody_waits():
     assert list(again) == [None] * 9  # the workers are free again
 
 
-def test_encode_during_training():
+def test_encoding_during_training_draws_no_dropout():
     """All workers compute without dropout, and the model is in training again when the last one is ready."""
     paddle.seed(1)
     config = ErnieMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)

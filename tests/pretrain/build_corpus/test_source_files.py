@@ -125,7 +125,7 @@ def test_files_globs_folders_and_variables(tmp_path, in_tmp_path, monkeypatch, c
         ({}, {"en-de": "x.tsv,pairs.csv"}, "en-de<=PATH"),
     ],
 )
-def test_what_the_notation_refuses(tmp_path, in_tmp_path, mono, parallel, message):
+def test_reject_what_the_notation_cannot_say(tmp_path, in_tmp_path, mono, parallel, message):
     """In a folder with a .csv file, two .txt files and a .tsv file, the last two also packed, and a link."""
     for name in ("pairs.csv", "one.txt", "x.tsv", "x.tsv.gz", "z.txt", "z.txt.gz"):
         write_lines(tmp_path / name, ["a,b"])
@@ -292,7 +292,7 @@ def test_read_public_dataset_columns(tmp_path, layout, end):
         assert [pair[::-1] for pair in text.rows] == ENGLISH_GERMAN
 
 
-def test_scores(tmp_path):
+def test_pairs_below_the_score_are_left_out(tmp_path):
     """As in WikiMatrix: the score comes first. Pairs below the limit or with NaN are left out."""
     rows = ["1.2\tgood\tgut", "1.03\tbad\tschlecht", "1.04\tnew\tneu", "nan\ta\tb"]
     path = write_lines(tmp_path / "x.tsv", rows)
@@ -383,6 +383,6 @@ def test_pairs_without_a_side_are_counted(tmp_path, caplog):
     assert caplog.messages[-1].startswith(f"{path}: dropped: line 5: 4 columns ")
 
 
-def test_text_encoding(tmp_path):
+def test_text_is_decoded_by_the_named_encoding(tmp_path):
     (tmp_path / "text").write_bytes(ACCENT)
     assert read_only_stream({"en": str(tmp_path / "text")}, encoding="latin-1").rows == [("café",)]

@@ -59,7 +59,7 @@ def test_a_new_cluster_has_the_cores_of_this_process(monkeypatch):
 
 @needs_ray
 @pytest.mark.slow
-def test_the_same_bytes(workers, tmp_path, monkeypatch, piece_model, inputs, reference, capfd):
+def test_ray_builds_the_same_bytes(workers, tmp_path, monkeypatch, piece_model, inputs, reference, capfd):
     """Of a build on the cluster that is there."""
     make_workers = mock.Mock(return_value=workers)
     monkeypatch.setattr(command, "RayWorkers", make_workers)
@@ -115,6 +115,6 @@ def test_a_cluster_that_does_not_start(monkeypatch, number, address, cluster):
     )
 
 
-def test_without_ray(monkeypatch):
+def test_a_missing_ray_names_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert get_install_command("ray") in error_of(RayWorkers(1, None).__enter__)

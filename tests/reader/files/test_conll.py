@@ -121,7 +121,7 @@ def test_words_and_tags(tmp_path, name):
         assert error_of(read, path).startswith(f"{path}, line ")
 
 
-def test_conll_u(tmp_path):
+def test_conll_u_columns_are_found_by_their_names(tmp_path):
     """By the names of its ten columns. Of words in one, and unwritten ones, those of the tree are read."""
     lines = [
         "# text = Im Haus",
@@ -471,7 +471,7 @@ def test_words_and_tags_that_do_not_fit(tmp_path, words, tags, what):
         ("a.jsonl", '{"tokens": ["a"], "pos_tags": ["X"]}\n', 1),
     ],
 )
-def test_what_is_refused(tmp_path, name, content, line):
+def test_reject_files_without_tagged_words(tmp_path, name, content, line):
     """No tags; a first line that may be a header; lists; spans; two columns, or none, for one part."""
     path = write(tmp_path / name, content)
     assert error_of(read, path).startswith(f"{path}, line {line}: ")

@@ -116,7 +116,7 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
 
 
 @pytest.mark.parametrize("name", READ)
-def test_what_is_read(read, name):
+def test_texts_and_labels_are_found_in_each_format(read, name):
     content, flags, *rows = READ[name]
     assert [read(name, content, **flags)] == (rows or [[HELLO, BYE]])
 
@@ -303,7 +303,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused(read, name):
+def test_reject_what_is_no_table_of_texts(read, name):
     content, flags, said = REFUSED[name]
     message = error_of(read, name, content, **flags)
     assert all(words in message for words in said), message

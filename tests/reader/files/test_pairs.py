@@ -75,7 +75,7 @@ def test_notation_decides_the_language_order(tmp_path):
     assert list(PairRows(f"de-en<={path}")) == [pair[::-1] for pair in PAIRS]
 
 
-def test_negatives(tmp_path):
+def test_negatives_are_read_by_number_or_name(tmp_path):
     """By number without a header, by name with one; a row may have fewer: empty cells, or none."""
     rows = [[*PAIRS[0], OTHERS[0], OTHERS[1]], [*PAIRS[1], "", OTHERS[2]], [*PAIRS[2], OTHERS[3]], PAIRS[3]]
     texts = [list(filter(None, row)) for row in rows]
@@ -236,7 +236,7 @@ def tmx(units) -> str:
     return TMX.format(units="".join(f"<tu>{texts}</tu>\n" for texts in variants))
 
 
-def test_tmx(tmp_path):
+def test_tmx_segments_are_read_in_the_order_of_the_notation(tmp_path):
     """In the file's order, or in that of the notation; regions, entities, codes and line ends in a text."""
     # Elements that hold another program's formatting are not text.
     codes = "".join(f"<{name}>code</{name}>" for name in ("bpt", "ept", "it", "ph", "ut"))
@@ -325,7 +325,7 @@ LAUGHS = f'<!DOCTYPE tmx [<!ENTITY e0 "a">{ENTITIES}]>\n<tmx><tu><tuv><seg>&e9;<
         ("en.txt,de.txt", tmx([{"en": "a"}]), "en.txt, line 1: XML"),
     ],
 )
-def test_what_is_refused(in_tmp_path, name, content, location):
+def test_reject_files_that_are_no_pairs(in_tmp_path, name, content, location):
     for file in name.split(","):
         Path(file).write_text(content)
     assert location in error_of(PairRows, name)

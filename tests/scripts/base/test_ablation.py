@@ -19,7 +19,7 @@ with open("lines.jsonl", "a") as file:
 """
 
 
-def test_the_command_lines(tmp_path, monkeypatch):
+def test_each_model_is_trained(tmp_path, monkeypatch):
     """First XLM-R is converted, then each model is pre-trained and fine-tuned."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     python = tmp_path / ".venv/bin/python"
