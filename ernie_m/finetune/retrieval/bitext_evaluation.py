@@ -121,8 +121,7 @@ class BitextEvaluation:
             encoder = PaddleEncoder(model, flags.pooling, layer)
             return make_encode_function(encoder, tokenizer, pipeline_config, flags.max_seq_len)
 
-        # Centered embeddings, with the means of given sentences, or else of the model, have scores of their
-        # own.
+        # Centered embeddings have scores of their own: with the means of given sentences, or of the model.
         encode = make_encode(model)
         if self.sentences:
             means: LanguageCentering | None = self._compute_means(encode)
@@ -194,6 +193,8 @@ class BitextEvaluation:
         results = self.results
         if not results:
             return
+
+        # Equal texts are hits. Where that matters, a row has the score of the same line alone, as in XTREME.
         layers = {str(seed): result.layer for seed, result in results.items()}
         distinct_layers = dict.fromkeys(str(layer) for layer in layers.values())
         kind_of_vectors = f"{flags.pooling}, layer {', '.join(distinct_layers)}"  # for the titles

@@ -99,7 +99,7 @@ class RetrievalTraining(MultiSeedTraining):
         self.config = opened.config
         self.layer = resolve_layer(flags, self.config.num_hidden_layers)
         self.train_pairs = open_training_pairs(flags, opened)
-        # The same for both sides of translations (a file such as en-de.tsv).
+        # The prompts decide the embeddings: say which ones apply. Both sides of translations have the same.
         if opened.pipeline_config.prompts:
             logger.info(
                 "%s: prompts: query %r, document %r (also stored for retrieval)",
@@ -121,10 +121,14 @@ class RetrievalTraining(MultiSeedTraining):
         flags = self.flags
         self.seed = seed
         self._progress = ""  # loss and remaining time of the seed's last `log_line`
+
+        # Divide the pairs. Equal validation texts are hits wherever they stand, so their number is logged.
         self.batches, self.held_out = self.train_pairs.split(seed)
         for languages, pairs in self.held_out.items():
             if flags.validation_pairs and len(pairs):
                 log_repeated_texts("-".join(languages), self._prepare_validation_inputs(pairs)[1])
+
+        # Without validation pairs no step can be selected.
         self.total_steps = flags.max_steps
         self.evaluation_steps = EvaluationSteps()
         if self.held_out and flags.validation_pairs:
@@ -137,6 +141,8 @@ class RetrievalTraining(MultiSeedTraining):
                 "more, or set --validation_pairs 0",
                 flags.train_set,
             )
+
+        # Load the weights. Those of a new static model are scaled by how much a token tells.
         weights = open_resumed_checkpoint(checkpoint, self.initial_checkpoints[seed])
         model = make_encoder(self.config, weights, flags.dtype, seed, flags.pooling, is_trained=True)
         if weights is None and self.config.is_static:
@@ -169,16 +175,21 @@ class RetrievalTraining(MultiSeedTraining):
         The embeddings of other processes are gathered without gradients. Each process computes the same loss,
         and its gradient with respect to the process's embeddings; the engine sums the gradients.
         """
+        # Embed the sentences in groups of similar length, which need little padding, and restore their order.
         world_size = distributed.world_size()
         vectors_of_groups = [compute_sentence_embeddings(model, group, self.layer) for group in batch.groups]
         vectors = paddle.index_select(paddle.concat(vectors_of_groups), batch.order, axis=0)  # [2b + n, H]
         local_part = split_pairs(vectors, batch.pair_count)  # sources, translations, hard negatives
+
+        # The negatives of a pair are those of the whole step, however many processes share it.
         parts = [local_part]  # of all processes
         if world_size > 1:
             # For each process: its embeddings and its number of pairs.
             gathered = distributed.all_gather_rows(vectors.detach(), batch.pair_count)
             parts = [split_pairs(rows, pair_count) for rows, pair_count in gathered]
             parts[distributed.rank()] = local_part  # the part with a gradient
+
+        # Translations come before hard negatives, so that candidate i is the translation of source i.
         sources, *of_candidates = zip(*parts)
         candidates = [part for kind in of_candidates for part in kind if len(part)]
         sources = paddle.concat([*sources])  # [B, H]
@@ -231,6 +242,8 @@ class RetrievalTraining(MultiSeedTraining):
                     )
             if stop.is_set_on_any_process():  # every process calls it equally often
                 return None
+
+        # Language pairs count equally, whatever their size. The mean selects the best step.
         scores = dict(distributed.gather_items(process_scores.items()))
         mean = sum(scores.values()) / len(scores)
         each = "".join(f", {name} {score:.2f}" for name, score in sorted(scores.items()) if len(scores) > 1)

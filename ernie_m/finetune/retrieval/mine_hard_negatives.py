@@ -45,8 +45,8 @@ def mine_hard_negatives(flags: HardNegativeFlags) -> None:
         corpus = DistinctLines(flags.corpus, flags.skip_text_checks)
         reject_overwrite([*rows.paths, flags.corpus], f"--output {flags.output}", [output])
 
-        # Encode both, lines of the corpus like positives. Equal keys mark texts that the model cannot tell
-        # apart, of which a positive is none of its query's negatives.
+        # Encode both, lines of the corpus like positives. Texts that the model cannot tell apart have equal
+        # keys, so that no form of a positive is mined as its query's negative.
         checkpoint = open_checkpoint(flags.model)
         opened = open_model(checkpoint)
         flags = apply_embedding_defaults(flags, opened)

@@ -99,7 +99,7 @@ def train_seeds(training: RetrievalTraining, evaluation: BitextEvaluation, stop:
         for seed in flags.seeds:
             seed_folder = folder.make_seed_dir(seed) if len(flags.seeds) > 1 else folder
             model = train_seed(training, seed, seed_folder, stop)
-            if model is None:
+            if model is None:  # the report has all seeds or is not written
                 return
             evaluation.search(seed, model, training.tokenizer, training.train_pairs.pipeline_config)
         evaluation.report()
