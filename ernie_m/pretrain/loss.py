@@ -42,6 +42,8 @@ def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None 
         changes: dict[str, Any] = {"inputs": _make_inputs(batch.inputs)}
         if batch.stage1 is not None:
             changes["stage1"] = Stage1(**vars(batch.stage1) | {"inputs": _make_inputs(batch.stage1.inputs)})
+        # A masked token counts by its objective. Objectives with a loss of their own are weighted as a whole,
+        # in `compute_batch_loss`.
         if weights is not None:
             word_weights = np.zeros(len(batch.target_ids))
             for objective in batch.rows.keys() - batch.groups.keys():
@@ -71,10 +73,14 @@ def compute_batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Ten
         losses ("camlm.loss"), the number of correct predictions ("camlm.correct") and the number of losses
         ("camlm.count").
     """
+    # One pass encodes the sequences of all objectives, and keeps the states of the targets alone.
     states = model.encode(batch.inputs, batch.targets)  # [M, H]
     total, losses, correct = compute_word_loss(model, batch, states)  # scalar, [W], bool [W]
     losses = losses.astype("float64")
     correct = correct.astype("float64")
+
+    # The total has the masked tokens already; objectives with a loss of their own add theirs. The log gets
+    # unweighted sums, which can be compared between mixing ratios.
     sums: dict[str, Tensor | int] = {}
     for objective, rows in batch.rows.items():
         if objective in batch.groups:

@@ -206,7 +206,6 @@ def _pack_stage1(
 
 
 def _join_sequences(sequences: Sequence[MaskedSequence]) -> PackedTokens:
-    """Concatenate the tokens of sequences."""
     return PackedTokens(
         input_ids=_concatenate([sequence.input_ids for sequence in sequences]),
         position_ids=_concatenate([sequence.position_ids for sequence in sequences]),

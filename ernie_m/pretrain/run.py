@@ -39,15 +39,20 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
     Args:
         stop: handler of shutdown requests, such as SIGTERM.
     """
+    # Join the other processes: later phases ask which one this is.
     run = config.run
     reject_other_launchers()
     distributed.init()
     select_kernels(run.kernels)
+
+    # Lock the output directory first, so that a second command does not even write to the log.
     with open_output_dir(config).lock() as folder:
         # The log is in the output directory, unless a launcher sets another one.
         log_dir = None if logging.LOG_DIR in os.environ else str(folder.path / "log")
         logging.setup_logging(log_dir, distributed.rank())
         logger.info("%s", prepare(), extra=IN_FILE)
+
+        # Finished models are not replaced; that is checked before the corpus is read.
         check_checkpoints(folder)
         task = Pretraining(config)
         loop_config = LoopConfig(
@@ -57,9 +62,13 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
             stall_ends_seconds=run.stall_ends_seconds,
             tensorboard=run.tensorboard,
         )
+
+        # `Trainer` refuses a run with other settings, so their file is replaced only after it.
         trainer = Trainer(task, folder, run.seed, loop_config)
         save_settings(task.config, folder)  # without unsupported objectives
-        if trainer.run(stop):  # finished
+
+        # A run that was stopped has no finished models: the same command resumes it.
+        if trainer.run(stop):
             write_final_models(task, trainer, folder)
 
 
@@ -134,11 +143,14 @@ def write_final_models(task: Pretraining, trainer: Trainer, folder: OutputDir) -
     full_path = folder.path / FULL
     encoder_path = folder.path / ENCODER
 
-    # An earlier command did all steps.
+    # An earlier command did all steps and wrote both models.
     are_there = distributed.run_on_main(lambda: full_path.is_dir() and encoder_path.is_dir())
     if trainer.first_step == task.total_steps and are_there:
         logger.info("already finished: %d steps, models exported", task.total_steps)
         return
+
+    # All processes take part in the export, because a sharded one has master weights that the main one lacks.
+    # The language means, by which search and mining center embeddings, are the same in both models.
     stall_watch = StallWatchdog(trainer.loop_config.stall_ends_seconds)
     with stall_watch, stall_watch.watch("the export of the finished model"):
         engine = trainer.engine

@@ -211,7 +211,6 @@ class Engine(Generic[Model]):
             self._is_decorated = True
 
     def _clear_gradients(self) -> None:
-        """Set all gradients to None."""
         for parameter in self.parameters.values():
             parameter.grad = None  # clear_grad() would leave zeros
 
@@ -312,11 +311,10 @@ class Engine(Generic[Model]):
                 parameter.grad = None
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.is_sharded:
+        if self.is_sharded:  # the others get the new values from the owners
             distributed.broadcast_weights(trained, self._owners)
 
     def _clip(self, factor: float) -> None:
-        """Multiply all gradients by a factor."""
         for parameter in self._list_own_parameters_with_gradient():
             # The gradient of an embedding matrix may know the rows that are not 0.
             table = self.optimizer.tables.get(parameter.name)

@@ -189,10 +189,14 @@ class Trainer(Generic[Model, Data]):
         self.seed = seed
         self.loop_config = loop_config
         self.stalls = StallWatchdog(loop_config.stall_ends_seconds)
+
+        # Resume from the last checkpoint, if the run has the same settings.
         saved = folder.resume(task.fingerprint)
         self.engine = task.begin(seed, saved and saved.folder)
         # Not earlier, because a run that fails to start must keep the old one.
         folder.remove_old_run()
+
+        # The loop continues with the counters that it saved, so that no text is read twice or left out.
         state: dict[str, Any] = {"position": None, "evaluated": -1, "best": None, "window": {}, "tokens": 0.0}
         if saved is not None:
             self.engine.load_state_dict({**saved.values["engine"], "optimizer": saved.arrays})
@@ -202,6 +206,8 @@ class Trainer(Generic[Model, Data]):
         self.evaluated_step: int = state["evaluated"]
         self.best = None if state["best"] is None else Evaluation(**state["best"])
         self.meter = Meter(state["window"], state["tokens"])
+
+        # One process writes the records, whose entries after the checkpoint will be written again.
         keeps_records = task.make_record is not None and distributed.is_main()
         self.first_step = self.engine.steps
         self.curves = (
@@ -213,7 +219,7 @@ class Trainer(Generic[Model, Data]):
         # `engine.steps` and `evaluated_step` in the newest checkpoint.
         self._saved_at = (self.engine.steps, self.evaluated_step)
         self._evaluation: Evaluation | None = None  # last evaluation in this process
-        if self.records is not None:  # drop those of steps that this process repeats
+        if self.records is not None:
             dropped = self.records.truncate_after(self.first_step, self.evaluated_step)
             if dropped and self.first_step == 0:
                 line = "%s: no checkpoint; starting at step 0 and deleting %d records from %s"
@@ -292,6 +298,8 @@ class Trainer(Generic[Model, Data]):
                 condition,
             )
             return False
+
+        # Only now the folder says that it is finished, and by which step: the same command will not train.
         if self.best is not None:
             if self.best.step == 0:
                 logger.warning(
@@ -311,6 +319,8 @@ class Trainer(Generic[Model, Data]):
             evaluation = self.task.evaluate(self.engine, stop)
         if evaluation is None:
             return False
+
+        # An interrupted evaluation leaves no trace, so that the resumed run repeats it as a whole.
         self._evaluation = evaluation
         self.evaluated_step = evaluation.step
         if self.records is not None:
@@ -330,12 +340,16 @@ class Trainer(Generic[Model, Data]):
         steps = self.engine.steps
         if steps == 0 or self._saved_at == (steps, self.evaluated_step):
             return
+
+        # The records reach the disk before the checkpoint from which a resumed run would continue them.
         if self.records is not None:
             self.records.sync()
+
+        # Each process writes its part of a sharded optimizer state; otherwise the main process has it all.
         counters = self.engine.state_dict()
         arrays = counters.pop("optimizer")
         if not (distributed.is_main() or self.engine.is_sharded):
-            arrays = None  # the main process has all arrays
+            arrays = None
         state = {  # read by `__init__`, as JSON values
             "position": self.position,
             "evaluated": self.evaluated_step,
