@@ -69,11 +69,13 @@ def check_inputs(flags: FinetuneFlags, expected_header: str = "") -> None:
 
     if paths_of_error:
         folder = Path(*Path(next(iter(paths_of_error.values()))[0]).parts[:2])
+        parts = _PARTS.get(str(folder))
         command = get_command_name()
         advice = (
-            f"sh scripts/data/get_data.sh {_PARTS[str(folder)]} gets these files or says how to; "
+            f"sh scripts/data/get_data.sh {parts} (without a checkout: {command} download data {parts}) gets "
+            f"these files or says how to; "
             f"{command} prepare {folder.name} FOLDER converts files that you have"
-            if str(folder) in _PARTS
+            if parts
             else f"{command} prepare writes such files from public datasets; {command} fit reads other tables"
         )
         errors = [f"{join_items(paths, 3)}{error}" for error, paths in paths_of_error.items()]
