@@ -40,8 +40,8 @@ def main() -> None:
         raise UserError("the checks require pytest. Run sh scripts/setup.sh test") from error
     import paddle
 
-    from ernie_m.model.device_capabilities import format_device_summary
     from ernie_m.model.kernel_selection import is_on_gpu
+    from ernie_m.training.device_summary import format_device_summary
 
     if not is_on_gpu():
         print("no GPU: running on the CPU")

@@ -1,19 +1,14 @@
-"""Capabilities of the device: half precision, attention implementation, TF32.
+"""Capabilities of the device: half precision and attention implementation.
 
-    compute capability     amp fp16    amp bf16        attention in half precision
-    below 8.0 (V100, T4)   yes         not supported   padded groups: two products and a softmax each
-    8.0 and above          yes         yes             FlashMask, all tokens at once
-    a CPU                  no          some            unpadded, by `model/cpu/attention.py`; padded groups if
-                                                       Paddle was built without MKL
-
-float32 products use TF32, which keeps 10 bits of the mantissa, on a GPU of compute capability 8.0 or above.
-The environment variable NVIDIA_TF32_OVERRIDE=0, set before the process starts, disables TF32.
+compute capability     amp fp16    amp bf16        attention in half precision
+below 8.0 (V100, T4)   yes         not supported   padded groups: two products and a softmax each
+8.0 and above          yes         yes             FlashMask, all tokens at once
+a CPU                  no          some            unpadded, by `model/cpu/attention.py`; padded groups if
+                                                   Paddle was built without MKL
 """
 
 import functools
-import os
 from collections.abc import Iterator
-from typing import Literal
 
 import paddle
 import paddle.nn.functional as F
@@ -33,17 +28,6 @@ def get_compute_capability() -> tuple[int, int]:
 def has_bf16() -> bool:
     """Return whether the current GPU supports bfloat16."""
     return get_compute_capability() >= AMPERE
-
-
-def name_attention(is_half_precision: bool) -> Literal["FlashMask", "padded groups", "unpadded"]:
-    """Return the attention implementation of the current device, as named in the log.
-
-    Args:
-        is_half_precision: whether the model computes in half precision.
-    """
-    if kernel_selection.get_services().get_mask_class():
-        return "unpadded"
-    return "FlashMask" if uses_flash(is_half_precision) else "padded groups"
 
 
 def uses_flash(is_half_precision: bool) -> bool:
@@ -88,29 +72,3 @@ def _measure_flash_errors() -> Iterator[tuple[str, float]]:
     assert value.grad is not None  # set by the call above
     for name, error in (("result", output - value), ("gradient", value.grad - 1.0)):
         yield name, float(error.astype("float32").abs().max())
-
-
-def has_tf32() -> bool:
-    """Return whether float32 products on the current GPU use TF32."""
-    return has_bf16() and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
-
-
-def format_device_summary(precision: str, processes: int) -> str:
-    """Format the log line about the device: capability, precision, attention, TF32, communication backend.
-
-    Args:
-        precision: mixed precision, such as "bf16 O1"; without mixed precision the dtype of the weights.
-        processes: number of processes of the run, on all machines.
-    """
-    device = str(paddle.device.get_device())
-    is_half = precision.startswith(("bf16", "fp16"))
-    backend = "NCCL" if kernel_selection.is_on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
-    facts = [f"precision {precision}", f"attention {name_attention(is_half)}"]
-    if kernel_selection.is_on_gpu():
-        major, minor = get_compute_capability()
-        device += f" ({paddle.device.cuda.get_device_name()}, capability {major}.{minor})"
-        facts.append("TF32 on (off: NVIDIA_TF32_OVERRIDE=0)" if has_tf32() else "TF32 off")
-    facts.append(f"collectives {backend}, {processes} processes" if processes > 1 else "1 process")
-    if kernel_selection.has_plain_kernels():
-        facts.append("plain kernels")
-    return "; ".join([f"device: {device}", *facts])

@@ -14,10 +14,11 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model.device_capabilities import format_device_summary, has_bf16
+from ernie_m.model.device_capabilities import has_bf16
 from ernie_m.model.kernel_selection import get_services, is_on_gpu
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.training import distributed
+from ernie_m.training.device_summary import format_device_summary
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 

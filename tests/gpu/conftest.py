@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 from ernie_m.model import device_capabilities, kernel_selection
+from ernie_m.training import device_summary
 from ernie_m.training.precision import Precision
 from tests.gpu import toys
 from tests.helpers.half_types import gpu_types
@@ -57,7 +58,7 @@ def bound(location: str) -> Callable[[str], float]:
             pytest.skip(f"no {dtype} on a CPU")
         if dtype == "bfloat16" and not device_capabilities.has_bf16():
             pytest.skip("no bfloat16 on this GPU")
-        is_tf32 = dtype == "float32" and location == "gpu" and device_capabilities.has_tf32()
+        is_tf32 = dtype == "float32" and location == "gpu" and device_summary.has_tf32()
         return BOUNDS["tf32" if is_tf32 else dtype]
 
     return bound

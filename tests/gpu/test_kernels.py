@@ -11,10 +11,11 @@ import pytest
 from paddle import Tensor
 from paddle.distributed.fleet.utils import recompute
 
-from ernie_m.model import device_capabilities, lm_head
+from ernie_m.model import lm_head
 from ernie_m.model.attention import FlashMask, select_mask_class
 from ernie_m.model.device_transfer import upload
 from ernie_m.model.packed_layout import PackedLayout
+from ernie_m.training import device_summary
 from tests.gpu import toys
 from tests.gpu.conftest import difference
 from tests.helpers.plain_model import dense_attention
@@ -51,7 +52,7 @@ def error_of(function: Callable, exact: Callable, arrays: Sequence[np.ndarray], 
 def attention(layout: PackedLayout, heads: int, x: Tensor) -> Tensor:
     """The attention of models; x as for `dense_attention`."""
     is_half = x.dtype in (paddle.float16, paddle.bfloat16)
-    kind = FlashMask if device_capabilities.name_attention(is_half) == "FlashMask" else select_mask_class()
+    kind = FlashMask if device_summary.name_attention(is_half) == "FlashMask" else select_mask_class()
     query, key, value = x.split(3, axis=-1)
     return upload(kind.from_layout(layout)).attend(query, key, value, heads, dropout_rate=0.0)
 
@@ -80,7 +81,7 @@ def test_attention_equals_float64(location, bound, check, dtype):
 def test_flash_mask_dropout(bound, check, dtype):
     """It keeps values of 1 in the mean, and the backward pass drops what the forward pass dropped."""
     limit = bound(dtype)
-    if device_capabilities.name_attention(is_half_precision=True) != "FlashMask":
+    if device_summary.name_attention(is_half_precision=True) != "FlashMask":
         pytest.skip("no FlashMask on this device")
     heads = 2
     layout = PackedLayout([200, 56])

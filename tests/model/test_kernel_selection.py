@@ -8,6 +8,7 @@ import pytest
 
 from ernie_m.model import device_capabilities, kernel_selection
 from ernie_m.model.ernie import ErnieMModel
+from ernie_m.training import device_summary
 from ernie_m.training.precision import Precision, prepare_for_prediction
 from ernie_m.utils.logging import logger
 from tests.gpu import toys
@@ -128,7 +129,7 @@ def test_plain_kernels_have_neither_bfloat16_nor_workers_on_a_cpu(monkeypatch):
     assert kernel_selection.get_services().make_workers().count == 1
     assert not Precision("bf16").cpu_bf16
     monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "own")
-    assert device_capabilities.format_device_summary("float32", 2) == (
+    assert device_summary.format_device_summary("float32", 2) == (
         "device: cpu; precision float32; attention padded groups; collectives own, 2 processes; plain kernels"
     )
     assert "amp bf16 requires optimized kernels" in error_of(

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from ernie_m.model import device_capabilities, kernel_selection
+from ernie_m.model import kernel_selection
 from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.heads import SequenceClassifier
@@ -17,7 +17,7 @@ from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.loss import list_sum_names
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.reader.corpus import Corpus
-from ernie_m.training import stop_requests
+from ernie_m.training import device_summary, stop_requests
 from ernie_m.training.engine import Engine
 from ernie_m.training.prefetch import PrefetchIterator
 from ernie_m.training.stop_requests import StallWatchdog
@@ -170,7 +170,7 @@ INFO cpu: #
 INFO steps 1 to 4: mmlm 50 %, tlm 25 %, camlm 25 %
 INFO steps 5 to 12: mmlm 25 %, tlm 25 %, camlm 25 %, btmlm 25 %
 INFO 60 of 171 pairs exceed data.max_seq_len 32; #% of all tokens are truncated, #% of de-en, #% of en-fr
-INFO device: cpu; precision float32; attention {device_capabilities.name_attention(False)}; 1 process
+INFO device: cpu; precision float32; attention {device_summary.name_attention(False)}; 1 process
 INFO model: hidden_size 16, num_hidden_layers 2, num_attention_heads 2, max_position_embeddings 514
 INFO data: corpus CORPUS, max_seq_len 32, pack_lines False
 INFO objectives: the defaults

@@ -13,7 +13,7 @@ from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.model import device_capabilities, layers
 from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.optimization import build_optimizer
-from ernie_m.training import precision
+from ernie_m.training import device_summary, precision
 from ernie_m.training.engine import Engine
 from ernie_m.training.precision import DTYPES, LOSS_SCALING, Precision
 from ernie_m.utils.args import parse_options
@@ -81,9 +81,7 @@ def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, messages, capability,
     (line,) = {line for line in messages() if "device: gpu:0 (Card" in line}
     assert description in line
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
-    assert "TF32 off; collectives NCCL, 4 processes" in device_capabilities.format_device_summary(
-        "float32", 4
-    )
+    assert "TF32 off; collectives NCCL, 4 processes" in device_summary.format_device_summary("float32", 4)
 
 
 def test_bf16_is_refused_below_8_0(fp16, monkeypatch):
@@ -111,7 +109,7 @@ def test_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
     model = layers.Linear(3, 2)
     engine = Engine(model, build_optimizer(model, 0.1), precision=Precision("bf16"))
     assert (model.in_bfloat16, engine.precision.amp, engine.scaler.is_enable()) == (True, "none", False)
-    attention = f"attention {device_capabilities.name_attention(False)}; collectives gloo, 2 processes"
+    attention = f"attention {device_summary.name_attention(False)}; collectives gloo, 2 processes"
     assert messages() == [f"device: cpu; precision float32, products in bfloat16; {attention}"]
 
 

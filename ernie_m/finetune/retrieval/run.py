@@ -10,11 +10,11 @@ from ernie_m.finetune.retrieval.encoder import make_encoder
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.run_setup import make_loop_config, open_output_dir, set_up_command
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
-from ernie_m.model.device_capabilities import format_device_summary
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import OpenedModel, apply_embedding_defaults, apply_model_defaults, open_model
 from ernie_m.reader.files.aligned_lines import read_bitexts, read_sentences_by_language
 from ernie_m.training import distributed
+from ernie_m.training.device_summary import format_device_summary
 from ernie_m.training.output_dir import BEST, OutputDir
 from ernie_m.training.precision import describe_precision, is_bf16_on_cpu
 from ernie_m.training.stop_requests import ShutdownHandler

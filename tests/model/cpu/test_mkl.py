@@ -2,9 +2,9 @@
 
 import pytest
 
-from ernie_m.model import device_capabilities
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.workers import make_paddle_workers
+from ernie_m.training import device_summary
 from ernie_m.utils.logging import logger
 from tests.helpers.kernels import needs_mkl
 
@@ -29,7 +29,7 @@ def untried(monkeypatch):
 def test_mkl_that_multiplies_otherwise_is_not_used(monkeypatch, caplog, function, reason):
     monkeypatch.setattr(logger, "propagate", True)
     monkeypatch.setitem(mkl._NAMES, "float64", function)
-    assert device_capabilities.name_attention(is_half_precision=False) == "padded groups"
+    assert device_summary.name_attention(is_half_precision=False) == "padded groups"
     assert make_paddle_workers().count == 1
     (line,) = caplog.messages
     assert "MKL is disabled" in line and reason in line
