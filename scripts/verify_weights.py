@@ -1,7 +1,7 @@
 """Verify released weights: names, shapes and finite values; for base also the output in PaddleNLP's tests.
 
-    sh scripts/verify_weights.sh configs/base
-    sh scripts/verify_weights.sh configs/large
+    sh scripts/verify_weights.sh configs/base/params
+    sh scripts/verify_weights.sh configs/large/params
 
 With a masked-LM head, which was not released, masked tokens are also predicted. The exit code is 0 if the
 output agrees, 1 if it does not, and 2 if the weights are not complete weights of base or large.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Check released weights: names, shapes, finite values; for base also the values of PaddleNLP's tests.
 #
-#   sh scripts/verify_weights.sh configs/base      (or large) the folder with params/, params/ itself, or a native checkpoint
+#   sh scripts/verify_weights.sh configs/base/params      (or large), as get_weights.sh writes it, or another checkpoint
 #   sh scripts/verify_weights.sh PaddlePaddle/ernie-m-base    a name on the hub
 #
 # Exit code 0 if all values agree, 1 if one differs, 2 if these are not the complete weights of base or large.

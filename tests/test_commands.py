@@ -59,6 +59,7 @@ COMMANDS = {
         "it fetches 91 MB; scripts/test_quick.py::test_the_demo_searches_and_learns_topics",
     r"sh scripts/demo\.sh --page":
         "it serves until Ctrl-C; commands/test_serve.py::test_a_line_finds_itself",
+    r"sh scripts/reproduce\.sh .*": DOWNLOADS + "scripts/test_reproduce.py::test_each_step_is_done_once",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in scripts/test_chaos.py::test_a_round_finds_what_forgets",
     r"sh scripts/data/get_weights\.sh.*":
         DOWNLOADS + "data/test_download_weights.py::test_all_are_laid_out",
