@@ -22,7 +22,7 @@ PROMPTS = {"query": "kofo: ", "passage": "tan: "}
 OF_E5 = {"layer": 1, "pooling": "cls", "normalize": True, "prompts": PROMPTS, "default_prompt": "query"}
 
 
-def with_reading(models, kind, folder, **pipeline_config):
+def with_pipeline(models, kind, folder, **pipeline_config):
     """A copy of a toy model that reads in another way."""
     change_config(changed_copy(models / kind, folder), pipeline=stored(**pipeline_config))
     return folder
@@ -38,7 +38,7 @@ def compute_cls_states(models, texts):
 
 def test_embeddings_follow_the_stored_settings(models, tmp_path):
     """The state of [CLS] at layer 1, of length 1, after the default prompt; also from each export."""
-    folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
+    folder = with_pipeline(models, "encode", tmp_path / "e5", **OF_E5)
     expected = normalize_vectors(compute_cls_states(models, [f"kofo: {text}" for text in TEXTS]))
     for export_format in ("onnx", "paddle-inference"):
         assert run_export(folder, tmp_path / export_format, format=export_format)["export"]["layer"] == 1
@@ -57,7 +57,7 @@ def test_embeddings_follow_the_stored_settings(models, tmp_path):
 
 
 def test_encode_vector_equals_encode(models, tmp_path, encode_texts):
-    folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
+    folder = with_pipeline(models, "encode", tmp_path / "e5", **OF_E5)
     run_export(folder, tmp_path / "exported")
     for prompt in (None, "passage"):
         expected = ernie_m.load(folder).encode(TEXTS, prompt=prompt)
@@ -90,7 +90,7 @@ def test_an_added_token_has_one_id(models, tmp_path):
     """It needs a row of the embedding matrix."""
     tokenizer = Tokenizer(None, models / "piece.model")
     size = tokenizer.vocab_size
-    folder = with_reading(models, "encode", tmp_path / "added", added_tokens={"<e1>": size})
+    folder = with_pipeline(models, "encode", tmp_path / "added", added_tokens={"<e1>": size})
     assert "vocab_size" in error_of(load, folder)
     weights = load_file(folder / "model.safetensors")
     words = weights["embeddings.word_embeddings.weight"]

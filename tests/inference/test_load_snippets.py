@@ -22,7 +22,7 @@ TEXTS = [
 ]
 PROMPTS = {"query": "query: ", "passage": "passage: "}
 OF_XLM_R = {"text_rules": "none", "separators": 2, "split_han": False, "label_pieces": "leading"}
-READINGS = {
+PIPELINES = {
     "ernie-m": {},
     "e5": {**OF_XLM_R, "pooling": "mean", "normalize": True, "prompts": PROMPTS},
     "bge": {**OF_XLM_R, "pooling": "cls", "max_seq_len": 12, "prompts": PROMPTS, "default_prompt": "query"},
@@ -30,24 +30,24 @@ READINGS = {
 
 
 @pytest.fixture(scope="module")
-def read_otherwise(tmp_path_factory):
-    """The folder of a model of each of READINGS."""
+def with_pipelines(tmp_path_factory):
+    """The folder of a model of each of PIPELINES."""
     folder = tmp_path_factory.mktemp("models")
     piece_model = train_piece_model(folder / "piece.model", [*TEXTS, *PROMPTS.values()] * 20, vocab_size=120)
     make_model(folder / "made", "encode", piece_model)
-    for name, pipeline_config in READINGS.items():
+    for name, pipeline_config in PIPELINES.items():
         changed_copy(folder / "made", folder / name, pipeline=stored(**pipeline_config))
     return folder
 
 
-@pytest.mark.parametrize("name", READINGS)
-def test_run_tokenizer_block_from_docs(read_otherwise, tmp_path, in_tmp_path, name):
+@pytest.mark.parametrize("name", PIPELINES)
+def test_run_tokenizer_block_from_docs(with_pipelines, tmp_path, in_tmp_path, name):
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/best").symlink_to(read_otherwise / name)
+    (tmp_path / "checkpoints/best").symlink_to(with_pipelines / name)
     (tmp_path / "configs").mkdir()
     for target in ("configs/piece.model", "sentencepiece.bpe.model"):
-        shutil.copy(read_otherwise / "piece.model", tmp_path / target)
-    Tokenizer(None, read_otherwise / "piece.model").write_vocab(tmp_path / "configs/vocab.txt")
+        shutil.copy(with_pipelines / "piece.model", tmp_path / target)
+    Tokenizer(None, with_pipelines / "piece.model").write_vocab(tmp_path / "configs/vocab.txt")
     names: dict = {}
     exec(compile_python("architecture.md", "Tokenizer"), names)
     expected = ernie_m.load("checkpoints/best").tokenizer

@@ -15,7 +15,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.pipeline_config import NEITHER
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import trainer
-from tests.inference.test_load_pipeline import with_reading
+from tests.inference.test_load_pipeline import with_pipeline
 from tests.launching import as_flags, call_main
 from tests.toys import sentences, write_lines
 
@@ -87,7 +87,7 @@ def seen(monkeypatch):
 @pytest.fixture
 def folder(models, tmp_path):
     """An encoder with prompts, whose default is "plain"."""
-    return with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="plain")
+    return with_pipeline(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="plain")
 
 
 def with_prompt(prompt, texts=TEXTS):
@@ -112,7 +112,7 @@ def test_search_takes_the_prompt_that_is_named(folder, tmp_path, seen, ask, opti
 @pytest.mark.parametrize(("prompt", "added"), [(None, PROMPTS["query"]), ("", ""), ("tan: ", "tan: ")])
 def test_a_prompt_replaces_the_default(models, tmp_path, prompt, added):
     """Also an empty one, as for texts that have theirs."""
-    folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="query")
+    folder = with_pipeline(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="query")
     predictor = make_predictor("embedding", load(folder))
     (feature,) = predictor.tokenize_texts(TEXTS[:1], prompt)
     assert feature.ids == predictor.model.tokenizer.build_inputs(added + TEXTS[0])
@@ -120,7 +120,7 @@ def test_a_prompt_replaces_the_default(models, tmp_path, prompt, added):
 
 def test_warn_about_texts_that_begin_with_their_prompt(models, tmp_path, caplog, capsys):
     """Once for each prompt, if most begin so; of a training with the name of its file."""
-    folder = with_reading(
+    folder = with_pipeline(
         models, "encode", tmp_path / "model", prompts={"query": "gaga: ", "passage": "lulu: "}
     )
     prompted = [f"lulu:{text}" for text in TEXTS]
@@ -209,7 +209,7 @@ def test_training_scoring_mining_and_search_read_a_sentence_alike(
 
     Translations have the default prompt or none, and queries and documents have theirs.
     """
-    folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt=default)
+    folder = with_pipeline(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt=default)
     lines = list(dict.fromkeys(sentences(200, seed=7)))[:90]
     left, right = lines[:45], lines[45:]
     for part, rows in (("train", range(30)), ("scored", range(30, 45))):

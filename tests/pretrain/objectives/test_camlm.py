@@ -18,7 +18,7 @@ from tests.helpers.batches import compute_as_on_a_gpu
 from tests.helpers.flash import flashmask
 from tests.pretrain.examples import CLS, CONFIG, MASK, SEP, objectives, pairs, pretraining_model, rngs
 
-READINGS = ["unmasked", "with_masks"]
+CONTEXTS = ["unmasked", "with_masks"]
 EPSILON = float(np.float32(1e-5))  # of the layer norms
 
 
@@ -114,7 +114,7 @@ def model():
 
 
 @pytest.mark.parametrize("device", ["cpu", "padded", "flash"])
-@pytest.mark.parametrize("camlm_context", READINGS)
+@pytest.mark.parametrize("camlm_context", CONTEXTS)
 def test_losses_equal_the_oracle(model, monkeypatch, camlm_context, device):
     """Pairs of several lengths in one packed batch; also with the operations of a GPU."""
     if device != "cpu":

@@ -99,7 +99,11 @@ PROGRAMS = {
     # What ernie-m train does first.
     "train": ("data.prepare", ["pairs", "d"], {"output": "out", "model": "{models}/encode"}),
     "fit": ("commands.fit", ["table.tsv"], {"model": "{models}/encode", "output": "out"}),
-    "label": ("commands.predict", [], {"input": "table.tsv", "model": "{models}/classify", "output": "out"}),
+    "predict_table": (
+        "commands.predict",
+        [],
+        {"input": "table.tsv", "model": "{models}/classify", "output": "out"},
+    ),
     "predict": ("commands.predict", [], {"input": "a.jsonl", "model": "{models}/classify", "output": "out"}),
     "encode_vector": (
         "commands.encode_vector",
@@ -269,14 +273,14 @@ CASES = [
     ),
     ("fit", {"table.tsv": labeled(*TEXTS[:9], " ")}, {}, {"empty": "table.tsv, line 11: "}),
     (
-        "label",
+        "predict_table",
         {"table.tsv": labeled(TEXTS[0], LONG, STRANGE[3])},
         {},
         {"cut": "\tTrue\t", "unknown": "\t4\n"},
     ),
-    ("label", {"table.tsv": labeled(TEXTS[0], " ")}, {}, {"empty": "table.tsv, line 3: "}),
+    ("predict_table", {"table.tsv": labeled(TEXTS[0], " ")}, {}, {"empty": "table.tsv, line 3: "}),
     (
-        "label",
+        "predict_table",
         {"questions.json": asked((TEXTS[0], TEXTS[1]))},
         {"input": "questions.json", "model": "{models}/answer"},
         {"languages": "questions.json: --answer_rules mlqa supports"},
