@@ -35,6 +35,7 @@ from tests.launching import (
     as_flags,
     call_main,
     clean_environment,
+    error_of,
     give_input,
     stand_in_for_launch,
 )
@@ -324,6 +325,11 @@ def test_help_leads_to_the_recipes(monkeypatch, capsys, words, shown):
     run_command()
     printed = capsys.readouterr().out.rstrip()
     assert shown in printed and printed.splitlines()[-1].startswith("  ")
+
+
+def test_a_recipe_needs_a_name(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ernie-m", "recipe"])
+    assert error_of(run_command).startswith("unknown recipe ")
 
 
 @pytest.mark.parametrize(

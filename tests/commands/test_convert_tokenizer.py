@@ -167,6 +167,9 @@ def test_tokenizer_json_alone_gives_the_sentencepiece_ids(tmp_path, saved, chang
     change(saved)
     (tmp_path / "saved/tokenizer.json").write_text(json.dumps(saved))
     expected = Tokenizer(None, tmp_path / "own.model")
+    (tmp_path / "alone").mkdir()
+    shutil.copy(tmp_path / "saved/tokenizer.json", tmp_path / "alone")
+    assert Tokenizer.from_folder(tmp_path / "alone", "none").vocab == expected.vocab
     for target in ("ernie-m", "xlm-roberta"):
         convert.main([str(tmp_path / "saved"), str(tmp_path / target), "--to", target])
     (tmp_path / "xlm-roberta/sentencepiece.bpe.model").unlink()

@@ -107,6 +107,8 @@ def test_a_start_is_trained_and_compared_with_a_static_model(folder, random_enco
     run_train("output", random_encoder)
     text = re.sub(" +$", "", capsys.readouterr().out, flags=re.MULTILINE)
     commands = read_commands("output")
+    sources = ["my/en-de.tsv", "my/news.en", "my/news.tr"]  # whole paths: two folders may have equal names
+    assert list(json.loads(Path("output/train.json").read_text())["files"]) == sources
     name = shlex.quote(get_command_name())
     written = Path("output/log/commands.sh").read_text().replace(str(random_encoder), "START")
     assert re.sub(f"^{re.escape(name)} ", "", written, flags=re.MULTILINE) == COMMANDS

@@ -231,8 +231,9 @@ def test_reject_another_vocab_size(tokenizer, tmp_path):
         (lambda: archive(9, 4, leave_out="word_embedding"), "missing word_embedding"),
         (lambda: archive(9, 4)[:-60], "cannot unpack"),
         (lambda: archive(9, 4), "shape (9, 4)"),
+        (lambda: archive(download_weights.VOCAB_SIZE, 8), ", 8) (expected "),  # of the large model
     ],
-    ids=["html", "other", "cut", "shape"],
+    ids=["html", "other", "cut", "shape", "size"],
 )
 def test_reject_bad_archives_and_keep_them(small, tmp_path, make, message):
     small.files["/model-ernie-m-base.tar.gz"] = make()

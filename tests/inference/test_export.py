@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -293,6 +294,13 @@ def test_corrupt_files_without_a_manifest(model_folder, tmp_path, name):
         (folder / name).write_bytes(content)
         line = error_of(load(folder).get_engine, "classification")
         assert f"{folder}/" in line and "load it" in line and "Exception from" not in line
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), type("OfTheEngine", (Exception,), {})("odd")])
+def test_an_exception_of_onnx_runtime_names_the_file(monkeypatch, error):
+    """Its exceptions are classes of its own, or Python's."""
+    monkeypatch.setattr("onnxruntime.InferenceSession", mock.Mock(side_effect=error))
+    assert error_of(OnnxEngine, Path("model.onnx")).startswith("model.onnx: ")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from ernie_m.pretrain.config import OptimizerConfig
 from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.loss import compute_batch_loss
-from ernie_m.pretrain.masking import Vocabulary, make_rng
+from ernie_m.pretrain.masking import Pair, Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective import Objective
 from ernie_m.pretrain.packing import MaskedExample
 from ernie_m.pretrain.pretraining import Pretraining
@@ -229,6 +229,19 @@ def test_every_second_pair_has_its_sides_exchanged(held_out, monkeypatch):
         if number % 2:
             expected.reverse()
         assert [(side.language, side.ids.tolist()) for side in example] == expected
+
+
+def test_held_out_pseudo_tokens_are_in_the_other_language(held_out):
+    """Of de, en and fr, en has pairs with both others, so that a sampled language could be another one."""
+    calls = []
+    recorder = SimpleNamespace(compute_scores=lambda *_, mask_example: calls.append(mask_example))
+    ids = np.array([7, 8, 9])
+    pairs = [Pair(Text(ids, a), Text(ids, b)) for a, b in ((0, 1), (1, 0), (1, 2), (2, 1)) for _ in range(9)]
+    held_out.evaluator.objectives["btmlm"].evaluate(pairs, None, recorder)
+    for number, pair in enumerate(pairs):
+        example = calls[0](pair, make_rng(0, 0, number))
+        generated = example.stage1.sequence.language_ids[len(ids) + 2 :]
+        assert {*generated.tolist()} == {pair.target.language}
 
 
 def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):

@@ -93,6 +93,13 @@ def test_micro_batch_arrays():
             assert micro.count == step.count
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_divide_the_loss_by_the_count_of_the_step(rank):
+    """Of three examples, one process has two, and the other has one."""
+    (step,) = batches(3, 3, rank=rank, world_size=2, micro_batch_size=1).stream()
+    assert [micro.count for micro in step.micro_batches] == [3] * (2 - rank)
+
+
 @pytest.mark.parametrize("epoch", [0, 1])
 @pytest.mark.parametrize("in_tokens", [False, True])
 @pytest.mark.parametrize("shuffle", [False, True])

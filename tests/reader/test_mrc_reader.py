@@ -4,6 +4,7 @@ import json
 import pickle
 from dataclasses import replace
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from ernie_m.reader.mrc_reader import (
     make_official_windows,
     make_windows,
     read_windows,
+    split_into_official_windows,
     split_into_windows,
 )
 from tests.launching import error_of
@@ -316,14 +318,15 @@ def test_a_question_that_just_fits_is_not_cut(write, tokenizer, fewer, is_cut):
     assert read_windows(path, "dev", tokenizer, cut).cut == [is_cut]
 
 
-@pytest.mark.parametrize("separators", [1, 2])
-def test_window_batch_rows(write, tokenizer, separators):
+@pytest.mark.parametrize(("separators", "pad_id"), [(1, 1), (2, 0)])
+def test_window_batch_rows(write, tokenizer, separators, pad_id):
     """A batch of all windows in reverse order: each row has its own ids and positions."""
     context = SENTENCES[0]
     cut = replace(SMALL, separators=separators)
     path = write({context: [("1", "Who jumps?", "brown fox"), ("2", "How many?", "1,000 people")]})
     data = read_windows(path, "dev", tokenizer, cut)
-    encode = WindowFeaturizer(tokenizer, cut)
+    special = SimpleNamespace(cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id, pad_id=pad_id)
+    encode = WindowFeaturizer(special, cut)
     features = encode(list(data))
     reverse = np.arange(len(data))[::-1]
     batch = encode.collate([features[number] for number in reverse], reverse, count=77)
@@ -339,7 +342,7 @@ def test_window_batch_rows(write, tokenizer, separators):
             *window.context_ids.tolist(),
             tokenizer.sep_id,
         ]
-        assert ids == expected + [tokenizer.pad_id] * (batch.input_ids.shape[1] - len(expected))
+        assert ids == expected + [pad_id] * (batch.input_ids.shape[1] - len(expected))
         assert batch.ends[row] == len(expected) - 1 < cut.max_seq_len  # the last [SEP]
         assert tuple(batch.start_ranges[row] + batch.shift[row]) == window.start_range
         shift = 0 if window.answer[0] == NO_ANSWER else batch.shift[row]
@@ -350,11 +353,12 @@ def test_window_batch_rows(write, tokenizer, separators):
 
 def test_the_official_order_and_targets(write, tokenizer):
     """The inputs of `WindowFeaturizer`, but in the order of the file, and with (0, 0) where no answer is."""
+    cut = replace(SMALL, doc_stride=8)  # where the two ways of making windows differ
     texts = [text for text in SENTENCES if len(text.split()) > 2]
     questions = {text: [(str(number), "Who?", text.split()[1])] for number, text in enumerate(texts)}
-    data = read_windows(write(questions), "train", tokenizer, SMALL, make_official_windows)
-    batches = Batches(data, OfficialWindowFeaturizer(tokenizer, SMALL), 4, shuffle=False)
-    plain = WindowFeaturizer(tokenizer, SMALL)
+    data = read_windows(write(questions), "train", tokenizer, cut, make_official_windows)
+    batches = Batches(data, OfficialWindowFeaturizer(tokenizer, cut), 4, shuffle=False)
+    plain = WindowFeaturizer(tokenizer, cut)
     found = [batch for step in batches.stream() for batch in step.micro_batches]
     assert [number for batch in found for number in batch.indices] == list(range(len(data)))
     for batch in found:
@@ -364,8 +368,15 @@ def test_the_official_order_and_targets(write, tokenizer):
         assert np.array_equal(batch.ends, expected.ends)
         assert np.array_equal(batch.answers, np.where(expected.answers == NO_ANSWER, 0, expected.answers))
     assert any(0 in batch.answers for batch in found)
+    # The ranges of answer starts are those of the official windows.
+    for number in range(len(texts)):
+        of_question = [data[row] for row in data.get_question_windows(number)]
+        length = of_question[-1].start + len(of_question[-1].context_ids)
+        parts = split_into_official_windows(length, len(of_question[0].context_ids), cut.doc_stride)
+        ranges = [(part.answers_from, part.answers_to) for part in parts]
+        assert [window.start_range for window in of_question] == ranges
     # One token of each input is unused.
-    assert max(len(question) + len(context) + 3 for question, context, *_ in data) == SMALL.max_seq_len - 1
+    assert max(len(question) + len(context) + 3 for question, context, *_ in data) == cut.max_seq_len - 1
 
 
 def test_official_context_tokens(write, tokenizer):

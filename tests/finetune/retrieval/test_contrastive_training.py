@@ -121,6 +121,17 @@ def test_softmax_over_all_negatives(symmetric):
     assert beating.item() == expected_beating > 0
 
 
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_stopped_evaluation_is_none(calls):
+    """A stop before the first or the second of two language pairs; also if every pair has a score by then."""
+    stop = SimpleNamespace(is_set_on_any_process=mock.Mock(side_effect=[False] * (calls - 1) + [True]))
+    training = SimpleNamespace(
+        held_out={("de", "en"): [], ("en", "fr"): []}, _compute_accuracy=lambda *_: 50.0, _progress=""
+    )
+    engine = SimpleNamespace(model=mock.Mock(), autocast=nullcontext, steps=3)
+    assert RetrievalTraining.evaluate(training, engine, stop) is None
+
+
 def test_normalize_gradient():
     sources, factors = vectors(4)
     gradients = []

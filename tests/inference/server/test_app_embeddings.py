@@ -130,9 +130,9 @@ def test_requests_need_the_token_but_health_does_not(models, monkeypatch, caplog
     right.append(basic(TOKEN).replace("Basic", "basic"))  # HTTP does not mind the case
     wrong = ["", "Bearer", "Bearer x", f"Bearer {TOKEN[:-1]}", basic("x"), "Basic \xff", "Basic x"]
     with running([load(models / "encode")], token=TOKEN, hosts=["127.0.0.1"]) as address:
-        for path in ("/api/info", "/openapi.json", MODELS, EMBEDDINGS, "/metrics"):
+        for path in ("/api/info", "/openapi.json", MODELS, EMBEDDINGS, "/metrics", f"{MODELS}/health"):
             body = {"input": "a"} if path == EMBEDDINGS else None
-            for authorization in right if path != "/metrics" else ():  # it is not JSON
+            for authorization in right if path in ("/api/info", "/openapi.json", MODELS, EMBEDDINGS) else ():
                 assert ask(address + path, body, {"Authorization": authorization})[0] == 200, authorization
             for headers in ({}, *({"Authorization": each} for each in wrong)):
                 status, response = ask(address + path, body, headers)

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model import layers, lm_head, word_embeddings
+from ernie_m.model import layers, lm_head, transformer_encoder, word_embeddings
 from ernie_m.model.attention import PaddedMask
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import bfloat16, onednn
@@ -112,7 +112,7 @@ def test_attention_is_within_one_percent_of_float64(monkeypatch, context_lengths
         assert 1e-4 < distance(array, exact) < 0.01
 
 
-def test_dtype_between_layers():
+def test_dtype_between_layers(monkeypatch):
     """Attention is in bfloat16 from a mean length of 96 on, and only with the kernels of a CPU."""
     masks = [CpuMask(PackedLayout(lengths)) for lengths in ([96], [95], [191, 1], [190, 1])]
     masks.append(PaddedMask.from_layout(PackedLayout([96])))
@@ -121,6 +121,13 @@ def test_dtype_between_layers():
     layers.use_bfloat16(layer)
     results = [layers.apply_linear_layers(paddle.ones([2, 8]), [layer], dtype) for dtype in DTYPES]
     assert [y.dtype for (y,) in results] == [*DTYPES.values()]
+    # The widest activations are those between the two layers of the feed-forward network.
+    widest = []
+    monkeypatch.setattr(transformer_encoder, "gelu", lambda x: widest.append(x.dtype) or layers.gelu(x))
+    layer = transformer_encoder.EncoderLayer(CONFIG)
+    layers.use_bfloat16(layer)
+    layer(paddle.ones([2, 32]), CpuMask(PackedLayout([2])))
+    assert widest == [paddle.bfloat16]
 
 
 def test_a_cross_entropy(monkeypatch):

@@ -224,6 +224,11 @@ def test_columns_by_number_are_not_kept(tmp_path):
 
 REFUSED = {  # name of a file -> its content, flags, and what the message says: locations and names
     "width.csv": ("text,label\na,b\nc\nd,e,f\n", {}, ("line 3: 1 column", "line 4: 3 columns")),
+    "header_later.csv": (
+        "sep=,\n\ntext,label\na,b\nc\n",
+        {},
+        ("line 5: 1 column (expected 2, as in line 3)",),
+    ),
     "all.csv": ("text,label\na\nb\n", {}, ("line 2: 1 column", "line 3: 1 column")),
     "quote.csv": ('text,label\na,b\n"c" d,e\n', {}, ("line 3",)),
     "open.csv": ('text,label\na,b\n"c,d\ne,f\n', {}, ("line 3", "to line 4")),

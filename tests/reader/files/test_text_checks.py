@@ -43,6 +43,7 @@ ODD = {
     "numbers": ([f"{7 * n}\t{text}" for n, text in enumerate(TEXTS)], 1),
     "ids of BUCC": ([f"de-{n * n + 10**8:09}\t{text}" for n, text in enumerate(TEXTS)], 1),
     "ids of Kaldi": ([f"1089-{n // 9}-{n:04} {text}" for n, text in enumerate(TEXTS)], 1),
+    "ids of different lengths": ([f"q{9 ** (n % 5)} {text}" for n, text in enumerate(TEXTS)], 1),
     "numbered": ([f"{n}. {text}" for n, text in enumerate(TEXTS, 1)], 1),
     "numbered from 8, with blank lines": ([f"{n}: {text}\n" for n, text in enumerate(TEXTS, 8)], 1),
     "numbers alone": ([f"{n * n}, {n}" if n % 8 else text for n, text in enumerate(TEXTS)], 2),
