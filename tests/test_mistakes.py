@@ -53,3 +53,13 @@ def test_a_mistake_is_one_line(locations, in_tmp_path, capsys, files, command, n
     for name in names.split("; "):
         location = re.sub(r"(\\\.\w+):(\d+)$", r"\1\\D{1,9}\2\\b", re.escape(name))
         assert re.search(location, error), error
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["build_corpus --output", "run_pretrain --data.corpus", "run_classifier --train_set", "fit", "launch"],
+)
+def test_an_argument_that_is_not_utf8(line, capsys):
+    """It could not be written to a manifest, nor pasted from a printed command."""
+    words = [*line.split(), "a\udcff"]
+    assert r"a\udcff: the name " in one_error(partial(call_main, cli, words), capsys)

@@ -41,7 +41,7 @@ import yaml
 
 from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.files import read_text, resolve_shipped_path
+from ernie_m.utils.files import read_text, reject_undecodable_names, resolve_shipped_path
 
 # Option names of other libraries -> those of this project.
 OTHER_WORDS = {
@@ -379,8 +379,9 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, module_n
         module_name: name of the module whose docstring begins `--help`.
 
     Raises:
-        UserError: a file is missing or not YAML, a key is unknown, or a value is invalid. The message has all
-            errors, with file or flag. `__post_init__` of the dataclass may raise further errors.
+        UserError: an argument is not UTF-8, a file is missing or not YAML, a key is unknown, or a value is
+            invalid. The message has all errors, with file or flag. `__post_init__` of the dataclass may raise
+            further errors.
     """
     options = list_options(cls)
     is_official = issubclass(cls, OfficialFlags)
@@ -388,6 +389,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, module_n
     if {"-h", "--help", "--version"} & {*words}:
         say(f"ERNIE-M {__version__}" if "--version" in words else format_help(cls, module_name))
         sys.exit(0)
+    reject_undecodable_names(words)
     texts = _parse_command_line(words, options if is_official else {"config": CONFIG, **options})
 
     # In an official command an empty text unsets a flag.

@@ -62,6 +62,19 @@ def is_valid_unicode(text: str) -> bool:
     return text.encode(errors="ignore").decode() == text
 
 
+def reject_undecodable_names(names: Iterable[str]) -> None:
+    """Check that arguments and names of files are UTF-8.
+
+    They are written to manifests, logs and commands to paste, which could not be written or run.
+
+    Raises:
+        UserError: a name is in another encoding.
+    """
+    for name in names:
+        if not is_valid_unicode(name):
+            raise UserError(f"{name}: the name is not UTF-8. Rename the file or folder")
+
+
 def read_json(path: str | os.PathLike, advice: str = "") -> Any:
     """Read a JSON file, which may begin with a byte order mark.
 

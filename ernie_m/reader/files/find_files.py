@@ -31,6 +31,7 @@ from ernie_m.reader.files.plain_text import (
 )
 from ernie_m.reader.labels import ALL_LANGUAGES
 from ernie_m.utils.errors import UserError, join_items
+from ernie_m.utils.files import reject_undecodable_names
 from ernie_m.utils.languages import language_tag
 from ernie_m.utils.logging import logger
 
@@ -75,7 +76,7 @@ def find_files(
         excluded: a directory whose files are excluded.
 
     Raises:
-        UserError: no file or folder matches.
+        UserError: no file or folder matches, or a name is not UTF-8.
     """
     paths: list[Any]
     if not os.path.isdir(path):
@@ -86,12 +87,14 @@ def find_files(
         paths = sorted(filter(Path.is_file, Path(path).rglob("*")))
     else:
         paths = sorted(os.path.join(path, name) for name in os.listdir(path) if not name.startswith("."))
-    return [
+    names = [
         str(file)
         for file in paths
         if not os.path.isdir(file)
         and not (excluded and Path(excluded).resolve() in Path(file).resolve().parents)
     ]
+    reject_undecodable_names(names)
+    return names
 
 
 def find_text_files(path: Any) -> list[str]:
