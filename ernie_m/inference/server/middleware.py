@@ -106,8 +106,8 @@ class RequestMiddleware:
             async with asyncio.timeout(LONGEST_WAIT):
                 message = await self.read_on(receive, body, SHORT_BODY)
             if message.get("more_body"):
-                async with asyncio.timeout(LONGEST_WAIT) as limit, self.turn:
-                    limit.reschedule(asyncio.get_running_loop().time() + LONGEST_WAIT)
+                # The wait for its turn does not count: the clients before it may have stopped sending.
+                async with self.turn, asyncio.timeout(LONGEST_WAIT):
                     message = await self.read_on(receive, body, math.inf)
         except TimeoutError as error:
             raise HTTPException(

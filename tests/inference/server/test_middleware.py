@@ -167,6 +167,21 @@ def test_few_long_bodies_are_read_at_a_time(models, monkeypatch):
         assert all(each.makefile("rb").readline().startswith(b"HTTP/1.1 200") for each in (first, second))
 
 
+def test_long_bodies_that_stop_reset_no_other(models, monkeypatch):
+    """Three clients fill the memory for bodies, and stop; the body of another one waits, and is answered."""
+    monkeypatch.setattr(gates, "MOST_BYTES", 300_000)
+    monkeypatch.setattr(gates, "LONGEST_WAIT", 0.7)
+    data = with_headers(b" " * 200_000 + json.dumps({"input": "bado"}).encode())
+    with running([load(models / "encode")]) as address, contextlib.ExitStack() as opened:
+        *stopping, honest = (opened.enter_context(connect(address)) for _ in range(4))
+        for each in stopping:
+            each.sendall(data[:-1])
+            time.sleep(0.1)
+        honest.sendall(data)
+        assert honest.makefile("rb").readline().startswith(b"HTTP/1.1 200")
+        assert all(each.makefile("rb").readline().startswith(b"HTTP/1.1 408") for each in stopping)
+
+
 def test_the_access_log(models, caplog, monkeypatch):
     """A line for each request, without its texts; a path cannot begin another line."""
     with running([load(models / "encode")]) as address, caplog.at_level(logging.INFO, "ernie_m"):
