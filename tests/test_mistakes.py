@@ -3,7 +3,7 @@
 Nearly all rows of mistakes.tsv are by somebody who had read README, docs/ and --help, and not the code:
 
 - the files that the command finds, by their names. "@kind" copies a folder of `locations`, null removes a
-  file, and a lone surrogate is a byte that is no UTF-8
+  file, "-> name" is a symbolic link, and a lone surrogate is a byte that is no UTF-8
 - the command, in which {kind} is a folder of `locations`; what is before && succeeds
 - what the line names, between semicolons. "my.csv:3" is line 3 of a file, however that is written
 """
@@ -37,11 +37,13 @@ def locations(tmp_path_factory):
 def test_a_mistake_is_one_line(locations, in_tmp_path, capsys, files, command, names):
     for name, text in json.loads(files).items():
         path = Path(name)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if text is None:
             path.unlink()
         elif text.startswith("@"):
             shutil.copytree(locations[text[1:]], path)
+        elif text.startswith("-> "):
+            path.symlink_to(text[3:])
         else:
             path.write_bytes(text.encode("utf-8", "surrogateescape"))
     *before, last = (

@@ -46,7 +46,7 @@ def main() -> None:
     prepare()
     setup_console()
     output = Path(flags.output)
-    if output.resolve() == Path.cwd() or os.path.ismount(output):
+    if os.path.realpath(output) == os.getcwd() or os.path.ismount(output):
         raise UserError(
             f"--output {output} is the current folder or a mount point. Choose a new folder inside it"
         )

@@ -5,6 +5,7 @@ ernie-m predict --task embedding --model exported --engine onnx --input texts.js
 ernie-m predict --input new.csv --model checkpoints/kinds --output labeled.csv --sort uncertain
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -71,7 +72,7 @@ class PredictFlags(PredictorFlags, LabelOptions):
         if folders := [path for path in corpus if Path(path).is_dir()]:
             raise UserError(f"--corpus {folders[0]} is a folder (expected files, separated by commas)")
         # Do not overwrite existing files or the inputs.
-        output = Path(self.output).resolve()
+        output = Path(os.path.realpath(self.output))
         if self.output != "-" and output.exists():
             raise UserError(f"--output {self.output} already exists. Choose another file")
         reject_overwrite(

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -307,7 +308,7 @@ def write_predictions(predictor: Predictor, requests: list[Request], file: Input
     if output == "-":
         _write_to_stdout(lambda text: write(_predict_parts(predictor, parts, text), text))
         return
-    path = Path(output).resolve()  # resolved, to replace the target of a symbolic link
+    path = Path(os.path.realpath(output))  # resolved, to replace the target of a symbolic link
     parts = show_progress(parts, "predicting", "requests", count_units=len)
     with lock_for_writing(path, "--output"), translate_write_errors(get_temporary_path(path)):
         open_in_place(get_temporary_path(path), "wb").close()  # fails for a link

@@ -332,10 +332,12 @@ def lock_for_writing(path: str | os.PathLike, new_path_flag: str = "") -> Iterat
         new_path_flag: flag of the path, if the path must not exist yet; "": it may exist.
 
     Raises:
-        UserError: another command holds the lock, the folder cannot be written, or `path` must not exist but
-            does.
+        UserError: another command holds the lock, the folder cannot be written, `path` is a link to itself,
+            or it must not exist but does.
     """
     target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise UserError(f"{path}: a symbolic link to itself. Choose another path")
     lock_file = target.with_name(f".{target.name}.lock")
     with hold_lock(lock_file, target), exit_on_sigterm():
         try:

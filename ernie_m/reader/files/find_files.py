@@ -91,7 +91,7 @@ def find_files(
         str(file)
         for file in paths
         if not os.path.isdir(file)
-        and not (excluded and Path(excluded).resolve() in Path(file).resolve().parents)
+        and not (excluded and Path(os.path.realpath(excluded)) in Path(os.path.realpath(file)).parents)
     ]
     reject_undecodable_names(names)
     return names
