@@ -19,7 +19,7 @@ from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.training.trainer import LoopConfig, Trainer
 from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_file
+from ernie_m.utils.files import atomic_file, read_bytes
 from ernie_m.utils.logging import IN_FILE, logger
 from ernie_m.utils.paddle_settings import prepare, reject_other_launchers
 
@@ -120,7 +120,7 @@ def save_settings(config: PretrainConfig, folder: OutputDir) -> None:
     saved = dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False))
     if distributed.is_main():
         path = folder.path / SETTINGS
-        if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(_OURS):
+        if path.exists() and not read_bytes(path).startswith(_OURS.encode()):
             logger.info("%s: not written by this command; left unchanged", path)
         else:
             options = yaml.safe_dump(

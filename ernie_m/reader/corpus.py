@@ -86,10 +86,11 @@ class Corpus:
                 f"{rules}. Build a corpus with --text_rules {rules}"
             )
         digest = self.manifest["vocabulary"]["digest"]
-        if digest != tokenizer.digest:
+        if (digest, self.vocab_size) != (tokenizer.digest, tokenizer.vocab_size):
             raise UserError(
-                f"{self.path}: built with another vocabulary ({digest[:12]}, this one is "
-                f"{tokenizer.digest[:12]}). Use the vocabulary of the corpus, or build a corpus with this one"
+                f"{self.path}: built with another vocabulary ({digest[:12]}, {self.vocab_size} ids; not "
+                f"{tokenizer.digest[:12]}, {tokenizer.vocab_size} ids). Use the vocabulary of the corpus, or "
+                "build a corpus with this one"
             )
 
     def _load_manifest(self) -> None:

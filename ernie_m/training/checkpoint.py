@@ -155,9 +155,17 @@ class SavedRun(NamedTuple):
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """List the checkpoints `step_N` in a folder as (N, path), in ascending order of N."""
+    """List the checkpoints `step_N` in a folder as (N, path), in ascending order of N.
+
+    Raises:
+        UserError: one of these names is a file, which a checkpoint would replace.
+    """
     matches = [(_STEP.fullmatch(path.name), path) for path in folder.glob("step_*")]
-    return sorted((int(match[1]), path) for match, path in matches if match and path.is_dir())
+    checkpoints = sorted((int(match[1]), path) for match, path in matches if match)
+    for _, path in checkpoints:
+        if not path.is_dir():
+            raise UserError(f"{path}: not a checkpoint, which is a folder. Move it")
+    return checkpoints
 
 
 def read_last_checkpoint(folder: Path) -> SavedRun | None:

@@ -128,6 +128,12 @@ def test_another_vocabulary_is_refused(path, tokenizer):
     assert "built with another vocabulary" in error_of(Corpus, path, other)
 
 
+def test_a_vocabulary_of_another_size_is_refused(copy, tokenizer):
+    """The digest of the vocabulary is right, and so is the checksum of the manifest."""
+    rewrite_manifest(copy, lambda manifest: manifest["vocabulary"].update(size=tokenizer.vocab_size - 1))
+    assert f"{copy}: built with another vocabulary" in error_of(Corpus, copy, tokenizer)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
