@@ -24,15 +24,8 @@ from ernie_m.pretrain.config import BASE, RANDOM, OptimizerConfig, PretrainConfi
 from ernie_m.pretrain.corpus_selection import TrainingData, drop_unsupported_objectives, open_corpus
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.initial_weights import initialize_model, open_initial_checkpoint, set_token_frequencies
-from ernie_m.pretrain.loss import (
-    DeviceBatch,
-    compute_batch_loss,
-    format_evaluation,
-    format_record,
-    list_sum_names,
-    make_record,
-    to_device,
-)
+from ernie_m.pretrain.log_lines import format_evaluation, format_record, make_record
+from ernie_m.pretrain.loss import DeviceBatch, compute_batch_loss, list_sum_names, to_device
 from ernie_m.pretrain.masking import Vocabulary
 from ernie_m.pretrain.objectives import get_objective_class
 from ernie_m.pretrain.run_length import RunPlan, plan_run
@@ -228,12 +221,11 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         # Pretraining has no epochs, and its last step is its result.
         return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
 
-    def make_record(self, interval: Interval) -> dict[str, Any]:
-        return make_record(interval)
+    make_record = staticmethod(make_record)
 
     def log_line(self, interval: Interval) -> str:
         return format_record(
-            make_record(interval), self.plan.steps, interval.remaining, self.plan.tokens_per_epoch
+            self.make_record(interval), self.plan.steps, interval.remaining, self.plan.tokens_per_epoch
         )
 
     def collect_files(

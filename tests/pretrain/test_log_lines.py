@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from ernie_m.pretrain.loss import format_evaluation, format_record, list_sum_names, make_record
+from ernie_m.pretrain.log_lines import format_evaluation, format_record, make_record
+from ernie_m.pretrain.loss import list_sum_names
 from ernie_m.pretrain.objectives import get_objective_class
 from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.pretrain.pretraining import format_plateau_advice
