@@ -276,7 +276,7 @@ class FinetuningRun(MultiSeedTraining):
         flags: the flags after `apply_model_defaults`.
         opened: the initial model of every seed.
         train_set: the training examples.
-        train_paths: the file of the training examples; empty if they are not from a file.
+        train_digest: the digest of the training examples; None: the run does not train.
         dev_files: the files of --dev_set.
         fine_tuned: the checkpoint of `opened` with a classifier for the task; None: its classifier
             is initialized randomly.
@@ -297,7 +297,7 @@ class FinetuningRun(MultiSeedTraining):
         flags: FinetuneFlags,
         opened: OpenedModel,
         train_set: Sequence[Any],
-        train_paths: Sequence[str] = (),
+        train_digest: str | None = None,
         dev_files: Sequence[LanguageFile] = (),
         fine_tuned: Checkpoint | None = None,
     ):
@@ -310,7 +310,7 @@ class FinetuningRun(MultiSeedTraining):
         self.shuffle = flags.shuffle and task.shuffles
         self.global_batch = compute_effective_batch_size(flags, distributed.world_size())
         self.train_set = train_set
-        self._train_paths = train_paths
+        self._train_digest = train_digest
         self.dev_files = dev_files
         self._epoch_ends: list[int] = []  # the last step of each epoch, once a seed begins
         self._is_fine_tuned = fine_tuned is not None
@@ -329,7 +329,7 @@ class FinetuningRun(MultiSeedTraining):
             )
 
     @cached_property
-    def fingerprint(self) -> dict[str, Any]:  # type: ignore[override]  # `Trainer` reads it once, `fit` never
+    def fingerprint(self) -> dict[str, Any]:  # type: ignore[override]  # a command may only predict
         """The settings and digests that determine the result of the run, as JSON values."""
         return make_fingerprint(
             self.flags,
@@ -342,7 +342,7 @@ class FinetuningRun(MultiSeedTraining):
             official_compat=self.task.official,
             global_batch=self.global_batch,
             labels=self.task.labels,
-            train_set=digest_files(self._train_paths),
+            train_set=self._train_digest,
             dev_set=digest_files(file.path for file in self.dev_files),
             # Of --metric the name and the file, which may move.
             metric=self.task.custom_metric and {self.task.metric: self.task.metric_digest},

@@ -23,6 +23,7 @@ from ernie_m.finetune.finetuning import (
 from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.finetune.hyperparameters import choose_hyperparameters
 from ernie_m.finetune.run_setup import (
+    digest_files,
     log_and_write_report,
     make_loop_config,
     open_output_dir,
@@ -90,7 +91,9 @@ def run_finetuning(
         flags = choose_hyperparameters(flags, opened.config, len(train_set), task.name)
     train_paths = [train_path] if train_path else []
     check_rows(task, train_paths, train_set, [*dev_files, *test_files])
-    fine_tuning = FinetuningRun(task, flags, opened, train_set, train_paths, dev_files, fine_tuned)
+    fine_tuning = FinetuningRun(
+        task, flags, opened, train_set, digest_files(train_paths), dev_files, fine_tuned
+    )
     tests = get_output_paths(test_files, test_set, flags.test_save) if test_set else {}
 
     # Train each seed, or use --init_checkpoint. Both evaluate, predict and write the report.

@@ -32,15 +32,6 @@ from ernie_m.utils.logging import logger
 _SEED = 1
 
 
-class _LabeledRowsTraining(FinetuningRun):
-    """A fine-tuning run on labeled rows, without learning curves.
-
-    The head is always initialized randomly, because a trained head may have been trained on the test rows.
-    """
-
-    make_record = None  # do not write learning curves
-
-
 def finetune_model(
     loaded: LoadedModel,
     rows: LabeledDataset,
@@ -116,8 +107,9 @@ def _train(
     run = OutputDir(folder, rules, flags.keep_checkpoints)
     with run.lock():
         task = rows.make_task(opened.tokenizer, flags.max_seq_len)
-        training = _LabeledRowsTraining(task, flags, opened, rows.examples)
         content = repr((rows.kind, rows.examples)).encode("utf-8", "surrogatepass")
-        training.fingerprint = {**training.fingerprint, "rows": hashlib.sha256(content).hexdigest()}
+        digest = hashlib.sha256(content).hexdigest()
+        # The head is always new: that of the checkpoint may have been trained on the rows of the test.
+        training = FinetuningRun(task, flags, opened, rows.examples, digest)
         trainer = Trainer(training, run, _SEED, make_loop_config(flags))
         return trainer if trainer.run(stop) else None

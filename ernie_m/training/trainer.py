@@ -89,8 +89,6 @@ class Trainable(Protocol[Model, Data]):
         total_steps: number of optimizer steps of the seed passed to `begin`.
         evaluation_steps: steps after which this seed is evaluated.
         memory_advice: advice on how to reduce the GPU memory of a step.
-        make_record: makes an entry of metrics.jsonl for a log interval; None: the task does not write the
-            file.
     """
 
     fingerprint: dict[str, Any]
@@ -98,7 +96,6 @@ class Trainable(Protocol[Model, Data]):
     total_steps: int
     evaluation_steps: EvaluationSteps
     memory_advice: str
-    make_record: Callable[[Interval], dict[str, Any]] | None = None
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine[Model]:
         """Make model and optimizer for training with a seed.
@@ -129,6 +126,9 @@ class Trainable(Protocol[Model, Data]):
         Returns:
             The evaluation, the same on all processes; None: a process has received a shutdown request.
         """
+
+    def make_record(self, interval: Interval) -> dict[str, Any]:
+        """Make the entry of metrics.jsonl for a log interval."""
 
     def log_line(self, interval: Interval) -> str:
         """Format the log line of a log interval."""
@@ -208,7 +208,7 @@ class Trainer(Generic[Model, Data]):
         self.meter = Meter(state["window"], state["tokens"])
 
         # One process writes the records, whose entries after the checkpoint will be written again.
-        keeps_records = task.make_record is not None and distributed.is_main()
+        keeps_records = distributed.is_main()
         self.first_step = self.engine.steps
         self.curves = (
             make_curve_writer(folder.path / CURVES, self.first_step)
@@ -414,7 +414,7 @@ class Trainer(Generic[Model, Data]):
             remaining=self.progress.eta(evaluations=self.task.evaluation_steps.count_from(steps)),
         )
         logger.info("%s", self.task.log_line(interval))
-        if self.records is not None and self.task.make_record is not None:
+        if self.records is not None:
             self.records.append(self.task.make_record(interval))
 
 

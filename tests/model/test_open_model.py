@@ -11,6 +11,7 @@ from ernie_m.finetune.evaluate import LanguageFile
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import FinetuningRun, check_rows, read_files
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.finetune.run_setup import digest_files
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.model.open_model import apply_embedding_defaults, apply_model_defaults, open_model
@@ -98,7 +99,8 @@ def test_run_fingerprint_covers_what_decides(opened, toy_folder, tmp_path):
             for number, text in enumerate(texts)
         ]
         task = Classification(opened.tokenizer, labels, 64)
-        return FinetuningRun(task, flags, replace(opened, **changes), [], [files[0].path], files).fingerprint
+        digest = digest_files([files[0].path])
+        return FinetuningRun(task, flags, replace(opened, **changes), [], digest, files).fingerprint
 
     given = [
         ({}, ["a", "b"], "x", "y"),
