@@ -318,8 +318,8 @@ class Model:
         log_truncation("encode", cut_count, len(inputs), "texts", predictor.max_seq_len)
         if unknown:
             logger.warning(
-                "%d of %d texts have out-of-vocabulary words (first: index %d); their embeddings may be "
-                "unreliable",
+                "%d of %d texts have out-of-vocabulary words (first: index %d); their "
+                "embeddings may be unreliable",
                 len(unknown),
                 len(inputs),
                 unknown[0],

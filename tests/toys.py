@@ -419,9 +419,8 @@ def _tagged_sentence(rng: np.random.Generator, parts: int) -> TaggedWords:
         row.words.append(word)
         row.tags.append(tag)
 
-    for kind in rng.choice(
-        ["person", "location", "word", "word"], parts
-    ):  # half of the parts are other words
+    # Half of the parts are other words.
+    for kind in rng.choice(["person", "location", "word", "word"], parts):
         if kind == "person":
             add(str(rng.choice(FIRST_NAMES)), "B-PER")
             last_name = str(rng.choice(LAST_NAMES))

@@ -98,8 +98,8 @@ def export_model(output: Path, flags: ExportFlags) -> None:
     layer = parse_layer(layer_name, loaded.num_layers)
     if task != EMBEDDING and layer != loaded.num_layers:
         raise UserError(
-            f"--layer {flags.layer} requires --task embedding (task {task} requires the last "
-            f"layer, {loaded.num_layers})"
+            f"--layer {flags.layer} requires --task embedding (task {task} requires the "
+            f"last layer, {loaded.num_layers})"
         )
     export(loaded, output, task, layer, flags.format)
     logger.info("exported %s: %s", task, flags.output)

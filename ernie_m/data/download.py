@@ -186,6 +186,6 @@ def pip_download(requirement: str, folder: Path) -> None:
     if process.returncode or not any(folder.glob("*.whl")):
         reason = (process.stderr.strip().splitlines() or ["no wheel"])[-1]
         raise UserError(
-            f"pip cannot download {requirement} ({reason}). Check the network or the proxy and run the same "
-            "command again"
+            f"pip cannot download {requirement} ({reason}). Check the network or the proxy and "
+            "run the same command again"
         )

@@ -184,8 +184,8 @@ def get_labels(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str
         return start.labels, start.labels != make_default_label_names(count)
     if flags.num_labels == 1:
         raise UserError(
-            "--num_labels 1: a classifier requires at least two labels. To predict numbers, set "
-            "--is_regression true"
+            "--num_labels 1: a classifier requires at least two labels. To predict "
+            "numbers, set --is_regression true"
         )
     return make_default_label_names(flags.num_labels), False
 

@@ -36,8 +36,7 @@ def load_metric(metric: str) -> tuple[str, CustomMetric, str]:
         if not is_valid(dict[str, float], scores) or name not in scores:
             raise UserError(
                 f"{path}, line {function.__code__.co_firstlineno}: {name} returned {format_value(scores)} "
-                "(expected "
-                f"a dict of finite numbers, including '{name}', which selects the best checkpoint)"
+                f"(expected a dict of finite numbers, including '{name}', which selects the best checkpoint)"
             )
         return scores
 

@@ -103,8 +103,8 @@ def make_task(
             logger.warning("--paper %s ignored: its scores require --official_compat true", flags.paper)
     if flags.in_tokens and flags.batch_size < flags.max_seq_len:
         raise UserError(
-            f"--batch_size {flags.batch_size}: with --in_tokens true, expected at least --max_seq_len "
-            f"{flags.max_seq_len}"
+            f"--batch_size {flags.batch_size}: with --in_tokens true, expected at "
+            f"least --max_seq_len {flags.max_seq_len}"
         )
     return task_class.from_flags(flags, opened.tokenizer, opened.checkpoint)
 
@@ -287,8 +287,8 @@ class FinetuningRun(MultiSeedTraining):
 
     divisible = True
     memory_advice = (
-        "lower --batch_size and raise --recipe_devices (their product is the batch size of a step), or add "
-        "--recompute true"
+        "lower --batch_size and raise --recipe_devices (their product is the batch size of a "
+        "step), or add --recompute true"
     )
 
     def __init__(

@@ -188,8 +188,7 @@ def load_dataset(
         if missing := {*expected}.difference(table.label_columns):
             raise UserError(
                 f"{file.path}, line 1: missing label column {join_items(sorted(missing))}. Add it, with 1 "
-                "for "
-                "texts that have the label and 0 for the others"
+                "for texts that have the label and 0 for the others"
             )
         language = "" if file.language == ALL_LANGUAGES else file.language
         for row in table.rows:

@@ -87,9 +87,10 @@ def estimate_near_duplicate_share(groups: np.ndarray, vectors: np.ndarray) -> fl
     _, rows = np.unique(groups, return_index=True)  # one of equal texts
     near = normalize_vectors(vectors[rows] - vectors[rows].mean(axis=0))
     sample = near[:: math.ceil(len(near) / _SAMPLE)]
+    # The first neighbor is the row itself.
     counts = [
         ((part @ near.T >= _NEAR_DUPLICATE).sum(axis=1) > 1).sum() for part in _split_into_chunks(sample)
-    ]  # the first neighbor is the row itself
+    ]
     return sum(counts) / len(sample)
 
 

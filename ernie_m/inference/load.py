@@ -210,8 +210,8 @@ class LoadedModel:
         limit = default if max_seq_len is None else max_seq_len
         if not SHORTEST_LIMIT <= limit <= self.max_length:
             raise UserError(
-                f"invalid max_seq_len {limit} (expected {SHORTEST_LIMIT} to {self.max_length}, the model's "
-                "maximum)"
+                f"invalid max_seq_len {limit} (expected {SHORTEST_LIMIT} to {self.max_length}, "
+                "the model's maximum)"
             )
         return limit
 
@@ -579,8 +579,8 @@ def find_head_task(checkpoint: Checkpoint, requested_task: str | None) -> str | 
         return CLASSIFICATION
     if task not in SUPERVISED_TASKS:
         raise UserError(
-            f"{tensors.source}: unknown task of the classifier. Set task (choose from "
-            f"{', '.join(SUPERVISED_TASKS)})"
+            f"{tensors.source}: unknown task of the classifier. Set task (choose "
+            f"from {', '.join(SUPERVISED_TASKS)})"
         )
     return task
 

@@ -114,8 +114,8 @@ def mine_pairs(options: MiningOptions) -> None:
         scores = compute_margins(forward, backward)
         if not scores.are_ratios:
             reason = (
-                "ratio margins are undefined: the mean cosine of some lines with their neighbors is not "
-                "positive"
+                "ratio margins are undefined: the mean cosine of some lines with their "
+                "neighbors is not positive"
             )
             if options.threshold is not None:
                 raise UserError(
@@ -137,8 +137,8 @@ def mine_pairs(options: MiningOptions) -> None:
                 texts_file.write(f"{source.texts[source_index]}\t{target.texts[target_index]}\n")
                 scores_file.write(f"{score:.6f}\t{source_line}\t{target_line}\n")
     counts = (
-        f"{len(pairs.scores):,} of {len(candidates.scores):,} pairs, {same:,} of them with equal sides: "
-        f"{output}"
+        f"{len(pairs.scores):,} of {len(candidates.scores):,} pairs, {same:,} of them with "
+        f"equal sides: {output}"
     )
     if options.threshold is None:
         counts += (
@@ -189,8 +189,8 @@ def resolve_language_means(
     if options.center_on is not None:
         if not all(languages):
             raise UserError(
-                "--center_on requires the languages of the texts, as in --source 'de<=de.txt' --target "
-                "'en<=en.txt'"
+                "--center_on requires the languages of the texts, as in --source "
+                "'de<=de.txt' --target 'en<=en.txt'"
             )
         sentences = read_sentences_by_language(options.center_on, languages)
         means = {

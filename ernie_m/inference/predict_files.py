@@ -147,10 +147,10 @@ class TableFile(InputFile):
             lines.append(
                 line.format(*scores, len(both), names) if has_score else f"no score: equal numbers in {names}"
             )
-        elif others := set().union(*(given for given, _ in labeled)) - self._known:  # as in `rows_of`
+        elif others := set().union(*(given for given, _ in labeled)) - self._known:
             lines.append(
-                f"no accuracy: unknown label '{min(others)}' in {names} (trained on: "
-                f"{join_items(sorted(self._known))})"
+                f"no accuracy: unknown label '{min(others)}' in {names} "
+                f"(trained on: {join_items(sorted(self._known))})"
             )
         elif labeled:
             right = sum(given == set(predicted) for given, predicted in labeled)

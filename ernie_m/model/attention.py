@@ -155,6 +155,7 @@ class PaddedMask(AttentionMask):
         outputs = []  # one per group: [b x T, H]
         for group in self.groups:
             shape = [*group.shape, hidden_size]  # b, T, H
+            # The output is [b, T, H].
             output = padded_attention(
                 paddle.gather(query, group.cell_to_token).reshape(shape),
                 paddle.gather(key, group.cell_to_token).reshape(shape),
@@ -162,7 +163,7 @@ class PaddedMask(AttentionMask):
                 group.get_bias(query.dtype),
                 num_heads,
                 dropout_rate,
-            )  # [b, T, H]
+            )
             outputs.append(output.reshape([-1, hidden_size]))
         output_of_cells = outputs[0] if len(outputs) == 1 else paddle.concat(outputs)  # [cells, H]
         return paddle.gather(output_of_cells, self.token_to_cell)

@@ -65,8 +65,8 @@ class ErnieMConfig:
             )
         if self.pad_token_id >= self.vocab_size:
             raise UserError(
-                f"invalid pad_token_id {self.pad_token_id} (expected an id below vocab_size "
-                f"{self.vocab_size})"
+                f"invalid pad_token_id {self.pad_token_id} (expected an id "
+                f"below vocab_size {self.vocab_size})"
             )
         if self.max_position_embeddings <= FIRST_POSITION:
             raise UserError(

@@ -262,6 +262,6 @@ def read_pipeline_config(raw_config: Mapping[str, Any], path: Path | None) -> Pi
         return PipelineConfig() if values is None else PipelineConfig.from_json(values)
     except UserError as error:
         raise UserError(
-            f"{path}: '{PIPELINE}' is invalid ({error}). Restore or download the file again, or remove "
-            "this key"
+            f"{path}: '{PIPELINE}' is invalid ({error}). Restore or download the file again, or "
+            "remove this key"
         ) from error

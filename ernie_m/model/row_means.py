@@ -13,9 +13,8 @@ def compute_row_means(embedding_matrix: np.ndarray, ids: np.ndarray, lengths: np
     by_length = np.argsort(-lengths, kind="stable")  # texts, longest first
     lengths_in_order = lengths[by_length]
     starts = (np.cumsum(lengths) - lengths)[by_length]  # the index of the first token of each text
-    sums = np.zeros(
-        (len(lengths), embedding_matrix.shape[1]), embedding_matrix.dtype
-    )  # [S, H], in this order
+    # [S, H], in this order
+    sums = np.zeros((len(lengths), embedding_matrix.shape[1]), embedding_matrix.dtype)
     # The number of texts with a token at position 0, 1, ...: the first ones of the order. `searchsorted`
     # requires ascending numbers, so lengths are negated.
     longest = int(lengths.max(initial=0))

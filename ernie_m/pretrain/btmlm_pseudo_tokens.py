@@ -102,9 +102,8 @@ class PseudoTokenGenerator:
             Indices of the chosen subwords, int64 [P], from 0 to n - 1.
         """
         chosen = []
-        for part in split_into_logit_chunks(
-            hidden.shape[0], embedding_matrix.shape[0], bias.dtype
-        ):  # limited by memory
+        # Memory limits the number of logits at a time.
+        for part in split_into_logit_chunks(hidden.shape[0], embedding_matrix.shape[0], bias.dtype):
             subword_logits = compute_logits(hidden[part], embedding_matrix, bias)  # [p, n]
             if self.temperature == 0:
                 chosen.append(subword_logits.argmax(-1))

@@ -187,8 +187,8 @@ class ObjectiveConfig(ObjectiveFiles):
         if "btmlm" in self.names and "mmlm" not in self.names:
             key = "mixing_ratios" if self.mixing_ratios else "active"
             raise UserError(
-                f"objectives.{key} has btmlm without mmlm. Add mmlm, which gets the ratio of btmlm until "
-                "btmlm_start"
+                f"objectives.{key} has btmlm without mmlm. Add mmlm, which gets the ratio of "
+                "btmlm until btmlm_start"
             )
 
     @property
@@ -385,8 +385,8 @@ class PretrainConfig:
         is_saved = "optimizer.tokens" in later and later.get("optimizer.steps") == STEPS
         if "optimizer.steps" in later and not is_saved and {**earlier, **later}.get("optimizer.tokens"):
             raise UserError(
-                f"{location}optimizer.steps has no effect with optimizer.tokens. Remove it, or set "
-                "--optimizer.tokens 0"
+                f"{location}optimizer.steps has no effect with optimizer.tokens. Remove "
+                "it, or set --optimizer.tokens 0"
             )
 
     def __post_init__(self):
@@ -411,9 +411,9 @@ class PretrainConfig:
             of_masks = " and, with objectives.camlm_context with_masks, a row for each mask"
         if self.run.micro_batch_tokens < longest_example:
             raise UserError(
-                f"run.micro_batch_tokens {self.run.micro_batch_tokens}: below the longest example, "
-                f"{longest_example} (data.max_seq_len {max_seq_len}{of_masks}). Increase it, or reduce "
-                "data.max_seq_len"
+                f"run.micro_batch_tokens {self.run.micro_batch_tokens}: below the longest "
+                f"example, {longest_example} (data.max_seq_len {max_seq_len}{of_masks}). Increase "
+                "it, or reduce data.max_seq_len"
             )
         if self.init.lm_head == SAME and self.init.encoder == RANDOM:
             raise UserError("init.lm_head 'same' requires a checkpoint in init.encoder (got 'random')")

@@ -54,8 +54,8 @@ def select_languages(config: DataConfig, corpus: Corpus) -> list[str]:
     unknown = [language for language in languages if language not in corpus.languages]
     if unknown:
         raise UserError(
-            f"data.languages: unknown {', '.join(unknown)} (found in {corpus.path}: "
-            f"{', '.join(corpus.languages)})"
+            f"data.languages: unknown {', '.join(unknown)} (found in "
+            f"{corpus.path}: {', '.join(corpus.languages)})"
         )
     return languages
 

@@ -77,8 +77,8 @@ class Evaluator:
         }
         if run.eval_steps and run.eval_sequences and not self.mono and not self.pairs:
             raise UserError(
-                f"{text.corpus.path}: no held-out text. Build the corpus with --held_out, or set "
-                "run.eval_steps 0"
+                f"{text.corpus.path}: no held-out text. Build the corpus with "
+                "--held_out, or set run.eval_steps 0"
             )
         if run.eval_sequences:
             for pair in self.pairs:

@@ -65,9 +65,8 @@ def format_evaluation(scores: Mapping[str, Any]) -> list[str]:
     lines = []
     for name in OBJECTIVES:
         if scores.get(name):
-            lines += get_objective_class(name).format_evaluation(
-                list(scores[name].values())
-            )  # one per language or pair
+            # One result per language or pair.
+            lines += get_objective_class(name).format_evaluation(list(scores[name].values()))
     if "retrieval" in scores:
         layers = 100 * np.mean(list(scores["retrieval"].values()), axis=0)  # [L + 1]
         listed = ", ".join(f"layer {layer} {accuracy:.1f}" for layer, accuracy in enumerate(layers))

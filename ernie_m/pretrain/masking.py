@@ -162,9 +162,8 @@ class Masking(Generic[Example]):
         side = np.repeat([0, 1], [len(source) + 2, len(target) + 2])  # [CLS] S [SEP] and [SEP] Y [SEP]
         languages = np.array([pair.source.language, pair.target.language])[side]  # [t]
         chosen_in_source = 1 + self.select_tokens(source, rng)  # S begins in column 1
-        chosen_in_target = (
-            len(source) + 3 + self.select_tokens(target, rng)
-        )  # Y begins after [CLS] S [SEP] [SEP]
+        # Y begins after [CLS] S [SEP] [SEP].
+        chosen_in_target = len(source) + 3 + self.select_tokens(target, rng)
         return ids, languages, side, np.concatenate([chosen_in_source, chosen_in_target])
 
     def mask_text(self: "Masking[Text]", text: Text, rng: np.random.Generator) -> MaskedSequence:

@@ -44,9 +44,9 @@ from ernie_m.utils.user_code import translate_user_errors
 _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
 # Advice if MMLM has learned little after the head warm-up.
 _AFTER_HEAD_WARMUP = (
-    "The encoder is trained from now on. Train the head longer (init.lm_head_warmup_steps) or faster "
-    "(init.lm_head_learning_rate); if that does not help, as with an embedding model, set "
-    "init.lm_head_warmup_steps 0"
+    "The encoder is trained from now on. Train the head longer (init.lm_head_warmup_steps) or "
+    "faster (init.lm_head_learning_rate); if that does not help, as with an embedding model, "
+    "set init.lm_head_warmup_steps 0"
 )
 
 

@@ -167,8 +167,8 @@ def write_final_models(task: Pretraining, trainer: Trainer, folder: OutputDir) -
         write_checkpoint(full_path, full)
         write_checkpoint(encoder_path, encoder)
     logger.info(
-        "for fine-tuning: --init_pretraining_params %s; to continue pretraining: --init.encoder %s "
-        "--init.lm_head same",
+        "for fine-tuning: --init_pretraining_params %s; to continue pretraining: "
+        "--init.encoder %s --init.lm_head same",
         encoder_path,
         full_path,
     )

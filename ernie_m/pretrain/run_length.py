@@ -70,8 +70,8 @@ def plan_run(config: PretrainConfig, text: TrainingData) -> RunPlan:
     # weights.
     if optimizer.warmup_steps >= steps - head_steps and steps > 1:
         logger.warning(
-            "optimizer.warmup_steps %d: the run ends after %d steps, before the peak learning rate. "
-            "Reduce --optimizer.warmup_steps",
+            "optimizer.warmup_steps %d: the run ends after %d steps, before the peak learning "
+            "rate. Reduce --optimizer.warmup_steps",
             optimizer.warmup_steps,
             steps,
         )
@@ -115,9 +115,9 @@ def check_pairs(text: TrainingData) -> None:
         if not served:
             key = "mixing_ratios" if text.setting.config.mixing_ratios else "active"
             raise UserError(
-                f"{text.data.corpus}: {name} has no pair to train on: it requires {objective.needs}, which "
-                f"none of {len(pairs)} sampled pairs has. Provide longer pairs, or remove {name} from "
-                f"objectives.{key}"
+                f"{text.data.corpus}: {name} has no pair to train on: it requires {objective.needs}, "
+                f"which none of {len(pairs)} sampled pairs has. Provide longer pairs, or remove "
+                f"{name} from objectives.{key}"
             )
         share = 1 - served / len(pairs)
         if share > _MANY_SHORT_PAIRS:

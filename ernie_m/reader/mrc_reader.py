@@ -140,9 +140,9 @@ class WindowConfig:
         special_count = count_special_tokens(self.separators)
         if self.max_seq_len <= self.max_query_length + special_count:
             raise UserError(
-                f"--max_seq_len {self.max_seq_len} leaves no room for a context (--max_query_length "
-                f"{self.max_query_length}, {special_count} special tokens). Increase it, or decrease "
-                "--max_query_length"
+                f"--max_seq_len {self.max_seq_len} leaves no room for a context "
+                f"(--max_query_length {self.max_query_length}, {special_count} special tokens). "
+                "Increase it, or decrease --max_query_length"
             )
 
 

@@ -192,9 +192,8 @@ class TaggedBatch:
     input_ids: np.ndarray  # [R, T], padded on the right
     labels: np.ndarray  # [R, T]
     sentences: np.ndarray  # [R], ascending, the sentence index of each window
-    words: (
-        np.ndarray
-    )  # [W, 3], for each word: row of its window, first labeled token, number of labeled tokens
+    # [W, 3], for each word: row of its window, first labeled token, number of labeled tokens.
+    words: np.ndarray
     lengths: np.ndarray  # [B], number of words of each sentence
     indices: np.ndarray  # [B], the index of each sentence in the data set
     count: int  # the divisor of the loss of the whole step, over all micro-batches and processes

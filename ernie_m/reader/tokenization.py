@@ -340,8 +340,8 @@ class Tokenizer:
         special_tokens = 4 if ids_b else 2
         if max_seq_len <= special_tokens:
             raise UserError(
-                f"invalid --max_seq_len {max_seq_len} (expected more than {special_tokens}, the number of "
-                "special tokens)"
+                f"invalid --max_seq_len {max_seq_len} (expected more than {special_tokens}, "
+                "the number of special tokens)"
             )
         budget = max_seq_len - special_tokens
         if not ids_b:
@@ -399,9 +399,8 @@ class Tokenizer:
         normal = [self.normalize(text) for text in texts]
         ids_of_texts = []
         for subwords in self.processor.Encode(normal, out_type=str, num_threads=1):
-            tokens_of_subwords = self.split_subwords(
-                subwords, subword_indices=[]
-            )  # these rules do not use numbers
+            # These rules do not use the numbers of subwords.
+            tokens_of_subwords = self.split_subwords(subwords, subword_indices=[])
             ids_of_texts.append(self.convert_tokens_to_ids(itertools.chain(*tokens_of_subwords)))
         return ids_of_texts
 
@@ -539,18 +538,17 @@ def read_tokenizer_rules(path: Path) -> tuple[str, Mapping[str, int]]:
     """
     folder = Folder(path)
     location = folder.path / MANIFEST
-    settings = folder.read_object(MANIFEST).get(
-        "vocabulary"
-    )  # of a corpus; missing in the manifest of a model
+    # The manifest of a corpus has this key, that of a model does not.
+    settings = folder.read_object(MANIFEST).get("vocabulary")
     if settings is None:
         location = folder.path / CONFIG
         config = folder.read_object(CONFIG)
         is_of_others = config.get("model_type") not in (None, "ernie_m") or "architectures" in config
         if is_of_others or folder.names & (_FOREIGN if config else _FOREIGN | _ALONE):
             raise UserError(
-                f"{path}: written by another library, with tokenizer settings in several files. Use "
-                "open_model(open_checkpoint(folder)).tokenizer, from ernie_m.model.open_model and "
-                "ernie_m.model.checkpoint.open"
+                f"{path}: written by another library, with tokenizer settings in several files. "
+                "Use open_model(open_checkpoint(folder)).tokenizer, from "
+                "ernie_m.model.open_model and ernie_m.model.checkpoint.open"
             )
         values = get_pipeline_values(config, location)
         settings = {} if values is None else values

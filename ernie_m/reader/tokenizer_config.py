@@ -147,9 +147,8 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
             other = tokenizer.vocab_path or tokenizer.piece_model_path
             raise UserError(
                 f"{path}: conflicting {what} of token '{format_value(token)}' ({theirs}, but {ours} in "
-                f"{other}). "
-                "Keep the file of these weights, and fix or remove the other one (transformers uses "
-                "tokenizer.json)"
+                f"{other}). Keep the file of these weights, and fix or remove the other one "
+                "(transformers uses tokenizer.json)"
             )
 
 
@@ -177,8 +176,7 @@ def _iter_entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:
                 if entry.get("single_word") and token not in _SPECIAL:
                     raise UserError(
                         f"{path}: unsupported setting single_word of the added token "
-                        f"{format_value(token)}. Train "
-                        "with single_word false"
+                        f"{format_value(token)}. Train with single_word false"
                     )
                 is_normalized = bool(entry.get("normalized"))
                 if (

@@ -122,8 +122,8 @@ def _find_unsupported_parts(
     first_tokens = [subword for subword, score in vocab if math.isfinite(score)][: len(_FIRST_TOKENS)]
     if first_tokens != _FIRST_TOKENS or model["unk_id"] != _FIRST_TOKENS.index("<unk>"):
         yield (
-            f"model {format_value(model.get('type'))} with a vocab that begins with "
-            f"{format_value(first_tokens)}"
+            f"model {format_value(model.get('type'))} with a vocab that "
+            f"begins with {format_value(first_tokens)}"
         )
 
     steps = list_steps(contents["normalizer"], "normalizers")

@@ -137,9 +137,8 @@ class OutputDir:
 
         def compare_or_write() -> None:
             path = self.path / RUN
-            if not self._find_files(
-                TRAINED
-            ):  # run.json may be of a command that stopped before its first step
+            # run.json may be of a command that stopped before its first step.
+            if not self._find_files(TRAINED):
                 path.unlink(missing_ok=True)
             elif not path.is_file():
                 raise UserError(f"{self.path}: contains checkpoints but no {RUN}; {self.rules.ways_out}")
@@ -162,8 +161,8 @@ class OutputDir:
             for source in self.sources:
                 if any(Path(source).resolve().is_relative_to(path.resolve()) for path in contents):
                     raise UserError(
-                        f"overwrite would remove {source}, which the run reads. Choose another output "
-                        "directory"
+                        f"overwrite would remove {source}, which the run reads. Choose "
+                        "another output directory"
                     )
             for path in contents:
                 remove(path)

@@ -208,9 +208,8 @@ def describe_type(value_type: Any) -> str:
     parts = {Annotated: " ", Literal: ", "}.get(get_origin(value_type), " or ").join(
         describe_type(part) for part in get_args(value_type) if part is not NoneType
     )
-    return (
-        IN_WORDS.get(value_type) or one_of + parts or str(value_type)
-    )  # `str(kind)`: a Range, or a value of a Literal
+    # The last one is for a Range, or a value of a Literal.
+    return IN_WORDS.get(value_type) or one_of + parts or str(value_type)
 
 
 def is_valid(value_type: Any, value: Any) -> bool:
@@ -305,9 +304,8 @@ def read_yaml(path: str, known_keys: Collection[str]) -> dict[str, Any]:
         UserError: the file cannot be read, is larger than 256 KiB, has duplicate keys, or is not a mapping.
     """
     try:
-        tree = (
-            parse_yaml(read_text(resolve_shipped_path(path), max_bytes=256 << 10)) or {}
-        )  # None: an empty file
+        # An empty file is None.
+        tree = parse_yaml(read_text(resolve_shipped_path(path), max_bytes=256 << 10)) or {}
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(tree, dict):

@@ -40,8 +40,8 @@ def check_format_version(
     """
     if version != supported_version:
         raise UnsupportedFormatError(
-            f"{file}: unsupported format {format_value(version)} (expected {supported_version}) of another "
-            f"revision; {advice}"
+            f"{file}: unsupported format {format_value(version)} (expected "
+            f"{supported_version}) of another revision; {advice}"
         )
 
 

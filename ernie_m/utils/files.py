@@ -270,8 +270,8 @@ def try_lock(file: IO) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
         logger.warning(
-            "%s: the file system does not support file locking, so do not run a second process with "
-            "this output",
+            "%s: the file system does not support file locking, so do not run a second "
+            "process with this output",
             file.name,
         )
     return os.path.exists(file.name) and os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))

@@ -14,8 +14,8 @@ __all__ = ["run"]
 
 if missing := [name for name in ("numpy", "yaml", "sentencepiece") if not find_spec(name)]:
     say(
-        f"error: {sys.executable}: missing packages {', '.join(missing)}. Run sh scripts/setup.sh once, then "
-        "use .venv/bin/python",
+        f"error: {sys.executable}: missing packages {', '.join(missing)}. Run sh scripts/setup.sh "
+        "once, then use .venv/bin/python",
         file=sys.stderr,
     )
     sys.exit(2)

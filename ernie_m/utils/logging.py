@@ -120,9 +120,8 @@ def copy_log(path: Path) -> None:
         UserError: the file cannot be written.
     """
     is_there = os.path.abspath(path) in [getattr(handler, "baseFilename", "") for handler in logger.handlers]
-    file = (
-        logging.NullHandler() if is_there else _make_log_file_handler(path)
-    )  # `NullHandler` drops the lines
+    # `NullHandler` drops the lines.
+    file = logging.NullHandler() if is_there else _make_log_file_handler(path)
     for handler in logger.handlers:
         if isinstance(handler, MemoryHandler):
             handler.setTarget(file)

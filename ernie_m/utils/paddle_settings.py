@@ -125,9 +125,8 @@ def read_cpu() -> Cpu:
     }
     # If cpuinfo does not describe the cores, as on ARM, count the logical ones.
     cores = len(physical_cores) or len(allowed or ()) or os.cpu_count() or 1
-    quota, _, period = _read_text(_CGROUP / "cpu.max").partition(
-        " "
-    )  # "max 100000", or "200000 100000": 2 cores
+    # "max 100000", or "200000 100000" for 2 cores.
+    quota, _, period = _read_text(_CGROUP / "cpu.max").partition(" ")
     if quota.isdigit():
         cores = min(cores, max(1, int(quota) // int(period)))
     total = parse_fields(_read_text(_PROC / "meminfo")).get("MemTotal") or "0 kB"

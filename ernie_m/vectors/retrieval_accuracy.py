@@ -129,7 +129,6 @@ def select_layer_on_half(
         for src_layer, tgt_layer in zip(src[:, ::2], tgt[:, ::2], strict=True)
     ]
     layer = int(np.argmax(found_counts))
-    found = count_hits(
-        src[layer, 1::2], tgt[layer, 1::2], keys[:, 1::2]
-    )  # 0, 1 or 2 for each odd pair, [N / 2]
+    # [N / 2]: 0, 1 or 2 for each odd pair.
+    found = count_hits(src[layer, 1::2], tgt[layer, 1::2], keys[:, 1::2])
     return layer, (found / 2).mean()

@@ -227,9 +227,8 @@ def make_ernie_m_step(
     engine = Engine(model.train(), optimizer, clip_norm=CLIP_NORM, precision=precision)
 
     def train_on_batch(batch: Any) -> None:
-        engine.step(
-            split_by_work(batch), lambda model, part: (compute_loss(model, part), {})
-        )  # no sums to log
+        # There are no sums to log.
+        engine.step(split_by_work(batch), lambda model, part: (compute_loss(model, part), {}))
 
     return train_on_batch
 

@@ -156,12 +156,8 @@ def test_reports_name_the_classifier_output(tmp_path, piece_model):
 
 # A head, how it reads, formats in which that stays, though a library reads in its own way, and further flags.
 STAYS = [
-    (
-        None,
-        replace(XLM_R, max_seq_len=CONFIG["max_position_embeddings"] - 2),
-        ["xlm-roberta"],
-        [],
-    ),  # all room
+    # The maximum length of the model.
+    (None, replace(XLM_R, max_seq_len=CONFIG["max_position_embeddings"] - 2), ["xlm-roberta"], []),
     (TAGS, PipelineConfig(official_compat=True), ["xlm-roberta"], []),  # the same labels in a pipeline
     *(
         (

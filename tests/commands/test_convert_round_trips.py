@@ -171,8 +171,8 @@ PRINTED = {
         ("pooler.dense.weight", "pooler.dense.bias", "language_embeddings.weight"),
         2,  # the embedding of token types, and a second name of the head's bias
         [
-            "for sentence-transformers: modules.json, 1_Pooling/config.json, sentence_bert_config.json; "
-            "pooling: mean",
+            "for sentence-transformers: modules.json, 1_Pooling/config.json, "
+            "sentence_bert_config.json; pooling: mean",
             "tokenizer: tokenizer.json, tokenizer_config.json, sentencepiece.bpe.model in OUT",
         ],
     ),

@@ -176,9 +176,10 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
     write_piece_model(tmp_path / "xlmr")
     flags = fairseq_args(dropout=0.2, attention_dropout=0.3)
     file = tmp_path / "xlmr/model.pt"
+    # The key "cfg" exists since 0.10, "args" before.
     said = (
         {"args": None, "cfg": {"model": vars(flags)}} if new_norm else {"args": flags, "cfg": {"model": {}}}
-    )  # since 0.10, before
+    )
     write_torch_file(file, state, lambda state: {**said, "model": state}, legacy)
     for source in (tmp_path / "xlmr", file):
         checkpoint = open_checkpoint(source)

@@ -72,9 +72,8 @@ def test_tag_each_word_in_long_sentences(trained, number, language):
 
 def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_path):
     """With its tags. The file to predict has no column of tags, so predictions have no gold tags."""
-    assert open_checkpoint(trained / "best").pipeline_config.to_json() == {
-        "max_seq_len": 24
-    }  # the rest is ERNIE-M's
+    # The rest is ERNIE-M's.
+    assert open_checkpoint(trained / "best").pipeline_config.to_json() == {"max_seq_len": 24}
     rows = toys.tagged_words(9, seed=50)
     toys.write_tagged_words(tmp_path / "new.tsv", rows, label=False)
     (tmp_path / "one.json").write_text('{"en": 0}')

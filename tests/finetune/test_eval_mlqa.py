@@ -57,13 +57,8 @@ def test_squad_rules_are_english_in_every_language(language, text, words):
 @pytest.mark.parametrize(
     ("measure", "answer", "gold", "language", "score"),
     [
-        (
-            compute_f1,
-            "The cat sat down",
-            ["a cat sat on mats"],
-            "en",
-            2 * 2 / (3 + 4),
-        ),  # cat and sat, of 3 and of 4
+        # cat and sat, of 3 and of 4 words
+        (compute_f1, "The cat sat down", ["a cat sat on mats"], "en", 2 * 2 / (3 + 4)),
         (compute_f1, "cat cat", ["cat"], "en", 2 * 1 / (2 + 1)),  # as multisets: one word of two is shared
         (compute_f1, "dog", ["cat", "Dog!"], "en", 1),  # the best of the answers
         (compute_f1, "red dog", ["dog", "red dog", "red"], "en", 1),  # not the first one that shares a word
@@ -72,13 +67,8 @@ def test_squad_rules_are_english_in_every_language(language, text, words):
         (compute_f1, "北京市", ["北京"], "zh", 2 * 2 / (3 + 2)),  # a Chinese character is a word
         (compute_exact_match, "The «Cat»", ["dog", "cat"], "en", 1),
         (compute_exact_match, "cats", ["cat"], "en", 0),
-        (
-            compute_exact_match,
-            "el gato",
-            ["gato"],
-            "en",
-            0,
-        ),  # only articles of the answer's language are left out
+        # Only articles of the answer's language are left out.
+        (compute_exact_match, "el gato", ["gato"], "en", 0),
         (compute_exact_match, "el gato", ["gato"], "es", 1),
     ],
 )

@@ -108,7 +108,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(random_encoder, tmp_pat
 
 
 def test_the_command_and_the_next_ones(random_encoder, in_tmp_path, capsys):
-    """fit --finetune, label and run_classifier.py agree on a table of pairs; others read the model."""
+    """fit --finetune, predict and run_classifier.py agree on a table of pairs; others read the model."""
     rows = [("text_a", "text_b", "label"), *((row.text_a, row.text_b, row.label) for row in ROWS)]
     with open("rows.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)

@@ -111,9 +111,8 @@ def test_masked_lm_loss_equals_float64(location, bound, check, monkeypatch, dtyp
     limit = bound(dtype)
     if location != "gpu":
         monkeypatch.setattr(lm_head, "LOGITS_BYTES", 40 * words * 4)
-    positions = (
-        lm_head.split_into_logit_chunks(1 << 16, words, paddle.float32)[0].stop + 8
-    )  # the second chunk has 8
+    # The second chunk has 8.
+    positions = lm_head.split_into_logit_chunks(1 << 16, words, paddle.float32)[0].stop + 8
     rng = np.random.default_rng([toys.SEED, 2])
     arrays = [
         rng.normal(size=[positions, size]),

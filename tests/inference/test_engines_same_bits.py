@@ -143,7 +143,7 @@ def test_vectors_have_the_same_bits_with_fewer_instructions(monkeypatch, instruc
     ("kind", "task"), [("classify", "classification"), ("tag", "token-classification"), ("full", "fill-mask")]
 )
 def test_predictions_are_bitwise_equal_in_any_batch(models, monkeypatch, kind, task):
-    """Alone, among others, and in another order with three workers, as `label` and `predict` give them."""
+    """Alone, among others, and in another order with three workers, as `predict` and the server give them."""
     model = ernie_m.load(models / kind)
     requests = [{"text": f"{line} [MASK]"} for line in sentences(40, seed=3)]
     alone = [model._predict(task, [request])[0] for request in requests]

@@ -69,9 +69,7 @@ def mine(rows, tmp_path_factory):
             )
             patch.setattr(mining, "make_text_keys", lambda *arguments: hash_texts)  # it knows no digits
             call_main(command, as_flags({**files, **more, **flags}))
-        _, *lines = (
-            (folder / "out/negatives.tsv").read_text(encoding="utf-8").splitlines()
-        )  # without the header
+        _, *lines = (folder / "out/negatives.tsv").read_text(encoding="utf-8").splitlines()
         return {(query, positive): texts for query, positive, *texts in (line.split("\t") for line in lines)}
 
     return call

@@ -89,11 +89,12 @@ def test_three_steps_equal_a_hand_worked_adamw(model):
         gradients.append(set_gradients(model, step))
         optimizer.step()
         optimizer.lr_scheduler.step()
+    # After the warm-up 1 - 2/10 of the peak.
     learning_rates = [
         0.0,
         PEAK / 2,
         PEAK * 0.8,
-    ]  # after the warm-up: 1 - 2/10 of the peak
+    ]
     after = dict(model.named_parameters())
     for name, (ratio, decays) in OFFICIAL.items():
         expected = adamw_by_hand(

@@ -93,9 +93,8 @@ class Peer:
     def logits(self, ids):
         """The outputs for one input, [T] each, or [T, labels]."""
         if self.library == "paddlenlp":
-            mask = paddle.ones(
-                [1, len(ids)], "int64"
-            )  # without one, it hides the tokens with the id 0: [CLS]
+            # Without a mask the library hides the tokens with the id 0: [CLS].
+            mask = paddle.ones([1, len(ids)], "int64")
             with paddle.no_grad():
                 outputs = self.model(paddle.to_tensor([ids]), attention_mask=mask)
             outputs = outputs if isinstance(outputs, tuple | list) else [outputs]

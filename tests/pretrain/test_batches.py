@@ -231,9 +231,8 @@ def test_log_phases_with_equal_ratios_once(caplog, info_log):
     ]
 
 
-@pytest.mark.parametrize(
-    "start, without_steps", [(0, ["mmlm", "tlm"]), (0.5, []), (1, ["camlm"])]
-)  # of the later mixing ratios
+# `start` is that of the later mixing ratios.
+@pytest.mark.parametrize("start, without_steps", [(0, ["mmlm", "tlm"]), (0.5, []), (1, ["camlm"])])
 def test_warn_about_untrained_objective(source, caplog, info_log, start, without_steps):
     mixing_ratios = {
         "objectives__mixing_ratios": {"mmlm": 1, "tlm": 1},
@@ -350,9 +349,8 @@ def test_steps_from_tokens(source, changes, monkeypatch):
 
 
 def test_equal_compute_divides_the_steps(source, monkeypatch):
-    monkeypatch.setattr(
-        "ernie_m.pretrain.run_length._PROBE_SEQUENCES", 400
-    )  # the same sample for both numbers of steps
+    # The same sample for both numbers of steps.
+    monkeypatch.setattr("ernie_m.pretrain.run_length._PROBE_SEQUENCES", 400)
     assert source.steps(optimizer__steps=1000, run__compute_ratio=1.075) == 930  # 1000 / 1.075
     head = source.config(optimizer__steps=100, run__compute_ratio=2.0, init__lm_head_warmup_steps=20)
     assert plan_run(head, source.text(head)).head_steps == 20

@@ -97,10 +97,8 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ),
         ({"run__amp": "int8"}, "run.amp"),
         ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate"),
-        (
-            {"max_seq_len": 3},
-            "--max_seq_len: unknown option; did you mean --data.max_seq_len?",
-        ),  # it went elsewhere
+        # The option stands in a section.
+        ({"max_seq_len": 3}, "--max_seq_len: unknown option; did you mean --data.max_seq_len?"),
         ({"max_steps": 3}, "--max_steps: unknown option; did you mean --optimizer.steps?"),
         ({"optimizer__lr": 1}, "--optimizer.lr: unknown option; did you mean --optimizer.learning_rate?"),
         ({"optimizer__rate": 1}, "--optimizer.rate: unknown option; did you mean --optimizer.learning_rate?"),

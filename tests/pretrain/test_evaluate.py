@@ -205,10 +205,11 @@ def test_retrieve_by_mean_embeddings(tmp_path):
     )
     tokenizer = held_out.tokenizer
     encoder = PaddleEncoder(held_out.model.ernie_m)
+    # [L + 1, N, H] each
     english, french = (
         encoder.encode([np.array([tokenizer.cls_id, *ids, tokenizer.sep_id]) for ids in side])
         for side in get_sentences(held_out, ("en", "fr"))
-    )  # [L + 1, N, H] each
+    )
     keys = line_keys(english.shape[1])
     found = [
         [find_hits(en, fr, keys).mean(), find_hits(fr, en, keys).mean()] for en, fr in zip(english, french)

@@ -107,9 +107,8 @@ def test_records_by_hand_and_in_words():
             "repeat_rate": 0.5,
         },
     }
-    assert (
-        get_objective_class("btmlm").compute_metrics(defaultdict(float, pseudo=2.0)) == {}
-    )  # of [UNK] alone
+    # Pseudo-tokens of [UNK] alone.
+    assert get_objective_class("btmlm").compute_metrics(defaultdict(float, pseudo=2.0)) == {}
     # The next interval begins with sums of 0.
     line = format_record(record_without_steps, total_steps=9, remaining="", tokens_per_epoch=1)
     assert line.startswith("step 1,501 of 9 | grad -, ")

@@ -19,9 +19,8 @@ def test_each_language_has_fifty_different_sentences():
     assert tuple(texts) == CODES
     assert all(topics[10 * i : 10 * i + 10] == [topics[10 * i]] * 10 for i in range(5))
     for sentences in texts.values():
-        assert (
-            len({*sentences}) == len(topics) == 50
-        )  # each is another one, so that one alone is the translation
+        # Each sentence is another one, so that one alone is the translation.
+        assert len({*sentences}) == len(topics) == 50
         assert all(sentence and sentence == sentence.strip() for sentence in sentences)
 
 

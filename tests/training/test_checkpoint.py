@@ -160,9 +160,8 @@ def test_step_folders_are_in_numeric_order_and_the_last_ones_are_kept(tmp_path):
     assert [step for step, _ in list_checkpoints(tmp_path)] == [3, 9, 20, 100]
     path, _, values = read_last_checkpoint(tmp_path)
     assert (path, values) == (tmp_path / "step_100", {"step": 100})
-    remove_old_checkpoints(
-        tmp_path, 2, protected_path=tmp_path / "step_100" / ".." / "step_3"
-    )  # written in another way
+    # The protected path is written in another way.
+    remove_old_checkpoints(tmp_path, 2, protected_path=tmp_path / "step_100" / ".." / "step_3")
     assert names_in(tmp_path) == sorted(["step_3", "step_20", "step_100", *not_steps])
 
 

@@ -60,9 +60,8 @@ def test_cores_are_physical_and_those_this_process_may_use(proc, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     flags = frozenset({"fpu", "avx2", "avx512f"})
     assert read_cpu() == Cpu("AuthenticAMD", flags, cores=4, memory=16 << 30)
-    monkeypatch.setattr(
-        os, "sched_getaffinity", lambda pid: {1, 2}
-    )  # a thread of the first core, and of the next
+    # A thread of the first core, and one of the next.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 2})
     assert read_cpu().cores == 2
     text = (proc / "cpuinfo").read_text()
     (proc / "cpuinfo").write_text("".join(line for line in text.splitlines(True) if " id" not in line))

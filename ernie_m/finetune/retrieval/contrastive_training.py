@@ -193,9 +193,8 @@ class RetrievalTraining(MultiSeedTraining):
         sources, *of_candidates = zip(*parts)
         candidates = [part for kind in of_candidates for part in kind if len(part)]
         sources = paddle.concat([*sources])  # [B, H]
-        total, correct = self._compute_total_loss(
-            sources, paddle.concat(candidates), batch
-        )  # candidates [C, H]
+        # The candidates are [C, H].
+        total, correct = self._compute_total_loss(sources, paddle.concat(candidates), batch)
         count = len(batch.negative)  # B
         loss = total / count
         if world_size > 1:
@@ -203,7 +202,7 @@ class RetrievalTraining(MultiSeedTraining):
             # step, so its value is divided by their number; its gradient is a part of the sum and stays as it
             # is.
             loss = loss + (loss / world_size - loss).detach()
-        # The engine also sums these values. `line` logs percent.
+        # The engine also sums these values. `log_line` logs percent.
         return loss, {"correct": 100.0 * correct / world_size, "count": count / world_size}
 
     def _compute_total_loss(

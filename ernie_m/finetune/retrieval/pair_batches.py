@@ -213,10 +213,11 @@ def make_negative_mask(sources: list[np.ndarray], translations: list[np.ndarray]
     Pairs are used in both directions, so the source of one pair can be the translation of another.
     """
     source, translation = hash_token_ids(sources), hash_token_ids(translations)  # [B] each
+    # [B, B]: whether two pairs have a sentence in common.
     share_a_sentence = (
         (source[:, None] == source)
         | (source[:, None] == translation)
         | (translation[:, None] == source)
         | (translation[:, None] == translation)
-    )  # [B, B]
+    )
     return ~share_a_sentence

@@ -58,7 +58,7 @@ class DedupedPairs:
 
     @property
     def false_negatives(self) -> int:
-        """The number of false negatives in the rows, which `read` drops."""
+        """The number of false negatives in the rows, which `read_row` drops."""
         return sum(self._is_false_negative(keys, key) for keys in self.keys.tolist() for key in keys[2:])
 
     def read_row(self, index: int, held_out: Set[int] = frozenset()) -> tuple[list[int], list[str]]:

@@ -128,8 +128,8 @@ class PairFile(TrainingPairs):
         held_out = hold_out_rows(self.deduped, self.flags.validation_pairs, seed)
         keys, (trained,) = select_training_rows([self.deduped], [held_out])
         logger.info(
-            "%s: %d training rows, %d validation rows; dropped %d rows that share a query or positive with "
-            "validation rows",
+            "%s: %d training rows, %d validation rows; dropped %d rows that share a query or "
+            "positive with validation rows",
             self.rows.name,
             len(trained),
             len(held_out),

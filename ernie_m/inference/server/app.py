@@ -86,9 +86,9 @@ class Body(BaseModel):
                 raise UserError(f"'{key[:50]}' has {len(texts)} texts (expected 1 to {MOST_TEXTS})")
             if any(len(text) > LONGEST_TEXT if isinstance(text, str) else texts is value for text in texts):
                 raise UserError(
-                    f"'{key[:50]}': expected a text or a list of texts, each of at most {LONGEST_TEXT} "
-                    "characters. Token ids are not supported; set the client to send texts (LangChain: "
-                    "check_embedding_ctx_length=False)"
+                    f"'{key[:50]}': expected a text or a list of texts, each of at most "
+                    f"{LONGEST_TEXT} characters. Token ids are not supported; set the client to send "
+                    "texts (LangChain: check_embedding_ctx_length=False)"
                 )
         return body
 
@@ -303,9 +303,8 @@ def _add_task(
             raise UserError(f"{counts}: lists of texts must have the same length")
         rows = [values | dict(zip(lists, texts)) for texts in zip(*lists.values())] if lists else [values]
         labels = (values.get("labels", options.labels) or "") if "labels" in fields else ""
-        times = len(
-            labels.split(",") if isinstance(labels, str) else labels
-        )  # each text is paired with each label
+        # Each text is paired with each label.
+        times = len(labels.split(",") if isinstance(labels, str) else labels)
         sizes = [
             _count_characters(labels)
             + times * _count_characters(*(row[key] for key in row if key != "labels"))

@@ -82,9 +82,8 @@ class EmbeddingPredictor:
         """Build the encoder of token ids for the engine of the model."""
         model = self.model
         if model.engine_name == "paddle-eager":
-            from ernie_m.vectors.encode import (
-                PaddleEncoder,  # imported here, because importing Paddle takes a second
-            )
+            # Imported here, because importing Paddle takes a second.
+            from ernie_m.vectors.encode import PaddleEncoder
 
             return PaddleEncoder(model.get_module(EMBEDDING), self.pooling, self.layer, model.autocast)
         if model.weights is not None and is_mean_of_tokens(model.config, self.pooling):
@@ -100,8 +99,8 @@ class EmbeddingPredictor:
         """
         if self.pooling != MEANS_POOLING:
             raise UserError(
-                f"pooling {self.pooling}: centering requires pooling {MEANS_POOLING}, the pooling of the "
-                "language means"
+                f"pooling {self.pooling}: centering requires pooling {MEANS_POOLING}, the "
+                "pooling of the language means"
             )
         return self.model.language_means.select_layer(self.layer)
 

@@ -133,9 +133,8 @@ class FillMaskPredictor:
     def predict(self, requests: list[MaskedText]) -> list[dict]:
         # The few texts are encoded one by one. The logits of all masks are computed together.
         states_of_requests = list(get_services().make_workers().map(self._compute_states, requests))
-        candidates = iter(
-            self.find_top_tokens(paddle.concat(states_of_requests))
-        )  # of each mask of all requests
+        # The candidates of each mask, of all requests one after the other.
+        candidates = iter(self.find_top_tokens(paddle.concat(states_of_requests)))
         return [
             {"masks": list(islice(candidates, len(states))), **request.unknown}
             for request, states in zip(requests, states_of_requests)

@@ -155,10 +155,11 @@ class TaggingPredictor(HeadPredictor):
     `max_seq_len` tokens. The caveats "truncated", if a word exceeds a window, and "unknown_words" are added.
     """
 
+    # A request has one of the two.
     fields: ClassVar[Fields] = {
         "text": OPTIONAL_TEXT,
         "words": (list[str] | None, None),
-    }  # requires one of them
+    }
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
         limit = model.resolve_max_seq_len(options.max_seq_len, model.training_max_length)
@@ -373,11 +374,12 @@ class ZeroShotPredictor(HeadPredictor):
             raise UserError(f"'labels' has {len(request.labels)} labels (maximum: {MOST_LABELS}). Send fewer")
 
     def predict(self, requests: list[ZeroShotRequest]) -> list[dict]:
+        # A text with each of its labels, of all requests one after the other.
         pairs = [
             Example(request.text, request.hypothesis_template.replace(LABEL_SLOT, label))
             for request in requests
             for label in request.labels
-        ]  # a text with each of its labels, of all requests one after the other
+        ]
         features = self.task.encode(pairs)
         logits = np.empty((len(pairs), len(self.task.labels)), np.float32)  # [pairs, classes]
         for indices, _, outputs in self.iter_outputs(features):

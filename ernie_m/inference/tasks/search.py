@@ -85,9 +85,8 @@ def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
 def _is_prose(text: str) -> bool:
     """Return whether a text consists mostly of letters, so that its language can be detected."""
     characters = "".join(text.split())
-    letters = sum(
-        unicodedata.category(character)[0] in "LM" for character in characters
-    )  # letters and combining marks
+    # Letters (L) and combining marks (M).
+    letters = sum(unicodedata.category(character)[0] in "LM" for character in characters)
     return letters >= _FEWEST_LETTERS * len(characters)
 
 
@@ -137,8 +136,8 @@ class SearchPredictor:
     def __init__(self, model: LoadedModel, options: PredictionOptions):
         if options.corpus is None and options.index is None:
             raise UserError(
-                "--task search requires --corpus (a text file with one sentence per line) or --index (its "
-                "search index)"
+                "--task search requires --corpus (a text file with one sentence per line) or "
+                "--index (its search index)"
             )
         load_faiss()
         plain = replace(options, center_by_language=False, normalize=False)
@@ -425,8 +424,8 @@ def read_index(
         raise
     except (UserError, OSError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise UserError(
-            f"{folder}: missing or corrupt search index ({error}). Delete it, and build it again from "
-            "--corpus"
+            f"{folder}: missing or corrupt search index ({error}). Delete it, and build "
+            "it again from --corpus"
         ) from error
     options = _get_embedding_options(encode)
     if options != of_index:

@@ -36,8 +36,8 @@ def check_weights(
     layers_of_weights = key_mapping.count_layers(tensors)
     if layers_of_model and layers_of_weights and layers_of_model != layers_of_weights:
         raise UserError(
-            f"{tensors.source}: invalid num_hidden_layers (config: {layers_of_model}, weights: "
-            f"{layers_of_weights})"
+            f"{tensors.source}: invalid num_hidden_layers (config: "
+            f"{layers_of_model}, weights: {layers_of_weights})"
         )
     missing = [name for name in shapes if name not in tensors and not name.startswith(optional)]
     if missing:
@@ -95,8 +95,8 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> No
                 differences.setdefault(key, text)
     first = wrong[0]
     message = (
-        f"{tensors.source}: {first} has shape {list(tensors.shape(first))}, the model has "
-        f"{list(shapes[first])}"
+        f"{tensors.source}: {first} has shape {list(tensors.shape(first))}, the "
+        f"model has {list(shapes[first])}"
     )
     if differences:
         message += f": {'; '.join(differences.values())}"

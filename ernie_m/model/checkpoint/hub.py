@@ -122,8 +122,8 @@ def _connect_to_hub(name: str, target: Path | None = None) -> Iterator[ModuleTyp
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(
-            f"{no_folder}, and the Hugging Face Hub has no model {name}, or it is private and requires your "
-            "HF_TOKEN"
+            f"{no_folder}, and the Hugging Face Hub has no model {name}, or it is private and "
+            "requires your HF_TOKEN"
         ) from error
     except UserError:
         raise

@@ -136,13 +136,12 @@ def _convert_source(path: Path, format: Format, source: Source, drop_unknown: bo
     if inner:
         raise UserError(
             f"{path}: {len(inner)} unknown tensors inside the encoder: {join_items(inner)}. Without them "
-            "every "
-            "output would be different. Load it with the library that wrote it"
+            "every output would be different. Load it with the library that wrote it"
         )
     if unknown and not drop_unknown:
         raise UserError(
-            f"{path}: {len(unknown)} unknown tensors: {join_items(unknown)}; they may be part of the model. "
-            f"{WITHOUT_UNKNOWN}"
+            f"{path}: {len(unknown)} unknown tensors: {join_items(unknown)}; they may be part "
+            f"of the model. {WITHOUT_UNKNOWN}"
         )
     has_config = source.raw_config or format.needs_config
     config = format.read_config(source, translated.weights) if has_config else None

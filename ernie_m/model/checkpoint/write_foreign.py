@@ -98,8 +98,8 @@ def check_tensors(checkpoint: Checkpoint) -> None:
         expected = [sizes.get(axis, size) for axis, size in zip(axes, shape)]
         if len(shape) != len(axes) or expected != list(shape):
             raise UserError(
-                f"{checkpoint.path}: {name} has shape {list(shape)} (expected {expected} from the other "
-                "tensors)"
+                f"{checkpoint.path}: {name} has shape {list(shape)} (expected {expected} "
+                "from the other tensors)"
             )
 
 
@@ -152,8 +152,8 @@ def get_head_task(checkpoint: Checkpoint, head_flag: str | None) -> str | None:
         task = head_flag or checkpoint.task
         if task not in CLASSIFIER_TASKS:
             raise UserError(
-                f"{checkpoint.path}: cannot tell the task of its classifier. Set --head "
-                f"{'|'.join(CLASSIFIER_TASKS)}"
+                f"{checkpoint.path}: cannot tell the task of its classifier. "
+                f"Set --head {'|'.join(CLASSIFIER_TASKS)}"
             )
         return task
     if head_flag:

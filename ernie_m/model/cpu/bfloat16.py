@@ -111,9 +111,8 @@ def _allocate_padded_rows(shape: list[int], dtype: object) -> tuple[Tensor, np.n
 
 def compute_logits(x: Tensor, embedding_matrix: Tensor) -> Tensor:
     """Compute the logits before the bias: x [m, H] times the embedding matrix [V, H] -> [m, V], float32."""
-    result, logits = _allocate_padded_rows(
-        [x.shape[0], embedding_matrix.shape[0]], x.dtype
-    )  # [m, V] and [m', V]
+    # [m, V] and [m', V]
+    result, logits = _allocate_padded_rows([x.shape[0], embedding_matrix.shape[0]], x.dtype)
     rounded_x = to_bfloat16(as_array(x), pad_to_block=True)
     for words, rounded_rows in _split_into_bfloat16_blocks(embedding_matrix):
         multiply(rounded_x, rounded_rows.T, logits[:, words])

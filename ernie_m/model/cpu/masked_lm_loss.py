@@ -44,7 +44,7 @@ class CpuCrossEntropy(PyLayer):
         chunks: Sequence[slice],
     ) -> tuple[Tensor, Tensor, Tensor]:
         # `kernels` has weight and bias. They are arguments so that Paddle requests their gradients.
-        # Each call of `derive` accumulates these in `kernels`, for the backward pass.
+        # Each call of `compute_gradients` accumulates these in `kernels`, for the backward pass.
         results = [kernels.compute_gradients(x[rows], labels[rows], loss_weights[rows]) for rows in chunks]
         losses_of_chunks, correct_of_chunks, grad_x_of_chunks = zip(*results)
         losses = paddle.concat(losses_of_chunks)  # [M]

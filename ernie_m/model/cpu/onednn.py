@@ -350,9 +350,8 @@ def multiply(
         return
     if sums_tokens:
         dynamic_axes = (_COLUMNS, _ROWS, _CLOSED) if len(x) == 1 else ()
-        with (
-            mkl.limit_openmp_to_one_thread()
-        ):  # the bits would depend on the number of threads that divide the sums
+        # The bits would depend on the number of threads that divide the sums.
+        with mkl.limit_openmp_to_one_thread():
             _run(_describe_product, {FROM: x, WEIGHT: y, TO: out}, accumulate, 1.0, dynamic_axes=dynamic_axes)
         return
     for first in range(0, len(y), _TERMS_AT_ONCE):
@@ -400,9 +399,8 @@ def _multiply_heads(
 ) -> None:
     _check_shapes(x, y, out)
     dynamic_axes = dynamic_axes if out.shape[1] % _USUAL else ()
-    with (
-        mkl.limit_openmp_to_one_thread()
-    ):  # several threads would divide the rows, whose bits would depend on their number
+    # Several threads would divide the rows, whose bits would depend on their number.
+    with mkl.limit_openmp_to_one_thread():
         _run(_describe_product, {FROM: x, WEIGHT: y, TO: out}, False, factor, dynamic_axes=dynamic_axes)
 
 

@@ -55,6 +55,6 @@ class Mmlm(Objective[Text]):
         if mean <= _LEARNED * baseline:
             return None
         return (
-            f"{cls.name} has learned little from context: held-out perplexity {mean:.0f}, unigram baseline "
-            f"{baseline:.0f}. {advice}"
+            f"{cls.name} has learned little from context: held-out perplexity {mean:.0f}, unigram "
+            f"baseline {baseline:.0f}. {advice}"
         )

@@ -76,9 +76,8 @@ class Sentences(FileLines, Sequence[Example]):
         super().__init__(Path(path), version, np.asarray(starts, np.int64))
 
     def __getitem__(self, index: int) -> Example:
-        text = decode_line(self.read_line(index), self.path, index + 1).strip(
-            "\ufeff\r\n"
-        )  # U+FEFF: byte order mark
+        # U+FEFF is the byte order mark.
+        text = decode_line(self.read_line(index), self.path, index + 1).strip("\ufeff\r\n")
         return Example(text, text_b=None)
 
     def read_texts(self) -> list[str]:

@@ -112,9 +112,8 @@ def read_tagged_words(
 
 def read_lines(path: Path, options: TableOptions) -> list[str]:
     """Return the lines of a file of tagged words without line endings, numbered as in `read_tagged_words`."""
-    return list(
-        _split_lines(_read_text(path, options, logger.debug))
-    )  # `read_tagged_words` logs the warnings
+    # `read_tagged_words` logs the warnings.
+    return list(_split_lines(_read_text(path, options, logger.debug)))
 
 
 def _read_text(path: Path, options: TableOptions, log: Callable[[str], None]) -> str:

@@ -144,8 +144,8 @@ def find_pair_files(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]
         if len(files) != 2 or any(detect_format(file) in WITH_BOTH_SIDES for file in files):
             pair = "-".join(languages) or "pairs"
             raise UserError(
-                f"{pair}: invalid {path} (expected two aligned files). For a file with both sides, use "
-                f"'{pair}<=PATH'"
+                f"{pair}: invalid {path} (expected two aligned files). For a file with "
+                f"both sides, use '{pair}<=PATH'"
             )
         return [tuple(files)]
     prefix = expand_path(path)

@@ -246,8 +246,8 @@ def _parse_labeled_row(
         split = words["split"]
         if split.lower() not in SPLIT_OF:
             raise UserError(
-                f"invalid split '{format_value(split)}' (choose from train, dev, test). Fix it, or rename "
-                "the column"
+                f"invalid split '{format_value(split)}' (choose from train, dev, test). Fix "
+                "it, or rename the column"
             )
         words["split"] = SPLIT_OF[split.lower()]
     return LabeledRow(texts, label, **words, line=line)
@@ -275,8 +275,7 @@ def _get_labels(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> s
     if isinstance(cell, list) and has_mixed_types(cell):
         raise UserError(
             f"invalid '{table.names[indices[0]]}' {format_value(cell)[:50]} (expected a list of label "
-            "names, got "
-            "mixed types). Write a list of the labels of the text"
+            "names, got mixed types). Write a list of the labels of the text"
         )
     if isinstance(cell, list):
         return [normalize_label(_get_label_text(table, indices, to_cell(item))) for item in cell]
@@ -292,9 +291,8 @@ def _get_label_text(table: Table, indices: Sequence[int], cell: Any) -> str:
     if not isinstance(cell, str) or is_printed_collection(cell):
         raise UserError(
             f"invalid label {format_value(cell)[:50]} in '{table.names[indices[0]]}' (expected a single "
-            "label). "
-            "For --task multi-label use JSON lines with lists of labels, or a 0/1 column per label (for "
-            "spans see examples/spans_to_words.py)"
+            "label). For --task multi-label use JSON lines with lists of labels, or a 0/1 column per label "
+            "(for spans see examples/spans_to_words.py)"
         )
     return cell
 

@@ -121,9 +121,9 @@ def read_tagged_tsv(
     unjoined = [text for row in rows if JOINT not in (text := row["text_a"]) and _SEVERAL_WORDS.search(text)]
     if 2 * len(unjoined) > len(rows):
         raise UserError(
-            f"{path}: the words of {len(unjoined)} of {len(rows)} rows are not joined by U+0002, as in "
-            f"'{unjoined[0][:40]}'. Separate words, and tags, by U+0002, or convert the file with "
-            "ernie-m prepare"
+            f"{path}: the words of {len(unjoined)} of {len(rows)} rows are not joined by U+0002, as "
+            f"in '{unjoined[0][:40]}'. Separate words, and tags, by U+0002, or convert the file "
+            "with ernie-m prepare"
         )
     sentences = []
     for number, row in enumerate(rows, 2):

@@ -117,8 +117,8 @@ def parse_header(line: bytes, path: Path, required: Sequence[str], expected_head
     missing = [name for name in required if name not in header]
     if missing:
         raise UserError(
-            f"{path}, line 1: missing column {', '.join(missing)} (expected a tab-separated header: "
-            f"{expected_header})"
+            f"{path}, line 1: missing column {', '.join(missing)} (expected a "
+            f"tab-separated header: {expected_header})"
         )
     same = [name for name, count in Counter(header).items() if count > 1]
     if same:

@@ -93,8 +93,7 @@ def reject_tables(path: str | os.PathLike, head: bytes) -> None:
         first = head.partition(b"\n")[0].decode("utf-8-sig", errors="replace").strip()
         raise UserError(
             f"{path}: expected one text per line, got {format_name} (first line: {format_value(first)}). "
-            "Write "
-            "its texts to a .txt file, one per line"
+            "Write its texts to a .txt file, one per line"
         )
 
 
@@ -159,8 +158,8 @@ class TextFile:
         reject_other_formats(self.buffer, path, allow_json=allow_json)
         if 10 * self.buffer.count(0) > len(self.buffer):
             raise UserError(
-                f"{path}: contains NUL bytes. If it is UTF-16 without a byte order mark, set --encoding "
-                "utf-16-le"
+                f"{path}: contains NUL bytes. If it is UTF-16 without a byte order mark, "
+                "set --encoding utf-16-le"
             )
 
     def close(self) -> None:
@@ -365,8 +364,8 @@ def make_length_error(path: str, line_number: int) -> UserError:
     """Return the error for a line of more than `LONGEST_LINE` bytes."""
     limit = f"{LONGEST_LINE >> 20} MiB"
     return UserError(
-        f"{path}: line {line_number}: too long (maximum: {limit}). Check that it is text, and split it into "
-        "lines"
+        f"{path}: line {line_number}: too long (maximum: {limit}). Check that it is text, and "
+        "split it into lines"
     )
 
 

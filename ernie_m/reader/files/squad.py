@@ -196,8 +196,8 @@ class _JsonValue:
         if not isinstance(value, kind) or isinstance(value, bool):  # bool is a subclass of int
             expected = _KINDS.get(kind, "a string")
             raise UserError(
-                f"{self.path}: {self._locate(key)}: missing or invalid (expected {expected}, in the format "
-                f"{_FORM})"
+                f"{self.path}: {self._locate(key)}: missing or invalid (expected {expected}, "
+                f"in the format {_FORM})"
             )
         return value
 
@@ -235,8 +235,8 @@ class _JsonValue:
             starts = [None] * len(texts) if starts is None else starts
             if not isinstance(starts, list) or len(texts) != len(starts):
                 raise UserError(
-                    f"{self.path}: {location}: the number of answer_start does not match the "
-                    f"{len(texts)} texts"
+                    f"{self.path}: {location}: the number of answer_start does not match "
+                    f"the {len(texts)} texts"
                 )
             answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
             return _JsonValue(self.path, self.location, {"answers": answers}).iter_items("answers")

@@ -277,8 +277,8 @@ def make_table(
         rows = chain([(line, first)], rows)
     elif "_task_hash" in names and not options.filter:
         raise UserError(
-            f"{path}, line {line}: Prodigy format, where answers may be rejected or ignored. Set --filter "
-            "answer=accept"
+            f"{path}, line {line}: Prodigy format, where answers may be rejected or ignored. "
+            "Set --filter answer=accept"
         )
     rows = check_row_widths(rows, len(names), line, errors, allow_ragged)
     head = list(islice(rows, _SAMPLE))
@@ -534,8 +534,7 @@ def _read_object_rows(file: TextFile, errors: RowErrors, convert_cell: Callable[
     if rows and isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
         raise UserError(
             f"{file.path}, line {head[0][0]}: all rows are in the key '{format_value(names[0])}'. Write "
-            "only the "
-            "list, or one object per line (jq -c '.KEY[]')"
+            "only the list, or one object per line (jq -c '.KEY[]')"
         )
     if head:
         yield head[0][0], names
@@ -596,8 +595,8 @@ def _parse_json_list(file: TextFile) -> Iterator[tuple[int, Any]]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{file.path}, line {line}: not UTF-8. Save it as UTF-8, or set --encoding, as in --encoding "
-            "cp1252"
+            f"{file.path}, line {line}: not UTF-8. Save it as UTF-8, or set --encoding, as "
+            "in --encoding cp1252"
         ) from error
     decode = json.JSONDecoder().raw_decode
     between = re.compile(r"[\s,]*")

@@ -137,8 +137,8 @@ def _find_issue(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, s
         if feature.endswith(" "):
             return (
                 number,
-                f"{share:.0%} of the lines begin with a number, tag or id, such as "
-                f"{format_value(line.split()[0])}",
+                f"{share:.0%} of the lines begin with a number, tag or id, "
+                f"such as {format_value(line.split()[0])}",
                 True,
             )
         off = " (cut -f removes columns)" if feature == "\t" else ""

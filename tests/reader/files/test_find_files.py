@@ -65,9 +65,9 @@ def make(names) -> None:
 # Names of empty files -> who finds what. One that finds none refuses them by name.
 FOLDERS = {
     "labels": (
-        "train.en.tsv train-de.csv dev.en.csv.gz dev-fr.tsv test.fr.xlsx test.de.jsonl a/train.en.tsv "
-        "out/train.fr.tsv out/a/train.sw.tsv .x/test.sw.txt dev.zh-CN.tsv train.all.tsv Train.it.tsv "
-        "test.es.tsv.xz dev.hi.conll",
+        "train.en.tsv train-de.csv dev.en.csv.gz dev-fr.tsv test.fr.xlsx test.de.jsonl "
+        "a/train.en.tsv out/train.fr.tsv out/a/train.sw.tsv .x/test.sw.txt dev.zh-CN.tsv "
+        "train.all.tsv Train.it.tsv test.es.tsv.xz dev.hi.conll",
         {
             "tables": "train en a/train.en.tsv | train de train-de.csv | dev en dev.en.csv.gz | dev fr "
             "dev-fr.tsv | dev hi dev.hi.conll | test de test.de.jsonl | test es test.es.tsv.xz | "
@@ -120,9 +120,9 @@ FOLDERS = {
     ),
     "releases": (
         "a/xnli.dev.tsv a/multinli.train.sw.tsv xnli/xnli.test.sw.tsv xnli-dev-sw.tsv train.all.tsv "
-        "de/translated_train.tsv en/train.tsv dev-ja.tsv ned.testa test-zh.txt hau/dev.txt xquad.el.json "
-        "dev-context-zh-question-zh.json dev-context-zh-question-en.json train-en.goldp.json "
-        "train-v1.1.json out/train.en.tsv",
+        "de/translated_train.tsv en/train.tsv dev-ja.tsv ned.testa test-zh.txt hau/dev.txt "
+        "xquad.el.json dev-context-zh-question-zh.json dev-context-zh-question-en.json "
+        "train-en.goldp.json train-v1.1.json out/train.en.tsv",
         {
             "xnli": "sw train a/multinli.train.sw.tsv | None dev a/xnli.dev.tsv | ja dev dev-ja.tsv | sw dev "
             "xnli-dev-sw.tsv",
@@ -230,8 +230,8 @@ def test_tables_that_are_not_read_have_a_reason(in_tmp_path, caplog):
         "ignored my/train.en.tsv: the train file of en is my/a/train.en.tsv",
         f"ignored files: {', '.join(f'my/{name}' for name in texts[:10])} and 2 more ({form})",
         f"ignored files: my/all.pdf (expected a name in {names})",
-        "ignored files: my/train.engl.tsv, my/train.old.tsv (unknown language code; see "
-        "ernie_m/utils/languages.tsv)",
+        "ignored files: my/train.engl.tsv, my/train.old.tsv (unknown language "
+        "code; see ernie_m/utils/languages.tsv)",
         f"skipped validation and test files: {', '.join(f'my/{name}' for name in held_out[:10])} and 1 more",
     ]
 

@@ -201,10 +201,9 @@ class ThirdPartyFormat(Format):
         others = [label for label in labels if tags and label not in tags]
         if others and not drop_unknown:
             raise UserError(
-                f"{source.config_path}: id2label: unknown tag scheme (labels {join_items(others)} next to "
-                "tags "
-                "with B- or I-). Run ernie-m convert FOLDER NEW --drop_unknown for a model whose tags mark "
-                "no entities"
+                f"{source.config_path}: id2label: unknown tag scheme (labels {join_items(others)} "
+                "next to tags with B- or I-). Run ernie-m convert FOLDER NEW --drop_unknown for a "
+                "model whose tags mark no entities"
             )
         if others:
             pipeline_config = replace(pipeline_config, chunk_scheme=NO_ENTITIES)
