@@ -10,7 +10,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import paddle
@@ -20,7 +20,7 @@ from paddle import Tensor, nn
 from ernie_m.model import device_capabilities
 from ernie_m.model.device_transfer import Array
 from ernie_m.model.kernel_selection import get_services
-from ernie_m.model.layers import Linear, apply_linear_layers, dropout, select_rows
+from ernie_m.model.layers import Linear, apply_linear_layers, dropout, pad_rows, select_rows
 from ernie_m.model.packed_layout import PackedLayout, SequenceGroup
 
 # Added to masked scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
@@ -57,15 +57,15 @@ class AttentionMask:
         """
         raise NotImplementedError
 
-    def sum_sequences(self, states: Tensor, weights: Tensor, batch: Any) -> Tensor:
+    def sum_sequences(self, states: Tensor, weights: Tensor, cell_to_token: Tensor) -> Tensor:
         """Compute the weighted sum of token states within each sequence: [tokens, H] -> [B, H].
 
         Args:
             weights: weight of each token in the padded array, [B, T], 0 at padding; no gradient.
-            batch: the `PackedBatch` of this mask, made from a padded array.
+            cell_to_token: as in `PackedBatch`, [B, T].
         """
         row_weights = weights.astype(states.dtype).unsqueeze(1)  # [B, 1, T]
-        return paddle.matmul(row_weights, batch.to_padded(states)).squeeze(1)  # [B, 1, H] -> [B, H]
+        return paddle.matmul(row_weights, pad_rows(states, cell_to_token)).squeeze(1)  # [B, 1, H] -> [B, H]
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import paddle
-import paddle.nn.functional as F
 from paddle import Tensor
 
 from ernie_m.model import attention
 from ernie_m.model.attention import AttentionMask
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
 from ernie_m.model.device_transfer import Array
+from ernie_m.model.layers import pad_rows
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.utils.errors import UserError
 
@@ -114,11 +113,7 @@ class PackedBatch:
 
     def to_padded(self, states: Tensor) -> Tensor:
         """Scatter token states into the padded array: [tokens, H] -> [B, T, H], 0 at padding."""
-        cell_to_token = self._get_cells()
-        # Pad one row after the first axis: [tokens + 1, H]. This row of zeros is gathered for padding.
-        with_zeros = F.pad(states, [0, 1, 0, 0])
-        flat = paddle.gather(with_zeros, cell_to_token.flatten())  # [B x T, H]
-        return flat.reshape([*cell_to_token.shape, -1])
+        return pad_rows(states, self._get_cells())
 
     def sum_sequences(self, states: Tensor, weights: Tensor) -> Tensor:
         """Compute the weighted sum of token states within each sequence: [tokens, H] -> [B, H].
@@ -126,7 +121,7 @@ class PackedBatch:
         Args:
             weights: weight of each token in the padded array, [B, T], 0 at padding; no gradient.
         """
-        return self.mask.sum_sequences(states, weights, self)
+        return self.mask.sum_sequences(states, weights, self._get_cells())
 
     def get_padding_mask(self) -> Tensor:
         """Return the padding mask of the padded array: bool [B, T], True for padding."""

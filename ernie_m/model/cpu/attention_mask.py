@@ -8,7 +8,6 @@ from paddle import Tensor
 from ernie_m.model.attention import AttentionMask
 from ernie_m.model.cpu.attention import attend
 from ernie_m.model.cpu.layers import sum_sequences
-from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.packed_layout import PackedLayout
 
 # Minimum mean length for attention in bfloat16, which has a cost per sequence.
@@ -35,5 +34,5 @@ class CpuMask(AttentionMask):
     ) -> Tensor:
         return attend(query, key, value, self.layout, num_heads, dropout_rate)
 
-    def sum_sequences(self, states: Tensor, weights: Tensor, batch: PackedBatch) -> Tensor:
-        return sum_sequences(states, weights, ~batch.get_padding_mask(), self.layout)
+    def sum_sequences(self, states: Tensor, weights: Tensor, cell_to_token: Tensor) -> Tensor:
+        return sum_sequences(states, weights, cell_to_token < self.layout.tokens, self.layout)
