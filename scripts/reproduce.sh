@@ -84,6 +84,9 @@ steps() {
     for name in $xnli "$recipe"; do
         set -- --random_seed "$seeds" --checkpoints "output/reproduce/$size/$name/$run"
         if [ "$name" != "${xnli:-$name}" ]; then
+            # A training that SIGTERM has stopped ends with 0.
+            [ -n "$plan" ] || [ -e "output/reproduce/$size/$xnli/$run/results.txt" ] ||
+                fail "output/reproduce/$size/$xnli/$run: the run is unfinished; run the same command to resume it"
             set -- "$@" --init_pretraining_params "output/reproduce/$size/$xnli/$run/$best"
         fi
         if [ -n "$unverified" ]; then set -- "$@" --paper ""; fi

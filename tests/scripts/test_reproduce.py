@@ -11,10 +11,12 @@ import pytest
 from ernie_m.finetune.score_tables import load_recipe_scores
 from tests.launching import ROOT, clean_environment
 
-# A script that writes down how it is called. FAILS: the name of a script that fails, and its exit code.
+# A script that writes down how it is called, and a report. FAILS: the name of a script that ends early, and
+# its exit code.
 STAND_IN = """#!/bin/sh
 echo "$0$(printf " '%s'" "$@")" >>calls.txt
 case "$FAILS" in "$(basename "$0") "*) exit "${FAILS#* }" ;; esac
+case "${3-}" in --checkpoints) mkdir -p "$4" && : >"$4/results.txt" ;; esac
 """
 STEPS = ["setup.sh", "data/get_weights.sh", "verify_weights.sh", "data/get_data.sh"]
 XNLI = "xnli_cross_lingual_transfer"
@@ -98,10 +100,12 @@ def test_unverified_weights_are_not_compared_with_the_paper(checkout, code, flag
     ("seeds", "run", "best"), [([], "1", "best"), (["--seeds", "3,1"], "3-1", "seed_%d/best")]
 )
 def test_tatoeba_starts_from_the_model_of_xnli(checkout, seeds, run, best):
-    _, calls = reproduce(checkout, "--size", "large", "--task", "tatoeba", *seeds)
+    flags = ["--size", "large", "--task", "tatoeba", *seeds]
+    process, calls = reproduce(checkout, *flags, fails=f"{XNLI}.sh 0")  # as after SIGTERM
+    assert (process.returncode, calls[-1][0]) == (2, f"large/{XNLI}.sh")
+    _, calls = reproduce(checkout, *flags)
     folder = f"output/reproduce/large/{XNLI}/{run}"
-    assert [[name, *words[-2:]] for name, *words in calls[-3:]] == [
-        ["data/get_data.sh", "xnli", "tatoeba"],
+    assert [[name, *words[-2:]] for name, *words in calls[-2:]] == [
         [f"large/{XNLI}.sh", "--checkpoints", folder],
         ["large/tatoeba_cross_lingual_transfer.sh", "--init_pretraining_params", f"{folder}/{best}"],
     ]
