@@ -216,6 +216,7 @@ class SelfAttention(nn.Layer):
     def __init__(self, hidden_size: int, num_heads: int, dropout_rate: float, weight_attr=None):
         super().__init__()
         self.num_heads = num_heads
+        device_capabilities.head_sizes.add(hidden_size // num_heads)
         self.dropout_rate = dropout_rate
         self.q_proj = Linear(hidden_size, hidden_size, weight_attr)
         self.k_proj = Linear(hidden_size, hidden_size, weight_attr)

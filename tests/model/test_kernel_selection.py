@@ -5,6 +5,7 @@ import shutil
 
 import paddle
 import pytest
+from paddle.autograd import PyLayer
 
 from ernie_m.model import device_capabilities, kernel_selection
 from ernie_m.model.ernie import ErnieMModel
@@ -46,7 +47,7 @@ def operation(query, key, value, bounds, seed, dropout, causal, return_softmax, 
     """
     half = query.dtype  # which a CPU does not multiply
     query, key, value = (x.astype("float32") for x in (query, key, value))
-    return flashmask(query, key, value, bounds).astype(half), None, None, None
+    return flashmask(query, key, value, bounds, dropout).astype(half), None, None, None
 
 
 def test_version_2_of_flashmask_is_used(monkeypatch, warnings, flags):
@@ -58,7 +59,7 @@ def test_version_2_of_flashmask_is_used(monkeypatch, warnings, flags):
     for options in ({"dropout": 0.1}, {"training": False}):
         with pytest.raises(AssertionError, match="flashmask_attention_v2 does not support"):
             attention(query, query, query, bounds, **options)
-    assert device_capabilities.is_flash_supported() and warnings() == []
+    assert device_capabilities.is_flash_supported(8) and warnings() == []
     for options in ({"dropout": 0.1}, {"training": False}):
         attention(query, query, query, bounds, **options)
 
@@ -73,15 +74,84 @@ def off_by_one_row(query, key, value, bounds, *options):
     return operation(query, key, value, bounds + 1, *options)
 
 
+def whole_blocks(query, key, value, bounds, *options):
+    """A stand-in for a kernel that takes a sequence to end where its block ends."""
+    return operation(query, key, value, (bounds + 63) // 64 * 64, *options)
+
+
+def unscaled_dropout(query, key, value, bounds, seed, dropout, *options):
+    """A stand-in for a kernel that does not scale the weights that are left."""
+    output, *others = operation(query, key, value, bounds, seed, dropout, *options)
+    return output * (1.0 - dropout), *others
+
+
+def no_dropout(query, key, value, bounds, seed, dropout, *options):
+    """A stand-in for a kernel that drops nothing."""
+    return operation(query, key, value, bounds, seed, 0.0, *options)
+
+
+class OtherDropoutBehind(PyLayer):
+    """A stand-in for a kernel whose backward pass draws another mask."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        ctx.arguments = arguments
+        return operation(*arguments)[0]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        query, key, value, *others = ctx.arguments
+        value = value.detach()
+        value.stop_gradient = False
+        with paddle.enable_grad():
+            operation(query, key, value, *others)[0].backward(gradient)
+        return None, None, value.grad, None
+
+
+def other_dropout_behind(*arguments):
+    return OtherDropoutBehind.apply(*arguments), None, None, None
+
+
 @pytest.mark.parametrize(
-    ("kernel", "reason"), [(missing, "is not registered"), (off_by_one_row, "result: error")]
+    ("kernel", "reason"),
+    [
+        (missing, "is not registered"),
+        (off_by_one_row, "result: error"),
+        (whole_blocks, "result: error"),
+        (unscaled_dropout, ": dropout: error"),
+        (no_dropout, "dropout without effect: error"),
+        (other_dropout_behind, "gradient of dropout: error"),
+    ],
 )
 def test_a_kernel_that_does_not_work_is_not_used(monkeypatch, warnings, flags, kernel, reason):
     monkeypatch.setattr(paddle._C_ops, "flashmask_attention", kernel)
     with paddle.no_grad():  # as in an evaluation
-        assert not device_capabilities.is_flash_supported() and not device_capabilities.is_flash_supported()
+        results = [device_capabilities.is_flash_supported(8) for _ in range(2)]
+    assert results == [False, False]
     (line,) = warnings()
-    assert "FlashMask is unavailable; attention uses padded groups" in line and reason in line
+    assert "attention uses slower padded groups" in line and reason in line
+
+
+def test_the_head_size_of_the_model_is_tried(monkeypatch, warnings, flags):
+    """A kernel that has sizes 8 and 64 alone; the random numbers of the process stay as they were."""
+
+    def kernel(query, *arguments):
+        return missing() if query.shape[-1] not in (8, 64) else operation(query, *arguments)
+
+    monkeypatch.setattr(paddle._C_ops, "flashmask_attention", kernel)
+    monkeypatch.setattr(kernel_selection, "is_on_gpu", lambda: True)
+    monkeypatch.setattr(device_capabilities, "get_compute_capability", lambda: (8, 0))
+    monkeypatch.setattr(device_capabilities, "head_sizes", {64})
+    results = []
+    for heads in (2, 4):
+        ErnieMModel(small_config(hidden_size=16, num_attention_heads=heads))  # head sizes 8 and 4
+        paddle.seed(1)
+        results.append((device_capabilities.uses_flash(True), paddle.rand([1]).item()))
+    paddle.seed(1)
+    random_number = paddle.rand([1]).item()
+    assert results == [(True, random_number), (False, random_number)]
+    (line,) = warnings()
+    assert "head size 4;" in line
 
 
 @pytest.mark.parametrize(

@@ -223,9 +223,9 @@ def test_mask_type_per_device(monkeypatch, on_gpu, capability, autocast, expecte
     monkeypatch.setattr(kernel_selection, "is_on_gpu", lambda: on_gpu)
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(paddle.amp, "is_autocast_enabled", lambda: autocast)
-    monkeypatch.setattr(device_capabilities, "is_flash_supported", lambda: True)
+    monkeypatch.setattr(device_capabilities, "is_flash_supported", lambda head_size: True)
     assert select_mask_class() is expected
-    monkeypatch.setattr(device_capabilities, "is_flash_supported", lambda: False)
+    monkeypatch.setattr(device_capabilities, "is_flash_supported", lambda head_size: False)
     assert select_mask_class() is (PaddedMask if on_gpu else CpuMask)
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
     assert select_mask_class() is PaddedMask

@@ -60,7 +60,7 @@ def pretend_gpu(monkeypatch, major: int, minor: int) -> None:
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda device=None: (major, minor))
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda device=None: "Card")
-    monkeypatch.setattr(device_capabilities, "is_flash_supported", lambda: True)
+    monkeypatch.setattr(device_capabilities, "is_flash_supported", lambda head_size: True)
 
 
 @pytest.mark.parametrize(
