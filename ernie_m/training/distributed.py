@@ -60,6 +60,9 @@ def init(use_gpu: bool = True) -> str:
             "processes with launch.py or fleetrun"
         )
     takes_gpu = use_gpu and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if not takes_gpu and "FLAGS_use_stride_kernel" not in os.environ:
+        # `ernie_m.utils.paddle_settings` did not know yet that this process does not use the machine's GPU.
+        paddle.set_flags({"FLAGS_use_stride_kernel": False})
     if world_size() == 1:
         paddle.set_device("gpu" if takes_gpu else "cpu")
         return str(paddle.device.get_device())

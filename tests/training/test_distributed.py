@@ -116,8 +116,14 @@ def test_a_gpu_is_taken_if_there_is_one(monkeypatch, use_gpu, count, device):
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: count)
     chosen = []
     monkeypatch.setattr(paddle, "set_device", chosen.append)
+    monkeypatch.setattr(paddle, "set_flags", chosen.append)
+    monkeypatch.delenv("FLAGS_use_stride_kernel", raising=False)
     distributed.init(use_gpu)
-    assert chosen == [device]
+    # On a CPU, kernels do not read strided views, also on a machine with a GPU.
+    assert chosen == [{"FLAGS_use_stride_kernel": False}] * (device == "cpu") + [device]
+    monkeypatch.setenv("FLAGS_use_stride_kernel", "1")  # as the user has set it
+    distributed.init(use_gpu)
+    assert chosen.pop() == chosen.pop() == device
 
 
 def test_owners_have_equally_many_elements(monkeypatch):
