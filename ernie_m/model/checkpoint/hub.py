@@ -51,8 +51,12 @@ def resolve_model_path(path: str | os.PathLike) -> Path:
         for weights in _WEIGHTS:
             folder = Path(library.snapshot_download(name, allow_patterns=[*_FILES, *weights]))
             if any(list(folder.glob(pattern)) for pattern in weights):
-                break
-    return folder
+                return folder
+    # Without a connection, the library may return what it has after an interruption.
+    raise UserError(
+        f"{name}: {folder} has no weights that this project reads. If the download was interrupted, "
+        "run the same command again when the Hugging Face Hub is reachable"
+    )
 
 
 def list_files(name: str, weights: str, target: Path) -> "dict[str, RepoSibling]":

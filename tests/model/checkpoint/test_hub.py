@@ -42,9 +42,11 @@ def test_a_folder_counts_more_than_a_name(hub):
     assert hub.fetched == []
 
 
-@pytest.mark.parametrize("case", ["no such model", "no hub"])
+@pytest.mark.parametrize("case", ["no such model", "no hub", "no weights"])
 def test_a_name_that_leads_nowhere(hub, monkeypatch, case):
     name = "somebody/else" if case == "no such model" else NAME
+    if case == "no weights":
+        (hub.root / NAME / "model.safetensors").unlink()
     if case == "no hub":
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     message = error_of(open_checkpoint, name)
