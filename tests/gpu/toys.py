@@ -7,17 +7,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
-from paddle import Tensor, nn
+from paddle import nn
 
 from ernie_m.finetune.classifier import Classification, MultiLabelClassification, Regression
 from ernie_m.finetune.finetuning_task import FinetuningTask
 from ernie_m.finetune.mrc import QuestionAnswering
-from ernie_m.finetune.retrieval.contrastive_training import hardest_negative_bce, in_batch_softmax_loss
+from ernie_m.finetune.retrieval.contrastive_training import PairBatch, RetrievalTraining
+from ernie_m.finetune.retrieval.pair_batches import PairStep
 from ernie_m.finetune.run_setup import SUMS as SUMS_OF_TASKS
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.model.checkpoint.write import get_weight_arrays
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.device_transfer import to_array, upload
+from ernie_m.model.device_transfer import to_array
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.heads import make_model_with_head
 from ernie_m.model.lm_head import PreTrainingModel
@@ -35,7 +36,6 @@ from ernie_m.reader.task_reader import IGNORED
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, StepResult
 from ernie_m.training.precision import Precision
-from ernie_m.vectors.encode import SentenceBatch, compute_sentence_embeddings
 from tests.pretrain.examples import FIRST_ORDINARY_ID, LANGUAGES, VOCABULARY, objectives, rngs
 
 SEED = 1  # of weights and data
@@ -102,7 +102,7 @@ def toy_tasks() -> dict[str, ToyTask]:
     }
 
 
-SEARCH = ("bce", "softmax")  # the losses of sentence vectors, as the flag of run_retrieval.py has them
+SEARCH = ("hardest_negative_bce", "in_batch_softmax")  # --loss of run_retrieval.py
 NAMES = (*OF_THE_PAPER, *toy_tasks(), *(f"retrieval by {loss}" for loss in SEARCH))
 
 
@@ -133,8 +133,9 @@ def train_and_evaluate(
         paddle.seed(SEED)
         model = ErnieMModel(make_config(initializer_range=max(0.1, initializer_range))).to(dtype=dtype)
         engine = engine_for(model, precision)
-        compute_loss = partial(retrieval_loss, loss=name.removeprefix("retrieval by "))
-        held_out = partial(send_pairs, engine)
+        retrieval = make_retrieval(name.removeprefix("retrieval by "))
+        compute_loss = retrieval.loss
+        held_out = partial(send_pairs, engine, retrieval)
     results = losses_and_norms([engine.step(held_out(), compute_loss) for _ in range(steps)])
     weights = np.concatenate([array.ravel() for array in get_weight_arrays(engine.model).values()])
     results.append(float(np.linalg.norm(weights)))
@@ -276,21 +277,23 @@ def send_task_batches(engine: Engine, toy: ToyTask) -> list[tuple]:
         return toy.task.send_batches(engine.model, own_batches)
 
 
-def send_pairs(engine: Engine) -> list[SentenceBatch]:
-    """ROWS sentences and their translations, on the device."""
+def make_retrieval(loss: str) -> RetrievalTraining:
+    """The task of this loss, without files: a model and its batches come from here."""
+    task = RetrievalTraining.__new__(RetrievalTraining)
+    task.flags = SimpleNamespace(
+        loss=loss, scale=5.0, offset=0.5, symmetric=True, pooling="mean_without_special"
+    )
+    task.layer = SHAPE["num_hidden_layers"]
+    return task
+
+
+def send_pairs(engine: Engine, task: RetrievalTraining) -> list[PairBatch]:
+    """ROWS sentences and their translations of different lengths, on the device."""
     ids = padded_ids(2 * ROWS, seed=engine.steps)
+    sentences = [row[row != VOCABULARY.pad_id] for row in ids]
+    # Each pair has one negative: which of several is the hardest, rounding may change. The softmax has all.
+    is_pair = np.eye(ROWS, dtype=bool)
+    is_softmax = task.flags.loss == "in_batch_softmax"
+    negative = ~is_pair if is_softmax else np.roll(is_pair, 1, axis=0)
     with engine.autocast():
-        return [upload(SentenceBatch.from_padded(ids, VOCABULARY.pad_id, "mean_without_special"))]
-
-
-def retrieval_loss(model: ErnieMModel, batch: SentenceBatch, loss: str) -> tuple[Tensor, dict]:
-    """One of the losses of SEARCH, of sentence vectors."""
-    vectors = compute_sentence_embeddings(model, batch, layer=SHAPE["num_hidden_layers"])  # [2 ROWS, H]
-    is_translation = paddle.eye(ROWS).astype("bool")
-    pair = (vectors[:ROWS], vectors[ROWS:])
-    if loss == "softmax":
-        total, _ = in_batch_softmax_loss(*pair, ~is_translation, scale=20.0, symmetric=True)
-    else:
-        # Each pair has one negative: which of several is the hardest, rounding may change.
-        total, _ = hardest_negative_bce(*pair, is_translation.roll(1, axis=0), scale=5.0, offset=0.5)
-    return total / ROWS, {}
+        return task.copy_to_device(engine.model, PairStep(sentences, negative, {}, ROWS))

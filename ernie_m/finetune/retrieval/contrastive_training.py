@@ -178,7 +178,7 @@ class RetrievalTraining(MultiSeedTraining):
         # Embed the sentences in groups of similar length, which need little padding, and restore their order.
         world_size = distributed.world_size()
         vectors_of_groups = [compute_sentence_embeddings(model, group, self.layer) for group in batch.groups]
-        vectors = paddle.index_select(paddle.concat(vectors_of_groups), batch.order, axis=0)  # [2b + n, H]
+        vectors = paddle.gather(paddle.concat(vectors_of_groups), batch.order)  # [2b + n, H]
         local_part = split_pairs(vectors, batch.pair_count)  # sources, translations, hard negatives
 
         # The negatives of a pair are those of the whole step, however many processes share it.
