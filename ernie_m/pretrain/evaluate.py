@@ -105,7 +105,8 @@ class Evaluator:
 
         Returns:
             mmlm: language -> {perplexity, accuracy, frequency_perplexity}; tlm, camlm and custom objectives:
-            "a-b" -> {perplexity, accuracy}; btmlm: "a-b" -> {perplexity, accuracy, perplexity_without};
+            "a-b" -> {perplexity, accuracy}, or loss instead of perplexity if the objective has its own;
+            btmlm: "a-b" -> {perplexity, accuracy, perplexity_without};
             retrieval: "a-b" -> accuracy@1 of each layer, mean of both directions; candidates: "a-b" -> number
             of candidate sentences of retrieval. None: the evaluation was stopped.
 
@@ -219,10 +220,13 @@ class Evaluator:
         examples: Sequence[Any],
         mask_example: Callable[..., MaskedExample] | None = None,
     ) -> dict[str, float] | None:
-        """Compute perplexity and accuracy of an objective on examples; None: no token can be predicted.
+        """Compute the scores of an objective on examples: perplexity, or its own loss, and accuracy.
 
         Args:
             mask_example: function that masks an example; None: `objective.mask`.
+
+        Returns:
+            Score by name; None: no token can be predicted.
         """
         loss = 0.0
         correct = 0.0
@@ -241,7 +245,9 @@ class Evaluator:
             count += int(sums.get(f"{objective.name}.count", 0))
         if count == 0:
             return None
-        return {"perplexity": compute_perplexity(loss / count), "accuracy": correct / count}
+        loss /= count
+        score = {"loss": loss} if objective.loss else {"perplexity": compute_perplexity(loss)}
+        return score | {"accuracy": correct / count}
 
     def _make_batches(self, masked: Sequence[MaskedExample], group: int) -> Iterator[HostBatch]:
         """Pack masked examples into micro-batches of at most `run.micro_batch_tokens` tokens.

@@ -1,4 +1,4 @@
-"""Base class of pretraining objectives: masking of examples, loss, evaluation and log lines.
+"""Base class of pre-training objectives: masking of examples, loss, evaluation and log lines.
 
 Each file of `pretrain/objectives/` has one objective. The input of a pair is `[CLS] S [SEP] [SEP] Y [SEP]`,
 that of a text `[CLS] S [SEP]`. Positions are absolute and start at 2. All random numbers come from the
@@ -95,13 +95,16 @@ class Objective(Masking[Example]):
 
     @classmethod
     def compute_metrics(cls, sums: Mapping[str, float]) -> dict[str, float]:
-        """Compute the objective's entries of metrics.jsonl from sums over steps; {} without losses."""
+        """Compute the objective's entries of metrics.jsonl from sums over steps; {} without losses.
+
+        Only a masked-LM loss has a perplexity.
+        """
         count = sums[f"{cls.name}.count"]
         if not count:
             return {}
         loss = sums[f"{cls.name}.loss"] / count
-        accuracy = sums[f"{cls.name}.correct"] / count
-        return {"loss": loss, "perplexity": compute_perplexity(loss), "accuracy": accuracy}
+        perplexity = {} if cls.loss else {"perplexity": compute_perplexity(loss)}
+        return {"loss": loss, **perplexity, "accuracy": sums[f"{cls.name}.correct"] / count}
 
     @classmethod
     def format_metrics(cls, metrics: Mapping[str, float]) -> str:
@@ -110,8 +113,8 @@ class Objective(Masking[Example]):
         Args:
             metrics: result of `compute_metrics`.
         """
-        scores = f"ppl {metrics['perplexity']:.1f}, acc {100 * metrics['accuracy']:.1f}"
-        return f"{cls.name} {metrics['loss']:.4f} ({scores})"
+        perplexity = "" if cls.loss else f"ppl {metrics['perplexity']:.1f}, "
+        return f"{cls.name} {metrics['loss']:.4f} ({perplexity}acc {100 * metrics['accuracy']:.1f})"
 
     @classmethod
     def format_evaluation(cls, results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -120,9 +123,12 @@ class Objective(Masking[Example]):
         Args:
             results: scores of each language or language pair, from `Evaluator.run`.
         """
+        accuracy = 100 * np.mean([result["accuracy"] for result in results])
+        if cls.loss:
+            loss = np.mean([result["loss"] for result in results])
+            return [f"{cls.name}: loss {loss:.4f}, accuracy {accuracy:.2f} %"]
         note = cls.format_perplexity_note(results)
         mean = geometric_mean(result["perplexity"] for result in results)
-        accuracy = 100 * np.mean([result["accuracy"] for result in results])
         return [f"{cls.name}: perplexity {mean:.2f} (geometric mean{note}), accuracy {accuracy:.2f} %"]
 
     @classmethod

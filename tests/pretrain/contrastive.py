@@ -45,7 +45,3 @@ class Contrastive(Objective):
         labels = paddle.arange(len(of_pairs)).tile([2])
         losses = F.cross_entropy(scores, labels, reduction="none").squeeze(-1)
         return losses, scores.argmax(-1) == labels
-
-    @classmethod
-    def format_metrics(cls, metrics):
-        return f"contrastive {metrics['loss']:.4f} (found {100 * metrics['accuracy']:.1f})"

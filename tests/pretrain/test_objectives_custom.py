@@ -78,10 +78,12 @@ def test_it_is_trained_logged_evaluated_and_drawn(results):
     losses = [record["contrastive"]["loss"] for record in training]
     assert losses[-1] < losses[0]
     assert list(last["held_out"]["contrastive"]) == ["de-en", "en-fr"]
-    # A sentence alone in its group would have a perplexity of 1.
-    assert all(scores["perplexity"] > 1.01 for scores in last["held_out"]["contrastive"].values())
-    assert re.search(r"\| contrastive \d\.\d{4} \(found [\d.]+\)", log)
-    assert "[held-out] contrastive: perplexity" in log
+    # A sentence alone in its group would have a loss of 0.
+    assert all(scores["loss"] > 0.01 for scores in last["held_out"]["contrastive"].values())
+    # A loss that compares sentences is no log-likelihood of a token, so it has no perplexity.
+    assert training[-1]["contrastive"].keys() == {"loss", "accuracy"}
+    assert re.search(r"\| contrastive \d\.\d{4} \(acc [\d.]+\)", log)
+    assert re.search(r"\[held-out\] contrastive: loss \d\.\d{4}, accuracy", log)
     assert values["changed"].count("digests.whole_words.py: ") == 1
     assert values["refused"].startswith("run.micro_batch_tokens 511: contrastive")
     # Two sequences, [CLS] a b c [SEP] and [CLS] d e [SEP].
