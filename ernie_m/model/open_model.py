@@ -54,7 +54,7 @@ class OpenedModel:
         return self.checkpoint.pipeline_config if self.checkpoint else PipelineConfig()
 
     def check_length(self, max_seq_len: int) -> None:
-        """Check a --max_seq_len against the model, and warn if it exceeds the maximum length in pretraining.
+        """Check a --max_seq_len against the model, and warn if it exceeds the maximum length in pre-training.
 
         Raises:
             UserError: `max_seq_len` exceeds the model's maximum input length.
@@ -69,7 +69,7 @@ class OpenedModel:
         trained_length = self.checkpoint.settings.get(TRAINED_LENGTH)
         if isinstance(trained_length, int) and max_seq_len > trained_length:
             logger.warning(
-                "--max_seq_len %d: positions above %d of %s were not trained in pretraining",
+                "--max_seq_len %d: positions above %d of %s were not trained in pre-training",
                 max_seq_len,
                 trained_length,
                 self.checkpoint.path,
@@ -167,7 +167,7 @@ def apply_model_defaults(flags: Flags, opened: OpenedModel, setting_names: Seque
     changed_values = {name: value for name, value in values.items() if value != getattr(flags, name)}
     if changed_values and opened.checkpoint:
         in_words = ", ".join(f"--{name} {value}" for name, value in changed_values.items())
-        logger.info("preprocessing options stored in %s: %s", opened.checkpoint.path, in_words)
+        logger.info("options of %s: %s", opened.checkpoint.path, in_words)
     if "max_seq_len" not in flags.on_command_line:
         values["max_seq_len"] = min(values.get("max_seq_len", flags.max_seq_len), opened.max_length)
     flags = replace(flags, **values)

@@ -102,7 +102,7 @@ def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, 
     """
     flags = {**command_lines.FOLDER_ALONE, "dev_set": f"{folder}/dev.%s.tsv"}
     of_training = open_checkpoint(trained / "best").pipeline_config.to_json() | {"label_pieces": "all"}
-    said = "preprocessing options stored in"
+    said = "options of"
     for official, metric in ((True, "f1 over subwords"), (False, "f1")):
         pipeline = stored(**of_training, official_compat=official)
         start = flags["init_checkpoint"] = changed_copy(

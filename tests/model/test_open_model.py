@@ -44,7 +44,7 @@ def test_positions_that_were_never_trained(opened, caplog):
     for length in (64, 65):
         of_64.check_length(length)
     assert caplog.messages == [
-        f"--max_seq_len 65: positions above 64 of {opened.checkpoint.path} were not trained in pretraining"
+        f"--max_seq_len 65: positions above 64 of {opened.checkpoint.path} were not trained in pre-training"
     ]
 
 
@@ -75,7 +75,7 @@ def test_embedding_flags_default_to_the_retrieval_training(
     flags = RetrievalFlags(pairs="pairs", pooling="cls", max_seq_len=40, on_command_line=())
     changed = replace(flags, layer="0", max_seq_len=expected)
     assert apply_embedding_defaults(flags, replace(opened, checkpoint=checkpoint)) == changed
-    assert caplog.messages == [f"preprocessing options stored in {checkpoint.path}: {told}"]
+    assert caplog.messages == [f"options of {checkpoint.path}: {told}"]
 
 
 def test_unsupported_pooling_needs_another_pooling(opened):
