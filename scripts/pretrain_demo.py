@@ -41,7 +41,7 @@ START = "start"
 
 @dataclass
 class PretrainDemoFlags:
-    """Options of the pretraining demo."""
+    """Options of the pre-training demo."""
 
     start_steps: PositiveInt = 700
     """Number of steps of the initial MMLM training, of about 2,000 tokens each."""

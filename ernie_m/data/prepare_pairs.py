@@ -4,7 +4,7 @@
         train.jsonl                                {"translation": {"en": ..., "de": ...}} names its languages
         train.en and train.de                      two aligned files, plain or compressed
         test.en-de.tsv, dev.en and dev.de          held-out pairs
-        en.txt, news.en.txt.gz                     text of one language, only for pretraining
+        en.txt, news.en.txt.gz                     text of one language, only for pre-training
         "en-de<=en.txt,de.txt"                     any other names; see `ernie_m.reader.files.pairs`
 
 The output directory has these files; tables have a header:
@@ -267,7 +267,7 @@ def prepare_pairs(
         write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
     say("", format_columns(lines), "")
     for language, files in found.text.items():
-        say(f"text of {language}, used only by pretraining: {join_items(files, 10)}")
+        say(f"text of {language}, used only by pre-training: {join_items(files, 10)}")
     if found.skipped:
         say(f"skipped: {join_items(found.skipped, 10)}")
 

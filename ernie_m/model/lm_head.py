@@ -1,4 +1,4 @@
-"""The pretraining model: the encoder with language embeddings, the tied masked-LM head, and its loss.
+"""The pre-training model: the encoder with language embeddings, the tied masked-LM head, and its loss.
 
 The loss is a cross-entropy over the whole vocabulary, in bounded memory: masked positions are processed in
 chunks, whose logits take at most LOGITS_BYTES. A chunk is three Paddle operations, whose logits are
@@ -33,7 +33,7 @@ class MaskedLMLoss(NamedTuple):
 
 
 class PreTrainingModel(nn.Layer):
-    """The pretraining model: encoder, masked-LM head and language embeddings, for all objectives.
+    """The pre-training model: encoder, masked-LM head and language embeddings, for all objectives.
 
     A language embedding tells a [MASK] or a placeholder which language to predict (paper, section 3, BTMLM).
     It is added to the word embeddings of tokens with a language id. Other tokens have none, so the encoder

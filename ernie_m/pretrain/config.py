@@ -1,4 +1,4 @@
-"""The config of a pretraining run: one YAML file per run; `--section.key value` overrides a key.
+"""The config of a pre-training run: one YAML file per run; `--section.key value` overrides a key.
 
 The defaults train all four objectives, with the choices of docs/objectives.md. configs/pretrain/ has the
 settings of the paper's tables.
@@ -347,7 +347,7 @@ class RunConfig(ComputeFlags):
 
 @dataclass
 class PretrainConfig:
-    """The config of a pretraining run.
+    """The config of a pre-training run.
 
     `free` options may change when the run is resumed; all others determine the result.
 

@@ -218,7 +218,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             warning = get_objective_class(name).find_plateau(list(scores.get(name, {}).values()), advice)
             if warning is not None:
                 logger.warning("%s", warning)
-        # Pretraining has no epochs, and its last step is its result.
+        # Pre-training has no epochs, and its last step is its result.
         return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
 
     make_record = staticmethod(make_record)

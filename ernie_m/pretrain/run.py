@@ -24,7 +24,7 @@ from ernie_m.utils.logging import IN_FILE, logger
 from ernie_m.utils.paddle_settings import prepare, reject_other_launchers
 
 CHECKPOINTS = "checkpoints"
-FULL = "full"  # the finished model with its head, for continued pretraining
+FULL = "full"  # the finished model with its head, for continued pre-training
 ENCODER = "encoder"  # the finished model without its head, for fine-tuning
 SETTINGS = "config.yaml"
 _OURS = (
@@ -167,7 +167,7 @@ def write_final_models(task: Pretraining, trainer: Trainer, folder: OutputDir) -
         write_checkpoint(full_path, full)
         write_checkpoint(encoder_path, encoder)
     logger.info(
-        "for fine-tuning: --init_pretraining_params %s; to continue pretraining: "
+        "for fine-tuning: --init_pretraining_params %s; to continue pre-training: "
         "--init.encoder %s --init.lm_head same",
         encoder_path,
         full_path,

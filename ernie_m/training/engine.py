@@ -1,11 +1,11 @@
-"""The optimizer step of pretraining and all fine-tuning tasks, on one or several processes.
+"""The optimizer step of pre-training and all fine-tuning tasks, on one or several processes.
 
     micro-batch 1 .. n -> loss / GLOBAL count -> backward     on every process; gradients are accumulated
     gradients                                                 all-reduce: summed, never averaged
     loss, named sums, norm, shutdown requests                 one all-reduce, the only read from the device
     clip -> AdamW -> schedule                                 skipped if loss or gradient is not finite
 
-Each loss is divided by the count over all processes and micro-batches; in pretraining, the loss of each
+Each loss is divided by the count over all processes and micro-batches; in pre-training, the loss of each
 objective by its own count. So the sum of the gradients is the gradient of the whole batch, however it is
 divided. Gradients are summed after the last backward pass, not in hooks, because processes that train
 different objectives have different graphs.

@@ -53,7 +53,7 @@ TRAINED = (r"step_\d+(\.corrupt)?", BEST, rf"{re.escape(SELECTED)}(\.digest)?", 
 
 @dataclass(frozen=True)
 class FolderRules:
-    """The rules in which the output directories of pretraining and fine-tuning differ.
+    """The rules in which the output directories of pre-training and fine-tuning differ.
 
     Attributes:
         ways_out: advice about an output directory that contains another run, for messages.

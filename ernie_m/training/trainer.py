@@ -1,4 +1,4 @@
-"""The training loop of pretraining and all fine-tuning tasks.
+"""The training loop of pre-training and all fine-tuning tasks.
 
     evaluate -> save -> read -> step -> log -> evaluate -> ...
 
@@ -78,7 +78,7 @@ class EvaluationSteps:
 
 
 class Trainable(Protocol[Model, Data]):
-    """A task that `Trainer` can train: pretraining or a fine-tuning task.
+    """A task that `Trainer` can train: pre-training or a fine-tuning task.
 
     A task does not keep a model: the `Trainer` of a seed owns the model.
 

@@ -102,7 +102,7 @@ def make_ids_and_labels(shared_input: dict[str, Any], texts: list) -> tuple[np.n
 
 
 def load_ernie_m(shared_input: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
-    """Load this project's pretraining model, and return a function that trains it on a batch."""
+    """Load this project's pre-training model, and return a function that trains it on a batch."""
     prepare()
     import paddle
 

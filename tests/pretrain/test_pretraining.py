@@ -192,7 +192,7 @@ INFO step 12 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl
 btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # left | # epochs
 INFO saved OUT/checkpoints/step_12
 {EVALUATION}\
-INFO for fine-tuning: --init_pretraining_params OUT/encoder; to continue pretraining: \
+INFO for fine-tuning: --init_pretraining_params OUT/encoder; to continue pre-training: \
 --init.encoder OUT/full --init.lm_head same
 INFO Next: ernie-m serve --model OUT/full
 """

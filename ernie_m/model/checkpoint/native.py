@@ -76,7 +76,7 @@ class NativeFormat(Format):
         safetensors.write(folder / WEIGHTS, weights, dtype=np.float32)
         architecture: str | None
         if task is None:
-            # A pretraining model is identified by its languages, which have embeddings.
+            # A pre-training model is identified by its languages, which have embeddings.
             architecture = "PreTrainingModel" if checkpoint.settings.get("languages") else "ErnieMModel"
         else:  # CHOICE has the same layer as a classifier
             architecture = DESCRIPTIONS[CLASSIFICATION if task == CHOICE else task].model_class

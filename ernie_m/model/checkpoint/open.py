@@ -71,7 +71,7 @@ def _describe_path(path: Path) -> str:
         return f"not a weights file (expected {files})"
     folder = Folder(path)
     if {"pieces", "vocabulary", "files"} <= folder.read_object(MANIFEST).keys():
-        return "a pretraining corpus, not a model"
+        return "a pre-training corpus, not a model"
     if "export" in folder.read_object(CONFIG):
         return "an output of ernie-m export, for prediction only"
     return f"not a model (expected {files}, or the official params with word_embedding)"
@@ -88,7 +88,7 @@ FORMATS = (
     Bert(),
     Fairseq(),
 )
-TRAINED_LENGTH = "trained_max_seq_len"  # native key of the maximum length in pretraining from random weights
+TRAINED_LENGTH = "trained_max_seq_len"  # native key of the maximum length in pre-training from random weights
 
 
 def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Checkpoint:

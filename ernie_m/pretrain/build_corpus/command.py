@@ -1,4 +1,4 @@
-"""Build a pretraining corpus from monolingual text and sentence pairs. See docs/pretraining.md.
+"""Build a pre-training corpus from monolingual text and sentence pairs. See docs/pretraining.md.
 
     ernie-m build_corpus --output data/corpus --piece_model_path piece.model \\
         --mono "en<=news.en.txt.gz" --mono "de<=news.de.txt.gz" --parallel "en-de<=pairs.tsv.gz"
