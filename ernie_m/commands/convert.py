@@ -29,7 +29,7 @@ from ernie_m.utils.args import Names, PositiveInt, option, parse_options
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_dir, lock_for_writing
-from ernie_m.utils.logging import format_columns
+from ernie_m.utils.logging import format_columns, logger
 
 LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone does not define a limit
 
@@ -143,9 +143,11 @@ def open_tokenizer(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
         UserError: a file is missing or corrupt, or the tokenizer does not match the model.
     """
     tokenizer = checkpoint.load_tokenizer(flags.vocab_path or checkpoint.vocab_path, flags.piece_model_path)
-    tokenizer.check_model(
-        checkpoint.required_config.vocab_size, checkpoint.required_config.pad_token_id, flags.source
-    )
+    config = checkpoint.required_config
+    tokenizer.check_model(config.vocab_size, config.pad_token_id, flags.source)
+    if config.vocab_size > tokenizer.vocab_size:
+        unused = config.vocab_size - tokenizer.vocab_size
+        logger.warning("%s: %d unused embedding rows beyond the vocabulary", flags.source, unused)
     return tokenizer
 
 

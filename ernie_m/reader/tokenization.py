@@ -218,7 +218,7 @@ class Tokenizer:
         return digest.hexdigest()
 
     def check_model(self, vocab_size: int, pad_token_id: int, source: str | os.PathLike) -> None:
-        """Check that a model's configuration matches the tokenizer, and log the number of unused embeddings.
+        """Check that a model's configuration matches the tokenizer.
 
         Args:
             vocab_size, pad_token_id: the values of the configuration.
@@ -238,12 +238,6 @@ class Tokenizer:
         if self.pad_id != pad_token_id:
             raise UserError(
                 f"{source}: invalid pad_token_id {pad_token_id} (expected {self.pad_id}, the id of [PAD])"
-            )
-        if vocab_size > self.vocab_size:
-            logger.warning(
-                "%s: %d unused embedding rows beyond the vocabulary",
-                source,
-                vocab_size - self.vocab_size,
             )
 
     def write_vocab(self, path: str | os.PathLike) -> None:

@@ -83,7 +83,6 @@ INFO testing TOY/dev.de.tsv, save to RUN/test.de.tsv.seed_1.0.6
 INFO testing TOY/dev.fr.tsv, save to RUN/test.fr.tsv.seed_1.0.6
 """
 LOG = f"""\
-WARNING TOY/ernie_config.json: 14 unused embedding rows beyond the vocabulary
 WARNING RUN/two.tsv: labels without training rows: tool
 {SEED}{SEED.replace("seed 1", "seed 2").replace("seed_1", "seed_2")}\
 INFO results

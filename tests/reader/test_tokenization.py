@@ -249,11 +249,8 @@ def test_a_subword_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_pat
     assert rows == (size if layout == "bare" else size + 1)
     line = error_of(read.check_model, rows, read.pad_id, "model")
     assert line.startswith("model: ") and str(path) in line and f"'{lost}'" in line
-    caplog.clear()
     for unused in (0, 1, 35):  # E5-small has rows that no token reads
         tokenizer.check_model(size + unused, tokenizer.pad_id, "model")
-    rows = "unused embedding rows beyond the vocabulary"
-    assert caplog.messages == [f"model: 1 {rows}", f"model: 35 {rows}"]
     assert error_of(tokenizer.check_model, size, tokenizer.pad_id + 1, "model").startswith("model: ")
 
 

@@ -116,7 +116,6 @@ untrained # #
 LOG = f"""\
 INFO RUN/de-en.tsv: de: {TEXTS[0]}
 INFO RUN/de-en.tsv: en: {TEXTS[0]} kani
-WARNING TOY/config.json: 98 unused embedding rows beyond the vocabulary
 WARNING TOY/corpus: 1 of 342 sampled texts are truncated to 32 tokens (max_seq_len)
 {SEED}{SEED.replace("seed_1", "seed_2")}\
 INFO results
