@@ -1,8 +1,10 @@
 """Each path and module of the project that a docstring, comment, message or page names is there.
 
 It is there as it is read: a path from the root, from the package, or next to the file that names it.
+A docstring describes arguments that exist.
 """
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,3 +70,32 @@ def test_what_the_texts_name_is_there():
     assert [
         f"{path.relative_to(ROOT)}: {name}" for (path, name), is_there in named.items() if not is_there
     ] == []
+
+
+def list_arguments(node: ast.AST, classes: dict[str, ast.ClassDef]) -> set[str]:
+    """The arguments of a function; of a class those of its constructor, or of the operation that it applies.
+
+    Fields are arguments of the constructor of a dataclass.
+    """
+    if not isinstance(node, ast.ClassDef):
+        return {argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)}
+    names = {statement.target.id for statement in node.body if isinstance(statement, ast.AnnAssign)}
+    makers = [member for member in node.body if getattr(member, "name", "") in ("__init__", "forward")]
+    words = [word.id for base in node.bases for word in ast.walk(base) if isinstance(word, ast.Name)]
+    for part in (*makers, *(classes[word] for word in words if word in classes)):
+        names |= list_arguments(part, classes)
+    return names
+
+
+def test_docstrings_describe_arguments_that_exist():
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+    nodes = [(path, node) for path, tree in trees.items() for node in ast.walk(tree)]
+    classes = {node.name: node for _, node in nodes if isinstance(node, ast.ClassDef)}
+    errors = []
+    for path, node in nodes:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            section = re.search(r"^Args:\n((?: {4}.*\n?|\n)+)", ast.get_docstring(node) or "", re.MULTILINE)
+            lines = re.findall(r"^ {4}(\w+(?:, \w+)*):\s", section[1] if section else "", re.MULTILINE)
+            described = {name for line in lines for name in line.split(", ")}
+            errors += [(f"{path}:{node.lineno}", name) for name in described - list_arguments(node, classes)]
+    assert errors == []

@@ -33,7 +33,7 @@ class Classification(FinetuningTask[ExampleFile]):
     Args:
         labels: label names in the order of their ids.
         max_seq_len: maximum length of an input in tokens.
-        named: whether the label column of a file contains names instead of ids.
+        has_label_names: whether the label column of a file contains names instead of ids.
         prompt: the prompt prepended to every text_a.
         pairs: whether the rows must be pairs of texts; None: as in the first file.
     """

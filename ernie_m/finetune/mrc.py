@@ -127,7 +127,7 @@ class QuestionAnswering(FinetuningTask[ContextWindows]):
     An item is a window of a question's context. Training skips windows without the answer.
 
     Args:
-        cut: the configuration of the windows.
+        window_config: the configuration of the windows.
         max_answer_length: maximum length of an answer in tokens.
         n_best: maximum number of candidate answers per question.
         rules: the answer normalization, "mlqa" or "squad"; see `ernie_m.finetune.eval_mlqa`.

@@ -66,7 +66,7 @@ class TableFile(InputFile):
 
     Args:
         table: the table and its columns.
-        sorts: whether to write rows in ascending order of confidence.
+        is_sorted: whether to write rows in ascending order of confidence.
         output: the name of the output file, which determines its format.
     """
 

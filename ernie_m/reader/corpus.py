@@ -167,7 +167,7 @@ class _Shards:
     Args:
         folder: the directory of the shards.
         shards: the entries of the shards in the manifest.
-        known: the files that the manifest lists.
+        listed_files: the files that the manifest lists.
 
     Raises:
         ValueError: a file of a shard is not listed.

@@ -66,7 +66,7 @@ class WorkQueue:
         batch_size: maximum number of characters in a batch; a longer text is a batch by itself.
         timeout: request timeout in seconds.
         threads: the number of worker threads.
-        begin: called first in each worker thread.
+        initialize_thread: called first in each worker thread.
     """
 
     def __init__(

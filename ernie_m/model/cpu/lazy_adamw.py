@@ -56,8 +56,8 @@ class LazyAdamW:
 
     Args:
         gradient: the gradient of the matrix, which records the rows with a gradient.
-        rate_ratio: ratio of the matrix's learning rate to the learning rate of a step.
-        decay: weight decay coefficient, which is multiplied by the matrix's learning rate.
+        lr_ratio: ratio of the matrix's learning rate to the learning rate of a step.
+        weight_decay: weight decay coefficient, which is multiplied by the matrix's learning rate.
         betas, epsilon: the hyperparameters of Adam.
 
     Attributes:
