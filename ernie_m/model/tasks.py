@@ -28,7 +28,7 @@ class Task:
 
     Attributes:
         name: value of --task of the commands, and the route of the server, /api/<name>.
-        pipeline: pipeline tag of model hubs.
+        pipeline_tag: pipeline tag of model hubs.
         stored: name of the task in model files, "task" in config.json; "": it uses another task's model.
         model_class: a class of `ernie_m.model.heads` or `ernie_m.model.lm_head`; None: the encoder.
         head_reads: input of the layer named "classifier", `POOLED` or `TOKENS`; None: no such layer.
@@ -38,7 +38,7 @@ class Task:
     """
 
     name: str
-    pipeline: str = ""
+    pipeline_tag: str = ""
     stored: str = ""
     model_class: str | None = None
     head_reads: str | None = None
@@ -49,7 +49,7 @@ class Task:
 _ALL_TASKS = (
     Task(
         CLASSIFICATION,
-        pipeline="text-classification",
+        pipeline_tag="text-classification",
         stored="classification",
         model_class="SequenceClassifier",
         head_reads=POOLED,
@@ -61,7 +61,7 @@ _ALL_TASKS = (
     Task(ZERO_SHOT),
     Task(
         TOKEN_CLASSIFICATION,
-        pipeline="token-classification",
+        pipeline_tag="token-classification",
         stored="tagging",
         model_class="TokenClassifier",
         head_reads=TOKENS,
@@ -70,7 +70,7 @@ _ALL_TASKS = (
     ),
     Task(
         QUESTION_ANSWERING,
-        pipeline="question-answering",
+        pipeline_tag="question-answering",
         stored="question_answering",
         model_class="SpanClassifier",
         head_reads=TOKENS,
@@ -78,15 +78,15 @@ _ALL_TASKS = (
     ),
     Task(
         EMBEDDING,
-        pipeline="feature-extraction",
+        pipeline_tag="feature-extraction",
         stored="encoding",
         outputs={"sequence": ("batch", "length", "hidden"), "pooled": ("batch", "hidden")},
     ),
     # The model of retrieval is an encoder, which may have been trained for it.
-    Task(SEARCH, pipeline="sentence-similarity", stored="retrieval"),
+    Task(SEARCH, pipeline_tag="sentence-similarity", stored="retrieval"),
     Task(
         FILL_MASK,
-        pipeline="fill-mask",
+        pipeline_tag="fill-mask",
         stored="fill",
         model_class="PreTrainingModel",
     ),

@@ -57,7 +57,7 @@ def format_model_card(facts: Mapping[str, Any], config: Mapping[str, Any], num_p
         "license": "unknown",
         "language": languages or ["multilingual"],
         "library_name": "paddle",
-        "pipeline_tag": TASKS.get(task, TASKS[EMBEDDING]).pipeline,
+        "pipeline_tag": TASKS.get(task, TASKS[EMBEDDING]).pipeline_tag,
         "tags": ["ernie-m", "cross-lingual"],
         **(facts.get("metadata") or {}),
     }

@@ -303,7 +303,7 @@ def write_converted_model(
         shutil.copyfile(checkpoint.language_means_path, folder / LANGUAGE_MEANS)
 
     library = "sentence-transformers" if pooling_files else format.library
-    pipeline = {"pipeline_tag": TASKS[SEARCH].pipeline} if pooling_files else {}
+    pipeline_tag = {"pipeline_tag": TASKS[SEARCH].pipeline_tag} if pooling_files else {}
     facts = {
         "name": "ERNIE-M" if format.name == NativeFormat.name else f"ERNIE-M for {library}",
         "task": task and get_stored_name(task),
@@ -312,7 +312,7 @@ def write_converted_model(
         "reads_at_most": f"{checkpoint.required_config.max_input_length} tokens",
         "reads": checkpoint.pipeline_config.to_json() or None,
         **further_card_facts,
-        "metadata": {"library_name": library, **card_metadata, **pipeline},
+        "metadata": {"library_name": library, **card_metadata, **pipeline_tag},
     }
     card = format_model_card(
         facts, checkpoint.required_config.to_dict(), count_parameters(translated.weights)
