@@ -42,6 +42,7 @@ SEED = 1  # of weights and data
 # The gradients of the toys are up to 2 times the loss scale: with the official 102,400 more than the 65,504
 # that float16 holds.
 SCALING = {"init_loss_scaling": 1024}
+OVERFLOW_SCALING = {"init_loss_scaling": 1024, "decr_every_n_nan_or_inf": 1, "decr_ratio": 0.5}
 SHAPE = {
     "vocab_size": VOCABULARY.size,
     "hidden_size": 32,
