@@ -43,10 +43,10 @@ from ernie_m.model.tasks import (
     TOKEN_CLASSIFICATION,
     ZERO_SHOT,
 )
-from ernie_m.utils.args import PositiveInt, describe_type, is_valid
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import FileVersion
 from ernie_m.utils.paddle_settings import configure_as_library, prepare
+from ernie_m.utils.value_types import PositiveInt, describe_type, is_valid
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,11 +20,12 @@ from ernie_m import load
 from ernie_m.commands.launch import run_processes
 from ernie_m.data.download_text import TABLE
 from ernie_m.finetune.retrieval.training_plan import Command
-from ernie_m.utils.args import PositiveInt, option, parse_options
+from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import say
 from ernie_m.utils.files import read_json
 from ernie_m.utils.logging import format_columns
+from ernie_m.utils.value_types import PositiveInt
 from scripts.quick import average_without_english, read_sentences, score_topics
 
 OUTPUT = Path("output/demo")

@@ -25,11 +25,12 @@ from ernie_m.model.checkpoint.write_foreign import CLASSIFIER_TASKS, TARGETS, WR
 from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, PIPELINE, PipelineConfig
 from ernie_m.model.tasks import QUESTION_ANSWERING, SEARCH
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.utils.args import Names, PositiveInt, option, parse_options
+from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_dir, lock_for_writing
 from ernie_m.utils.logging import format_columns, logger
+from ernie_m.utils.value_types import Names, PositiveInt
 
 LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone does not define a limit
 

@@ -22,11 +22,12 @@ from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.tag_schemes import PARTS_OF_SPEECH
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.training_flags import PrecisionFlags
-from ernie_m.utils.args import Names, option, parse_options
+from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, get_command_name, say
 from ernie_m.utils.files import lock_for_writing
 from ernie_m.utils.logging import logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
+from ernie_m.utils.value_types import Names
 
 _OF_WORDS = (TOKEN_CLASSIFICATION, PARTS_OF_SPEECH, QUESTION_ANSWERING)
 _TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, *_OF_WORDS)

@@ -25,12 +25,13 @@ from itertools import dropwhile
 from pathlib import Path
 
 from ernie_m.finetune.finetune_args import log_ineffective_flags
-from ernie_m.utils.args import NonNegativeInt, OfficialFlags, PositiveInt, list_options, option, parse_options
+from ernie_m.utils.args import OfficialFlags, list_options, option, parse_options
 from ernie_m.utils.child_processes import end_with_parent, handle_shutdown_signals
 from ernie_m.utils.errors import UserError, open_in_place, say
 from ernie_m.utils.files import translate_write_errors
 from ernie_m.utils.logging import LOG_DIR, LOG_PREFIX, setup_console
 from ernie_m.utils.paddle_settings import check_paddle, has_gpu, reject_other_launchers
+from ernie_m.utils.value_types import NonNegativeInt, PositiveInt
 
 GRACE = 2.0  # seconds for the other processes to exit after one has failed
 COUNT_GPUS = """

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ernie_m.inference.prediction_options import PredictorFlags
-from ernie_m.utils.args import Names, PositiveInt, Range, option, parse_options
+from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, get_install_command
 from ernie_m.utils.logging import logger, setup_console
+from ernie_m.utils.value_types import Names, PositiveInt, Range
 
 
 @dataclass(kw_only=True)

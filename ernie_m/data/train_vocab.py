@@ -25,10 +25,11 @@ from ernie_m.pretrain.build_corpus.text_chunks import check_sources, read_chunks
 from ernie_m.reader.files.plain_text import LONGEST_LINE
 from ernie_m.reader.sampling import apply_temperature
 from ernie_m.reader.tokenization import Tokenizer, normalize
-from ernie_m.utils.args import PositiveInt, Range, UnitInterval, option, parse_options
+from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, lock_for_writing, translate_write_errors
 from ernie_m.utils.logging import ON_CONSOLE, Progress, logger, setup_console
+from ernie_m.utils.value_types import PositiveInt, Range, UnitInterval
 
 _CHUNK_BYTES = 4 << 20  # text per chunk
 _SEED = 1

@@ -6,10 +6,10 @@ from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
-from ernie_m.utils.args import is_valid
 from ernie_m.utils.errors import UserError, format_value
 from ernie_m.utils.files import read_bytes
 from ernie_m.utils.user_code import run_code, translate_user_errors
+from ernie_m.utils.value_types import is_valid
 
 # Predictions, targets -> name -> percent.
 CustomMetric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]

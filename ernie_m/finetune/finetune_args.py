@@ -8,19 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from ernie_m.finetune.score_tables import load_recipe_scores
 from ernie_m.training.training_flags import ComputeFlags
-from ernie_m.utils.args import (
-    NonNegativeFloat,
-    OfficialFlags,
-    PositiveInt,
-    PositiveShare,
-    Range,
-    UnitInterval,
-    is_used_by_command,
-    list_options,
-    option,
-)
+from ernie_m.utils.args import OfficialFlags, is_used_by_command, list_options, option
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
+from ernie_m.utils.value_types import NonNegativeFloat, PositiveInt, PositiveShare, Range, UnitInterval
 
 # The tasks that this project fine-tunes.
 FineTunedTask = Literal["classification", "token-classification", "question-answering", "search"]

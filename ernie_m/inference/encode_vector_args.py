@@ -7,8 +7,9 @@ from ernie_m.finetune.finetune_args import ModelFileFlags
 from ernie_m.inference.prediction_options import EngineFlags
 from ernie_m.model.pipeline_config import Pooling
 from ernie_m.reader.files.table_options import LabelOptions
-from ernie_m.utils.args import OfficialFlags, PositiveInt, option
+from ernie_m.utils.args import OfficialFlags, option
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.value_types import PositiveInt
 
 
 @dataclass

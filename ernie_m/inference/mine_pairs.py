@@ -20,10 +20,11 @@ from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import Example, sample_evenly, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import read_sentences_by_language
 from ernie_m.reader.files.distinct_lines import PART_LINES, DistinctLines
-from ernie_m.utils.args import PositiveInt, option
+from ernie_m.utils.args import option
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, lock_for_writing, reject_overwrite
 from ernie_m.utils.logging import logger
+from ernie_m.utils.value_types import PositiveInt
 from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import (
     NEIGHBORS,

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from ernie_m.model.pipeline_config import NEITHER, Pooling, TextKind
-from ernie_m.utils.args import Names, PositiveInt, describe_type, is_valid
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_blank
+from ernie_m.utils.value_types import Names, PositiveInt, describe_type, is_valid
 
 
 @dataclass

@@ -3,9 +3,16 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Literal
 
-from ernie_m.utils.args import NonNegativeInt, PositiveFloat, Range, UnitInterval, describe_type, is_valid
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, resolve_shipped_path
+from ernie_m.utils.value_types import (
+    NonNegativeInt,
+    PositiveFloat,
+    Range,
+    UnitInterval,
+    describe_type,
+    is_valid,
+)
 
 FIRST_POSITION = 2  # position of a sequence's first token
 PAD_POSITION = 1  # position of padding

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from ernie_m.reader.tokenizer_rules import PIPELINE, PIPELINE_FORMAT, get_pipeline_values
-from ernie_m.utils.args import NonNegativeInt, Range, describe_type, is_valid
 from ernie_m.utils.checksums import check_format_version
 from ernie_m.utils.errors import UserError, format_value
+from ernie_m.utils.value_types import NonNegativeInt, Range, describe_type, is_valid
 
 _FORMAT = "format"  # key of the format number
 COLUMNS = "columns"  # the columns of the training table: flags of `LabelOptions` -> their values

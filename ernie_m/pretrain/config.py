@@ -12,7 +12,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from ernie_m.model.pipeline_config import TextRules
 from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER, register_files
 from ernie_m.training.training_flags import ComputeFlags
-from ernie_m.utils.args import (
+from ernie_m.utils.args import option
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.value_types import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -20,9 +22,7 @@ from ernie_m.utils.args import (
     PositiveShare,
     Range,
     UnitInterval,
-    option,
 )
-from ernie_m.utils.errors import UserError
 
 RANDOM = "random"
 AUTO = "auto"

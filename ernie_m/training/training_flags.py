@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import ClassVar, Literal
 
-from ernie_m.utils.args import NonNegativeFloat, option
+from ernie_m.utils.args import option
 from ernie_m.utils.errors import UserError, get_install_command
+from ernie_m.utils.value_types import NonNegativeFloat
 
 
 @dataclass(kw_only=True)

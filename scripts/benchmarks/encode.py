@@ -15,9 +15,10 @@ from functools import partial
 from typing import Any
 
 from ernie_m.model.threads import get_thread_count
-from ernie_m.utils.args import PositiveInt, option, parse_options
+from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
+from ernie_m.utils.value_types import PositiveInt
 from scripts.benchmarks.turns import LATEST, OPTIMUM, OURS, Contender, compare
 
 LARGEST = 1 << 30  # bytes of TEXT

@@ -22,10 +22,11 @@ from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.masking import ObjectiveContext, Text, Vocabulary, make_rng
 from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.pretrain.packing import MicroBatch
-from ernie_m.utils.args import PositiveInt, option, parse_options
+from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
 from ernie_m.utils.paddle_settings import prepare
+from ernie_m.utils.value_types import PositiveInt
 from scripts.benchmarks.turns import LATEST, OURS, Contender, compare, make_ernie_m_step, make_torch_step
 
 IGNORED = -100  # transformers does not predict positions with this label

@@ -5,16 +5,8 @@ from importlib import import_module
 
 import pytest
 
-from ernie_m.utils.args import (
-    PositiveInt,
-    Range,
-    UnitInterval,
-    describe_type,
-    get_result_options,
-    list_options,
-    option,
-    read_option_docs,
-)
+from ernie_m.utils.args import get_result_options, list_options, option, read_option_docs
+from ernie_m.utils.value_types import PositiveInt, Range, UnitInterval, describe_type
 from tests.launching import ROOT
 
 

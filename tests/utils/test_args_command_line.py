@@ -8,7 +8,8 @@ import yaml
 
 from ernie_m.finetune.finetune_args import log_ineffective_flags
 from ernie_m.utils import __version__
-from ernie_m.utils.args import Names, OfficialFlags, PositiveInt, Range, format_help, option, parse_options
+from ernie_m.utils.args import OfficialFlags, format_help, option, parse_options
+from ernie_m.utils.value_types import Names, PositiveInt, Range
 from tests.launching import error_of
 
 

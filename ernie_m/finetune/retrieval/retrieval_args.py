@@ -6,18 +6,17 @@ from typing import Annotated, Literal
 from ernie_m.finetune.finetune_args import FineTunedTask, SequenceLength, TrainingFlags
 from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL, Pooling
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.utils.args import (
+from ernie_m.utils.args import OfficialFlags, option
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.value_types import (
     NonNegativeFloat,
     NonNegativeInt,
-    OfficialFlags,
     PositiveFloat,
     PositiveInt,
     PositiveShare,
     Range,
     UnitInterval,
-    option,
 )
-from ernie_m.utils.errors import UserError
 
 
 @dataclass(kw_only=True)

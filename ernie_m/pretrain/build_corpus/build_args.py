@@ -8,9 +8,10 @@ from ernie_m.pretrain.build_corpus.source_files import Stream
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_rules import ERNIE_M
-from ernie_m.utils.args import NonNegativeFloat, NonNegativeInt, Range, get_result_options, option
+from ernie_m.utils.args import get_result_options, option
 from ernie_m.utils.errors import UserError, get_command_name
 from ernie_m.utils.files import get_file_version
+from ernie_m.utils.value_types import NonNegativeFloat, NonNegativeInt, Range
 
 
 @dataclass(kw_only=True)
