@@ -11,7 +11,7 @@ import paddle
 import pytest
 
 from tests.gpu import worker
-from tests.gpu.conftest import difference, has_card
+from tests.gpu.conftest import BOUNDS, difference, has_card
 from tests.launching import ROOT
 
 BOUND = 1e-9  # in float64
@@ -26,6 +26,8 @@ def test_two_processes_with_sharding_stage(check, tmp_path, stage):
     exact = worker.compute_losses(stage=0)
     results = run_two(tmp_path, stage)
     assert results["skipped"] == [False, True, False], "an overflow on process 1 alone"
+    if results["bf16"]:
+        check(difference([results["bf16"]], [exact["mmlm"]]), BOUNDS["bfloat16"])
     check(max(difference([results["losses"][name]], [losses]) for name, losses in exact.items()), BOUND)
 
 

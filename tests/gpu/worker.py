@@ -9,7 +9,8 @@ from pathlib import Path
 
 from paddle import Tensor
 
-from ernie_m.model.kernel_selection import is_on_gpu
+from ernie_m.model.device_capabilities import has_bf16
+from ernie_m.model.kernel_selection import get_services, is_on_gpu
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.objectives import OF_THE_PAPER
@@ -29,6 +30,16 @@ def compute_losses(stage: int) -> dict[str, list[float]]:
     for name in OF_THE_PAPER:
         losses[name] = toys.train(toys.engine_for(toys.make_model("float64"), stage=stage), name, last=STEPS)
     return losses
+
+
+def compute_bf16_losses(stage: int) -> list[float]:
+    """Losses and gradient norms of MMLM in bfloat16; [] on a device without it."""
+    has = has_bf16() if is_on_gpu() else get_services().find_missing_bf16_requirement() is None
+    if not has:
+        return []
+    return toys.train(
+        toys.engine_for(toys.make_model("float32"), Precision("bf16"), stage), "mmlm", last=STEPS
+    )
 
 
 def overflow_on_process_1(stage: int) -> list[bool]:
@@ -53,7 +64,11 @@ def main() -> None:
     """Process 0 writes the results; then process 1 dies."""
     folder, stage = Path(sys.argv[1]), int(sys.argv[2])
     distributed.init()
-    results = {"losses": compute_losses(stage), "skipped": overflow_on_process_1(stage)}
+    results = {
+        "losses": compute_losses(stage),
+        "bf16": compute_bf16_losses(stage),
+        "skipped": overflow_on_process_1(stage),
+    }
     engine = toys.engine_for(toys.make_model("float64"), stage=stage)  # the processes exchange its weights
     if distributed.is_main():
         (folder / RESULTS).write_text(json.dumps(results))
