@@ -89,7 +89,7 @@ class TrainingPairs(ABC):
         }
 
 
-class PairFile(TrainingPairs):
+class FileTrainingPairs(TrainingPairs):
     """The rows of a file of pairs, or of two aligned files. Each seed has other validation rows.
 
     Queries and documents keep the prompts of the initial model; both sides of translations have one prompt.
@@ -151,7 +151,7 @@ class PairFile(TrainingPairs):
         return batches, {(Path(self.rows.name).name,): held_out_ids} if held_out_ids else {}
 
 
-class PairCorpus(TrainingPairs):
+class CorpusTrainingPairs(TrainingPairs):
     """The parallel text of a corpus, whose held-out text has the validation pairs. It has no prompts."""
 
     def __init__(self, path: str, flags: RetrievalFlags, opened: OpenedModel):
@@ -180,7 +180,7 @@ def open_training_pairs(flags: RetrievalFlags, opened: OpenedModel) -> TrainingP
         UserError: the file or corpus is missing, is invalid, or has no pairs.
     """
     assert flags.train_set is not None  # with --do_train
-    pairs_class = PairFile if is_pair_notation(flags.train_set) else PairCorpus
+    pairs_class = FileTrainingPairs if is_pair_notation(flags.train_set) else CorpusTrainingPairs
     return pairs_class(flags.train_set, flags, opened)
 
 
