@@ -14,7 +14,7 @@ from ernie_m.model.cpu.embedding_gradient import EmbeddingLookup, EmbeddingMeans
 from ernie_m.model.cpu.layers import CpuDropout, CpuGelu, CpuLayerNorm, CpuLinear
 from ernie_m.model.cpu.lazy_adamw import LazyAdamW
 from ernie_m.model.cpu.masked_lm_loss import CpuCrossEntropy, CpuMaskedLMLoss
-from ernie_m.model.cpu.replicas import SHARE_TOKENS, Replicas
+from ernie_m.model.cpu.replicas import SHARE_TOKENS, ParallelReplicas
 from ernie_m.model.cpu.workers import make_paddle_workers
 from ernie_m.model.kernels import Kernels, is_recorded, sum_chunk_losses
 from ernie_m.model.services import Services
@@ -80,8 +80,8 @@ class CpuServices(Services):
     def cache_rounded_weights(self) -> AbstractContextManager:
         return bfloat16.cache_rounded_weights()
 
-    def make_replicas(self, model: nn.Layer) -> Replicas:
-        return Replicas(model)
+    def make_replicas(self, model: nn.Layer) -> ParallelReplicas:
+        return ParallelReplicas(model)
 
     def make_workers(self) -> Workers:
         return make_paddle_workers()

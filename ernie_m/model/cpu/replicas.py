@@ -27,7 +27,7 @@ R = TypeVar("R")
 SHARE_TOKENS = 512
 
 
-class Replicas(services.Replicas):
+class ParallelReplicas(services.Replicas):
     """A model and its replicas, which share its weights and have separate gradients."""
 
     def __init__(self, model: nn.Layer):
