@@ -1,7 +1,8 @@
 """Check that this device agrees with a CPU in float64: `sh scripts/gpu_check.sh`.
 
 Each check, a test in tests/gpu/, prints a line with the maximum difference and its bound, then ok, skipped or
-failed. The exit code is 1 if a check failed. Add the whole output to a bug report (docs/hardware.md).
+failed. The exit code is 1 if a check failed. Add the lines from BEGIN to END to a bug report (see
+docs/hardware.md). Without END, the check after the last line ended the program.
 """
 
 from ernie_m.utils.first_import import run
@@ -21,6 +22,8 @@ from ernie_m.utils.paddle_settings import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("kernels", "step", "processes", "export")  # the most informative checks first
+BEGIN = "----- gpu_check: send from here -----"
+END = "----- gpu_check: to here -----"
 # pytest options: the project's, its cache and its time limit are for developers.
 SETTINGS = ["-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", "-o", "faulthandler_timeout=0"]
 
@@ -43,6 +46,7 @@ def main() -> None:
     from ernie_m.model.kernel_selection import is_on_gpu
     from ernie_m.training.device_summary import format_device_summary
 
+    print(BEGIN)
     if not is_on_gpu():
         print("no GPU: running on the CPU")
     commit = get_output("git", "describe", "--always", "--dirty")
@@ -54,7 +58,9 @@ def main() -> None:
     print(format_device_summary("float32", processes=1), flush=True)
     files = [str(ROOT / "tests" / "gpu" / f"test_{name}.py") for name in FILES]
     line = [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", *SETTINGS, *files]
-    sys.exit(pytest.main(line, plugins=["tests.gpu.lines"]))
+    exit_code = pytest.main(line, plugins=["tests.gpu.lines"])
+    print(END)
+    sys.exit(exit_code)
 
 
 def get_output(*command: str) -> str:

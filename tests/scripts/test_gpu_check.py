@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from ernie_m.utils import __version__
-from scripts.gpu_check import FILES, get_output
+from scripts.gpu_check import BEGIN, END, FILES, get_output
 from tests.launching import ROOT, run_script
 
 # Checks as a file that the command may run instead of its own: one for each result.
@@ -65,8 +65,9 @@ def test_cpu_does_not_pass_as_a_gpu(tmp_path):
         [ROOT / "scripts" / "gpu_check.py"], tmp_path, PYTEST_ADDOPTS="-k 'attention or flash'"
     )
     assert (process.returncode, process.stderr) == (0, ""), process.stdout + process.stderr
-    first, version, _paddle, _driver, device, *checks = process.stdout.splitlines()
-    assert first == "no GPU: running on the CPU"
+    begin, first, version, _paddle, _driver, device, *checks, counts, end = process.stdout.splitlines()
+    assert (begin, first, end) == (BEGIN, "no GPU: running on the CPU", END)
+    assert counts == "1 ok, 4 skipped, 0 failed"
     assert version.startswith(f"ernie-m {__version__}, commit ") and device.startswith("device: cpu")
     in_float32, *in_half = checks
     assert (
@@ -89,4 +90,5 @@ def test_check_log_lines(tmp_path):
         "no number: nan, at most 1.0e-05: failed on the CPU",
         "surprising: CUDA error(700), an illegal memory access was encountered: failed on the CPU",
         "absent: no FlashMask: skipped on the CPU",
+        "1 ok, 1 skipped, 3 failed",
     ]
