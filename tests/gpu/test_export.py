@@ -14,7 +14,9 @@ from tests.gpu.conftest import BOUNDS, difference, has_card
 
 
 @pytest.mark.parametrize("amp", ["none", "fp16"])
-def test_export(check, tmp_path, amp):
+def test_export(check, location, tmp_path, amp):
+    if location == "stand_in":
+        pytest.skip("Paddle Inference does not run on a plug-in device")
     if amp == "fp16" and not has_card():
         pytest.skip("Paddle Inference has float16 on a GPU alone")
     paddle.seed(1)

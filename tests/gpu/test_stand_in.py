@@ -7,6 +7,7 @@ import subprocess
 import paddle
 import pytest
 
+from scripts.gpu_check import END
 from tests.launching import ROOT, run_script
 
 BOUND = 1e-6  # of all losses and norms in float32, relative to those in float64 on a CPU
@@ -23,10 +24,12 @@ def test_the_checks_on_a_stand_in(tmp_path):
     # Without the flag a reshape shares memory, for which a device needs three more kernels. A CPU
     # makes workers of two threads, and a card must not.
     device = {"CUSTOM_DEVICE_ROOT": str(tmp_path), "FLAGS_use_stride_kernel": "0", "OMP_NUM_THREADS": "2"}
-    chosen = "-k 'attention or loss or none-O1 or bf16-O1 or fp16-O2'"  # every type and level once
+    # Every type and level once; what the stand-in cannot do is skipped.
+    chosen = "-k 'attention or loss or none-O1 or bf16-O1 or fp16-O2 or stage or export'"
     process = run_script([ROOT / "scripts" / "gpu_check.py"], tmp_path, **device, PYTEST_ADDOPTS=chosen)
     assert process.returncode == 0, process.stdout + process.stderr
     checks = [line for line in process.stdout.splitlines() if ", at most " in line]
     assert len(checks) == 9 and all(": ok (" in line for line in checks), process.stdout
+    assert process.stdout.splitlines()[-2:] == ["9 ok, 4 skipped, 0 failed", END], process.stdout
     (figure,) = re.findall(r"^two steps equal float64\[none-O1\]: ([^,]+),", process.stdout, re.MULTILINE)
     assert float(figure) < BOUND
