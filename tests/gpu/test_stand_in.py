@@ -29,7 +29,7 @@ def test_the_checks_on_a_stand_in(tmp_path):
     process = run_script([ROOT / "scripts" / "gpu_check.py"], tmp_path, **device, PYTEST_ADDOPTS=chosen)
     assert process.returncode == 0, process.stdout + process.stderr
     checks = [line for line in process.stdout.splitlines() if ", at most " in line]
-    assert len(checks) == 9 and all(": ok (" in line for line in checks), process.stdout
-    assert process.stdout.splitlines()[-2:] == ["9 ok, 4 skipped, 0 failed", END], process.stdout
+    assert len(checks) == 10 and all(": ok (" in line for line in checks), process.stdout
+    assert process.stdout.splitlines()[-2:] == ["10 ok, 4 skipped, 0 failed", END], process.stdout
     (figure,) = re.findall(r"^two steps equal float64\[none-O1\]: ([^,]+),", process.stdout, re.MULTILINE)
     assert float(figure) < BOUND
