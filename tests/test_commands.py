@@ -101,7 +101,7 @@ COMMANDS = {
     r".*ernie-m (fit|predict --input) (?!.*--finetune).*":
         "commands/test_fit.py::test_a_table_goes_in_and_comes_out",
     r".*ernie-m train .*": "commands/test_train.py::test_a_start_is_trained_and_compared_with_a_static_model",
-    r"sh examples/to_jsonl\.sh .*": "reader/files/test_conll.py::test_what_other_tools_write_by_the_example",
+    r"sh examples/to_jsonl\.sh .*": "reader/files/test_conll.py::test_reads_exports_by_the_example_script",
     r".*examples/spans_to_words\.py .*": "reader/files/test_conll.py::test_spans_become_words_by_the_example",
     r".*examples/official_format\.py .*":
         "reader/test_task_reader.py::test_example_writes_the_official_format",
@@ -341,7 +341,7 @@ def test_a_recipe_needs_a_name(monkeypatch):
         ("text folder de", "download_text", ["folder", "de"]),
     ],
 )
-def test_what_download_calls(monkeypatch, words, module, rest):
+def test_download_calls_the_module_with_the_remaining_arguments(monkeypatch, words, module, rest):
     seen = []
     monkeypatch.setattr(f"ernie_m.data.{module}.main", lambda: seen.append(sys.argv[1:]))
     monkeypatch.setattr(sys, "argv", ["ernie-m", "download", *words.split()])

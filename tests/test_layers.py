@@ -72,7 +72,7 @@ if __name__ == "__main__":
 LINKS = ("finetune", "model", "pretrain", "reader")
 
 
-def test_what_stands_at_the_top():
+def test_has_only_the_official_programs_at_the_top():
     """The commands at the top all have the same text."""
     assert sorted(path.stem for path in ROOT.glob("*.py")) == sorted(OFFICIAL_PROGRAMS)
     for name in OFFICIAL_PROGRAMS:

@@ -60,7 +60,7 @@ def module_is_there(name: str) -> bool:
     return False
 
 
-def test_what_the_texts_name_is_there():
+def test_finds_each_path_and_module_that_prose_names():
     named = {}  # a file of text and what it names -> whether that is there
     for path in tracked_files():
         for text in read_prose(path):

@@ -68,7 +68,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("name", "array", "message"), CHANGES)
-def test_bad_tensors_are_named(tmp_path, refused, name, array, message):
+def test_names_invalid_tensors(tmp_path, refused, name, array, message):
     make_ours(tmp_path / "in", head="classification")
     set_tensor(tmp_path / "in", name, array)
     line = refused(tmp_path / "in")
@@ -98,7 +98,7 @@ def test_reject_fused_qkv_not_divisible_by_three(tmp_path, refused, shape):
     assert f"{name} has shape {list(shape)}" in refused(tmp_path / "in")
 
 
-def test_what_is_unknown_may_be_dropped_and_is_reported(tmp_path, capsys):
+def test_drops_and_reports_unknown_entries_on_request(tmp_path, capsys):
     """Also what is not a tensor."""
     make_paddlenlp(tmp_path / "in")
     file = tmp_path / "in/model_state.pdparams"
@@ -163,7 +163,7 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_named(tmp_path, capl
         (make_xlm_r, {"pad_token_id": 0}, "config.json: invalid pad_token_id 0"),
     ],
 )
-def test_bad_configs_are_named(tmp_path, refused, make, change, message):
+def test_names_invalid_config_keys(tmp_path, refused, make, change, message):
     make(tmp_path / "in")
     change_config(tmp_path / "in", **change)
     assert message in refused(tmp_path / "in", "xlm-roberta" if "pad_token_id" in change else "huggingface")

@@ -130,7 +130,7 @@ def test_a_file_that_was_changed_later_is_refused(tmp_path, piece_model, field, 
     )
 
 
-def test_what_our_key_does_not_say_another_file_may(tmp_path, piece_model):
+def test_reads_from_other_files_only_what_our_key_omits(tmp_path, piece_model):
     """The pooling and the length of a model that was not trained for vectors. The rest of our key counts."""
     made = make_model(tmp_path / "made", piece_model, replace(XLM_R, label_pieces="all"))
     there = tmp_path / "there"

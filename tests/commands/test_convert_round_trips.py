@@ -88,7 +88,7 @@ def test_weights_that_were_written_again_are_not_read(tmp_path, target):
     assert f"{tmp_path}/there/" in error_of(tensors.__getitem__, WORDS)
 
 
-def test_what_the_official_files_cannot_say(tmp_path, capsys):
+def test_reports_entries_that_official_files_cannot_hold(tmp_path, capsys):
     """Labels and how texts were read are reported; a classifier for several labels would become another."""
     make_ours(tmp_path / "made", head="classification", labels=["no", "maybe", "yes"])
     change_config(tmp_path / "made", pipeline=stored(max_seq_len=32))

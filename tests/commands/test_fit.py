@@ -105,7 +105,7 @@ def test_cross_validate_without_leakage(encoder, tmp_path, monkeypatch):
     assert encoder.fit(TEXTS[:20], ["a", "b"] * 10, groups=[*range(10)] * 2).scores["accuracy"] <= 50
 
 
-def test_what_can_be_learned_is_scored_so(models, monkeypatch):
+def test_scores_separable_labels_with_100(models, monkeypatch):
     random = np.random.default_rng(1)
     embeddings = np.eye(HIDDEN_SIZE)[np.arange(60) % 3] * 4 + random.normal(size=(60, HIDDEN_SIZE)) * 0.3
     monkeypatch.setattr(EmbeddingPredictor, "encode_texts", lambda self, texts: embeddings.astype("f"))

@@ -791,7 +791,7 @@ def test_a_run_file_names_each_query_in_one_word(models, ask, tmp_path, refused,
     assert f"request {len(ids)}: " in line and not (tmp_path / "run.trec").exists()
 
 
-def test_what_is_read_is_not_overwritten(models, ask, refused, tmp_path):
+def test_rejects_output_over_files_that_are_read(models, ask, refused, tmp_path):
     model = shutil.copytree(models / "encode", tmp_path / "model")
     for name in ("a.txt", "b.txt", "out.part"):
         write_lines(tmp_path / name, TEXTS)

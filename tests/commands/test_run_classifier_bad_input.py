@@ -143,7 +143,7 @@ def test_all_bad_files_are_named_before_the_weights_are_read(in_tmp_path, comman
     assert "ernie-m prepare " in advice
 
 
-def test_bad_official_parameters_are_refused(classify, refusal, tmp_path):
+def test_rejects_invalid_official_parameters(classify, refusal, tmp_path):
     """Pre-trained weights that are named as fine-tuned ones, and weights of which a file is missing."""
     config = official_config(vocab_size=60)
     params = make_official(tmp_path, config, seed=1)
@@ -166,7 +166,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(classify, refusal, tmp_path)
     assert left == {"step_6": before}
 
 
-def test_bad_checkpoints_are_refused(classify, refusal, tmp_path):
+def test_rejects_checkpoints_of_other_settings(classify, refusal, tmp_path):
     """A checkpoint of other settings, of another seed, command or model size, and a corrupt one."""
     classify(epoch=1, save_steps=6)
     step = tmp_path / "out" / "step_6"

@@ -145,7 +145,7 @@ def test_every_task_ends_in_files_that_its_recipe_reads(small, tmp_path, in_tmp_
     assert [bitext.language for bitext in read_bitexts("data/tatoeba", ["de"])] == ["de"]
 
 
-def test_what_cannot_be_fetched_is_listed_and_the_rest_is_prepared(small, tmp_path, capsys):
+def test_lists_failed_downloads_and_prepares_the_others(small, tmp_path, capsys):
     """A moved file, and one whose download breaks off; the same command resumes."""
     moved = "/MLQA/MLQA_V1.zip"
     content = small.files.pop(moved)

@@ -201,7 +201,7 @@ def test_a_download_that_broke_off(packages, tmp_path, monkeypatch):
     assert packages == ["first==1.0", "second==1.0", "third==1.0"]
 
 
-def test_what_others_have_made_is_not_touched(packages, tmp_path):
+def test_leaves_folders_of_other_origin_untouched(packages, tmp_path):
     (tmp_path / "mine/train").mkdir(parents=True)
     (tmp_path / "mine/train/notes.txt").write_text("mine")
     assert str(tmp_path / "mine") in error_of(get, tmp_path / "mine")

@@ -261,7 +261,7 @@ def test_more_labels_than_a_head_has_room_for(models, monkeypatch):
     assert error_of(ernie_m.load(models / "encode").fit, TEXTS, LABELS).startswith("label 1 (index 0): ")
 
 
-def test_what_cannot_be_scored_is_learned(models):
+def test_learns_from_too_few_rows_without_scores(models):
     classifier = ernie_m.load(models / "encode").fit(["mo", "no", "lo"], ["a", "b", "b"])
     assert classifier.scores is None and classifier.classify("mo")[0]["label"] in "ab"
 

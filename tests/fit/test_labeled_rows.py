@@ -139,7 +139,7 @@ def test_each_file_needs_all_label_columns(read, tmp_path):
         (["500", "1.000"], REGRESSION, "line 2: ambiguous number '1.000' (1,000 or 1)"),
     ],
 )
-def test_what_names_no_label(labels, kind, said):
+def test_rejects_ambiguous_and_invalid_labels(labels, kind, said):
     """From Python as in tables; a number that is not text has no thousands separator."""
     rows([500, 1.125], REGRESSION, texts=["a", "b"])
     assert error_of(rows, labels, kind, texts=[f"t {n}" for n in range(len(labels))]).startswith(said)

@@ -270,7 +270,7 @@ def rewritten(path):
         ("exported", "model.onnx.data", lambda model: model.classify("bado"), Path.unlink),
     ],
 )
-def test_what_was_opened_is_not_read_from_another_file(models, exported, tmp_path, folder, file, ask, change):
+def test_rejects_files_that_changed_after_loading(models, exported, tmp_path, folder, file, ask, change):
     """A folder may be trained again while it is open: labels and embeddings would be of two models."""
     source = exported / "classify" if folder == "exported" else models / folder
     copied = shutil.copytree(source, tmp_path / "model")

@@ -118,7 +118,7 @@ def ours_in_its_form(request, tmp_path):
     return tmp_path / "there"
 
 
-def test_what_the_library_saves_again_is_read(tmp_path, ours_in_its_form):
+def test_reads_folders_that_the_library_saved_again(tmp_path, ours_in_its_form):
     """In the format of the newest version, whose keys may differ from those of this project."""
     reference = SentenceTransformer(str(ours_in_its_form), device="cpu")
     reference.save(str(tmp_path / "again"))
@@ -156,7 +156,7 @@ def test_a_length_that_was_changed_in_the_library(tmp_path, ours_in_its_form):
         ),
     ],
 )
-def test_what_is_not_done_here_is_refused(tmp_path, piece_model, options, said):
+def test_rejects_options_that_are_not_supported(tmp_path, piece_model, options, said):
     saved = make_sentence_transformer(tmp_path, piece_model, "mean", False)
     SentenceTransformer(str(saved), device="cpu", **options).save(str(tmp_path / "again"))
     assert error_of(ernie_m.load(tmp_path / "again").encode, TEXTS).startswith(f"{tmp_path}/again/{said}")

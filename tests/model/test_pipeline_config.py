@@ -64,7 +64,7 @@ def add_key(path, key, value):
     write(path, {**contents, key: value})
 
 
-def test_what_is_written_is_what_differs_from_ernie_m():
+def test_stores_only_differences_from_ernie_m():
     assert PipelineConfig().to_json() == {}
     assert XLM_R.to_json() == {
         "text_rules": "none",

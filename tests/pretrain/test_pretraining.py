@@ -271,7 +271,7 @@ def test_the_last_step_is_logged(pretrain):
     assert [record["step"] for record in records(out)] == [3, 4]
 
 
-def test_what_a_run_waits_for(pretrain, monkeypatch):
+def test_limits_each_wait_of_a_run(pretrain, monkeypatch):
     """Each wait has a limit. A request to stop leaves none of a task whose steps are not divisible."""
     events = []  # waits, and how a wait for a batch and a step may be stopped
     for owner, name, describe in (

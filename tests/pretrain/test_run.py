@@ -54,7 +54,7 @@ def read_log(output: Path) -> str:
     return (output / "log/job.log.0").read_text()
 
 
-def test_what_a_run_writes(straight):
+def test_writes_the_config_and_a_model_card(straight):
     assert "learning_rate: 0.01" in (straight / "config.yaml").read_text()
     card = (straight / "checkpoints/step_8/README.md").read_text()
     facts = "- Languages: de, en\n- Data: corpus\n- Initialized from: random\n- Steps: 8\n- Seed: 1\n"
@@ -198,7 +198,7 @@ def test_a_run_that_ends_early(
         (["checkpoints", "full", "encoder"], "deleting 7 records from metrics.jsonl"),  # it begins again
     ],
 )
-def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, message):
+def test_restores_lost_outputs(straight, tiny_corpus, out, lost, message):
     for name in lost:
         shutil.rmtree(out / name)
     pretrain(tiny_corpus, out, **USUAL)
@@ -332,7 +332,7 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
     assert_equal_runs(straight, out)
 
 
-def test_what_does_not_matter_may_change(straight, tiny_corpus, out):
+def test_resumes_with_other_run_options(straight, tiny_corpus, out):
     """From step 8 on the run resumes with other options of the section `run`, to the same weights."""
     for name in ("checkpoints/step_12", "full", "encoder"):
         shutil.rmtree(out / name)

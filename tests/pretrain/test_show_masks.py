@@ -121,5 +121,5 @@ def test_another_seed_masks_other_words():
         (["a b", "c d", "--languages", "en,de,fr"], "expected two names"),
     ],
 )
-def test_bad_input_is_one_line(arguments, message):
+def test_rejects_invalid_arguments(arguments, message):
     assert message in error_of(format_masks, arguments)

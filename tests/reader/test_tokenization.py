@@ -295,7 +295,7 @@ def test_settings_for_other_libraries(tokenizer, tmp_path):
         (b"".join(b"no-piece-%d 7\n" % n for n in range(11)), "dict.txt: 11 subwords"),
     ],
 )
-def test_bad_vocabularies_are_refused(piece_model, tmp_path, content, message):
+def test_rejects_invalid_vocabularies(piece_model, tmp_path, content, message):
     path = tmp_path / ("dict.txt" if "dict.txt" in message else "vocab.txt")
     path.write_bytes(content)
     assert message in error_of(Tokenizer, path, piece_model)
@@ -348,7 +348,7 @@ def test_last_duplicate_token_or_id_wins(tmp_path, piece_model, tokenizer, caplo
     )
 
 
-def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
+def test_rejects_invalid_piece_models(tmp_path, piece_model, tokenizer):
     assert "no such SentencePiece model" in error_of(Tokenizer, None, tmp_path / "none.model")
     # A subword of 5 bytes is replaced by 5 bytes that are no UTF-8, and by the name of a special token.
     subword = next(word.encode() for word in tokenizer.list_ordinary_subwords() if len(word.encode()) == 5)

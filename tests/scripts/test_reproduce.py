@@ -67,7 +67,7 @@ def test_only_full_rows_of_the_paper(checkout):
         (["--task", "conll"], "", ["setup.sh", "data/get_data.sh"]),  # the stand-in says nothing
     ],
 )
-def test_what_is_missing_is_named_before_the_weights_are_downloaded(checkout, flags, named, called):
+def test_rejects_flags_and_missing_data_before_weights_are_downloaded(checkout, flags, named, called):
     process, calls = reproduce(checkout, *flags, fails="get_data.sh 2")
     assert (process.returncode, [call[0] for call in calls]) == (2, called)
     assert named in process.stderr

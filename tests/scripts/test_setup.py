@@ -94,7 +94,7 @@ def installed(folder: Path) -> list[list[str]]:
     ]
 
 
-def test_what_is_added_stays(checkout, python):
+def test_keeps_packages_of_earlier_kinds(checkout, python):
     """Each kind only adds, in any order, and is silent the second time."""
     for words in ([], ["serve"], ["test"]):
         assert setup(checkout, python, *words).returncode == 0

@@ -113,7 +113,7 @@ def loss_that_fails(engine: Engine, bad_steps: set[int]):
     return loss
 
 
-def test_bad_steps_are_skipped_and_end_the_run():
+def test_skips_bad_steps_and_ends_after_three_in_a_row():
     """Steps 1, 3, 4 and 5 are bad. Step 2 begins the count again; step 5 is the third in a row."""
     engine = make(max_bad_steps=3)
     loss = loss_that_fails(engine, {1, 3, 4, 5})

@@ -54,7 +54,7 @@ def test_stop_requests(handlers_put_back):
     assert signal.getsignal(signal.SIGINT) == interrupt_handler
 
 
-def test_what_a_request_leaves_behind(handlers_put_back, monkeypatch, capfd, caplog):
+def test_restores_handlers_and_files_after_a_request(handlers_put_back, monkeypatch, capfd, caplog):
     """No file stays open, and the wakeup fd is the earlier one; another handled signal is not a request."""
     monkeypatch.setattr(logger, "handlers", [])
     reading_end, writing_end = os.pipe()

@@ -51,7 +51,7 @@ def test_a_range_includes_what_it_says(range_, inside, outside, words):
     assert str(range_) == words
 
 
-def test_what_decides_the_result():
+def test_returns_only_options_that_decide_the_result():
     assert get_result_options(Options(seeds=(1, 2))) == {"section.rate": 0.5, "seeds": (1, 2)}
 
 

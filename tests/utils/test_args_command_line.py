@@ -168,7 +168,7 @@ def test_values_on_the_command_line(line, name, value):
         ("inputs: 'a,'", [], "a.yaml: inputs a,: "),
     ],
 )
-def test_wrong_input_names_location_and_key(tmp_path, in_tmp_path, text, arguments, expected):
+def test_rejects_invalid_input_by_location_and_key(tmp_path, in_tmp_path, text, arguments, expected):
     (tmp_path / "a.yaml").write_text(text or "steps: 1")
     assert error_of(parse_options, Config, ["--config", "a.yaml", *arguments]).startswith(expected)
 

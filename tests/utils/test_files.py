@@ -283,7 +283,7 @@ def test_a_folder_that_does_not_exist_has_no_leftovers(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path, running, kind):
+def test_removes_leftovers_of_a_killed_writer(tmp_path, running, kind):
     """Without a lock: of the same name, and of a process that ran on this machine."""
     ended = f"{start_and_end()}-{files.get_host_name()}-0123abcd"
     of_this_process = f"{os.getpid()}-{files.get_host_name()}-0123abcd"  # of another thread
@@ -300,7 +300,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path, running,
     assert names_in(tmp_path) == sorted([*stays, "out"])
 
 
-def test_what_is_no_file_is_not_there(tmp_path):
+def test_lists_only_files_of_a_folder(tmp_path):
     """A link that leads nowhere, or to itself, must not hide the others."""
     (tmp_path / "below").mkdir()
     (tmp_path / "a").write_text("{}")

@@ -62,7 +62,7 @@ def locations(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["convert", "encode_vector", "fit"])
-def test_what_another_command_finishes_before_the_lock_stays(tmp_path, monkeypatch, name):
+def test_keeps_output_that_another_command_finished_first(tmp_path, monkeypatch, name):
     command, flags = COMMANDS[name]
     output = tmp_path / "output"
     monkeypatch.setattr(files, "try_lock", lambda file: output.write_text("of the first"))

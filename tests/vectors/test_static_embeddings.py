@@ -137,7 +137,7 @@ def test_every_format_gives_the_same_embeddings(table, tmp_path, pairs):
     assert "'text': " in error_of(model.encode, ["\u200b"])
 
 
-def test_what_has_no_place_in_a_table(table, train, tmp_path):
+def test_rejects_layers_positions_and_formats_for_a_table(table, train, tmp_path):
     for target in ("xlm-roberta", "huggingface", "fluid", "paddlenlp"):
         line = error_of(convert.main, [str(table), str(tmp_path / target), "--to", target])
         assert line.startswith(f"{table}: ") and "--to sentence-transformers" in line

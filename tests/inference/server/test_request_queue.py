@@ -89,7 +89,7 @@ async def test_results_keep_request_order():
 
 
 @in_loop
-async def test_what_waits_at_the_same_time_is_one_batch():
+async def test_joins_waiting_requests_of_one_model_in_a_batch():
     """If it is for one model."""
     model, queue, first = await held_up()
     other = Model(held=False)

@@ -171,7 +171,7 @@ def test_too_few_languages_or_lines_are_not_centered(models, tmp_path, lines):
         ),
     ],
 )
-def test_what_cannot_be_centered(model, options, message):
+def test_rejects_invalid_centering_options(model, options, message):
     assert message in error_of(model.encode, TEXTS, **options)
 
 

@@ -66,14 +66,14 @@ def test_a_name_that_leads_nowhere(hub, monkeypatch, case):
         "output/full",
     ],
 )
-def test_what_is_no_name_is_not_asked_for(hub, monkeypatch, name):
+def test_asks_the_hub_for_no_local_path(hub, monkeypatch, name):
     """A path in an existing folder, in any notation, or a string that is not a name on the hub."""
     Path("models").mkdir()
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # it cannot be imported
     assert resolve_model_path(name) == Path(name)
 
 
-def test_what_a_model_needs_is_fetched_and_no_more(hub):
+def test_fetches_only_files_that_a_model_needs(hub):
     needed = ["README.md", "modules.json", "sentencepiece.bpe.model", "vocab.txt", "1_Pooling/config.json"]
     others = ["onnx/model.onnx", "openvino/openvino_model.bin", "tf_model.h5", "pytorch_model.bin", "a.py"]
     for name in (*needed, *others):

@@ -38,7 +38,7 @@ def outputs(tmp_path_factory):
         ("xlm-roberta-base", "Hub", "step_N"),  # it may also be a published model
     ],
 )
-def test_what_is_there_and_what_to_name_instead(outputs, monkeypatch, path, what, instead):
+def test_names_the_path_its_kind_and_a_replacement(outputs, monkeypatch, path, what, instead):
     monkeypatch.chdir(outputs)
     line = error_of(open_checkpoint, path)
     assert line.startswith(path) and what in line.removeprefix(path) and instead in line

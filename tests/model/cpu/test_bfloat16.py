@@ -75,7 +75,7 @@ def test_linear_layers_with_shared_input(tokens, inputs, outputs):
     assert distance(x.grad.numpy().reshape([-1, inputs]), grad_x) < 1e-6
 
 
-def test_what_is_frozen_gets_no_gradient():
+def test_gives_frozen_weights_no_gradient():
     layer = layers.Linear(8, 4)
     layer.in_bfloat16 = True
     layer.weight.stop_gradient = True

@@ -150,7 +150,7 @@ def test_a_copys_gradient_is_added_later():
 
 
 @pytest.mark.parametrize(("frozen", "number"), [("table.weight", 1), ("bias", 2)])
-def test_what_is_frozen_gets_no_gradient(frozen, number, variant):
+def test_gives_frozen_weights_no_gradient(frozen, number, variant):
     """`number`: of its gradient in the results."""
     tied = Tied()
     expected = tied.gradients(tied.plain)

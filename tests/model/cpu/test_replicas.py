@@ -157,7 +157,7 @@ def test_each_micro_batch_has_its_own_dropout(threads):
     assert sorted(seen) == first
 
 
-def test_what_a_worker_raises(threads):
+def test_raises_the_error_of_a_worker_and_keeps_no_gradient(threads):
     """It comes from the step, and the copies have nothing left of it, though the item had gradients."""
     threads(2)
     engine = classifier()

@@ -74,7 +74,7 @@ def test_ray_builds_the_same_bytes(workers, tmp_path, monkeypatch, piece_model, 
 
 @needs_ray
 @pytest.mark.slow
-def test_what_comes_back_from_a_worker(workers, tmp_path, monkeypatch):
+def test_returns_results_and_errors_of_workers(workers, tmp_path, monkeypatch):
     """Results, a UserError, a result though the worker died once, and an error if it dies every time."""
 
     def die_once(marker: Path) -> str:

@@ -102,6 +102,6 @@ def test_sort_by_bytes():
         ({"de-en.de": ["a", "\udce4"], "de-en.en": ["A", "B"]}, [], "de-en.de, line 2: not UTF-8"),
     ],
 )
-def test_bad_bitexts_are_refused(tmp_path, files, languages, location):
+def test_rejects_invalid_bitexts_by_location(tmp_path, files, languages, location):
     write(tmp_path, files)
     assert location in error_of(read_bitexts, tmp_path, languages)

@@ -280,7 +280,7 @@ EXPORTS = {
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
 @pytest.mark.parametrize("name", EXPORTS)
-def test_what_other_tools_write_by_the_example(tmp_path, name):
+def test_reads_exports_by_the_example_script(tmp_path, name):
     export = EXPORTS[name]
     write(tmp_path / name, "\n".join(map(json.dumps, export if name.endswith(".jsonl") else [export])))
     line = ["sh", ROOT / "examples/to_jsonl.sh", name.split(".")[0], name]

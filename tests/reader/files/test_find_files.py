@@ -248,7 +248,7 @@ def test_find_table_by_any_name(tmp_path, in_tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("label", ["en-en", "en", "en-de-fr", "en-zh-Hans", "en-", "en-d e", 5])
-def test_what_is_not_two_languages(label):
+def test_rejects_labels_that_are_not_two_languages(label):
     assert f" {label!r} (" in error_of(parse_languages, label, 2)
 
 

@@ -444,7 +444,7 @@ LEARNED = {
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_what_a_model_is_asked_about(tmp_path, caplog, name):
+def test_reads_requests_as_the_model_learned_its_rows(tmp_path, caplog, name):
     content, questions, expected, *flags = ASKED[name]
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())

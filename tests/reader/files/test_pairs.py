@@ -119,7 +119,7 @@ def test_read_positives_and_negatives(tmp_path):
         ({"query": "a", "pos": ["b", None]}, "pos"),
     ],
 )
-def test_what_is_no_text_is_refused_by_line_and_key(tmp_path, value, key):
+def test_rejects_a_value_that_is_no_text_by_line_and_key(tmp_path, value, key):
     path = write_lines(tmp_path / "a.jsonl", map(json.dumps, [{"query": "a", "pos": "b", "neg": "c"}, value]))
     message = error_of(PairRows, path)
     assert message.startswith(f"{path}, line 2: ") and f"'{key}'" in message
