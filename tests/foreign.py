@@ -20,6 +20,7 @@ from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.tokenization import Tokenizer
 from tests import toys
+from tests.helpers.files import write_file, write_files
 
 # ---- The official layout.
 
@@ -152,12 +153,14 @@ def make_released(
     config = {**RELEASED_CONFIG, "vocab_size": tokenizer.vocab_size, **changes}
     shapes = {**toys.CONFIG, **config, "intermediate_size": 4 * config["hidden_size"]}  # PaddleNLP's rule
     arrays = toys.weights(pooler=pooler, config=shapes)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps(_RELEASED_TOKENIZER))
-    (folder / "special_tokens_map.json").write_text(json.dumps(_SPECIAL_TOKENS))
     tokens = sorted(tokenizer.vocab, key=tokenizer.vocab.__getitem__)  # a line for each id
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    contents = {
+        "config.json": json.dumps(config, indent=2) + "\n",
+        "tokenizer_config.json": json.dumps(_RELEASED_TOKENIZER),
+        "special_tokens_map.json": json.dumps(_SPECIAL_TOKENS),
+        "vocab.txt": "".join(f"{token}\n" for token in tokens),
+    }
+    write_files(folder, contents)
     shutil.copy(piece_model, folder / "sentencepiece.bpe.model")
     state = {f"{prefix}{name}": array for name, array in arrays.items()}
     (folder / "model_state.pdparams").write_bytes(pickle.dumps(state, 4))
@@ -305,8 +308,7 @@ def make_bert(folder: Path, arrays=(), **changes) -> dict[str, np.ndarray]:
     types = "embeddings.token_type_embeddings.weight"
     state[types] = np.concatenate([state[types], state[types] + 1])
     state |= dict(arrays)
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(settings))
+    write_file(folder / "config.json", json.dumps(settings))
     (folder / "sentencepiece.bpe.model").write_bytes(b"")
     save_file(state, folder / "model.safetensors")
     return state

@@ -17,6 +17,7 @@ import pytest
 
 from ernie_m.utils import logging as run_log
 from ernie_m.utils.errors import UserError, run
+from tests.helpers.files import write_file
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -148,8 +149,7 @@ def check_refusal(process: subprocess.CompletedProcess) -> str:
 def stand_in_for_launch(folder: Path) -> Path:
     """Make a folder whose launch.py prints its arguments, with a Python that starts fast (-S) in .venv."""
     python = folder / ".venv/bin/python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    write_file(python, f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     python.chmod(0o755)
     (folder / "launch.py").write_text("import json, sys\nprint(json.dumps(sys.argv[1:]))\n")
     return folder

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from ernie_m.commands import run_classifier
 from ernie_m.utils import paddle_settings
 from tests import command_lines, toys
+from tests.helpers.files import write_files
 from tests.helpers.pages import PYTHON
 from tests.launching import ROOT, call_main, check_refusal, clean_environment, error_of, run_script
 from tests.test_layers import BELOW, LINKS, python_files
@@ -66,10 +67,7 @@ def packages(wheel, tmp_path_factory):
 @pytest.fixture
 def users_folder(tmp_path):
     """A folder with a utils.py, a training.py and a model/ of the user's own."""
-    for name in ("utils.py", "training.py", "model/__init__.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(USERS_FILE)
-    return tmp_path
+    return write_files(tmp_path, dict.fromkeys(("utils.py", "training.py", "model/__init__.py"), USERS_FILE))
 
 
 @pytest.fixture

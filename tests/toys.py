@@ -29,6 +29,7 @@ from ernie_m.pretrain.build_corpus.command import build_corpus
 from ernie_m.reader.files.official_tags import JOINT
 from ernie_m.reader.tokenization import Tokenizer
 from tests.helpers.checkpoints import save_model
+from tests.helpers.files import write_file, write_files
 
 # Instead of `hyperparameters._AMOUNTS`: trainings of two epochs.
 SHORT_AMOUNTS = {task: amount._replace(times=2, least=0) for task, amount in hyperparameters._AMOUNTS.items()}
@@ -56,9 +57,7 @@ def line_keys(count: int) -> np.ndarray:
 
 def write_lines(path: Path, lines: list[str]) -> str:
     """Write lines to a file, whose folder is made if need be, and return its path as text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
-    return str(path)
+    return str(write_file(path, "".join(f"{line}\n" for line in lines)))
 
 
 def write_languages(folder: Path, **texts: list[str]) -> str:
@@ -521,6 +520,4 @@ def make_answering(folder: Path) -> Path:
         "pair-en-de": squad(2, seed=3),
         "pair-de-de": training,
     }
-    for name, squad_json in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(squad_json, ensure_ascii=False), encoding="utf-8")
-    return folder
+    return write_files(folder, {f"{name}.json": json.dumps(content) for name, content in files.items()})

@@ -14,6 +14,7 @@ from ernie_m.reader.tokenizer_json import make_normalizer_steps
 from ernie_m.utils.checksums import CARD
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, stored
+from tests.helpers.files import write_file
 from tests.launching import error_of
 from tests.toys import CONFIG, make_ours, train_piece_model, write_lines
 
@@ -213,9 +214,8 @@ def test_ignore_embedding_files_for_a_classifier(tmp_path, piece_model):
     there = tmp_path / "there"
     run(make_model(tmp_path / "made", piece_model, XLM_R, "classification"), there, "xlm-roberta")
     run(make_model(tmp_path / "encoder", piece_model, XLM_R), tmp_path / "vectors", "xlm-roberta")
-    (there / "1_Pooling").mkdir()
     for name in ("modules.json", "1_Pooling/config.json"):
-        (there / name).write_bytes((tmp_path / "vectors" / name).read_bytes())
+        write_file(there / name, (tmp_path / "vectors" / name).read_bytes())
     change_config(there, pipeline=None)
     assert replace(open_checkpoint(there).pipeline_config, max_seq_len=None) == XLM_R
 
@@ -293,8 +293,7 @@ def test_modules_that_are_not_known(tmp_path, piece_model, module):
     make_xlm_r(tmp_path / "x", piece_model)
     unknown = {"path": f"2_{module}", "type": f"sentence_transformers.models.{module}"}
     (tmp_path / "x/modules.json").write_text(json.dumps([*MODULES[:2], unknown]))
-    (tmp_path / "x/1_Pooling").mkdir()
-    (tmp_path / "x/1_Pooling/config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
+    write_file(tmp_path / "x/1_Pooling/config.json", json.dumps({"pooling_mode_max_tokens": True}))
     for to in ("ernie-m", "xlm-roberta"):
         line = error_of(convert.main, [str(tmp_path / "x"), str(tmp_path / to), "--to", to])
         assert f"the module {module}" in line and "the pooling max" in line and "--allow_lossy" in line

@@ -18,6 +18,7 @@ from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import make_xlm_r, tokenizer_json
 from tests.helpers.checkpoints import change_config, save_model, stored
+from tests.helpers.files import write_file
 from tests.launching import error_of
 from tests.toys import CONFIG, make_ours, train_piece_model
 
@@ -227,8 +228,7 @@ def test_reject_tokenizer_json_from_other_models(tmp_path, saved, key, change, h
     if has_pieces:
         shutil.copy(tmp_path / "own.model", tmp_path / "saved/sentencepiece.bpe.model")
     change(saved)
-    path = tmp_path / "saved/tokenizer.json"
-    path.write_text(json.dumps(saved))
+    path = write_file(tmp_path / "saved/tokenizer.json", json.dumps(saved))
     line = error_of(convert.main, [str(tmp_path / "saved"), str(tmp_path / "out")])
     assert (
         line.startswith(f"{path}: ")

@@ -12,6 +12,7 @@ import pytest
 
 from ernie_m.commands import launch
 from ernie_m.utils.args import parse_options
+from tests.helpers.files import write_file
 from tests.helpers.processes import is_running, wait_until
 from tests.launching import ROOT, clean_environment, error_of, run_script
 
@@ -202,8 +203,7 @@ def started(tmp_path):
 
 def test_the_first_process_prints_on_the_console(started, tmp_path):
     logs = tmp_path / "log/workers"
-    logs.mkdir(parents=True)
-    (logs / "workerlog.1").write_text("of an earlier run")
+    write_file(logs / "workerlog.1", "of an earlier run")
     process, _ = started("end")
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0 and errors == ""

@@ -44,6 +44,7 @@ from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
 from tests.helpers.batches import packed_batch, padded_batch
 from tests.helpers.checkpoints import change_config, changed_copy, remove_pooler, stored
+from tests.helpers.files import write_file, write_files
 from tests.inference.conftest import run_export
 from tests.launching import ROOT, as_flags, call_main, check_refusal, error_of, give_input
 from tests.toys import sentences, write_lines
@@ -440,8 +441,7 @@ def test_masks_join_what_follows_them(models):
 def test_files_and_order(models, tmp_path, out, ask):
     """A file of Windows, with a byte order mark and blank lines at its end, is answered in its order."""
     lines = [{"id": i, "text": text} for i, text in enumerate(sentences(300, seed=8))]
-    source = tmp_path / "in.jsonl"
-    source.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)) + "\r\n\r\n")
+    source = write_file(tmp_path / "in.jsonl", "\ufeff" + "\r\n".join(map(json.dumps, lines)) + "\r\n\r\n")
     assert ask([], task="classification", model=models / "classify", input=source, output=out) == []
     predictions = [json.loads(line) for line in out.read_text().splitlines()]
     assert [prediction["id"] for prediction in predictions] == list(range(300))
@@ -632,8 +632,7 @@ def test_an_output_that_is_a_link_or_a_device(models, tmp_path, ask):
 def test_a_workbook_is_not_read_as_text(tmp_path):
     """By its name, or its first byte, a file has objects."""
     contents = {"a.xlsx": b"PK\x03\x04\x8b", "b.ndjson": b"", "c.txt": b'{"text": "a"}', "d.txt": b"a"}
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
+    write_files(tmp_path, contents)
     assert [name for name in contents if answering.has_objects(str(tmp_path / name))] == ["b.ndjson", "c.txt"]
 
 

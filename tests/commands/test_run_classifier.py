@@ -13,7 +13,7 @@ from ernie_m.model.optimization import build_optimizer
 from tests import toys
 from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, stored
-from tests.helpers.files import read_files
+from tests.helpers.files import read_files, write_file
 from tests.launching import error_of, read_log, read_masked_log
 
 
@@ -100,8 +100,7 @@ INFO wrote RUN/out/results.{{txt,md,json}}
 def test_log_and_files_of_a_run(classify, toy_folder, tmp_path):
     """One label has no row in the training data."""
     lines = (toy_folder / "train.tsv").read_text().splitlines(keepends=True)
-    path = tmp_path / "two.tsv"
-    path.write_text("".join(line for line in lines if not line.endswith("\ttool\n")))
+    path = write_file(tmp_path / "two.tsv", "".join(line for line in lines if not line.endswith("\ttool\n")))
     tests = {"test_set": f"{toy_folder}/dev.%s.tsv", "test_save": f"{tmp_path}/test.%s.tsv"}
     classify(train_set=path, max_steps=6, random_seed="1,2", save_steps=4, do_test="true", **tests)
     assert read_masked_log(tmp_path, TOY=toy_folder) == LOG

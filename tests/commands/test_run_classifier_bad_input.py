@@ -2,14 +2,13 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
 from ernie_m.commands import run_classifier, run_mrc, run_sequence_labeling
 from tests import toys
 from tests.foreign import make_official, official_config
-from tests.helpers.files import disk_full_after
+from tests.helpers.files import disk_full_after, write_files
 from tests.launching import as_flags, call_main, error_of
 
 HERE, ABSENT, _ = toys.LANGUAGES
@@ -104,8 +103,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("files", "flags", "location"), MISTAKES)
 def test_a_mistake_is_named(classify, refusal, tmp_path, files, flags, location):
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
+    write_files(tmp_path, files)
     assert location in refusal(classify, **flags)
 
 
@@ -126,15 +124,13 @@ def test_all_missing_flags_are_named_at_once(classify, refusal):
         (run_mrc, ["lang_map.json"]),
     ],
 )
-def test_all_bad_files_are_named_before_the_weights_are_read(in_tmp_path, command, faults):
+def test_all_bad_files_are_named_before_the_weights_are_read(tmp_path, in_tmp_path, command, faults):
     """A layout without headers and maps, next to weights that are not there. JSON has no headers.
 
     The files of any language are found without the map; of the files with equal errors each is named.
     """
-    for name in ("train", "dev.en", "dev.de"):
-        Path(name).write_text("red\tblue\n")
-    Path("dev.sw").write_text("label\ttext_a\n")
-    Path("fr.test").write_text("text_a\n")
+    files = dict.fromkeys(("train", "dev.en", "dev.de"), "red\tblue\n")
+    write_files(tmp_path, files | {"dev.sw": "label\ttext_a\n", "fr.test": "text_a\n"})
     flags = {"train_set": "./train", "dev_set": "dev.%s", "test_set": "%s.test", "metric": "m.py:f"}
     flags |= {"label_map_config": "label_map.json", "lang_map_config": "lang_map.json", "test_save": "%s"}
     flags |= {"init_pretraining_params": "absent"}

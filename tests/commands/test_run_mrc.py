@@ -24,6 +24,7 @@ from ernie_m.utils.args import parse_options
 from tests import command_lines, toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import changed_copy, stored
+from tests.helpers.files import write_files
 from tests.launching import call_main, read_log
 
 
@@ -94,8 +95,8 @@ def test_squads_rules_decide_the_scores(answer, trained, folder, tmp_path):
     answers = [qa["answers"][0] for _, qa in toys.questions(training)]
     (with_article,) = (gold for gold in answers if gold["text"].startswith("the "))
     with_article |= {"text": "port", "answer_start": with_article["answer_start"] + len("the  ")}
-    for language in toys.LANGUAGES[:2]:
-        (tmp_path / f"dev.{language}.json").write_text(json.dumps(training), encoding="utf-8")
+    names = [f"dev.{language}.json" for language in toys.LANGUAGES[:2]]
+    write_files(tmp_path, dict.fromkeys(names, json.dumps(training)))
     flags = {
         "do_train": "false",
         "init_checkpoint": trained / "out/best",

@@ -14,6 +14,7 @@ from ernie_m.model.pipeline_config import PipelineConfig
 from tests import command_lines, toys
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.helpers.conll import read_conll
+from tests.helpers.files import write_files
 from tests.launching import call_main, read_log
 
 LEARNS = {"epoch": 8, "learning_rate": 2e-2}
@@ -160,8 +161,7 @@ def test_dev_files_without_entities_have_no_score_and_select_no_checkpoint(
     """As in XTREME's test files, whose tags are all O. The other language keeps its score."""
     dev = {language: (folder / f"dev.{language}.tsv").read_text() for language in ("en", "de")}
     dev["de"] = re.sub(r"[BI]-\w+", "O", dev["de"])
-    for language, text in dev.items():
-        (tmp_path / f"dev.{language}.tsv").write_text(text)
+    write_files(tmp_path, {f"dev.{language}.tsv": text for language, text in dev.items()})
     assert "dev.de.tsv: " in refusal(tag, out="refused", dev_set="dev.%s.tsv")
     assert not list(tmp_path.glob("refused/*.json"))
     of_folder = {**command_lines.FOLDER_ALONE, "init_checkpoint": trained / "best", "label_map_config": None}

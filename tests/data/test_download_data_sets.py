@@ -21,7 +21,7 @@ from ernie_m.reader.labels import read_label_map, read_languages
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.utils.errors import UserError, get_command_name
 from tests import toys
-from tests.helpers.files import disk_full_after
+from tests.helpers.files import disk_full_after, write_file
 from tests.launching import ROOT, clean_environment, error_of, stand_in_for_launch
 from tests.reader.conftest import files
 from tests.toys import sentences
@@ -159,8 +159,7 @@ def test_lists_failed_downloads_and_prepares_the_others(small, tmp_path, capsys)
 
     small.drop_at = None
     some = tmp_path / "data/downloads/xquad/xquad.en.json"  # of eleven files, which an earlier call has left
-    some.parent.mkdir()
-    some.write_text(QUESTIONS)
+    write_file(some, QUESTIONS)
     error_of(get, tmp_path, "mlqa", "squad", "pawsx")
     assert (tmp_path / "data/mlqa/train/train.en.json").is_file()  # SQuAD alone
     assert (tmp_path / "data/pawsx/dev/dev.de.tsv").is_file()
@@ -272,8 +271,9 @@ def test_corrupt_archives(tmp_path, name):
 @pytest.mark.parametrize("pack", [partial(zipped, method=zipfile.ZIP_DEFLATED), tarred])
 def test_too_large_an_archive_is_not_unpacked(tmp_path, monkeypatch, pack):
     monkeypatch.setattr(download, "LARGEST_ARCHIVE", 100)  # compressed, the files are smaller
-    path = tmp_path / ("a.tgz" if pack is tarred else "a.zip")
-    path.write_bytes(pack({"a": "x" * 50, "b": "x" * 60}))
+    path = write_file(
+        tmp_path / ("a.tgz" if pack is tarred else "a.zip"), pack({"a": "x" * 50, "b": "x" * 60})
+    )
     assert "expected 0 to 100" in error_of(download.unpack, path, tmp_path / "out")
     assert files(tmp_path) == [path.name]
 
@@ -294,6 +294,5 @@ def test_a_recipe_without_data_names_the_commands(tmp_path, in_tmp_path, task, p
     first_line, advice = error_of(check_inputs, flags, header).splitlines()
     assert first_line.startswith(f"{path}: ")
     assert f"get_data.sh {parts} " in advice and f"{get_command_name()} prepare {task} " in advice
-    (tmp_path / path).parent.mkdir(parents=True)
-    (tmp_path / path).write_text(header or "{}")
+    write_file(tmp_path / path, header or "{}")
     check_inputs(flags, header)

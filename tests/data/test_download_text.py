@@ -19,7 +19,7 @@ from ernie_m.data.download_text import (
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import compute_sha256
-from tests.helpers.files import read_files
+from tests.helpers.files import read_files, write_file
 from tests.helpers.message_files import HEADER, mo_file, wheel
 from tests.launching import call_main, error_of
 
@@ -202,8 +202,7 @@ def test_a_download_that_broke_off(packages, tmp_path, monkeypatch):
 
 
 def test_leaves_folders_of_other_origin_untouched(packages, tmp_path):
-    (tmp_path / "mine/train").mkdir(parents=True)
-    (tmp_path / "mine/train/notes.txt").write_text("mine")
+    write_file(tmp_path / "mine/train/notes.txt", "mine")
     assert str(tmp_path / "mine") in error_of(get, tmp_path / "mine")
     assert read_files(tmp_path / "mine") == {"train/notes.txt": b"mine"}
 

@@ -16,7 +16,7 @@ from ernie_m.data.download import download
 from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.tokenization import Tokenizer
-from tests.helpers.files import disk_full_after, names_in, read_files
+from tests.helpers.files import disk_full_after, names_in, read_files, write_files
 from tests.helpers.hub import NAME, serve_release
 from tests.launching import ROOT, error_of
 from tests.reader.conftest import files
@@ -181,8 +181,7 @@ def test_download_resumes_without_mixing_versions(server, tmp_path, case):
     part, version, server.ranges, server.tag, messages = DOWNLOADS[case]
     server.files["/x"] = DATA
     if part:
-        (tmp_path / "x.part").write_bytes(part)
-        (tmp_path / "x.version").write_text(version)
+        write_files(tmp_path, {"x.part": part, "x.version": version})
     assert [download(f"{server.url}/x", tmp_path / "x") for _ in messages] == messages
     assert (tmp_path / "x").read_bytes() == DATA and files(tmp_path) == ["x"]
     assert server.requests[0] == ("/x", f"bytes={len(part)}-" if version else None)

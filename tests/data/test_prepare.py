@@ -14,7 +14,7 @@ from ernie_m.reader.files.official_tags import JOINT, read_tagged_tsv
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.labels import read_label_map, read_languages
 from ernie_m.reader.task_reader import read_classification
-from tests.helpers.files import read_files
+from tests.helpers.files import read_files, write_files
 from tests.launching import error_of
 from tests.reader.conftest import files
 
@@ -40,10 +40,7 @@ def out(tmp_path):
 
 def write(folder: Path, **contents: str) -> Path:
     """Write files, name -> text or bytes, and return their folder."""
-    for name, content in contents.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return folder
+    return write_files(folder, contents)
 
 
 def test_xnli_from_both_releases(tmp_path, out):

@@ -27,7 +27,7 @@ from ernie_m.utils.checksums import CARD
 from tests import toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import change_config, stored
-from tests.helpers.files import flip_last_bit
+from tests.helpers.files import flip_last_bit, write_file
 from tests.launching import error_of
 from tests.toys import CONFIG, make_ours, sentences, train_piece_model, write_lines
 
@@ -192,8 +192,7 @@ def write_piece_model(path: Path, scores: dict[str, float]) -> Path:
         model.pieces.add(piece=subword, score=0, type=piece_type.CONTROL)
     for subword, score in scores.items():
         model.pieces.add(piece=subword, score=score)
-    path.write_bytes(model.SerializeToString())
-    return path
+    return write_file(path, model.SerializeToString())
 
 
 # A text may be split otherwise if a subword goes that it does not contain. Case -> scores of a piece.model,

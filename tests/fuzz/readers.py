@@ -54,6 +54,7 @@ from ernie_m.vectors.language_centering import LanguageCentering
 from tests.foreign import fairseq_args, tokenizer_json
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.conll import read_conll
+from tests.helpers.files import write_file, write_files
 from tests.helpers.torch_files import legacy_bytes, write_torch_file, zip_bytes
 from tests.toys import CONFIG, make_ours, sentences, train_piece_model
 
@@ -193,8 +194,9 @@ def torch_pickles(folder: Path) -> list[bytes]:
 
 def read_torch_pickle(wrap: Callable, path: Path) -> None:
     """Read a corrupt pickle in a file of torch that is otherwise valid, and that `wrap` makes."""
-    file = path.with_name("model.bin")
-    file.write_bytes(wrap(path.read_bytes(), {"0": ARRAYS["a.weight"], "1": ARRAYS["b"]}))
+    file = write_file(
+        path.with_name("model.bin"), wrap(path.read_bytes(), {"0": ARRAYS["a.weight"], "1": ARRAYS["b"]})
+    )
     read_all_tensors(torch_save.read, file)
 
 
@@ -250,8 +252,7 @@ def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
 
 def archives(archive_format: str, folder: Path) -> list[bytes]:
     """An archive of a folder that has a file with a long name."""
-    (folder / "made").mkdir()
-    (folder / "made" / ("ä" * 100)).write_text(TEXT)
+    write_file(folder / "made" / ("ä" * 100), TEXT)
     return [Path(shutil.make_archive(folder / "made", archive_format, folder / "made")).read_bytes()]
 
 
@@ -278,9 +279,7 @@ VECTORS = {
 
 
 def write_vectors(folder: Path) -> None:
-    for name, contents in VECTORS.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(json.dumps(contents), encoding="utf-8")
+    write_files(folder, {name: json.dumps(contents) for name, contents in VECTORS.items()})
 
 
 def pooling_reader(file: str) -> Reader:

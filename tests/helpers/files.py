@@ -41,3 +41,17 @@ def disk_full_after(size: int) -> Iterator[None]:
 def names_in(folder: Path) -> list[str]:
     """The names of what lies in a folder, sorted."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def write_file(path: Path, content: str | bytes) -> Path:
+    """Write bytes, or text in UTF-8, to a file, whose folder is made if need be; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def write_files(folder: Path, contents: dict[str, str | bytes]) -> Path:
+    """Write files below a folder, by name, as `read_files` reads them; return the folder."""
+    for name, content in contents.items():
+        write_file(folder / name, content)
+    return folder

@@ -39,7 +39,7 @@ from ernie_m.utils.checksums import MANIFEST, write_manifest
 from tests import toys
 from tests.helpers.batches import PAD, padded_batch
 from tests.helpers.checkpoints import changed_copy, stored
-from tests.helpers.files import disk_full_after
+from tests.helpers.files import disk_full_after, write_files
 from tests.inference.conftest import run_export
 from tests.launching import as_flags, call_main, error_of, run_script
 from tests.toys import sentences, write_lines
@@ -252,8 +252,7 @@ def test_a_home_that_cannot_be_written(models, tmp_path, monkeypatch, refused):
 def test_export_does_not_delete_other_files(models, tmp_path, refused):
     """An export replaces the earlier one, of either form, and nothing else: neither weights nor a file."""
     shutil.copytree(models / "tag", tmp_path / "with_graph")
-    (tmp_path / "with_graph/model.onnx").write_bytes(b"")
-    (tmp_path / "file").write_text("mine")
+    write_files(tmp_path, {"with_graph/model.onnx": b"", "file": "mine"})
     for name in ("with_graph", "file"):
         line = refused(lambda: run_export(models / "tag", tmp_path / name))  # noqa: B023 - called at once
         assert f"--output {tmp_path / name} already exists and is not an export" in line

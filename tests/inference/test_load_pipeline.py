@@ -14,6 +14,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.pooling import normalize_vectors
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, changed_copy, stored
+from tests.helpers.files import write_file
 from tests.inference.conftest import run_export
 from tests.launching import error_of
 
@@ -79,8 +80,7 @@ def test_a_pooling_that_is_not_here_is_not_exported(models, tmp_path):
     kinds = {"": "Transformer", "1_Pooling": "Pooling"}
     modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
     (tmp_path / "x/modules.json").write_text(json.dumps(modules))
-    (tmp_path / "x/1_Pooling").mkdir()
-    (tmp_path / "x/1_Pooling/config.json").write_text(json.dumps({"pooling_mode": "max"}))
+    write_file(tmp_path / "x/1_Pooling/config.json", json.dumps({"pooling_mode": "max"}))
     assert "the pooling max" in error_of(run_export, tmp_path / "x", tmp_path / "exported")
     convert.main([str(tmp_path / "x"), str(tmp_path / "native"), "--allow_lossy"])
     run_export(tmp_path / "native", tmp_path / "exported")

@@ -17,6 +17,7 @@ from ernie_m.vectors.nearest import NEIGHBORS, Neighbors, compute_margins, find_
 from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, stored
+from tests.helpers.files import write_files
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences, write_lines
 
@@ -230,8 +231,7 @@ def test_faiss_is_missed_before_the_model_is_loaded(run_mining, monkeypatch, tmp
     ],
 )
 def test_reject_bad_input_and_write_no_pairs(run_mining, tmp_path, content, flags, message):
-    for name in ("in.txt", "pairs.tsv", "scores.tsv"):
-        (tmp_path / name).write_bytes(content)
+    write_files(tmp_path, dict.fromkeys(("in.txt", "pairs.tsv", "scores.tsv"), content))
     for name in ("pairs", "scores"):
         (tmp_path / f"{name}.txt").symlink_to(f"{name}.tsv")
     assert message in error_of(run_mining, **flags)

@@ -16,6 +16,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.write_tokenizer import write_xlm_r
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, stored
+from tests.helpers.files import write_file
 from tests.launching import ROOT, error_of
 from tests.toys import CONFIG, make_ours, train_piece_model
 
@@ -62,8 +63,7 @@ def make_sentence_transformer(folder, piece_model, pooling, normalize, prompts=N
         files["config_sentence_transformers.json"] = contents
     for name, contents in files.items():
         path = folder / "plain" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(contents), encoding="utf-8")
+        write_file(path, json.dumps(contents))
     # Saved by the library itself, in the format of its newest version.
     SentenceTransformer(str(folder / "plain"), device="cpu").save(str(folder / "saved"))
     return folder / "saved"
@@ -165,8 +165,7 @@ def test_rejects_options_that_are_not_supported(tmp_path, piece_model, options, 
 def test_another_tokenizer_in_a_folder_that_it_saves(tmp_path, piece_model):
     """A WordPiece, next to which somebody put the subwords of XLM-R."""
     saved = make_sentence_transformer(tmp_path, piece_model, "mean", True)
-    (tmp_path / "words").mkdir()
-    (tmp_path / "words/vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nplain\nword\n##s\n")
+    write_file(tmp_path / "words/vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nplain\nword\n##s\n")
     transformers.BertTokenizer.from_pretrained(tmp_path / "words").save_pretrained(saved)
     shutil.copy(piece_model, saved / "sentencepiece.bpe.model")
     assert error_of(ernie_m.load, saved).startswith(f"{saved}/tokenizer.json: ")

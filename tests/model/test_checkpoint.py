@@ -18,7 +18,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.utils.errors import UserError
 from tests.foreign import make_official, official_config, write_as_official
 from tests.helpers.checkpoints import change_config, save_model, stored
-from tests.helpers.files import disk_full_after, flip_last_bit, read_files
+from tests.helpers.files import disk_full_after, flip_last_bit, read_files, write_file, write_files
 from tests.launching import error_of
 
 CONFIG = official_config()
@@ -48,8 +48,7 @@ def test_our_folder_there_and_back(tmp_path, dtype):
         loaded_model = classifier()
     finally:
         paddle.set_default_dtype("float32")
-    (tmp_path / "words").write_text("[CLS]\n")
-    (tmp_path / "pieces").write_bytes(b"pieces")
+    write_files(tmp_path, {"words": "[CLS]\n", "pieces": "pieces"})
     settings = {"task": "classification", "labels": ["a", "b", "c"]}
     save_model(
         tmp_path / "saved",
@@ -283,8 +282,9 @@ def test_a_file_that_is_not_as_it_was_written_is_named(saved, name, damage, mess
 
 def test_git_lfs_pointer_is_not_called_corrupt(saved):
     """It has another size than the manifest says, and weights without a manifest another format."""
-    file = saved / "model.safetensors"
-    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
+    file = write_file(
+        saved / "model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
+    )
     for _ in range(2):
         line = error_of(open_checkpoint, saved)
         assert line.startswith(f"{file}: ") and "git lfs pull" in line and "corrupt" not in line

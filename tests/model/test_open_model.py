@@ -20,6 +20,7 @@ from ernie_m.model.tasks import CLASSIFICATION, SEARCH
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.logging import logger
 from tests import command_lines, toys
+from tests.helpers.files import write_file
 from tests.launching import error_of
 
 
@@ -32,8 +33,7 @@ def opened(random_encoder):
 def test_reject_config_of_another_size(random_encoder, tmp_path, key):
     """The weights have the same shapes for any number of heads."""
     config = json.loads((random_encoder / "config.json").read_text())
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({**config, key: 2 * config[key]}))
+    path = write_file(tmp_path / "config.json", json.dumps({**config, key: 2 * config[key]}))
     line = error_of(open_model, open_checkpoint(random_encoder), str(path))
     assert f"({key} {config[key]})" in line and f"{path} ({key} {2 * config[key]})" in line
 

@@ -20,6 +20,7 @@ from ernie_m.reader.tokenizer_rules import PIPELINE_FORMAT
 from ernie_m.utils.checksums import UnsupportedFormatError
 from tests.foreign import make_bert, make_paddlenlp, make_xlm_r, tokenizer_json, xlm_r_json
 from tests.helpers.checkpoints import change_config, stored
+from tests.helpers.files import write_file
 from tests.launching import error_of
 from tests.toys import make_ours, train_piece_model
 
@@ -34,8 +35,7 @@ XLM_R = PipelineConfig.for_xlm_r()
 
 
 def write(path, contents):
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(contents), encoding="utf-8")
+    write_file(path, json.dumps(contents))
 
 
 def make_sentence_transformer(folder, modules=MODULES, pooling=None, length=20, prompts=None, default=None):
@@ -539,8 +539,7 @@ WORD_PIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n"
 def test_reject_other_tokenizer_types(tmp_path, make, has_pieces, name, contents):
     """Also if XLM-R's subwords lie next to it, which would give its texts other ids in silence."""
     make(tmp_path)
-    piece_model = tmp_path / "sentencepiece.bpe.model"
-    piece_model.write_bytes(b"")
+    piece_model = write_file(tmp_path / "sentencepiece.bpe.model", b"")
     if not has_pieces:
         piece_model.unlink()
     if name == "vocab.txt":

@@ -17,6 +17,7 @@ from ernie_m.pretrain.config import DataConfig, PretrainConfig
 from ernie_m.pretrain.pretraining import Pretraining, make_learning_rate_schedule
 from ernie_m.pretrain.run_length import RunPlan
 from ernie_m.utils.args import get_result_options, parse_options
+from tests.helpers.files import write_file
 from tests.launching import ROOT, error_of
 from tests.pretrain.tiny_run import config
 from tests.toys import make_small_corpus
@@ -144,8 +145,10 @@ OWN = ROOT / "configs/pretrain/own.yaml"  # has mixing ratios and later mixing r
 )
 def test_reject_conflicting_keys(tmp_path, flags, at_fault):
     """The later mixing ratios would end others, and tokens the run, before the value that is given counts."""
-    saved = tmp_path / "config.yaml"
-    saved.write_text("optimizer: {steps: 150000, tokens: 8}\nobjectives: {later_mixing_ratios: {}}\n")
+    saved = write_file(
+        tmp_path / "config.yaml",
+        "optimizer: {steps: 150000, tokens: 8}\nobjectives: {later_mixing_ratios: {}}\n",
+    )
     words = [
         "--config",
         str(OWN),

@@ -15,6 +15,7 @@ from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.pretrain.pretraining import format_plateau_advice
 from ernie_m.training.engine import StepResult
 from ernie_m.training.log import Meter, MetricsFile
+from tests.helpers.files import write_file
 from tests.pretrain.tiny_run import config
 
 
@@ -152,8 +153,7 @@ def test_cut_back_to_a_checkpoint(tmp_path, tail, dropped):
 
 def test_name_corrupt_record(tmp_path, caplog):
     """A last line that a kill cut short is not."""
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 2}\n{"step": \n{"st')
+    path = write_file(tmp_path / "metrics.jsonl", '{"step": 2}\n{"step": \n{"st')
     assert MetricsFile(path).truncate_after(step=4, evaluated_step=-1) == 2
     (line,) = caplog.messages
     assert line.startswith(f"{path}, line 2: ")

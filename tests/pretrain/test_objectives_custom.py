@@ -12,6 +12,7 @@ import pytest
 
 from ernie_m.pretrain.objectives import register_files
 from ernie_m.pretrain.pretraining import Pretraining
+from tests.helpers.files import write_files
 from tests.launching import ROOT, clean_environment, error_of
 from tests.pretrain.tiny_run import config
 
@@ -44,8 +45,7 @@ def results(tiny_corpus, tmp_path_factory):
         "contrastive": contrastive,
         **{f"own_{name}": KIND_OF.format(name=name, base=name.capitalize()) for name in KINDS},
     }
-    for name, code in files.items():
-        (folder / f"{name}.py").write_text(code, encoding="utf-8")
+    write_files(folder, {f"{name}.py": code for name, code in files.items()})
     script = ROOT / "tests" / "pretrain" / "new_objective_script.py"
     process = subprocess.run(
         [sys.executable, script, tiny_corpus, folder / "out"],

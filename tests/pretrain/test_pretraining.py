@@ -22,7 +22,7 @@ from ernie_m.training.engine import Engine
 from ernie_m.training.prefetch import PrefetchIterator
 from ernie_m.training.stop_requests import StallWatchdog
 from tests.helpers.arrays import assert_equal_arrays
-from tests.helpers.files import read_files
+from tests.helpers.files import read_files, write_file
 from tests.pretrain.tiny_run import checkpoint, config, records
 
 
@@ -303,8 +303,7 @@ def test_limits_each_wait_of_a_run(pretrain, monkeypatch):
 
 
 def test_a_config_that_the_user_has_put_there_stays(pretrain, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/config.yaml").write_text("# mine\noptimizer: {steps: 1}\n")
+    write_file(tmp_path / "out/config.yaml", "# mine\noptimizer: {steps: 1}\n")
     for overwrite in (False, True):
         out = pretrain(optimizer__steps=1, run__eval_sequences=0, run__overwrite=overwrite)
     assert (out / "config.yaml").read_text() == "# mine\noptimizer: {steps: 1}\n"

@@ -13,6 +13,7 @@ import pytest
 from ernie_m.model.kernel_selection import get_services
 from tests.command_lines import pretraining
 from tests.helpers.arrays import assert_equal_arrays
+from tests.helpers.files import write_file
 from tests.launching import ROOT, clean_environment, launch
 from tests.pretrain.tiny_run import checkpoint, losses, pretrain, records
 
@@ -154,8 +155,7 @@ if __name__ == "__main__":
 def test_one_process_resumes_from_two_that_were_stopped(straight, tiny_corpus, tmp_path):
     """With stage 1 each process has its part of Adam's state. The signal reaches all of launch.py's group."""
     out = tmp_path / "out"
-    script = tmp_path / "held.py"
-    script.write_text(HELD)
+    script = write_file(tmp_path / "held.py", HELD)
     command = [sys.executable, ROOT / "launch.py", "--nproc_per_node", "2", script]
     with subprocess.Popen(
         [*command, *pretraining(tiny_corpus, out, **EXACT, run__sharding_stage=1)],

@@ -13,6 +13,7 @@ import transformers
 
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint.open import open_checkpoint
+from tests.helpers.files import write_file
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = Path(os.environ["REAL_MODEL"])
@@ -57,8 +58,7 @@ def tagging(tmp_path_factory, data_dir):
 
 def asked_here(model, task, requests, folder):
     """The answers of `predict` in its own process: Paddle and torch do not share one at this size."""
-    path = folder / f"{task}.jsonl"
-    path.write_text("".join(json.dumps(request) + "\n" for request in requests), encoding="utf-8")
+    path = write_file(folder / f"{task}.jsonl", "".join(json.dumps(request) + "\n" for request in requests))
     answers = folder / f"{task}-answers.jsonl"
     answers.unlink(missing_ok=True)  # those of the other language
     command = [sys.executable, "-m", "ernie_m", "predict", "--task", task, "--model", str(model)]

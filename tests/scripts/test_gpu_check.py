@@ -5,6 +5,7 @@ import shutil
 
 from ernie_m.utils import __version__
 from scripts.gpu_check import BEGIN, END, FILES
+from tests.helpers.files import write_files
 from tests.launching import ROOT, run_script
 
 # Checks as a file that the command may run instead of its own: one for each result.
@@ -67,8 +68,7 @@ def test_cpu_does_not_pass_as_a_gpu(tmp_path):
 def test_check_log_lines(tmp_path):
     """A failed check ends the command with 1, and the others run."""
     shutil.copy(ROOT / "tests" / "gpu" / "conftest.py", tmp_path)  # the fixtures of checks
-    (tmp_path / "test_planted.py").write_text(PLANTED)
-    (tmp_path / "run.py").write_text(RUN.format(root=str(ROOT)))
+    write_files(tmp_path, {"test_planted.py": PLANTED, "run.py": RUN.format(root=str(ROOT))})
     process = run_script([tmp_path / "run.py", tmp_path / "test_planted.py"], tmp_path)
     assert process.returncode == 1, process.stdout + process.stderr
     assert re.sub(r" \(\d+\.\d s\)$", "", process.stdout, flags=re.MULTILINE).splitlines() == [

@@ -11,6 +11,7 @@ import pytest
 
 from tests import command_lines, toys
 from tests.helpers.checkpoints import changed_copy
+from tests.helpers.files import write_file
 from tests.launching import ROOT, as_flags, check_refusal, clean_environment, read_log
 from tests.toys import write_lines
 
@@ -20,8 +21,7 @@ XNLI = "xnli_cross_lingual_transfer.sh"
 def test_without_an_environment_the_script_says_how_to_make_one(tmp_path):
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     # The script finds a python3 without the project's packages: one that fails.
-    python = tmp_path / "python3"
-    python.write_text("#!/bin/sh\nexit 1\n")
+    python = write_file(tmp_path / "python3", "#!/bin/sh\nexit 1\n")
     python.chmod(0o755)
     environment = clean_environment(PATH=f"{tmp_path}:{os.environ['PATH']}")
     command = ["sh", f"scripts/base/{XNLI}"]
@@ -56,9 +56,8 @@ def test_a_recipe_runs_on_two_processes(toy_folder, tmp_path):
 
 
 def test_a_mistake_ends_a_recipe_with_2(tmp_path):
-    (tmp_path / "log/workers").mkdir(parents=True)
     for rank in range(3):  # logs of an earlier run
-        (tmp_path / f"log/workers/workerlog.{rank}").write_text("error: an old one\n")
+        write_file(tmp_path / f"log/workers/workerlog.{rank}", "error: an old one\n")
     completed = sh(f"base/{XNLI}", tmp_path, "--learning_rte", "1", NPROC="2")
     assert completed.returncode == 2 and "error: --learning_rte: " in completed.stderr
     assert not re.search("error: an old one|Traceback", completed.stderr)

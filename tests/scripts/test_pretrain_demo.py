@@ -7,6 +7,7 @@ import yaml
 
 from ernie_m.reader.files.pairs import make_header
 from scripts import pretrain_demo
+from tests.helpers.files import write_file
 from tests.launching import ROOT, call_main
 from tests.toys import sentences, write_lines
 
@@ -45,8 +46,7 @@ def test_the_demo_repeats_nothing(output, monkeypatch, capfd):
     config = yaml.safe_load((ROOT / pretrain_demo.CONFIG).read_text())
     config["run"] |= {"eval_sequences": 8}
     config["optimizer"] |= {"batch_size": 8, "warmup_steps": 1}
-    tiny = output / "tiny.yaml"
-    tiny.write_text(yaml.safe_dump(config))
+    tiny = write_file(output / "tiny.yaml", yaml.safe_dump(config))
     monkeypatch.setattr(pretrain_demo, "CONFIG", tiny)
     words = ["--start_steps", "2", "--steps", "3"]
     call_main(pretrain_demo, words)

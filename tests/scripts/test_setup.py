@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.files import write_file
 from tests.launching import ROOT, check_refusal, clean_environment
 
 # Instead of a Python: it has a version, makes an environment with itself in it, writes down what its pip is
@@ -39,8 +40,7 @@ def checkout(tmp_path):
 
 def write_python(folder: Path, version: str) -> Path:
     """Write a stand-in for a Python of this version."""
-    path = folder / "python"
-    path.write_text(STAND_IN.format(version=version))
+    path = write_file(folder / "python", STAND_IN.format(version=version))
     path.chmod(0o755)
     return path
 

@@ -10,6 +10,7 @@ from ernie_m.finetune.finetune_args import log_ineffective_flags
 from ernie_m.utils import __version__
 from ernie_m.utils.args import OfficialFlags, format_help, option, parse_options
 from ernie_m.utils.value_types import Names, PositiveInt, Range
+from tests.helpers.files import write_file
 from tests.launching import error_of
 
 
@@ -181,8 +182,7 @@ class Required:
 
 
 def test_name_all_errors_at_once(tmp_path):
-    path = tmp_path / "a.yaml"
-    path.write_text("stepz: 1\nsteps: 2.5")
+    path = write_file(tmp_path / "a.yaml", "stepz: 1\nsteps: 2.5")
     line = ["--config", str(path), "--zzz", "1", "--steps", "x", "--output", ""]
     lines = error_of(parse_options, Required, line).split("\n  ")
     locations = (

@@ -22,7 +22,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import Folder
 from ernie_m.utils.logging import setup_logging
 from ernie_m.utils.output_lock import lock_output
-from tests.helpers.files import disk_full_after, names_in
+from tests.helpers.files import disk_full_after, names_in, write_file, write_files
 from tests.helpers.processes import start_and_end
 from tests.launching import another_process_writes, error_of
 
@@ -143,9 +143,7 @@ def events(monkeypatch):
 def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path, events):
     """A crash must not leave the name with half of the files. The rename is synced with the folder above."""
     with files.atomic_dir(tmp_path / "step_1") as folder:
-        (folder / "config.json").write_text("{}")
-        (folder / "training_state").mkdir()
-        (folder / "training_state" / "state.json").write_text("{}")
+        write_files(folder, dict.fromkeys(("config.json", "training_state/state.json"), "{}"))
     assert (sorted(events[:2]), events[2:]) == (["config.json", "state.json"], ["renamed", tmp_path.name])
 
 
@@ -173,8 +171,7 @@ def test_another_error_of_writing_is_not_a_full_disk():
 def test_the_earlier_folder_is_put_back_if_the_new_one_cannot_have_its_name(tmp_path, monkeypatch):
     """It was moved aside before."""
     path = tmp_path / "best"
-    path.mkdir()
-    (path / "old").write_text("old")
+    write_file(path / "old", "old")
     replace = os.replace
 
     def rename(source, target) -> None:
@@ -194,8 +191,7 @@ def test_a_folder_replaces_what_has_its_name(tmp_path, earlier):
     if earlier == "file":
         path.write_text("old")
     else:
-        path.mkdir()
-        (path / "old").write_text("old")
+        write_file(path / "old", "old")
     with files.atomic_dir(path) as folder:
         (folder / "new").write_text("new")
     assert [file.name for file in tmp_path.rglob("*")] == ["step_20", "new"]  # no "old", no temporary folder
@@ -205,8 +201,7 @@ def test_a_folder_replaces_what_has_its_name(tmp_path, earlier):
 def test_a_link_to_a_folder_stays(tmp_path, is_there):
     target = tmp_path / "elsewhere" / "step_20"
     if is_there:
-        target.mkdir(parents=True)
-        (target / "old").write_text("old")
+        write_file(target / "old", "old")
     link = tmp_path / "current"
     link.symlink_to(target)
     with files.atomic_dir(link) as folder:
@@ -238,8 +233,7 @@ def running():
 
 
 def test_a_folder_lost_between_two_renames_is_put_back(tmp_path, ended):
-    (tmp_path / f".best.old-{ended}").mkdir()
-    (tmp_path / f".best.old-{ended}" / "model").write_text("the older one")
+    write_file(tmp_path / f".best.old-{ended}" / "model", "the older one")
     (tmp_path / f".best.tmp-{ended}").mkdir()
     files.remove_leftovers(tmp_path)
     assert names_in(tmp_path) == ["best"]

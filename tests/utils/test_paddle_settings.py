@@ -12,6 +12,7 @@ import pytest
 
 from ernie_m.utils import paddle_settings
 from ernie_m.utils.paddle_settings import Cpu, _apply_settings, choose_settings, parse_fields, rank, read_cpu
+from tests.helpers.files import write_files
 from tests.launching import error_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,8 +50,8 @@ def machine(
         "flags\t\t: fpu avx2 avx512f\n"
         for number, (package, core) in enumerate(processors)
     ]
-    (folder / "cpuinfo").write_text("\n".join(blocks))
-    (folder / "meminfo").write_text(f"MemTotal:       {memory_kb} kB\nMemFree:        1 kB\n")
+    memory = f"MemTotal:       {memory_kb} kB\nMemFree:        1 kB\n"
+    write_files(folder, {"cpuinfo": "\n".join(blocks), "meminfo": memory})
 
 
 def test_cores_are_physical_and_those_this_process_may_use(proc, monkeypatch):
@@ -88,8 +89,7 @@ def test_container_limits(proc, monkeypatch, cpu_max, memory_max, cores, memory)
     bytes.
     """
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    (proc / "cpu.max").write_text(cpu_max + "\n")
-    (proc / "memory.max").write_text(memory_max + "\n")
+    write_files(proc, {"cpu.max": cpu_max + "\n", "memory.max": memory_max + "\n"})
     machine(proc, [(0, core) for core in range(4)])
     cpu = read_cpu()
     assert (cpu.cores, cpu.memory) == (cores, memory)

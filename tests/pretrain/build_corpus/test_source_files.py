@@ -13,6 +13,7 @@ from ernie_m.pretrain.build_corpus.source_files import merge_source_options, res
 from ernie_m.pretrain.build_corpus.text_chunks import ChunkLines, read_chunks, read_lines
 from ernie_m.reader.files import plain_text
 from ernie_m.utils.errors import UserError
+from tests.helpers.files import write_file, write_files
 from tests.launching import error_of
 from tests.toys import sentences, write_lines
 
@@ -148,8 +149,7 @@ def test_scripts_and_regions_are_separate_languages(tmp_path, caplog):
 @pytest.mark.parametrize("end", PACKERS)
 def test_chunks_tile_a_file_whatever_its_packing(tmp_path, chunk_bytes, end):
     """Together the chunks are the text. Each ends with a line. A packed file has those of the plain one."""
-    path = tmp_path / f"text{end}"
-    path.write_bytes(PACKERS[end](TEXT))
+    path = write_file(tmp_path / f"text{end}", PACKERS[end](TEXT))
     chunks = all_chunks(path, chunk_bytes)
     texts = [chunk.texts[0] for chunk in chunks]
     assert b"".join(texts) == TEXT
@@ -367,8 +367,7 @@ ACCENT = b"caf\xe9"  # in Latin-1
 )
 def test_files_that_are_refused(tmp_path, in_tmp_path, monkeypatch, languages, files, options, location):
     monkeypatch.setattr(plain_text, "LONGEST_LINE", 1 << 20)
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
+    write_files(tmp_path, files)
     kind = "parallel" if "-" in languages else "mono"
     assert error_of(read_only_stream, **{kind: {languages: ",".join(files)}}, **options).startswith(location)
 

@@ -15,7 +15,7 @@ from ernie_m.pretrain.build_corpus import workers as workers_module
 from ernie_m.pretrain.build_corpus.workers import RayWorkers
 from ernie_m.utils.errors import UserError, get_install_command
 from ernie_m.utils.files import get_file_version
-from tests.helpers.files import read_files
+from tests.helpers.files import read_files, write_file
 from tests.launching import ROOT, error_of
 from tests.pretrain.builds import OPTIONS
 from tests.toys import make_corpus
@@ -84,8 +84,7 @@ def test_returns_results_and_errors_of_workers(workers, tmp_path, monkeypatch):
         return "done"
 
     assert workers.num_workers == len(os.sched_getaffinity(0))
-    file = tmp_path / "text"
-    file.write_text("four")
+    file = write_file(tmp_path / "text", "four")
     assert [size for size, _ in workers.run(get_file_version, [(str(file),)] * 3)] == [4, 4, 4]
     with pytest.raises(UserError, match=r"^\S*nowhere: "):
         list(workers.run(get_file_version, [(str(tmp_path / "nowhere"),)]))

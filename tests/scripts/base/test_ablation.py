@@ -8,6 +8,7 @@ import sys
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.utils.args import parse_options
+from tests.helpers.files import write_file
 from tests.launching import ROOT, clean_environment
 from tests.toys import write_lines
 
@@ -23,8 +24,7 @@ def test_each_model_is_trained(tmp_path, monkeypatch):
     """First XLM-R is converted, then each model is pre-trained and fine-tuned."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     python = tmp_path / ".venv/bin/python"
-    python.parent.mkdir(parents=True)
-    python.write_text(RECORDER)
+    write_file(python, RECORDER)
     python.chmod(0o755)
     results = tmp_path / "output/ablation/exp0/xnli/results.txt"
     write_lines(results, ["mean  75.50"])
