@@ -291,8 +291,7 @@ class MultiSeedTraining(Trainable):
         return collect_model_files(
             engine.model,
             self.config,
-            vocab_path=self.tokenizer.vocab_path,
-            piece_model_path=self.tokenizer.piece_model_path,
+            tokenizer=self.tokenizer.files,
             card_facts=card_facts,
             settings={**settings, "step": engine.steps, "seed": self.seed},
             omitted_prefixes=omitted_prefixes,

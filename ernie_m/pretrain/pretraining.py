@@ -288,8 +288,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         return collect_model_files(
             engine.model,
             engine.model.ernie_m.config,
-            vocab_path=self.tokenizer.vocab_path,
-            piece_model_path=self.tokenizer.piece_model_path,
+            tokenizer=self.tokenizer.files,
             settings=settings,
             card_facts=facts,
             omitted_prefixes=omitted_prefixes,

@@ -44,11 +44,12 @@ from ernie_m.reader.vocabulary import (
     CONFIG,
     DICT,
     FILLER,
+    LARGEST_VOCAB,
     SPECIAL_TOKENS,
     UNK,
     VOCAB,
     derive_vocab,
-    read_vocab,
+    parse_vocab,
     write_vocab,
 )
 from ernie_m.utils.checksums import MANIFEST
@@ -130,6 +131,8 @@ class Tokenizer:
 
     Attributes:
         piece_model: the serialized SentencePiece model.
+        files: name in a checkpoint -> content of the files that the tokenizer was read from: the
+            SentencePiece model, also for a tokenizer.json, and vocab.txt or dict.txt, if given.
         processor: the SentencePiece processor.
         vocab: token -> id.
         cls_id, pad_id, sep_id, unk_id, mask_id: ids from the vocabulary.
@@ -157,6 +160,7 @@ class Tokenizer:
         self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
         self.piece_model_path = Path(piece_model_path).absolute()
         self.piece_model = _read_sentencepiece_model(Path(piece_model_path), folder)
+        self.files = {_MODEL_NAMES[0]: self.piece_model}
         self.processor, self._subwords = _load_sentencepiece_model(self.piece_model, piece_model_path)
         # A subword's number in the model is not its id in the vocabulary.
         subword_numbers = list(range(len(self._subwords)))
@@ -423,8 +427,10 @@ class Tokenizer:
             except UserError as error:
                 raise UserError(f"{self.piece_model_path}: {error}") from error
         subwords = self.list_ordinary_subwords()
-        vocab = read_vocab(self.vocab_path)
+        content = read_bytes(self.vocab_path, ". Set --vocab_path", LARGEST_VOCAB)
+        vocab = parse_vocab(content, self.vocab_path)
         is_dict = self.vocab_path.name == DICT
+        self.files[DICT if is_dict else VOCAB] = content
         if is_dict:  # contains the subwords of the training text, and no other tokens
             tokens = vocab.keys() - {*SPECIAL_TOKENS, *subwords}
             odd = [token for token in tokens if not token.startswith(FILLER)]

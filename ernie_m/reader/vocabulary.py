@@ -1,11 +1,12 @@
 """Vocabularies (token -> id): special tokens, vocab.txt, dict.txt of fairseq, and the ids of XLM-R."""
 
+import codecs
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ernie_m.utils.errors import UserError, format_value
-from ernie_m.utils.files import atomic_file, read_bytes, read_text
+from ernie_m.utils.files import atomic_file
 from ernie_m.utils.logging import logger
 
 CLS = "[CLS]"
@@ -18,34 +19,30 @@ CONFIG = "config.json"
 VOCAB = "vocab.txt"
 DICT = "dict.txt"  # the vocabulary of fairseq
 FILLER = "madeupword"  # prefix of fairseq's filler tokens, which pad the vocabulary to a multiple of 8
-_LARGEST_DICT = 1 << 28  # bytes
+LARGEST_VOCAB = 1 << 28  # bytes
 _MAX_IDS = 1 << 24  # upper bound, because the embedding has a row for each id
 _MOST_REPEATED = 5  # lines listed in a warning
 
 
-def read_vocab(path: str | os.PathLike) -> dict[str, int]:
-    """Read a vocabulary, token -> id, with a token or `token<TAB>id` per line, or from fairseq's dict.txt.
+def parse_vocab(content: bytes, path: str | os.PathLike) -> dict[str, int]:
+    """Parse a vocabulary, token -> id, with a token or `token<TAB>id` per line, or fairseq's dict.txt.
 
     The id of a token without an id is its line number, from 0. Tokens that are white space are kept, unlike
     in the official reader. A duplicate token has its last id, as in the official code; duplicates are logged.
 
+    Args:
+        path: path of the file, for its format and for errors.
+
     Raises:
-        UserError: the file is missing or invalid, a special token is missing, or two of them have the same
-            id.
+        UserError: the content is invalid, a special token is missing, or two of them have the same id.
     """
     if Path(path).name == DICT:
-        return _read_dict(path)
-    content = read_bytes(path, advice=". Set --vocab_path")
+        return _parse_dict(content, path)
     vocab: dict[str, int] = {}
     ids: set[int] = set()
     repeated: list[str] = []  # lines with a duplicate token or id
-    for number, line_bytes in enumerate(content.removesuffix(b"\n").split(b"\n")):
+    for number, line in enumerate(_decode_lines(content, path)):
         location = f"{path}, line {number + 1}"
-        encoding = "utf-8-sig" if number == 0 else "utf-8"  # the first line may begin with a byte order mark
-        try:
-            line = line_bytes.removesuffix(b"\r").decode(encoding)
-        except UnicodeDecodeError as error:
-            raise UserError(f"{location}: not UTF-8 (byte {error.start + 1} of the line)") from error
         token, tab, id_text = line.rpartition("\t")
         if not tab:
             token = line
@@ -82,17 +79,32 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     return vocab
 
 
-def _read_dict(path: str | os.PathLike) -> dict[str, int]:
-    """Read a vocabulary, token -> id, from a dict.txt of fairseq-preprocess, with `token count` per line.
+def _decode_lines(content: bytes, path: str | os.PathLike) -> Iterator[str]:
+    """Yield the lines of a UTF-8 text, which may begin with a byte order mark, without line ends.
+
+    Raises:
+        UserError: a line is not UTF-8.
+    """
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n"), 1):
+        try:
+            yield line.removesuffix(b"\r").decode()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line)"
+            ) from error
+
+
+def _parse_dict(content: bytes, path: str | os.PathLike) -> dict[str, int]:
+    """Parse a vocabulary, token -> id, in a dict.txt of fairseq-preprocess, with `token count` per line.
 
     Ids are assigned in order to `<s> <pad> </s> <unk>`, the tokens of the file, and `<mask>`, unless the file
     contains it.
 
     Raises:
-        UserError: the file is missing or invalid, or a token is duplicate.
+        UserError: a line is invalid, or a token is duplicate.
     """
     vocab = {CLS: 0, PAD: 1, SEP: 2, UNK: 3}
-    for number, line in enumerate(read_text(path, _LARGEST_DICT).removesuffix("\n").split("\n"), 1):
+    for number, line in enumerate(_decode_lines(content, path), 1):
         token, _, count = line.rstrip().rpartition(" ")
         if not (token and count.isdecimal()) or token in vocab:
             raise UserError(

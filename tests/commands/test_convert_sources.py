@@ -204,11 +204,9 @@ def test_convert_keeps_fairseq_dict_as_vocabulary(tmp_path):
     state = fairseq_state(arrays)
     write_torch_file(folder / "model.pt", state, lambda state: {"args": fairseq_args(), "model": state})
     checkpoint = open_checkpoint(folder)
-    files = {"vocab_path": checkpoint.vocab_path, "piece_model_path": checkpoint.piece_model_path}
-    settings = {"pipeline": stored(text_rules="none")}
-    save_model(
-        tmp_path / "trained", ErnieMModel(checkpoint.config), checkpoint.config, settings=settings, **files
-    )
+    options = {"tokenizer": open_model(checkpoint).tokenizer.files}
+    options["settings"] = {"pipeline": stored(text_rules="none")}
+    save_model(tmp_path / "trained", ErnieMModel(checkpoint.config), checkpoint.config, **options)
     convert.main([str(folder), str(tmp_path / "converted"), "--to", "ernie-m"])
     for path in (folder, tmp_path / "trained", tmp_path / "converted"):
         tokenizer = open_model(open_checkpoint(path)).tokenizer

@@ -16,6 +16,7 @@ from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import open_model
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.vocabulary import SPECIAL_TOKENS
 from tests.foreign import make_xlm_r, tokenizer_json
 from tests.helpers.checkpoints import change_config, save_model, stored
 from tests.helpers.files import write_file
@@ -183,19 +184,31 @@ def test_tokenizer_json_alone_gives_the_sentencepiece_ids(tmp_path, saved, chang
     assert ("trailing space" in caplog.text) == (change is as_transformers_4_first)
 
 
-def test_a_model_that_is_trained_further_keeps_its_tokenizer_json(tmp_path, saved):
-    path = tmp_path / "saved/tokenizer.json"
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "dict.txt"])
+def test_a_checkpoint_stores_the_tokenizer_as_it_was_read(tmp_path, saved, name):
+    """Its files may be replaced while a model is trained."""
+    subwords = [*reversed(Tokenizer(None, tmp_path / "own.model").list_ordinary_subwords())]
+    path = tmp_path / "saved" / name
+    if name == "vocab.txt":
+        path.write_text("\n".join([*SPECIAL_TOKENS, *subwords]), encoding="utf-8")
+    if name == "dict.txt":
+        path.write_text("".join(f"{subword} 7\n" for subword in subwords), encoding="utf-8")
+    named = (None, path) if name == "tokenizer.json" else (path, tmp_path / "own.model")
+    tokenizer = Tokenizer(*named)
+    assert (tokenizer.vocab == tokenizer.derive_vocab()) == (name == "tokenizer.json")
+    path.write_text("of another model")
+    (tmp_path / "own.model").write_text("of another model")
     config = ErnieMConfig(**CONFIG)
-    save_model(tmp_path / "best", ErnieMModel(config), config, piece_model_path=path)
-    checkpoint = open_checkpoint(tmp_path / "best")
-    assert checkpoint.piece_model_path.name == path.name  # libraries know what it is by its name
-    assert checkpoint.piece_model_path.read_bytes() == path.read_bytes()
-    other = tmp_path / "other.model"  # with a field that no reader knows
-    other.write_bytes(Tokenizer(None, path).piece_model + b"\xc0\x3e\x01")
-    tokenizers = [Tokenizer(None, file) for file in (path, checkpoint.piece_model_path, other)]
-    digests = [tokenizer.digest for tokenizer in tokenizers]
-    assert digests[0] == digests[1] != digests[2]
-    assert tokenizers[0].vocab == tokenizers[2].vocab
+    save_model(tmp_path / "best", ErnieMModel(config), config, tokenizer=tokenizer.files)
+    stored_tokenizer = Tokenizer.from_folder(tmp_path / "best")
+    assert stored_tokenizer.vocab == tokenizer.vocab and stored_tokenizer.digest == tokenizer.digest
+
+
+def test_the_digest_has_fields_that_no_reader_knows(tmp_path, saved):
+    path = tmp_path / "own.model"
+    tokenizer = Tokenizer(None, path)
+    path.write_bytes(tokenizer.piece_model + b"\xc0\x3e\x01")
+    assert Tokenizer(None, path).vocab == tokenizer.vocab and Tokenizer(None, path).digest != tokenizer.digest
 
 
 def metaspace(contents: dict) -> dict:

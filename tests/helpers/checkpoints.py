@@ -9,13 +9,16 @@ from safetensors.numpy import load_file, save_file
 from ernie_m.model.checkpoint.write import collect_model_files
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.pipeline_config import PipelineConfig, get_stored_pipeline_config
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.files import atomic_dir
 from tests.helpers.arrays import assert_equal_arrays
 
 
-def save_model(path: Path, model, config: ErnieMConfig, **options) -> None:
+def save_model(path: Path, model, config: ErnieMConfig, piece_model_path=None, **options) -> None:
     """Write a checkpoint folder of a model, atomically; `options` as `collect_model_files` takes them."""
+    if piece_model_path is not None:
+        options["tokenizer"] = Tokenizer(None, piece_model_path).files
     files = collect_model_files(model, config, **options)
     with atomic_dir(path) as folder:
         files.write(folder)

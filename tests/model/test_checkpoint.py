@@ -18,7 +18,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.utils.errors import UserError
 from tests.foreign import make_official, official_config, write_as_official
 from tests.helpers.checkpoints import change_config, save_model, stored
-from tests.helpers.files import disk_full_after, flip_last_bit, read_files, write_file, write_files
+from tests.helpers.files import disk_full_after, flip_last_bit, read_files, write_file
 from tests.launching import error_of
 
 CONFIG = official_config()
@@ -48,14 +48,12 @@ def test_our_folder_there_and_back(tmp_path, dtype):
         loaded_model = classifier()
     finally:
         paddle.set_default_dtype("float32")
-    write_files(tmp_path, {"words": "[CLS]\n", "pieces": "pieces"})
     settings = {"task": "classification", "labels": ["a", "b", "c"]}
     save_model(
         tmp_path / "saved",
         model,
         SHAPE,
-        vocab_path=tmp_path / "words",
-        piece_model_path=tmp_path / "pieces",
+        tokenizer={"vocab.txt": b"[CLS]\n", "piece.model": b"pieces"},
         settings=settings | {"pipeline": stored()},
     )
     files = ["README.md", "config.json", "manifest.json", "model.safetensors", "piece.model", "vocab.txt"]
@@ -247,10 +245,9 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
     """
     model = classifier()
     newer_model = classifier()
-    (tmp_path / "words").write_text("words" * 5000)
     save_model(tmp_path / "run/step_1", model, SHAPE)
     with disk_full_after(size), pytest.raises(UserError, match=f"{tmp_path / 'run' / step}: no space left"):
-        save_model(tmp_path / "run" / step, newer_model, SHAPE, vocab_path=tmp_path / "words")
+        save_model(tmp_path / "run" / step, newer_model, SHAPE, tokenizer={"vocab.txt": b"words" * 5000})
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step_1"]
     load_weights(newer_model, open_checkpoint(tmp_path / "run/step_1"))
     assert same_weights(model, newer_model)
@@ -259,8 +256,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
 @pytest.fixture
 def saved(tmp_path):
     """The folder of a classifier."""
-    (tmp_path / "words").write_text("[CLS]\n")
-    save_model(tmp_path / "best", classifier(), SHAPE, vocab_path=tmp_path / "words")
+    save_model(tmp_path / "best", classifier(), SHAPE, tokenizer={"vocab.txt": b"[CLS]\n"})
     return tmp_path / "best"
 
 
@@ -330,10 +326,3 @@ def test_reject_unknown_model_families(tmp_path, config, what):
     line = error_of(open_checkpoint, tmp_path)
     assert line.startswith(f"{file}: ") and f"deberta.encoder.rel_embeddings.weight, and {what}" in line
     assert all(family in line for family in ("ERNIE-M", "XLM-R", "BERT"))
-
-
-def test_nothing_is_written_if_a_tokenizer_file_is_missing(tmp_path):
-    assert "vocab.txt: " in error_of(
-        save_model, tmp_path / "saved", classifier(), SHAPE, vocab_path=tmp_path / "vocab.txt"
-    )
-    assert not (tmp_path / "saved").exists()

@@ -21,7 +21,7 @@ from ernie_m.reader.tokenization import (
 )
 from ernie_m.reader.tokenizer_config import check_tokenizer_type, read_max_length
 from ernie_m.reader.tokenizer_rules import LIBRARY_RULES, split_subwords
-from ernie_m.reader.vocabulary import list_tokens_by_id, read_vocab, write_vocab
+from ernie_m.reader.vocabulary import list_tokens_by_id, parse_vocab, write_vocab
 from ernie_m.reader.write_tokenizer import write_ernie_m, write_static_tokenizer
 from ernie_m.utils.files import Folder
 from tests.launching import error_of
@@ -228,8 +228,7 @@ def test_read_both_vocab_txt_formats(tokenizer, piece_model, tmp_path):
         read.write_vocab(tmp_path / "again.txt")
         assert (tmp_path / "again.txt").read_bytes() == (tmp_path / "tab.txt").read_bytes()
     spaces = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]", "\u3000", "b "]
-    (tmp_path / "spaces.txt").write_text("\n".join(spaces), encoding="utf-8")
-    assert list(read_vocab(tmp_path / "spaces.txt")) == spaces
+    assert list(parse_vocab("\n".join(spaces).encode(), "spaces.txt")) == spaces
 
 
 @pytest.mark.parametrize("layout", ["bare", "tab"])
@@ -291,6 +290,7 @@ def test_settings_for_other_libraries(tokenizer, tmp_path):
         (b"[CLS]\nab\xff\n", "vocab.txt, line 2: not UTF-8 (byte 3 of the line)"),
         (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\n[MASK]\nword\n", "does not match"),
         (b"a 7\nb", "dict.txt, line 2: "),
+        (b"a 7\nb\xff 7", "dict.txt, line 2: "),
         (b"a 7\na 8", "dict.txt, line 2: "),
         (b"".join(b"no-piece-%d 7\n" % n for n in range(11)), "dict.txt: 11 subwords"),
     ],

@@ -11,8 +11,6 @@
 open.py opens this and all other formats; load.py loads weights into a model.
 """
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,15 +24,10 @@ from ernie_m.model.checkpoint.model_card import format_model_card
 from ernie_m.model.checkpoint.weights import (
     CONFIG,
     LANGUAGE_MEANS,
-    PIECES,
-    TOKENIZER_JSON,
-    VOCAB,
     WEIGHTS,
 )
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.reader.vocabulary import DICT
 from ernie_m.utils.checksums import CARD, MANIFEST, write_manifest
-from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import format_json
 
 if TYPE_CHECKING:
@@ -51,28 +44,22 @@ class ModelFiles:
         weights: native name -> array, which on a CPU shares the memory of the parameter.
         config_json: contents of config.json.
         card: contents of README.md.
-        copies: file name -> file to copy.
+        tokenizer: file name -> content of the tokenizer's files; may be empty.
         language_means: language -> mean embedding at each layer, [L + 1, H]; may be empty.
     """
 
     weights: Mapping[str, np.ndarray]
     config_json: Mapping[str, Any]
     card: str
-    copies: Mapping[str, Path]
+    tokenizer: Mapping[str, bytes]
     language_means: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write the checkpoint and its manifest to an existing folder. Not atomic.
-
-        Raises:
-            UserError: a tokenizer file is missing.
-        """
+        """Write the checkpoint and its manifest to an existing folder. Not atomic."""
         safetensors.write(folder / WEIGHTS, self.weights)
         (folder / CONFIG).write_text(format_json(self.config_json), encoding="utf-8")
-        for name, source in self.copies.items():
-            if not source.is_file():
-                raise UserError(f"{source}: no such file to copy into the checkpoint")
-            shutil.copyfile(source, folder / name)
+        for name, content in self.tokenizer.items():
+            (folder / name).write_bytes(content)
         if self.language_means:
             safetensors.write(folder / LANGUAGE_MEANS, self.language_means)
         write_manifest(folder / MANIFEST)
@@ -83,8 +70,7 @@ def collect_model_files(
     model: "paddle.nn.Layer",
     config: ErnieMConfig,
     *,
-    vocab_path: str | os.PathLike | None = None,
-    piece_model_path: str | os.PathLike | None = None,
+    tokenizer: Mapping[str, bytes] = MappingProxyType({}),
     settings: Mapping[str, Any] | None = None,
     card_facts: Mapping[str, Any] | None = None,
     omitted_prefixes: tuple[str, ...] = (),
@@ -96,7 +82,7 @@ def collect_model_files(
     Args:
         model: an encoder, or a model with an encoder as `model.ernie_m`.
         config: the encoder's config.
-        vocab_path, piece_model_path: the tokenizer's files, which are copied; None: no tokenizer.
+        tokenizer: `Tokenizer.files`.
         settings: keys of config.json besides the model config: "task", "labels", "languages".
         card_facts: facts for the model card.
         omitted_prefixes: name prefixes of weights to omit, such as "lm_head." and "language_embeddings.".
@@ -106,13 +92,7 @@ def collect_model_files(
     weights = get_weight_arrays(model, master_weights or {})
     weights = {name: array for name, array in weights.items() if not name.startswith(omitted_prefixes)}
     files = make_model_files(weights, config, type(model).__name__, settings or {}, card_facts or {})
-    copies: dict[str, Path] = {}
-    if vocab_path is not None:
-        copies[DICT if Path(vocab_path).name == DICT else VOCAB] = Path(vocab_path)
-    if piece_model_path is not None:
-        is_json = Path(piece_model_path).suffix == ".json"
-        copies[TOKENIZER_JSON if is_json else PIECES] = Path(piece_model_path)
-    return replace(files, copies=copies, language_means=language_means or {})
+    return replace(files, tokenizer=tokenizer, language_means=language_means or {})
 
 
 def make_model_files(
