@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, resolve_shipped_path
+from ernie_m.utils.paddle_settings import read_cpu
 from ernie_m.utils.value_types import (
     NonNegativeInt,
     PositiveFloat,
@@ -17,8 +18,7 @@ from ernie_m.utils.value_types import (
 FIRST_POSITION = 2  # position of a sequence's first token
 PAD_POSITION = 1  # position of padding
 NO_LANGUAGE = -1  # language id of tokens without a language
-_MOST_NUMBERS = 1 << 40  # maximum elements of a matrix: 4 TB in float32; also the maximum of every size
-_Size = Annotated[int, Range(at_least=1, at_most=_MOST_NUMBERS)]
+_Size = Annotated[int, Range(at_least=1, at_most=1 << 40)]  # as a row of float32, 4 TB
 
 
 @dataclass
@@ -34,7 +34,7 @@ class ErnieMConfig:
 
     vocab_size: _Size
     hidden_size: _Size
-    num_hidden_layers: NonNegativeInt
+    num_hidden_layers: Annotated[int, Range(at_least=0, at_most=1 << 10)]
     num_attention_heads: _Size
     intermediate_size: _Size | None = None
     hidden_act: Literal["gelu"] = "gelu"
@@ -50,7 +50,7 @@ class ErnieMConfig:
 
         Raises:
             UserError: a value has the wrong type or is out of range, hidden_size is not a multiple of
-                num_attention_heads, the activation is not gelu, or a matrix is too large for any memory.
+                num_attention_heads, or the activation is not gelu.
         """
         for field in fields(self):
             value = getattr(self, field.name)
@@ -58,13 +58,6 @@ class ErnieMConfig:
                 raise UserError(f"invalid {field.name} {value!r} (expected {describe_type(field.type)})")
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
-        most_rows = max(self.vocab_size, self.intermediate_size, self.max_position_embeddings)
-        numbers_of_matrix = most_rows * self.hidden_size  # of the largest matrix
-        if numbers_of_matrix > _MOST_NUMBERS:
-            raise UserError(
-                f"hidden_size {self.hidden_size} is too large: a matrix would have {numbers_of_matrix:,} "
-                "elements, more than fit in memory"
-            )
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of "
@@ -79,6 +72,27 @@ class ErnieMConfig:
             raise UserError(
                 f"invalid max_position_embeddings {self.max_position_embeddings} (expected more than "
                 f"{FIRST_POSITION}, the position of the first token)"
+            )
+
+    def check_memory(self) -> None:
+        """Check, before an encoder is made, that its matrices fit into memory in float32.
+
+        Raises:
+            UserError: they are larger than the memory that this process may use.
+        """
+        assert self.intermediate_size is not None  # set by __post_init__
+        rows = 4 * self.hidden_size + 2 * self.intermediate_size  # [rows, H] in a layer
+        rows = rows * self.num_hidden_layers + self.vocab_size + self.max_position_embeddings
+        needed, memory = 4 * rows * self.hidden_size, read_cpu().memory
+        if needed > memory > 0:
+            sizes = {
+                key: value
+                for key, value in self.to_dict().items()
+                if key.endswith(("size", "layers", "embeddings"))
+            }
+            raise UserError(
+                f"the encoder is too large: its matrices have {needed >> 30:,} GiB in float32, this machine "
+                f"has {memory >> 30:,}. Reduce its sizes ({', '.join(f'{k} {v}' for k, v in sizes.items())})"
             )
 
     @property

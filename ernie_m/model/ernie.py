@@ -95,6 +95,7 @@ class ErnieMModel(nn.Layer):
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
+        config.check_memory()
         self.config = config
         self.recompute = False  # see `set_recompute`
         self.embeddings = StaticEmbeddings(config) if config.is_static else Embeddings(config)

@@ -101,10 +101,10 @@ def test_config_from_json(tmp_path):
         ("{", "config.json, line 1, column 2: not JSON"),
         ("[1]", "config.json: not a JSON object"),
         (json.dumps({"vocab_size": 4, "hidden_size": 8}), "num_hidden_layers, num_attention_heads"),
-        (json.dumps(SIZES | {"hidden_size": 768_000_000}), "config.json: hidden_size 768000000 "),
+        (json.dumps(SIZES | {"hidden_size": 1 << 41}), "config.json: invalid hidden_size 2199023255552"),
         (
-            json.dumps(SIZES | {"max_position_embeddings": 1 << 40}),
-            "config.json: hidden_size 12 is too large",
+            json.dumps(SIZES | {"num_hidden_layers": 1_000_000}),
+            "config.json: invalid num_hidden_layers 1000000",
         ),
         (json.dumps(SIZES | {"hidden_size": 13}), "config.json: hidden_size 13 is not a multiple of"),
         (json.dumps(SIZES | {"hidden_act": "swish"}), "config.json: invalid hidden_act .swish"),
@@ -123,3 +123,18 @@ def test_reject_bad_config_in_one_line(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as caught:
         ErnieMConfig.from_json(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden_size": 3 << 30},
+        {"vocab_size": 1 << 40},
+        {"max_position_embeddings": 1 << 40},
+        {"intermediate_size": 1 << 40},
+        {"num_hidden_layers": 1000, "hidden_size": 12_000},
+    ],
+)
+def test_rejects_an_encoder_that_is_larger_than_the_memory(sizes):
+    line = error_of(ErnieMModel, ErnieMConfig(**SIZES | sizes))
+    assert all(f"{key} {size}" in line for key, size in sizes.items())
