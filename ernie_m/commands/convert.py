@@ -17,7 +17,7 @@ from typing import Literal
 from ernie_m.data.trim_vocabulary import trim_vocabulary
 from ernie_m.finetune.finetune_args import VocabularyFlags
 from ernie_m.model.checkpoint import write_foreign
-from ernie_m.model.checkpoint.key_mapping import ConversionResult
+from ernie_m.model.checkpoint.convert_names import ConversionResult
 from ernie_m.model.checkpoint.model_card import read_card
 from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint

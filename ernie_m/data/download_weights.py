@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ernie_m.data.download import fetch_missing, report_failed_downloads, unpack
 from ernie_m.model.checkpoint.hub import is_intact, list_files
-from ernie_m.model.checkpoint.key_mapping import WORDS
+from ernie_m.model.checkpoint.native_names import WORDS
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import option, parse_options

@@ -27,7 +27,7 @@ from ernie_m.finetune.run_setup import (
 )
 from ernie_m.finetune.score_tables import average
 from ernie_m.model.checkpoint.check_weights import list_unused_parts
-from ernie_m.model.checkpoint.key_mapping import CHOICE
+from ernie_m.model.checkpoint.convert_names import CHOICE
 from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.weights import Weights

@@ -20,7 +20,7 @@ from ernie_m.fit.split_rows import (
 from ernie_m.inference.load import LoadedModel, load
 from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.tasks.predictors import make_predictor
-from ernie_m.model.checkpoint.key_mapping import encoder_shapes
+from ernie_m.model.checkpoint.native_names import encoder_shapes
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import make_model_files
 from ernie_m.model.open_model import OpenedModel

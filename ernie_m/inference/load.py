@@ -17,8 +17,9 @@ from ernie_m.inference.onnx_engine import OnnxEngine
 from ernie_m.inference.openvino_engine import load_onnx_file, make_encoder_engine
 from ernie_m.inference.paddle_inference_engine import PaddleInferenceEngine
 from ernie_m.model.checkpoint.check_weights import check_weights, list_unused_parts
+from ernie_m.model.checkpoint.convert_names import CHOICE
 from ernie_m.model.checkpoint.format import read_labels
-from ernie_m.model.checkpoint.key_mapping import CHOICE, encoder_shapes
+from ernie_m.model.checkpoint.native_names import encoder_shapes
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, Weights
 from ernie_m.model.config import ErnieMConfig

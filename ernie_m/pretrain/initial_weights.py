@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from paddle import Tensor
 
-from ernie_m.model.checkpoint.key_mapping import LM_BIAS, WORDS
 from ernie_m.model.checkpoint.load import load_weights
+from ernie_m.model.checkpoint.native_names import LM_BIAS, WORDS
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.weights import Weights, check_finite
 from ernie_m.model.lm_head import LMHead, PreTrainingModel

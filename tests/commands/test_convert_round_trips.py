@@ -9,8 +9,8 @@ from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint import safetensors as safe
-from ernie_m.model.checkpoint.key_mapping import WORDS
 from ernie_m.model.checkpoint.model_card import read_card
+from ernie_m.model.checkpoint.native_names import WORDS
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write_foreign import ENCODER_TARGETS
 from ernie_m.utils.checksums import CARD

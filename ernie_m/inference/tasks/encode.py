@@ -9,7 +9,7 @@ from ernie_m.inference.engines import GraphRunner
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.tasks import Fields, get_caveats, read_text_key
-from ernie_m.model.checkpoint.key_mapping import WORDS
+from ernie_m.model.checkpoint.native_names import WORDS
 from ernie_m.model.checkpoint.weights import check_finite
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ernie_m.model.checkpoint import key_mapping
+from ernie_m.model.checkpoint import native_names
 from ernie_m.model.checkpoint.format import Checkpoint
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.config import ErnieMConfig
@@ -32,8 +32,8 @@ def check_weights(
     tensors = checkpoint.tensors
     _check_attention_heads(config, checkpoint, shapes)
     _check_shapes(shapes, tensors)
-    layers_of_model = key_mapping.count_layers(shapes)  # 0 if the model takes no layers
-    layers_of_weights = key_mapping.count_layers(tensors)
+    layers_of_model = native_names.count_layers(shapes)  # 0 if the model takes no layers
+    layers_of_weights = native_names.count_layers(tensors)
     if layers_of_model and layers_of_weights and layers_of_model != layers_of_weights:
         raise UserError(
             f"{tensors.source}: invalid num_hidden_layers (config: "
@@ -89,7 +89,7 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> No
     # Config key -> the difference. The first tensor with a key decides.
     differences: dict[str, str] = {}
     for name in wrong:
-        for key, in_model, in_weights in zip(key_mapping.find_axes(name), shapes[name], tensors.shape(name)):
+        for key, in_model, in_weights in zip(native_names.find_axes(name), shapes[name], tensors.shape(name)):
             if in_model != in_weights:
                 text = f"{key} is {in_model} in the config and {in_weights} in the weights"
                 differences.setdefault(key, text)

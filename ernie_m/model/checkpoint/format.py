@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernie_m.model.checkpoint.key_mapping import LM, POSITIONS, WORDS, TensorNames, count_layers, find_axes
+from ernie_m.model.checkpoint.convert_names import LM, TensorNames
+from ernie_m.model.checkpoint.native_names import POSITIONS, WORDS, count_layers, find_axes
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.pipeline_config import PipelineConfig, TextRules, read_pipeline_config
@@ -76,8 +77,8 @@ class Checkpoint:
         tensors: native name -> array.
         config: the model's shape; None without a config file, which only the native and the official format
             allow.
-        task: the task that the model was fine-tuned for, from `ernie_m.model.tasks`, or `key_mapping.CHOICE`;
-            None: a pretrained model, or unknown.
+        task: the task that the model was fine-tuned for, from `ernie_m.model.tasks`, or
+            `convert_names.CHOICE`; None: a pretrained model, or unknown.
         labels: label names in the order of their ids; empty if unknown.
         settings: the other keys of the native config.json, such as "languages" and "step"; empty in other
             formats.

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.checkpoint import safetensors
+from ernie_m.model.checkpoint.convert_names import CHOICE, TASKS, ModelClass
 from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
-from ernie_m.model.checkpoint.key_mapping import CHOICE, HEADS, TASKS, WORDS, ModelClass
+from ernie_m.model.checkpoint.native_names import HEADS, WORDS
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, Weights, open_weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.pipeline_config import PIPELINE, get_stored_pipeline_config

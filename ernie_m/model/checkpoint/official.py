@@ -8,18 +8,9 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.checkpoint import lod_tensors
+from ernie_m.model.checkpoint.convert_names import CHOICE, ModelClass, TensorMapping
 from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
-from ernie_m.model.checkpoint.key_mapping import (
-    BIAS,
-    CHOICE,
-    LINEAR,
-    NORM,
-    OUTPUT,
-    TABLE,
-    ModelClass,
-    TensorMapping,
-    count_layers,
-)
+from ernie_m.model.checkpoint.native_names import BIAS, LINEAR, NORM, OUTPUT, TABLE, count_layers
 from ernie_m.model.checkpoint.weights import PIECE_MODELS, PIECES, VOCAB, VOCABS, Weights, find_weights_name
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.pipeline_config import ERNIE_M_RULES

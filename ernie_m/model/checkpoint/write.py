@@ -1,7 +1,7 @@
 """Writes a native checkpoint folder from a model in training.
 
     config.json             the model's config, with architecture, task and labels
-    model.safetensors       weights in float32 or float64, named as in key_mapping.py
+    model.safetensors       weights in float32 or float64, named as in native_names.py
     vocab.txt, piece.model  the tokenizer's files, if known
     language_means.safetensors  the mean embedding of each language at each layer, if known
     README.md               the model card

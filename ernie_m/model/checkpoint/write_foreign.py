@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.model.checkpoint import key_mapping
+from ernie_m.model.checkpoint import native_names
+from ernie_m.model.checkpoint.convert_names import CHOICE, ConversionResult
 from ernie_m.model.checkpoint.foreign.ernie_m import HuggingFace, PaddleNLP
 from ernie_m.model.checkpoint.foreign.sentence_transformers import StaticFormat
 from ernie_m.model.checkpoint.foreign.xlm_roberta import XlmR
 from ernie_m.model.checkpoint.format import Checkpoint, Format
-from ernie_m.model.checkpoint.key_mapping import CHOICE, ConversionResult
 from ernie_m.model.checkpoint.model_card import format_model_card
 from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.official import OfficialFormat
@@ -90,7 +90,7 @@ def check_tensors(checkpoint: Checkpoint) -> None:
     if "classifier.bias" in tensors:
         # Its shape should be [labels]. `math.prod` accepts a corrupt shape with no axis or several, which is
         # rejected below.
-        sizes[key_mapping.LABELS] = math.prod(tensors.shape("classifier.bias"))
+        sizes[native_names.LABELS] = math.prod(tensors.shape("classifier.bias"))
     for name in our_names:
         shape = tensors.shape(name)
         axes = row_of[name].axes
@@ -115,7 +115,7 @@ def shrink_vocabulary(
     """
     tensors = checkpoint.tensors
     # Tensors with a row per token: the embeddings [V, H] and the bias of the masked-LM head [V].
-    with_token_rows = {name for name in tensors if key_mapping.VOCAB in key_mapping.find_axes(name)}
+    with_token_rows = {name for name in tensors if native_names.VOCAB in native_names.find_axes(name)}
     shapes = dict(tensors.shapes)
     for name in with_token_rows:
         shapes[name] = (len(kept_ids), *tensors.shape(name)[1:])

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.checkpoint import safetensors
+from ernie_m.model.checkpoint.convert_names import LM
 from ernie_m.model.checkpoint.foreign import restricted_pickle, sentence_transformers, torch_files
 from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, make_numbered_labels
-from ernie_m.model.checkpoint.key_mapping import LM, WORDS
+from ernie_m.model.checkpoint.native_names import WORDS
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, WITHOUT_UNKNOWN, Weights, open_weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.pipeline_config import (

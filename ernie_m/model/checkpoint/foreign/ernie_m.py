@@ -6,10 +6,10 @@ pytorch_model.bin.
 
 from pathlib import Path
 
+from ernie_m.model.checkpoint.convert_names import CHOICE, CLASSIFIER, QA_OUTPUTS, ModelClass
 from ernie_m.model.checkpoint.foreign import restricted_pickle
 from ernie_m.model.checkpoint.foreign.base import ThirdPartyFormat
 from ernie_m.model.checkpoint.format import Checkpoint
-from ernie_m.model.checkpoint.key_mapping import CHOICE, CLASSIFIER, QA_OUTPUTS, ModelClass
 from ernie_m.model.checkpoint.native import MODEL_TYPE
 from ernie_m.model.checkpoint.official import check_fixed_sizes
 from ernie_m.model.checkpoint.weights import Weights

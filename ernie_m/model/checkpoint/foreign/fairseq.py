@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.model.checkpoint.foreign.base import ThirdPartyFormat
-from ernie_m.model.checkpoint.key_mapping import (
+from ernie_m.model.checkpoint.convert_names import (
     LM_HEAD,
     ModelClass,
     TensorMapping,
     make_rename_mapping,
     read_float_tensor,
 )
+from ernie_m.model.checkpoint.foreign.base import ThirdPartyFormat
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import Folder

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.checkpoint import safetensors
+from ernie_m.model.checkpoint.convert_names import ModelClass
 from ernie_m.model.checkpoint.format import Checkpoint, Format
-from ernie_m.model.checkpoint.key_mapping import ModelClass
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.pipeline_config import DOCUMENT, MEAN_OF_TOKENS, PipelineConfig

@@ -10,22 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.model.checkpoint.foreign import sentence_transformers
-from ernie_m.model.checkpoint.foreign.base import ThirdPartyFormat
-from ernie_m.model.checkpoint.format import Checkpoint, Source
-from ernie_m.model.checkpoint.key_mapping import (
+from ernie_m.model.checkpoint.convert_names import (
     CHOICE,
     CLASSIFIER,
     LM,
-    LM_BIAS,
     LM_HEAD,
-    POSITIONS,
     QA_OUTPUTS,
-    WORDS,
     ModelClass,
     TensorMapping,
     read_float_tensor,
 )
+from ernie_m.model.checkpoint.foreign import sentence_transformers
+from ernie_m.model.checkpoint.foreign.base import ThirdPartyFormat
+from ernie_m.model.checkpoint.format import Checkpoint, Source
+from ernie_m.model.checkpoint.native_names import LM_BIAS, POSITIONS, WORDS
 from ernie_m.model.checkpoint.weights import PIECE_MODELS, TOKENIZER_JSON, Weights
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
