@@ -521,3 +521,10 @@ def make_answering(folder: Path) -> Path:
         "pair-de-de": training,
     }
     return write_files(folder, {f"{name}.json": json.dumps(content) for name, content in files.items()})
+
+
+def bitext(count=150, width=24, noise=1.2, seed=0):
+    """Random vectors, [N, H], and noisy copies of them: some copies are nearer to another vector."""
+    rng = np.random.default_rng(seed)
+    english = rng.normal(size=(count, width)).astype(np.float32)
+    return english, english + rng.normal(scale=noise, size=english.shape).astype(np.float32)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ernie_m.utils.errors import UserError
-from ernie_m.vectors.pooling import normalize_vectors
 
 if TYPE_CHECKING:
     import faiss
@@ -121,33 +120,6 @@ _PROBES = 16  # cells searched per query, of the 4 sqrt(N) cells of a larger ind
 _SAMPLES_PER_CELL = 50  # training embeddings per cell
 
 
-class Matches(NamedTuple):
-    """The sentence retrieved for each sentence of a bitext, in both directions."""
-
-    forward: np.ndarray  # int64 [N], the foreign sentence nearest to English sentence i: XTREME's direction
-    backward: np.ndarray  # int64 [N], the English sentence nearest to foreign sentence i
-
-    def compute_accuracies(self, keys: np.ndarray) -> tuple[float, float]:
-        """Compute the retrieval accuracy@1 in percent, forward and backward.
-
-        Args:
-            keys: [2, N]; equal texts of one side have equal keys.
-        """
-        return 100.0 * mark_hits(self.forward, keys).mean(), 100.0 * mark_hits(self.backward, keys).mean()
-
-
-def mark_hits(indices: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Return whether each query of a bitext retrieved the correct pair: bool [N].
-
-    A pair that shares a text with the query's own pair is also correct.
-
-    Args:
-        indices: index of the pair that each query retrieved, int64 [N].
-        keys: [2, N]; equal texts of one side have equal keys.
-    """
-    return (keys[:, indices] == keys).any(axis=0)
-
-
 def load_faiss() -> ModuleType:
     """Import faiss. Commands that use faiss after long work also call this at the beginning, to fail early.
 
@@ -159,29 +131,6 @@ def load_faiss() -> ModuleType:
     except ImportError as error:
         raise UserError(f"search requires faiss ({error}): pip install faiss-cpu") from error
     return faiss
-
-
-def search_both_directions(english: np.ndarray, foreign: np.ndarray, scoring: str) -> Matches:
-    """Retrieve a sentence of the other language for each sentence of a bitext.
-
-    Args:
-        english, foreign: sentence embeddings, [N, H]; row i of `english` translates row i of `foreign`.
-        scoring: "cosine": retrieve the nearest neighbor. "margin": retrieve, of the k = `NEIGHBORS` nearest
-            neighbors, the one with the largest margin score (Artetxe and Schwenk, 2019).
-    """
-    english = normalize_vectors(english)
-    foreign = normalize_vectors(foreign)
-    if scoring == "cosine":
-        _, targets = find_neighbors(english, foreign, k=1)  # [N, 1]
-        _, sources = find_neighbors(foreign, english, k=1)
-        return Matches(targets[:, 0], sources[:, 0])
-    k = min(NEIGHBORS, len(english))
-    forward = find_neighbors(english, foreign, k)
-    backward = find_neighbors(foreign, english, k)
-    scores = compute_margins(forward, backward)
-    best_targets, _ = select_best_neighbors(forward, scores.forward)
-    best_sources, _ = select_best_neighbors(backward, scores.backward)
-    return Matches(best_targets, best_sources)
 
 
 def find_neighbors(queries: np.ndarray, targets: np.ndarray, k: int) -> Neighbors:

@@ -22,9 +22,12 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.nearest import search_both_directions
 from ernie_m.vectors.pooling import normalize_vectors
-from ernie_m.vectors.retrieval_accuracy import count_hits_by_margin, select_layer_on_half
+from ernie_m.vectors.retrieval_accuracy import (
+    count_hits_by_margin,
+    search_both_directions,
+    select_layer_on_half,
+)
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, save_model, stored
 from tests.launching import as_flags, call_main, error_of

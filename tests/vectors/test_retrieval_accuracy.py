@@ -10,7 +10,6 @@ from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.vectors import retrieval_accuracy
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.nearest import search_both_directions
 from ernie_m.vectors.pooling import normalize_vectors, parse_layer
 from ernie_m.vectors.retrieval_accuracy import (
     compute_accuracy_by_layer,
@@ -18,11 +17,12 @@ from ernie_m.vectors.retrieval_accuracy import (
     count_hits_by_margin,
     find_hits,
     log_repeated_texts,
+    search_both_directions,
     select_layer_on_half,
 )
 from tests.helpers.batches import padded_batch
 from tests.launching import error_of
-from tests.toys import line_keys
+from tests.toys import bitext, line_keys
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
@@ -125,3 +125,33 @@ def test_read_bfloat16_embeddings(monkeypatch):
     monkeypatch.setattr(PackedBatch, "sum_sequences", lambda *arguments: sums(*arguments).astype("bfloat16"))
     assert np.abs(PaddleEncoder(model).encode(sentences) - exact).max() < 0.02
     assert np.abs(PaddleEncoder(model, layer=2).encode(sentences) - exact[2]).max() < 0.02
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_cosine_is_the_exact_search(dtype):
+    english, foreign = (side.astype(dtype) for side in bitext())
+    cosines = normalize_vectors(english).astype(np.float64) @ normalize_vectors(foreign).astype(np.float64).T
+    matches = search_both_directions(english, foreign, "cosine")
+    np.testing.assert_array_equal(matches.forward, cosines.argmax(axis=1))
+    np.testing.assert_array_equal(matches.backward, cosines.argmax(axis=0))
+    keys = line_keys(len(english))
+    hits = (find_hits(english, foreign, keys), find_hits(foreign, english, keys))
+    assert 0 < hits[0].mean() < 1
+    assert matches.compute_accuracies(keys) == tuple(100 * hit.mean() for hit in hits)
+
+
+def test_a_negative_mean_does_not_turn_the_margin_over():
+    """By hand, k = 2. For query 0 the ratio of target 0 is -0.10 / ((-0.30 - 0.55) / 2) = 0.24. Target 1 is
+    farther away, but its ratio is -0.50 / ((-0.30 - 0.68) / 2) = 1.02. The differences, 0.32 and -0.01, put
+    target 0 first.
+    """
+    english = np.array([[1.0, 0.0], [0.0, 1.0]])
+    foreign = np.array([[-0.1, -0.99499], [-0.5, -0.86603]])
+    assert search_both_directions(english, foreign, "margin").forward.tolist() == [0, 1]
+
+
+def test_zero_vector_is_not_an_error():
+    english, foreign = bitext(10)
+    foreign[3] = 0
+    assert np.isfinite(normalize_vectors(foreign)).all()
+    assert search_both_directions(english, foreign, "cosine").forward[3] != 3

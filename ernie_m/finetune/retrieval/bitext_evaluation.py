@@ -39,8 +39,7 @@ from ernie_m.training.precision import is_bf16_on_cpu
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
-from ernie_m.vectors.nearest import Matches
-from ernie_m.vectors.retrieval_accuracy import log_repeated_texts
+from ernie_m.vectors.retrieval_accuracy import Matches, log_repeated_texts
 
 WITH_ENGLISH = ("en -> xx", "xx -> en")
 OF_ANY_PAIRS = ("second side -> first side", "first side -> second side")
@@ -259,7 +258,7 @@ def _compute_accuracies(
     """Compute language -> accuracy in percent, averaged over directions.
 
     Args:
-        keys: language -> the keys of its texts; see `ernie_m.vectors.nearest.mark_hits`.
+        keys: language -> the keys of its texts; see `ernie_m.vectors.retrieval_accuracy.mark_hits`.
         directions: indices of `WITH_ENGLISH`.
     """
     found = {language: matches.compute_accuracies(keys[language]) for language, matches in results.items()}

@@ -14,10 +14,11 @@ from ernie_m.training import distributed
 from ernie_m.utils.files import atomic_file, write_json
 from ernie_m.utils.logging import Progress, format_columns, logger
 from ernie_m.vectors.language_centering import LanguageCentering
-from ernie_m.vectors.nearest import Matches, search_both_directions
 from ernie_m.vectors.retrieval_accuracy import (
+    Matches,
     compute_accuracy_by_layer,
     count_hits_by_margin,
+    search_both_directions,
     select_layer_on_half,
 )
 
