@@ -20,8 +20,8 @@ from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.optimization import build_optimizer, is_decayed
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.reader.batching import Batches, TextFeaturizer
+from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.labels import read_label_map
-from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 

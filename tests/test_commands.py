@@ -104,7 +104,7 @@ COMMANDS = {
     r"sh examples/to_jsonl\.sh .*": "reader/files/test_conll.py::test_reads_exports_by_the_example_script",
     r".*examples/spans_to_words\.py .*": "reader/files/test_conll.py::test_spans_become_words_by_the_example",
     r".*examples/official_format\.py .*":
-        "reader/test_task_reader.py::test_example_writes_the_official_format",
+        "reader/files/test_classification_tsv.py::test_example_writes_the_official_format",
     r"curl .*": "the request of inference/server/test_app_embeddings.py::test_served_embeddings",
     r".*ernie-m show_masks .*": HERE,
     r".*benchmarks/finetune\.py .*": HOURS + "scripts/test_benchmarks.py::test_fine_tuning",

@@ -6,7 +6,7 @@ fleetrun --nproc_per_node 2 run_classifier.py ...
 
 from ernie_m.finetune.check_inputs import check_inputs
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.reader.task_reader import EXAMPLE_HEADER
+from ernie_m.reader.files.classification_tsv import EXAMPLE_HEADER
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.paddle_settings import prepare

@@ -22,7 +22,7 @@ from ernie_m.reader.files.official_tags import (
 )
 from ernie_m.reader.labels import hash_input, read_label_map
 from ernie_m.reader.tag_schemes import check_tag_map, get_inside_labels
-from ernie_m.reader.task_reader import (
+from ernie_m.reader.tagging_featurizer import (
     IGNORED,
     OfficialTaggingFeaturizer,
     TaggedBatch,
@@ -58,7 +58,7 @@ class Tagging(FinetuningTask[Sequence[Sentence]]):
     Args:
         labels: the tags in the order of their ids.
         max_seq_len: maximum length of a window in tokens.
-        label_pieces: see `ernie_m.reader.task_reader.TaggingFeaturizer`.
+        label_pieces: see `ernie_m.reader.tagging_featurizer.TaggingFeaturizer`.
         scheme: the tagging scheme of the files, a key of `ernie_m.reader.tag_schemes.SCHEMES`.
     """
 

@@ -25,9 +25,9 @@ from ernie_m.reader.batching import (
     warn_if_truncated,
 )
 from ernie_m.reader.files.aligned_lines import Sentences, read_sentences_by_language
+from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.files.labeled_tables import read_texts
 from ernie_m.reader.files.official_tsv import is_official_tsv
-from ernie_m.reader.task_reader import read_classification
 from ernie_m.training.prefetch import PrefetchIterator
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.files import atomic_dir, lock_for_writing

@@ -16,9 +16,9 @@ from ernie_m.data import download, download_data_sets
 from ernie_m.finetune.check_inputs import check_inputs
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
+from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.labels import read_label_map, read_languages
-from ernie_m.reader.task_reader import read_classification
 from ernie_m.utils.errors import UserError, get_command_name
 from tests import toys
 from tests.helpers.files import disk_full_after, write_file

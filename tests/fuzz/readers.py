@@ -27,6 +27,7 @@ from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import CorpusSource
 from ernie_m.pretrain.build_corpus.text_chunks import read_chunks, read_lines
 from ernie_m.pretrain.config import PretrainConfig
+from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.files.conll import read_tagged_words
 from ernie_m.reader.files.labeled_tables import open_unlabeled_table, read_labeled_table
 from ernie_m.reader.files.official_tags import read_tagged_tsv
@@ -35,7 +36,6 @@ from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import read_label_map, read_languages
-from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer, read_tokenizer_rules
 from ernie_m.reader.tokenizer_config import (

@@ -32,7 +32,7 @@ from ernie_m.pretrain.packing import MicroBatch
 from ernie_m.pretrain.pretraining import compute_objectives_loss, copy_step_to_device
 from ernie_m.reader.batching import ExampleBatch
 from ernie_m.reader.mrc_reader import WindowConfig
-from ernie_m.reader.task_reader import IGNORED
+from ernie_m.reader.tagging_featurizer import IGNORED
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, StepResult
 from ernie_m.training.precision import Precision

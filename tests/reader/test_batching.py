@@ -16,7 +16,7 @@ from ernie_m.reader.batching import (
     encode_in_chunks,
     split_by_work,
 )
-from ernie_m.reader.task_reader import read_classification
+from ernie_m.reader.files.classification_tsv import read_classification
 
 PAD = 1
 LONGEST = 60  # tokens

@@ -2,8 +2,8 @@
 
 import pytest
 
+from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.files.official_tsv import is_official_tsv
-from ernie_m.reader.task_reader import read_classification
 
 ODD = [
     ('"He said', 'nein"', "1", "q 1"),

@@ -11,10 +11,10 @@ from functools import partial
 import pytest
 
 from ernie_m.reader.files.aligned_lines import Sentences
+from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.files.labeled_tables import read_labeled_table
 from ernie_m.reader.files.official_tags import read_tagged_tsv
 from ernie_m.reader.files.table_options import LabelOptions
-from ernie_m.reader.task_reader import read_classification
 from tests.launching import error_of
 
 HEADER = "text_a\tlabel\n"

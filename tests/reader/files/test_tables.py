@@ -16,6 +16,7 @@ import pytest
 
 from ernie_m.fit.labeled_rows import load_dataset
 from ernie_m.inference.predict_files import write_table
+from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.files.conll import read_tagged_words
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.labeled_tables import (
@@ -35,7 +36,6 @@ from ernie_m.reader.labels import (
     is_printed_collection,
     normalize_label,
 )
-from ernie_m.reader.task_reader import read_classification
 from tests.launching import error_of
 
 

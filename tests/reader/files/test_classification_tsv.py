@@ -8,8 +8,8 @@ import re
 import pytest
 
 from ernie_m.reader.batching import Example, TextFeaturizer
+from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.labels import expand_patterns, hash_input, read_label_map, read_languages
-from ernie_m.reader.task_reader import read_classification
 from tests.launching import ROOT, error_of, run_script
 
 LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}

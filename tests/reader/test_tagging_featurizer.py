@@ -15,7 +15,7 @@ from ernie_m.reader.files.official_tags import (
     split_words,
 )
 from ernie_m.reader.tag_schemes import check_tag_map, to_iob2
-from ernie_m.reader.task_reader import (
+from ernie_m.reader.tagging_featurizer import (
     IGNORED,
     OfficialTaggingFeaturizer,
     TaggingFeaturizer,
