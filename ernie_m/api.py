@@ -285,7 +285,8 @@ class Model:
         """
         import numpy as np
 
-        from ernie_m.reader.batching import BATCH_TOKENS, log_truncation
+        from ernie_m.reader.batching import BATCH_TOKENS
+        from ernie_m.reader.text_featurizer import log_truncation
         from ernie_m.reader.vocabulary_coverage import count_unknown_words_per_text
         from ernie_m.utils.logging import iter_parts, logger
 

@@ -19,9 +19,10 @@ from ernie_m.model.device_transfer import upload
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.optimization import build_optimizer, is_decayed
 from ernie_m.model.packed_batch import PackedBatch
-from ernie_m.reader.batching import Batches, TextFeaturizer
+from ernie_m.reader.batching import Batches
 from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.labels import read_label_map
+from ernie_m.reader.text_featurizer import TextFeaturizer
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 

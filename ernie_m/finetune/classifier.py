@@ -13,9 +13,9 @@ from ernie_m.finetune.metrics import accuracy, pearson, spearman
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.pipeline_config import NEITHER, PipelineConfig
 from ernie_m.model.tasks import CLASSIFICATION, make_default_label_names
-from ernie_m.reader.batching import Example, ExampleBatch, TextFeaturizer
 from ernie_m.reader.files.classification_tsv import ExampleFile, read_classification
 from ernie_m.reader.labels import read_label_map
+from ernie_m.reader.text_featurizer import Example, ExampleBatch, TextFeaturizer
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file

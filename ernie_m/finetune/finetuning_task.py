@@ -17,7 +17,8 @@ from ernie_m.finetune.custom_metric import CustomMetric
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.tasks import TASKS
-from ernie_m.reader.batching import Featurizer, warn_if_truncated
+from ernie_m.reader.batching import Featurizer
+from ernie_m.reader.text_featurizer import warn_if_truncated
 from ernie_m.reader.tokenization import Tokenizer
 
 if TYPE_CHECKING:

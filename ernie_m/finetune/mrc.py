@@ -16,7 +16,6 @@ from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.model.tasks import QUESTION_ANSWERING
 from ernie_m.reader import mrc_reader as windows
-from ernie_m.reader.batching import log_truncation, sample_evenly
 from ernie_m.reader.labels import ALL_LANGUAGES, hash_input
 from ernie_m.reader.mrc_reader import (
     AnswerBatch,
@@ -28,6 +27,7 @@ from ernie_m.reader.mrc_reader import (
     split_words,
     tokenize_words,
 )
+from ernie_m.reader.text_featurizer import log_truncation, sample_evenly
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary_coverage import warn_if_not_covered
 from ernie_m.utils.files import write_json

@@ -13,7 +13,7 @@ from ernie_m.finetune.metrics import accuracy, count_entity_matches
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
-from ernie_m.reader.batching import WINDOW_EXAMPLES, iter_chunks, log_truncation
+from ernie_m.reader.batching import WINDOW_EXAMPLES, iter_chunks
 from ernie_m.reader.files.official_tags import (
     Sentence,
     compute_punctuation_entity_rate,
@@ -29,6 +29,7 @@ from ernie_m.reader.tagging_featurizer import (
     TaggingFeaturizer,
     compute_word_scores,
 )
+from ernie_m.reader.text_featurizer import log_truncation
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file

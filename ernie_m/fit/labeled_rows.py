@@ -13,7 +13,6 @@ from ernie_m.finetune.classifier import Classification, MultiLabelClassification
 from ernie_m.fit.split_rows import group_rows
 from ernie_m.model.pipeline_config import COLUMNS, GIVEN
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
-from ernie_m.reader.batching import Example
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.labeled_tables import read_labeled_table
 from ernie_m.reader.files.row_errors import MOST_ERRORS
@@ -30,6 +29,7 @@ from ernie_m.reader.labels import (
     normalize_label,
     parse_number,
 )
+from ernie_m.reader.text_featurizer import Example
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError, format_value, join_items
 from ernie_m.utils.languages import language_group, language_tag

@@ -16,18 +16,12 @@ from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.tasks.encode import EmbeddingPredictor
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import apply_embedding_defaults, open_model
-from ernie_m.reader.batching import (
-    BATCH_TOKENS,
-    WINDOW_TEXTS,
-    Example,
-    Featurizer,
-    encode_in_chunks,
-    warn_if_truncated,
-)
+from ernie_m.reader.batching import BATCH_TOKENS, WINDOW_TEXTS, Featurizer
 from ernie_m.reader.files.aligned_lines import Sentences, read_sentences_by_language
 from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.files.labeled_tables import read_texts
 from ernie_m.reader.files.official_tsv import is_official_tsv
+from ernie_m.reader.text_featurizer import Example, encode_in_chunks, warn_if_truncated
 from ernie_m.training.prefetch import PrefetchIterator
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.files import atomic_dir, lock_for_writing

@@ -17,9 +17,9 @@ from ernie_m.inference.prediction_options import EmbeddingOptions, PredictionOpt
 from ernie_m.inference.tasks.encode import EmbeddingPredictor
 from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.model.tasks import EMBEDDING
-from ernie_m.reader.batching import Example, sample_evenly, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import read_sentences_by_language
 from ernie_m.reader.files.distinct_lines import PART_LINES, DistinctLines
+from ernie_m.reader.text_featurizer import Example, sample_evenly, warn_if_truncated
 from ernie_m.utils.args import option
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, lock_for_writing, reject_overwrite

@@ -21,7 +21,8 @@ import numpy as np
 from ernie_m.data.data_sets import COLUMNS, read_table
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model
-from ernie_m.reader.batching import Batches, Example, TextFeaturizer, pad, split_by_work
+from ernie_m.reader.batching import Batches, pad, split_by_work
+from ernie_m.reader.text_featurizer import Example, TextFeaturizer
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.paddle_settings import prepare

@@ -12,8 +12,8 @@ from ernie_m.inference.encode_vector import open_growing_array, write_embeddings
 from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
-from ernie_m.reader.batching import TextFeaturizer
 from ernie_m.reader.files.classification_tsv import read_classification
+from ernie_m.reader.text_featurizer import TextFeaturizer
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import MANIFEST, check_manifest
 from ernie_m.vectors.encode import PaddleEncoder

@@ -9,11 +9,11 @@ import pytest
 
 from ernie_m.data.data_sets import NLI
 from ernie_m.data.prepare import main
-from ernie_m.reader.batching import Example
 from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.files.official_tags import JOINT, read_tagged_tsv
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.labels import read_label_map, read_languages
+from ernie_m.reader.text_featurizer import Example
 from tests.helpers.files import read_files, write_files
 from tests.launching import error_of
 from tests.reader.conftest import files

@@ -8,8 +8,8 @@ from ernie_m.commands import run_classifier
 from ernie_m.finetune.classifier import Classification, MultiLabelClassification, Regression
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.model.packed_batch import LabeledBatch
-from ernie_m.reader.batching import Example, TextFeaturizer
 from ernie_m.reader.files.classification_tsv import read_classification
+from ernie_m.reader.text_featurizer import Example, TextFeaturizer
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
 

@@ -19,7 +19,7 @@ from ernie_m.finetune.score_tables import (
 )
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
-from ernie_m.reader.batching import Example
+from ernie_m.reader.text_featurizer import Example
 from ernie_m.training.log import Evaluation
 from ernie_m.utils.errors import get_command_line
 from ernie_m.utils.logging import format_markdown_table

@@ -30,9 +30,9 @@ from ernie_m.pretrain.masking import Pair, Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER, get_objective_class
 from ernie_m.pretrain.packing import MicroBatch
 from ernie_m.pretrain.pretraining import compute_objectives_loss, copy_step_to_device
-from ernie_m.reader.batching import ExampleBatch
 from ernie_m.reader.mrc_reader import WindowConfig
 from ernie_m.reader.tagging_featurizer import IGNORED
+from ernie_m.reader.text_featurizer import ExampleBatch
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, StepResult
 from ernie_m.training.precision import Precision

@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 
 from ernie_m.reader import batching
-from ernie_m.reader.batching import (
-    Batches,
-    Feature,
-    TextFeaturizer,
-    batch_by_length,
-    encode_in_chunks,
-    split_by_work,
-)
+from ernie_m.reader.batching import Batches, batch_by_length, split_by_work
 from ernie_m.reader.files.classification_tsv import read_classification
+from ernie_m.reader.text_featurizer import Feature, TextFeaturizer
 
 PAD = 1
 LONGEST = 60  # tokens
@@ -213,11 +207,3 @@ def test_batches_by_length(lengths, tokens, batches):
 def test_a_worker_has_no_empty_part(share, parts):
     """Three examples of 100 tokens."""
     assert [*map(list, split_by_work(np.array([4, 1, 3]), np.full(5, 100), share))] == parts
-
-
-def test_texts_in_chunks():
-    """The ids of a large vocabulary; the last chunk is not full."""
-    features = [Feature([0, 70_000], 1), Feature([5], 0), Feature([], 2)]
-    chunks = [*encode_in_chunks(range(3), lambda numbers: [features[number] for number in numbers], 2)]
-    found = [[feature._replace(ids=feature.ids.tolist()) for feature in chunk] for chunk in chunks]
-    assert found == [features[:2], features[2:]]

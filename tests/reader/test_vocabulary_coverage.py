@@ -2,8 +2,8 @@
 
 import pytest
 
-from ernie_m.reader import batching
-from ernie_m.reader.batching import (
+from ernie_m.reader import text_featurizer
+from ernie_m.reader.text_featurizer import (
     Example,
     TextFeaturizer,
     warn_about_repeated_prompt,
@@ -80,7 +80,7 @@ BLANK = [Example(" "), Example("bado", " ")]
 )
 def test_warnings_about_sampled_rows(tmp_path, caplog, monkeypatch, rows, said):
     """At most five rows are looked at, from the first to the last."""
-    monkeypatch.setattr(batching, "_MOST_MEASURED", 5)
+    monkeypatch.setattr(text_featurizer, "_MOST_MEASURED", 5)
     tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model"))
     warn_if_truncated("train.en.tsv", rows, TextFeaturizer(tokenizer, max_seq_len=16), "rows")
     assert caplog.messages == [f"train.en.tsv: {each}" for each in said]

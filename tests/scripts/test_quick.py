@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from ernie_m.reader.batching import TextFeaturizer
+from ernie_m.reader.text_featurizer import TextFeaturizer
 from scripts import quick
 from tests.helpers.checkpoints import change_config, stored
 from tests.toys import make_ours, train_piece_model

@@ -17,7 +17,7 @@ from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.loss import list_sum_names
 from ernie_m.pretrain.pretraining import compute_objectives_loss, copy_step_to_device
-from ernie_m.reader.batching import ExampleBatch
+from ernie_m.reader.text_featurizer import ExampleBatch
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, StepResult
 from ernie_m.training.precision import Precision

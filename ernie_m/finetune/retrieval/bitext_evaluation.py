@@ -30,9 +30,9 @@ from ernie_m.model.layers import use_bfloat16
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.pipeline_config import NEITHER, PipelineConfig, get_pair_text_kinds
 from ernie_m.model.tasks import SEARCH, get_stored_name
-from ernie_m.reader.batching import Example, TextFeaturizer, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import Bitext
 from ernie_m.reader.labels import find_label_issues
+from ernie_m.reader.text_featurizer import Example, TextFeaturizer, warn_if_truncated
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.precision import is_bf16_on_cpu

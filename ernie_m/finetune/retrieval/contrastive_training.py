@@ -35,9 +35,7 @@ from ernie_m.model.pipeline_config import (
     get_stored_pipeline_config,
 )
 from ernie_m.model.tasks import SEARCH, get_stored_name
-from ernie_m.reader.batching import (
-    iter_padded_batches,
-)
+from ernie_m.reader.batching import iter_padded_batches
 from ernie_m.reader.equal_texts import hash_token_ids
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed

@@ -12,7 +12,7 @@ from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL, PipelineConfig, TextKind
-from ernie_m.reader.batching import warn_about_repeated_prompt
+from ernie_m.reader.text_featurizer import warn_about_repeated_prompt
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.encode import PaddleEncoder

@@ -19,7 +19,9 @@ from ernie_m.finetune.run_setup import digest_files
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.pipeline_config import DOCUMENT, NEITHER, QUERY, PipelineConfig
 from ernie_m.model.tasks import SEARCH
-from ernie_m.reader.batching import (
+from ernie_m.reader.corpus import Corpus, verify_corpus
+from ernie_m.reader.files.pairs import PairRows, is_pair_notation
+from ernie_m.reader.text_featurizer import (
     Example,
     TextFeaturizer,
     log_truncation,
@@ -27,8 +29,6 @@ from ernie_m.reader.batching import (
     warn_about_repeated_prompt,
     warn_if_truncated,
 )
-from ernie_m.reader.corpus import Corpus, verify_corpus
-from ernie_m.reader.files.pairs import PairRows, is_pair_notation
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.utils.checksums import MANIFEST

@@ -38,7 +38,7 @@ from ernie_m.inference.tasks.finetuned import ClassificationPredictor, Inference
 from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.model.pipeline_config import DOCUMENT, QUERY
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, REGRESSION, SEARCH, ZERO_SHOT
-from ernie_m.reader.batching import Example, Feature
+from ernie_m.reader.text_featurizer import Example, Feature
 from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_text

@@ -15,7 +15,8 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.model.threads import Workers
-from ernie_m.reader.batching import BATCH_TOKENS, Example, Feature, TextFeaturizer
+from ernie_m.reader.batching import BATCH_TOKENS
+from ernie_m.reader.text_featurizer import Example, Feature, TextFeaturizer
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.pooling import (

@@ -25,11 +25,12 @@ from ernie_m.inference.tasks import (
     read_text_key,
 )
 from ernie_m.model.pipeline_config import NEITHER
-from ernie_m.reader.batching import BATCH_TOKENS, Example
+from ernie_m.reader.batching import BATCH_TOKENS
 from ernie_m.reader.files.official_tags import JOINT, Sentence, split_words
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.mrc_reader import make_windows
 from ernie_m.reader.tag_schemes import NO_ENTITIES, find_entities, map_labels_to_iobes
+from ernie_m.reader.text_featurizer import Example
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_valid_unicode
 from ernie_m.vectors.pooling import make_batches

@@ -28,9 +28,9 @@ from ernie_m.inference.tasks import (
 from ernie_m.inference.tasks.encode import EmbeddingPredictor
 from ernie_m.model.checkpoint.weights import check_finite
 from ernie_m.model.pipeline_config import DOCUMENT, QUERY
-from ernie_m.reader.batching import Example, log_truncation, warn_if_truncated
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.find_files import check_languages, split_file_list
+from ernie_m.reader.text_featurizer import Example, log_truncation, warn_if_truncated
 from ernie_m.utils.checksums import MANIFEST, UnsupportedFormatError, check_manifest, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, is_blank, is_valid_unicode, lock_for_writing, read_json

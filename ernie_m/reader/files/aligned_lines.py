@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ernie_m.reader.batching import Example
 from ernie_m.reader.files.find_files import (
     WITH_BOTH_SIDES,
     check_languages,
@@ -32,6 +31,7 @@ from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import detect_format, reject_other_formats, reject_tables
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.text_checks import check_text
+from ernie_m.reader.text_featurizer import Example
 from ernie_m.utils.errors import UserError, get_command_name, join_items
 from ernie_m.utils.languages import language_tag
 from ernie_m.utils.logging import logger

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_m.reader.batching import Example
 from ernie_m.reader.files.official_tsv import (
     OFFICIAL,
     FileLines,
@@ -22,6 +21,7 @@ from ernie_m.reader.files.official_tsv import (
 )
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.labels import NO_LABEL, hash_input, normalize_label, parse_number
+from ernie_m.reader.text_featurizer import Example
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import FileVersion
 from ernie_m.utils.logging import logger

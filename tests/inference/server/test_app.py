@@ -8,7 +8,7 @@ from ernie_m.inference.load import load
 from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.server.app import make_app
 from ernie_m.inference.tasks.predictors import make_predictor
-from ernie_m.reader.batching import Example
+from ernie_m.reader.text_featurizer import Example
 from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, stored

@@ -4,7 +4,6 @@ import pickle
 
 import pytest
 
-from ernie_m.reader.batching import Example
 from ernie_m.reader.files.aligned_lines import (
     Bitext,
     Sentences,
@@ -12,6 +11,7 @@ from ernie_m.reader.files.aligned_lines import (
     read_sentences_by_language,
 )
 from ernie_m.reader.files.table_options import TableOptions
+from ernie_m.reader.text_featurizer import Example
 from tests.launching import error_of
 
 

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from ernie_m.reader.batching import Example, TextFeaturizer
 from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.labels import expand_patterns, hash_input, read_label_map, read_languages
+from ernie_m.reader.text_featurizer import Example
 from tests.launching import ROOT, error_of, run_script
 
 LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
@@ -216,30 +216,3 @@ def test_patterns_with_languages(patterns, languages, expected):
 )
 def test_reject_bad_patterns(patterns, languages, location):
     assert location in error_of(expand_patterns, patterns, languages, "--dev_set")
-
-
-def test_encode_rows(write, tokenizer, caplog):
-    """Many rows at once have the ids of `Tokenizer.build_inputs`; an empty text_b is as none."""
-    path = write("text_a\ttext_b\tlabel\nthe fox\tthe dog\tneutral\nthe\t\tneutral\nthe dog\tthe\tneutral\n")
-    rows = [*read_classification(path, LABELS), Example("the fox", None, 0)]
-    features = TextFeaturizer(tokenizer, max_seq_len=8)(rows)
-    assert [(feature.ids, feature.label) for feature in features] == [
-        (tokenizer.build_inputs("the fox", "the dog", 8), 2),
-        (tokenizer.build_inputs("the", "", 8), 2),
-        (tokenizer.build_inputs("the dog", "the", 8), 2),
-        (tokenizer.build_inputs("the fox", max_seq_len=8), 0),
-    ]
-    prompted = TextFeaturizer(tokenizer, 8, prompt="brown ")(rows)
-    assert [feature.ids for feature in prompted] == [
-        tokenizer.build_inputs(f"brown {row.text_a}", row.text_b, 8) for row in rows
-    ]
-    assert caplog.messages == []  # no text began with the prompt before
-
-
-@pytest.mark.parametrize(("fewer", "is_cut"), [(0, False), (1, True)])
-@pytest.mark.parametrize("text_b", ["the dog", "", "\u200b"])
-def test_texts_that_just_fit_are_not_cut(tokenizer, fewer, is_cut, text_b):
-    """They are truncated if --max_seq_len is one token less."""
-    size = len(tokenizer.build_inputs("the fox", text_b))
-    (feature,) = TextFeaturizer(tokenizer, size - fewer)([Example("the fox", text_b, 2)])
-    assert feature.cut == is_cut
