@@ -16,10 +16,13 @@ import numpy as np
 from ernie_m.finetune.custom_metric import CustomMetric
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.model.checkpoint.open import Checkpoint
-from ernie_m.model.tasks import TASKS
+from ernie_m.model.open_model import OpenedModel
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TASKS, TOKEN_CLASSIFICATION
 from ernie_m.reader.batching import Featurizer
 from ernie_m.reader.text_featurizer import warn_if_truncated
 from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
 
 if TYPE_CHECKING:
     from paddle import Tensor, nn
@@ -28,6 +31,25 @@ if TYPE_CHECKING:
 
 
 Data = TypeVar("Data", bound=Sequence[Any])  # the items of a file
+# The flags that `get_pipeline_settings` of the tasks records in config.json.
+RECORDED = (
+    "max_seq_len",
+    "label_pieces",
+    "max_query_length",
+    "doc_stride",
+    "split_han",
+    "chunk_scheme",
+    "max_answer_length",
+)
+# The flags of `RECORDED` that training takes from the initial checkpoint.
+KEPT = {CLASSIFICATION: (), TOKEN_CLASSIFICATION: ("label_pieces",), QUESTION_ANSWERING: ("split_han",)}
+# --official_compat -> its description in the log.
+PROCEDURES = {
+    True: "labels, loss, windows and scores as in the official code; for custom data add "
+    "--official_compat false",
+    False: "labels, loss, windows and scores as in this project; to compare with the paper add "
+    "--official_compat true",
+}
 
 
 class FinetuningTask(ABC, Generic[Data]):
@@ -200,3 +222,33 @@ def compute_accuracy(sums: Mapping[str, float]) -> float:
     The result is 0 without predictions, and nan if all steps were skipped.
     """
     return sums["correct"] / max(sums["count"], 1) if sums["steps"] else math.nan
+
+
+def make_task(
+    task_class: type[FinetuningTask],
+    official_class: type[FinetuningTask] | None,
+    flags: FinetuneFlags,
+    opened: OpenedModel,
+) -> FinetuningTask:
+    """Create the task for the flags of a command.
+
+    Args:
+        task_class, official_class: see `run_finetuning`.
+        flags: the flags after `apply_model_defaults`.
+        opened: the initial model.
+
+    Raises:
+        UserError: a flag contradicts the model or another flag.
+    """
+    if official_class:
+        logger.info("official_compat %s: %s", flags.official_compat, PROCEDURES[flags.official_compat])
+        if flags.official_compat:
+            task_class = official_class
+        elif flags.paper:
+            logger.warning("--paper %s ignored: its scores require --official_compat true", flags.paper)
+    if flags.in_tokens and flags.batch_size < flags.max_seq_len:
+        raise UserError(
+            f"--batch_size {flags.batch_size}: with --in_tokens true, expected at "
+            f"least --max_seq_len {flags.max_seq_len}"
+        )
+    return task_class.from_flags(flags, opened.tokenizer, opened.checkpoint)

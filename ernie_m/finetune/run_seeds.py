@@ -6,22 +6,14 @@ from functools import partial
 from typing import Any
 
 from ernie_m.finetune import score_tables
+from ernie_m.finetune.checkpoint_selection import add_metric, check_selection
 from ernie_m.finetune.evaluate import LanguageFile, get_output_paths, predict_test_files
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning import (
-    KEPT,
-    RECORDED,
-    FinetuningRun,
-    add_metric,
-    check_head,
-    check_rows,
-    check_selection,
-    find_fine_tuned,
-    make_task,
-    read_files,
-)
-from ernie_m.finetune.finetuning_task import FinetuningTask
+from ernie_m.finetune.finetuning_run import FinetuningRun
+from ernie_m.finetune.finetuning_task import KEPT, RECORDED, FinetuningTask, make_task
 from ernie_m.finetune.hyperparameters import choose_hyperparameters
+from ernie_m.finetune.labeled_files import check_rows, read_files
+from ernie_m.finetune.reuse_head import check_head, find_fine_tuned
 from ernie_m.finetune.run_setup import (
     digest_files,
     log_and_write_report,

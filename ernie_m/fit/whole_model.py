@@ -14,7 +14,7 @@ import numpy as np
 
 from ernie_m.finetune.evaluate import LanguageFile, predict_files
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning import FinetuningRun
+from ernie_m.finetune.finetuning_run import FinetuningRun
 from ernie_m.finetune.hyperparameters import choose_hyperparameters
 from ernie_m.finetune.run_setup import make_loop_config
 from ernie_m.fit.labeled_rows import LabeledDataset

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ernie_m.finetune import finetuning, run_setup
+from ernie_m.finetune import finetuning_run, run_setup
 from ernie_m.model import kernel_selection
 from ernie_m.model.optimization import build_optimizer
 from tests import toys
@@ -149,7 +149,7 @@ def scripted(monkeypatch):
             for pattern, name in names.items()
         }
 
-    monkeypatch.setattr(finetuning, "evaluate_files", evaluate_files)
+    monkeypatch.setattr(finetuning_run, "evaluate_files", evaluate_files)
 
 
 @pytest.mark.parametrize(("select_on", "step"), [("mean", 8), ("en", 4)])

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ernie_m.finetune.checkpoint_selection import add_metric
 from ernie_m.finetune.evaluate import LanguageFile
-from ernie_m.finetune.finetuning import add_metric
 from ernie_m.model.tasks import QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.utils.files import compute_sha256
 

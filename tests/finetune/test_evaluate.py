@@ -15,8 +15,9 @@ from ernie_m.finetune import evaluate
 from ernie_m.finetune.classifier import Classification
 from ernie_m.finetune.evaluate import LanguageFile, get_output_paths
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning import FinetuningRun, find_fine_tuned
+from ernie_m.finetune.finetuning_run import FinetuningRun
 from ernie_m.finetune.metrics import accuracy
+from ernie_m.finetune.reuse_head import find_fine_tuned
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys

@@ -9,7 +9,8 @@ import pytest
 from ernie_m.finetune.classifier import Classification, Regression
 from ernie_m.finetune.evaluate import LanguageFile
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning import FinetuningRun, check_rows, read_files
+from ernie_m.finetune.finetuning_run import FinetuningRun
+from ernie_m.finetune.labeled_files import check_rows, read_files
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.run_setup import digest_files
 from ernie_m.finetune.sequence_label import Tagging

@@ -1,19 +1,17 @@
-"""Fine-tuning on labeled files: setup of a task, reading of its files, and its training run."""
+"""A run of fine-tuning with one seed, as a task of the training loop."""
 
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.finetune.custom_metric import load_metric
+from ernie_m.finetune.checkpoint_selection import compute_selection_score
 from ernie_m.finetune.evaluate import LanguageFile, evaluate_files
 from ernie_m.finetune.finetune_args import LAST, MEAN, FinetuneFlags
 from ernie_m.finetune.finetuning_task import FinetuningTask
@@ -25,247 +23,26 @@ from ernie_m.finetune.run_setup import (
     make_fingerprint,
     open_resumed_checkpoint,
 )
-from ernie_m.finetune.score_tables import average
 from ernie_m.model.checkpoint.check_weights import list_unused_parts
-from ernie_m.model.checkpoint.convert_names import CHOICE
 from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import Checkpoint
-from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.heads import make_model_with_head
 from ernie_m.model.kernel_selection import get_services
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.optimization import noam_decay
 from ernie_m.model.packed_batch import LabeledBatch
-from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, NEITHER, PIPELINE, get_stored_pipeline_config
-from ernie_m.model.tasks import (
-    CLASSIFICATION,
-    POOLED,
-    QUESTION_ANSWERING,
-    TASKS,
-    TOKEN_CLASSIFICATION,
-    get_stored_name,
-    make_default_label_names,
-)
+from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, PIPELINE, get_stored_pipeline_config
+from ernie_m.model.tasks import CLASSIFICATION, POOLED, TASKS, get_stored_name
 from ernie_m.reader.batching import Batches, GlobalBatch
-from ernie_m.reader.labels import expand_patterns, find_label_issues, read_languages
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, Interval
 from ernie_m.training.precision import LOSS_SCALING
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import EvaluationSteps
-from ernie_m.utils.errors import UserError, join_items
+from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
-
-# The flags that `get_pipeline_settings` of the tasks records in config.json.
-RECORDED = (
-    "max_seq_len",
-    "label_pieces",
-    "max_query_length",
-    "doc_stride",
-    "split_han",
-    "chunk_scheme",
-    "max_answer_length",
-)
-# The flags of `RECORDED` that training takes from the initial checkpoint.
-KEPT = {CLASSIFICATION: (), TOKEN_CLASSIFICATION: ("label_pieces",), QUESTION_ANSWERING: ("split_han",)}
-# --official_compat -> its description in the log.
-PROCEDURES = {
-    True: "labels, loss, windows and scores as in the official code; for custom data add "
-    "--official_compat false",
-    False: "labels, loss, windows and scores as in this project; to compare with the paper add "
-    "--official_compat true",
-}
-
-
-def make_task(
-    task_class: type[FinetuningTask],
-    official_class: type[FinetuningTask] | None,
-    flags: FinetuneFlags,
-    opened: OpenedModel,
-) -> FinetuningTask:
-    """Create the task for the flags of a command.
-
-    Args:
-        task_class, official_class: see `run_finetuning`.
-        flags: the flags after `apply_model_defaults`.
-        opened: the initial model.
-
-    Raises:
-        UserError: a flag contradicts the model or another flag.
-    """
-    if official_class:
-        logger.info("official_compat %s: %s", flags.official_compat, PROCEDURES[flags.official_compat])
-        if flags.official_compat:
-            task_class = official_class
-        elif flags.paper:
-            logger.warning("--paper %s ignored: its scores require --official_compat true", flags.paper)
-    if flags.in_tokens and flags.batch_size < flags.max_seq_len:
-        raise UserError(
-            f"--batch_size {flags.batch_size}: with --in_tokens true, expected at "
-            f"least --max_seq_len {flags.max_seq_len}"
-        )
-    return task_class.from_flags(flags, opened.tokenizer, opened.checkpoint)
-
-
-def check_head(task: FinetuningTask, checkpoint: Checkpoint, label_map: str | None) -> Checkpoint:
-    """Check that --init_checkpoint was fine-tuned for the task, and return its checkpoint.
-
-    Args:
-        label_map: the value of --label_map_config; None: the task has the labels of the checkpoint.
-
-    Raises:
-        UserError: the head or the labels do not match the task; see `find_head_error`.
-    """
-    if error := find_head_error(task, checkpoint):
-        raise UserError(
-            f"{checkpoint.path}: {error}. To train from its encoder, pass it as --init_pretraining_params"
-        )
-    labels = task.labels or []
-    if label_map and _are_label_names(checkpoint.labels) and checkpoint.labels != labels:
-        raise UserError(
-            f"{label_map}: labels {', '.join(labels)} do not match those of {checkpoint.path}: "
-            f"{', '.join(checkpoint.labels)}. Use the label map it was trained with"
-        )
-    if label_map and not _are_label_names(checkpoint.labels):
-        names = ", ".join(f"{number}: {label}" for number, label in enumerate(labels))
-        logger.warning("%s: no label names; %s assigns %s", checkpoint.path, label_map, names)
-    return checkpoint
-
-
-def find_head_error(task: FinetuningTask, checkpoint: Checkpoint) -> str:
-    """Return the reason why a checkpoint has no usable classifier for a task; "" if it has one."""
-    # A multiple-choice head has one output, as a regression head has.
-    head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
-    if head_task not in (None, task.name):
-        return f"its head is for {head_task}, not {task.name}"
-    if checkpoint.pipeline_config.regression and not task.get_pipeline_settings().get("regression"):
-        return "it is a regression model (--is_regression true)"
-    if "classifier.weight" not in checkpoint.tensors:
-        return "not fine-tuned (it has no classifier)"
-    several = checkpoint.pipeline_config.multi_label
-    if several != task.get_pipeline_settings().get("multi_label", False):
-        kind = "multi-label" if several else "single-label"
-        return f"it is a {kind} classifier of ernie-m fit"
-    return ""
-
-
-def _are_label_names(labels: Sequence[str]) -> bool:
-    """Return whether the labels of a checkpoint are names, not ids (training without a label map)."""
-    return labels not in ([], make_default_label_names(len(labels)))
-
-
-def find_fine_tuned(task: FinetuningTask, start: Checkpoint | None) -> Checkpoint | None:
-    """Return the checkpoint of --init_pretraining_params if its classifier matches the task, and log this.
-
-    The official function loads every parameter with a matching name. Here, the classifier must also have the
-    labels of the task, in any order.
-
-    Returns:
-        The checkpoint, with the outputs of its classifier in the order of the task's labels; None if the
-        classifier is missing or does not match.
-    """
-    if start is None or "classifier.weight" not in start.tensors:
-        return None
-    tensors = start.tensors
-    labels = task.labels or ["start", "end"]
-    names = start.labels if _are_label_names(start.labels) and _are_label_names(labels) else labels
-    error = find_head_error(task, start)
-    if not error and (
-        len(labels) != tensors.shape("classifier.weight")[-1] or sorted(names) != sorted(labels)
-    ):
-        error = f"its labels are not {join_items(labels)}"
-    if not error and start.pipeline_config.get_prompt(NEITHER) != task.prompt:
-        error = "it requires a prompt, which only --init_checkpoint keeps"
-    if error:
-        logger.warning("%s: ignoring its classifier and training a new one: %s", start.path, error)
-        return None
-    by_number = (
-        " (by index: it has no label names)" if task.labels and not _are_label_names(start.labels) else ""
-    )
-    logger.info("%s: loading its classifier%s: %s", start.path, by_number, join_items(labels))
-    order = [names.index(label) for label in labels]
-    head = {name: tensors[name][..., order] for name in tensors if name.startswith("classifier.")}
-
-    def fetch(name: str) -> np.ndarray:
-        return head[name] if name in head else tensors[name]
-
-    return replace(start, tensors=Weights(tensors.source, tensors.shapes, fetch))
-
-
-def read_files(
-    task: FinetuningTask, patterns: str, purpose: str, language_map: str | None
-) -> list[LanguageFile]:
-    """Read the files of --dev_set or --test_set, in the order of the patterns and then of the languages.
-
-    Args:
-        patterns: the value of --dev_set or --test_set.
-        purpose: "dev" or "test".
-        language_map: the value of --lang_map_config.
-
-    Raises:
-        UserError: a file is missing or invalid.
-    """
-    languages = read_languages(language_map) if language_map else None
-    files = []
-    file_sets = expand_patterns(patterns, languages, f"--{purpose}_set")
-    for pattern, path_of_language in file_sets.items():
-        for language, path in path_of_language.items():
-            files.append(LanguageFile(pattern, language, path, task.read(path, purpose)))
-    return files
-
-
-def add_metric(task: FinetuningTask, metric: str, dev_files: Sequence[LanguageFile]) -> None:
-    """Set the function of --metric as the metric of a task, after testing it on gold labels.
-
-    Raises:
-        UserError: see `load_metric`.
-    """
-    task.metric, task.custom_metric, task.metric_digest = load_metric(metric)
-    for file in dev_files[:1]:
-        gold = task.get_gold_values(file.data)
-        first = [answers[0] for answers in gold] if task.name == QUESTION_ANSWERING else gold
-        task.custom_metric(first, gold)
-
-
-def check_selection(task: FinetuningTask, dev_files: Sequence[LanguageFile], select_on: str) -> None:
-    """Check that each file which selects the best checkpoint has a score.
-
-    Args:
-        select_on: --select_on.
-
-    Raises:
-        UserError: the gold values of such a file have no score; the message names all of them.
-    """
-    unscored = [
-        str(file.path)
-        for file in dev_files
-        if file.pattern == dev_files[0].pattern
-        and select_on in (MEAN, LAST, file.language)
-        and not task.has_score(file.data)
-    ]
-    if unscored and not task.custom_metric:
-        raise UserError(
-            f"{join_items(unscored)}: no {task.gold}, so no score to select a checkpoint by. Use files "
-            "with labels, remove these languages from --lang_map_config, or set --do_val false"
-        )
-
-
-def check_rows(
-    task: FinetuningTask, train_paths: Sequence[str], train_set: Sequence[Any], files: Sequence[LanguageFile]
-) -> None:
-    """Log warnings about truncated rows, conflicting labels, and evaluation rows in the training data."""
-    has_ids = task.name == CLASSIFICATION and not task.get_pipeline_settings().get("regression")
-    named: list[tuple[str | Path, Any]] = [(path, train_set) for path in train_paths]  # one, or none
-    trained = None  # `hash_input` of the training rows
-    for name, data in [*named, *((file.path, file.data) for file in files)]:
-        task.warn_if_truncated(name, data)
-        inputs = task.hash_inputs(data)
-        targets, location = (data.targets, data.get_location) if has_ids else (np.zeros(0), str)
-        for error in find_label_issues(inputs, targets, location, trained_inputs=trained):
-            logger.warning("%s: %s", name, error)
-        trained = inputs if data is train_set else trained
 
 
 class FinetuningRun(MultiSeedTraining):
@@ -458,14 +235,7 @@ class FinetuningRun(MultiSeedTraining):
         scores = evaluate_files(self.task, engine, self.dev_files, self.flags.prediction, epoch, stop)
         if scores is None:
             return None
-        first_pattern = next(iter(scores.values()))
-        selected_by = None
-        by_language = {language: metrics[self.task.metric] for language, metrics in first_pattern.items()}
-        known = {language: score for language, score in by_language.items() if score is not None}
-        if self.flags.select_on not in (MEAN, LAST):
-            selected_by = by_language[self.flags.select_on]
-        elif known == by_language:  # otherwise nothing is trained: `check_selection`
-            selected_by = average(known)
+        selected_by = compute_selection_score(scores, self.task.metric, self.flags.select_on)
         return Evaluation(engine.steps, epoch, selected_by, scores)
 
     def get_epoch(self, step: int) -> int:

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning import compute_effective_batch_size
+from ernie_m.finetune.finetuning_run import compute_effective_batch_size
 from ernie_m.utils.args import parse_options
 
 
