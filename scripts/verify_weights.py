@@ -16,8 +16,9 @@ import numpy as np
 
 from ernie_m.model.checkpoint.check_weights import HEADS
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
+from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.packed_layout import PackedLayout
+from ernie_m.model.positions import FIRST_POSITION
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.paddle_settings import prepare

@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
+from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.pipeline_config import MEAN_OF_TOKENS
+from ernie_m.model.positions import FIRST_POSITION
 from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, list_graph_outputs
 
 MASKED_SCORE = -1e4  # added to the score of a pad, as in ernie_m/model/attention.py

@@ -9,9 +9,9 @@ import paddle
 from paddle import Tensor, nn
 
 from ernie_m.model.attention import MASK_VALUE, AttentionMask, padded_attention
-from ernie_m.model.config import FIRST_POSITION, PAD_POSITION
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.pipeline_config import MEAN_OF_TOKENS
+from ernie_m.model.positions import FIRST_POSITION, PAD_POSITION
 from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, list_graph_outputs
 
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Literal
 
+from ernie_m.model.positions import FIRST_POSITION
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, resolve_shipped_path
 from ernie_m.utils.paddle_settings import read_cpu
@@ -15,8 +16,6 @@ from ernie_m.utils.value_types import (
     is_valid,
 )
 
-FIRST_POSITION = 2  # position of a sequence's first token
-PAD_POSITION = 1  # position of padding
 NO_LANGUAGE = -1  # language id of tokens without a language
 _Size = Annotated[int, Range(at_least=1, at_most=1 << 40)]  # as a row of float32, 4 TB
 

@@ -7,7 +7,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
+from ernie_m.model.config import NO_LANGUAGE
+from ernie_m.model.positions import FIRST_POSITION
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.packing import MaskedSequence
 from ernie_m.reader.tokenization import truncate_longest_first

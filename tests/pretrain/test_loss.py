@@ -12,7 +12,8 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model.config import NO_LANGUAGE, PAD_POSITION
+from ernie_m.model.config import NO_LANGUAGE
+from ernie_m.model.positions import PAD_POSITION
 from ernie_m.pretrain.loss import compute_batch_loss, compute_word_loss, to_device
 from ernie_m.pretrain.masking import Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER

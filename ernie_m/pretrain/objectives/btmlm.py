@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
+from ernie_m.model.config import NO_LANGUAGE
+from ernie_m.model.positions import FIRST_POSITION
 from ernie_m.pretrain.masking import ObjectiveContext, Pair, Text
 from ernie_m.pretrain.objective import Objective, geometric_mean
 from ernie_m.pretrain.packing import MaskedExample, Stage1Sequence

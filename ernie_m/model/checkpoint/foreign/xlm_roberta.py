@@ -25,7 +25,8 @@ from ernie_m.model.checkpoint.foreign.base import ThirdPartyFormat
 from ernie_m.model.checkpoint.format import Checkpoint, Source
 from ernie_m.model.checkpoint.native_names import LM_BIAS, POSITIONS, WORDS
 from ernie_m.model.checkpoint.weights import PIECE_MODELS, TOKENIZER_JSON, Weights
-from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.positions import FIRST_POSITION
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import Folder
