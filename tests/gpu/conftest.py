@@ -10,6 +10,7 @@ from ernie_m.model import device_capabilities, kernel_selection
 from ernie_m.training import device_summary
 from ernie_m.training.precision import Precision
 from tests.gpu import toys
+from tests.helpers.dtypes import default_dtype
 from tests.helpers.half_types import gpu_types
 
 # How far results may be from those in float64, relative to the largest. TF32 has 10 bits of the mantissa;
@@ -27,11 +28,10 @@ def exact() -> dict[str, list[float]]:
     """What `toys.train_and_evaluate` returns for each of its names, by plain kernels in float64 on a CPU."""
     device_before = paddle.device.get_device()
     paddle.set_device("cpu")
-    paddle.set_default_dtype("float64")
     kernel_selection.select_kernels(kernel_selection.PLAIN)
-    results = {name: toys.train_and_evaluate(name, "float64", Precision()) for name in toys.NAMES}
+    with default_dtype("float64"):
+        results = {name: toys.train_and_evaluate(name, "float64", Precision()) for name in toys.NAMES}
     kernel_selection.select_kernels(kernel_selection.FAST)
-    paddle.set_default_dtype("float32")
     paddle.set_device(device_before)
     return results
 

@@ -26,6 +26,7 @@ from paddle import Tensor
 from paddle.base.core import AmpLevel
 
 from ernie_m.model import device_capabilities
+from tests.helpers.caches import nothing_cached
 from tests.helpers.flash import flashmask
 
 auto_cast = importlib.import_module("paddle.amp.auto_cast")  # the attribute of this name is a function
@@ -257,6 +258,5 @@ def gpu_types(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(owner, name, value)
     for module in (auto_cast, paddle.amp.grad_scaler, paddle.base.framework, paddle.framework):
         monkeypatch.setattr(module, "_dygraph_tracer", lambda: card.tracer)
-    device_capabilities.is_flash_supported.cache_clear()
-    yield
-    device_capabilities.is_flash_supported.cache_clear()
+    with nothing_cached(device_capabilities.is_flash_supported):
+        yield

@@ -7,15 +7,15 @@ import pytest
 from ernie_m.model.device_transfer import upload
 from ernie_m.model.packed_batch import PackedBatch
 from tests.finetune.conftest import answering_folder, corpus, random_encoder, toy_folder
+from tests.helpers.dtypes import default_dtype
 
 
 @pytest.fixture
 def float64():
     """New weights and tensors are float64, from the same random numbers in each test."""
-    paddle.set_default_dtype("float64")
-    paddle.seed(0)
-    yield
-    paddle.set_default_dtype("float32")
+    with default_dtype("float64"):
+        paddle.seed(0)
+        yield
 
 
 @pytest.fixture

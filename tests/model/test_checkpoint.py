@@ -18,6 +18,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.utils.errors import UserError
 from tests.foreign import make_official, official_config, write_as_official
 from tests.helpers.checkpoints import change_config, save_model, stored
+from tests.helpers.dtypes import default_dtype
 from tests.helpers.files import disk_full_after, flip_last_bit, read_files, write_file
 from tests.launching import error_of
 
@@ -42,12 +43,9 @@ def same_weights(model, loaded_model):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_our_folder_there_and_back(tmp_path, dtype):
-    paddle.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         model = classifier()
         loaded_model = classifier()
-    finally:
-        paddle.set_default_dtype("float32")
     settings = {"task": "classification", "labels": ["a", "b", "c"]}
     save_model(
         tmp_path / "saved",

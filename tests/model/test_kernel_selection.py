@@ -11,8 +11,8 @@ from ernie_m.model import device_capabilities, kernel_selection
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training import device_summary
 from ernie_m.training.precision import Precision, prepare_for_prediction
-from ernie_m.utils.logging import logger
 from tests.gpu import toys
+from tests.helpers.caches import nothing_cached
 from tests.helpers.flash import flashmask
 from tests.launching import ROOT, error_of, run_script
 from tests.toys import small_config
@@ -21,13 +21,11 @@ CONFIG = small_config(initializer_range=0.02)
 
 
 @pytest.fixture
-def warnings(monkeypatch, caplog):
+def warnings(caplog):
     """warnings(): the warnings in the log. Nothing has been tried yet in this process."""
-    monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("WARNING")
-    device_capabilities.is_flash_supported.cache_clear()
-    yield lambda: [record.message for record in caplog.records]
-    device_capabilities.is_flash_supported.cache_clear()
+    with nothing_cached(device_capabilities.is_flash_supported):
+        yield lambda: [record.message for record in caplog.records]
 
 
 @pytest.fixture

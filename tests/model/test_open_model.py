@@ -19,7 +19,6 @@ from ernie_m.model.open_model import apply_embedding_defaults, apply_model_defau
 from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.model.tasks import CLASSIFICATION, SEARCH
 from ernie_m.utils.args import parse_options
-from ernie_m.utils.logging import logger
 from tests import command_lines, toys
 from tests.helpers.files import write_file
 from tests.launching import error_of
@@ -66,11 +65,8 @@ def test_max_seq_len_defaults_to_the_trained_one(opened, given, expected):
         (CLASSIFICATION, 40, "--layer 0"),
     ],
 )
-def test_embedding_flags_default_to_the_retrieval_training(
-    opened, task, expected, told, monkeypatch, caplog, info_log
-):
+def test_embedding_flags_default_to_the_retrieval_training(opened, task, expected, told, caplog, info_log):
     """The length of a classifier is that of other inputs."""
-    monkeypatch.setattr(logger, "propagate", True)
     pipeline_config = PipelineConfig(pooling="cls", layer=0, max_seq_len=32)
     checkpoint = replace(opened.checkpoint, task=task, pipeline_config=pipeline_config)
     flags = RetrievalFlags(pairs="pairs", pooling="cls", max_seq_len=40, on_command_line=())

@@ -21,6 +21,7 @@ from ernie_m.pretrain.pretraining import Pretraining, compute_objectives_loss, c
 from ernie_m.pretrain.run import train
 from ernie_m.pretrain.show_masks import format_masks
 from ernie_m.training.stop_requests import ShutdownHandler
+from tests.helpers.dtypes import default_dtype
 from tests.helpers.gradients import take_gradients
 from tests.launching import error_of
 from tests.pretrain.tiny_run import assert_equal_runs, config, make_reader, pretrain, records
@@ -87,21 +88,19 @@ def train_one_step(settings: PretrainConfig, processes: int) -> list[float]:
     """The loss of a step and the norm of its gradient, in float64, added up over all processes."""
     corpus, tokenizer = open_corpus(settings.data)
     text = TrainingData.from_corpus(corpus, Vocabulary.from_tokenizer(tokenizer), settings)
-    paddle.set_default_dtype("float64")
-    paddle.seed(1)
     shape = ErnieMConfig(tokenizer.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
-    model = PreTrainingModel(shape, text.languages)
-    model.eval()
     loss = 0.0
-    for rank in range(processes):
-        step = make_reader(
-            settings, text, make_phases(settings.objectives, 10), rank, processes
-        ).make_step_batches()
-        for batch in copy_step_to_device(step):
-            of_batch, _ = compute_objectives_loss(model, PseudoTokenGenerator([]), batch)
-            of_batch.backward()
-            loss += float(of_batch)
-    paddle.set_default_dtype("float32")
+    with default_dtype("float64"):
+        paddle.seed(1)
+        model = PreTrainingModel(shape, text.languages).eval()
+        for rank in range(processes):
+            step = make_reader(
+                settings, text, make_phases(settings.objectives, 10), rank, processes
+            ).make_step_batches()
+            for batch in copy_step_to_device(step):
+                of_batch, _ = compute_objectives_loss(model, PseudoTokenGenerator([]), batch)
+                of_batch.backward()
+                loss += float(of_batch)
     squares = [np.square(gradient).sum() for gradient in take_gradients(model).values()]
     return [loss, float(np.sqrt(sum(squares)))]
 

@@ -18,6 +18,7 @@ from ernie_m.pretrain.loss import compute_batch_loss, compute_word_loss, to_devi
 from ernie_m.pretrain.masking import Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.packing import MicroBatch, Stage1
+from tests.helpers.dtypes import default_dtype
 from tests.helpers.gradients import compute_gradients, take_gradients
 from tests.helpers.plain_model import PlainPretraining
 from tests.pretrain.examples import (
@@ -116,9 +117,8 @@ def _matrices(batch: MicroBatch | Stage1) -> list[tuple[np.ndarray, np.ndarray]]
 @pytest.fixture(scope="module")
 def model():
     """A model of three layers in float64."""
-    paddle.set_default_dtype("float64")
-    yield pretraining_model(seed=3, num_hidden_layers=CONFIG.num_hidden_layers)
-    paddle.set_default_dtype("float32")
+    with default_dtype("float64"):
+        yield pretraining_model(seed=3, num_hidden_layers=CONFIG.num_hidden_layers)
 
 
 class Oracle(PlainPretraining):

@@ -18,6 +18,7 @@ from ernie_m.model.optimization import build_optimizer, is_decayed
 from ernie_m.pretrain.loss import compute_batch_loss, to_device
 from ernie_m.training.engine import Engine
 from tests.helpers.batches import compute_as_on_a_gpu
+from tests.helpers.dtypes import default_dtype
 from tests.helpers.plain_model import PlainPretraining, padded, real_cells
 from tests.pretrain import examples
 from tests.pretrain.examples import LANGUAGES, objectives, rngs, texts
@@ -38,10 +39,9 @@ def float64(request, monkeypatch):
     monkeypatch.setattr(lm_head, "LOGITS_BYTES", 3 * 100 * 8)
     if request.param == "elsewhere":
         compute_as_on_a_gpu(monkeypatch)
-    paddle.set_default_dtype("float64")
-    paddle.seed(4)
-    yield
-    paddle.set_default_dtype("float32")
+    with default_dtype("float64"):
+        paddle.seed(4)
+        yield
 
 
 class Plain(PlainPretraining):

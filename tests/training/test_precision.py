@@ -17,7 +17,6 @@ from ernie_m.training import device_summary, precision
 from ernie_m.training.engine import Engine
 from ernie_m.training.precision import DTYPES, LOSS_SCALING, Precision
 from ernie_m.utils.args import parse_options
-from ernie_m.utils.logging import logger
 from tests.launching import error_of
 
 
@@ -90,9 +89,8 @@ def test_bf16_is_refused_below_8_0(fp16, monkeypatch):
 
 
 @pytest.fixture
-def messages(monkeypatch, caplog, info_log):
+def messages(caplog, info_log):
     """A function that returns the lines of the log so far."""
-    monkeypatch.setattr(logger, "propagate", True)
     precision._recommend_bfloat16.cache_clear()
     return lambda: [record.message for record in caplog.records]
 

@@ -16,6 +16,7 @@ from ernie_m.training import distributed
 from ernie_m.training.checkpoint import read_state, write_checkpoint
 from ernie_m.training.engine import Engine, StepResult
 from ernie_m.utils.checksums import MANIFEST, make_manifest_entry
+from tests.helpers.dtypes import default_dtype
 
 STEPS = 20
 FILES = ModelFiles({"weight": np.ones(3, np.float32)}, {"hidden_size": 3}, "a card", {})
@@ -56,13 +57,10 @@ def make_micro_batches(step: int, count: int) -> list[tuple[np.ndarray, np.ndarr
 
 def make(dtype: str = "float64", dropout: float = 0.0, seed: int = 3, **options) -> Engine:
     """An engine whose weights depend on `seed`."""
-    paddle.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         paddle.seed(seed)
         model = Toy(dropout)
         optimizer = build_optimizer(model, 0.05, linear_warmup_decay(4, STEPS), weight_decay=0.01)
-    finally:
-        paddle.set_default_dtype("float32")
     return Engine(model, optimizer, seed=seed, sums=("correct", "count"), **options)
 
 

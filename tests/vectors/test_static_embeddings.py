@@ -22,6 +22,7 @@ from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.static_embeddings import flatten_tokens
 from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens, compute_mean_embeddings
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, save_model, stored
+from tests.helpers.dtypes import default_dtype
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import SHORT_AMOUNTS, sentences, write_lines
 
@@ -81,9 +82,8 @@ def test_static_embedding_is_the_subword_mean_in_any_batch():
 @pytest.mark.parametrize("chosen", [kernel_selection.FAST, kernel_selection.PLAIN])
 def test_mean_gradient(chosen, monkeypatch):
     monkeypatch.setattr(kernel_selection, "_kernels", chosen)
-    paddle.set_default_dtype("float64")
-    model = ErnieMModel(ErnieMConfig(vocab_size=12, **SHAPE))
-    paddle.set_default_dtype("float32")
+    with default_dtype("float64"):
+        model = ErnieMModel(ErnieMConfig(vocab_size=12, **SHAPE))
     assert [name for name, _ in model.named_parameters()] == [WORDS]
     weight = model.embeddings.word_embeddings.weight
     embeddings = compute_mean_embeddings(model, upload(FlatTokens.from_sentences(SENTENCES)))

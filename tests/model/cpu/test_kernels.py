@@ -4,12 +4,12 @@
 """
 
 import numpy as np
-import paddle
 import pytest
 
 from ernie_m.model import kernel_selection
 from ernie_m.training.precision import Precision
 from tests.gpu import toys
+from tests.helpers.dtypes import default_dtype
 
 LARGE = 0.3  # the standard deviation of weights, instead of 0.02, so that attention and losses matter
 FAST = (
@@ -22,13 +22,10 @@ FAST = (
 
 @pytest.mark.parametrize("name", toys.NAMES)
 def test_plain_float64_equals_fast_kernels(monkeypatch, name):
-    paddle.set_default_dtype("float64")
-    try:
+    with default_dtype("float64"):
         fast = toys.train_and_evaluate(name, "float64", Precision(), LARGE)
         monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
         for kernel in FAST:  # whoever takes one now fails
             monkeypatch.setattr(kernel, None)
         plain = toys.train_and_evaluate(name, "float64", Precision(), LARGE)
-    finally:
-        paddle.set_default_dtype("float32")
     np.testing.assert_allclose(plain, fast, rtol=1e-12, atol=1e-12)

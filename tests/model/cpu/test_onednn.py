@@ -18,8 +18,8 @@ import pytest
 
 from ernie_m.model import layers
 from ernie_m.model.cpu import mkl, onednn, onednn_check
-from ernie_m.utils.logging import logger
 from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
+from tests.helpers.caches import nothing_cached
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -204,7 +204,6 @@ def test_attention_has_one_code_for_all_lengths():
 )
 def test_a_library_that_lies_is_not_used(monkeypatch, caplog, tmp_path, error, reason):
     """One line in the log says why; Paddle's own kernels compute, and nothing is in bfloat16."""
-    monkeypatch.setattr(logger, "propagate", True)
     honest = getattr(onednn, error)
 
     def lie(*arguments: Any, **options: Any) -> Any:
@@ -218,19 +217,14 @@ def test_a_library_that_lies_is_not_used(monkeypatch, caplog, tmp_path, error, r
         return None
 
     caches = (onednn._load_functions, onednn_check.is_supported, onednn_check.find_missing_requirement)
-    for function in caches:
-        function.cache_clear()
     monkeypatch.setattr(onednn, error, lie)
     monkeypatch.setattr("ernie_m.model.cpu.bfloat16.multiply", onednn.multiply)
-    try:
+    with nothing_cached(*caches):
         assert onednn_check.find_missing_requirement() is not None
         assert onednn_check.is_supported() is (error in ("multiply", "softmax_gradient"))
         x = paddle.linspace(-2, 2, 8)
         assert np.abs(layers.gelu(x).numpy() - F.gelu(x).numpy()).max() < 1e-6
         (line,) = [record.message for record in caplog.records]
-    finally:
-        for function in caches:
-            function.cache_clear()
     assert "oneDNN is disabled" in line and reason in line
 
 

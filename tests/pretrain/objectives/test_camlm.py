@@ -8,13 +8,13 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import paddle
 import pytest
 
 from ernie_m.model.attention import FlashMask, PaddedMask
 from ernie_m.pretrain.loss import compute_word_loss, to_device
 from ernie_m.pretrain.masking import Pair
 from tests.helpers.batches import compute_as_on_a_gpu
+from tests.helpers.dtypes import default_dtype
 from tests.helpers.flash import flashmask
 from tests.pretrain.examples import CLS, CONFIG, MASK, SEP, objectives, pairs, pretraining_model, rngs
 
@@ -108,9 +108,8 @@ def compute_losses(weights: dict[str, np.ndarray], pair: Pair, masked: set[int],
 
 @pytest.fixture(scope="module")
 def model():
-    paddle.set_default_dtype("float64")
-    yield pretraining_model(seed=5)
-    paddle.set_default_dtype("float32")
+    with default_dtype("float64"):
+        yield pretraining_model(seed=5)
 
 
 @pytest.mark.parametrize("device", ["cpu", "padded", "flash"])
