@@ -146,6 +146,12 @@ def check_refusal(process: subprocess.CompletedProcess) -> str:
     return line
 
 
+def check_success(process: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
+    """Return a process that has ended with exit code 0, as it must."""
+    assert process.returncode == 0, f"{process.stdout}{process.stderr}"
+    return process
+
+
 def stand_in_for_launch(folder: Path) -> Path:
     """Make a folder whose launch.py prints its arguments, with a Python that starts fast (-S) in .venv."""
     python = folder / ".venv/bin/python"

@@ -18,7 +18,15 @@ from ernie_m.utils import paddle_settings
 from tests import command_lines, toys
 from tests.helpers.files import write_files
 from tests.helpers.pages import PYTHON
-from tests.launching import ROOT, call_main, check_refusal, clean_environment, error_of, run_script
+from tests.launching import (
+    ROOT,
+    call_main,
+    check_refusal,
+    check_success,
+    clean_environment,
+    error_of,
+    run_script,
+)
 from tests.test_layers import BELOW, LINKS, python_files
 
 # The names of the package's folders, which a user's own files may have.
@@ -286,8 +294,7 @@ assert reader.mine.USERS and model.config.__name__ == "ernie_m.model.config"
 
 @pytest.mark.parametrize("what", PROGRAMS)
 def test_a_module_is_the_packages(tmp_path, what):
-    process = run_script(["-c", PROGRAMS[what]], tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
-    assert process.returncode == 0, process.stderr
+    check_success(run_script(["-c", PROGRAMS[what]], tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}"))
 
 
 @pytest.mark.slow
@@ -325,12 +332,7 @@ def test_the_wheel_in_a_fresh_environment(tmp_path):
         f"import sys\n{block}\nprint(ernie_m.__file__, {{*sys.modules}} & {{*{OWN_NAMES}}}, topics.labels)"
     )
     completed = subprocess.run(
-        [python, "-I", "-c", shown],
-        cwd=tmp_path,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
+        [python, "-I", "-c", shown], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True
     )
-    assert completed.returncode == 0, completed.stderr
-    assert completed.stdout.startswith(f"{packages}/ernie_m/__init__.py set() ")  # no name but ernie_m
+    # No name but ernie_m.
+    assert check_success(completed).stdout.startswith(f"{packages}/ernie_m/__init__.py set() ")

@@ -8,7 +8,7 @@ import pytest
 
 from ernie_m.model.checkpoint.write_foreign import ENCODER_TARGETS
 from tests.foreign import make_official, official_config
-from tests.launching import run_script
+from tests.launching import check_success, run_script
 from tests.toys import write_piece_model
 
 SCRIPT = Path(__file__).with_name("memory_script.py")
@@ -28,8 +28,8 @@ def test_the_largest_tensor_is_what_it_takes(tmp_path):
     # Each format is written from the one before, and read for the one after.
     for target in (*ENCODER_TARGETS, "ernie-m"):
         folder = tmp_path / f"{len(growth)}-{target}"
-        process = run_script([SCRIPT, source, folder, "--to", target], tmp_path, MALLOC_ARENA_MAX="1")
-        assert process.returncode == 0, process.stderr
+        command = [SCRIPT, source, folder, "--to", target]
+        process = check_success(run_script(command, tmp_path, MALLOC_ARENA_MAX="1"))
         growth[folder.name] = float(process.stderr.split("grew by ")[1].split()[0])
         source = folder
     model_size = sum(os.path.getsize(path) for path in source.rglob("*")) / 2**20

@@ -11,7 +11,7 @@ from ernie_m.commands import run_classifier
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from tests import command_lines, toys
 from tests.helpers.checkpoints import save_model
-from tests.launching import ROOT, call_main, launch
+from tests.launching import ROOT, call_main, check_success, launch
 
 EXAMPLE = ROOT / "examples" / "train_classifier.py"
 RATE = 2e-3
@@ -36,7 +36,6 @@ def test_losses_are_those_of_run_classifier_with_each_optimizer(toy_folder, tmp_
         if processes == 1:
             losses = [*runpy.run_path(str(EXAMPLE))["train"](*words, learning_rate=RATE)]
         else:
-            ended = launch([EXAMPLE, *words, RATE], tmp_path, processes)
-            assert ended.returncode == 0, ended.stderr
+            ended = check_success(launch([EXAMPLE, *words, RATE], tmp_path, processes))
             losses = [float(loss) for loss in re.findall(r"loss (.*)", ended.stdout)]
         assert losses == pytest.approx(expected, abs=5e-6)

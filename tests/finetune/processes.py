@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from ernie_m.training.engine import Engine
 from tests.finetune import processes_script
 from tests.helpers.arrays import assert_equal_arrays
-from tests.launching import launch
+from tests.launching import check_success, launch
 
 
 def start(folder, commands, processes):
@@ -23,8 +23,7 @@ def start(folder, commands, processes):
         with chdir(folder), step, mock.patch.object(sys, "argv", [processes_script.__file__, str(path)]):
             processes_script.main()
     else:
-        completed = launch([processes_script.__file__, path], folder)
-        assert completed.returncode == 0, completed.stderr
+        check_success(launch([processes_script.__file__, path], folder))
 
 
 def losses(folder, rank=0):

@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from scripts.gpu_check import END
-from tests.launching import ROOT, run_script
+from tests.launching import ROOT, check_success, run_script
 
 BOUND = 1e-6  # of all losses and norms in float32, relative to those in float64 on a CPU
 
@@ -26,8 +26,8 @@ def test_the_checks_on_a_stand_in(tmp_path):
     device = {"CUSTOM_DEVICE_ROOT": str(tmp_path), "FLAGS_use_stride_kernel": "0", "OMP_NUM_THREADS": "2"}
     # Every type and level once; what the stand-in cannot do is skipped.
     chosen = "-k 'attention or loss or none-O1 or bf16-O1 or fp16-O2 or stage or export'"
-    process = run_script([ROOT / "scripts" / "gpu_check.py"], tmp_path, **device, PYTEST_ADDOPTS=chosen)
-    assert process.returncode == 0, process.stdout + process.stderr
+    command = [ROOT / "scripts" / "gpu_check.py"]
+    process = check_success(run_script(command, tmp_path, **device, PYTEST_ADDOPTS=chosen))
     checks = [line for line in process.stdout.splitlines() if ", at most " in line]
     assert len(checks) == 10 and all(": ok (" in line for line in checks), process.stdout
     assert process.stdout.splitlines()[-2:] == ["10 ok, 4 skipped, 0 failed", END], process.stdout

@@ -26,6 +26,7 @@ from ernie_m.reader.batching import batch_by_length, pad
 from ernie_m.utils.paddle_settings import read_cpu
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.pooling import SentenceEncoder
+from tests.launching import check_success
 from tests.toys import sentences
 
 TEXTS = 60
@@ -130,13 +131,8 @@ def test_vectors_have_the_same_bits_with_fewer_instructions(monkeypatch, instruc
     """oneDNN reads the variable once in a process."""
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", instructions)
     test = f"{__file__}::{test_vectors_have_the_same_bits_in_any_batch.__name__}[128-openvino-{amp}]"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+    check_success(subprocess.run(line, capture_output=True, text=True))
 
 
 @pytest.mark.parametrize(

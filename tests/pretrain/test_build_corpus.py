@@ -31,7 +31,7 @@ from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.logging import Progress
 from tests.helpers.files import flip_last_bit, flip_middle_bit, read_files
-from tests.launching import ROOT, as_flags, call_main, check_refusal, error_of
+from tests.launching import ROOT, as_flags, call_main, check_refusal, check_success, error_of
 from tests.pretrain.builds import OPTIONS, Stopped, command, stop_at
 from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
@@ -150,8 +150,7 @@ def test_killed_and_run_again(tmp_path, piece_model, inputs, reference, stage, w
     )
     assert process.returncode == {"command": -signal.SIGKILL, "worker": 2}[whom]
     assert whom == "command" or process.stderr.startswith("error: a worker process died")
-    process = run_command(words)
-    assert process.returncode == 0, process.stderr
+    check_success(run_command(words))
     assert read_files(tmp_path / "corpus") == reference
 
 
@@ -608,8 +607,7 @@ def test_shared_text_in_bounded_memory(tmp_path, data_dir):
         "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
     )
-    process = run_command([sys.executable, "-c", measure, *words])
-    assert process.returncode == 0, process.stderr
+    process = check_success(run_command([sys.executable, "-c", measure, *words]))
     assert int(process.stdout.splitlines()[-1]) < 1 << 20
     assert "warning" not in process.stdout
     corpus = Corpus(tmp_path / "corpus", verify=True)

@@ -5,15 +5,13 @@ import json
 import math
 import pickle
 import re
-import subprocess
-import sys
 
 import pytest
 
 from ernie_m.pretrain.objectives import register_files
 from ernie_m.pretrain.pretraining import Pretraining
 from tests.helpers.files import write_files
-from tests.launching import ROOT, clean_environment, error_of
+from tests.launching import ROOT, check_success, error_of, run_script
 from tests.pretrain.tiny_run import config
 
 KINDS = ("tlm", "camlm", "btmlm")
@@ -47,15 +45,7 @@ def results(tiny_corpus, tmp_path_factory):
     }
     write_files(folder, {f"{name}.py": code for name, code in files.items()})
     script = ROOT / "tests" / "pretrain" / "new_objective_script.py"
-    process = subprocess.run(
-        [sys.executable, script, tiny_corpus, folder / "out"],
-        env=clean_environment(),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
+    process = check_success(run_script([script, tiny_corpus, folder / "out"], folder))
     return json.loads((folder / "out" / "results.json").read_text()), process.stdout + process.stderr
 
 

@@ -14,7 +14,7 @@ from ernie_m.model.kernel_selection import get_services
 from tests.command_lines import pretraining
 from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.files import write_file
-from tests.launching import ROOT, clean_environment, launch
+from tests.launching import ROOT, check_success, clean_environment, launch
 from tests.pretrain.tiny_run import checkpoint, losses, pretrain, records
 
 NO_DROPOUT = {"model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0}
@@ -91,8 +91,7 @@ def two_process_runs(tiny_corpus, tmp_path_factory):
     ]
     if get_services().find_missing_bf16_requirement() is None:
         lines.append(pretraining(tiny_corpus, folder / "bfloat16", **BFLOAT16))
-    completed = launch(["-c", SCRIPT, json.dumps(lines)], folder)
-    assert completed.returncode == 0, completed.stderr
+    check_success(launch(["-c", SCRIPT, json.dumps(lines)], folder))
     return folder
 
 

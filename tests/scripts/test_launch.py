@@ -12,7 +12,7 @@ import pytest
 from tests import command_lines, toys
 from tests.helpers.checkpoints import changed_copy
 from tests.helpers.files import write_file
-from tests.launching import ROOT, as_flags, check_refusal, clean_environment, read_log
+from tests.launching import ROOT, as_flags, check_refusal, check_success, clean_environment, read_log
 from tests.toys import write_lines
 
 XNLI = "xnli_cross_lingual_transfer.sh"
@@ -48,8 +48,7 @@ def test_a_recipe_runs_on_two_processes(toy_folder, tmp_path):
     """Its log says that a step has the 4 x 2 examples of the recipe's two devices."""
     few = {"batch_size": 4, "max_steps": 3, "init_pretraining_params": ""}
     overrides = command_lines.classification(toy_folder, tmp_path / "out", **few)
-    completed = sh(f"base/{XNLI}", tmp_path, *overrides, NPROC="2")
-    assert completed.returncode == 0, completed.stderr
+    completed = check_success(sh(f"base/{XNLI}", tmp_path, *overrides, NPROC="2"))
     assert "8 examples (batch 4 x accumulation 1 x processes 2)" in read_log(tmp_path)
     assert "acc, " in completed.stdout and "seed 1" in completed.stdout
     assert json.loads((tmp_path / "out" / "results.json").read_text())["metric"] == "acc"
@@ -81,9 +80,7 @@ def test_tatoeba_recipe_uses_the_best_xnli_model(random_encoder, tmp_path):
         write_lines(pairs / f"de-en.{side}", [row.text_a for row in toys.labeled_texts(9, seed=3)])
     flags = {"pairs": pairs, "max_seq_len": 64, "use_cuda": "false", "ernie_config_path": ""}
     command = ["sh", "scripts/small/tatoeba_cross_lingual_transfer.sh", *as_flags(flags)]
-    environment = clean_environment()
-    completed = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    check_success(
+        subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True)
     )
-    assert completed.returncode == 0, completed.stderr
     assert json.loads((folder / "output" / "tatoeba" / "retrieval.json").read_text())["tables"]

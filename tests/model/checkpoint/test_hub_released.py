@@ -19,7 +19,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from tests import command_lines, toys
 from tests.foreign import RELEASED_CONFIG, make_released
 from tests.helpers.hub import NAME, TINY, serve_release
-from tests.launching import ROOT, call_main, run_script, stand_in_for_launch
+from tests.launching import ROOT, call_main, check_success, run_script, stand_in_for_launch
 from tests.pretrain import tiny_run
 
 LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
@@ -87,8 +87,7 @@ def test_two_processes_of_fleetrun_pretrain_and_resume(hub, corpus, tmp_path):
     launcher = [Path(sys.executable).with_name("fleetrun"), "--nproc_per_node", "2", "--backend", "gloo"]
     for out, stop in (("straight", 0), ("resumed", 5), ("resumed", 0)):
         line = command_lines.pretraining(corpus, tmp_path / out, **steps, run__stop_after_steps=stop)
-        completed = run_script([*launcher, ROOT / "run_pretrain.py", *line], tmp_path)
-        assert completed.returncode == 0, completed.stderr
+        check_success(run_script([*launcher, ROOT / "run_pretrain.py", *line], tmp_path))
     tiny_run.assert_equal_runs(tmp_path / "straight", tmp_path / "resumed", 10)
 
 
