@@ -139,6 +139,11 @@ def error_of(call: Callable[..., object], /, *arguments, **options) -> str:
     return line
 
 
+def check_error(error: str, *words: str, start: str = "") -> None:
+    """The line of an error has these words, and this at its start."""
+    assert error.startswith(start) and all(word in error for word in words), error
+
+
 def check_refusal(process: subprocess.CompletedProcess) -> str:
     """The one line with which a command has ended, with exit code 2."""
     assert process.returncode == 2, process.stderr

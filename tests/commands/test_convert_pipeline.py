@@ -15,7 +15,7 @@ from ernie_m.utils.checksums import CARD
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, stored
 from tests.helpers.files import write_file
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 from tests.toys import CONFIG, make_ours, train_piece_model, write_lines
 
 TAGS = "token-classification"
@@ -123,11 +123,11 @@ def test_a_file_that_was_changed_later_is_refused(tmp_path, piece_model, field, 
         change(there / file, **changes)
     if file == "tokenizer_config.json":
         change(there / LENGTH, max_seq_length=None)
-    line = error_of(open_checkpoint, there)
-    assert (
-        line.startswith(f"{there}/config.json: 'pipeline'")
-        and f" {field} " in line
-        and f"{there}/{file}" in line
+    check_error(
+        error_of(open_checkpoint, there),
+        f" {field} ",
+        f"{there}/{file}",
+        start=f"{there}/config.json: 'pipeline'",
     )
 
 
@@ -151,8 +151,7 @@ def test_reports_name_the_classifier_output(tmp_path, piece_model):
     there = tmp_path / "there"
     assert run(made, there, "xlm-roberta").pipeline_config.multi_label
     change(there / "config.json", problem_type="single_label_classification")
-    line = error_of(open_checkpoint, there)
-    assert line.startswith(f"{there}/config.json: 'pipeline'") and "multi_label" in line
+    check_error(error_of(open_checkpoint, there), "multi_label", start=f"{there}/config.json: 'pipeline'")
 
 
 # A head, how it reads, formats in which that stays, though a library reads in its own way, and further flags.
@@ -257,8 +256,12 @@ def test_reject_settings_a_format_cannot_store(tmp_path, piece_model, case):
     size = Tokenizer(None, piece_model).vocab_size
     pipeline_config = replace(pipeline_config, added_tokens=dict.fromkeys(pipeline_config.added_tokens, size))
     made = make_model(tmp_path / "made", piece_model, pipeline_config, head, rows=1)
-    line = error_of(convert.main, [str(made), str(tmp_path / "there"), "--to", to])
-    assert line.startswith(f"{made}: --to {to}: ") and word in line and "--allow_lossy" in line
+    check_error(
+        error_of(convert.main, [str(made), str(tmp_path / "there"), "--to", to]),
+        word,
+        "--allow_lossy",
+        start=f"{made}: --to {to}: ",
+    )
     assert not (tmp_path / "there").exists()
     run(made, tmp_path / "there", to, "--allow_lossy")
     (said,) = [
@@ -275,8 +278,9 @@ def test_added_tokens_with_a_gap_before_them(tmp_path, piece_model):
     size = Tokenizer(None, piece_model).vocab_size
     pipeline_config = replace(XLM_R, added_tokens={"<e1>": size + 1})
     made = make_model(tmp_path / "made", piece_model, pipeline_config, rows=2)
-    line = error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"])
-    assert f"({size + 1}) do not follow the {size} tokens" in line
+    assert f"({size + 1}) do not follow the {size} tokens" in error_of(
+        convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"]
+    )
     assert run(made, tmp_path / "native", "ernie-m").pipeline_config == pipeline_config
 
 
@@ -295,8 +299,12 @@ def test_modules_that_are_not_known(tmp_path, piece_model, module):
     (tmp_path / "x/modules.json").write_text(json.dumps([*MODULES[:2], unknown]))
     write_file(tmp_path / "x/1_Pooling/config.json", json.dumps({"pooling_mode_max_tokens": True}))
     for to in ("ernie-m", "xlm-roberta"):
-        line = error_of(convert.main, [str(tmp_path / "x"), str(tmp_path / to), "--to", to])
-        assert f"the module {module}" in line and "the pooling max" in line and "--allow_lossy" in line
+        check_error(
+            error_of(convert.main, [str(tmp_path / "x"), str(tmp_path / to), "--to", to]),
+            f"the module {module}",
+            "the pooling max",
+            "--allow_lossy",
+        )
         run(tmp_path / "x", tmp_path / to, to, "--allow_lossy")
         assert f"the module {module} is dropped" in (tmp_path / to / CARD).read_text()
 

@@ -253,5 +253,6 @@ def test_a_folder_without_its_config(tmp_path, target, config, location):
     make_ours(tmp_path / "ours")
     convert.main([str(tmp_path / "ours"), str(tmp_path / "base"), "--to", target])
     (tmp_path / "base" / config).unlink()
-    line = error_of(convert.main, [str(tmp_path / "base"), str(tmp_path / "out"), "--to", "paddlenlp"])
-    assert line.startswith(f"{tmp_path}/{location}")
+    assert error_of(
+        convert.main, [str(tmp_path / "base"), str(tmp_path / "out"), "--to", "paddlenlp"]
+    ).startswith(f"{tmp_path}/{location}")

@@ -20,7 +20,7 @@ from ernie_m.reader.vocabulary import SPECIAL_TOKENS
 from tests.foreign import make_xlm_r, tokenizer_json
 from tests.helpers.checkpoints import change_config, save_model, stored
 from tests.helpers.files import write_file
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 from tests.toys import CONFIG, make_ours, train_piece_model
 
 
@@ -99,8 +99,11 @@ def test_xlm_r_has_no_tokenizer_for_other_settings(tmp_path, settings, target, f
     piece_model = ModelProto.FromString((model / "piece.model").read_bytes())
     piece_model.MergeFrom(ModelProto(**settings))
     (model / "piece.model").write_bytes(piece_model.SerializeToString())
-    line = error_of(convert.main, [str(model), str(tmp_path / "out"), "--to", "xlm-roberta"])
-    assert line.startswith(f"{model / 'piece.model'}: ") and f"--to {target}" in line
+    check_error(
+        error_of(convert.main, [str(model), str(tmp_path / "out"), "--to", "xlm-roberta"]),
+        f"--to {target}",
+        start=f"{model / 'piece.model'}: ",
+    )
     assert not (tmp_path / "out").exists()
     convert.main([str(model), str(tmp_path / "out"), "--to", target])
     assert (tmp_path / "out" / file).read_bytes() == (model / "piece.model").read_bytes()
@@ -257,11 +260,11 @@ def test_a_model_without_a_tokenizer_is_not_converted(tmp_path):
     """The error names the file that is missing, and the flag."""
     make_xlm_r(tmp_path / "in")
     for target in TARGETS:
-        line = error_of(convert.main, [str(tmp_path / "in"), str(tmp_path / "out"), "--to", target])
-        assert (
-            line.startswith(f"{tmp_path / 'in'}: ")
-            and "sentencepiece.bpe.model" in line
-            and "--piece_model" in line
+        check_error(
+            error_of(convert.main, [str(tmp_path / "in"), str(tmp_path / "out"), "--to", target]),
+            "sentencepiece.bpe.model",
+            "--piece_model",
+            start=f"{tmp_path / 'in'}: ",
         )
         assert not (tmp_path / "out").exists()
 
@@ -270,8 +273,11 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
     make_ours(tmp_path / "in")
     piece_model = train_piece_model(tmp_path / "large.model")
     flags = ["--to", "fluid", "--piece_model_path", str(piece_model)]
-    line = error_of(convert.main, [str(tmp_path / "in"), str(tmp_path / "out"), *flags])
-    assert line.startswith(f"{tmp_path / 'in'}: vocab_size 60") and str(piece_model) in line
+    check_error(
+        error_of(convert.main, [str(tmp_path / "in"), str(tmp_path / "out"), *flags]),
+        str(piece_model),
+        start=f"{tmp_path / 'in'}: vocab_size 60",
+    )
 
 
 def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path, caplog):
@@ -283,8 +289,9 @@ def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path, caplog):
         shutil.copy(tmp_path / "piece.model", folder / "piece.model")
         arguments = [str(folder), str(tmp_path / f"{rows}-out")]
         if is_refused:
-            line = error_of(convert.main, arguments)
-            assert line.startswith(f"{folder}: vocab_size {size + rows}") and "piece.model" in line
+            check_error(
+                error_of(convert.main, arguments), "piece.model", start=f"{folder}: vocab_size {size + rows}"
+            )
         else:
             convert.main(arguments)
             assert f"{folder}: {rows} " in caplog.text

@@ -20,7 +20,7 @@ from ernie_m.vectors.encode import PaddleEncoder
 from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import changed_copy, remove_pooler, save_model, stored
-from tests.launching import as_flags, call_main, error_of
+from tests.launching import as_flags, call_main, check_error, error_of
 
 
 @pytest.fixture
@@ -167,8 +167,11 @@ def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_p
     np.testing.assert_array_equal(by_default["vectors"], cut["vectors"])
     said = f"{tmp_path / 'in.txt'}: 1 of 1 sampled texts are truncated to 8 tokens (max_seq_len)\n"
     assert capsys.readouterr().out.count(said) == 2
-    line = error_of(run_encode, tmp_path / "in.txt", max_seq_len=9, output="refused", **options)
-    assert line.startswith("--max_seq_len 9: ") and f"{weights} is 8 tokens" in line
+    check_error(
+        error_of(run_encode, tmp_path / "in.txt", max_seq_len=9, output="refused", **options),
+        f"{weights} is 8 tokens",
+        start="--max_seq_len 9: ",
+    )
 
 
 def test_retrieval_model_is_encoded_at_its_trained_layer(run_encode, random_encoder, tmp_path):

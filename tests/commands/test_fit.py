@@ -28,7 +28,7 @@ from ernie_m.reader.labels import read_label_map, write_indices
 from ernie_m.reader.tag_schemes import JOINT
 from tests import toys
 from tests.helpers.checkpoints import save_model
-from tests.launching import as_flags, call_main, error_of
+from tests.launching import as_flags, call_main, check_error, error_of
 from tests.toys import HIDDEN_SIZE, sentences, write_lines
 
 TEXTS = sentences(60, seed=6)
@@ -242,8 +242,9 @@ def test_tags_that_were_not_learned(tmp_path, is_of_entities, labels):
     paths = [write_lines(tmp_path / f"{tag}.conll", ["a O", "", f"b {tag}"]) for tag in ("B-PER", "B-LOC")]
     files = [NamedFile(Path(path), "train", "en") for path in paths]
     given = LabelOptions(), tmp_path / "new"
-    line = error_of(write_official_tags, files, *given, is_of_entities)
-    assert line.startswith(f"{paths[1]}, line 3: ") and "B-LOC" in line
+    check_error(
+        error_of(write_official_tags, files, *given, is_of_entities), "B-LOC", start=f"{paths[1]}, line 3: "
+    )
     _, flags = write_official_tags(files[:1], *given, is_of_entities)
     assert [*read_label_map(flags["label_map_config"])] == labels
 

@@ -807,8 +807,8 @@ def test_rejects_output_over_files_that_are_read(models, ask, refused, tmp_path)
         ("index/manifest.json", {"index": index}),
         ("answers", {}),  # of an earlier command
     ]:
-        line = refused(lambda: ask([], output=tmp_path / name, **{**flags, **more}))  # noqa: B023
-        assert f"--output {tmp_path / name}" in line
+        call = partial(ask, [], output=tmp_path / name, **{**flags, **more})
+        assert f"--output {tmp_path / name}" in refused(call)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
 
 

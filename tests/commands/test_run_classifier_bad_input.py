@@ -145,8 +145,9 @@ def test_rejects_invalid_official_parameters(classify, refusal, tmp_path):
     params = make_official(tmp_path, config, seed=1)
     (tmp_path / "ernie_config.json").write_text(json.dumps(config))
     options = {"ernie_config_path": tmp_path / "ernie_config.json", "init_pretraining_params": params}
-    line = refusal(classify, **(options | {"init_pretraining_params": None, "init_checkpoint": params}))
-    assert "not fine-tuned (it has no classifier)" in line
+    assert "not fine-tuned (it has no classifier)" in refusal(
+        classify, **(options | {"init_pretraining_params": None, "init_checkpoint": params})
+    )
     (params / "encoder_layer_1_ffn_fc_0.b_0").unlink()
     assert "1 tensor missing: encoder.layers.1.linear1.bias" in refusal(classify, **options)
 

@@ -30,7 +30,7 @@ from ernie_m.vectors.retrieval_accuracy import (
 )
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, save_model, stored
-from tests.launching import as_flags, call_main, error_of
+from tests.launching import as_flags, call_main, check_error, error_of
 from tests.toys import line_keys, write_lines
 
 LAYERS = 2  # of the model of `random_encoder`
@@ -185,8 +185,9 @@ def test_each_seed_has_its_model_and_predictions(retrieve, folder, tmp_path):
     short = replace(config, max_position_embeddings=34)  # which is too short for --max_seq_len 64
     shutil.rmtree(path)
     save_model(path, ErnieMModel(short), short, piece_model_path=folder / "weights" / "piece.model")
-    line = error_of(retrieve, init_pretraining_params=f"{tmp_path}/seed_%d/best", random_seed="1,2")
-    assert f"{path} is 32 tokens" in line
+    assert f"{path} is 32 tokens" in error_of(
+        retrieve, init_pretraining_params=f"{tmp_path}/seed_%d/best", random_seed="1,2"
+    )
 
 
 def test_the_same_text_at_another_line_is_found(retrieve, folder, tmp_path, capsys):
@@ -268,8 +269,12 @@ def test_a_fine_tuned_model_is_searched_as_it_was_trained(retrieve, folder, tmp_
 )
 def test_reject_weights_for_another_task(retrieve, folder, tmp_path, task, fact):
     weights = changed_copy(folder / "weights", tmp_path / "weights", task=task)
-    line = error_of(retrieve, init_pretraining_params=weights, init_task="classification")
-    assert line.startswith(f"{weights}: ") and fact in line and "--init_task" in line
+    check_error(
+        error_of(retrieve, init_pretraining_params=weights, init_task="classification"),
+        fact,
+        "--init_task",
+        start=f"{weights}: ",
+    )
     if task:
         retrieve(init_pretraining_params=weights, init_task=task)
     retrieve(init_pretraining_params=weights, init_task="")

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -41,7 +42,7 @@ from tests.helpers.batches import PAD, padded_batch
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.helpers.files import disk_full_after, write_files
 from tests.inference.conftest import run_export
-from tests.launching import as_flags, call_main, error_of, run_script
+from tests.launching import as_flags, call_main, check_error, error_of, run_script
 from tests.toys import sentences, write_lines
 
 # The kind of a model -> its task.
@@ -223,8 +224,7 @@ def test_a_pretrained_model_is_exported_as_an_encoder(models, tmp_path, monkeypa
 @pytest.mark.parametrize("masked_score", [0.0, math.nan])  # with 0.0 tokens attend to pads
 def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, refused, masked_score):
     monkeypatch.setattr(encoder_graph, "MASKED_SCORE", masked_score)
-    line = refused(lambda: run_export(models / "tag", tmp_path / "out"))
-    assert line.startswith("error: onnx: ") and "1e-04" in line
+    check_error(refused(lambda: run_export(models / "tag", tmp_path / "out")), "1e-04", start="error: onnx: ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -244,8 +244,11 @@ def test_a_full_disk_ends_an_export_without_files(models, tmp_path, refused):
 def test_a_home_that_cannot_be_written(models, tmp_path, monkeypatch, refused):
     """Paddle writes the code that it traces there."""
     monkeypatch.setenv("HOME", "/dev/null")
-    line = refused(lambda: run_export(models / "encode", tmp_path / "out", format="paddle-inference"))
-    assert "/dev/null/.cache/paddle: " in line and "HOME" in line
+    check_error(
+        refused(lambda: run_export(models / "encode", tmp_path / "out", format="paddle-inference")),
+        "/dev/null/.cache/paddle: ",
+        "HOME",
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -254,16 +257,20 @@ def test_export_does_not_delete_other_files(models, tmp_path, refused):
     shutil.copytree(models / "tag", tmp_path / "with_graph")
     write_files(tmp_path, {"with_graph/model.onnx": b"", "file": "mine"})
     for name in ("with_graph", "file"):
-        line = refused(lambda: run_export(models / "tag", tmp_path / name))  # noqa: B023 - called at once
-        assert f"--output {tmp_path / name} already exists and is not an export" in line
+        assert f"--output {tmp_path / name} already exists and is not an export" in refused(
+            partial(run_export, models / "tag", tmp_path / name)
+        )
     run_export(models / "classify", tmp_path / "out")
     (tmp_path / "out/inference.json").touch()
     assert load(tmp_path / "out").engine_name == "onnx"  # the first one of two
     run_export(models / "encode", tmp_path / "out")
     assert not (tmp_path / "out/inference.json").exists()
     (tmp_path / "out/notes.txt").write_text("mine")
-    line = refused(lambda: run_export(models / "encode", tmp_path / "out"))
-    assert f"--output {tmp_path / 'out'}: " in line and "notes.txt" in line
+    check_error(
+        refused(lambda: run_export(models / "encode", tmp_path / "out")),
+        f"--output {tmp_path / 'out'}: ",
+        "notes.txt",
+    )
     assert (tmp_path / "out/notes.txt").read_text() == "mine"
 
 

@@ -17,7 +17,7 @@ from ernie_m.reader.write_tokenizer import write_xlm_r
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, stored
 from tests.helpers.files import write_file
-from tests.launching import ROOT, error_of
+from tests.launching import ROOT, check_error, error_of
 from tests.toys import CONFIG, make_ours, train_piece_model
 
 # Typographic quotes, full width, decomposed letters, zero width, digits before a comma, what NFKC expands.
@@ -137,8 +137,11 @@ def test_a_length_that_was_changed_in_the_library(tmp_path, ours_in_its_form):
     path = tmp_path / "again/config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     if "pipeline" in config:
-        line = error_of(ernie_m.load, tmp_path / "again")
-        assert line.startswith(f"{path}: 'pipeline' ") and f"{tmp_path}/again/tokenizer_config.json" in line
+        check_error(
+            error_of(ernie_m.load, tmp_path / "again"),
+            f"{tmp_path}/again/tokenizer_config.json",
+            start=f"{path}: 'pipeline' ",
+        )
         del config["pipeline"]
         path.write_text(json.dumps(config), encoding="utf-8")
     embeddings = ernie_m.load(tmp_path / "again").encode(WITHOUT_RULE_5)
@@ -247,8 +250,9 @@ def test_sentencepiece_model_settings(tmp_path, options, is_written):
     piece_model = train_piece_model(tmp_path / "piece.model", TEXTS[:4] * 20, **options)
     tokenizer = Tokenizer(None, piece_model, "none")
     if not is_written:
-        line = error_of(write_xlm_r, tmp_path, tokenizer, 88)
-        assert line.startswith(f"{piece_model}: ") and list(options)[-1] in line
+        check_error(
+            error_of(write_xlm_r, tmp_path, tokenizer, 88), list(options)[-1], start=f"{piece_model}: "
+        )
         return
     write_xlm_r(tmp_path, tokenizer, 88)
     reference = transformers.AutoTokenizer.from_pretrained(tmp_path)

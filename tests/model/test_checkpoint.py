@@ -20,7 +20,7 @@ from tests.foreign import make_official, official_config, write_as_official
 from tests.helpers.checkpoints import change_config, save_model, stored
 from tests.helpers.dtypes import default_dtype
 from tests.helpers.files import disk_full_after, flip_last_bit, read_files, write_file
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 
 CONFIG = official_config()
 SHAPE = ErnieMConfig.from_dict(CONFIG)
@@ -268,8 +268,11 @@ def saved(tmp_path):
 )
 def test_a_file_that_is_not_as_it_was_written_is_named(saved, name, damage, message):
     damage(saved / name)
-    line = error_of(open_checkpoint, saved)
-    assert line.startswith(f"{saved / name}: {message}") and f"delete {saved / 'manifest.json'}" in line
+    check_error(
+        error_of(open_checkpoint, saved),
+        f"delete {saved / 'manifest.json'}",
+        start=f"{saved / name}: {message}",
+    )
     (saved / "manifest.json").unlink()  # the user says that the change is theirs
     assert open_checkpoint(saved).tensors
 

@@ -21,7 +21,7 @@ from ernie_m.model.tasks import CLASSIFICATION, SEARCH
 from ernie_m.utils.args import parse_options
 from tests import command_lines, toys
 from tests.helpers.files import write_file
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 
 
 @pytest.fixture
@@ -34,8 +34,11 @@ def test_reject_config_of_another_size(random_encoder, tmp_path, key):
     """The weights have the same shapes for any number of heads."""
     config = json.loads((random_encoder / "config.json").read_text())
     path = write_file(tmp_path / "config.json", json.dumps({**config, key: 2 * config[key]}))
-    line = error_of(open_model, open_checkpoint(random_encoder), str(path))
-    assert f"({key} {config[key]})" in line and f"{path} ({key} {2 * config[key]})" in line
+    check_error(
+        error_of(open_model, open_checkpoint(random_encoder), str(path)),
+        f"({key} {config[key]})",
+        f"{path} ({key} {2 * config[key]})",
+    )
 
 
 def test_positions_that_were_never_trained(opened, caplog):
@@ -78,8 +81,11 @@ def test_embedding_flags_default_to_the_retrieval_training(opened, task, expecte
 def test_unsupported_pooling_needs_another_pooling(opened):
     errors = ["x.json: the pooling max", "y.json: the module Dense"]
     unknown = replace(opened, checkpoint=replace(opened.checkpoint, pipeline_errors=errors))
-    line = error_of(apply_embedding_defaults, RetrievalFlags(pairs="pairs"), unknown)
-    assert line.startswith("x.json: the pooling max; y.json: the module Dense (") and "--pooling" in line
+    check_error(
+        error_of(apply_embedding_defaults, RetrievalFlags(pairs="pairs"), unknown),
+        "--pooling",
+        start="x.json: the pooling max; y.json: the module Dense (",
+    )
     flags = RetrievalFlags(pairs="pairs", pooling="mean", on_command_line=("pooling",))
     assert apply_embedding_defaults(flags, unknown).pooling == "mean"
     # The official vectors do not depend on it.

@@ -21,7 +21,7 @@ from ernie_m.utils.checksums import UnsupportedFormatError
 from tests.foreign import make_bert, make_paddlenlp, make_xlm_r, tokenizer_json, xlm_r_json
 from tests.helpers.checkpoints import change_config, stored
 from tests.helpers.files import write_file
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 from tests.toys import make_ours, train_piece_model
 
 KINDS = get_args(TextKind)  # query, document, neither
@@ -397,8 +397,12 @@ def test_two_files_disagree_about_a_token(tmp_path, token, change):
     open_checkpoint(tmp_path).load_tokenizer()
     change(contents)
     write(tmp_path / "tokenizer.json", contents)
-    line = error_of(open_checkpoint(tmp_path).load_tokenizer)
-    assert line.startswith(f"{tmp_path}/tokenizer.json: ") and piece_model.name in line and token in line
+    check_error(
+        error_of(open_checkpoint(tmp_path).load_tokenizer),
+        piece_model.name,
+        token,
+        start=f"{tmp_path}/tokenizer.json: ",
+    )
 
 
 @pytest.mark.parametrize("key, id_", [("bos_token_id", 0), ("eos_token_id", 2)])

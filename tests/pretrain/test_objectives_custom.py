@@ -141,6 +141,7 @@ def test_names_that_no_file_can_have(tmp_path, in_tmp_path, path):
 def test_objective_file_errors_come_before_training(refused, tmp_path, in_tmp_path, code, location):
     if code is not None:
         (tmp_path / "own.py").write_text(code.format(name="mmlm", base="Mmlm"))
-    error = refused(objectives__path=["own.py"], objectives__mixing_ratios={"own": 1}, run__eval_sequences=0)
-    assert error.startswith(f"error: {location}")
+    assert refused(
+        objectives__path=["own.py"], objectives__mixing_ratios={"own": 1}, run__eval_sequences=0
+    ).startswith(f"error: {location}")
     assert not (tmp_path / "out" / "checkpoints").exists()

@@ -27,7 +27,7 @@ from ernie_m.utils.errors import run
 from tests.command_lines import STEPS
 from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.files import disk_full_after, flip_middle_bit, names_in
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 from tests.pretrain.builds import Stopped, stop_at
 from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, config, losses, pretrain, records
 from tests.toys import make_small_corpus
@@ -261,20 +261,20 @@ def test_a_finished_run_says_so(straight, tiny_corpus, out):
 
 def test_another_configuration_is_named(straight, out, refused):
     """run.eval_steps may change, so only the other two are named."""
-    line = refused(optimizer__learning_rate=1e-3, data__max_seq_len=24, run__eval_steps=7, **SMALL)
-    assert (
-        "step_12: made with other settings (" in line
-        and "data.max_seq_len: 32 -> 24; optimizer.learning_rate: 0.01 -> 0.001)" in line
+    check_error(
+        refused(optimizer__learning_rate=1e-3, data__max_seq_len=24, run__eval_steps=7, **SMALL),
+        "step_12: made with other settings (",
+        "data.max_seq_len: 32 -> 24; optimizer.learning_rate: 0.01 -> 0.001)",
     )
     assert records(out) == records(straight)
 
 
 def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pretrain, refused):
     """The message advises so; a new run with the same seed warns that it reads the same text again."""
-    line = refused(optimizer__steps=20, **USUAL)
-    assert (
-        "(optimizer.steps: 12 -> 20)" in line
-        and f"--init.encoder {out / 'full'} --init.lm_head same, and another run.seed" in line
+    check_error(
+        refused(optimizer__steps=20, **USUAL),
+        "(optimizer.steps: 12 -> 20)",
+        f"--init.encoder {out / 'full'} --init.lm_head same, and another run.seed",
     )
     start = {"init__encoder": str(out / "full"), "init__lm_head": "same", "optimizer__steps": 1, **SMALL}
     for seed in (1, 2):
@@ -284,8 +284,11 @@ def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pret
 
 
 def test_another_corpus_is_refused(straight, tmp_path, out, refused):
-    line = refused(corpus=make_small_corpus(tmp_path, held_out=5), **USUAL)
-    assert "step_12: made with other settings (digests.corpus: " in line and "--run.overwrite true" in line
+    check_error(
+        refused(corpus=make_small_corpus(tmp_path, held_out=5), **USUAL),
+        "step_12: made with other settings (digests.corpus: ",
+        "--run.overwrite true",
+    )
     assert records(out) == records(straight)
 
 

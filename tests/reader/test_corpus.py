@@ -26,7 +26,7 @@ from ernie_m.utils import checksums, files
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
 from tests.helpers.files import flip_last_bit
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
 ENGLISH = sentences(400, seed=1)
@@ -148,8 +148,7 @@ def test_a_vocabulary_of_another_size_is_refused(copy, tokenizer):
 def test_folders_that_are_no_corpus_are_refused(copy, tmp_path, change, message):
     manifest = copy / MANIFEST
     manifest.write_text(change(manifest.read_text()))
-    line = error_of(Corpus, copy)
-    assert str(manifest) in line and message in line
+    check_error(error_of(Corpus, copy), str(manifest), message)
     assert "not a complete corpus" in error_of(Corpus, tmp_path / "nowhere")
 
 
@@ -335,5 +334,8 @@ def test_corpus_with_other_text_rules(tmp_path, rules, other):
     assert manifest["vocabulary"].get("text_rules", "ernie-m") == rules
     tokenizer = open_corpus_tokenizer(tmp_path / "corpus")
     assert Corpus(tmp_path / "corpus", tokenizer).text_rules == tokenizer.text_rules == rules
-    line = error_of(Corpus, tmp_path / "corpus", Tokenizer(None, piece_model, other))
-    assert line.startswith(f"{tmp_path / 'corpus'}: ") and f"--text_rules {other}" in line
+    check_error(
+        error_of(Corpus, tmp_path / "corpus", Tokenizer(None, piece_model, other)),
+        f"--text_rules {other}",
+        start=f"{tmp_path / 'corpus'}: ",
+    )

@@ -25,7 +25,7 @@ from ernie_m.reader.mrc_reader import (
     split_into_official_windows,
     split_into_windows,
 )
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 from tests.reader.conftest import SENTENCES
 
 WHOLE = WindowConfig(max_seq_len=512, max_query_length=64, doc_stride=128)  # no context is truncated
@@ -175,8 +175,7 @@ def test_read_hugging_face_answers(write):
     ],
 )
 def test_errors_are_one_line_with_their_location(write, tmp_path, content, expected):
-    line = error_of(read_squad, write(content), "dev")
-    assert line.startswith(f"{tmp_path / 'questions.json'}") and expected in line
+    check_error(error_of(read_squad, write(content), "dev"), expected, start=f"{tmp_path / 'questions.json'}")
     if "id" in expected:  # files to predict have ids
         assert expected in error_of(read_squad, tmp_path / "questions.json", "test")
 

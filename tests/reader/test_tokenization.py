@@ -24,7 +24,7 @@ from ernie_m.reader.tokenizer_rules import LIBRARY_RULES, split_subwords
 from ernie_m.reader.vocabulary import list_tokens_by_id, parse_vocab, write_vocab
 from ernie_m.reader.write_tokenizer import write_ernie_m, write_static_tokenizer
 from ernie_m.utils.files import Folder
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 from tests.reader.conftest import SENTENCES
 from tests.toys import train_piece_model
 
@@ -246,8 +246,9 @@ def test_a_subword_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_pat
     read.check_model(read.vocab_size, read.pad_id, "model")
     rows = read.vocab_size + 1
     assert rows == (size if layout == "bare" else size + 1)
-    line = error_of(read.check_model, rows, read.pad_id, "model")
-    assert line.startswith("model: ") and str(path) in line and f"'{lost}'" in line
+    check_error(
+        error_of(read.check_model, rows, read.pad_id, "model"), str(path), f"'{lost}'", start="model: "
+    )
     for unused in (0, 1, 35):  # E5-small has rows that no token reads
         tokenizer.check_model(size + unused, tokenizer.pad_id, "model")
     assert error_of(tokenizer.check_model, size, tokenizer.pad_id + 1, "model").startswith("model: ")
@@ -359,8 +360,7 @@ def test_rejects_invalid_piece_models(tmp_path, piece_model, tokenizer):
         (content.replace(subword, b"[CLS]"), "unsupported SentencePiece model"),
     ):
         (tmp_path / "bad.model").write_bytes(bad)
-        line = error_of(Tokenizer, None, tmp_path / "bad.model")
-        assert "bad.model: " in line and message in line
+        check_error(error_of(Tokenizer, None, tmp_path / "bad.model"), "bad.model: ", message)
     assert "missing --piece_model_path" in error_of(Tokenizer)
     assert "missing piece.model" in error_of(Tokenizer.from_folder, tmp_path)
 
@@ -496,8 +496,7 @@ def test_a_folder_says_its_text_rules_and_added_tokens_or_is_refused(piece_model
     if name:
         (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
     if isinstance(expected, str):
-        line = error_of(Tokenizer.from_folder, tmp_path)
-        assert line.startswith(str(tmp_path)) and expected in line
+        check_error(error_of(Tokenizer.from_folder, tmp_path), expected, start=str(tmp_path))
     else:
         tokenizer = Tokenizer.from_folder(tmp_path)
         assert (tokenizer.text_rules, tokenizer.added_tokens) == expected

@@ -12,7 +12,15 @@ import pytest
 from tests import command_lines, toys
 from tests.helpers.checkpoints import changed_copy
 from tests.helpers.files import write_file
-from tests.launching import ROOT, as_flags, check_refusal, check_success, clean_environment, read_log
+from tests.launching import (
+    ROOT,
+    as_flags,
+    check_error,
+    check_refusal,
+    check_success,
+    clean_environment,
+    read_log,
+)
 from tests.toys import write_lines
 
 XNLI = "xnli_cross_lingual_transfer.sh"
@@ -25,10 +33,8 @@ def test_without_an_environment_the_script_says_how_to_make_one(tmp_path):
     python.chmod(0o755)
     environment = clean_environment(PATH=f"{tmp_path}:{os.environ['PATH']}")
     command = ["sh", f"scripts/base/{XNLI}"]
-    line = check_refusal(
-        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    )
-    assert line.startswith("error: missing .venv") and "sh scripts/setup.sh" in line
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    check_error(check_refusal(process), "sh scripts/setup.sh", start="error: missing .venv")
 
 
 def sh(script: str, cwd: Path, *more, **environment: str) -> subprocess.CompletedProcess:
@@ -64,8 +70,7 @@ def test_a_mistake_ends_a_recipe_with_2(tmp_path):
 
 @pytest.mark.parametrize("number", ["x", "0", "2.5"])
 def test_reject_invalid_nproc(number, tmp_path):
-    line = check_refusal(sh(f"base/{XNLI}", tmp_path, NPROC=number))
-    assert line.startswith(f"error: NPROC={number}: ")
+    assert check_refusal(sh(f"base/{XNLI}", tmp_path, NPROC=number)).startswith(f"error: NPROC={number}: ")
 
 
 def test_tatoeba_recipe_uses_the_best_xnli_model(random_encoder, tmp_path):

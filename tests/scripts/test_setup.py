@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.files import write_file
-from tests.launching import ROOT, check_refusal, clean_environment
+from tests.launching import ROOT, check_error, check_refusal, clean_environment
 
 # Instead of a Python: it has a version, makes an environment with itself in it, writes down what its pip is
 # to install, and does nothing else.
@@ -68,8 +68,7 @@ def setup(folder: Path, python: Path, *words: str, **options) -> subprocess.Comp
 def test_another_python_is_refused(checkout, version):
     """`version` is what the Python that PYTHON names prints; None: there is no such file."""
     python = write_python(checkout, version) if version else checkout / "python"
-    line = check_refusal(setup(checkout, python))
-    assert line.startswith(f"error: PYTHON={python}") and (version or "") in line
+    check_error(check_refusal(setup(checkout, python)), version or "", start=f"error: PYTHON={python}")
     assert not (checkout / ".venv").exists()
 
 

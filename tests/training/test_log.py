@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 from ernie_m.training.log import MetricsFile
 from ernie_m.utils.errors import get_install_command
+from tests.launching import check_error
 from tests.pretrain.tiny_run import records
 
 
@@ -68,5 +69,5 @@ def test_the_curves_are_the_records(pretrain, refused, monkeypatch):
     assert [point for point in drawn if point[0] != "tokens_per_second"] == points
     assert any(name.startswith("held_out/btmlm/") for name, *_ in points)
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    line = refused(corpus="absent", **flags)  # before any file is read
-    assert "--run.tensorboard " in line and get_install_command("tensorboard") in line
+    # Before any file is read.
+    check_error(refused(corpus="absent", **flags), "--run.tensorboard ", get_install_command("tensorboard"))

@@ -21,7 +21,7 @@ from ernie_m.utils.files import get_host_name
 from ernie_m.utils.output_lock import lock_output
 from tests.helpers.files import names_in
 from tests.helpers.processes import start_and_end
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 
 WAYS_OUT = "choose another --checkpoints"
 RULES = FolderRules(ways_out=WAYS_OUT, contents=(r"run\.json", r"step_\d+", "best"))
@@ -75,8 +75,11 @@ def test_reject_state_from_another_revision(folder, save, model, number):
     """This is not corruption: the folder keeps its name, and no earlier checkpoint replaces it."""
     save(folder, 2)
     folder.save_step(4, make_model_files(model, 4), {}, {"format": number})
-    line = error_of(folder.resume, IDENTITY)
-    assert line.startswith(f"{folder.path}/step_4/training_state/state.json: ") and "revision" in line
+    check_error(
+        error_of(folder.resume, IDENTITY),
+        "revision",
+        start=f"{folder.path}/step_4/training_state/state.json: ",
+    )
     assert names_in(folder.path) == ["step_2", "step_4"]
 
 
@@ -124,8 +127,9 @@ def test_best_model_from_another_step(folder, save, model):
     for step, error in ((None, "missing"), (3, "contains step 3"), (4, "contains step 4")):
         if step is not None:
             folder.save_best(make_model_files(model, step))
-        line = error_of(folder.resume, IDENTITY)
-        assert f"/best: {error}, but the run selected step 2 before step_4. " in line
+        assert f"/best: {error}, but the run selected step 2 before step_4. " in error_of(
+            folder.resume, IDENTITY
+        )
     for step, best, evaluated in ((5, None, -1), (2, 2, 4)):
         folder.save_best(make_model_files(model, step))
         state = folder.resume(IDENTITY).values["trainer"]
@@ -138,8 +142,9 @@ def test_a_claimed_folder(folder, save):
         # Nothing was trained yet, so this claim replaces the first.
         folder.check_or_write_fingerprint({**IDENTITY, "lr": 2})
         save(folder, 2)
-        line = error_of(folder.check_or_write_fingerprint, IDENTITY)
-        assert f"{folder.path}: made with other settings (lr: 2 -> 1); {WAYS_OUT}" in line
+        assert f"{folder.path}: made with other settings (lr: 2 -> 1); {WAYS_OUT}" in error_of(
+            folder.check_or_write_fingerprint, IDENTITY
+        )
         (folder.path / "run.json").unlink()
         assert f"no run.json; {WAYS_OUT}" in error_of(folder.check_or_write_fingerprint, IDENTITY)
 

@@ -15,7 +15,7 @@ from ernie_m import __main__ as cli
 from ernie_m.utils import errors
 from ernie_m.utils.errors import LONGEST_MESSAGE, UserError, get_install_command
 from ernie_m.utils.files import atomic_dir, atomic_file, lock_for_writing
-from tests.launching import ROOT, call_main, clean_environment, one_error
+from tests.launching import ROOT, call_main, check_error, clean_environment, one_error
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,7 @@ def test_a_location_that_cannot_be_written_is_one_line(tmp_path, path, location)
 @pytest.mark.parametrize("words", [["convert", "{}", "out"], ["export", "--model", "{}", "--output", "out"]])
 def test_a_name_that_no_file_can_have_is_one_line(capsys, words):
     words = [word.format("x" * 5000) for word in words]
-    line = one_error(partial(call_main, cli, words), capsys)
-    assert line.startswith("error: xxx") and "File name too long" in line
+    check_error(one_error(partial(call_main, cli, words), capsys), "File name too long", start="error: xxx")
 
 
 # The commands at the top have one text, as `tests/test_layers.py` checks.

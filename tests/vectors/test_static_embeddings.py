@@ -23,7 +23,7 @@ from ernie_m.vectors.static_embeddings import flatten_tokens
 from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens, compute_mean_embeddings
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, save_model, stored
 from tests.helpers.dtypes import default_dtype
-from tests.launching import as_flags, call_main, error_of
+from tests.launching import as_flags, call_main, check_error, error_of
 from tests.toys import SHORT_AMOUNTS, sentences, write_lines
 
 WORDS = "embeddings.word_embeddings.weight"
@@ -139,11 +139,17 @@ def test_every_format_gives_the_same_embeddings(table, tmp_path, pairs):
 
 def test_rejects_layers_positions_and_formats_for_a_table(table, train, tmp_path):
     for target in ("xlm-roberta", "huggingface", "fluid", "paddlenlp"):
-        line = error_of(convert.main, [str(table), str(tmp_path / target), "--to", target])
-        assert line.startswith(f"{table}: ") and "--to sentence-transformers" in line
+        check_error(
+            error_of(convert.main, [str(table), str(tmp_path / target), "--to", target]),
+            "--to sentence-transformers",
+            start=f"{table}: ",
+        )
     other = changed_copy(table, tmp_path / "other", pipeline=stored(layer=0, pooling="mean"))
-    line = error_of(convert.main, [str(other), str(tmp_path / "x"), "--to", "sentence-transformers"])
-    assert line.startswith(f"{other}: --to sentence-transformers: ") and "pooling" in line
+    check_error(
+        error_of(convert.main, [str(other), str(tmp_path / "x"), "--to", "sentence-transformers"]),
+        "pooling",
+        start=f"{other}: --to sentence-transformers: ",
+    )
     assert "layer 1" in error_of(ernie_m.load(table).encode, ["bado"], layer=1)
     assert "pooling pooler" in error_of(ernie_m.load(table).encode, ["bado"], pooling="pooler")
     assert "layer 3" in error_of(train, "deep", layer=3)
@@ -156,10 +162,9 @@ def test_rejects_layers_positions_and_formats_for_a_table(table, train, tmp_path
 def test_an_encoder_is_no_table(corpus, tmp_path):
     config = ErnieMConfig.from_json(corpus.parent / "config.json")
     save_model(tmp_path / "deep", ErnieMModel(config), config, piece_model_path=corpus / "piece.model")
-    line = error_of(
+    assert error_of(
         convert.main, [str(tmp_path / "deep"), str(tmp_path / "static"), "--to", "sentence-transformers"]
-    )
-    assert line.startswith(f"{tmp_path / 'deep'}: it has 2 layers")
+    ).startswith(f"{tmp_path / 'deep'}: it has 2 layers")
 
 
 @pytest.mark.parametrize("finetune", [False, True])

@@ -79,8 +79,9 @@ def test_a_second_command_is_refused(models, ask, tmp_path, encoded):
     """It ends before the corpus is encoded; a search without an index works."""
     flags = {"task": "search", "model": models / "encode", "corpus": write_lines(tmp_path / "a.txt", TEXTS)}
     with another_process_writes(f"writer:{tmp_path / 'index'}"):
-        line = error_of(ask, [{"text": TEXTS[3]}], index=tmp_path / "index", **flags)
-        assert line.startswith(f"{tmp_path / 'index'}: ")
+        assert error_of(ask, [{"text": TEXTS[3]}], index=tmp_path / "index", **flags).startswith(
+            f"{tmp_path / 'index'}: "
+        )
         assert encoded == [] and not (tmp_path / "index").exists()
         assert ask([{"text": TEXTS[3]}], **flags)
 

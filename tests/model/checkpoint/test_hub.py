@@ -13,7 +13,7 @@ from ernie_m.model.ernie import ErnieMModel
 from tests.foreign import make_xlm_r
 from tests.helpers.files import disk_full_after
 from tests.helpers.hub import serve_hub
-from tests.launching import error_of, run_script
+from tests.launching import check_error, error_of, run_script
 
 NAME = "somebody/small-xlm-r"
 
@@ -49,8 +49,7 @@ def test_a_name_that_leads_nowhere(hub, monkeypatch, case):
         (hub.root / NAME / "model.safetensors").unlink()
     if case == "no hub":
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    message = error_of(open_checkpoint, name)
-    assert message.startswith(f"{name}: ") and "Hub" in message
+    check_error(error_of(open_checkpoint, name), "Hub", start=f"{name}: ")
 
 
 @pytest.mark.parametrize(
@@ -103,11 +102,8 @@ def test_interrupted_or_corrupt_download_resumes(hub, error):
 def test_a_gated_model(hub):
     """The line names the page on which its terms are accepted, and what says who asks."""
     hub.failure = "gated"
-    message = error_of(open_checkpoint, NAME)
-    assert (
-        message.startswith(f"{NAME}: ")
-        and f"{constants.ENDPOINT}/{NAME}" in message
-        and "HF_TOKEN" in message
+    check_error(
+        error_of(open_checkpoint, NAME), f"{constants.ENDPOINT}/{NAME}", "HF_TOKEN", start=f"{NAME}: "
     )
 
 

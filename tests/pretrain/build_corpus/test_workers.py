@@ -103,8 +103,9 @@ def test_a_cluster_that_does_not_start(monkeypatch, number, address, cluster):
     """On a busy machine, Ray's 30 seconds for it may pass; it raises an `Exception` then."""
     timed_out = mock.Mock(side_effect=Exception("The current node timed out during startup."))
     monkeypatch.setattr("ray.init", timed_out)
-    message = error_of(RayWorkers(number, address).__enter__)
-    assert f"no cluster at {cluster['address']}: The current node timed out" in message
+    assert f"no cluster at {cluster['address']}: The current node timed out" in error_of(
+        RayWorkers(number, address).__enter__
+    )
     timed_out.assert_called_once_with(
         **cluster,
         include_dashboard=False,

@@ -10,7 +10,7 @@ import pytest
 from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.labels import expand_patterns, hash_input, read_label_map, read_languages
 from ernie_m.reader.text_featurizer import Example
-from tests.launching import ROOT, error_of, run_script
+from tests.launching import ROOT, check_error, error_of, run_script
 
 LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
 
@@ -183,8 +183,7 @@ def test_a_label_map_must_have_num_labels(write):
     ],
 )
 def test_reject_bad_label_maps(write, content, message):
-    line = error_of(read_label_map, write(content, "m.json"), 2)
-    assert "m.json" in line and message in line
+    check_error(error_of(read_label_map, write(content, "m.json"), 2), "m.json", message)
 
 
 @pytest.mark.parametrize(

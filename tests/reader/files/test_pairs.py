@@ -14,7 +14,7 @@ import pytest
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import TextFile
 from ernie_m.reader.files.table_options import TableOptions
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 from tests.toys import sentences, write_lines
 
 TEXTS = list(dict.fromkeys(sentences(120, seed=8)))[:80]
@@ -121,8 +121,7 @@ def test_read_positives_and_negatives(tmp_path):
 )
 def test_rejects_a_value_that_is_no_text_by_line_and_key(tmp_path, value, key):
     path = write_lines(tmp_path / "a.jsonl", map(json.dumps, [{"query": "a", "pos": "b", "neg": "c"}, value]))
-    message = error_of(PairRows, path)
-    assert message.startswith(f"{path}, line 2: ") and f"'{key}'" in message
+    check_error(error_of(PairRows, path), f"'{key}'", start=f"{path}, line 2: ")
     assert list(PairRows(path, TableOptions(on_error="skip"))) == [["a", "b", "c"]]
 
 
@@ -133,8 +132,12 @@ def test_pairs_that_another_column_judges_are_asked_about(tmp_path):
     headers = [(rows[0], "premise,hypothesis"), *((["source", "target", name], None) for name in names)]
     for header, columns in headers:
         path = write(tmp_path / "a.tsv", [header, *rows[1:]])
-        message = error_of(PairRows, path, TableOptions(columns=columns))
-        assert message.startswith(f"{path}, line 1: ") and "--filter" in message and header[2] in message
+        check_error(
+            error_of(PairRows, path, TableOptions(columns=columns)),
+            "--filter",
+            header[2],
+            start=f"{path}, line 1: ",
+        )
         for which, taken in ((f"{header[2]}=1", PAIRS[1::2]), ("all", PAIRS)):
             assert list(PairRows(path, TableOptions(columns=columns, filter=which))) == taken
     for cells, way in (
@@ -143,8 +146,11 @@ def test_pairs_that_another_column_judges_are_asked_about(tmp_path):
         (("0.2", "0.7"), "gold_label>=0.7"),
     ):
         judged = numbered(lambda n, a, b, cells=cells: [a, b, cells[n % 2]])
-        message = error_of(PairRows, write(path, [[*HEADER, "gold_label"], *judged]))
-        assert "'gold_label'" in message and f"--filter {shlex.quote(way)}," in message
+        check_error(
+            error_of(PairRows, write(path, [[*HEADER, "gold_label"], *judged])),
+            "'gold_label'",
+            f"--filter {shlex.quote(way)},",
+        )
     for name, cell in (
         ("id", "{0}"),
         ("n", "{0}"),

@@ -15,7 +15,7 @@ from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.text_checks import check_later_lines
 from ernie_m.utils.args import get_result_options
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 from tests.toys import sentences
 
 TEXTS = list(dict.fromkeys(sentences(60, seed=3)))[:30]
@@ -232,8 +232,7 @@ def test_json_lines_and_tables_are_refused(tmp_path, name, line, location, said)
     """Of a table the first line is shown, which may name its columns."""
     path = write(tmp_path / name, [line] * 2)
     for read in (lambda: look_at({"en": str(path)}), lambda: Sentences(path)):
-        message = error_of(read)
-        assert message.startswith(f"{path}{location}: ") and said in message
+        check_error(error_of(read), said, start=f"{path}{location}: ")
 
 
 def test_check_both_sides(tmp_path, caplog, info_log):
