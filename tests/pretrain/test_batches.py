@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -24,8 +25,7 @@ from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.pretrain.run_length import count_tokens_per_epoch, plan_run
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.utils.errors import UserError
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 from tests.pretrain.examples import masked_counts, target_objectives
 from tests.pretrain.tiny_run import config, make_reader
 
@@ -170,8 +170,8 @@ def test_pairs_that_are_too_short_for_camlm_are_noticed(source, caplog, active, 
     phases = {"objectives__mixing_ratios": {"camlm": 1}, "objectives__later_mixing_ratios": {"tlm": 1}}
     changes |= {"objectives__active": None, "optimizer__batch_size": 64}
     assert [*source.reader(**changes | phases).make_step_batches().counts] == ["camlm"]
-    with pytest.raises(UserError, match="camlm has no pair to train on: it requires .*objectives.mask_rate"):
-        source.steps(**changes, data__max_seq_len=8)
+    error = error_of(source.steps, **changes, data__max_seq_len=8)
+    check_error(error, "camlm has no pair to train on: it requires ", "objectives.mask_rate")
 
 
 def test_a_pass_counts_what_is_read(source, caplog, info_log):
@@ -286,9 +286,7 @@ def test_equal_remainders_take_turns():
     ],
 )
 def test_text_that_is_not_there(source, changes, message):
-    with pytest.raises(UserError, match=message) as refused:
-        source.reader(**changes)
-    assert "\n" not in str(refused.value)
+    assert re.search(message, error_of(source.reader, **changes))
 
 
 def test_a_batch_too_small_for_an_objective(source):

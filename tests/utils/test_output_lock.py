@@ -12,7 +12,7 @@ import pytest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.output_lock import LOCK, lock_output, write_fingerprint
 from tests.helpers.files import disk_full_after
-from tests.launching import another_process_writes
+from tests.launching import another_process_writes, check_error, error_of
 
 
 def test_a_full_disk_is_one_line(tmp_path):
@@ -74,11 +74,8 @@ def test_a_folder_belongs_to_one_run(tmp_path):
     write_fingerprint(file, fingerprint, "choose another folder")
     assert json.loads(file.read_text()) == {**fingerprint, "seeds": [1, 2]}
     others = {str(number): number for number in range(9)}
-    with pytest.raises(UserError) as refused:
-        write_fingerprint(
-            file, {"data": {"digest": 64 * "f"}, "seeds": (1, 2), **others}, "choose another folder"
-        )
-    line = str(refused.value)
+    other = {"data": {"digest": 64 * "f"}, "seeds": (1, 2), **others}
+    line = error_of(write_fingerprint, file, other, "choose another folder")
     assert line.startswith(f"{tmp_path}: ") and line.endswith("; choose another folder")
     assert "(data.digest: 0123456789ab -> ffffffffffff; 0: " in line and "3: " in line and "4: " not in line
 
@@ -86,5 +83,5 @@ def test_a_folder_belongs_to_one_run(tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", "{"])
 def test_corrupt_fingerprint(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(UserError, match="run.json.*; choose another folder"):
-        write_fingerprint(tmp_path / "run.json", {}, "choose another folder")
+    error = error_of(write_fingerprint, tmp_path / "run.json", {}, "choose another folder")
+    check_error(error, "run.json", "; choose another folder")
