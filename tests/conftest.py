@@ -74,6 +74,12 @@ def nothing_waits_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def module_folder(tmp_path_factory) -> Path:
+    """A folder for what the tests of a file share."""
+    return tmp_path_factory.mktemp("module")
+
+
 @pytest.fixture
 def in_tmp_path(tmp_path, monkeypatch) -> None:
     """The current folder is `tmp_path`."""

@@ -160,21 +160,20 @@ def test_named_tests_exist():
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory):
+def clone(module_folder):
     """A folder in which the commands of the pages find their files: tiny models, official weights, texts."""
-    folder = tmp_path_factory.mktemp("clone")
-    (folder / "configs").mkdir()
-    (folder / "configs" / "pretrain").symlink_to(ROOT / "configs" / "pretrain")
-    piece_model = train_piece_model(folder / "piece.model")
-    shutil.copy(piece_model, folder / "configs")
-    (folder / "data/vocab").mkdir(parents=True)
-    shutil.copy(piece_model, folder / "data/vocab")
-    put_models(folder, Tokenizer(piece_model_path=piece_model))
-    put_texts(folder)
-    sources = {"mono": {"en": f"{folder}/en.txt"}, "parallel": {"en-de": f"{folder}/pairs.tsv"}}
+    (module_folder / "configs").mkdir()
+    (module_folder / "configs" / "pretrain").symlink_to(ROOT / "configs" / "pretrain")
+    piece_model = train_piece_model(module_folder / "piece.model")
+    shutil.copy(piece_model, module_folder / "configs")
+    (module_folder / "data/vocab").mkdir(parents=True)
+    shutil.copy(piece_model, module_folder / "data/vocab")
+    put_models(module_folder, Tokenizer(piece_model_path=piece_model))
+    put_texts(module_folder)
+    sources = {"mono": {"en": f"{module_folder}/en.txt"}, "parallel": {"en-de": f"{module_folder}/pairs.tsv"}}
     for name in ("corpus", "mine", "e5"):
-        make_corpus(folder / "data" / name, piece_model, held_out=20, **sources)
-    return folder
+        make_corpus(module_folder / "data" / name, piece_model, held_out=20, **sources)
+    return module_folder
 
 
 def put_models(folder: Path, tokenizer: Tokenizer) -> None:

@@ -64,12 +64,11 @@ def wheel(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def packages(wheel, tmp_path_factory):
+def packages(wheel, module_folder):
     """A folder of packages, in which the wheel is installed."""
-    folder = tmp_path_factory.mktemp("packages")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return folder
+        archive.extractall(module_folder)
+    return module_folder
 
 
 @pytest.fixture

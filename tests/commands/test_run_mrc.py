@@ -34,12 +34,13 @@ def folder(answering_folder):
 
 
 @pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory):
+def trained(folder, module_folder):
     """A folder with `out/best` of a model that has the English questions by heart, made once."""
-    trained = tmp_path_factory.mktemp("trained")
-    with chdir(trained):
-        call_main(run_mrc, command_lines.answering(folder, trained / "out", select_on="en", max_steps=150))
-    return trained
+    with chdir(module_folder):
+        call_main(
+            run_mrc, command_lines.answering(folder, module_folder / "out", select_on="en", max_steps=150)
+        )
+    return module_folder
 
 
 @pytest.fixture

@@ -40,20 +40,19 @@ CHOSEN = "chosen, odd pairs"
 
 
 @pytest.fixture(scope="module")
-def folder(random_encoder, tmp_path_factory):
+def folder(random_encoder, module_folder):
     """A folder of "weights", random ones with a tokenizer, and "pairs".
 
     They are the bitexts of two languages with English, whose translations are near copies. The paper has
     results for one of these languages, de.
     """
-    folder = tmp_path_factory.mktemp("search")
-    (folder / "weights").symlink_to(random_encoder)
+    (module_folder / "weights").symlink_to(random_encoder)
     for language, seed in (("de", 1), ("xx", 2)):
         english = list(dict.fromkeys(row.text_a for row in toys.labeled_texts(40, seed)))  # each once
         translations = [line.replace("the", "a").replace("old", "new") for line in english]
-        write_lines(folder / "pairs" / f"{language}-en.en", english)
-        write_lines(folder / "pairs" / f"{language}-en.{language}", translations)
-    return folder
+        write_lines(module_folder / "pairs" / f"{language}-en.en", english)
+        write_lines(module_folder / "pairs" / f"{language}-en.{language}", translations)
+    return module_folder
 
 
 @pytest.fixture

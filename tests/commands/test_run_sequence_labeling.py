@@ -31,22 +31,21 @@ def tag(runner, folder):
 
 
 @pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory):
+def trained(folder, module_folder):
     """A folder with `best/` of a model that knows the task, made once."""
-    output = tmp_path_factory.mktemp("trained")
     line = command_lines.tagging(
         folder,
-        output,
+        module_folder,
         do_test="true",
         test_set=f"{folder}/test.%s.tsv",
-        test_save=f"{output}/test.%s.tsv",
+        test_save=f"{module_folder}/test.%s.tsv",
         max_seq_len=24,
         validation_steps=64,  # in the middle and at the end
         **LEARNS,
     )
-    with chdir(output):
+    with chdir(module_folder):
         call_main(run_sequence_labeling, line)
-    return output
+    return module_folder
 
 
 def test_it_learns_the_toy_task(trained):

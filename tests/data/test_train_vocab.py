@@ -14,15 +14,14 @@ from tests.toys import sentences, write_lines
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory):
+def texts(module_folder):
     """The options that name the text: 1600 lines of English, 100 of Russian, and 50 of English and German."""
-    folder = tmp_path_factory.mktemp("texts")
     return {
         "mono": {
-            "en": write_lines(folder / "en", sentences(1600, seed=1)),
-            "ru": write_lines(folder / "ru", ["баба идёт домой", "дом стоит"] * 50),
+            "en": write_lines(module_folder / "en", sentences(1600, seed=1)),
+            "ru": write_lines(module_folder / "ru", ["баба идёт домой", "дом стоит"] * 50),
         },
-        "parallel": {"en-de": write_lines(folder / "x.tsv", ["good day\tguten Tag"] * 50)},
+        "parallel": {"en-de": write_lines(module_folder / "x.tsv", ["good day\tguten Tag"] * 50)},
     }
 
 

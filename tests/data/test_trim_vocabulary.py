@@ -43,14 +43,15 @@ class Sample(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
+def toy(module_folder):
     """A small sample. Some of its subwords have a digit and a comma."""
-    folder = tmp_path_factory.mktemp("toy")
     numbers = ["in 1, 12, 123, and 7, are 1,5 or 20,000", "1, 12, 123, 7,"] * 20
-    piece_model = train_piece_model(folder / "piece.model", sentences(500, seed=99) + numbers, vocab_size=230)
+    piece_model = train_piece_model(
+        module_folder / "piece.model", sentences(500, seed=99) + numbers, vocab_size=230
+    )
     text = ["1, 12, 123, 7, and Ω", *sentences(30, seed=4)]
-    write_lines(folder / "text.txt", text)
-    return Sample(piece_model, folder / "text.txt", text)
+    write_lines(module_folder / "text.txt", text)
+    return Sample(piece_model, module_folder / "text.txt", text)
 
 
 def make_models(folder, piece_model):

@@ -62,14 +62,13 @@ SCORES = {"animal": "-1.5", "drink": "0.25", "tool": "4"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(module_folder):
     """The toy's texts, with a number for each class."""
-    folder = tmp_path_factory.mktemp("scored")
-    toys.write_task(folder, toys.both_texts(toys.labeled_texts(400, seed=9)), ["en", "de"], [])
+    toys.write_task(module_folder, toys.both_texts(toys.labeled_texts(400, seed=9)), ["en", "de"], [])
     for name, count, seed in (("train", 96, 1), ("dev.en", 31, 20), ("dev.de", 31, 21)):
         rows = [row._replace(label=SCORES[row.label]) for row in toys.labeled_texts(count, seed)]
-        toys.write_labeled_texts(folder / f"{name}.tsv", rows)
-    return folder
+        toys.write_labeled_texts(module_folder / f"{name}.tsv", rows)
+    return module_folder
 
 
 @pytest.fixture

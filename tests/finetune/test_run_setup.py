@@ -33,12 +33,11 @@ FAST = {"max_steps": 6, "save_steps": 2, "validation_steps": 3, "keep_checkpoint
 
 
 @pytest.fixture(scope="module")
-def finished(toy_folder, tmp_path_factory):
+def finished(toy_folder, module_folder):
     """The folder of a run that has ended, made once."""
-    folder = tmp_path_factory.mktemp("finished")
-    with contextlib.chdir(folder):
-        call_main(run_classifier, command_lines.classification(toy_folder, folder / "out", **FAST))
-    return folder / "out"
+    with contextlib.chdir(module_folder):
+        call_main(run_classifier, command_lines.classification(toy_folder, module_folder / "out", **FAST))
+    return module_folder / "out"
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -30,14 +30,15 @@ PIPELINES = {
 
 
 @pytest.fixture(scope="module")
-def with_pipelines(tmp_path_factory):
+def with_pipelines(module_folder):
     """The folder of a model of each of PIPELINES."""
-    folder = tmp_path_factory.mktemp("models")
-    piece_model = train_piece_model(folder / "piece.model", [*TEXTS, *PROMPTS.values()] * 20, vocab_size=120)
-    make_model(folder / "made", "encode", piece_model)
+    piece_model = train_piece_model(
+        module_folder / "piece.model", [*TEXTS, *PROMPTS.values()] * 20, vocab_size=120
+    )
+    make_model(module_folder / "made", "encode", piece_model)
     for name, pipeline_config in PIPELINES.items():
-        changed_copy(folder / "made", folder / name, pipeline=stored(**pipeline_config))
-    return folder
+        changed_copy(module_folder / "made", module_folder / name, pipeline=stored(**pipeline_config))
+    return module_folder
 
 
 @pytest.mark.parametrize("name", PIPELINES)

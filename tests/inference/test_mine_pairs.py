@@ -29,14 +29,13 @@ MinedRow = namedtuple("MinedRow", "source translation score source_line target_l
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory):
+def texts(module_folder):
     """A folder with de.txt and en.txt, in which 40 pairs are hidden.
 
     The sentences of a pair differ in one word, so that a random encoder finds them. de.txt has 100 lines and
     then a blank one, two that are equal to earlier ones, and one with a tab; en.txt has a blank line, and 120
     others.
     """
-    folder = tmp_path_factory.mktemp("texts")
     lines = list(dict.fromkeys(sentences(400, seed=3)))  # each once
     source = [f"{line} the" for line in lines[:PAIRS]] + lines[PAIRS:100]
     target = [f"{line} a" for line in lines[:PAIRS]] + lines[100:180]
@@ -44,9 +43,9 @@ def texts(tmp_path_factory):
     shuffle(source)
     shuffle(target)
     source += ["", f"  {source[0]} ", source[1], "left\tright"]
-    (folder / "de.txt").write_text("\n".join(source) + "\n", encoding="utf-8")
-    (folder / "en.txt").write_text("\n".join(["", *target]) + "\n", encoding="utf-8")
-    return folder
+    (module_folder / "de.txt").write_text("\n".join(source) + "\n", encoding="utf-8")
+    (module_folder / "en.txt").write_text("\n".join(["", *target]) + "\n", encoding="utf-8")
+    return module_folder
 
 
 @pytest.fixture

@@ -50,18 +50,17 @@ def rows():
 
 
 @pytest.fixture(scope="module")
-def mine(rows, tmp_path_factory):
+def mine(rows, module_folder):
     """mine(**flags) -> (query, positive) -> its negatives, by the command."""
-    folder = tmp_path_factory.mktemp("negatives")
-    model = toys.make_models(folder) / "encode"
-    write_lines(folder / "pairs.tsv", ["query\tpositive", *map("\t".join, rows)])
-    write_lines(folder / "corpus.txt", make_corpus(rows))
+    model = toys.make_models(module_folder) / "encode"
+    write_lines(module_folder / "pairs.tsv", ["query\tpositive", *map("\t".join, rows)])
+    write_lines(module_folder / "corpus.txt", make_corpus(rows))
 
     def call(**flags):
-        files = {"train_set": folder / "pairs.tsv", "corpus": folder / "corpus.txt"}
-        more = {"model": model, "output": folder / "out"}
+        files = {"train_set": module_folder / "pairs.tsv", "corpus": module_folder / "corpus.txt"}
+        more = {"model": model, "output": module_folder / "out"}
         with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
+            patch.chdir(module_folder)
             patch.setattr(
                 mining,
                 "make_encode_function",
@@ -69,7 +68,7 @@ def mine(rows, tmp_path_factory):
             )
             patch.setattr(mining, "make_text_keys", lambda *arguments: hash_texts)  # it knows no digits
             call_main(command, as_flags({**files, **more, **flags}))
-        _, *lines = (folder / "out/negatives.tsv").read_text(encoding="utf-8").splitlines()
+        _, *lines = (module_folder / "out/negatives.tsv").read_text(encoding="utf-8").splitlines()
         return {(query, positive): texts for query, positive, *texts in (line.split("\t") for line in lines)}
 
     return call

@@ -37,21 +37,20 @@ def draw_texts(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
+def models(module_folder):
     """A model of natural language inference with wide random weights, and the pipeline on its conversion."""
-    folder = tmp_path_factory.mktemp("models")
     texts = [*WORDS.values(), *LABELS, *TEMPLATES.values()] * 20
     piece_model = train_piece_model(
-        folder / "piece.model", texts, vocab_size=260, normalization_rule_name="nmt_nfkc"
+        module_folder / "piece.model", texts, vocab_size=260, normalization_rule_name="nmt_nfkc"
     )
     config = {**CONFIG, "max_position_embeddings": 130, "hidden_size": 32}
-    make_ours(folder / "plain", "classification", INFERENCE_LABELS, config, piece_model)
-    convert.main([str(folder / "plain"), str(folder / "native"), "--to", "ernie-m"])
-    convert.main([str(folder / "plain"), str(folder / "reference"), "--to", "xlm-roberta"])
+    make_ours(module_folder / "plain", "classification", INFERENCE_LABELS, config, piece_model)
+    convert.main([str(module_folder / "plain"), str(module_folder / "native"), "--to", "ernie-m"])
+    convert.main([str(module_folder / "plain"), str(module_folder / "reference"), "--to", "xlm-roberta"])
     reference = transformers.pipeline(
-        "zero-shot-classification", model=str(folder / "reference"), device="cpu"
+        "zero-shot-classification", model=str(module_folder / "reference"), device="cpu"
     )
-    return ernie_m.load(folder / "native"), reference
+    return ernie_m.load(module_folder / "native"), reference
 
 
 @pytest.mark.parametrize("multi_label", [False, True])

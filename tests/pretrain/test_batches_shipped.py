@@ -52,9 +52,8 @@ def write_stream(folder, name, line_lengths, lines_per_document):
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def corpus(module_folder):
     """Fifteen languages, each paired with English. No two streams have the same size; nothing is random."""
-    folder = tmp_path_factory.mktemp("corpus")
     manifest = {
         "format": FORMAT,
         "vocabulary": {"digest": "0" * 16, "size": VOCABULARY.size},
@@ -67,19 +66,19 @@ def corpus(tmp_path_factory):
         line_lengths = 1 + (np.arange(150 + 10 * number) * 37) % 61  # from 1 to 61 tokens
         lines_per_document = 1 + number % 7
         manifest["mono"][language] = write_stream(
-            folder, f"mono/{language}", line_lengths, lines_per_document
+            module_folder, f"mono/{language}", line_lengths, lines_per_document
         )
         if language != "en":
             pair = "-".join(sorted([language, "en"]))
             line_lengths = 1 + (np.arange(200 + 20 * number) * 11) % 40  # from 1 to 40
-            manifest["parallel"][pair] = write_stream(folder, f"parallel/{pair}", line_lengths, 0)
-    (folder / "pieces.npy").touch()
-    paths = [path for path in folder.rglob("*") if path.is_file()]
+            manifest["parallel"][pair] = write_stream(module_folder, f"parallel/{pair}", line_lengths, 0)
+    (module_folder / "pieces.npy").touch()
+    paths = [path for path in module_folder.rglob("*") if path.is_file()]
     manifest["files"] = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": ""} for path in paths
+        str(path.relative_to(module_folder)): {"bytes": path.stat().st_size, "sha256": ""} for path in paths
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": compute_checksum(manifest)}))
-    return Corpus(folder)
+    (module_folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": compute_checksum(manifest)}))
+    return Corpus(module_folder)
 
 
 @pytest.fixture(autouse=True)

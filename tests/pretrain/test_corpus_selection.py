@@ -20,14 +20,13 @@ OWN = str(ROOT / "configs" / "pretrain" / "own.yaml")
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory):
+def texts(module_folder):
     """A folder with a vocabulary, English text, and pairs of English and German."""
-    folder = tmp_path_factory.mktemp("texts")
-    train_piece_model(folder / "piece.model")
+    train_piece_model(module_folder / "piece.model")
     english = sentences(150, seed=1)
-    write_lines(folder / "en.txt", english)
-    write_lines(folder / "en-de.tsv", [f"{a}\t{b}" for a, b in zip(english, sentences(150, seed=2))])
-    return folder
+    write_lines(module_folder / "en.txt", english)
+    write_lines(module_folder / "en-de.tsv", [f"{a}\t{b}" for a, b in zip(english, sentences(150, seed=2))])
+    return module_folder
 
 
 @pytest.mark.parametrize(

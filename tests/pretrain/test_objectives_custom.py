@@ -32,9 +32,8 @@ class Own{base}({base}):
 
 
 @pytest.fixture(scope="module")
-def results(tiny_corpus, tmp_path_factory):
+def results(tiny_corpus, module_folder):
     """What new_objective_script.py wrote in a folder with the files."""
-    folder = tmp_path_factory.mktemp("own")
     page = (ROOT / "docs" / "objectives.md").read_text(encoding="utf-8")
     (whole_words,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     contrastive = (ROOT / "tests" / "pretrain" / "contrastive.py").read_text(encoding="utf-8")
@@ -43,10 +42,10 @@ def results(tiny_corpus, tmp_path_factory):
         "contrastive": contrastive,
         **{f"own_{name}": KIND_OF.format(name=name, base=name.capitalize()) for name in KINDS},
     }
-    write_files(folder, {f"{name}.py": code for name, code in files.items()})
+    write_files(module_folder, {f"{name}.py": code for name, code in files.items()})
     script = ROOT / "tests" / "pretrain" / "new_objective_script.py"
-    process = check_success(run_script([script, tiny_corpus, folder / "out"], folder))
-    return json.loads((folder / "out" / "results.json").read_text()), process.stdout + process.stderr
+    process = check_success(run_script([script, tiny_corpus, module_folder / "out"], module_folder))
+    return json.loads((module_folder / "out" / "results.json").read_text()), process.stdout + process.stderr
 
 
 def test_custom_objective_is_equal_in_any_world_size(results):

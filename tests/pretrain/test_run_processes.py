@@ -80,19 +80,18 @@ def assert_same_state(output, expected_output) -> None:
 
 
 @pytest.fixture(scope="module")
-def two_process_runs(tiny_corpus, tmp_path_factory):
+def two_process_runs(tiny_corpus, module_folder):
     """A folder of runs of two processes: "exact" and "own", which one began; "bfloat16" where it can be."""
-    folder = tmp_path_factory.mktemp("two_process_runs")
-    pretrain(tiny_corpus, folder / "exact", **EXACT, run__stop_after_steps=6)
-    pretrain(tiny_corpus, folder / "own", **OWN, run__stop_after_steps=2)
+    pretrain(tiny_corpus, module_folder / "exact", **EXACT, run__stop_after_steps=6)
+    pretrain(tiny_corpus, module_folder / "own", **OWN, run__stop_after_steps=2)
     lines = [
-        pretraining(tiny_corpus, folder / "exact", **EXACT),
-        pretraining(tiny_corpus, folder / "own", **OWN),
+        pretraining(tiny_corpus, module_folder / "exact", **EXACT),
+        pretraining(tiny_corpus, module_folder / "own", **OWN),
     ]
     if get_services().find_missing_bf16_requirement() is None:
-        lines.append(pretraining(tiny_corpus, folder / "bfloat16", **BFLOAT16))
-    check_success(launch(["-c", SCRIPT, json.dumps(lines)], folder))
-    return folder
+        lines.append(pretraining(tiny_corpus, module_folder / "bfloat16", **BFLOAT16))
+    check_success(launch(["-c", SCRIPT, json.dumps(lines)], module_folder))
+    return module_folder
 
 
 def test_two_processes_train_a_custom_objective(tiny_corpus, tmp_path, two_process_runs):

@@ -42,18 +42,17 @@ def answering(tmp_path_factory, data_dir):
 
 
 @pytest.fixture(scope="module")
-def tagging(tmp_path_factory, data_dir):
-    folder = tmp_path_factory.mktemp("tags")
+def tagging(module_folder, data_dir):
     blocks = (data_dir / "ner/panx/train-en.tsv").read_text(encoding="utf-8").strip("\n").split("\n\n")
-    with open(folder / "train.tsv", "w", encoding="utf-8") as file:
+    with open(module_folder / "train.tsv", "w", encoding="utf-8") as file:
         file.write("text_a\tlabel\n")
         for block in blocks[:4000]:
             words, tags = zip(*(line.split("\t") for line in block.split("\n")))
             file.write("\x02".join(words) + "\t" + "\x02".join(tags) + "\n")
-    (folder / "map.json").write_text(json.dumps({tag: number for number, tag in enumerate(TAGS)}))
-    flags = ["--label_map_config", str(folder / "map.json"), "--num_labels", str(len(TAGS))]
-    flags += ["--train_set", str(folder / "train.tsv"), "--max_seq_len", "128"]
-    return run_finetuning("run_sequence_labeling.py", folder, *flags, "--batch_size", "16")
+    (module_folder / "map.json").write_text(json.dumps({tag: number for number, tag in enumerate(TAGS)}))
+    flags = ["--label_map_config", str(module_folder / "map.json"), "--num_labels", str(len(TAGS))]
+    flags += ["--train_set", str(module_folder / "train.tsv"), "--max_seq_len", "128"]
+    return run_finetuning("run_sequence_labeling.py", module_folder, *flags, "--batch_size", "16")
 
 
 def asked_here(model, task, requests, folder):

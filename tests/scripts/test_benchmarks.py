@@ -19,15 +19,16 @@ from tests.toys import sentences, train_piece_model, write_lines
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(module_folder):
     """A tiny model with a tokenizer, weights, and 70 texts and 69 pairs of them with one of three labels."""
-    folder = tmp_path_factory.mktemp("benchmarks")
-    make_xlm_r(folder / "weights", vocab_size=300, max_position_embeddings=80)
-    train_piece_model(folder / "weights" / "sentencepiece.bpe.model")
-    write_lines(folder / "texts.txt", sentences(70))
+    make_xlm_r(module_folder / "weights", vocab_size=300, max_position_embeddings=80)
+    train_piece_model(module_folder / "weights" / "sentencepiece.bpe.model")
+    write_lines(module_folder / "texts.txt", sentences(70))
     pairs = enumerate(itertools.pairwise(sentences(70)))
-    write_lines(folder / "pairs.tsv", ["\t".join((*pair, f"label{number % 3}")) for number, pair in pairs])
-    return folder
+    write_lines(
+        module_folder / "pairs.tsv", ["\t".join((*pair, f"label{number % 3}")) for number, pair in pairs]
+    )
+    return module_folder
 
 
 @pytest.fixture

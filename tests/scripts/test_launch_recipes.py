@@ -200,12 +200,11 @@ def test_tatoeba_recipes(arguments, kind, do_train, size):
 
 
 @pytest.fixture(scope="module")
-def official(tmp_path_factory):
+def official(module_folder):
     """A clone with the official layout: toy data, and random weights in the official format."""
-    folder = tmp_path_factory.mktemp("official")
-    (folder / "configs").mkdir()
+    (module_folder / "configs").mkdir()
     for task, make in MAKERS.items():
-        data = folder / "data" / task
+        data = module_folder / "data" / task
         data.mkdir(parents=True)
         make(data)
         ending = "json" if task == "mlqa" else "tsv"
@@ -216,18 +215,18 @@ def official(tmp_path_factory):
             shutil.copy(data / source, data / part / f"{name}.{ending}")
         (data / "lang_map.json").write_text('{"en": 0, "de": 1}')
     # The toy's own training file has each question 300 times.
-    (folder / "data/mlqa/train/train.en.json").write_text(json.dumps(toys.squad(8, seed=1)))
+    (module_folder / "data/mlqa/train/train.en.json").write_text(json.dumps(toys.squad(8, seed=1)))
     # CoNLL's 9 labels, which the official command line says, and not the toy's 5.
     tags = [f"{letter}-{type_}" for type_ in ("PER", "ORG", "LOC", "MISC") for letter in "BI"]
     label_map = {tag: number for number, tag in enumerate([*tags, "O"])}
-    (folder / "data/conll/label_map.json").write_text(json.dumps(label_map))
-    tokenizer = Tokenizer(piece_model_path=folder / "data/xnli/piece.model")
-    shutil.copy(tokenizer.piece_model_path, folder / "configs/piece.model")
-    tokenizer.write_vocab(folder / "configs/vocab.txt")
+    (module_folder / "data/conll/label_map.json").write_text(json.dumps(label_map))
+    tokenizer = Tokenizer(piece_model_path=module_folder / "data/xnli/piece.model")
+    shutil.copy(tokenizer.piece_model_path, module_folder / "configs/piece.model")
+    tokenizer.write_vocab(module_folder / "configs/vocab.txt")
     for size, layers in (("base", 2), ("large", 3)):
         config = official_config(vocab_size=tokenizer.vocab_size, num_hidden_layers=layers)
-        make_official(folder / "configs" / size, config, seed=1)
-    return folder
+        make_official(module_folder / "configs" / size, config, seed=1)
+    return module_folder
 
 
 # Of the large ones, which differ in their numbers, one.

@@ -55,24 +55,25 @@ def split_state_in_three() -> tuple[dict, list[dict]]:
 
 
 @pytest.fixture(scope="module")
-def proofs(tmp_path_factory):
+def proofs(module_folder):
     """The folder of all proofs: "0" has trainings without sharding, and "1" those with it.
 
     Two processes train `whole` from the first step, load and save the parts of three in `three`, and gather
     the weights of O2 in `master_weights`.
     """
-    folder = tmp_path_factory.mktemp("proofs")
     for stage in ("0", "1"):
-        (folder / stage).mkdir()
+        (module_folder / stage).mkdir()
     values, (arrays, *parts) = split_state_in_three()
     del values["optimizer"]
-    write_checkpoint(folder / "1/three.start", FILES, arrays, values)
+    write_checkpoint(module_folder / "1/three.start", FILES, arrays, values)
     for rank, part in enumerate(parts, 1):
-        add_part(folder / "1/three.start", rank, part)
+        add_part(module_folder / "1/three.start", rank, part)
     trainings = ("0/whole", "1/whole", "1/three")
     # The last proof kills process 1.
-    start(folder, "collectives", *trainings, "master_weights", "own_loops", "lost", code=-signal.SIGKILL)
-    return folder
+    start(
+        module_folder, "collectives", *trainings, "master_weights", "own_loops", "lost", code=-signal.SIGKILL
+    )
+    return module_folder
 
 
 def test_raise_main_process_error_on_the_others(monkeypatch):

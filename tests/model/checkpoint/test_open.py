@@ -10,18 +10,17 @@ from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
+def outputs(module_folder):
     """A folder with an empty run, a corpus, an exported model, one whose encoder is not there, and a text."""
-    folder = tmp_path_factory.mktemp("outputs")
-    (folder / "run").mkdir()
-    (folder / "parts/0_Transformer").mkdir(parents=True)
+    (module_folder / "run").mkdir()
+    (module_folder / "parts/0_Transformer").mkdir(parents=True)
     modules = [{"path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}]
-    (folder / "parts/modules.json").write_text(json.dumps(modules))
-    text = write_lines(folder / "en.txt", sentences(100))
-    make_corpus(folder / "corpus", train_piece_model(folder / "piece.model"), mono={"en": text})
-    (folder / "exported").mkdir()
-    (folder / "exported/config.json").write_text(json.dumps({"export": {"task": "encoding"}}))
-    return folder
+    (module_folder / "parts/modules.json").write_text(json.dumps(modules))
+    text = write_lines(module_folder / "en.txt", sentences(100))
+    make_corpus(module_folder / "corpus", train_piece_model(module_folder / "piece.model"), mono={"en": text})
+    (module_folder / "exported").mkdir()
+    (module_folder / "exported/config.json").write_text(json.dumps({"export": {"task": "encoding"}}))
+    return module_folder
 
 
 @pytest.mark.parametrize(

@@ -324,10 +324,9 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def locations(tmp_path_factory):
+def locations(module_folder):
     """Models of each kind, and a small corpus: what stands for {models} and {corpus}."""
-    folder = tmp_path_factory.mktemp("rules")
-    return {"models": toys.make_models(folder), "corpus": toys.make_small_corpus(folder)}
+    return {"models": toys.make_models(module_folder), "corpus": toys.make_small_corpus(module_folder)}
 
 
 @pytest.mark.parametrize(("command", "files", "flags", "rules"), CASES)
