@@ -4,6 +4,7 @@ import hashlib
 import math
 import re
 import shlex
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -253,11 +254,16 @@ class MultiSeedTraining(Trainable):
     tokenizer: Tokenizer
     seed: int
 
-    def make_record(self, interval: Interval) -> dict[str, Any]:
-        """Return the record of an interval for metrics.jsonl: step, learning rate, and mean loss.
+    @abstractmethod
+    def log_line(self, interval: Interval) -> str:
+        """Return the log line of an interval."""
+
+    def log_interval(self, interval: Interval) -> dict[str, Any]:
+        """Log an interval, and return its record for metrics.jsonl: step, learning rate, and mean loss.
 
         The loss is None if all steps were skipped.
         """
+        logger.info("%s", self.log_line(interval))
         return {
             "step": interval.steps,
             "lr": interval.step.lr,

@@ -221,12 +221,11 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         # Pre-training has no epochs, and its last step is its result.
         return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
 
-    make_record = staticmethod(make_record)
-
-    def log_line(self, interval: Interval) -> str:
-        return format_record(
-            self.make_record(interval), self.plan.steps, interval.remaining, self.plan.tokens_per_epoch
-        )
+    def log_interval(self, interval: Interval) -> dict[str, Any]:
+        record = make_record(interval)
+        line = format_record(record, self.plan.steps, interval.remaining, self.plan.tokens_per_epoch)
+        logger.info("%s", line)
+        return record
 
     def collect_files(
         self,

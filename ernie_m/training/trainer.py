@@ -127,11 +127,8 @@ class Trainable(Protocol[Model, Data]):
             The evaluation, the same on all processes; None: a process has received a shutdown request.
         """
 
-    def make_record(self, interval: Interval) -> dict[str, Any]:
-        """Make the entry of metrics.jsonl for a log interval."""
-
-    def log_line(self, interval: Interval) -> str:
-        """Format the log line of a log interval."""
+    def log_interval(self, interval: Interval) -> dict[str, Any]:
+        """Log a log interval, and return its entry of metrics.jsonl."""
 
     def collect_files(
         self, engine: Engine[Model], master_weights: Mapping[str, Tensor], evaluation: Evaluation | None
@@ -413,9 +410,9 @@ class Trainer(Generic[Model, Data]):
             steps_per_second=self.progress.speed(),
             remaining=self.progress.eta(evaluations=self.task.evaluation_steps.count_from(steps)),
         )
-        logger.info("%s", self.task.log_line(interval))
+        record = self.task.log_interval(interval)
         if self.records is not None:
-            self.records.append(self.task.make_record(interval))
+            self.records.append(record)
 
 
 @contextmanager
