@@ -113,15 +113,14 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine[PreTrainingModel]:
         """Make model and optimizer, and load the initial weights, or the checkpoint to resume from."""
-        if checkpoint is None:
-            engine = self._make_engine(seed, self.initial_checkpoint)
+        saved = None if checkpoint is None else open_checkpoint(checkpoint)
+        engine = self._make_engine(seed, saved or self.initial_checkpoint)
+        if saved is None:
             self._initialize(engine.model)
-            return engine
-        saved = open_checkpoint(checkpoint)
-        engine = self._make_engine(seed, saved)
-        load_weights(engine.model, saved, optional=())  # all weights are required
-        self.trained_length = saved.settings.get(TRAINED_LENGTH)
-        self.pipeline_config = saved.pipeline_config
+        else:
+            load_weights(engine.model, saved, optional=())  # all weights are required
+            self.trained_length = saved.settings.get(TRAINED_LENGTH)
+            self.pipeline_config = saved.pipeline_config
         return engine
 
     def _make_engine(self, seed: int, weights: Checkpoint | None) -> Engine[PreTrainingModel]:
