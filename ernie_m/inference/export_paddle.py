@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model.attention import MASK_VALUE, AttentionMask, padded_attention
+from ernie_m.model.attention import MASK_VALUE, padded_attention
+from ernie_m.model.attention_mask import AttentionMask
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.pipeline_config import MEAN_OF_TOKENS
 from ernie_m.model.positions import FIRST_POSITION, PAD_POSITION

@@ -18,54 +18,15 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ernie_m.model import device_capabilities
+from ernie_m.model.attention_mask import AttentionMask
 from ernie_m.model.device_transfer import Array
 from ernie_m.model.kernel_selection import get_services
-from ernie_m.model.layers import Linear, apply_linear_layers, dropout, pad_rows, select_rows
+from ernie_m.model.layers import Linear, apply_linear_layers, dropout
 from ernie_m.model.packed_layout import PackedLayout, SequenceGroup
+from ernie_m.model.rows import select_rows
 
 # Added to masked scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
 MASK_VALUE = -1e4
-
-
-class AttentionMask:
-    """Base class of attention masks of a packed batch: the mask, and the attention implementation for it.
-
-    Attributes:
-        multiple: integer of which N, the number of tokens, must be a multiple.
-        dtype: dtype of queries, keys and values if a CPU computes in bfloat16.
-    """
-
-    multiple: ClassVar[int] = 1
-
-    @property
-    def dtype(self) -> str:
-        """Return the dtype of queries, keys and values if a CPU computes in bfloat16."""
-        return "float32"
-
-    @classmethod
-    def from_layout(cls, layout: PackedLayout) -> Self:
-        """Make the attention mask of a layout, with NumPy arrays that `upload` copies to the device later."""
-        raise NotImplementedError
-
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
-    ) -> Tensor:
-        """Compute softmax(q k^T / sqrt(D)) v within each sequence: [N, H] each -> [N, H].
-
-        Args:
-            dropout_rate: dropout probability of the weights; 0 outside of training.
-        """
-        raise NotImplementedError
-
-    def sum_sequences(self, states: Tensor, weights: Tensor, cell_to_token: Tensor) -> Tensor:
-        """Compute the weighted sum of token states within each sequence: [tokens, H] -> [B, H].
-
-        Args:
-            weights: weight of each token in the padded array, [B, T], 0 at padding; no gradient.
-            cell_to_token: as in `PackedBatch`, [B, T].
-        """
-        row_weights = weights.astype(states.dtype).unsqueeze(1)  # [B, 1, T]
-        return paddle.matmul(row_weights, pad_rows(states, cell_to_token)).squeeze(1)  # [B, 1, H] -> [B, H]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import paddle
 import paddle.nn.functional as F
 
 from ernie_m.model import kernel_selection
+from ernie_m.model.kernel_check import check_agreement
 
 AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 require this capability
 FLASH_VERSION = "FLAGS_flash_attn_version"
@@ -52,7 +53,7 @@ def is_flash_supported(head_size: int) -> bool:
     """
     random_state = paddle.get_rng_state()
     with paddle.enable_grad(), paddle.amp.auto_cast(False):
-        is_supported = kernel_selection.check_agreement(
+        is_supported = check_agreement(
             functools.partial(_measure_flash_errors, head_size),
             0.02,  # rounding a number near 2 to bfloat16 has an error of up to 0.008
             f"FlashMask is unavailable for head size {head_size}; attention uses slower padded groups",

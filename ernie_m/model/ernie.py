@@ -25,9 +25,10 @@ from paddle.distributed.fleet.utils import recompute
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device_transfer import upload
 from ernie_m.model.dropout_stream import repeat_dropout
-from ernie_m.model.layers import LayerNorm, Linear, dropout, select_rows
+from ernie_m.model.layers import LayerNorm, Linear, dropout
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.positions import FIRST_POSITION, PAD_POSITION
+from ernie_m.model.rows import select_rows
 from ernie_m.model.transformer_encoder import Encoder, make_weight_initializer
 from ernie_m.model.word_embeddings import WordEmbeddings
 from ernie_m.utils.errors import UserError

@@ -11,7 +11,6 @@ the same as a GPU, except for FlashMask and autocast. Results that differ from t
 more than rounding indicate a faulty kernel.
 """
 
-from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 
@@ -39,27 +38,6 @@ def has_plain_kernels() -> bool:
     return _kernels == PLAIN
 
 
-def check_agreement(
-    measure_errors: Callable[[], Iterable[tuple[str, float]]], tolerance: float, fallback: str
-) -> bool:
-    """Return whether a kernel agrees with Paddle's public operations; log a warning if it does not.
-
-    Args:
-        measure_errors: runs the kernel on a small example, and yields the name and the error of each result.
-        tolerance: maximum error.
-        fallback: the warning, to which the difference or exception is appended.
-    """
-    try:
-        for result, error in measure_errors():
-            if not error < tolerance:  # or NaN
-                raise RuntimeError(f"{result}: error {error:.2g}")
-    except (OSError, AttributeError, AssertionError, TypeError, ValueError, RuntimeError) as problem:
-        # The last line of Paddle's error; its stack is above.
-        logger.warning("%s: %s", fallback, str(problem).strip().rpartition("\n")[2])
-        return False
-    return True
-
-
 def is_on_gpu() -> bool:
     """Return whether Paddle computes on a GPU."""
     return str(paddle.device.get_device()).startswith("gpu")
@@ -84,7 +62,7 @@ def _select(on_cpu: bool) -> tuple[Kernels, Services]:
 def _load_cpu() -> tuple[Kernels, Services]:
     """Return kernels and services of a CPU; without their folder those of every device, with a warning.
 
-    The module is named in a string, because it imports those that it overrides.
+    The module is named in a string, because its folder may be missing.
     """
     try:
         own = import_module("ernie_m.model.cpu.kernels")

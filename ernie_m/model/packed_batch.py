@@ -7,12 +7,12 @@ import numpy as np
 from paddle import Tensor
 
 from ernie_m.model import attention
-from ernie_m.model.attention import AttentionMask
+from ernie_m.model.attention_mask import AttentionMask
 from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.model.device_transfer import Array
-from ernie_m.model.layers import pad_rows
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.positions import FIRST_POSITION
+from ernie_m.model.rows import pad_rows
 from ernie_m.utils.errors import UserError
 
 

@@ -20,7 +20,7 @@ class TableOptimizer(Protocol):
     """AdamW of one embedding matrix, from `Services.make_table_optimizer`."""
 
     weight: Tensor  # [V, H]
-    gradient: Any  # with `squared_norm()`, float64 [], and `scale_(factor)`
+    gradient: Any  # with `get_nonzero_rows()`, [rows, H], and `scale_(factor)`
     state: dict[str, Tensor]  # by Paddle's names of the moments
 
     def init_state(self) -> None: ...

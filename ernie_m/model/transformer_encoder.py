@@ -3,9 +3,11 @@
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model.attention import AttentionMask, SelfAttention
+from ernie_m.model.attention import SelfAttention
+from ernie_m.model.attention_mask import AttentionMask
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.layers import LayerNorm, Linear, apply_linear_layers, dropout, gelu, select_rows
+from ernie_m.model.layers import LayerNorm, Linear, apply_linear_layers, dropout, gelu
+from ernie_m.model.rows import select_rows
 
 
 def make_weight_initializer(config: ErnieMConfig) -> paddle.ParamAttr:

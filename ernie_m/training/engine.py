@@ -265,9 +265,11 @@ class Engine(Generic[Model]):
         parameters = self._list_own_parameters_with_gradient() if adds_norm else []
         tables = self.optimizer.tables  # of which only some rows may have gradients
         squares = [
-            tables[parameter.name].gradient.squared_norm()
-            if parameter.name in tables
-            else squared_norm(distributed.get_gradient(parameter))
+            squared_norm(
+                tables[parameter.name].gradient.get_nonzero_rows()
+                if parameter.name in tables
+                else distributed.get_gradient(parameter)
+            )
             for parameter in parameters
         ]
         return paddle.add_n([paddle.zeros([], "float64"), *squares])

@@ -3,7 +3,8 @@
 import numpy as np
 
 from ernie_m.model import attention, kernel_selection
-from ernie_m.model.attention import AttentionMask, PaddedMask
+from ernie_m.model.attention import PaddedMask
+from ernie_m.model.attention_mask import AttentionMask
 from ernie_m.model.device_transfer import upload
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.packed_layout import PackedLayout

@@ -152,24 +152,6 @@ def test_the_head_size_of_the_model_is_tried(monkeypatch, warnings, flags):
     assert "head size 4;" in line
 
 
-@pytest.mark.parametrize(
-    ("error", "is_equal"), [(0.5, True), (1.0, False), (float("nan"), False), (float("inf"), False)]
-)
-def test_an_error_below_the_tolerance_is_none(error, is_equal):
-    assert kernel_selection.check_agreement({"1": 0.0, "2": error}.items, 1.0, "not used") is is_equal
-
-
-@pytest.mark.parametrize(
-    "error", [OSError, AttributeError, AssertionError, TypeError, ValueError, RuntimeError]
-)
-def test_a_kernel_that_raises_is_not_used(warnings, error):
-    def measure_errors():
-        raise error("first line\nsecond line")
-
-    assert not kernel_selection.check_agreement(measure_errors, 1.0, "not used")
-    assert warnings() == ["not used: second line"]
-
-
 # Losses, gradients and weights of two trainings, in a process of its own.
 TRAINING = """
 from ernie_m.training.precision import Precision

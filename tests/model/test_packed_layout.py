@@ -8,12 +8,8 @@ import paddle
 import pytest
 
 from ernie_m.model import device_capabilities, kernel_selection
-from ernie_m.model.attention import (
-    AttentionMask,
-    FlashMask,
-    PaddedMask,
-    select_mask_class,
-)
+from ernie_m.model.attention import FlashMask, PaddedMask, select_mask_class
+from ernie_m.model.attention_mask import AttentionMask
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.lm_head import PreTrainingModel

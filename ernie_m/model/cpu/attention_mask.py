@@ -5,7 +5,7 @@ from typing import Self
 
 from paddle import Tensor
 
-from ernie_m.model.attention import AttentionMask
+from ernie_m.model.attention_mask import AttentionMask
 from ernie_m.model.cpu.attention import attend
 from ernie_m.model.cpu.layers import sum_sequences
 from ernie_m.model.packed_layout import PackedLayout

@@ -18,7 +18,6 @@ from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu.numpy_views import add_scaled_, as_array, as_rows, as_tensor
-from ernie_m.model.optimization import squared_norm
 from ernie_m.model.row_means import compute_row_means
 
 
@@ -123,13 +122,11 @@ class EmbeddingGradient:
         self.weight.grad = None
         return total
 
-    def squared_norm(self) -> Tensor:
-        """Return the squared L2 norm of `weight.grad`, float64 []."""
+    def get_nonzero_rows(self) -> Tensor:
+        """Return the rows of `weight.grad` that may be nonzero, [rows, H]; for its norm."""
         gradient = self._gradient
         rows = self.find_nonzero_rows(gradient)
-        if rows is not None:  # other rows are 0
-            gradient = as_tensor(as_array(gradient)[rows])
-        return squared_norm(gradient)
+        return gradient if rows is None else as_tensor(as_array(gradient)[rows])
 
     def scale_(self, factor: float) -> None:
         """Multiply `weight.grad` by `factor` in place."""

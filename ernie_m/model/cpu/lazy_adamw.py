@@ -13,9 +13,9 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ernie_m.model import kernel_selection
 from ernie_m.model.cpu.embedding_gradient import EmbeddingGradient
 from ernie_m.model.cpu.numpy_views import as_array, as_tensor, run_on_row_slices
+from ernie_m.model.kernel_check import check_agreement
 
 LARGEST_SHARE = 0.4  # fraction of rows with moments above which all rows are updated
 
@@ -26,7 +26,7 @@ def is_supported() -> bool:
 
     `LazyAdamW` calls a private function of Paddle, which may change.
     """
-    return kernel_selection.check_agreement(
+    return check_agreement(
         _measure_errors, 1e-6, "embedding matrices are updated by Paddle's AdamW, which is slower"
     )
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
-from ernie_m.model import kernel_selection
+from ernie_m.model.kernel_check import check_agreement
 
 # Constants of mkl_cblas.h
 _ROW_MAJOR = 101
@@ -48,9 +48,7 @@ def is_supported() -> bool:
 
     Without MKL, attention is computed on padded groups of sequences.
     """
-    return kernel_selection.check_agreement(
-        _measure_errors, 1e-5, "MKL is disabled; attention is slower and uses one core"
-    )
+    return check_agreement(_measure_errors, 1e-5, "MKL is disabled; attention is slower and uses one core")
 
 
 def _measure_errors() -> Iterator[tuple[str, float]]:

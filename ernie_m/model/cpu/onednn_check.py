@@ -12,11 +12,11 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from ernie_m.model import kernel_selection
 from ernie_m.model.cpu import onednn
 from ernie_m.model.cpu.attention_bfloat16 import Bfloat16Attention
 from ernie_m.model.cpu.bfloat16 import Bfloat16Linear
 from ernie_m.model.cpu.layers import CpuGelu, CpuLayerNorm
+from ernie_m.model.kernel_check import check_agreement
 from ernie_m.model.packed_layout import PackedLayout
 
 _MAJOR = 3  # the oneDNN version of the functions and constants that `ernie_m/model/cpu/onednn.py` has
@@ -79,7 +79,7 @@ def find_missing_requirement() -> str | None:
 
 def _are_within_tolerance(operations: dict[str, _CheckedOperation], tolerance: float) -> bool:
     """Return whether outputs and gradients of all operations agree with Paddle's within the tolerance."""
-    return kernel_selection.check_agreement(
+    return check_agreement(
         partial(_measure_errors, operations), tolerance, "oneDNN is disabled; computation is slower"
     )
 

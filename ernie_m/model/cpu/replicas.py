@@ -19,7 +19,6 @@ from ernie_m.model import services
 from ernie_m.model.cpu.embedding_gradient import EmbeddingGradient, add_accumulated_gradient
 from ernie_m.model.cpu.numpy_views import as_array
 from ernie_m.model.cpu.workers import make_paddle_workers
-from ernie_m.model.word_embeddings import WordEmbeddings
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -158,7 +157,8 @@ def _take_gradient(parameter: Tensor) -> Tensor | None:
     return gradient
 
 
-def _find_word_embeddings(model: nn.Layer) -> list[WordEmbeddings]:
+def _find_word_embeddings(model: nn.Layer) -> list[nn.Embedding]:
     """Return the layers with an embedding matrix whose gradient is accumulated in place."""
-    layers = model.sublayers(include_self=True)
-    return [layer for layer in layers if isinstance(layer, WordEmbeddings) and layer.gradient is not None]
+    layers = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, nn.Embedding)]
+    # Only word embeddings have the attribute; `accumulate_in_place` sets it.
+    return [layer for layer in layers if getattr(layer, "gradient", None) is not None]
