@@ -11,13 +11,16 @@ from safetensors.numpy import load_file
 from ernie_m.training.engine import Engine
 from tests.finetune import processes_script
 from tests.helpers.arrays import assert_equal_arrays
+from tests.helpers.files import write_file
 from tests.launching import check_success, launch
 
 
 def start(folder, commands, processes):
     """Run commands (script, folder to run it in, flags) in one process or two."""
-    path = folder / "commands.json"
-    path.write_text(json.dumps([[script, str(directory), line] for script, directory, line in commands]))
+    path = write_file(
+        folder / "commands.json",
+        json.dumps([[script, str(directory), line] for script, directory, line in commands]),
+    )
     if processes == 1:  # this one, which has Paddle already
         step = mock.patch.object(Engine, "step", Engine.step)  # put back at the end
         with chdir(folder), step, mock.patch.object(sys, "argv", [processes_script.__file__, str(path)]):

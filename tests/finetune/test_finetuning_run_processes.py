@@ -8,6 +8,7 @@ import pytest
 
 from tests import command_lines, toys
 from tests.finetune.processes import assert_close, losses, start
+from tests.helpers.files import write_file
 from tests.launching import as_flags, read_log
 from tests.toys import write_lines
 
@@ -36,8 +37,7 @@ def classification_and_search(folder, data, pairs, processes):
     """
     exact = {**EXACT, "ernie_config_path": data / "without_dropout.json", "batch_size": 8 // processes}
     tested = {"do_test": "true", "test_save": "predicted.%s", "metric": f"{folder}/my.py:right"}
-    folder.mkdir()
-    (folder / "my.py").write_text(METRIC)
+    write_file(folder / "my.py", METRIC)
     # 57 examples in batches of 8: the last batch of an epoch leaves the second process without any.
     toys.write_labeled_texts(folder / "train.tsv", toys.labeled_texts(57, seed=1))
     classify = command_lines.classification(

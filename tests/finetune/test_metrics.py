@@ -11,6 +11,7 @@ from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.reader.files.official_tags import JOINT, Sentence
 from ernie_m.reader.tag_schemes import find_entities
 from tests.helpers.conll import read_conll
+from tests.helpers.files import write_file
 from tests.helpers.letters import Letters
 
 
@@ -112,8 +113,10 @@ def test_training_records_whether_marks_are_apart(tmp_path, purposes):
     """In its file, not in one that is evaluated."""
     task = Tagging(Letters(), ["B-LOC", "I-LOC", "O"], max_seq_len=64)
     for purpose, words in zip(purposes, (["Rome,", "so:"], ["Rome", ",", "."])):
-        path = tmp_path / f"{purpose}.tsv"
-        path.write_text(f"text_a\tlabel\n{JOINT.join(words)}\t{JOINT.join('O' * len(words))}\n")
+        path = write_file(
+            tmp_path / f"{purpose}.tsv",
+            f"text_a\tlabel\n{JOINT.join(words)}\t{JOINT.join('O' * len(words))}\n",
+        )
         task.read(path, purpose)
     assert task.get_pipeline_settings() == {
         "label_pieces": "first",

@@ -26,6 +26,7 @@ from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import LoopConfig
 from ernie_m.utils.checksums import MANIFEST
 from tests import command_lines
+from tests.helpers.files import write_file
 from tests.launching import another_process_writes, call_main, error_of, read_log
 
 # 6 steps, evaluated after 3 and 6, saved after 2, 4 and 6.
@@ -132,8 +133,7 @@ def test_files_with_other_paths(finished, classify, toy_folder, tmp_path, monkey
 def backwards(path: Path, target: Path) -> Path:
     """Write the rows of a TSV file, the last one first, to `target`, which is returned; the size is equal."""
     header, *rows = path.read_text().splitlines()
-    target.write_text("\n".join([header, *reversed(rows)]) + "\n")
-    return target
+    return write_file(target, "\n".join([header, *reversed(rows)]) + "\n")
 
 
 def test_a_second_training_is_refused(refused, train_on_pairs, tmp_path):

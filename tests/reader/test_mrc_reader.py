@@ -25,6 +25,7 @@ from ernie_m.reader.mrc_reader import (
     split_into_official_windows,
     split_into_windows,
 )
+from tests.helpers.files import write_file
 from tests.launching import check_error, error_of
 from tests.reader.conftest import SENTENCES
 
@@ -68,8 +69,7 @@ def write(tmp_path):
             ]
         path = tmp_path / "questions.json"
         text_of_file = content if isinstance(content, str) else json.dumps({"data": content})
-        path.write_text(text_of_file, encoding="utf-8")
-        return path
+        return write_file(path, text_of_file)
 
     return write
 

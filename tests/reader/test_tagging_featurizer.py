@@ -21,6 +21,7 @@ from ernie_m.reader.tagging_featurizer import (
     TaggingFeaturizer,
     split_into_windows,
 )
+from tests.helpers.files import write_file
 from tests.helpers.letters import Letters
 from tests.launching import error_of
 
@@ -79,9 +80,8 @@ def write(tmp_path):
     """write(content) -> the path of a file with it. In a text `+` stands for U+0002, which joins words."""
 
     def write(content: str | bytes):
-        path = tmp_path / "x.tsv"
-        path.write_bytes(content if isinstance(content, bytes) else content.replace("+", "\x02").encode())
-        return path
+        joined = content if isinstance(content, bytes) else content.replace("+", "\x02")
+        return write_file(tmp_path / "x.tsv", joined)
 
     return write
 

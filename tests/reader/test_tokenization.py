@@ -24,6 +24,7 @@ from ernie_m.reader.tokenizer_rules import LIBRARY_RULES, split_subwords
 from ernie_m.reader.vocabulary import list_tokens_by_id, parse_vocab, write_vocab
 from ernie_m.reader.write_tokenizer import write_ernie_m, write_static_tokenizer
 from ernie_m.utils.files import Folder
+from tests.helpers.files import write_file
 from tests.launching import check_error, error_of
 from tests.reader.conftest import SENTENCES
 from tests.toys import train_piece_model
@@ -297,8 +298,7 @@ def test_settings_for_other_libraries(tokenizer, tmp_path):
     ],
 )
 def test_rejects_invalid_vocabularies(piece_model, tmp_path, content, message):
-    path = tmp_path / ("dict.txt" if "dict.txt" in message else "vocab.txt")
-    path.write_bytes(content)
+    path = write_file(tmp_path / ("dict.txt" if "dict.txt" in message else "vocab.txt"), content)
     assert message in error_of(Tokenizer, path, piece_model)
 
 

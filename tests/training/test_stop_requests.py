@@ -13,6 +13,7 @@ from ernie_m.training import stop_requests
 from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.utils.child_processes import get_shutdown_signals
 from ernie_m.utils.logging import logger
+from tests.helpers.files import write_file
 from tests.launching import clean_environment, start_python
 
 pytestmark = pytest.mark.usefixtures("default_signals")
@@ -230,8 +231,7 @@ run(lambda: prepare())
 
 
 def test_ctrl_c_while_paddle_is_imported_by_a_command_that_saves_nothing(tmp_path):
-    (tmp_path / "paddle").mkdir()
-    (tmp_path / "paddle/__init__.py").write_text(INTERRUPTED)
+    write_file(tmp_path / "paddle/__init__.py", INTERRUPTED)
     with start_python(WITHOUT_STOP_SIGNAL, tmp_path) as command:
         _, errors = command.communicate(timeout=600)
     assert (command.returncode, errors) == (130, "interrupted\n")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ernie_m.model.checkpoint.open import open_checkpoint
+from tests.helpers.files import write_file
 from tests.launching import error_of
 from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
@@ -18,8 +19,7 @@ def outputs(module_folder):
     (module_folder / "parts/modules.json").write_text(json.dumps(modules))
     text = write_lines(module_folder / "en.txt", sentences(100))
     make_corpus(module_folder / "corpus", train_piece_model(module_folder / "piece.model"), mono={"en": text})
-    (module_folder / "exported").mkdir()
-    (module_folder / "exported/config.json").write_text(json.dumps({"export": {"task": "encoding"}}))
+    write_file(module_folder / "exported/config.json", json.dumps({"export": {"task": "encoding"}}))
     return module_folder
 
 

@@ -10,6 +10,7 @@ import pytest
 from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.labels import expand_patterns, hash_input, read_label_map, read_languages
 from ernie_m.reader.text_featurizer import Example
+from tests.helpers.files import write_file
 from tests.launching import ROOT, check_error, error_of, run_script
 
 LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
@@ -20,9 +21,7 @@ def write(tmp_path):
     """write(content, name) -> the path of a file with it."""
 
     def write(content: str | bytes, name: str = "x.tsv"):
-        path = tmp_path / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
+        return write_file(tmp_path / name, content)
 
     return write
 

@@ -17,6 +17,7 @@ from ernie_m.reader.files.labeled_tables import is_tagged_file, read_labeled_tab
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import LabelOptions, TableOptions
+from tests.helpers.files import write_file
 from tests.launching import ROOT, error_of, run_script
 
 # Three sentences, word/tag.
@@ -100,23 +101,19 @@ def read(path: Path, **options) -> list[list[tuple[str, str]]]:
     return [list(zip(sentence.words, sentence.tags, strict=True)) for sentence in sentences]
 
 
-def write(path: Path, content: str) -> Path:
-    path.write_text(content, encoding="utf-8")
-    return path
-
-
 @pytest.mark.parametrize("name", FORMS)
 def test_words_and_tags(tmp_path, name):
     """Also of a packed file, and `fit` knows it; where its columns have to be named, that is asked."""
     content, columns = FORMS[name]
-    path = write(tmp_path / name, content)
+    path = write_file(tmp_path / name, content)
     assert read(path, columns=columns) == ROWS
-    packed = tmp_path / f"{name}.gz"
-    packed.write_bytes(gzip.compress(content.encode()))
+    packed = write_file(tmp_path / f"{name}.gz", gzip.compress(content.encode()))
     assert read(packed, columns=columns) == ROWS
     if columns is None:
         assert is_tagged_file(path) and is_tagged_file(packed)
-        assert not is_tagged_file(write(tmp_path / "words.jsonl", '{"tokens": ["a", "b"], "label": "x"}\n'))
+        assert not is_tagged_file(
+            write_file(tmp_path / "words.jsonl", '{"tokens": ["a", "b"], "label": "x"}\n')
+        )
     else:
         assert error_of(read, path).startswith(f"{path}, line ")
 
@@ -132,17 +129,17 @@ def test_conll_u_columns_are_found_by_their_names(tmp_path):
         "3.1\tist\tsein\tAUX\t_\t_\t_\t_\t_\t_",
         "",
     ]
-    path = write(tmp_path / "dev.conllu", "\n".join(lines * 3))
+    path = write_file(tmp_path / "dev.conllu", "\n".join(lines * 3))
     assert read(path) == [[("In", "ADP"), ("dem", "DET"), ("Haus", "NOUN")]] * 3
     other = read(path, columns="LEMMA,XPOS")
     assert other == [[("in", "APPR"), ("der", "ART"), ("Haus", "NN")]] * 3
     assert "dev.conllu, line 2: " in error_of(read, path, columns="WORD,XPOS")
     for cell, tag in (("name=B-LOC", "B-LOC"), ("SpaceAfter=No|NER=O", "O"), ("name=I-LOC|Gloss=x", "I-LOC")):
-        other = write(tmp_path / "misc.conllu", lines[2].removesuffix("_") + cell)
+        other = write_file(tmp_path / "misc.conllu", lines[2].removesuffix("_") + cell)
         assert read(other, columns="FORM,MISC") == [[("In", tag)]]
     assert "'ADP'" in error_of(read_tagged_words, path, {"O", "B-PER"})  # those of a model
     # Of a model whose tags mark no entities, O is a tag as the others are.
-    path = write(tmp_path / "dev.conllu", "\n".join(lines).replace("DET", "O"))
+    path = write_file(tmp_path / "dev.conllu", "\n".join(lines).replace("DET", "O"))
     assert [sentence.tags for sentence in read_tagged_words(path, None)] == [["ADP", "O", "NOUN"]]
 
 
@@ -163,7 +160,7 @@ def test_detect_part_of_speech_tags(tmp_path, caplog):
         ("a.conll", f"de:{NNP}\nin\tIN\n", None, None, "de:Anna"),
     ):
         sentence, *_ = read_tagged_words(
-            write(tmp_path / name, content), labels, TableOptions(columns=columns)
+            write_file(tmp_path / name, content), labels, TableOptions(columns=columns)
         )
         assert sentence == ([first, "lives"], ["NNP", "VBZ"], sentence.lines, ())
     assert caplog.messages == [f"{tmp_path}/a.conll: 1 of 2 words lack the language prefix de:"]
@@ -199,7 +196,7 @@ def test_detect_part_of_speech_tags(tmp_path, caplog):
     ],
 )
 def test_cells_that_are_no_tags(tmp_path, content, columns, line):
-    path = write(tmp_path / "a.conll", content)
+    path = write_file(tmp_path / "a.conll", content)
     message = error_of(read, path, columns=columns)
     assert message.startswith(f"{path}, line {line}: ")
     assert "NNP" not in content or "--task parts-of-speech" in message
@@ -222,7 +219,7 @@ ASKED = {
 
 @pytest.mark.parametrize("name", ASKED)
 def test_which_column_has_the_words_is_asked(tmp_path, name):
-    path = write(tmp_path / "a.tsv", ASKED[name])
+    path = write_file(tmp_path / "a.tsv", ASKED[name])
     assert error_of(read, path).startswith(f"{path}, line 1: ")
     assert read(path, columns="2,3") == ROWS
 
@@ -248,11 +245,11 @@ def test_spans_become_words_by_the_example(tmp_path):
     objects = [{"id": 1, "text": text, "label": spans, "Comments": []} for text, spans in rows.items()]
     spans = [{"start": 0, "end": 2, "label": "PER"}, {"start": 4, "end": 6, "label": "LOC"}]
     objects[1] = {"text": objects[1]["text"], "spans": spans, "answer": "accept"}  # of Prodigy
-    write(tmp_path / "spans.jsonl", "\n".join(map(json.dumps, objects)))
+    write_file(tmp_path / "spans.jsonl", "\n".join(map(json.dumps, objects)))
     for options, counts in (([], (4, 1)), (["--utf_16"], (3, 1))):
         process = run_script([ROOT / "examples/spans_to_words.py", "spans.jsonl", *options], tmp_path)
         assert tuple(map(int, re.findall(r"\d+", process.stderr))) == counts
-    path = write(tmp_path / "words.jsonl", process.stdout)
+    path = write_file(tmp_path / "words.jsonl", process.stdout)
     assert read(path) == [[tuple(word.rsplit("/", 1)) for word in row.split()] for row in read_as]
 
 
@@ -282,10 +279,10 @@ EXPORTS = {
 @pytest.mark.parametrize("name", EXPORTS)
 def test_reads_exports_by_the_example_script(tmp_path, name):
     export = EXPORTS[name]
-    write(tmp_path / name, "\n".join(map(json.dumps, export if name.endswith(".jsonl") else [export])))
+    write_file(tmp_path / name, "\n".join(map(json.dumps, export if name.endswith(".jsonl") else [export])))
     line = ["sh", ROOT / "examples/to_jsonl.sh", name.split(".")[0], name]
     process = subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, text=True)
-    output = write(tmp_path / "output.jsonl", process.stdout)
+    output = write_file(tmp_path / "output.jsonl", process.stdout)
     if name == "llama-index.json":
         assert error_of(PairRows, tmp_path / name).startswith(f"{tmp_path / name}, line 1: LlamaIndex")
         assert list(PairRows(output)) == [["a b", "c"], ["a b", "d"]]
@@ -297,7 +294,7 @@ def test_reads_exports_by_the_example_script(tmp_path, name):
 
 def test_reject_tag_output_for_json_lists(tmp_path):
     """One line may have several of its objects."""
-    path = write(tmp_path / "list.json", FORMS["list.json"][0])
+    path = write_file(tmp_path / "list.json", FORMS["list.json"][0])
     assert error_of(TaggedFile, path, [], {}, TableOptions()).startswith(f"{path}, line 1: ")
 
 
@@ -315,7 +312,7 @@ def test_reject_tag_output_for_json_lists(tmp_path):
 def test_write_predictions_in_the_input_scheme(tmp_path, gold):
     """And in its case, with a score of 80 %. A type that the file does not have stays as the model has it."""
     rows = [f"w {tag}" for tag in gold.split()]
-    predicted = TaggedFile(write(tmp_path / "a.conll", "\n".join(rows)), [*IOB2], IOB2, TableOptions())
+    predicted = TaggedFile(write_file(tmp_path / "a.conll", "\n".join(rows)), [*IOB2], IOB2, TableOptions())
     file = io.StringIO()
     predicted.write([(None, {"tags": ["B-PER", "I-PER", "O", "B-LOC", "B-ORG", "I-LOC"]})], file)
     tags = [*gold.split()[:4], "B-ORG", gold.split()[5]]
@@ -329,7 +326,7 @@ def test_write_predictions_in_the_input_scheme(tmp_path, gold):
 def test_write_predictions_to_each_format(tmp_path, name):
     """The second sentence has no prediction: its lines stay. So does all else that is in the others."""
     content, columns = FORMS[name]
-    path = write(tmp_path / name, content)
+    path = write_file(tmp_path / name, content)
     predicted = TaggedFile(path, [*IOB2], IOB2, TableOptions(columns=columns))
     assert [values["words"] for *_, values in predicted.iter_requests(RowErrors(path))] == WORDS
     tags = [[*TAGS[0][:4], "O", "B-LOC"], [], TAGS[2]]
@@ -377,34 +374,33 @@ def test_write_predictions_to_each_format(tmp_path, name):
 def test_tags_that_a_model_does_not_know_are_named(tmp_path, labels, rows, said):
     """Without a score, if it knows none."""
     iobes = IOB2 if "O" in labels else {}
-    predicted = TaggedFile(write(tmp_path / "a.conll", rows), labels, iobes, TableOptions())
+    predicted = TaggedFile(write_file(tmp_path / "a.conll", rows), labels, iobes, TableOptions())
     predicted.write([(None, {"tags": [*labels[:2]]})], io.StringIO())
     assert predicted.format_summary() == [f"1 sentences{said}"]
 
 
 def test_types_that_differ_in_case_alone_are_two(tmp_path):
-    path = write(tmp_path / "a.conll", "a B-PER\nb B-Per\nc B-cafe\u0301\n")
+    path = write_file(tmp_path / "a.conll", "a B-PER\nb B-Per\nc B-cafe\u0301\n")
     (sentence,) = read_tagged_words(path, ["O", "B-PER", "B-Per"])
     assert sentence[1:] == (sentence.written, [1, 2, 3], ["B-PER", "B-Per", "B-caf\u00e9"])
 
 
 def test_a_comment_stands_before_a_sentence(tmp_path):
-    path = write(tmp_path / "a.conll", "# text = a\na\u2028b\x0c NOUN\n#id Cafe\u0301\n#a=b NOUN\n")
+    path = write_file(tmp_path / "a.conll", "# text = a\na\u2028b\x0c NOUN\n#id Cafe\u0301\n#a=b NOUN\n")
     (sentence,) = read_tagged_words(path, None)
     assert sentence.words == ["a\u2028b\x0c", "#id", "#a=b"]
     assert sentence.tags == ["NOUN", "Caf\u00e9", "NOUN"]
 
 
 def test_warn_about_missing_sentence_ends(tmp_path, caplog):
-    path = write(tmp_path / "a.txt", "Bonn B-LOC\n\n" + "Das O\nWort O\n" * 300)
+    path = write_file(tmp_path / "a.txt", "Bonn B-LOC\n\n" + "Das O\nWort O\n" * 300)
     read(path)
     assert f"{path}, line 3: sentence of 600 words" in caplog.text
 
 
 def test_warn_once_about_a_file_not_in_utf_8(tmp_path, caplog):
     """With its first such words; `label` reads the lines once more. Another encoding can be given."""
-    path = tmp_path / "a.conll"
-    path.write_bytes("In O\n\nİzmir\tB-LOC\nkışın\tO\n\n".encode("cp1254"))
+    path = write_file(tmp_path / "a.conll", "In O\n\nİzmir\tB-LOC\nkışın\tO\n\n".encode("cp1254"))
     assert read(path)[1][0] == ("Ýzmir", "B-LOC")
     assert read_lines(path, TableOptions())[2] == "Ýzmir\tB-LOC"
     assert read_lines(path, TableOptions(encoding="cp1254"))[2] == "İzmir\tB-LOC"
@@ -421,7 +417,7 @@ def test_warn_once_about_a_file_not_in_utf_8(tmp_path, caplog):
 )
 def test_all_errors_at_once(tmp_path, caplog, rows, lines, kept):
     """Lines of another width, or tags of none. --on_error skip leaves out their sentences."""
-    path = write(tmp_path / "a.txt", f"{rows}\n\n{FORMS['conll.conll'][0].replace(' X Y ', ' ')}")
+    path = write_file(tmp_path / "a.txt", f"{rows}\n\n{FORMS['conll.conll'][0].replace(' X Y ', ' ')}")
     assert re.findall(r"line (\d+): ", error_of(read, path)) == lines
     assert read(path, on_error="skip") == [*kept, *ROWS]
     assert len(caplog.messages) == len({*caplog.messages}) == 2  # each is said once
@@ -444,7 +440,7 @@ def test_words_and_tags_that_do_not_fit(tmp_path, words, tags, what):
     """In JSON lines and, except invalid text, in the official format, where a blank line counts as one."""
     good = {"tokens": ["Bonn", "\xa0"], "ner_tags": ["B-LOC", "O"]}
     objects = [good, {"tokens": [], "ner_tags": []}, {"tokens": words, "ner_tags": tags}]
-    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, objects)))
+    path = write_file(tmp_path / "a.jsonl", "\n".join(map(json.dumps, objects)))
     assert f"{path}, line 3: {what}" in error_of(read, path)
     assert read(path, on_error="skip") == [[("Bonn", "B-LOC"), ("\xa0", "O")]]
     if all(isinstance(text, str) for text in (*words, *tags)) and isinstance(words, list):
@@ -454,7 +450,7 @@ def test_words_and_tags_that_do_not_fit(tmp_path, words, tags, what):
             [],
             ["\x02".join(words), "\x02".join(tags)],
         ]
-        path = write(tmp_path / "a.tsv", "\n".join(map("\t".join, rows)))
+        path = write_file(tmp_path / "a.tsv", "\n".join(map("\t".join, rows)))
         assert f"{path}, line 4: {what}" in error_of(read, path)
         assert read(path, on_error="skip") == [[("in", "O"), ("Bonn", "B-LOC")]]
 
@@ -473,5 +469,5 @@ def test_words_and_tags_that_do_not_fit(tmp_path, words, tags, what):
 )
 def test_reject_files_without_tagged_words(tmp_path, name, content, line):
     """No tags; a first line that may be a header; lists; spans; two columns, or none, for one part."""
-    path = write(tmp_path / name, content)
+    path = write_file(tmp_path / name, content)
     assert error_of(read, path).startswith(f"{path}, line {line}: ")

@@ -23,6 +23,7 @@ from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import ALL_LANGUAGES
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.errors import UserError
+from tests.helpers.files import write_file
 from tests.launching import error_of
 from tests.toys import write_lines
 
@@ -32,8 +33,7 @@ def read(tmp_path):
     """Write a file and read it; returns (texts, label) of each row."""
 
     def read(name: str, content: str | bytes, several: bool = False, **options) -> list:
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        path = write_file(tmp_path / name, content)
         rows = read_labeled_table(path, LabelOptions(**options), multi_label=several).rows
         return [(row.texts, row.label) for row in rows]
 
@@ -123,10 +123,10 @@ def test_texts_and_labels_are_found_in_each_format(read, name):
 
 def test_language_split_and_group_are_read_where_they_are_named(tmp_path, caplog, info_log):
     """Rows for dev and test are not trained on, and the names of the columns are kept."""
-    path = tmp_path / "massive.csv"
-    path.write_text(
+    path = write_file(
+        tmp_path / "massive.csv",
         "utt,intent,locale,partition,by,,n,more\na,x,de,train,1,,,\nb,y, en ,dev,2,,,\nc,z,fr,,1,,,\n"
-        "d,x,,test,,,,\n"
+        "d,x,,test,,,,\n",
     )
     flags = {
         "text": "utt+more",
@@ -197,8 +197,7 @@ def test_errors_of_rows_are_reported_by_kind(skip):
     ],
 )
 def test_skip_empty_labels_and_other_errors(tmp_path, content, kept, wrong):
-    path = tmp_path / "a.csv"
-    path.write_bytes(content)
+    path = write_file(tmp_path / "a.csv", content)
     file = NamedFile(path, "train", ALL_LANGUAGES)
     rows = load_dataset([file], LabelOptions(on_error="skip"))
     assert rows.locations == [f"{path}, line {number}" for number in kept]
@@ -207,16 +206,14 @@ def test_skip_empty_labels_and_other_errors(tmp_path, content, kept, wrong):
 
 def test_label_columns_are_normalized(tmp_path):
     """In one normal form: a second file may be in another."""
-    path = tmp_path / "a.csv"
-    path.write_text("text,cafe\u0301,\u00a0b \nx,1,0\ny,0,1\n", encoding="utf-8")
+    path = write_file(tmp_path / "a.csv", "text,cafe\u0301,\u00a0b \nx,1,0\ny,0,1\n")
     table = read_labeled_table(path, LabelOptions(text="text", label="cafe\u0301,b"), multi_label=True)
     labels = [row.label for row in table.rows]
     assert (labels, table.label_columns) == ([["caf\u00e9"], ["b"]], ["caf\u00e9", "b"])
 
 
 def test_columns_by_number_are_not_kept(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text("a,b\nc,d\n")
+    path = write_file(tmp_path / "a.csv", "a,b\nc,d\n")
     table = read_labeled_table(path, LabelOptions(text="1", label="2"))
     rows = [(["a"], "b", "", "", "", 1), (["c"], "d", "", "", "", 2)]
     assert table == (path, rows, {}, [])
@@ -446,8 +443,7 @@ LEARNED = {
 @pytest.mark.parametrize("name", ASKED)
 def test_reads_requests_as_the_model_learned_its_rows(tmp_path, caplog, name):
     content, questions, expected, *flags = ASKED[name]
-    path = tmp_path / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path = write_file(tmp_path / name, content)
     options = LabelOptions(**dict(*flags))
     of_model = next((LEARNED[begin] for begin in LEARNED if name.startswith(begin)), {})
     ask = partial(
@@ -474,8 +470,7 @@ def test_reads_requests_as_the_model_learned_its_rows(tmp_path, caplog, name):
     ],
 )
 def test_read_texts(tmp_path, name, content, options, texts):
-    path = tmp_path / name
-    path.write_text(content)
+    path = write_file(tmp_path / name, content)
     assert read_texts(path, LabelOptions(**options)) == texts
 
 

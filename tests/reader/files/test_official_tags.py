@@ -4,6 +4,7 @@ import pytest
 
 from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.files.official_tsv import is_official_tsv
+from tests.helpers.files import write_file
 
 ODD = [
     ('"He said', 'nein"', "1", "q 1"),
@@ -38,6 +39,5 @@ def test_odd_texts_are_texts(tmp_path, caplog, begin, line_end):
     ],
 )
 def test_official_headers(tmp_path, header, is_official):
-    path = tmp_path / "x.tsv"
-    path.write_bytes(header + b"a\tb\tc\n")
+    path = write_file(tmp_path / "x.tsv", header + b"a\tb\tc\n")
     assert is_official_tsv(path) == is_official

@@ -15,6 +15,7 @@ from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.files.labeled_tables import read_labeled_table
 from ernie_m.reader.files.official_tags import read_tagged_tsv
 from ernie_m.reader.files.table_options import LabelOptions
+from tests.helpers.files import write_file
 from tests.launching import error_of
 
 HEADER = "text_a\tlabel\n"
@@ -45,8 +46,7 @@ def wait_for_another_time() -> None:
 )
 def test_a_file_that_is_overwritten_during_a_run(tmp_path, content):
     """PipelineConfig a line ends the run: where the file is open already, and in another process."""
-    path = tmp_path / "train"
-    path.write_text(HEADER + ROWS)
+    path = write_file(tmp_path / "train", HEADER + ROWS)
     examples = read_classification(path)
     sentences = Sentences(path)
     in_other_process = pickle.dumps(examples)
@@ -61,8 +61,7 @@ def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path, in_tm
 
     It is opened by a relative path, and read in another folder.
     """
-    path = tmp_path / "train.tsv"
-    path.write_text(HEADER + ROWS)
+    path = write_file(tmp_path / "train.tsv", HEADER + ROWS)
     examples = read_classification(path.name)
     monkeypatch.chdir("/")
     assert examples[0].label == 0
@@ -78,8 +77,9 @@ def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path, in_tm
 
 def test_warn_about_cells_in_quotation_marks(tmp_path, caplog):
     """A tab-separated file that pandas wrote doubles the quotation marks in a cell and encloses it."""
-    path = tmp_path / "train.tsv"
-    path.write_text(f'{HEADER}"a ""man"" sits"\t0\n{ROWS}"a man" and "a dog", \t1\n')
+    path = write_file(
+        tmp_path / "train.tsv", f'{HEADER}"a ""man"" sits"\t0\n{ROWS}"a man" and "a dog", \t1\n'
+    )
     assert read_classification(path)[0].text_a == '"a ""man"" sits"'
     assert read_labeled_table(path, LabelOptions()).rows[0].texts == ['"a ""man"" sits"']
     assert [line.partition(" have ")[0] for line in caplog.messages[::2]] == [f"{path}: 1 of 5 rows"] * 2
@@ -92,6 +92,5 @@ def test_warn_about_cells_in_quotation_marks(tmp_path, caplog):
 @pytest.mark.parametrize("tool", COMPRESS)
 def test_compressed_files_are_named_as_such(tmp_path, tool, name, read):
     """Where a file is read line by line from the disk."""
-    path = tmp_path / name
-    path.write_bytes(COMPRESS[tool]((HEADER + ROWS).encode()))
+    path = write_file(tmp_path / name, COMPRESS[tool]((HEADER + ROWS).encode()))
     assert f"{path}: compressed file. Decompress it with {tool}" in error_of(read, path)

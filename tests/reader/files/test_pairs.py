@@ -14,6 +14,7 @@ import pytest
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import TextFile
 from ernie_m.reader.files.table_options import TableOptions
+from tests.helpers.files import write_file
 from tests.launching import check_error, error_of
 from tests.toys import sentences, write_lines
 
@@ -218,8 +219,7 @@ def test_two_files_and_moses(tmp_path):
 
 def test_no_space_to_unpack(tmp_path, monkeypatch):
     """The line names the temporary file, so that another TMPDIR can be chosen."""
-    path = tmp_path / "en-de.tsv.gz"
-    path.write_bytes(gzip.compress(b"a\tb\nc\td\n" * 9))
+    path = write_file(tmp_path / "en-de.tsv.gz", gzip.compress(b"a\tb\nc\td\n" * 9))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     full = open("/dev/full", "wb")  # noqa: SIM115 - the reader closes it
     monkeypatch.setattr(os, "fdopen", lambda descriptor, _: full)

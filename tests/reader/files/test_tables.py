@@ -36,6 +36,7 @@ from ernie_m.reader.labels import (
     is_printed_collection,
     normalize_label,
 )
+from tests.helpers.files import write_file
 from tests.launching import error_of
 
 
@@ -45,23 +46,22 @@ def write(tmp_path):
 
     def write(name: str, text: str) -> Path:
         content = text.encode()
-        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-        return tmp_path / name
+        return write_file(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)
 
     return write
 
 
 def test_a_compressed_file_that_would_fill_the_memory(tmp_path):
-    path = tmp_path / "train.en.tsv.gz"
-    path.write_bytes(gzip.compress(bytes(80 << 20), 9))
+    path = write_file(tmp_path / "train.en.tsv.gz", gzip.compress(bytes(80 << 20), 9))
     assert error_of(read_labeled_table, path, LabelOptions()).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("read", [is_tagged_file, is_question_file])
 def test_a_compressed_file_that_is_cut_off_is_named(tmp_path, read):
     """After its beginning, of which its kind is told."""
-    path = tmp_path / "a.csv.gz"
-    path.write_bytes(gzip.compress(np.random.default_rng(0).bytes(30_000).hex().encode())[:9000])
+    path = write_file(
+        tmp_path / "a.csv.gz", gzip.compress(np.random.default_rng(0).bytes(30_000).hex().encode())[:9000]
+    )
     assert error_of(read, path).startswith(f"{path}: ")
 
 
@@ -315,8 +315,7 @@ BLANK = 1 << 19  # lines; an integer of 8 bytes for each takes 4 MiB, everything
 @pytest.mark.parametrize("reader", READERS)
 def test_line_ends_take_no_memory(tmp_path, reader):
     """A packed file of 2 kB."""
-    path = tmp_path / "a.tsv.gz"
-    path.write_bytes(gzip.compress(b"\n" * BLANK, 9))
+    path = write_file(tmp_path / "a.tsv.gz", gzip.compress(b"\n" * BLANK, 9))
     tracemalloc.start()
     try:
         assert error_of(READERS[reader], path).startswith(f"{path}: ")

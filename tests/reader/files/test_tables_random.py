@@ -23,6 +23,7 @@ from ernie_m.reader.files.labeled_tables import read_labeled_table
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import LabelOptions, TableOptions
 from ernie_m.utils.errors import UserError
+from tests.helpers.files import write_file
 from tests.launching import error_of
 
 EXAMPLES = settings(
@@ -126,8 +127,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     @given(tables())
     def check(table):
         kind, ending, data, flags, rows, is_known = table
-        path = tmp_path / f"a{ending}"
-        path.write_bytes(data)
+        path = write_file(tmp_path / f"a{ending}", data)
         assert spaced(read_parts(path, kind, **flags)) == spaced(rows)
         read = None
         with suppress(UserError):

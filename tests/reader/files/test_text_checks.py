@@ -15,6 +15,7 @@ from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.text_checks import check_later_lines
 from ernie_m.utils.args import get_result_options
+from tests.helpers.files import write_file
 from tests.launching import check_error, error_of
 from tests.toys import sentences
 
@@ -116,8 +117,7 @@ def look_at(mono=None, parallel=None, **options):
 
 
 def write(path, lines):
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return path
+    return write_file(path, "".join(f"{line}\n" for line in lines))
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -207,8 +207,7 @@ def test_long_text_in_another_encoding(tmp_path, encoding):
 @pytest.mark.parametrize("name", EVEN)
 def test_text_is_shown_and_taken(tmp_path, caplog, info_log, name):
     """The first line of each file, also of a packed one."""
-    path = tmp_path / "a.txt.gz"
-    path.write_bytes(gzip.compress("\n".join(["", *EVEN[name]]).encode()))
+    path = write_file(tmp_path / "a.txt.gz", gzip.compress("\n".join(["", *EVEN[name]]).encode()))
     look_at({"en": str(path)})
     assert caplog.messages == [f"{path}: en: {line}" for line in EVEN[name][:1]]
 

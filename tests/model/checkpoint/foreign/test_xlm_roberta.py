@@ -11,6 +11,7 @@ from ernie_m.model.checkpoint.load import load_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.lm_head import PreTrainingModel
 from tests.foreign import make_bert, make_xlm_r
+from tests.helpers.files import write_file
 from tests.launching import error_of
 
 
@@ -106,8 +107,7 @@ def test_parts_and_their_index(tmp_path):
     file_of = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(arrays)}
     for file in ("model-0.safetensors", "model-1.safetensors"):
         save_file({name: arrays[name] for name in arrays if file_of[name] == file}, folder / file)
-    index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": file_of}))
+    index = write_file(folder / "model.safetensors.index.json", json.dumps({"weight_map": file_of}))
     np.testing.assert_array_equal(open_checkpoint(folder).tensors["lm_head.bias"], arrays["lm_head.bias"])
     save_file({"lm_head.bias": arrays["lm_head.bias"]}, tmp_path / "outside.safetensors")
     os.mkfifo(folder / "pipe.safetensors")  # nobody writes into it
