@@ -91,9 +91,9 @@ class FinetuningTask(ABC, Generic[Data]):
             start: the initial checkpoint in the flags; None: random weights.
         """
 
+    @abstractmethod
     def get_pipeline_settings(self) -> dict[str, Any]:
         """Return the task's pipeline settings for "pipeline" in config.json, except `max_seq_len`."""
-        return {}
 
     @abstractmethod
     def read(self, path: str | os.PathLike, purpose: str) -> Data:

@@ -95,8 +95,6 @@ def open_model(
     """
     if checkpoint:
         tokenizer = checkpoint.load_tokenizer(vocab_path, piece_model_path)
-    elif piece_model_path is None:
-        raise UserError("missing --piece_model_path: the SentencePiece model (./configs/piece.model)")
     else:
         tokenizer = Tokenizer(vocab_path, piece_model_path)
 

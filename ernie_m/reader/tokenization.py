@@ -153,8 +153,6 @@ class Tokenizer:
         added_tokens: Mapping[str, int] | None = None,
         folder: Folder | None = None,
     ):
-        if text_rules not in TEXT_RULES:
-            raise UserError(f"invalid text_rules {text_rules!r} (choose from {', '.join(TEXT_RULES)})")
         if piece_model_path is None:
             raise UserError("missing --piece_model_path: the SentencePiece model")
         self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
