@@ -24,7 +24,7 @@ class ModelOfLogits:
         self.logits = paddle.to_tensor(logits, dtype="float64", stop_gradient=False)
         # The task asks its config for the id of the pad.
         config = ErnieMConfig(
-            vocab_size=5,
+            vocab_size=10,
             hidden_size=2,
             num_hidden_layers=1,
             num_attention_heads=1,

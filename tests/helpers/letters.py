@@ -10,7 +10,7 @@ class Letters:
     """
 
     cls_id = 0
-    pad_id = 1
+    pad_id = 9  # not the usual one
     sep_id = 2
     unk_id = 3
     vocab = {"▁": 4}  # noqa: RUF012

@@ -12,7 +12,7 @@ from ernie_m.reader.batching import Batches, batch_by_length, split_by_work
 from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.text_featurizer import Feature, TextFeaturizer
 
-PAD = 1
+PAD = 9  # no other id, nor the usual pad
 LONGEST = 60  # tokens
 
 
