@@ -63,6 +63,8 @@ def test_precisions_that_are_refused(models, exported, model_folder, refused, mo
         ({"engine": "paddle-eager", "amp": "bf16"}, "amp bf16 requires a CPU with bfloat16"),
         ({"amp": "fp16"}, "amp fp16"),
         ({"amp": "int8"}, "int8"),
+        ({"engine": "paddle-eager", "amp": "fp16"}, "amp fp16"),
+        ({"engine": "paddle-eager", "amp": "int8"}, "int8"),
     ):
         assert message in error_of(ernie_m.load, models / "encode", **options)
     monkeypatch.setattr(precision, "is_on_gpu", lambda: True)

@@ -296,6 +296,8 @@ def test_git_lfs_pointer_is_not_called_corrupt(saved):
         *((content, None) for content in ('["a"]', '{"version": 1, "name": "an app"}', {})),
         ({"files": {"../../x": {"bytes": 1, "sha256": ""}}}, True),
         ({"files": {"config.json": {"sha256": ""}}}, True),
+        ({"files": {"sha256": 3}}, True),
+        ({"files": ["sha256"]}, True),
     ],
 )
 def test_a_changed_manifest(saved, change, is_damage):

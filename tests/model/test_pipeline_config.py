@@ -433,6 +433,7 @@ DAMAGED = {
         ("1_Pooling/config.json", {"word_embedding_dimension": 32}),
         ("1_Pooling/config.json", {"embedding_dimension": 32}),
         ("1_Pooling/config.json", {"pooling_mode": "cls", "pooling_mode_mean_tokens": True}),
+        ("1_Pooling/config.json", {"pooling_mode": 3}),
         *(("sentence_bert_config.json", {"max_seq_length": length}) for length in ("512", True, 0)),
         ("config_sentence_transformers.json", {"prompts": ["query: "]}),
         ("config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "query"}),

@@ -439,14 +439,15 @@ def test_the_longest_added_token_is_found(piece_model, tokens):
     size = Tokenizer(None, piece_model).vocab_size
     added = {token: size + number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(None, piece_model, added_tokens=added)
-    text = "a <e>x b <e> the <e>dog"
+    text = "<e>x<e> b <e> the <e>dog<e>"
     assert Tokenizer(None, piece_model, added_tokens=dict(reversed(added.items()))).digest == tokenizer.digest
     found = [token for token in tokenizer.tokenize(text) if token in added]
-    assert found == ["<e>x", "<e>", "<e>"]
+    assert found == ["<e>x", "<e>", "<e>", "<e>", "<e>"]
     ids, spans = encode_with_offsets(tokenizer, text)
     assert ids == tokenizer.encode(text)
     assert [text[start:end] for (start, end), id_ in zip(spans, ids) if id_ >= size] == found
     assert "".join(text[start:end] for start, end in spans) == text.replace(" ", "")
+    assert "token '<e>' with id 5 " in error_of(Tokenizer, None, piece_model, added_tokens={"<e>": 5})
 
 
 # What is tested -> the file of a folder, its content, its text rules and added tokens; or why it is refused.

@@ -212,6 +212,8 @@ def test_seeds_have_separate_folders(folder, save, model):
         assert error_of(seed.read_selected).startswith(f"{path}: corrupt ")
         write_digest(path)
     assert error_of(seed.read_selected).startswith(f"{path}: unsupported format")
+    path.with_name("selected.json.digest").unlink()
+    assert error_of(seed.read_selected).startswith(f"{path}: corrupt ")
 
 
 def test_clear_leftovers_in_seed_folders(folder):

@@ -226,6 +226,11 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
         {},
         ("line 5: 1 column (expected 2, as in line 3)",),
     ),
+    "key_later.jsonl": (
+        '{"text": "a", "label": "b"}\n' * 1000 + '{"text": "a", "label": "b", "more": 1}\n',
+        {},
+        ("line 1001: ", "'more'"),
+    ),
     "all.csv": ("text,label\na\nb\n", {}, ("line 2: 1 column", "line 3: 1 column")),
     "quote.csv": ('text,label\na,b\n"c" d,e\n', {}, ("line 3",)),
     "open.csv": ('text,label\na,b\n"c,d\ne,f\n', {}, ("line 3", "to line 4")),

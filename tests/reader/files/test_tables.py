@@ -250,6 +250,7 @@ def test_an_excel_sheet(tmp_path, caplog, first):
     table = read_labeled_table(path, LabelOptions(label="Kategorie"))
     assert [[*row.texts, row.label] for row in table.rows] == [[*map(str, cells[1:])] for cells in rows[1:]]
     assert (f"{path}: reading only sheet 'a', ignoring b" in caplog.messages) == first
+    assert not is_tagged_file(path) and not is_question_file(path)
     write_sheet(path, [[], *rows, [99, "", "good"]])
     assert "my.xlsx, line 5: " in error_of(read_labeled_table, path, LabelOptions(label="Kategorie"))
 

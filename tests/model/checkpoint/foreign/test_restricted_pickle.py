@@ -86,6 +86,9 @@ RAW = {
     "a frame longer than the file": b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"cos\nsystem\n.",
     "an array of an endless shape": b"\x80\x02}X\x01\x00\x00\x00acnumpy.core.multiarray\n_reconstruct\n)R"
     b"(K\x01\x8a\x10" + b"\xff" * 15 + b"\x7f\x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00tbs.",
+    "an array without data": b"\x80\x02}X\x01\x00\x00\x00acnumpy.core.multiarray\n_reconstruct\n)R"
+    b"(K\x01K\x02\x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89Ntbs.",
+    "items of a list": b"\x80\x04](" + text(b"a") + b"K\x01u.",
     "a key without a value": b"\x80\x04}(" + text(b"a") + b"K\x01" + text(b"b") + b"u.",
     "no end": b"\x80\x04}",
 }

@@ -2,6 +2,7 @@
 
 import collections
 import os
+import re
 import struct
 import zipfile
 
@@ -67,10 +68,11 @@ def test_reject_storage_views(tmp_path, layout, part, is_read):
             "shape [1, 1] does not fit into its storage of 1",
         ),
         (ONE_NUMBER_AS_ITSELF.replace(b"K\x00K\x00\x86", b"J\xff\xff\xff\xffK\x00\x86"), "a negative"),
+        (re.sub(rb"\(X\x07.*tQ", b"N", ONE_NUMBER_AS_ITSELF, flags=re.DOTALL), "without storage"),
     ],
 )
 def test_reject_shape_beyond_its_storage(tmp_path, layout, pickled, message):
-    """Too many numbers, an offset of 1, and a stride of -1."""
+    """Too many numbers, an offset of 1, a stride of -1, and None for the storage."""
     (tmp_path / "x.bin").write_bytes(layout(pickled, ONE_NUMBER))
     assert message in error_of(torch_files.read, tmp_path / "x.bin")
 
