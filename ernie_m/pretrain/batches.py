@@ -104,8 +104,9 @@ class StepReader:
             )
         if position is not None:
             self.step = int(position["step"])
-            for kind, sampler in self.samplers.items():
-                sampler.restore(position[kind])
+            # The run that this one continues may not have read text of one kind.
+            for kind in self.samplers.keys() & position.keys():
+                self.samplers[kind].restore(position[kind])
 
     def __iter__(self) -> Iterator[StepBatches]:
         while True:

@@ -244,6 +244,10 @@ class InitConfig:
     """Initial masked-LM head: random weights (random), the head of init.encoder (same), or a model
     directory."""
 
+    checkpoint: str = option("", free=True)
+    """Checkpoint (checkpoints/step_N) of another run that this run continues, with its optimizer and its
+    position in the text. Only objectives and optimizer.batch_size may differ from those of that run."""
+
     lm_head_warmup_steps: NonNegativeInt = 0
     """Number of initial steps that train only the head and the language embeddings."""
 

@@ -84,15 +84,18 @@ def open_output_dir(config: PretrainConfig) -> OutputDir:
         # Not the configuration, which `save_settings` replaces.
         contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, CURVES, FULL, ENCODER))),
         steps_folder=CHECKPOINTS,
+        may_differ=r"objectives\..+|optimizer\.batch_size",
     )
     # The directories of initial weights, which overwriting must not remove; other values name no directory.
-    sources = {config.init.encoder, config.init.lm_head} - {RANDOM, SAME}
+    start = config.init.checkpoint
+    sources = {config.init.encoder, config.init.lm_head, start} - {RANDOM, SAME, ""}
     return OutputDir(
         output,
         rules,
         keep_checkpoints=config.run.keep_checkpoints,
         overwrite=config.run.overwrite,
         sources=sorted(sources),
+        resume_from=Path(start) if start else None,
     )
 
 

@@ -60,11 +60,14 @@ class FolderRules:
         contents: regular expressions that match the whole names of a run's files, in the order in which
             overwriting removes them. Other files belong to the user.
         steps_folder: subfolder of the checkpoints; "": the directory itself.
+        may_differ: regular expression of the keys of the fingerprint that may differ from those of the run in
+            another directory that a run continues.
     """
 
     ways_out: str
     contents: Sequence[str]
     steps_folder: str = ""
+    may_differ: str = ""
 
 
 class OutputDir:
@@ -198,6 +201,9 @@ class OutputDir:
             if self.resume_from is None:
                 return None
             saved = SavedRun(self.resume_from, *read_state(self.resume_from))
+            saved.values["identity"] |= {
+                key: value for key, value in fingerprint.items() if re.fullmatch(self.rules.may_differ, key)
+            }
         elif self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
             logger.info("resuming from %s, not from %s", saved.folder, self.resume_from)
         check_fingerprint(saved.folder, saved.values["identity"], fingerprint, self.rules.ways_out)

@@ -201,6 +201,7 @@ init:
   encoder: random
   word_embeddings: ''
   lm_head: random
+  checkpoint: ""
   lm_head_warmup_steps: 0
   lm_head_learning_rate: 0.001
 optimizer:

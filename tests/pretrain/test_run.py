@@ -90,6 +90,24 @@ def test_resume_without_the_initial_checkpoint(straight, pretrain):
     assert open_checkpoint(pretrain(**short) / "encoder").settings[TRAINED_LENGTH] == 32
 
 
+def test_a_run_continues_that_of_another_folder(pretrain, refused):
+    """With other objectives it is a run whose mixing ratios change at that step."""
+    mixes = [f"{{{mix}}}" for mix in ("mmlm: 1", "mmlm: 1, camlm: 3")]
+    changing = {"objectives__later_mixing_ratios": mixes[1], "objectives__later_start": 0.5}
+    whole = pretrain("whole", objectives__mixing_ratios=mixes[0], **changing, **USUAL)
+    start = pretrain("start", objectives__mixing_ratios=mixes[0], run__stop_after_steps=6, **USUAL)
+    options = {
+        "objectives__mixing_ratios": mixes[1],
+        "init__checkpoint": str(start / "checkpoints/step_6"),
+        **USUAL,
+    }
+    later = pretrain("later", **options)
+    assert_equal_arrays(checkpoint(later, STEPS), checkpoint(whole, STEPS))
+    assert records(later) == [record for record in records(whole) if record["step"] > 6]
+    line = refused(optimizer__batch_size=4, optimizer__learning_rate=1e-3, **options)
+    assert "step_6: made with other settings (optimizer.learning_rate: 0.01 -> 0.001)" in line
+
+
 def test_records_are_on_the_disk_before_a_checkpoint(pretrain, tmp_path, monkeypatch):
     """A machine that crashes may otherwise lose the record of a step that a checkpoint has."""
     path = tmp_path / "out" / METRICS
