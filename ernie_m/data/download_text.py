@@ -3,8 +3,11 @@
 ernie-m download text data/public de fr
 
     train/en-de.tsv      training pairs
-    train/{en,de}.txt    monolingual text: both sides of every fifth pair, which are not in the training pairs
+    train/{en,de}.txt    monolingual text: the sides of the training pairs, and of every fifth pair, which is
+                         not among them
     held-out/de-en.tsv   test pairs, from packages that the training data does not include
+    packages/            a classification task, which package a text of every fifth pair is from: train/ and
+                         test/ in each language, and maps of labels and languages
     SOURCES.tsv          each package: version, SHA-256, license, use, and number of pairs per language
 
 Train on them with `ernie-m train FOLDER/train`, and test with `run_retrieval.py --pairs FOLDER/held-out`.
@@ -16,7 +19,7 @@ import json
 import re
 import unicodedata
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -38,6 +41,7 @@ LANGUAGES = ("ar", "de", "el", "es", "fr", "hi", "ru", "tr", "vi", "zh")
 FEWEST_PAIRS = 5000  # for languages that were not requested
 MOST_HELD_OUT = 1000  # pairs per language
 PAIRS_FOR_A_TEXT = 5  # every fifth pair is text
+MOST_OF_PACKAGE = 300  # rows of each file of the task in packages/
 # Package, version, megabytes, license, use, and the SHA-256 of its wheel.
 PACKAGES = """
 homeassistant 2026.11.0 68 Apache-2.0 train 7ca5fbde9dea879ac7723949fc84347aac5182e6309c357b2e4973fd391b00f7
@@ -88,13 +92,13 @@ class LanguagePairs(NamedTuple):
 
     Attributes:
         pairs: the training pairs.
-        text: pairs whose sides are written as monolingual text.
+        text: pairs whose sides are written as monolingual text, each with its package.
         held_out: the test pairs.
         counts: package -> number of pairs.
     """
 
     pairs: list[tuple[str, str]]
-    text: list[tuple[str, str]]
+    text: list[tuple[str, str, str]]
     held_out: list[tuple[str, str]]
     counts: Counter[str]
 
@@ -187,9 +191,10 @@ def collect_pairs(sources: Mapping[Package, Path], languages: Sequence[str]) -> 
                     of_language.held_out.append(pair)
                     continue
                 seen[ENGLISH].add(english)
-                is_text = _hash_text(english)[0] % PAIRS_FOR_A_TEXT == 0  # the same in every language
-                part = of_language.text if is_text else of_language.pairs
-                part.append(pair)
+                if _hash_text(english)[0] % PAIRS_FOR_A_TEXT == 0:  # the same in every language
+                    of_language.text.append((*pair, source.package))
+                else:
+                    of_language.pairs.append(pair)
     return collected
 
 
@@ -199,17 +204,22 @@ def _hash_text(text: str) -> bytes:
 
 
 def write_pairs(folder: Path, sources: Iterable[Package], collected: dict[str, LanguagePairs]) -> None:
-    """Write train/, held-out/ and SOURCES.tsv, and print the table in SOURCES.tsv."""
+    """Write train/, held-out/, packages/ and SOURCES.tsv, and print the table in SOURCES.tsv."""
     with atomic_dir(folder / "train") as train, atomic_dir(folder / "held-out") as held_out:
         english: dict[str, None] = {}  # the lines of en.txt, in order
         for language, of_language in collected.items():
             _write_lines(train / f"{ENGLISH}-{language}.tsv", [make_header(True), *of_language.pairs])
-            _write_lines(train / f"{language}.txt", [[translation] for _, translation in of_language.text])
-            english |= dict.fromkeys(text for text, _ in of_language.text)
+            sides = [*of_language.pairs, *(pair[:2] for pair in of_language.text)]
+            _write_lines(train / f"{language}.txt", [[translation] for _, translation in sides])
+            english |= dict.fromkeys(text for text, _ in sides)
             searched = sorted(of_language.held_out, key=lambda pair: _hash_text(pair[0]))[:MOST_HELD_OUT]
             rows = [(translation, text) for text, translation in searched]
             _write_lines(held_out / f"{language}-{ENGLISH}.tsv", [make_header(True), *rows])
         _write_lines(train / f"{ENGLISH}.txt", [[line] for line in english])
+    with atomic_dir(folder / "packages") as packages:
+        _write_package_task(
+            packages, [source.package for source in sources if source.use == "train"], collected
+        )
     lines = [["package", "version", "SHA-256", "license", "use", *collected]]
     for source in sources:
         row = [source.package, source.version, source.sha256, source.license, source.use]
@@ -219,6 +229,26 @@ def write_pairs(folder: Path, sources: Iterable[Package], collected: dict[str, L
         file.writelines("\t".join(line) + "\n" for line in lines)
     shown = [[package, use, *counts] for package, _, _, _, use, *counts in lines]
     say("", format_columns(shown), "")
+
+
+def _write_package_task(folder: Path, labels: Sequence[str], collected: dict[str, LanguagePairs]) -> None:
+    """Write which package a message is from, for training and testing, in which no message is the same."""
+    files: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # name -> package -> texts
+    for language, of_language in collected.items():
+        for english, translation, package in of_language.text:
+            split = ("train", "test")[_hash_text(keep_letters(english))[1] % 2]
+            files[f"{split}/{split}.{ENGLISH}.tsv"][package].add(english)
+            files[f"{split}/{split}.{language}.tsv"][package].add(translation)
+    for name, packages in files.items():
+        rows = [
+            (text, package)
+            for package, texts in packages.items()
+            for text in sorted(texts, key=_hash_text)[:MOST_OF_PACKAGE]
+        ]
+        (folder / name).parent.mkdir(exist_ok=True)
+        _write_lines(folder / name, [("text_a", "label"), *rows])
+    write_json(folder / "label_map.json", {label: number for number, label in enumerate(labels)})
+    write_json(folder / "lang_map.json", {language: language for language in (ENGLISH, *collected)})
 
 
 def _write_lines(path: Path, rows: Iterable[Sequence[str]]) -> None:

@@ -100,20 +100,32 @@ def test_each_text_is_in_pairs_or_in_every_language(packages, tmp_path, capsys):
         "de": {english: german for english, german, _ in trained},
         "el": {english: greek for english, _, greek in [*trained, *sentences(92, 1)]},
     }
+    letters = {text: text.lower().replace(" ", "").encode() for text in expected["el"]}
+    digests = {text: hashlib.blake2b(data, digest_size=8).digest() for text, data in letters.items()}
+    without_pairs = {text for text, digest in digests.items() if digest[0] % 5 == 0}
     for code, translations in expected.items():
         pairs = [tuple(row[:2]) for row in PairRows(f"en-{code}<={folder}/train/en-{code}.tsv")]
-        # What is text is so in every language, and in no file of pairs.
-        assert {english for english, _ in pairs}.isdisjoint(texts["en"])
-        assert dict(pairs) | dict(zip(texts["en"], texts[code], strict=True)) == translations
-        assert len(pairs) + len(texts["en"]) == len(translations)
+        # Each side is text; every fifth pair, the same in every language, is nothing else.
+        assert dict(pairs).keys() == translations.keys() - without_pairs
+        assert sorted(texts[code]) == sorted(translations.values()) and {*texts["en"]} == {*expected["el"]}
         # Nothing of what was trained on is held out: 16 of the 26 rows of the third package.
         held_out = [tuple(row[:2]) for row in PairRows(f"{code}-en<={folder}/held-out/{code}-en.tsv")]
         assert sorted(held_out) == sorted(
             (row[1 if code == "de" else 2], row[0]) for row in sentences(2 * COUNT, 10)
         )
-    letters = {text: text.lower().replace(" ", "").encode() for text in expected["el"]}
-    digests = {text: hashlib.blake2b(data, digest_size=8).digest() for text, data in letters.items()}
-    assert {*texts["en"]} == {text for text, digest in digests.items() if digest[0] % 5 == 0}
+        # Which package such a text is from; the splits have the same texts in every language.
+        splits: list[dict[str, str]] = []
+        for name in ("train/train", "test/test"):
+            files = [
+                (folder / f"packages/{name}.{each}.tsv").read_text().splitlines() for each in ("en", code)
+            ]
+            of_english, of_code = (dict(row.split("\t") for row in rows[1:]) for rows in files)
+            known = of_english.keys() & translations.keys()
+            assert {translations[english]: of_english[english] for english in known} == of_code != {}
+            splits.append(of_code)
+        first = {english for english, *_ in sentences(0, COUNT)}
+        in_packages = {translations[text]: "first" if text in first else "second" for text in without_pairs}
+        assert splits[0] | splits[1] == in_packages and splits[0].keys().isdisjoint(splits[1])
     header, *rows = [line.split("\t") for line in (folder / "SOURCES.tsv").read_text().splitlines()]
     assert header == ["package", "version", "SHA-256", "license", "use", "de", "el"]
     assert [(row[0], row[1], row[4], *row[5:]) for row in rows] == [
@@ -132,7 +144,7 @@ def test_each_text_is_in_pairs_or_in_every_language(packages, tmp_path, capsys):
 
 def test_english_text_of_all_languages_without_repetitions(tmp_path):
     lines = {"de": [("one", "eins"), ("two", "zwei")], "el": [("two", "δύο"), ("three", "τρία")]}
-    collected = {code: LanguagePairs([], text, [], Counter(here=2)) for code, text in lines.items()}
+    collected = {code: LanguagePairs(pairs, [], [], Counter(here=2)) for code, pairs in lines.items()}
     write_pairs(tmp_path, [Package("here", "1", "2", "MIT", "train", "0f")], collected)
     written = {name: content.decode() for name, content in read_files(tmp_path).items()}
     assert written == {
@@ -141,16 +153,21 @@ def test_english_text_of_all_languages_without_repetitions(tmp_path):
         "held-out/el-en.tsv": "source\ttranslation\n",
         "train/de.txt": "eins\nzwei\n",
         "train/el.txt": "δύο\nτρία\n",
-        "train/en-de.tsv": "source\ttranslation\n",
-        "train/en-el.tsv": "source\ttranslation\n",
+        "train/en-de.tsv": "source\ttranslation\none\teins\ntwo\tzwei\n",
+        "train/en-el.tsv": "source\ttranslation\ntwo\tδύο\nthree\tτρία\n",
+        "packages/label_map.json": '{\n  "here": 0\n}\n',
+        "packages/lang_map.json": '{\n  "en": "en",\n  "de": "de",\n  "el": "el"\n}\n',
         "train/en.txt": "one\ntwo\nthree\n",
     }
 
 
 @pytest.mark.parametrize("code", ["de", "el"])
-def test_no_more_than_this_is_held_out(packages, tmp_path, monkeypatch, code):
+def test_no_more_than_this_is_held_out_or_of_a_package(packages, tmp_path, monkeypatch, code):
     monkeypatch.setattr(download_text, "MOST_HELD_OUT", 4)
+    monkeypatch.setattr(download_text, "MOST_OF_PACKAGE", 2)
     get(tmp_path / "t")
+    of_package = (tmp_path / f"t/packages/train/train.{code}.tsv").read_text()
+    assert (of_package.count("\tfirst\n"), of_package.count("\tsecond\n")) == (2, 2)
     # The same English in each language: that with the smallest digests.
     digests = {
         english: hashlib.blake2b(english.encode(), digest_size=8).digest()
