@@ -54,8 +54,6 @@ DOWNLOADS = "downloads from other servers; "
 COMMANDS = {
     r"sh scripts/(setup\.sh( \w+)?|test\.sh)( && sh scripts/setup\.sh \w+)?": ITSELF,
     r"sh scripts/gpu_check\.sh": "scripts/test_gpu_check.py::test_cpu_does_not_pass_as_a_gpu",
-    r"sh scripts/demo\.sh --pretrain.*":
-        "many minutes; shortened in scripts/test_pretrain_demo.py::test_the_demo_repeats_nothing",
     r"sh scripts/demo\.sh --quick":
         "it fetches 91 MB; scripts/test_quick.py::test_the_demo_searches_and_learns_topics",
     r"sh scripts/demo\.sh --page":
@@ -111,7 +109,9 @@ COMMANDS = {
     r".*benchmarks/masked_lm\.py .*": HOURS + "scripts/test_benchmarks.py::test_masked_lm",
     r".*benchmarks/encode\.py .*": HOURS + "scripts/test_benchmarks.py::test_encoding_beside_a_rival",
     r"for p in .*/figure6\.yaml .*": HOURS + "training/test_log.py::test_the_curves_are_the_records",
-    r"sh scripts/base/ablation\.sh": HOURS + "scripts/base/test_ablation.py::test_each_model_is_trained",
+    r"sh scripts/ablation\.sh --scale (quick|night)":
+        HOURS + "shortened in scripts/test_ablation.py::test_the_ablation_repeats_nothing",
+    r"sh scripts/ablation\.sh --scale paper": HOURS + "scripts/test_ablation.py::test_the_papers_size",
 }  # fmt: skip
 
 CPU = "--max_seq_len 62 --use_cuda false"

@@ -184,7 +184,7 @@ print(*list_recipes())
     *lines, all_shown, names = run_in(source).splitlines()
     assert (all_shown, {line.partition(" ")[2] for line in lines}) == ("True", {"True False"})
     shipped = {f"{path.parent.name}/{path.stem}" for path in ROOT.glob("scripts/*/*.sh")}
-    assert {*names.split()} == {name for name in shipped if name.split("/")[0] != "data"} - {"base/ablation"}
+    assert {*names.split()} == {name for name in shipped if name.split("/")[0] != "data"}
 
 
 @pytest.mark.parametrize(
