@@ -25,9 +25,10 @@ from ernie_m.finetune.score_tables import get_paper_rows
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import apply_model_defaults, open_model
 from ernie_m.model.tasks import get_stored_name
+from ernie_m.training.best_checkpoint import BEST, SELECTED, is_finished, read_selected
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, as_json_values
-from ernie_m.training.output_dir import BEST, SELECTED, OutputDir
+from ernie_m.training.output_dir import OutputDir
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import Trainer
 from ernie_m.utils.logging import logger
@@ -108,7 +109,7 @@ def train_seeds(fine_tuning: FinetuningRun, tests: Mapping[str, LanguageFile], s
             if not run_seed(fine_tuning, seed, seed_folder, tests_of_seed, stop):
                 return
             if fine_tuning.dev_files:
-                evaluations[seed] = seed_folder.read_selected()
+                evaluations[seed] = read_selected(seed_folder.path)
         if evaluations:
             report_seeds(fine_tuning, evaluations)
 
@@ -134,7 +135,7 @@ def run_seed(
     def predict(engine: Engine, epoch: int, step: int) -> bool:
         return predict_test_files(fine_tuning.task, engine, tests, flags.prediction, epoch, step, stop)
 
-    if folder.is_finished():
+    if is_finished(folder.path):
         logger.info("seed %d: already finished (%s)", seed, folder.path / SELECTED)
     else:
         trainer = Trainer(fine_tuning, folder, seed, make_loop_config(flags))
@@ -152,7 +153,7 @@ def run_seed(
         gc.collect()
     if not tests:
         return True
-    selected = folder.read_selected()
+    selected = read_selected(folder.path)
     engine = fine_tuning.make_engine(open_checkpoint(folder.path / BEST))
     return predict(engine, epoch=selected.epoch, step=selected.step)
 

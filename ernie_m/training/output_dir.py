@@ -12,16 +12,15 @@ seed_<n>/ has all files except run.json.
 """
 
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import distributed
+from ernie_m.training.best_checkpoint import BEST, SELECTED, copy_best
 from ernie_m.training.checkpoint import (
     SavedRun,
     read_last_checkpoint,
@@ -29,24 +28,16 @@ from ernie_m.training.checkpoint import (
     remove_old_checkpoints,
     write_checkpoint,
 )
-from ernie_m.training.log import Evaluation
-from ernie_m.utils.checksums import check_format_version, matches_digest, write_digest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import (
-    atomic_dir,
-    read_json,
     remove,
     remove_leftovers,
     translate_write_errors,
-    write_json,
 )
 from ernie_m.utils.logging import logger
 from ernie_m.utils.output_lock import check_fingerprint, lock_output, write_fingerprint
 
 RUN = "run.json"
-BEST = "best"
-SELECTED = "selected.json"
-_FORMAT = 1  # of selected.json
 # The outputs of fine-tuning, as patterns of whole names. A folder with any of these contains a run.
 TRAINED = (r"step_\d+(\.corrupt)?", BEST, rf"{re.escape(SELECTED)}(\.digest)?", r"seed_\d+")
 
@@ -207,31 +198,8 @@ class OutputDir:
         elif self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
             logger.info("resuming from %s, not from %s", saved.folder, self.resume_from)
         check_fingerprint(saved.folder, saved.values["identity"], fingerprint, self.rules.ways_out)
-        self._copy_best(saved)
+        copy_best(saved, self.path, self.rules.ways_out)
         return saved
-
-    def _copy_best(self, saved: SavedRun) -> None:
-        """Copy best/ of the checkpoint's run into this directory.
-
-        If best/ is later than the last evaluation in the training state, the run was killed just after
-        selecting that step. The step will be selected again, so the trainer starts without a best step.
-
-        Raises:
-            UserError: best/ is missing, or contains a step other than that of the training state.
-        """
-        trainer = saved.values["trainer"]
-        if trainer["best"] is None:
-            return
-        best = saved.folder.parent / BEST
-        step = distributed.run_on_main(lambda: _parse_step(best))
-        if step is not None and step > trainer["evaluated"]:
-            logger.info("%s is from step %d; resuming from an earlier checkpoint", best, step)
-            # -1, no evaluation: the step of the checkpoint is evaluated again as well.
-            trainer.update(best=None, evaluated=-1)
-            return
-        ways_out = f" before {saved.folder.name}. Restore that model, or {self.rules.ways_out}"
-        _check_best(best, step, trainer["best"]["step"], ways_out)
-        distributed.run_on_main(lambda: _copy_folder(best, self.path / BEST))
 
     # Outputs of a run
 
@@ -256,72 +224,3 @@ class OutputDir:
             # `resume_from` may be one of the oldest. Keep it, so that the same command can be run again.
             remove_old_checkpoints(self.steps_folder, self.keep_checkpoints, protected_path=self.resume_from)
         return folder
-
-    def save_best(self, files: ModelFiles | None) -> None:
-        """Write the model of the best step to best/. Call this on every process; only process 0 has files."""
-        write_checkpoint(self.path / BEST, files)
-
-    def finish(self, best: Evaluation) -> None:
-        """Write selected.json, which marks the run as finished. Call this on every process.
-
-        Args:
-            best: the evaluation of the best step.
-        """
-        path = self.path / SELECTED
-
-        def write() -> None:
-            write_json(path, {"format": _FORMAT, **asdict(best)})
-            write_digest(path)
-
-        distributed.run_on_main(write)
-
-    def is_finished(self) -> bool:
-        """Return whether the run is finished: whether selected.json exists."""
-        return (self.path / SELECTED).is_file()
-
-    def read_selected(self) -> Evaluation:
-        """Read the evaluation of the best step from selected.json, and check that best/ contains this step.
-
-        Raises:
-            UserError: selected.json is corrupt, or best/ is missing, corrupt or of another step.
-        """
-        path = self.path / SELECTED
-        if not matches_digest(path):
-            raise UserError(f"{path}: corrupt file or checksum. Remove it and run the same command again")
-        values = read_json(path)
-        check_format_version(
-            path, values.pop("format", None), _FORMAT, "start a new run from the weights in best/"
-        )
-        selected = Evaluation(**values)
-        best = self.path / BEST
-        step = distributed.run_on_main(lambda: _parse_step(best))
-        ways_out = f"remove {path} and run the same command to resume from the newest checkpoint"
-        _check_best(best, step, selected.step, f". Restore that model, or {ways_out}")
-        return selected
-
-
-def _check_best(best: Path, step: int | None, selected_step: int, ways_out: str) -> None:
-    """Check that best/ contains the selected step.
-
-    Args:
-        step: the step in best/; None: best/ is missing.
-        ways_out: end of the message: what the user can do.
-
-    Raises:
-        UserError: best/ is missing or contains another step.
-    """
-    if step != selected_step:
-        error = "missing" if step is None else f"contains step {step}"
-        raise UserError(f"{best}: {error}, but the run selected step {selected_step}{ways_out}")
-
-
-def _parse_step(model: Path) -> int | None:
-    """Return the training step of a stored model; None: the folder does not exist."""
-    return open_checkpoint(model).settings.get("step") if model.is_dir() else None
-
-
-def _copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder atomically, replacing `target`, unless both are the same folder."""
-    if source.resolve() != target.resolve():
-        with atomic_dir(target) as folder:
-            shutil.copytree(source, folder, dirs_exist_ok=True)

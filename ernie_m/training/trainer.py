@@ -19,6 +19,7 @@ from paddle import Tensor
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.kernel_selection import is_on_gpu
 from ernie_m.training import distributed
+from ernie_m.training.best_checkpoint import BEST, is_better, save_best, write_selected
 from ernie_m.training.engine import Engine, Model, StepResult
 from ernie_m.training.log import (
     CURVES,
@@ -30,7 +31,7 @@ from ernie_m.training.log import (
     MetricsFile,
     make_curve_writer,
 )
-from ernie_m.training.output_dir import BEST, OutputDir
+from ernie_m.training.output_dir import OutputDir
 from ernie_m.training.prefetch import PrefetchIterator
 from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.utils.errors import UserError
@@ -303,7 +304,7 @@ class Trainer(Generic[Model, Data]):
                     "no step was better than the initial checkpoint; %s is a copy of it",
                     self.folder.path / BEST,
                 )
-            self.folder.finish(self.best)
+            write_selected(self.folder.path, self.best)
         return True
 
     def _evaluate(self, stop: ShutdownHandler) -> bool:
@@ -322,14 +323,10 @@ class Trainer(Generic[Model, Data]):
         self.evaluated_step = evaluation.step
         if self.records is not None:
             self.records.append({"step": evaluation.step, HELD_OUT: evaluation.scores})
-        if evaluation.selected_by is not None and (
-            self.best is None
-            or self.best.selected_by is None
-            or evaluation.selected_by > self.best.selected_by
-        ):
+        if is_better(evaluation, self.best):
             self.best = evaluation
             logger.info("new best score: %.2f (step %d)", evaluation.selected_by, evaluation.step)
-            self.folder.save_best(self._collect_files())
+            save_best(self.folder.path, self._collect_files())
         return True
 
     def _save(self) -> None:

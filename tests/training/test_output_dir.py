@@ -13,6 +13,7 @@ from ernie_m.model.checkpoint.write import ModelFiles, collect_model_files
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training import distributed
+from ernie_m.training.best_checkpoint import is_finished, read_selected, save_best, write_selected
 from ernie_m.training.log import Evaluation
 from ernie_m.training.output_dir import FolderRules, OutputDir
 from ernie_m.utils.checksums import write_digest
@@ -102,7 +103,7 @@ def test_resume_from_another_folder(folder, save, tmp_path, caplog, info_log):
 def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp_path, monkeypatch):
     """A run that resumes from a step of another folder copies that folder's best/."""
     save(folder, 4, best=2, evaluated=4)
-    folder.save_best(make_model_files(model, 2))
+    save_best(folder.path, make_model_files(model, 2))
     second = OutputDir(tmp_path / "second", RULES, keep_checkpoints=2, resume_from=folder.path / "step_4")
     copytree = shutil.copytree
 
@@ -126,12 +127,12 @@ def test_best_model_from_another_step(folder, save, model):
     save(folder, 4, best=2, evaluated=4)
     for step, error in ((None, "missing"), (3, "contains step 3"), (4, "contains step 4")):
         if step is not None:
-            folder.save_best(make_model_files(model, step))
+            save_best(folder.path, make_model_files(model, step))
         assert f"/best: {error}, but the run selected step 2 before step_4. " in error_of(
             folder.resume, IDENTITY
         )
     for step, best, evaluated in ((5, None, -1), (2, 2, 4)):
-        folder.save_best(make_model_files(model, step))
+        save_best(folder.path, make_model_files(model, step))
         state = folder.resume(IDENTITY).values["trainer"]
         assert (state["best"] and state["best"]["step"], state["evaluated"]) == (best, evaluated)
 
@@ -196,24 +197,24 @@ def test_seeds_have_separate_folders(folder, save, model):
     save(seed, 2)
     assert (folder.path / "seed_3" / "step_2").is_dir()
     assert folder.resume(IDENTITY) is None
-    assert not seed.is_finished()
+    assert not is_finished(seed.path)
     score = np.float32(50.5)
     best = Evaluation(step=2, epoch=0, selected_by=score, scores={"dev.%s": {"en": {"acc": score}}})
-    seed.finish(best)
-    assert seed.is_finished()
-    assert error_of(seed.read_selected).startswith(f"{seed.path / 'best'}: missing")
-    seed.save_best(make_model_files(model, 4))
-    assert error_of(seed.read_selected).startswith(f"{seed.path / 'best'}: contains step 4")
-    seed.save_best(make_model_files(model, 2))
-    assert seed.read_selected() == best
+    write_selected(seed.path, best)
+    assert is_finished(seed.path)
+    assert error_of(read_selected, seed.path).startswith(f"{seed.path / 'best'}: missing")
+    save_best(seed.path, make_model_files(model, 4))
+    assert error_of(read_selected, seed.path).startswith(f"{seed.path / 'best'}: contains step 4")
+    save_best(seed.path, make_model_files(model, 2))
+    assert read_selected(seed.path) == best
     path = seed.path / "selected.json"
     for content in (path.read_text().replace("50.5", "60.5"), "{}"):
         path.write_text(content)
-        assert error_of(seed.read_selected).startswith(f"{path}: corrupt ")
+        assert error_of(read_selected, seed.path).startswith(f"{path}: corrupt ")
         write_digest(path)
-    assert error_of(seed.read_selected).startswith(f"{path}: unsupported format")
+    assert error_of(read_selected, seed.path).startswith(f"{path}: unsupported format")
     path.with_name("selected.json.digest").unlink()
-    assert error_of(seed.read_selected).startswith(f"{path}: corrupt ")
+    assert error_of(read_selected, seed.path).startswith(f"{path}: corrupt ")
 
 
 def test_clear_leftovers_in_seed_folders(folder):

@@ -14,8 +14,9 @@ from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import OpenedModel, apply_embedding_defaults, apply_model_defaults, open_model
 from ernie_m.reader.files.aligned_lines import read_bitexts, read_sentences_by_language
 from ernie_m.training import distributed
+from ernie_m.training.best_checkpoint import BEST, is_finished, read_selected
 from ernie_m.training.device_summary import format_device_summary
-from ernie_m.training.output_dir import BEST, OutputDir
+from ernie_m.training.output_dir import OutputDir
 from ernie_m.training.precision import describe_precision, is_bf16_on_cpu
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import Trainer
@@ -114,8 +115,8 @@ def train_seed(
         None after a stop request.
     """
     flags = training.flags
-    if folder.is_finished():
-        folder.read_selected()  # rejects a best/ that is not the selected one
+    if is_finished(folder.path):
+        read_selected(folder.path)  # rejects a best/ that is not the selected one
     else:
         trainer = Trainer(training, folder, seed, make_loop_config(flags))
         if not trainer.run(stop):
