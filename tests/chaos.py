@@ -31,10 +31,10 @@ from tests.pretrain import builds
 
 # run_classifier.py with a bug: it finds no checkpoint, and begins from scratch.
 FORGETFUL = """
-from ernie_m.training import output_dir
+from ernie_m.training import resume
 from ernie_m.commands.run_classifier import main
 from ernie_m.utils.errors import run
-output_dir.read_last_checkpoint = lambda folder: None
+resume.read_last_checkpoint = lambda folder: None
 run(main)
 """
 OUTPUT = Path("out")  # relative, so that all runs write the same bytes

@@ -141,7 +141,7 @@ def run_seed(
         trainer = Trainer(fine_tuning, folder, seed, make_loop_config(flags))
         if not trainer.run(stop):
             return False
-        best = trainer.best
+        best = trainer.state.best
         if best is None:  # without dev files the last step predicts
             step = trainer.engine.steps
             return predict(trainer.engine, epoch=fine_tuning.get_epoch(step), step=step)

@@ -1,4 +1,4 @@
-"""The output directory of a run: lock, fingerprint, checkpoints, and resuming.
+"""The output directory of a run: lock, fingerprint and checkpoints.
 
     .lock            the lock of the command that writes to the directory
     run.json         fine-tuning: the fingerprint of the run: settings and digests that determine its result
@@ -20,14 +20,8 @@ from typing import Any
 
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import distributed
-from ernie_m.training.best_checkpoint import BEST, SELECTED, copy_best
-from ernie_m.training.checkpoint import (
-    SavedRun,
-    read_last_checkpoint,
-    read_state,
-    remove_old_checkpoints,
-    write_checkpoint,
-)
+from ernie_m.training.best_checkpoint import BEST, SELECTED
+from ernie_m.training.checkpoint import remove_old_checkpoints, write_checkpoint
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import (
     remove,
@@ -35,7 +29,7 @@ from ernie_m.utils.files import (
     translate_write_errors,
 )
 from ernie_m.utils.logging import logger
-from ernie_m.utils.output_lock import check_fingerprint, lock_output, write_fingerprint
+from ernie_m.utils.output_lock import lock_output, write_fingerprint
 
 RUN = "run.json"
 # The outputs of fine-tuning, as patterns of whole names. A folder with any of these contains a run.
@@ -172,34 +166,6 @@ class OutputDir:
         """Return the files whose whole names match one of the patterns, in the order of the patterns."""
         contents = sorted(self.path.glob("*"))
         return [path for pattern in patterns for path in contents if re.fullmatch(pattern, path.name)]
-
-    # Resuming
-
-    def resume(self, fingerprint: Mapping[str, Any]) -> SavedRun | None:
-        """Read the checkpoint to resume from: the last complete one, or `resume_from`.
-
-        Call this on every process.
-
-        Returns:
-            The checkpoint; None: the run starts at its first step.
-
-        Raises:
-            UserError: all checkpoints are corrupt, the checkpoint belongs to another run, or best/ does not
-                contain the best step of the run.
-        """
-        saved = None if self.overwrite else read_last_checkpoint(self.steps_folder)
-        if saved is None:
-            if self.resume_from is None:
-                return None
-            saved = SavedRun(self.resume_from, *read_state(self.resume_from))
-            saved.values["identity"] |= {
-                key: value for key, value in fingerprint.items() if re.fullmatch(self.rules.may_differ, key)
-            }
-        elif self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
-            logger.info("resuming from %s, not from %s", saved.folder, self.resume_from)
-        check_fingerprint(saved.folder, saved.values["identity"], fingerprint, self.rules.ways_out)
-        copy_best(saved, self.path, self.rules.ways_out)
-        return saved
 
     # Outputs of a run
 

@@ -9,7 +9,7 @@ an uninterrupted run.
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -27,12 +27,12 @@ from ernie_m.training.log import (
     METRICS,
     Evaluation,
     Interval,
-    Meter,
     MetricsFile,
     make_curve_writer,
 )
 from ernie_m.training.output_dir import OutputDir
 from ernie_m.training.prefetch import PrefetchIterator
+from ernie_m.training.resume import LoopState, find_saved_run, restore
 from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import Progress, logger
@@ -170,10 +170,7 @@ class Trainer(Generic[Model, Data]):
     Attributes:
         engine: model and optimizer.
         first_step: number of steps of the run before this process.
-        position: position in the training data, `StepData.position`; None: at the beginning.
-        evaluated_step: last step after which the model was evaluated; -1: none.
-        best: evaluation of the best step so far; None: none.
-        meter: sums of the current log interval.
+        state: what a resumed run restores besides the engine.
         records: metrics.jsonl, on the main process; None if the task does not write the file.
         curves: TensorBoard writer from `make_curve_writer`, if any.
 
@@ -189,21 +186,15 @@ class Trainer(Generic[Model, Data]):
         self.stalls = StallWatchdog(loop_config.stall_ends_seconds)
 
         # Resume from the last checkpoint, if the run has the same settings.
-        saved = folder.resume(task.fingerprint)
+        saved = find_saved_run(folder, task.fingerprint)
         self.engine = task.begin(seed, saved and saved.folder)
         # Not earlier, because a run that fails to start must keep the old one.
         folder.remove_old_run()
 
-        # The loop continues with the counters that it saved, so that no text is read twice or left out.
-        state: dict[str, Any] = {"position": None, "evaluated": -1, "best": None, "window": {}, "tokens": 0.0}
+        self.state = LoopState()
         if saved is not None:
-            self.engine.load_state_dict({**saved.values["engine"], "optimizer": saved.arrays})
-            state = saved.values["trainer"]  # as written by `_save`
+            self.state = restore(saved, self.engine)
             logger.info("resuming from %s (step %d/%d)", saved.folder, self.engine.steps, task.total_steps)
-        self.position: Any = state["position"]
-        self.evaluated_step: int = state["evaluated"]
-        self.best = None if state["best"] is None else Evaluation(**state["best"])
-        self.meter = Meter(state["window"], state["tokens"])
 
         # One process writes the records, whose entries after the checkpoint will be written again.
         keeps_records = distributed.is_main()
@@ -215,10 +206,10 @@ class Trainer(Generic[Model, Data]):
         )
         self.records = MetricsFile(folder.path / METRICS, self.curves) if keeps_records else None
         # `engine.steps` and `evaluated_step` in the newest checkpoint.
-        self._saved_at = (self.engine.steps, self.evaluated_step)
+        self._saved_at = (self.engine.steps, self.state.evaluated_step)
         self._evaluation: Evaluation | None = None  # last evaluation in this process
         if self.records is not None:
-            dropped = self.records.truncate_after(self.first_step, self.evaluated_step)
+            dropped = self.records.truncate_after(self.first_step, self.state.evaluated_step)
             if dropped and self.first_step == 0:
                 line = "%s: no checkpoint; starting at step 0 and deleting %d records from %s"
                 logger.warning(line, folder.path, dropped, self.records.path.name)
@@ -243,12 +234,12 @@ class Trainer(Generic[Model, Data]):
             closing(self.progress),
             self.curves or nullcontext(),
             self.stalls as stalls,
-            PrefetchIterator(task.make_batch_iterator(self.position)) as batches,
+            PrefetchIterator(task.make_batch_iterator(self.state.position)) as batches,
             translate_oom(task.memory_advice),
         ):
             while True:
                 # Evaluate before the next step, so that a run with an interrupted evaluation repeats it.
-                is_due = engine.steps in task.evaluation_steps and self.evaluated_step < engine.steps
+                is_due = engine.steps in task.evaluation_steps and self.state.evaluated_step < engine.steps
                 if is_due and not stopped:
                     # The last evaluation may fail in custom code, which must not lose the training.
                     if engine.steps >= last_step:
@@ -283,7 +274,7 @@ class Trainer(Generic[Model, Data]):
                 if step is None or data is None:
                     stopped = True
                 else:
-                    self.position = data.position
+                    self.state.position = data.position
                     self._log(step, data)
         if stopped or engine.steps < task.total_steps:
             # Without a request, the run ended at `loop_config.last_step` (run.stop_after_steps). With that
@@ -298,13 +289,13 @@ class Trainer(Generic[Model, Data]):
             return False
 
         # Only now the folder says that it is finished, and by which step: the same command will not train.
-        if self.best is not None:
-            if self.best.step == 0:
+        if self.state.best is not None:
+            if self.state.best.step == 0:
                 logger.warning(
                     "no step was better than the initial checkpoint; %s is a copy of it",
                     self.folder.path / BEST,
                 )
-            write_selected(self.folder.path, self.best)
+            write_selected(self.folder.path, self.state.best)
         return True
 
     def _evaluate(self, stop: ShutdownHandler) -> bool:
@@ -320,11 +311,11 @@ class Trainer(Generic[Model, Data]):
 
         # An interrupted evaluation leaves no trace, so that the resumed run repeats it as a whole.
         self._evaluation = evaluation
-        self.evaluated_step = evaluation.step
+        self.state.evaluated_step = evaluation.step
         if self.records is not None:
             self.records.append({"step": evaluation.step, HELD_OUT: evaluation.scores})
-        if is_better(evaluation, self.best):
-            self.best = evaluation
+        if is_better(evaluation, self.state.best):
+            self.state.best = evaluation
             logger.info("new best score: %.2f (step %d)", evaluation.selected_by, evaluation.step)
             save_best(self.folder.path, self._collect_files())
         return True
@@ -332,7 +323,7 @@ class Trainer(Generic[Model, Data]):
     def _save(self) -> None:
         """Write a checkpoint with the current training state, unless the last checkpoint has it."""
         steps = self.engine.steps
-        if steps == 0 or self._saved_at == (steps, self.evaluated_step):
+        if steps == 0 or self._saved_at == (steps, self.state.evaluated_step):
             return
 
         # The records reach the disk before the checkpoint from which a resumed run would continue them.
@@ -344,19 +335,17 @@ class Trainer(Generic[Model, Data]):
         arrays = counters.pop("optimizer")
         if not (distributed.is_main() or self.engine.is_sharded):
             arrays = None
-        state = {  # read by `__init__`, as JSON values
-            "position": self.position,
-            "evaluated": self.evaluated_step,
-            "best": self.best and asdict(self.best),
-            "window": dict(self.meter.sums),  # since the last log line
-            "tokens": self.meter.tokens,
+        values = {
+            "identity": self.task.fingerprint,
+            "seed": self.seed,
+            "engine": counters,
+            "trainer": self.state.to_json(),
         }
-        values = {"identity": self.task.fingerprint, "seed": self.seed, "engine": counters, "trainer": state}
         with self.stalls.watch(f"the checkpoint of step {steps}"):
             folder = self.folder.save_step(steps, self._collect_files(), arrays, values)
         if self._saved_at[0] != steps:  # not again after the evaluation
             logger.info("saved %s", folder)
-        self._saved_at = (steps, self.evaluated_step)
+        self._saved_at = (steps, self.state.evaluated_step)
         if is_on_gpu():
             logger.info("peak GPU memory: %.2f GiB", paddle.device.cuda.max_memory_allocated() / 2**30)
 
@@ -394,12 +383,12 @@ class Trainer(Generic[Model, Data]):
     def _log(self, step: StepResult, data: Data) -> None:
         """Add a step to the current log interval, and log the interval if it ends."""
         steps = self.engine.steps
-        self.meter.add(step)
+        self.state.meter.add(step)
         self.progress.update(1, loss=f"{step.loss:.4f}")
         interval_ends = steps % self.loop_config.log_steps == 0 or steps == self.task.total_steps
         if not interval_ends:
             return
-        interval = self.meter.end_interval(
+        interval = self.state.meter.end_interval(
             seconds=self.progress.get_elapsed_seconds(),
             steps=steps,
             step=step,

@@ -16,6 +16,7 @@ from ernie_m.training import distributed
 from ernie_m.training.best_checkpoint import is_finished, read_selected, save_best, write_selected
 from ernie_m.training.log import Evaluation
 from ernie_m.training.output_dir import FolderRules, OutputDir
+from ernie_m.training.resume import find_saved_run
 from ernie_m.utils.checksums import write_digest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import get_host_name
@@ -77,7 +78,7 @@ def test_reject_state_from_another_revision(folder, save, model, number):
     save(folder, 2)
     folder.save_step(4, make_model_files(model, 4), {}, {"format": number})
     check_error(
-        error_of(folder.resume, IDENTITY),
+        error_of(find_saved_run, folder, IDENTITY),
         "revision",
         start=f"{folder.path}/step_4/training_state/state.json: ",
     )
@@ -89,10 +90,12 @@ def test_resume_from_another_folder(folder, save, tmp_path, caplog, info_log):
     save(folder, 2)
     save(folder, 4)
     second = OutputDir(tmp_path / "second", RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
-    assert second.resume(IDENTITY).folder == folder.path / "step_2"
+    assert find_saved_run(second, IDENTITY).folder == folder.path / "step_2"
     save(second, 6)
-    assert second.resume(IDENTITY).folder == second.path / "step_6"
-    OutputDir(folder.path, RULES, keep_checkpoints=1, resume_from=folder.path / "step_4").resume(IDENTITY)
+    assert find_saved_run(second, IDENTITY).folder == second.path / "step_6"
+    find_saved_run(
+        OutputDir(folder.path, RULES, keep_checkpoints=1, resume_from=folder.path / "step_4"), IDENTITY
+    )
     assert caplog.messages == [f"resuming from {second.path}/step_6, not from {folder.path}/step_2"]
     # If it is in the run's own folder, it is kept next to the newest one.
     same_folder = OutputDir(folder.path, RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
@@ -113,9 +116,9 @@ def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp
 
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "copytree", fail)
-        assert "no space left" in error_of(second.resume, IDENTITY)
+        assert "no space left" in error_of(find_saved_run, second, IDENTITY)
     assert not (second.path / "best").exists()
-    assert second.resume(IDENTITY).values["trainer"]["best"]["step"] == 2
+    assert find_saved_run(second, IDENTITY).values["trainer"]["best"]["step"] == 2
     assert open_checkpoint(second.path / "best").settings["step"] == 2
 
 
@@ -129,11 +132,11 @@ def test_best_model_from_another_step(folder, save, model):
         if step is not None:
             save_best(folder.path, make_model_files(model, step))
         assert f"/best: {error}, but the run selected step 2 before step_4. " in error_of(
-            folder.resume, IDENTITY
+            find_saved_run, folder, IDENTITY
         )
     for step, best, evaluated in ((5, None, -1), (2, 2, 4)):
         save_best(folder.path, make_model_files(model, step))
-        state = folder.resume(IDENTITY).values["trainer"]
+        state = find_saved_run(folder, IDENTITY).values["trainer"]
         assert (state["best"] and state["best"]["step"], state["evaluated"]) == (best, evaluated)
 
 
@@ -159,7 +162,7 @@ def test_overwriting_keeps_files_of_the_user(folder, save, caplog):
     (folder.path / f".best.tmp-{start_and_end()}-{get_host_name()}-0123abcd").mkdir()
     again = OutputDir(folder.path, RULES, keep_checkpoints=2, overwrite=True)
     with again.lock():
-        assert again.resume(IDENTITY) is None
+        assert find_saved_run(again, IDENTITY) is None
         again.check_or_write_fingerprint({**IDENTITY, "lr": 2})
         save(again, 4)
         again.remove_old_run()  # does nothing: the old run is removed once
@@ -196,7 +199,7 @@ def test_seeds_have_separate_folders(folder, save, model):
     folder.resume_from = None
     save(seed, 2)
     assert (folder.path / "seed_3" / "step_2").is_dir()
-    assert folder.resume(IDENTITY) is None
+    assert find_saved_run(folder, IDENTITY) is None
     assert not is_finished(seed.path)
     score = np.float32(50.5)
     best = Evaluation(step=2, epoch=0, selected_by=score, scores={"dev.%s": {"en": {"acc": score}}})

@@ -121,7 +121,7 @@ def train_seed(
         trainer = Trainer(training, folder, seed, make_loop_config(flags))
         if not trainer.run(stop):
             return None
-        if trainer.best is None:  # without validation pairs no step is selected
+        if trainer.state.best is None:  # without validation pairs no step is selected
             return trainer.engine.model
         # Free the model and its optimizer state before the next model is made.
         del trainer
