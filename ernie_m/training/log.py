@@ -5,6 +5,7 @@ evaluation has its scores under "held_out".
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_m.utils.errors import open_in_place
-from ernie_m.utils.files import atomic_file, parse_json, sync_file, translate_write_errors
+from ernie_m.utils.files import atomic_file, parse_json, translate_write_errors
 from ernie_m.utils.logging import logger
 
 if TYPE_CHECKING:
@@ -128,20 +129,19 @@ class MetricsFile:
     def append(self, record: dict[str, Any]) -> None:
         """Append an entry to metrics.jsonl, and add its numbers to TensorBoard.
 
+        The entry is on the disk when this returns: a checkpoint that follows must not lack it.
+
         Raises:
             UserError: the disk is full or read-only.
         """
         line = json.dumps(as_json_values(record)) + "\n"
         with translate_write_errors(self.path), open_in_place(self.path, "a", encoding="utf-8") as file:
             file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
         if self.curves:
             for tag, value in _list_scalars(json.loads(line)):
                 self.curves.add_scalar(tag, value, record["step"])
-
-    def sync(self) -> None:
-        """Sync metrics.jsonl to disk, before a checkpoint that contains its steps."""
-        if self.path.is_file():
-            sync_file(self.path)
 
     def truncate_after(self, step: int, evaluated_step: int) -> int:
         """Remove the entries that a resumed run will write again, and corrupt lines.

@@ -326,10 +326,6 @@ class Trainer(Generic[Model, Data]):
         if steps == 0 or self._saved_at == (steps, self.state.evaluated_step):
             return
 
-        # The records reach the disk before the checkpoint from which a resumed run would continue them.
-        if self.records is not None:
-            self.records.sync()
-
         # Each process writes its part of a sharded optimizer state; otherwise the main process has it all.
         counters = self.engine.state_dict()
         arrays = counters.pop("optimizer")
