@@ -12,17 +12,15 @@ import pytest
 from ernie_m.commands import run_mrc
 from ernie_m.finetune.eval_mlqa import resolve_rules_language
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.mrc import OfficialAnswering, QuestionAnswering
+from ernie_m.finetune.mrc import QuestionAnswering
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.ernie import ErnieMConfig
 from ernie_m.model.heads import SpanClassifier
 from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.reader.batching import Batches
-from ernie_m.reader.mrc_reader import NO_ANSWER
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import parse_options
 from tests import command_lines, toys
-from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.helpers.files import write_files
 from tests.launching import call_main, read_log
@@ -109,57 +107,18 @@ def test_squads_rules_decide_the_scores(answer, trained, folder, tmp_path):
             assert exact["mean"]["de"] == pytest.approx(score, abs=0.01)
 
 
-def make_task(folder, task_class=QuestionAnswering, **changes) -> QuestionAnswering:
+def make_task(folder, **changes) -> QuestionAnswering:
     flags = parse_options(FinetuneFlags, command_lines.answering(folder, folder, **changes))
-    return task_class.from_flags(flags, Tokenizer(None, folder / "piece.model"))
+    return QuestionAnswering.from_flags(flags, Tokenizer(None, folder / "piece.model"))
 
 
-def one_batch(task, path, purpose):
-    """All windows of a file as one batch. There must be at most 100."""
-    (global_batch,) = Batches(task.read(path, purpose), task.encode, 100, shuffle=False).stream()
-    (batch,) = global_batch.micro_batches
-    return batch
-
-
-@pytest.fixture
-def model(folder):
-    paddle.seed(3)
-    return SpanClassifier(ErnieMConfig.from_dict(toys.ANSWERING_CONFIG))
-
-
-def test_the_loss_by_hand(folder, model):
-    """Mean of start and end over windows; no padding in it; a window without the answer adds nothing."""
-    task = make_task(folder, max_seq_len=40, max_query_length=8, doc_stride=12)
-    model.eval()
-    batch = one_batch(task, folder / "dev.de.json", "dev")
-    without_answer = batch.answers[:, 0] == NO_ANSWER
-    assert without_answer.any() and not without_answer.all()
-    lengths = batch.ends + 1  # with the [SEP] after the context
-    assert lengths.min() < lengths.max()  # so some windows have pads
-    logits = [tensor.numpy().astype(np.float64) for tensor in model(padded_batch(batch.input_ids))]
-    loss, sums = task.loss(model, *task.send_batches(model, [batch]))
-    _, evaluated = task.predict(model, batch, labeled=True)
-    expected = 0.0
-    correct = 0
-    for row, length in enumerate(lengths):
-        if without_answer[row]:
-            continue
-        likeliest = []
-        # The logits [R, T] of the starts with the first token of the answer, then those of the ends.
-        for window_logits, gold in zip(logits, batch.answers[row], strict=True):
-            row_logits = window_logits[row, :length]
-            expected += (np.log(np.exp(row_logits).sum()) - row_logits[gold]) / 2
-            likeliest.append(row_logits.argmax())
-        correct += likeliest == batch.answers[row].tolist()
-    # The mean is over all windows, those without the answer too.
-    assert (evaluated, loss.item()) == pytest.approx((expected, expected / len(lengths)), rel=1e-5)
-    assert (int(sums["correct"]), sums["count"], batch.count) == (correct, len(lengths), len(lengths))
-
-
-def test_answer_is_correct_if_start_and_end_are(folder, model):
+def test_answer_is_correct_if_start_and_end_are(folder):
     """Of three windows the first one has its start right, the second one its end, and the third one both."""
     task = make_task(folder)
-    batch = one_batch(task, folder / "dev.en.json", "train")
+    questions = task.read(folder / "dev.en.json", "train")
+    (global_batch,) = Batches(questions, task.encode, 100, shuffle=False).stream()  # all windows
+    (batch,) = global_batch.micro_batches
+    model = SpanClassifier(ErnieMConfig.from_dict(toys.ANSWERING_CONFIG))
     ((_, sent),) = task.send_batches(model, [batch])
     locations = batch.answers.copy()  # [B, 2], where the largest logits are
     locations[:, 0] += np.arange(len(locations)) % 3 == 1
@@ -168,40 +127,6 @@ def test_answer_is_correct_if_start_and_end_are(folder, model):
     outputs = {"start_logits": paddle.to_tensor(one_hot[:, 0]), "end_logits": paddle.to_tensor(one_hot[:, 1])}
     _, correct, count = task.compute_loss_and_counts(sent, outputs)
     assert (int(correct), count) == (len(locations) // 3, len(locations))
-
-
-def test_official_compat_trains_windows_without_the_answer(folder):
-    """Their target is (0, 0), and all windows are in the order of the file. Else they are left out.
-
-    If all logits are equal, every span of up to `max_answer_length` tokens is looked at.
-    """
-    flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12, "max_answer_length": 3}
-    task = make_task(folder, **flags)
-    official_task = make_task(folder, OfficialAnswering, **flags)
-    assert task.window_config.split_han and not official_task.window_config.split_han
-    path = folder / "dev.de.json"
-    batch = one_batch(task, path, "train")
-    official_batch = one_batch(official_task, path, "train")
-    has_no_answer = (official_batch.answers == 0).all(axis=1)
-    assert 0 < len(batch.answers) == (~has_no_answer).sum() < len(has_no_answer)
-    assert official_batch.indices.tolist() == list(range(len(has_no_answer)))
-    equal = dict.fromkeys(("start_logits", "end_logits"), np.zeros(official_batch.input_ids.shape))
-    decoded = official_task.decode(official_batch, equal)
-    first_starts, behind_starts = official_batch.start_ranges.T
-    assert (behind_starts < official_batch.ends).any()  # where an answer may end but not begin
-    sizes = [(len(scores.start_logits), len(scores.end_logits)) for scores, _ in decoded]
-    assert sizes == [*zip(behind_starts - first_starts, official_batch.ends - first_starts, strict=True)]
-    spans_of_windows = [spans for _, spans in decoded]
-    assert {*np.concatenate([spans.last - spans.first for spans in spans_of_windows]).tolist()} == {0, 1, 2}
-    # The [SEP] after the context is ranked: as the best start it takes the rank of a token.
-    one_best = make_task(folder, OfficialAnswering, n_best_size=1, **flags)
-    rows = np.arange(len(official_batch.ends))
-    outputs = {name: zeros.copy() for name, zeros in equal.items()}
-    for logits in outputs.values():
-        logits[rows, official_batch.start_ranges[:, 0]] = 1
-    assert [len(spans.first) for _, spans in one_best.decode(official_batch, outputs)] == [1] * len(rows)
-    outputs["start_logits"][rows, official_batch.ends] = 2
-    assert not any(len(spans.first) for _, spans in one_best.decode(official_batch, outputs))
 
 
 def test_context_and_question_in_two_languages(answer, trained, folder, tmp_path):

@@ -169,20 +169,6 @@ def test_predict_words_in_a_split_sentence(make):
     assert (tags, loss) == ([[*"OOOOOO", "B-A", "I-A", *"OOOOOOOO"], ["I-B"]], 0.0)
 
 
-def test_official_loss_is_the_mean_over_the_padded_batch(make):
-    """Pads add nothing to the sum but count in the divisor; [CLS] and [SEP] are trained as O."""
-    task = make(OfficialTagging)
-    batch = make_batch(task, *SENTENCES)
-    labels_of_first = [TAGS[label] for label in batch.labels[0, :6]]
-    assert labels_of_first == ["O", "B-A", "I-A", "I-A", "O", "O"]  # [CLS] a b c d [SEP]
-    model = random_model(batch)
-    loss, _ = task.loss(model, *task.send_batches(model, [batch]))
-    labels = paddle.to_tensor(np.maximum(batch.labels, 0))  # a pad may have any: its loss is not counted
-    losses = F.cross_entropy(model.logits, labels, reduction="none").numpy()  # [R, T]
-    expected = (losses * (batch.input_ids != Letters.pad_id)).mean()  # of [R, T]
-    assert loss.item() == pytest.approx(expected, abs=1e-12)
-
-
 def test_official_scores_count_subwords_after_truncation(make, tmp_path, caplog, monkeypatch):
     """6 subwords fit: "ij" and "kl" are cut off, and their tags count neither way."""
     task = make(OfficialTagging, max_seq_len=8)
