@@ -190,12 +190,12 @@ def test_download_resumes_without_mixing_versions(server, tmp_path, case):
 @pytest.mark.parametrize(("tag", "version"), [(TAG, TAG), ('W/"x"', "")])
 def test_a_download_that_breaks_off(server, tmp_path, tag, version):
     """The next one finds what is there, and its version; a weak tag may stand for two files."""
-    server.files["/x"] = DATA
+    server.files["/x.gz"] = DATA
     server.drop_at, server.tag = 3, tag
-    assert download(f"{server.url}/x", tmp_path / "x") == "interrupted at 3 of 10 bytes"
+    assert download(f"{server.url}/x.gz", tmp_path / "x.gz") == "interrupted at 3 of 10 bytes"
     assert {name: (tmp_path / name).read_text() for name in files(tmp_path)} == {
-        "x.part": "012",
-        "x.version": version,
+        "x.gz.part": "012",
+        "x.gz.version": version,
     }
     assert download(f"{server.url}/none", tmp_path / "none") == "HTTP error 404 Not Found"
 

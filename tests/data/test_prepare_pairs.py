@@ -48,6 +48,7 @@ def folder(tmp_path):
     write_lines(folder / "en.txt", LINES)
     write_lines(folder / "news.de.txt", LINES)
     write_lines(folder / "notes.md", ["nothing"])
+    write_lines(folder / "talks.de-en.de", LINES)  # without its other side
     return folder
 
 
@@ -69,7 +70,7 @@ def test_languages_and_files_that_are_named(folder, tmp_path):
             for (name, notation), languages_of_file in zip(notations.items(), languages, strict=True)
         ],
         {"en": [f"{folder}/en.txt"], "de": [f"{folder}/news.de.txt"]},
-        [f"{folder}/notes.md"],
+        [f"{folder}/notes.md", f"{folder}/talks.de-en.de"],
     )
 
 

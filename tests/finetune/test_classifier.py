@@ -1,5 +1,7 @@
 """Losses, scores and predictions of classes, of several labels a text, and of numbers."""
 
+import json
+
 import numpy as np
 import paddle
 import pytest
@@ -106,6 +108,8 @@ def test_the_loss_is_the_mean_squared_error(folder):
     total, _, count = task.compute_loss_and_counts(LabeledBatch(None, targets), {"logits": logits})
     assert (float(total), count) == (2.5**2 + 0.25**2, 2)
     assert TextFeaturizer(tokenizer, 16).collate(features, np.arange(2), 2).labels.dtype == np.int64
+    scores = task.decode(batch, {"logits": logits.numpy()})
+    assert [json.dumps(task.to_json(score)) for score in scores] == ['{"score": 1.0}', '{"score": 2.0}']
 
 
 def test_scores_are_those_of_the_predictions(regress, refusal, folder, tmp_path, capsys):

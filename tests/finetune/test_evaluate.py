@@ -19,6 +19,7 @@ from ernie_m.finetune.finetuning_run import FinetuningRun
 from ernie_m.finetune.metrics import accuracy
 from ernie_m.finetune.reuse_head import find_fine_tuned
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
 from tests.foreign import write_as_official
@@ -234,3 +235,7 @@ def test_skip_head_if_num_labels_differs(trained, toy_folder, tmp_path, caplog):
     task = Classification(Tokenizer(None, toy_folder / "piece.model"), ["animal", "drink"], 16)
     assert find_fine_tuned(task, start) is None
     assert f"{tmp_path}/initial: ignoring its classifier" in caplog.text
+    caplog.clear()
+    encoder = {name: start.tensors[name] for name in start.tensors if not name.startswith("classifier.")}
+    assert find_fine_tuned(task, replace(start, tensors=Weights.from_arrays(encoder))) is None
+    assert not caplog.messages  # nobody expects a classifier there

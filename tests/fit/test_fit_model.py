@@ -270,9 +270,16 @@ def test_an_exported_model_is_not_fitted(exported):
     assert "is an export" in error_of(ernie_m.load(exported / "encode").fit, TEXTS, LABELS)
 
 
-@pytest.mark.parametrize(("languages", "is_warned_of"), [(None, True), (["en", "de"] * 12, False)])
-def test_warn_about_near_duplicates_without_language(models, caplog, languages, is_warned_of):
-    """Each text stands next to one that differs in its end alone."""
+@pytest.mark.parametrize(
+    ("languages", "are_pairs", "is_warned_of"),
+    [(None, False, True), (["en", "de"] * 12, False, False), (None, True, False)],
+)
+def test_warn_about_near_duplicates_without_language(
+    models, tmp_path, caplog, languages, are_pairs, is_warned_of
+):
+    """Each text stands next to one that differs in its end alone. Pairs often share a text."""
     texts = [f"{text}{end}" for text in TEXTS[:12] for end in (" ka", " ka lo")]
-    ernie_m.load(models / "encode").fit(texts, ["x", "y"] * 12, languages=languages)
+    texts = [(text, "ba") for text in texts] if are_pairs else texts
+    output = tmp_path / "out" if are_pairs else None
+    ernie_m.load(models / "encode").fit(texts, ["x", "y"] * 12, output, languages=languages)
     assert ("Set --group or --language" in caplog.text) == is_warned_of

@@ -319,6 +319,7 @@ def test_an_exception_of_onnx_runtime_names_the_file(monkeypatch, error):
         {"export": {"task": "classification", "layer": -1, "has_pooler": True}},
         {"export": {"task": "classification", "layer": True, "has_pooler": True}},
         {"export": {"task": "classification", "layer": 2}},
+        {"export": {"task": "classification", "has_pooler": True}},
         {"labels": {"a": 1}},
         {"labels": ["a", None, "b"]},
         {"labels": []},

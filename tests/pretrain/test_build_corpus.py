@@ -370,12 +370,13 @@ def test_the_report_shows_samples_and_the_summary(tmp_path, capsys, piece_model,
     )
     corpus = tmp_path / "corpus"
     values = {"output": corpus, "piece_model_path": piece_model, "workers": 1, "deduplicate": "true"}
-    texts = ["--mono", f"en<={english}", "--mono", f"ka<={georgian}", "--parallel", f"de-en<={pairs}"]
+    texts = ["--mono", f"en<={english}", "--mono", f"ka_Geor<={georgian}", "--parallel", f"de-en<={pairs}"]
     printed = []
     for _ in range(2):
         call_main(build_command, [*as_flags(values), *texts, "--filter", "score>=1"])
         printed.append(capsys.readouterr().out.splitlines())
     manifest = json.loads((corpus / MANIFEST).read_text())
+    assert manifest["mono"].keys() == {"en", "ka_Geor"}
     assert manifest["parallel"]["de-en"]["dropped"] == {"empty": 2, "score": 1, "duplicate": 0, "ratio": 0}
     report = [*format_summary(manifest), *format_pair_report(Corpus(corpus), tokenizer)]
     assert report[-2:] == ["de-en 1 de: baba", "de-en 1 en: dodo baba dodo"]
@@ -383,7 +384,7 @@ def test_the_report_shows_samples_and_the_summary(tmp_path, capsys, piece_model,
     assert printed == [
         [
             f"{english}: en: baba dodo",
-            f"{georgian}: ka: ბაბა დოდო",
+            f"{georgian}: ka_Geor: ბაბა დოდო",
             columns,
             f"{pairs}: de: baba",
             f"{pairs}: en: dodo baba dodo",

@@ -267,7 +267,7 @@ def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
 
 def test_the_last_step_is_logged(pretrain):
     """It does not end an interval of three steps."""
-    out = pretrain(optimizer__steps=4, run__eval_sequences=0)
+    out = pretrain(optimizer__steps=4, run__eval_sequences=0, run__stop_after_steps=9)
     assert [record["step"] for record in records(out)] == [3, 4]
 
 

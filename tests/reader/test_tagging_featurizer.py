@@ -124,7 +124,10 @@ def test_read_rows(write):
     ],
 )
 def test_reject_invalid_rows(write, content, message):
-    assert message in error_of(read_tagged_tsv, write(content), LABELS)
+    path = write(content)
+    (link := path.with_name("link.tsv")).symlink_to(path)
+    assert error_of(read_tagged_tsv, link, LABELS).startswith(f"{link}{', ' * message.startswith('line')}")
+    assert message in error_of(read_tagged_tsv, path, LABELS)
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,11 @@ def test_prepare_sets_threads_and_malloc_and_says_so_in_one_line():
     assert int(faults) < 10 or not KEEPS_MEMORY
 
 
+def test_little_memory_is_returned(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert paddle_settings._keep_freed_memory((6 << 30) - 1) == "malloc as it is"
+
+
 def test_prepare_leaves_the_users_values():
     """Without Paddle, as in LATE: what it sets is known before."""
     printed = python(LATE, OMP_NUM_THREADS="3", GLIBC_TUNABLES="glibc.malloc.top_pad=131072").stdout

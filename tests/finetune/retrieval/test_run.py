@@ -171,6 +171,18 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     assert trained and not [name for name in trained if name.startswith(("encoder.layers.1.", "pooler."))]
 
 
+def test_each_seed_trains_from_its_checkpoint(train_on_pairs, tmp_path):
+    """At a rate of 0 it stays. Without validation pairs, the model of the last step is searched."""
+    write_lines(tmp_path / "de-en.tsv", [f"{text}\t{text} kani" for text in TEXTS])
+    for seed in (1, 2):
+        train_on_pairs(f"start_{seed}", max_steps=1, random_seed=seed)
+    flags = {"init_pretraining_params": f"{tmp_path}/start_%d/best", "random_seed": "1,2", "pairs": tmp_path}
+    train_on_pairs("out", max_steps=1, learning_rate=0, validation_pairs=0, **flags)
+    for seed in (1, 2):
+        assert_same_weights(tmp_path / f"out/seed_{seed}/step_1", tmp_path / f"start_{seed}/best")
+    assert (tmp_path / "out/retrieval.json").is_file()
+
+
 def test_run_fingerprint_covers_the_weights_for_each_seed(corpus, tokenizer):
     """Seed 2 starts from other weights: that is another run."""
     config = ErnieMConfig.from_json(corpus.parent / "config.json")

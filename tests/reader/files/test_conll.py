@@ -379,6 +379,13 @@ def test_tags_that_a_model_does_not_know_are_named(tmp_path, labels, rows, said)
     assert predicted.format_summary() == [f"1 sentences{said}"]
 
 
+def test_predictions_keep_the_encoding_and_the_mark_of_the_file(tmp_path):
+    path = write_file(tmp_path / "a.conll", "\u015eile B-LOC\n".encode("cp1254"))
+    predicted = TaggedFile(path, [*IOB2], IOB2, TableOptions(encoding="cp1254"))
+    predicted.write([(None, {"tags": ["B-LOC"]})], file := io.StringIO())
+    assert file.getvalue() == "\u015eile B-LOC B-LOC\n"
+
+
 def test_types_that_differ_in_case_alone_are_two(tmp_path):
     path = write_file(tmp_path / "a.conll", "a B-PER\nb B-Per\nc B-cafe\u0301\n")
     (sentence,) = read_tagged_words(path, ["O", "B-PER", "B-Per"])

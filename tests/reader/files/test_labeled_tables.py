@@ -244,6 +244,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
         ("line 2: not UTF-8",),
     ),
     "utf-16-le.csv": ("text,label\na,b\n".encode("utf-16-le"), {}, ("utf-16-le.csv: ", "--encoding")),
+    "two_marks.csv": ("text||label\na||b\n", {"delimiter": "||"}, ("--delimiter ||",)),
     "marks.txt": ("text,x;label\na,b;c\n", {}, ("line 1", "--delimiter")),
     "text.jsonl": ('{"text": ["a"], "label": "b"}\n', {}, ("line 1", "'text'")),
     "object.jsonl": ('{"text": {"en": "a"}, "label": "b"}\n', {}, ("line 1", "'text'")),

@@ -49,6 +49,7 @@ def test_a_file_that_is_overwritten_during_a_run(tmp_path, content):
     path = write_file(tmp_path / "train", HEADER + ROWS)
     examples = read_classification(path)
     sentences = Sentences(path)
+    assert examples[0] and sentences[0]  # both have opened the file
     in_other_process = pickle.dumps(examples)
     wait_for_another_time()
     path.write_text(content)
