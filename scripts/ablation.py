@@ -17,10 +17,14 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from statistics import fmean, geometric_mean, stdev
 from typing import Any, Literal
+
+import numpy as np
 
 from ernie_m.commands.launch import run_processes
 from ernie_m.data.download_text import TABLE
@@ -32,8 +36,8 @@ from ernie_m.pretrain.run_length import measure_mean_tokens
 from ernie_m.training.log import HELD_OUT, METRICS
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.checksums import MANIFEST
-from ernie_m.utils.errors import say
-from ernie_m.utils.files import read_json
+from ernie_m.utils.errors import get_install_command, say
+from ernie_m.utils.files import atomic_file, read_json
 from ernie_m.utils.logging import format_columns
 from ernie_m.utils.value_types import PositiveInt
 
@@ -54,8 +58,7 @@ SCALES: dict[str, tuple[Sequence[str], Sequence[int], int]] = {
     "quick": (["exp1", "exp5"], [1], 10_000_000),
     "night": ([*ROWS], [1, 2, 3], 30_000_000),
 }
-SWEEP = "sweep.json"
-# Column -> row of `SWEEP`. The even pairs select the layer, the odd ones score it.
+# Column -> row of sweep.json. The even pairs select the layer, the odd ones score it.
 SEARCHES = {"retrieval": "chosen, odd pairs", "centered": "centered, chosen, odd pairs"}
 PERPLEXITIES = ("mmlm", "tlm", "camlm")
 LEGEND = """
@@ -101,30 +104,34 @@ def main() -> None:
     config = parse_options(PretrainConfig, ["--config", CONFIG, "--data.corpus", str(corpus)])
     tokens = {row: measure_tokens(config, ROWS[row]) for row in rows}  # of as many texts or pairs
     steps = round((flags.tokens or total_tokens) / tokens["exp1"])
-    batch_sizes = {row: round(config.optimizer.batch_size * tokens["exp1"] / tokens[row]) for row in rows}
 
     # The start of each seed, and the rows from there. A run of one step writes the initial weights.
     runs = OUTPUT / f"steps-{steps}"
     last_step = round(config.objectives.later_start * steps)
     last = f"checkpoints/step_{last_step}"
     length = {"optimizer.steps": steps, "run.eval_steps": math.ceil(steps / 10)}
-    stop = {"run.stop_after_steps": last_step}
-    run_commands(*(plan_pretraining(runs, "start", seed, length | stop, last) for seed in seeds))
+    run_commands(
+        *(
+            plan_pretraining(runs, "start", seed, {**length, "run.stop_after_steps": last_step}, last)
+            for seed in seeds
+        )
+    )
     words = ["train", text / "train", "--output", OUTPUT / "static"]
     trainings = [Command("train static embeddings", words, OUTPUT / "static/retrieval.json")]
     for seed in seeds:
         trainings.append(plan_pretraining(runs, "random", seed, {"optimizer.steps": 1}))
         for row in rows:
-            start = {
+            later = {
+                **length,
                 "init.checkpoint": runs / f"start-{seed}" / last,
-                "optimizer.batch_size": batch_sizes[row],
+                "optimizer.batch_size": round(config.optimizer.batch_size * tokens["exp1"] / tokens[row]),
             }
-            trainings.append(plan_pretraining(runs, row, seed, length | start))
+            trainings.append(plan_pretraining(runs, row, seed, later))
     run_commands(*trainings)
 
     # Evaluation of all models.
-    models = {row: [runs / f"{row}-{seed}" for seed in seeds] for row in ("random", *rows)}
-    models["static"] = [OUTPUT / "static"]
+    models = {"static": [OUTPUT / "static"]}
+    models |= {row: [runs / f"{row}-{seed}" for seed in seeds] for row in ("random", *rows)}
     tasks = {"transfer": text / "packages"} | ({"XNLI": XNLI} if XNLI.exists() else {})
     folders = [*chain.from_iterable(models.values())]
     run_commands(*(plan_search(folder, text) for folder in folders))
@@ -132,6 +139,10 @@ def main() -> None:
     scores = {row: [read_scores(folder, tasks) for folder in models[row]] for row in models}
     print_table(scores)
     say(json.dumps({"scale": flags.scale, "steps": steps, "tokens": round(steps * tokens["exp1"]), **scores}))
+    if find_spec("matplotlib"):
+        plot(runs, rows, seeds, tokens["exp1"])
+    else:
+        say(f"no plot: it requires matplotlib ({get_install_command('plot')})")
 
 
 def run_commands(*commands: Command) -> None:
@@ -145,8 +156,11 @@ def run_commands(*commands: Command) -> None:
     for first in range(0, len(unfinished), cores):
         group = unfinished[first : first + cores]
         say(*(f"\n{command.purpose}\n  {command}" for command in group))
-        lines = [[sys.executable, "-m", "ernie_m", *map(str, command.words)] for command in group]
-        code = run_processes(lines, [{}] * len(lines), OUTPUT / "log")
+        code = run_processes(
+            [[sys.executable, "-m", "ernie_m", *map(str, command.words)] for command in group],
+            [{}] * len(group),
+            OUTPUT / "log",
+        )
         if code or not all(command.result.exists() for command in group):
             say("stopped; run the same command to resume", file=sys.stderr)
             sys.exit(code)
@@ -201,7 +215,7 @@ def plan_search(folder: Path, text: Path) -> Command:
     """Return the command that evaluates retrieval among held-out pairs with a model."""
     flags = {"init_pretraining_params": get_model_path(folder), "layer": "sweep"}
     search = make_search_command(f"evaluate retrieval with {folder.name}", text, folder / "search", flags)
-    return search._replace(result=folder / "search" / SWEEP)
+    return search._replace(result=folder / "search" / "sweep.json")
 
 
 def plan_fine_tuning(folder: Path, name: str, task: Path) -> Command:
@@ -227,8 +241,9 @@ def plan_fine_tuning(folder: Path, name: str, task: Path) -> Command:
     }
     if folder.name == "static":  # almost only the head, so that English does not leave the other languages
         options |= {"learning_rate": 3e-2, "layerwise_lr_decay": 1e-4}
-    purpose = f"fine-tune {folder.name} for {name}"
-    return make_command(purpose, "run_classifier", options, folder / name / "results.json")
+    return make_command(
+        f"fine-tune {folder.name} for {name}", "run_classifier", options, folder / name / "results.json"
+    )
 
 
 def read_scores(folder: Path, tasks: Iterable[str]) -> dict[str, float]:
@@ -240,11 +255,10 @@ def read_scores(folder: Path, tasks: Iterable[str]) -> dict[str, float]:
     for name in tasks:
         accuracies = read_json(folder / name / "results.json")["tables"][0]["mean"]
         scores[name] = fmean(accuracies[language] for language in LANGUAGES)
-    found = read_json(folder / "search" / SWEEP)["rows"]
+    found = read_json(folder / "search" / "sweep.json")["rows"]
     scores |= {name: fmean(found[row].values()) for name, row in SEARCHES.items() if row in found}
     if folder.name != "static":
-        last = read_evaluations(folder)[-1]
-        scores |= {name: compute_perplexity(last, name) for name in PERPLEXITIES}
+        scores |= {name: compute_perplexity(read_evaluations(folder)[-1], name) for name in PERPLEXITIES}
     return scores
 
 
@@ -259,6 +273,11 @@ def compute_perplexity(evaluation: Mapping[str, Any], objective: str) -> float:
     return geometric_mean(scores["perplexity"] for scores in evaluation[HELD_OUT][objective].values())
 
 
+def compute_accuracy(evaluation: Mapping[str, Any]) -> float:
+    """Compute the mean accuracy@1 of retrieval at the last layer over all language pairs, in %."""
+    return 100 * fmean(layers[-1] for layers in evaluation[HELD_OUT]["retrieval"].values())
+
+
 def print_table(scores: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
     """Print the means over seeds and their standard errors.
 
@@ -268,8 +287,12 @@ def print_table(scores: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
     measures = list(scores["exp1"][0])
     lines = [["", *measures]]
     for row, of_seeds in scores.items():
-        cells = [format_mean([seed[name] for seed in of_seeds if name in seed]) for name in measures]
-        lines.append([" ".join([row, *ROWS.get(row, ())]), *cells])
+        lines.append(
+            [
+                " ".join([row, *ROWS.get(row, ())]),
+                *(format_mean([seed[name] for seed in of_seeds if name in seed]) for name in measures),
+            ]
+        )
     say(LEGEND, format_columns(lines), "")
 
 
@@ -277,6 +300,37 @@ def format_mean(values: Sequence[float]) -> str:
     """Format the mean of the values of several seeds, with its standard error."""
     error = f" ± {stdev(values) / math.sqrt(len(values)):.1f}" if len(values) > 1 else ""
     return f"{fmean(values):.1f}{error}" if values else "-"
+
+
+def plot(runs: Path, rows: Iterable[str], seeds: Sequence[int], tokens: float) -> None:
+    """Plot retrieval and perplexity on held-out text over tokens, means over seeds, to curves.svg in `runs`.
+
+    Args:
+        tokens: number of tokens of a step.
+    """
+    from matplotlib.figure import Figure  # imported here, because it is optional
+
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    curves = {
+        "accuracy@1 of retrieval at the last layer, %": compute_accuracy,
+        "perplexity of MMLM": partial(compute_perplexity, objective="mmlm"),
+    }
+    for axes, (name, compute) in zip(figure.subplots(1, 2), curves.items()):
+        axes.set(xlabel="tokens", ylabel=name)
+        for row in rows:
+            of_seeds = [
+                [*read_evaluations(runs / f"start-{seed}"), *read_evaluations(runs / f"{row}-{seed}")]
+                for seed in seeds
+            ]
+            axes.plot(
+                [tokens * evaluation["step"] for evaluation in of_seeds[0]],
+                np.mean([[compute(evaluation) for evaluation in one] for one in of_seeds], axis=0),
+                label=row,
+            )
+    axes.legend()
+    with atomic_file(runs / "curves.svg") as file:
+        figure.savefig(file, format="svg")
+    say(f"plot: {runs / 'curves.svg'}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 #   sh scripts/setup.sh gpu       .venv, with paddlepaddle-gpu
 #   sh scripts/setup.sh export    adds ONNX export to .venv; openvino: prediction on a CPU, which the CPU
 #                                 environment has on x86-64; serve: the demo UI; excel: .xlsx; tensorboard: curves;
-#                                 ray: a cluster
+#                                 ray: a cluster; plot: the curves of scripts/ablation.sh
 #   sh scripts/setup.sh test      adds all of these, and tools for checks and tests
 #   sh scripts/setup.sh parity    .venv-parity: torch, transformers and paddlenlp, for parity tests
 #   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, for scripts/benchmarks/ and tests/latest
@@ -41,7 +41,7 @@ find_python() {
     fail "no Python $known is on the PATH; install one, or name it: PYTHON=/path/to/python3.12 sh scripts/setup.sh"
 }
 
-all_extras="openvino export serve excel tensorboard ray test"
+all_extras="openvino export serve excel tensorboard ray plot test"
 venv=.venv
 case "${1-}" in parity | latest | optimum | clients) venv=.venv-$1 ;; esac
 # "<kind> <checksum of the requirements> <what was added>", as in "cpu 8021-530 serve", or "<kind> unfinished <...>"
@@ -50,11 +50,11 @@ log=$venv/setup.log
 asked= # what is to be added
 case "${1-}" in
     gpu | parity | latest | optimum | clients) kind=$1 ;;
-    "" | openvino | export | serve | excel | tensorboard | ray | test)
+    "" | openvino | export | serve | excel | tensorboard | ray | plot | test)
         case "$(cat "$state" 2>/dev/null)" in gpu*) kind=gpu ;; *) kind=cpu ;; esac
         asked=${1-}
         ;;
-    *) fail "unknown argument '$1'; it is one of: gpu, openvino, export, serve, excel, tensorboard, ray, test, parity, latest, optimum, clients, or none" ;;
+    *) fail "unknown argument '$1'; it is one of: gpu, openvino, export, serve, excel, tensorboard, ray, plot, test, parity, latest, optimum, clients, or none" ;;
 esac
 [ "$asked" != test ] || asked=$all_extras
 case $kind in

@@ -108,6 +108,7 @@ def test_keeps_packages_of_earlier_kinds(checkout, python):
         "excel",
         "tensorboard",
         "ray",
+        "plot",
         "test",
     ]
     assert installed(checkout) == [
