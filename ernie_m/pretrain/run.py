@@ -43,7 +43,6 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
     run = config.run
     reject_other_launchers()
     distributed.init()
-    select_kernels(run.kernels)
 
     # Lock the output directory first, so that a second command does not even write to the log.
     with open_output_dir(config).lock() as folder:
@@ -54,6 +53,7 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
 
         # Finished models are not replaced; that is checked before the corpus is read.
         check_checkpoints(folder)
+        select_kernels(run.kernels)  # before a model is made
         task = Pretraining(config)
         loop_config = LoopConfig(
             log_steps=run.log_steps,
