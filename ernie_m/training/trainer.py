@@ -384,13 +384,14 @@ class Trainer(Generic[Model, Data]):
         interval_ends = steps % self.loop_config.log_steps == 0 or steps == self.task.total_steps
         if not interval_ends:
             return
+        remaining = self.progress.eta(evaluations=self.task.evaluation_steps.count_from(steps))
         interval = self.state.meter.end_interval(
             seconds=self.progress.get_elapsed_seconds(),
             steps=steps,
             step=step,
             data=data,
             steps_per_second=self.progress.speed(),
-            remaining=self.progress.eta(evaluations=self.task.evaluation_steps.count_from(steps)),
+            remaining=remaining,
         )
         record = self.task.log_interval(interval)
         if self.records is not None:
