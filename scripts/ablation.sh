@@ -28,6 +28,10 @@ case "${1-} ${2-}" in
         exit 2
         ;;
 esac
+if [ ! -x .venv/bin/python ]; then
+    echo "error: missing .venv. Run sh scripts/setup.sh, on GPUs sh scripts/setup.sh gpu" >&2
+    exit 2
+fi
 . scripts/env.sh
 output=${OUTPUT:-output/ablation}
 

@@ -15,6 +15,7 @@ from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.utils.args import parse_options
 from scripts import ablation
+from tests.helpers.files import write_file
 from tests.launching import ROOT, call_main, clean_environment
 from tests.toys import sentences, write_lines
 
@@ -121,14 +122,15 @@ def test_rows_differ_in_objectives_and_batch_size(output, monkeypatch, capsys):
 def test_the_papers_size(tmp_path, monkeypatch):
     """First XLM-R is converted, then each model is pre-trained and fine-tuned."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    script = ["sh", str(tmp_path / "scripts/ablation.sh"), "--scale", "paper", "--optimizer.steps", "7"]
+    environment = clean_environment(NPROC="2")
+    missing = subprocess.run(script, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert missing.returncode == 2 and missing.stderr.startswith("error: missing .venv")
     python = tmp_path / ".venv/bin/python"
-    python.parent.mkdir(parents=True)
-    python.write_text(RECORDER)
+    write_file(python, RECORDER)
     python.chmod(0o755)
     results = tmp_path / "output/ablation/exp0/xnli/results.txt"
     write_lines(results, ["mean  75.50"])
-    script = ["sh", str(tmp_path / "scripts/ablation.sh"), "--scale", "paper", "--optimizer.steps", "7"]
-    environment = clean_environment(NPROC="2")
     shown = subprocess.run(script, check=True, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert shown.stdout.endswith("mean  75.50\n")
     monkeypatch.chdir(ROOT)
