@@ -1,10 +1,11 @@
-"""What all engines share: their type, the files of their exports, and a check of their outputs."""
+"""What all engines share: their type, the files of their exports, and the checks of an export."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from ernie_m.model.checkpoint.weights import check_finite
+from ernie_m.utils.errors import UserError
 
 # Engine -> its graph file in an export. The first existing one is the default.
 FILES = {"onnx": "model.onnx", "paddle-inference": "inference.json"}
@@ -14,7 +15,23 @@ WEIGHTS_FILES = {"onnx": "model.onnx.data", "paddle-inference": "inference.pdipa
 GraphRunner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-def wrap_with_finite_check(run: GraphRunner, source: object) -> GraphRunner:
-    """Wrap an engine so that `check_finite` checks its outputs, for graphs whose weights were not checked."""
+def wrap_with_checks(run: GraphRunner, source: object) -> GraphRunner:
+    """Wrap the engine of an export: an exception of its own becomes `UserError`, as do outputs with NaN.
+
+    Args:
+        source: the directory of the export, for errors.
+    """
     fix = "Export the checkpoint again"
-    return lambda ids: {name: check_finite(name, array, source, fix) for name, array in run(ids).items()}
+
+    def run_and_check(ids: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            outputs = run(ids)
+        except UserError:
+            raise
+        except Exception as error:  # those of engines have no other common base
+            # The lines above the last one are code locations.
+            reason = str(error).strip().rpartition("\n")[2]
+            raise UserError(f"{source}: cannot run it ({type(error).__name__}: {reason}). {fix}") from error
+        return {name: check_finite(name, array, source, fix) for name, array in outputs.items()}
+
+    return run_and_check

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_m.inference import openvino_engine
-from ernie_m.inference.engines import FILES, GraphRunner, wrap_with_finite_check
+from ernie_m.inference.engines import FILES, GraphRunner, wrap_with_checks
 from ernie_m.inference.linear_head_engine import LinearHeadEngine
 from ernie_m.inference.onnx_engine import OnnxEngine
 from ernie_m.inference.openvino_engine import load_onnx_file, make_encoder_engine
@@ -231,7 +231,7 @@ class LoadedModel:
         if (task, layer) not in self._engines:
             run = self._create_engine(task, layer)
             if self.engine_name in FILES:  # the weights of a checkpoint are checked themselves
-                run = wrap_with_finite_check(run, self.folder)
+                run = wrap_with_checks(run, self.folder)
             self._engines[task, layer] = run
         return self._engines[task, layer]
 

@@ -309,6 +309,13 @@ def test_an_exception_of_onnx_runtime_names_the_file(monkeypatch, error):
     assert error_of(OnnxEngine, Path("model.onnx")).startswith("model.onnx: ")
 
 
+@pytest.mark.parametrize("error", [MemoryError(), type("OfTheEngine", (Exception,), {})("odd\nline")])
+def test_an_exception_of_an_engine_names_the_export(exported, monkeypatch, error):
+    monkeypatch.setattr("ernie_m.inference.load.load_onnx", lambda *given: mock.Mock(side_effect=error))
+    line = error_of(load(exported / "encode").get_engine("embedding"), np.array([[0, 5, 2]]))
+    assert line.startswith(f"{exported / 'encode'}: ") and type(error).__name__ in line and "\n" not in line
+
+
 @pytest.mark.parametrize(
     "change",
     [

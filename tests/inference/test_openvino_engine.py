@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -134,6 +135,15 @@ def test_a_cpu_without_avx(models, monkeypatch):
     request = SimpleNamespace(infer=lambda inputs: {"sequence": np.zeros((0, 0, 32))})
     monkeypatch.setattr(engine._of_thread, "request", request, raising=False)  # other tests have this engine
     assert "--engine paddle-eager" in error_of(engine, np.array([[0, 5, 2]]))
+
+
+def test_an_exception_of_openvino_names_the_weights(models, monkeypatch):
+    engine = ernie_m.load(models / "encode", engine="openvino").loaded.get_engine("embedding")
+    request = mock.Mock(infer=mock.Mock(side_effect=RuntimeError("at file.cpp:7\nout of memory")))
+    monkeypatch.setattr(engine._of_thread, "request", request, raising=False)
+    assert (
+        error_of(engine, np.array([[0, 5, 2]])) == f"{engine.source}: OpenVINO cannot run it: out of memory"
+    )
 
 
 def test_heads_and_embeddings_share_an_encoder(models, monkeypatch):
