@@ -94,6 +94,16 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
     assert output.read_bytes() == written
 
 
+def test_a_folder_is_scored_on_its_dev_and_test_files(models, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    rows = {"train": 60, "dev": 20, "test": 10}
+    for split, count in rows.items():
+        write(tmp_path / "data" / f"{split}.de.csv", ROWS[: count + 1])
+    run_fit(tmp_path / "data", models, tmp_path / "classifier")
+    printed = capsys.readouterr().out
+    assert all(f"{tmp_path}/data/{split}.de.csv ({rows[split]} rows)" in printed for split in ("dev", "test"))
+
+
 def test_cross_validate_without_leakage(encoder, tmp_path, monkeypatch):
     """Embeddings that only name their text teach nothing about another one: no answer of a group is right."""
     numbers = {text: number for number, text in enumerate(dict.fromkeys(TEXTS[:20]))}
