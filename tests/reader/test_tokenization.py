@@ -535,3 +535,4 @@ def test_ids_and_spans_by_the_rules_of_libraries(piece_model, rules):
         if unicodedata.is_normalized("NFKC", text):
             assert [text[start:end] for start, end in spans] == [token.lstrip("▁") for token in tokens]
     assert tokenizer.encode_batch(texts) == rows
+    assert encode_with_offsets(tokenizer, "㍿")[1] == [(0, 1)] * 4  # of one character NFKC makes four tokens
