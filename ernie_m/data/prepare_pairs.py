@@ -37,6 +37,7 @@ from ernie_m.reader.files.find_files import (
     WITH_BOTH_SIDES,
     check_languages,
     find_files,
+    find_languages_in_name,
     find_pair_languages,
     get_stem,
     is_evaluation_path,
@@ -44,7 +45,7 @@ from ernie_m.reader.files.find_files import (
     split_language_prefix,
 )
 from ernie_m.reader.files.pairs import PairRows, make_header
-from ernie_m.reader.files.plain_text import LINES, detect_format, split_extensions
+from ernie_m.reader.files.plain_text import LINES, detect_format
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import UNK
@@ -148,15 +149,13 @@ def find_source_files(sources: Iterable[str], output: Path) -> FoundFiles:
             continue
         folder = source if os.path.isdir(source) else os.path.dirname(source)
         for path in map(Path, find_files(Path(source), recursive=True, excluded=output)):
-            ending, stem = split_extensions(path)[0], get_stem(path)
-            last_word = stem.rpartition(".")[2]
-            side = ending.removeprefix(".")  # "de" of news.de-en.de, one of two aligned files
-            if detect_format(path) in WITH_BOTH_SIDES:
+            form, stem, languages = detect_format(path), get_stem(path), find_languages_in_name(path)
+            if form in WITH_BOTH_SIDES:
                 pairs.append(PairFile.from_paths(str(path), find_pair_languages(path), stem, folder))
-            elif detect_format(path) == LINES and base_language(last_word):
-                text.setdefault(last_word, []).append(str(path))
-            elif (side != "bak" and base_language(side)) or side in last_word.split("-"):  # not a backup
-                aligned.setdefault((path.with_name(stem), folder), {})[side] = path
+            elif len(languages) == 1 and form == LINES:
+                text.setdefault(languages[0], []).append(str(path))
+            elif len(languages) == 1 and not form:  # one of two aligned files
+                aligned.setdefault((path.with_name(stem), folder), {})[languages[0]] = path
             else:
                 unread.append(str(path))
     for (stem_path, folder), file_of_language in aligned.items():

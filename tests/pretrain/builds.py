@@ -37,7 +37,7 @@ def make_inputs(folder: Path) -> dict:
             "fr": write_lines(folder / "fr", lines["fr"]),
         },
         "parallel": {
-            "en-de": write_lines(folder / "en-de.tsv", ["\t".join(pair) for pair in pairs + pairs[:100]]),
+            "en-de": write_lines(folder / "pairs.tsv", ["\t".join(pair) for pair in pairs + pairs[:100]]),
             "fr-en": f"{french},{english}",
         },
     }

@@ -143,7 +143,9 @@ def resolve_sources(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> lis
         for label, paths in entries.items():
             languages = parse_languages(label, number)
             for path in paths if isinstance(paths, list) else [paths]:
-                files = find_pair_files(path, languages) if number == 2 else zip(find_text_files(path))
+                files = (
+                    find_pair_files(path, languages) if number == 2 else zip(find_text_files(path, languages))
+                )
                 # en-de and de-en are one stream; each source keeps the order of its own label.
                 sources[tuple(sorted(languages))] += [CorpusSource(names, languages) for names in files]
     if not sources:

@@ -13,6 +13,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ from ernie_m.reader.files.plain_text import (
 from ernie_m.reader.labels import ALL_LANGUAGES
 from ernie_m.utils.errors import UserError, join_items
 from ernie_m.utils.files import reject_undecodable_names
-from ernie_m.utils.languages import language_tag
+from ernie_m.utils.languages import base_language, language_tag
 from ernie_m.utils.logging import logger
 
 SPLITS = ("train", "dev", "test")
@@ -43,6 +44,10 @@ _OF_TABLES = (CELLS, OBJECTS, SHEET, TAGS, LINES)  # the formats of training fil
 WITH_BOTH_SIDES = (CELLS, OBJECTS, SHEET, UNITS)  # the formats of files with both sides of pairs
 _ONE_OF_TWO = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # a language, or zh_Hans
 _TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({_ONE_OF_TWO})-({_ONE_OF_TWO})")
+# A language code or name, also with a script or a region, unlike my-corpus: de, deu_Latn, pt-BR, pt_br. The
+# first three are words of other names.
+_ONE_LANGUAGE = re.compile("(?!(bak|in|src)$)[A-Za-z]+([-_]([A-Z][a-z]{3}|[A-Z]{2})|_(hans|hant|[a-z]{2}))?")
+_NOTES = ("citation", "copying", "licence", "license", "notice", "readme")  # about a corpus
 # Word in a cell or file name -> split.
 SPLIT_OF = {
     **dict.fromkeys(("", "train", "training"), "train"),
@@ -97,32 +102,65 @@ def find_files(
     return names
 
 
-def find_text_files(path: Any) -> list[str]:
+def find_text_files(path: Any, languages: Sequence[str] = ()) -> list[str]:
     """List the training files of a directory or a glob in alphabetical order, or a single file.
 
-    Files whose path indicates validation or test data are skipped with a warning; a single file is always
-    used.
+    Files whose path indicates validation or test data, documentation or other languages are skipped with a
+    warning; a single file is always used.
+
+    Args:
+        languages: the language of the text, or the two of pairs in order; (): unknown.
 
     Raises:
-        UserError: there are no training files; see also `find_files` and `expand_path`.
+        UserError: there are no training files, or the name of a single file contradicts the languages; see
+            also `find_files` and `expand_path`.
     """
     path = expand_path(path)
     files = find_files(path)
+    if path in files and _contradicts_name(path, languages):
+        label, in_name = "-".join(languages), "-".join(find_languages_in_name(path))
+        way = (
+            f"Write '{in_name}<={path}' (swap two aligned files)"
+            if in_name.count("-") == label.count("-")
+            else "Correct the label"
+        )
+        raise UserError(f"{path}: labeled {label}, but named {in_name}. {way}, or rename the file")
     # The folder, or the part before the first * of a glob.
     folder = path if os.path.isdir(path) else os.path.dirname(re.split(r"[*?[]", path)[0])
     skipped = {
         file
         for file in files
-        if file != path and is_evaluation_path(os.path.relpath(file, folder or os.curdir))
+        if file != path
+        and (
+            is_evaluation_path(os.path.relpath(file, folder or os.curdir))
+            or get_stem(file).lower() in _NOTES
+            or _contradicts_name(file, languages)
+        )
     }
     if skipped:
-        logger.warning("skipped validation and test files: %s", join_items(sorted(skipped), 10))
+        logger.warning(
+            "skipped by name, as validation or test files, documentation or other languages: %s",
+            join_items(sorted(skipped), 10),
+        )
     if len(skipped) == len(files):
         raise UserError(
-            f"{path}: only validation and test files, by their names. To use one for training, "
-            "pass the file itself"
+            f"{path}: by their names, all files are validation or test files, documentation, or not in "
+            f"{'-'.join(languages) or 'a language'}. To use one for training, pass the file itself"
         )
     return [file for file in files if file not in skipped]
+
+
+def _contradicts_name(path: str, languages: Sequence[str]) -> bool:
+    """Return whether a file name says other languages, or the two in another order; unknown ones are free.
+
+    The order is free in a file that names the language of each text, as TMX.
+    """
+    in_name, given = (
+        list(filter(None, map(base_language, names))) for names in (find_languages_in_name(path), languages)
+    )
+    if len(in_name) == len(given) and detect_format(path) not in (OBJECTS, UNITS):
+        return in_name != given
+    return len(in_name) > 2 or not ({*in_name} <= {*given} or {*given} <= {*in_name})
 
 
 def find_pair_files(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]]:
@@ -140,7 +178,8 @@ def find_pair_files(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]
     if isinstance(path, str) and "," in path and not os.path.exists(path):
         path = path.split(",")
     if isinstance(path, list):
-        files = [file for part in path for file in find_text_files(part)] if len(path) == 2 else []
+        sides = [find_text_files(path[side], languages[side : side + 1]) for side in (0, 1) if len(path) == 2]
+        files = list(chain.from_iterable(sides))
         if len(files) != 2 or any(detect_format(file) in WITH_BOTH_SIDES for file in files):
             pair = "-".join(languages) or "pairs"
             raise UserError(
@@ -153,7 +192,7 @@ def find_pair_files(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]
     moses = [next(filter(os.path.isfile, of_side), "") for of_side in names]  # preferably uncompressed
     if moses and all(moses) and not os.path.exists(prefix):
         return [tuple(moses)]
-    return [(file,) for file in find_text_files(path)]
+    return [(file,) for file in find_text_files(path, languages)]
 
 
 def find_labeled_files(source: Path, output: Path) -> list[NamedFile]:
@@ -224,10 +263,24 @@ def get_stem(path: str | os.PathLike) -> str:
     return name[: len(name) - len("".join(split_extensions(name)))]
 
 
-def parse_languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
-    """Return the two languages in a name such as wiki.en-de.csv.gz or en-de.tmx; () if there are none."""
-    match = _TWO_LANGUAGES.fullmatch(get_stem(path))
-    return match.groups() if match and all(map(language_tag, match.groups())) else ()
+def find_languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
+    """Return the languages that a file name says; () if there are none.
+
+    Two for a file of pairs (wiki.en-de.csv.gz), one for text (news.en.txt) or one of two aligned files
+    (train.en, en-de.de), and three for a name that contradicts itself (en-de.fr).
+    """
+    stem = get_stem(path)
+    match = _TWO_LANGUAGES.fullmatch(stem)
+    pair = match.groups() if match and all(map(language_tag, match.groups())) else ()
+    last_word = stem.rpartition(".")[2]
+    extension = os.path.basename(path)[len(stem) + 1 :].partition(".")[0]
+    word = {LINES: last_word, "": extension}.get(detect_format(path), "")
+    is_known = _ONE_LANGUAGE.fullmatch(word) and base_language(word)
+    if not is_known and extension not in last_word.split("-"):  # as in en-xx.xx
+        return pair
+    if pair and base_language(word) not in map(base_language, pair):
+        return (*pair, word)
+    return (word.replace("-", "_"),)
 
 
 def find_pair_languages(path: str | os.PathLike) -> tuple[str, ...]:
@@ -235,9 +288,8 @@ def find_pair_languages(path: str | os.PathLike) -> tuple[str, ...]:
 
     () if neither has two languages.
     """
-    in_name = parse_languages_in_name(path)
-    in_file = () if in_name else find_unit_languages(path)
-    return in_file if len(in_file) == 2 else in_name
+    named = (find(path) for find in (find_languages_in_name, find_unit_languages))
+    return next((languages for languages in named if len(languages) == 2), ())
 
 
 def is_evaluation_path(path: str) -> bool:

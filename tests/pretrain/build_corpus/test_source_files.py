@@ -85,9 +85,10 @@ def test_files_globs_folders_and_variables(tmp_path, in_tmp_path, monkeypatch, c
         ["dev.en,dev.de"],
     ]
     first_ten = [*skipped[:3], "test/e.txt", *skipped[3:9]]
+    begin = "skipped by name, as validation or test files, documentation or other languages"
     assert caplog.messages == [
-        f"skipped validation and test files: {', '.join(skipped[2:])}",
-        f"skipped validation and test files: {', '.join(first_ten)} and 2 more",
+        f"{begin}: {', '.join(skipped[2:])}",
+        f"{begin}: {', '.join(first_ten)} and 2 more",
     ]
     assert error_of(resolve_sources, {"en": "dev.*"}, {}).startswith("dev.*: ")
 
@@ -123,11 +124,19 @@ def test_files_globs_folders_and_variables(tmp_path, in_tmp_path, monkeypatch, c
         ({"en": "one.txt", "English": "x.tsv"}, {}, "^English and en are the same"),
         ({}, {"en-de": [["a.tsv"]]}, "expected two aligned files"),
         ({}, {"en-de": "x.tsv,pairs.csv"}, "en-de<=PATH"),
+        ({"de": "news.en.txt"}, {}, "^news.en.txt: .* 'en<=news.en.txt'"),
+        ({}, {"en-de": "de-en.tsv"}, "^de-en.tsv: .* 'de-en<=de-en.tsv'"),
+        ({}, {"eng-fr": "de-en.tsv"}, "^de-en.tsv: labeled eng-fr, but named de-en"),
+        ({}, {"en-it": "fr.txt"}, "^fr.txt: labeled en-it, but named fr"),
+        ({}, {"fr-en": "news.en.txt,fr.txt"}, "^news.en.txt: labeled fr, but named en"),
+        ({"fr": "en-de.fr"}, {}, "^en-de.fr: labeled fr, but named en-de-fr"),
+        ({"ru": "[nf]*"}, {}, r"^\[nf\]\*: "),
     ],
 )
 def test_reject_what_the_notation_cannot_say(tmp_path, in_tmp_path, mono, parallel, message):
-    """In a folder with a .csv file, two .txt files and a .tsv file, the last two also packed, and a link."""
-    for name in ("pairs.csv", "one.txt", "x.tsv", "x.tsv.gz", "z.txt", "z.txt.gz"):
+    """In a folder with tables and text, some also packed, or named by their languages, and a link."""
+    named = ("news.en.txt", "fr.txt", "de-en.tsv", "en-de.fr")
+    for name in ("pairs.csv", "one.txt", "x.tsv", "x.tsv.gz", "z.txt", "z.txt.gz", *named):
         write_lines(tmp_path / name, ["a,b"])
     (tmp_path / ".link.txt").symlink_to("one.txt")
     assert re.search(message, error_of(resolve_sources, mono, parallel))

@@ -40,6 +40,7 @@ WAYS = {
     "unread": lambda: zip(find_source_files(["my"], OUT).skipped),
     "bitexts": lambda: [(language, *paths) for language, paths in find_bitexts(Path("my")).items()],
     "folder": lambda: zip(find_text_files("my")),
+    "English": lambda: zip(find_text_files("my", ("en",))),
     "glob": lambda: zip(find_text_files("my/**/*.t*")),
     "pairs": lambda: find_pair_files("my", ("en", "de")),
     "Moses": lambda: find_pair_files("my/train", ("en", "de")),
@@ -84,8 +85,8 @@ FOLDERS = {
     ),
     "pairs": (
         "en-pl.tsv wiki.fr-en.tmx.bz2 zh_Hans-en.csv faq.jsonl train.de.gz train.en.xz more/news.hi.gz "
-        "more/news.en dev.en-it.tsv newstest2020.en newstest2020.de en.txt news.de.txt .en-es.tsv a.bak "
-        "alone.fi b/en.txt out/en-fi.tsv",
+        "more/news.en more/en-de.fr dev.en-it.tsv newstest2020.en newstest2020.de en.txt news.de.txt "
+        ".en-es.tsv a.bak alone.fi b/en.txt out/en-fi.tsv",
         {
             "tables": "refused: my",
             "own pairs": "de-en  train.en.xz,train.de.gz | dev-it-en held out dev.en-it.tsv | "
@@ -94,14 +95,13 @@ FOLDERS = {
             "newstest2020-de-en held out newstest2020.en,newstest2020.de | pl-en  en-pl.tsv | "
             "zh_Hans-en  zh_Hans-en.csv",
             "own text": "en ['b/en.txt', 'en.txt'] | de ['news.de.txt']",
-            "unread": "a.bak | alone.fi",
+            "unread": "a.bak | more/en-de.fr | alone.fi",
             "bitexts": "fr wiki.fr-en.tmx.bz2 | zh zh_Hans-en.csv | dev.en-it dev.en-it.tsv | "
             "en-pl en-pl.tsv | faq faq.jsonl",
             "folder": "a.bak | alone.fi | en-pl.tsv | en.txt | faq.jsonl | news.de.txt | train.de.gz | "
             "train.en.xz | wiki.fr-en.tmx.bz2 | zh_Hans-en.csv",
             "glob": "b/en.txt | en-pl.tsv | en.txt | news.de.txt | out/en-fi.tsv | wiki.fr-en.tmx.bz2",
-            "pairs": "a.bak | alone.fi | en-pl.tsv | en.txt | faq.jsonl | news.de.txt | train.de.gz | "
-            "train.en.xz | wiki.fr-en.tmx.bz2 | zh_Hans-en.csv",
+            "pairs": "a.bak | en.txt | faq.jsonl | news.de.txt | train.de.gz | train.en.xz",
             "Moses": "train.en.xz train.de.gz",
         },
     ),
@@ -112,7 +112,7 @@ FOLDERS = {
             "bitexts": "de de-en.de de-en.en | fa tatoeba.pes-eng.pes tatoeba.pes-eng.eng | "
             "sw sw-en.csv | fr-de"
             " fr-de.tsv.gz | sr_Latn sr_Latn-en.tsv | xx xx-en.xx xx-en.en",
-            "folder": "README | de-en.de | de-en.en | fr-de.tsv.gz | it-en.it.gz | sr_Latn-en.tsv | "
+            "folder": "de-en.de | de-en.en | fr-de.tsv.gz | it-en.it.gz | sr_Latn-en.tsv | "
             "sw-en.csv | tatoeba.pes-eng.eng | tatoeba.pes-eng.pes | train.de | train.en | xx-en.xx",
             "Moses": "train.en train.de",
             "two globs": "train.en train.de",
@@ -134,6 +134,17 @@ FOLDERS = {
             "test test-zh.txt",
             "mlqa": "zh dev dev-context-zh-question-zh.json | en train train-en.goldp.json | None train "
             "train-v1.1.json | el xquad xquad.el.json",
+        },
+    ),
+    "as they are unpacked": (
+        "Books.de-en.de Books.de-en.en README LICENSE.txt english.txt news.fr.txt zh_CN.txt de-en.tmx "
+        "de-en.tsv en-de.tsv.gz en-de.fr my-corpus.txt my.csv train.src train.in dev.eng_Latn "
+        "corpus.deu_Latn.gz",
+        {
+            "English": "Books.de-en.en | de-en.tmx | de-en.tsv | en-de.tsv.gz | english.txt | "
+            "my-corpus.txt | my.csv | train.in | train.src",
+            "pairs": "Books.de-en.de | Books.de-en.en | corpus.deu_Latn.gz | de-en.tmx | en-de.tsv.gz | "
+            "english.txt | my-corpus.txt | my.csv | train.in | train.src",
         },
     ),
     "English first": (
@@ -232,7 +243,8 @@ def test_tables_that_are_not_read_have_a_reason(in_tmp_path, caplog):
         f"ignored files: my/all.pdf (expected a name in {names})",
         "ignored files: my/train.engl.tsv, my/train.old.tsv (unknown language "
         "code; see ernie_m/utils/languages.tsv)",
-        f"skipped validation and test files: {', '.join(f'my/{name}' for name in held_out[:10])} and 1 more",
+        "skipped by name, as validation or test files, documentation or other languages: "
+        f"{', '.join(f'my/{name}' for name in held_out[:10])} and 1 more",
     ]
 
 

@@ -70,10 +70,12 @@ def test_texts_are_read_and_nothing_else(tmp_path, caplog, info_log, dataset):
 
 
 def test_notation_decides_the_language_order(tmp_path):
-    """Not the name of the file."""
-    path = write(tmp_path / "en-de.tsv", [["EN", "de"], *PAIRS])
+    """A name in another order is refused."""
+    path = write(tmp_path / "pairs.tsv", [["EN", "de"], *PAIRS])
     assert list(PairRows(f"en-de<={path}")) == PAIRS
     assert list(PairRows(f"de-en<={path}")) == [pair[::-1] for pair in PAIRS]
+    named = path.rename(tmp_path / "en-de.tsv")
+    assert f"'en-de<={named}'" in error_of(PairRows, f"de-en<={named}")
 
 
 def test_negatives_are_read_by_number_or_name(tmp_path):
@@ -246,14 +248,14 @@ def test_tmx_segments_are_read_in_the_order_of_the_notation(tmp_path):
     """In the file's order, or in that of the notation; regions, entities, codes and line ends in a text."""
     # Elements that hold another program's formatting are not text.
     codes = "".join(f"<{name}>code</{name}>" for name in ("bpt", "ept", "it", "ph", "ut"))
-    units = [{"en-GB": f"{a}\n &amp;  more", "fr": "x", "DE": f"{codes}<hi>{b}</hi>"} for a, b in PAIRS]
+    units = [{"en-GB": f"{a}\n &amp;  more", "fr": f"{b} x", "DE": f"{codes}<hi>{b}</hi>"} for a, b in PAIRS]
     pairs = [[f"{a} & more", b] for a, b in PAIRS]
     (tmp_path / "a.tmx").write_text(tmx(units))
     (tmp_path / "a.tmx.gz").write_bytes(gzip.compress(tmx(units).replace("UTF-8", "UTF-16").encode("utf-16")))
     for name in ("a.tmx", "a.tmx.gz"):
         assert list(PairRows(f"en_GB-de<={tmp_path}/{name}")) == pairs
         assert list(PairRows(f"de-en<={tmp_path}/{name}")) == [pair[::-1] for pair in pairs]
-        assert list(PairRows(tmp_path / name)) == [[a, "x"] for a, _ in pairs]  # its first two languages
+        assert list(PairRows(tmp_path / name)) == [[a, f"{b} x"] for a, b in pairs]  # its first two languages
     two = [{"en": a, "de": b} for a, b in PAIRS]
     for language in ("xml:lang", "lang"):  # TMX 1.4 and 1.1
         # Of two texts in one language the first is read.
@@ -360,4 +362,5 @@ def test_plain_text_is_not_another_format(tmp_path, content):
 def test_translations_are_told_by_a_name_or_a_header(tmp_path, name, header, expected):
     path = write(tmp_path / name, [*([header] if header else []), *PAIRS])
     assert PairRows(path).are_translations == expected
-    assert PairRows(f"fr-es<={path}").are_translations
+    renamed = path.rename(path.with_stem("a"))
+    assert PairRows(f"fr-es<={renamed}").are_translations
