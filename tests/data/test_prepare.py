@@ -246,11 +246,16 @@ PANX = {
         "zh",
         ["前/B-LOC 鎮/I-LOC", "\xa0/O a b/B-PER"],
     ),
-    # A word without the prefix stays as it is, and is counted; the other words lose theirs, once.
-    "a word without the prefix": (
-        {"en/dev": "de:Rome\tB-LOC\nen:is\tO\nen:old\tO\n\nen:en:a\tO\n"},
+    "WikiANN of several languages": (
+        {"en/dev": "en:a\tO\n\nde:b\tB-LOC\n\nzh-min-nan:c\tO\n"},
         "en",
-        ["de:Rome/B-LOC is/O old/O", "en:a/O"],
+        ["a/O", "b/B-LOC", "c/O"],
+    ),
+    # A word without a prefix stays as it is, and is counted; the other words lose theirs, once.
+    "a word without the prefix": (
+        {"en/dev": "http:Rome\tB-LOC\nen:is\tO\nde:old\tO\n\nen:en:a\tO\n"},
+        "en",
+        ["http:Rome/B-LOC is/O old/O", "en:a/O"],
     ),
     "tags as conlleval reads them, and a line without a word": (
         {"dev-en.txt": "A B-PER\nb O\nc B-LOC\n\nd O\ne I-PER\nf I-LOC\n\ng\tO\n\tB-PER\nÑ\tI-PER\n"},
@@ -287,7 +292,7 @@ def test_panx_files_become_tagged_sentences(tmp_path, out, capsys, name):
     labels = read_label_map(out / "label_map.json")
     assert tagged(out / f"dev/dev.{language}.tsv", labels) == sentences
     assert labels.keys() <= {"B-PER", "I-PER", "B-LOC", "I-LOC", "O"}
-    is_counted = "dev: 1 of 4 words lack the language prefix en:" in capsys.readouterr().out
+    is_counted = "dev: 1 of 4 words lack the language prefix de:, en:" in capsys.readouterr().out
     assert is_counted == (name == "a word without the prefix")
 
 

@@ -21,6 +21,7 @@ from ernie_m.reader.files.tables import WORDS, Dialect, Table, open_table
 from ernie_m.reader.labels import normalize_label
 from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, PARTS_OF_SPEECH, is_entity_tag, map_labels_to_iobes
 from ernie_m.utils.errors import UserError, format_value, join_items
+from ernie_m.utils.languages import base_language
 from ernie_m.utils.logging import logger
 
 # Comment line before a sentence in MultiCoNER, CoNLL-U, CoNLL-2012 or GermEval.
@@ -211,20 +212,27 @@ def _read_columns(
         # In CoNLL-U, words are numbered, and a row 1-2 precedes the parts of a contraction.
         blocks = [[(line, cells) for line, cells in rows if cells[number].isdecimal()] for rows in blocks]
     words = [cells[word] for rows in blocks for _, cells in rows]
-    # In WikiANN, each word has a language prefix ("de:").
-    prefixes = Counter(match[0] for written in words if (match := _LANGUAGE.match(written)))
-    ((prefix, count),) = prefixes.most_common(1) or [("", 0)]
-    without = len(words) - count
-    if 0 < 2 * without <= len(words):
-        logger.warning("%s: %d of %d words lack the language prefix %s", path, without, len(words), prefix)
+    # In WikiANN, each word has a language prefix ("de:"); in one language it may be unknown ("map-bms:").
+    counts = Counter(match[0] for written in words if (match := _LANGUAGE.match(written)))
+    prefixes = {prefix for prefix in counts if base_language(prefix[:-1])}.union(dict(counts.most_common(1)))
+    without = len(words) - sum(map(counts.__getitem__, prefixes))
+    if 2 * without > len(words):
+        prefixes.clear()
     elif without:
-        prefix = ""
+        logger.warning(
+            "%s: %d of %d words lack the language prefix %s",
+            path,
+            without,
+            len(words),
+            join_items(sorted(prefixes), 10),
+        )
+    prefix = re.compile(rf"\A(?:{'|'.join(map(re.escape, prefixes))})")
     sentences = []
     for rows in blocks:
         kept = []
         for line, cells in rows:
             # U+0002 joins words, and the tokenizer drops it.
-            if text := cells[word].removeprefix(prefix).replace(JOINT, ""):
+            if text := prefix.sub("", cells[word]).replace(JOINT, ""):
                 cell = _IN_MISC.sub(r"\1", cells[tag]) if name == "MISC" else cells[tag]
                 kept.append((text, cell, line))
         sentences += [TaggedWords(*map(list, zip(*kept)))] if kept else []
