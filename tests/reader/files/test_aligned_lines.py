@@ -44,8 +44,8 @@ def test_xtreme_names_and_public_names(tmp_path, caplog):
     files = {
         "de-en.de": ["a", "b"],
         "de-en.en": ["A", "B"],
-        "xx-en.xx": ["c"] * 20,
-        "xx-en.en": ["C"] * 20,
+        "xx-en.xx": ["c", "d"] * 10,
+        "xx-en.en": ["D", "C"] * 10,
         "tatoeba.pes-eng.pes": ["d"],
         "tatoeba.pes-eng.eng": ["D"],
         "tatoeba.lat-eng.lat": ["none of the 36"],
@@ -57,7 +57,7 @@ def test_xtreme_names_and_public_names(tmp_path, caplog):
         ("de", ["a", "b"], ["A", "B"], True, True),
         ("fa", ["d"], ["D"], True, True),
         ("la", ["none of the 36"], ["E"], True, True),
-        ("xx", ["c"] * 20, ["C"] * 20, True, True),
+        ("xx", ["c", "d"] * 10, ["D", "C"] * 10, True, True),
     ]
     assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
     unread = ", ".join(f"{tmp_path}/{name}" for name in ("de-en.de.gz", "fr-en.txt", "notes-en.txt"))

@@ -90,6 +90,25 @@ ODD = {
     "lines in quotation marks": ([f'"{text}"' for text in TEXTS], 1),
     "segmented Chinese": (["红船 画着 市政 厅 。"] * 30, 1),
     "printed lists": ([f"['{text.replace(' ', '')}']" for text in TEXTS], 1),
+    "letters that became question marks": (
+        ["Die Uhr h?lt." if n % 9 == 1 else TEXTS[n] for n in range(30)],
+        2,
+    ),
+    "letters of ISO-8859-2 that became question marks": ([f"za?ó?? {text}" for text in TEXTS], 1),
+    "letters lost in some lines": (
+        [text if n % 9 else f"{text} f\ufffdr" for n, text in enumerate(TEXTS)],
+        1,
+    ),
+    **{
+        f"letters as {escaped}": ([text if n % 9 else f"{text} {escaped}" for n, text in enumerate(TEXTS)], 1)
+        for escaped in (r"h\u00e4lt", "h%C3%A4lt", r"h\xc3\xa4lt", r"h\303\244lt", r"a.\nThe")
+    },
+    **{
+        f"{missing} for no text": ([missing if n in (3, 17) else text for n, text in enumerate(TEXTS)], 4)
+        for missing in ("__NULL__", "NULL", "nan", "N/A", "-", "[missing]", "<NA>", "#N/A", "None")
+    },
+    "one text in nine of ten lines": (["kein Text" if n % 10 else TEXTS[n] for n in range(30)], 2),
+    "one text": (["kein Text"] * 30, 1),
     "subtitles": (
         [f"00:00:0{n},000 --> 00:00:0{n},900" if n < 9 and n % 3 else TEXTS[n] for n in range(30)],
         2,
@@ -108,6 +127,12 @@ EVEN = {
     "some lines in quotation marks": [f'"{text}"' if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
     "some dialog": [f'"{text}" ana "{text}"' if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
     "a number of 5,000 digits": [TEXTS[0], f"{'7' * 5000} {TEXTS[1]}", *TEXTS[2:]],
+    "questions without spaces": [f"{text}吗?{text}" for text in TEXTS],
+    "an address": [f"{text} a.de/?q=b" if n % 2 else text for n, text in enumerate(TEXTS)],
+    "LaTeX": [rf"{text} \newline \textbf{{a}}" for text in TEXTS],
+    "no text once": ["-", *TEXTS[1:]],
+    "a text several times": ["kein Text" if n % 5 == 0 else text for n, text in enumerate(TEXTS)],
+    "two texts many times": [TEXTS[n % 2] for n in range(30)],
     "some notes": [f"[{n}] {text}" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
 }
 
@@ -156,9 +181,11 @@ def test_odd_text_after_the_beginning(tmp_path, name):
     lines = [*TEXTS * 40, *later]
     path = write(tmp_path / "a.txt", lines)
     packed = tmp_path / "b.txt.gz"
-    table = write(tmp_path / "en-de.tsv", [f"{line}\tein Satz" for line in lines])
+    table = write(
+        tmp_path / "en-de.tsv", [f"{line}\t{text}" for line, text in zip(lines, OTHERS * len(lines))]
+    )
     packed.write_bytes(gzip.compress(path.read_bytes()))
-    other = write(tmp_path / "c.txt", ["ein Satz"] * len(lines))
+    other = write(tmp_path / "c.txt", (OTHERS * len(lines))[: len(lines)])
     for start, of in (
         (path, {"mono": {"en": str(path)}}),
         (packed, {"mono": {"en": str(packed)}}),
@@ -247,6 +274,14 @@ def test_check_both_sides(tmp_path, caplog, info_log):
     for source in (str(table), ",".join(files)):
         assert ", line 1: " in error_of(look_at, None, {"en-de": source})
         look_at(None, {"en-de": source}, skip_text_checks=True)
+
+
+def test_one_text_in_a_quarter_of_the_lines(tmp_path):
+    """Of translations it is asked about; several questions may have one answer, also in sorted rows."""
+    rows = [(f"{text} {n}", "kein Text" if n < 150 else f"{text}: {n}") for n, text in enumerate(TEXTS * 20)]
+    lines = [*map("\t".join, rows)]
+    assert ", line 1: 25% " in error_of(PairRows, write(tmp_path / "en-de.tsv", lines))
+    assert len(PairRows(write(tmp_path / "faq.tsv", ["query\tpositive", *lines]))) == 600
 
 
 @pytest.mark.parametrize(
