@@ -24,7 +24,7 @@ from tests.foreign import (
 from tests.helpers.arrays import assert_same_bits
 from tests.helpers.checkpoints import save_model, stored
 from tests.helpers.torch_files import write_torch_file
-from tests.launching import error_of
+from tests.launching import check_error, error_of
 from tests.toys import CONFIG, make_ours, train_piece_model, weights, write_piece_model
 
 
@@ -56,6 +56,18 @@ def test_paddlenlp_old_tokenizer_names_and_a_file_by_its_name(tmp_path):
             "ernie_m.sentencepiece.bpe.model",
         )
     ]
+
+
+@pytest.mark.parametrize(("other", "is_refused"), [("scheduler.pdparams", False), ("a.pdparams", True)])
+def test_two_files_of_weights(tmp_path, other, is_refused):
+    make_paddlenlp(tmp_path / "pd", old_names=True)
+    (tmp_path / "pd" / other).write_bytes(b"x")
+    if is_refused:
+        check_error(
+            error_of(open_checkpoint, tmp_path / "pd"), other, "ernie_m_base.pdparams", "model_state.pdparams"
+        )
+    else:
+        assert open_checkpoint(tmp_path / "pd").files[0].name == "ernie_m_base.pdparams"
 
 
 def test_bfloat16_of_safetensors(tmp_path):

@@ -1,5 +1,6 @@
 """Lazily loaded weights, readers of weight files, and the file names of a checkpoint."""
 
+import fnmatch
 import os
 import pickle
 import re
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 
 from ernie_m.reader.tokenizer_json import TOKENIZER_JSON
 from ernie_m.reader.vocabulary import DICT, VOCAB
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, join_items
 from ernie_m.utils.files import (
     Folder,
     get_file_version,
@@ -231,12 +232,21 @@ def find_weights_name(folder: Folder) -> str | None:
     """Return the name of the weight file in a folder, or None. Official parameter directories do not count.
 
     For shards with an index `X.index.json`, the result is `X`, which need not exist.
+
+    Raises:
+        UserError: several files have names of their own.
     """
     if folder.named:
         return folder.named
-    others = sorted(name for name in folder.names if name.endswith(".pdparams"))  # ernie_m_base.pdparams
-    names = (name for name in (*WEIGHTS_FILES, *others) if name in folder or name + _INDEX in folder)
-    return next(names, None)
+    # ernie_m_base.pdparams, and not scheduler.pdparams
+    others = sorted(set(fnmatch.filter(folder.names, "*.pdparams")) - {*WEIGHTS_FILES, "scheduler.pdparams"})
+    names = [name for name in (*WEIGHTS_FILES, *others) if name in folder or name + _INDEX in folder]
+    if names == others and len(others) > 1:
+        raise UserError(
+            f"{folder.path}: several files of weights: {join_items(others, 5)}. Rename the one to read to "
+            "model_state.pdparams"
+        )
+    return next(iter(names), None)
 
 
 def open_weights(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]]) -> Weights | None:
