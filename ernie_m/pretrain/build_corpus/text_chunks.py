@@ -213,8 +213,8 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
     except UnicodeDecodeError as error:
         number = first_line + text.count(b"\n", 0, error.start)
         raise UserError(
-            f"{path}: line {number}: not UTF-8 (byte 0x{text[error.start]:02x}). Convert the file, or remove "
-            "such bytes with iconv -c -f utf-8 -t utf-8"
+            f"{path}: line {number}: not UTF-8 (byte 0x{text[error.start]:02x}). Set --encoding, as in "
+            "--encoding gbk, or, if the file is damaged, remove such bytes with iconv -c -f utf-8 -t utf-8"
         ) from error
 
 
@@ -229,13 +229,13 @@ def check_sources(streams: Sequence[Stream], options: TextOptions) -> None:
         for number, path in enumerate(source.paths):
             sides: dict[str, Sequence[str]]  # language -> its texts
             with _open_source(source, path, options) as file:
+                lines = _decode(file.peek_lines(_HEAD), path, 1)
                 if source.has_columns:
                     table, sample = _make_table(file, source, options)
                     rows = [[cells[index] for index in table.columns.texts] for _, cells in sample]
                     sides = dict(zip(source.languages, zip(*rows)))
                 else:
                     reject_tables(path, file.buffer)
-                    lines = file.peek_lines(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
             for language, texts in sides.items():
                 script = check_text(path, texts, language, options.skip_text_checks)

@@ -260,10 +260,10 @@ def decode_or_add_error(line: bytes, number: int, errors: RowErrors) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        start = line.rfind(b" ", 0, error.start) + 1
+        start = max(line.rfind(space, 0, error.start) for space in (b" ", b"\t")) + 1
         word, *_ = line[start:].split()  # contains the first invalid byte
         in_cp1252 = word[:40].decode("cp1252", errors="replace")
-        fix = "Save the file as UTF-8, or, if this word is correct, set --encoding cp1252"
+        fix = "Set --encoding, as in gbk, or cp1252 if this word is correct, or save the file as UTF-8"
         errors.add(number, f"not UTF-8: '{in_cp1252}'", fix)
         return ""
 

@@ -331,7 +331,12 @@ ACCENT = b"caf\xe9"  # in Latin-1
     [
         ("en", {"text": b""}, {}, "text: empty"),
         ("en", {"text": "one\ntwo\n".encode("utf-16-le")}, {}, "text: "),
-        ("en", {"text": rows_as_bytes(*LINES[:400]) + ACCENT}, {}, "text: line 401: not UTF-8 (byte 0xe9)"),
+        (
+            "en",
+            {"text": rows_as_bytes(*LINES[:400]) + ACCENT},
+            {},
+            "text: line 401: not UTF-8 (byte 0xe9). Set --encoding",
+        ),
         ("en-fr", {"x.tsv": b"good\tgut\n" + ACCENT + b"\tKaffee\n"}, {}, "x.tsv: line 2: not UTF-8"),
         # Longer than a chunk, and read in parts, or not.
         ("en", {"text": b"one\n" + LONG_LINE}, {}, "text: line 2: too long"),

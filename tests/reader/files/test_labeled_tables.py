@@ -237,6 +237,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "return.csv": ("text,label\na\rb,c\n", {}, ("line 2: carriage return",)),
     "tabs.tsv": ('text\tlabel\na\tb\n"c"\td\n', {}, ("line 3", "--quoting")),
     "cp1252.csv": ('text;label\na;b\n"Größe\r\nx\n'.encode("cp1252"), {}, ("line 3: not UTF-8: '\"Größe'",)),
+    "cp1252.tsv": ("text\tlabel\na b\tGröße\n".encode("cp1252"), {}, ("line 2: not UTF-8: 'Größe'",)),
     "header_cp1252.csv": ("text;label;Größe\na;b;1\n".encode("cp1252"), {}, ("line 1: not UTF-8",)),
     "header_skipped.csv": (
         "sep=;\ntext;label;Größe\na;b;1\n".encode("cp1252"),
