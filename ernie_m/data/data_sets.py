@@ -110,7 +110,8 @@ def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
     if len(first_row) != len(COLUMNS):
         raise UserError(
             f"{path}, line 1: {len(first_row)} columns (expected a header that names two text columns "
-            "and a label column, or exactly three columns: two texts and a label)"
+            "and a label column, or exactly three columns: two texts and a label). XTREME's test files have "
+            "no labels: pass the files of the release instead"
         )
     return {name: column for column, name in enumerate(COLUMNS)}, len(COLUMNS), rows
 

@@ -19,7 +19,7 @@ from ernie_m.reader.files.find_files import NamedFile, find_files, parse_file_na
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import write_indices
 from ernie_m.utils.args import option, parse_options
-from ernie_m.utils.errors import UserError, join_items, say
+from ernie_m.utils.errors import UserError, get_command_name, join_items, say
 from ernie_m.utils.files import atomic_file, lock_for_writing
 from ernie_m.utils.logging import format_columns, setup_console
 
@@ -105,7 +105,10 @@ def find_data_set_files(data_set: DataSet, sources: Iterable[Path], output: Path
         if unread:
             say(f"skipped files with unknown names: {join_items(unread, 10)}")
         if not files_of_source:
-            raise UserError(f"{source}: no file with a known name (see docs/data.md and docs/tasks.md)")
+            raise UserError(
+                f"{source}: no file with a known name (see docs/data.md and docs/tasks.md). Unpack archives, "
+                f"or pass a file of your own to {get_command_name()} fit"
+            )
         files += files_of_source
     return files
 

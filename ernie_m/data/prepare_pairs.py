@@ -185,7 +185,8 @@ def _check_files(
         only_text = f"; monolingual text: {', '.join(chain.from_iterable(text.values()))}" if text else ""
         raise UserError(
             f"{', '.join(sources)}: no file of pairs to train on (expected en-de.tsv, en-de.tmx, or train.en "
-            f'next to train.de{by_name}{only_text}). Pass others as "en-de<=en.txt,de.txt"'
+            f'next to train.de{by_name}{only_text}). Pass others as "en-de<=en.txt,de.txt". To train '
+            "on a held-out file, give it a name without dev or test"
         )
     check_languages(chain(text, *(file.languages for file in pairs)))
     first_of: dict[tuple[str, ...] | str, PairFile] = {}

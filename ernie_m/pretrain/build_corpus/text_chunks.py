@@ -18,7 +18,12 @@ import numpy as np
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import CorpusSource, Stream
 from ernie_m.reader.files import plain_text
-from ernie_m.reader.files.pairs import PairColumns, detect_pair_dialect, find_pair_columns
+from ernie_m.reader.files.pairs import (
+    PairColumns,
+    detect_pair_dialect,
+    find_pair_columns,
+    reject_sorted_lines,
+)
 from ernie_m.reader.files.plain_text import (
     TextFile,
     is_unit_file,
@@ -237,6 +242,8 @@ def check_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                 else:
                     reject_tables(path, file.buffer)
                     sides = {source.languages[number]: lines}
+                if len(source.paths) == 2:
+                    reject_sorted_lines(path, lines, options.skip_text_checks)
             for language, texts in sides.items():
                 script = check_text(path, texts, language, options.skip_text_checks)
                 first = scripts.setdefault(language, script)

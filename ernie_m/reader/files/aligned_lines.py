@@ -27,7 +27,7 @@ from ernie_m.reader.files.find_files import (
     split_file_list,
 )
 from ernie_m.reader.files.official_tsv import FileLines, decode_line, open_lines
-from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.files.pairs import PairRows, reject_sorted_lines
 from ernie_m.reader.files.plain_text import detect_format, reject_other_formats, reject_tables
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.text_checks import check_text
@@ -49,7 +49,6 @@ TATOEBA = {
 _BITEXT = re.compile(r"(tatoeba\.)?(?P<code>.+)-(?P<english>en|eng)\.(?P<side>(?P=code)|(?P=english))")
 _BOTH_SIDES = re.compile(r"(.*\.)?(?P<code>[^.]+)-(en|eng)")
 _REVERSED = re.compile(r"en-([^.]+)\.\1")
-_MANY_LINES = 20  # a longer file in alphabetical order was sorted
 
 
 class Sentences(FileLines, Sequence[Example]):
@@ -147,7 +146,13 @@ class Bitext(NamedTuple):
         return sorted(range(len(texts)), key=lambda number: texts[number])
 
 
-def read_bitext(language: str, path: str | os.PathLike, translations_path: str | os.PathLike) -> Bitext:
+def read_bitext(
+    language: str,
+    path: str | os.PathLike,
+    translations_path: str | os.PathLike,
+    *,
+    skip_text_checks: bool = False,
+) -> Bitext:
     """Read a bitext from two aligned files.
 
     Raises:
@@ -162,11 +167,7 @@ def read_bitext(language: str, path: str | os.PathLike, translations_path: str |
             "(expected aligned lines)"
         )
     texts = translations.read_texts()
-    if len(texts) > _MANY_LINES and texts == sorted(texts):
-        raise UserError(
-            f"{translations_path}: lines are sorted (as by XTREME's script), so no longer aligned. "
-            "Use LASER/data/tatoeba/v1 instead"
-        )
+    reject_sorted_lines(translations_path, texts, skip_text_checks)
     return Bitext(language, sentences.read_texts(), texts)
 
 
@@ -187,7 +188,8 @@ def read_bitexts(
     if not files:
         raise UserError(
             f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan>. For Tatoeba, run "
-            f"{get_command_name()} download data tatoeba and use data/tatoeba"
+            f"{get_command_name()} download data tatoeba and use data/tatoeba; copy other aligned files to "
+            "names such as de-en.de and de-en.en"
         )
     absent = [language for language in languages if language not in files]
     if absent:
@@ -201,7 +203,8 @@ def read_bitexts(
             with_english = _BOTH_SIDES.fullmatch(get_stem(path)) is not None
             bitexts.append(Bitext(language, *sides, rows.are_translations, with_english))
         else:
-            bitexts.append(read_bitext(language, *files[language]))
+            skip = bool(options and options.skip_text_checks)
+            bitexts.append(read_bitext(language, *files[language], skip_text_checks=skip))
     return bitexts
 
 

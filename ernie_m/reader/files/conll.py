@@ -9,7 +9,7 @@ Tags mark entities, unless the name of the tag column indicates other tags, such
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +44,10 @@ _OF_TOOLS = {
     "#FORMAT=WebAnno": "unsupported WebAnno format. Export it as CoNLL 2002",
     "T1\t": "unsupported brat format. Convert it with brat's anntoconll, and set --columns 4,1",
 }
-_FORM = "Write one word per line, with its tag in the last column, separated by spaces or tabs, not commas"
+_FORM = (
+    "Write one word per line, with its tag in the last column, separated by spaces or tabs, not commas. "
+    "Leave out files without tags, such as XTREME's test files"
+)
 _FITTING = "Each sentence requires a list of words, and a list with one tag per word"
 _ASKED = "ambiguous columns of words and tags."
 _LANGUAGE = re.compile("[a-z][a-z-]+:")
@@ -318,8 +321,10 @@ def read_columns(
     """
     rows: list[tuple[int, list[str]]] = []  # the lines of the current sentence
     width = 0  # the number of columns
-    for number, line in enumerate(chain(lines, [""]), 1):  # the empty line ends the last sentence
-        if cells := split_cells(line, not rows) if line else []:
+    # The empty line at the end ends the last sentence.
+    for number, (before, line) in enumerate(pairwise(chain([""], lines, [""])), 1):
+        # A line without the tabs of the line before may be a comment: HIPE has some behind its header.
+        if cells := split_cells(line, not rows or ("\t" not in line and "\t" in before)) if line else []:
             width = width or max(len(cells), 2)  # of the first line
             rows.append((number, cells))
             continue
@@ -361,7 +366,8 @@ def _convert_tags(
                     line,
                     f"invalid entity tag '{cell}'",
                     "Write O, B-<type> or I-<type>, set the columns of words and tags, as in --columns "
-                    f"1,2, or for other tags run fit --task {PARTS_OF_SPEECH}",
+                    f"1,2, or for other tags run fit --task {PARTS_OF_SPEECH}. If a cell has all tags "
+                    'of a sentence, write JSON lines, as in {"words": ["a", "b"], "tags": ["O", "O"]}',
                 )
         if tag_of.keys() >= {*tags}:
             kept.append(sentence._replace(tags=[tag_of[cell] for cell in tags], written=tags))

@@ -223,7 +223,8 @@ def find_labeled_files(source: Path, output: Path) -> list[NamedFile]:
         logger.warning("ignored files: %s (%s)", join_items(paths, 10), error)
     if not any(file.split == "train" for file in files.values()):
         raise UserError(
-            f"{source}: missing training file, such as train.en.tsv (see Directories in docs/data.md)"
+            f"{source}: missing training file, such as train.en.tsv. Rename the files, or pass one file "
+            "(docs/data.md, Published files)"
         )
     return sorted(files.values(), key=lambda file: (SPLITS.index(file[1]), file[2] != "en", file[2]))
 

@@ -19,7 +19,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +69,7 @@ _MOST_VERDICTS, _LARGEST_VERDICT = 10, 100
 _HEAD = 1 << 18  # bytes that include the first line
 _ROWS_SHOWN = 1000  # rows to check that the sides are text
 _SAMPLES, _ROWS_OF_A_SAMPLE = 16, 100  # samples of later rows to check it
+_MANY_LINES = 20  # a longer file in alphabetical order was sorted
 
 
 def make_header(are_translations: bool, num_negatives: int = 0) -> list[str]:
@@ -241,6 +242,27 @@ def is_pair_notation(text: str) -> bool:
     return is_like_one and not os.path.isdir(text)
 
 
+def reject_sorted_lines(
+    path: str | os.PathLike, lines: Sequence[str], skip_text_checks: bool | None = False
+) -> None:
+    """Check that the lines of an aligned file are not in alphabetical order.
+
+    XTREME's script sorts the English lines of Tatoeba, which are then not translations of the other lines.
+
+    Args:
+        skip_text_checks: whether to accept every text (--skip_text_checks).
+
+    Raises:
+        UserError: the lines are sorted.
+    """
+    is_checked = not skip_text_checks and len(lines) > _MANY_LINES and lines[0] < lines[-1]
+    if is_checked and all(first <= second for first, second in pairwise(lines)):
+        raise UserError(
+            f"{path}: lines are sorted (as by XTREME's script), so no longer aligned. Use "
+            "LASER/data/tatoeba/v1 instead, or, if the lines are aligned, set --skip_text_checks true"
+        )
+
+
 class PairRows(Sequence[list[str]]):
     """The rows of files of pairs, read on access: query, positive, negatives.
 
@@ -282,8 +304,10 @@ class PairRows(Sequence[list[str]]):
             rows = _read_file_rows(self.paths, languages, options.encoding, errors)
         self._lines = self._write_rows(rows, errors, options.filter)
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
-        for side, language in zip(sides, languages or ("", "")):
+        for number, (side, language) in enumerate(zip(sides, languages or ("", ""))):
             check_text(self.name, side, language, options.skip_text_checks)
+            if len(self.paths) == 2:
+                reject_sorted_lines(self.paths[number], side, options.skip_text_checks)
         for start in () if options.skip_text_checks else range(0, len(self), len(self) // _SAMPLES + 1):
             rows_of_sample = map(self.__getitem__, range(len(self))[start : start + _ROWS_OF_A_SAMPLE])
             for side in zip(*(row[:2] for row in rows_of_sample)):
