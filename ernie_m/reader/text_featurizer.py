@@ -10,7 +10,7 @@ import numpy as np
 
 from ernie_m.reader.batching import iter_chunks, pad
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.reader.vocabulary_coverage import warn_if_not_covered
+from ernie_m.reader.vocabulary_coverage import warn_about_written_tokens, warn_if_not_covered
 from ernie_m.utils.logging import logger
 
 T = TypeVar("T")
@@ -156,6 +156,7 @@ def warn_if_truncated(name: object, items: Sequence[Any], encode: Any, noun: str
     if empty:
         logger.warning("%s: %d of %d %s have an empty text", name, empty, len(items), noun)
     warn_if_not_covered(name, encode.tokenizer, [feature.ids for feature in features])
+    warn_about_written_tokens(name, items)
 
 
 def encode_in_chunks(

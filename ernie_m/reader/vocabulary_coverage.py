@@ -1,5 +1,6 @@
 """Measures of how well a vocabulary covers a text: unknown tokens, and words split into single letters."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -9,12 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.tokenizer_json import XLM_R_NAMES
 from ernie_m.utils.logging import logger
 
 # Maximum shares of unknown tokens and of single letters without a warning. In 200 lines of NTREX, a
 # vocabulary of 32,000 subwords for 15 languages has at most 0.32 % (Chinese) and 25.3 % (Vietnamese).
 _MOST_UNKNOWN = 0.05
 _MOST_LETTERS = 0.4
+_SPECIAL = re.compile("|".join(map(re.escape, [*XLM_R_NAMES, *XLM_R_NAMES.values()])))
 # Code points of scripts without spaces, which have short tokens in any vocabulary.
 _SHORT_TOKENS = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
 
@@ -41,6 +44,18 @@ def warn_if_not_covered(name: object, tokenizer: Tokenizer, token_ids: Iterable[
             100 * letters / counts.total(),
             tokenizer.piece_model_path,
         )
+
+
+def warn_about_written_tokens(name: object, texts: Iterable[object]) -> None:
+    """Log a warning if texts contain special tokens, such as </s> or [SEP], which are read as plain text.
+
+    Args:
+        name: the source of the texts, for the warning.
+        texts: the texts, or tuples of texts.
+    """
+    if count := sum(_SPECIAL.search(str(text)) is not None for text in texts):
+        line = "%s: %d texts contain special tokens, such as </s> or [SEP], which are read as plain text"
+        logger.warning(line, name, count)
 
 
 def count_unknown_words(tokenizer: Tokenizer, *texts: str) -> int:

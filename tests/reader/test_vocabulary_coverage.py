@@ -43,6 +43,15 @@ def test_warn_only_about_uncovered_text(tmp_path, caplog, text, shares):
     ]
 
 
+@pytest.mark.parametrize("token", ["</s>", "<mask>", "[SEP]", "<unk>"])
+def test_special_tokens_in_texts_are_plain_text_and_logged(tmp_path, caplog, token):
+    tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model"))
+    texts = [Example("bado", f"kani {token}{token}"), Example("[x] < a"), Example(f"a{token}")]
+    warn_if_truncated("train.en.tsv", texts, TextFeaturizer(tokenizer, 64))
+    assert caplog.messages[-1].startswith("train.en.tsv: 2 texts contain special tokens")
+    assert not {tokenizer.sep_id, tokenizer.mask_id} & {*tokenizer.encode(texts[2].text_a)}
+
+
 @pytest.mark.parametrize(
     ("text", "count"),
     [

@@ -33,6 +33,7 @@ from ernie_m.reader.files.plain_text import (
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import Dialect, Table, check_row_widths, filter_rows, make_table, parse_rows
 from ernie_m.reader.files.text_checks import check_later_lines, check_text
+from ernie_m.reader.vocabulary_coverage import warn_about_written_tokens
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.languages import SEVERAL, language_tag
 from ernie_m.utils.logging import logger
@@ -246,6 +247,7 @@ def check_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                     reject_sorted_lines(path, lines, options.skip_text_checks)
             for language, texts in sides.items():
                 script = check_text(path, texts, language, options.skip_text_checks)
+                warn_about_written_tokens(path, texts)
                 first = scripts.setdefault(language, script)
                 if script != first and "" not in (script, first) and language_tag(language) in SEVERAL:
                     line = "%s: most letters are %s, but in another file of '%s' they are %s"
