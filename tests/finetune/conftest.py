@@ -1,6 +1,7 @@
 """Toys and random weights, and the commands of fine-tuning called as functions."""
 
 import json
+import weakref
 from contextlib import chdir
 from functools import partial
 
@@ -69,6 +70,20 @@ def corpus(tmp_path_factory):
 def tokenizer(corpus):
     """The tokenizer of the corpus."""
     return Tokenizer.from_folder(corpus)
+
+
+@pytest.fixture
+def models_in_memory(monkeypatch) -> list[int]:
+    """For each encoder that is made: how many of those that were made before are still in memory."""
+    counts, made, init = [], weakref.WeakSet(), ErnieMModel.__init__
+
+    def count_and_init(model, *given, **options):
+        counts.append(len(made))
+        made.add(model)
+        init(model, *given, **options)
+
+    monkeypatch.setattr(ErnieMModel, "__init__", count_and_init)
+    return counts
 
 
 @pytest.fixture

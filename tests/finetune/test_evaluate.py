@@ -2,7 +2,6 @@
 
 import json
 import re
-import weakref
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -15,7 +14,6 @@ from ernie_m.finetune import evaluate
 from ernie_m.finetune.classifier import Classification
 from ernie_m.finetune.evaluate import LanguageFile, get_output_paths
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning_run import FinetuningRun
 from ernie_m.finetune.metrics import accuracy
 from ernie_m.finetune.reuse_head import find_fine_tuned
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -32,21 +30,11 @@ def read_cells(path) -> list[list[str]]:
     return [line.split("\t") for line in path.read_text().splitlines()]
 
 
-def test_predict_with_the_selected_step(classify, toy_folder, tmp_path, monkeypatch):
+def test_predict_with_the_selected_step(classify, toy_folder, tmp_path, models_in_memory):
     """Not with the last step: at a learning rate of 0 all scores are equal, so the first one is selected.
 
     Each model is freed before the next one is made.
     """
-    made = []
-    make_engine = FinetuningRun.make_engine
-
-    def make_and_record(*arguments, **options):
-        assert [reference() for reference in made] == [None] * len(made)
-        engine = make_engine(*arguments, **options)
-        made.append(weakref.ref(engine.model))
-        return engine
-
-    monkeypatch.setattr(FinetuningRun, "make_engine", make_and_record)
     results = classify(
         do_test="true",
         test_set=f"{toy_folder}/test.%s.tsv",
@@ -54,7 +42,7 @@ def test_predict_with_the_selected_step(classify, toy_folder, tmp_path, monkeypa
         learning_rate=0,
         validation_steps=7,
     )
-    assert results["selected"]["1"]["step"] == 7 and len(made) == 2
+    assert results["selected"]["1"]["step"] == 7 and models_in_memory == [0, 0]
     for language in toys.LANGUAGES:
         rows = read_cells(tmp_path / "predicted" / f"test.{language}.tsv.0.7")  # epoch 0, step 7
         # All 33 rows of a test file, in its order.

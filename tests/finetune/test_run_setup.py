@@ -66,10 +66,13 @@ def interrupt(monkeypatch, owner, method: str, number: int) -> None:
     monkeypatch.setattr(owner, method, signalled)
 
 
-def test_resume_after_ctrl_c_while_evaluating_the_second_seed(classify, monkeypatch, tmp_path):
+def test_resume_after_ctrl_c_while_evaluating_the_second_seed(
+    classify, monkeypatch, tmp_path, models_in_memory
+):
     """The next command repeats the evaluation, and then everything is as without the interruption."""
     flags = {"random_seed": "1,2", **FAST}
     straight = classify(**flags)
+    assert models_in_memory == [0, 0]
     # A seed is evaluated twice, on 3 files of 4 batches, which makes 24 calls: 0 to 23 are of seed 1, 24 to
     # 35 are the first evaluation of seed 2, and 36 to 47 the second.
     with monkeypatch.context() as patch:

@@ -103,6 +103,7 @@ def train_seeds(training: RetrievalTraining, evaluation: BitextEvaluation, stop:
             if model is None:  # the report has all seeds or is not written
                 return
             evaluation.search(seed, model, training.tokenizer, training.train_pairs.pipeline_config)
+            del model  # before the next one is made
         evaluation.report()
 
 
@@ -126,8 +127,9 @@ def train_seed(
         # Free the model and its optimizer state before the next model is made.
         del trainer
         gc.collect()
-    best = open_checkpoint(folder.path / BEST)
-    return make_encoder(training.config, best, flags.dtype, seed, flags.pooling)
+    return make_encoder(
+        training.config, open_checkpoint(folder.path / BEST), flags.dtype, seed, flags.pooling
+    )
 
 
 def evaluate_seeds(

@@ -131,11 +131,12 @@ INFO wrote RUN/out/retrieval.{{txt,md,json}}
 """
 
 
-def test_log_of_a_training(train_on_pairs, corpus, tmp_path):
+def test_log_of_a_training(train_on_pairs, corpus, tmp_path, models_in_memory):
     """Of two seeds, which are searched as well. The second has the weights that it has alone."""
     write_lines(tmp_path / "de-en.tsv", [f"{text}\t{text} kani" for text in TEXTS])
     flags = {"max_steps": 4, "validation_steps": 2, "validation_pairs": 5, "pairs": tmp_path}
     train_on_pairs("out", random_seed="1,2", **flags)
+    assert models_in_memory == [0, 0, 1, 0, 0]  # the third is the baseline of the first seed
     log = read_masked_log(tmp_path, TOY=corpus.parent)
     train_on_pairs("alone", random_seed=2, **flags)
     assert_same_weights(tmp_path / "out/seed_2/best", tmp_path / "alone/best")
@@ -171,7 +172,7 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     assert trained and not [name for name in trained if name.startswith(("encoder.layers.1.", "pooler."))]
 
 
-def test_each_seed_trains_from_its_checkpoint(train_on_pairs, tmp_path):
+def test_each_seed_trains_from_its_checkpoint(train_on_pairs, tmp_path, models_in_memory):
     """At a rate of 0 it stays. Without validation pairs, the model of the last step is searched."""
     write_lines(tmp_path / "de-en.tsv", [f"{text}\t{text} kani" for text in TEXTS])
     for seed in (1, 2):
@@ -181,6 +182,7 @@ def test_each_seed_trains_from_its_checkpoint(train_on_pairs, tmp_path):
     for seed in (1, 2):
         assert_same_weights(tmp_path / f"out/seed_{seed}/step_1", tmp_path / f"start_{seed}/best")
     assert (tmp_path / "out/retrieval.json").is_file()
+    assert models_in_memory[-3:] == [0, 1, 0]  # of seed 1, its baseline, of seed 2
 
 
 def test_run_fingerprint_covers_the_weights_for_each_seed(corpus, tokenizer):
