@@ -357,6 +357,12 @@ ACCENT = b"caf\xe9"  # in Latin-1
         ),
         # Two columns, or two of those that the first line has.
         ("en-de", {"y.tsv": rows_as_bytes("good\tgut", "bad schlecht")}, {}, "y.tsv, line 2: 1 column"),
+        (
+            "en-de",
+            {"x.csv": rows_as_bytes("sep=;", "", "en;de", "good;gut", "bad")},
+            {},
+            "x.csv, line 5: 1 column (expected 2, as in line 3)",
+        ),
         ("en-de", {"x.tsv": rows_as_bytes("", "\t")}, {}, "x.tsv: "),
         *(
             ("en-de", {"x.tsv": rows_as_bytes(*SCORED)}, options, "x.tsv, line 1: ")

@@ -322,6 +322,8 @@ LAUGHS = f'<!DOCTYPE tmx [<!ENTITY e0 "a">{ENTITIES}]>\n<tmx><tu><tuv><seg>&e9;<
         ("a.tsv", "query\tpositive\tnegative\na\tb\tc\td\n", "a.tsv, line 2: "),
         ("en-de.tsv", "a\tb\n \td\n", "en-de.tsv, line 2: "),
         ("a.csv", 'query,pos\n"open,c\n', "a.csv, line 2: "),
+        ("a.csv", "sep=;\n\nquery;positive\nc; \n", "a.csv, line 4: "),
+        ("en-de.csv", "sep=;\n\nen;de\n", "en-de.csv: "),  # the third line is the header
         ("a.tsv.gz", "not packed", "a.tsv.gz: "),
         ("a.tmx", "<tmx><body><tu></tmx>", "a.tmx, line 1: "),
         ("a.tmx", "no XML", "a.tmx, line 1: "),
