@@ -52,7 +52,7 @@ from ernie_m.utils.logging import logger
 # Column names that are found without an option: part -> names.
 LABELS = {
     "text": ("text", "sentence", "text_a", "sentence1", "premise", "query"),
-    "text_b": ("text_b", "sentence2", "hypothesis", "passage"),
+    "text_b": ("text_b", "sentence2", "hypothesis", "hypo", "passage"),
     "label": ("label", "labels", "score"),
     "language": ("language", "lang"),
     "group": ("group",),

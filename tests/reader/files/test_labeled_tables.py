@@ -44,6 +44,7 @@ HELLO, BYE = (["Hello, you"], "a"), (["Bye"], "b")
 SEVERAL = [(["x"], ["a", "b"]), (["y"], [])]
 READ = {  # name of a file -> its content, the flags that it needs, and other rows than HELLO and BYE
     "comma.csv": ('Text,Label\n"Hello, you",a\nBye,b\n', {"text": "", "label": ""}),
+    "xnli_mt.tsv": ("premise\thypo\tlabel\na\tb\tc\n", {}, [(["a", "b"], "c")]),
     "semicolon.csv": ("Text;Label\nHello, you;a\nBye;b\n", {}),
     "blank_first.csv": ("\n \ntext;label\nHello, you;a\nBye;b\n", {}),
     "tab.csv": ("Text\tLabel\nHello, you\ta\nBye\tb\n", {}),
