@@ -1,9 +1,11 @@
 """OpenVINO as the engine of predictions: alone, next to Paddle, in forks, and what is refused."""
 
+import json
 import os
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from types import SimpleNamespace
 from unittest import mock
 
@@ -17,7 +19,8 @@ from ernie_m.inference import openvino_engine
 from ernie_m.inference.load import choose_engine, load
 from ernie_m.model.checkpoint.weights import WEIGHTS
 from ernie_m.utils.errors import get_install_command
-from tests.helpers.checkpoints import changed_copy
+from tests import toys
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.launching import error_of
 from tests.toys import sentences
 
@@ -144,6 +147,34 @@ def test_an_exception_of_openvino_names_the_weights(models, monkeypatch):
     assert (
         error_of(engine, np.array([[0, 5, 2]])) == f"{engine.source}: OpenVINO cannot run it: out of memory"
     )
+
+
+@pytest.mark.parametrize("layers", [toys.LAYERS, 0])  # 0: a static model
+@pytest.mark.parametrize(
+    ("kind", "task", "settings"),
+    [
+        ("encode", "embedding", {}),
+        ("classify", "classification", {}),
+        ("classify", "classification", {"pipeline": stored(pooling="mean")}),
+        ("classify", "multi-label", {"pipeline": stored(multi_label=True)}),
+        ("score", "regression", {"task": "classification"}),
+        ("score", "regression", {"task": "choice"}),
+        ("tag", "token-classification", {}),
+        ("answer", "question-answering", {}),
+    ],
+)
+def test_both_engines_answer_equally(models, tmp_path, monkeypatch, kind, task, settings, layers):
+    make_config = partial(toys.small_config, num_hidden_layers=layers)
+    monkeypatch.setattr(toys, "model_config", lambda size: make_config(vocab_size=size))
+    settings = toys.SETTINGS.get(kind, {}) | settings
+    toys.make_model(tmp_path / "model", kind, models / "piece.model", settings)
+    request = {"question": TEXTS[0], "context": TEXTS[1]} if kind == "answer" else {"text": TEXTS[0]}
+    expected, answers = (
+        ernie_m.load(tmp_path / "model", engine=engine)._predict(task, [request])
+        for engine in ("paddle-eager", "openvino")
+    )
+    near = json.loads(json.dumps(answers), parse_float=lambda text: pytest.approx(float(text), abs=1e-5))
+    assert near == expected
 
 
 def test_heads_and_embeddings_share_an_encoder(models, monkeypatch):
