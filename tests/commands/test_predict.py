@@ -607,6 +607,15 @@ def test_predictions_are_written_part_by_part(tmp_path, monkeypatch):
     assert echo.seen == ["", '{"text": "a"}\n']
 
 
+def test_a_skipped_request_stays_in_its_place(tmp_path):
+    """The others have predictions of their own. JSON lines leave it out; a table writes its row."""
+    requests = [Request(number, content) for number, content in enumerate(["a", None, "b", "c"])]
+    rows = []
+    file = SimpleNamespace(write=lambda predicted, _: rows.extend(predicted), formats=())
+    answering.write_predictions(Echo(tmp_path / "none"), requests, file, str(tmp_path / "out"))
+    assert rows == [*zip(requests, [{"text": "a"}, {}, {"text": "b"}, {"text": "c"}])]
+
+
 def test_standard_output_is_utf_8_in_any_locale(tmp_path, monkeypatch):
     bytes_ = io.BytesIO()
     monkeypatch.setattr(
