@@ -40,7 +40,7 @@ from ernie_m.utils.checksums import MANIFEST, write_manifest
 from tests import toys
 from tests.helpers.batches import PAD, padded_batch
 from tests.helpers.checkpoints import changed_copy, stored
-from tests.helpers.files import disk_full_after, write_files
+from tests.helpers.files import disk_full_after, flip_middle_bit, write_files
 from tests.inference.conftest import run_export
 from tests.launching import as_flags, call_main, check_error, error_of, run_script
 from tests.toys import sentences, write_lines
@@ -282,9 +282,7 @@ def test_name_corrupt_file(model_folder, tmp_path, refused, name):
     """One bit is changed. Without the checksums it could go unnoticed, and change the predictions."""
     engine = "paddle-inference" if name.startswith("inference") else "onnx"
     folder = shutil.copytree(model_folder("classify", engine), tmp_path / "copy")
-    contents = bytearray((folder / name).read_bytes())
-    contents[len(contents) // 2] ^= 1
-    (folder / name).write_bytes(contents)
+    flip_middle_bit(folder / name)
     requests = write_lines(tmp_path / "in.jsonl", ['{"text": "bado"}'])
     flags = {"task": "classification", "model": folder, "input": requests}
     assert f"{folder / name}: " in refused(lambda: call_main(predict, as_flags(flags)))
