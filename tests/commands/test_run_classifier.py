@@ -3,15 +3,12 @@
 import json
 import re
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from ernie_m.finetune import finetuning_run, run_setup
 from ernie_m.model import kernel_selection
 from ernie_m.model.optimization import build_optimizer
 from tests import toys
-from tests.helpers.arrays import assert_equal_arrays
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, stored
 from tests.helpers.files import read_files, write_file
 from tests.launching import error_of, read_log, read_masked_log
@@ -236,28 +233,6 @@ def test_max_steps_ends_the_run_and_its_schedule(classify, toy_folder, tmp_path)
     learning_rates = [float(rate) for rate in re.findall(r"lr: (\S+),", read_log(tmp_path))]
     expected = [0, peak / 3, peak * 2 / 3, peak * 3 / 6, peak * 2 / 6, peak / 6]
     assert learning_rates == pytest.approx(expected, rel=1e-3)  # they are logged with 4 digits
-
-
-def test_gradient_accumulation_equals_one_large_batch(classify, toy_folder, tmp_path):
-    """In float64 without dropout, a batch of 8 gives the same weights as 4 micro-batches of 2."""
-    (tmp_path / "config.json").write_text(json.dumps(toys.TASK_CONFIG | toys.WITHOUT_DROPOUT))
-    options = {
-        "ernie_config_path": tmp_path / "config.json",
-        "dtype": "float64",
-        "max_steps": 4,
-        "do_val": "false",
-        "dev_set": "absent.tsv",
-        "test_set": "absent.tsv",
-        "warmup_proportion": 0,
-    }
-    classify(**options)
-    classify(out="cut", batch_size=2, recipe_devices=4, predict_batch_size=8, **options)
-    assert "--warmup_proportion 0 of " not in read_log(tmp_path)
-    at_once, accumulated = (
-        load_file(tmp_path / folder / "step_4/model.safetensors") for folder in ("out", "cut")
-    )
-    assert at_once["classifier.weight"].dtype == np.float64
-    assert_equal_arrays(accumulated, at_once, 1e-9)
 
 
 def test_bf16_training_resumes_exactly(classify, tmp_path, cpu_with_bf16):
