@@ -10,10 +10,8 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model import word_embeddings
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import embedding_gradient, lazy_adamw
-from ernie_m.model.cpu.lazy_adamw import LazyAdamW
 from ernie_m.model.cpu.numpy_views import as_array
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.optimization import build_optimizer
@@ -123,32 +121,6 @@ def test_words_that_another_process_has_looked_up_are_updated(monkeypatch):
             toy_run.engine.step([(np.full([2, 4], 4), np.array([0, 1]))], toy_run.loss)
             states.append(toy_run.state())
     assert_same_bits(*states)
-
-
-def test_lazy_adamw_is_bitwise_equal_to_paddle():
-    """In each step some rows get a gradient, and others only have moments."""
-    table = word_embeddings.WordEmbeddings(WORDS, 8)
-    parameter = paddle.create_parameter(table.weight.shape, "float32")
-    parameter.set_value(table.weight)
-    by_rows = LazyAdamW(
-        embedding_gradient.accumulate_in_place(table),
-        lr_ratio=0.5,
-        weight_decay=0.0,
-        betas=(0.9, 0.999),
-        epsilon=1e-6,
-    )
-    group = {"params": [parameter], "learning_rate": 0.5}
-    whole = paddle.optimizer.AdamW(1e-2, epsilon=1e-6, weight_decay=0.0, parameters=[group])
-    for number in range(STEPS):
-        rng = np.random.default_rng(number)
-        table.gradient.add_rows(rng.integers(0, 4 * number + 4, 3), rng.standard_normal([3, 8], "float32"))
-        parameter.grad = table.weight.grad.clone()
-        by_rows.step(1e-2)
-        whole.step()
-        table.weight.grad = None
-    moments = by_rows.state["moment1"].numpy()
-    assert 3 < moments.any(1).sum() < lazy_adamw.LARGEST_SHARE * WORDS, "some rows should be left alone"
-    assert table.weight.numpy().tobytes() == parameter.numpy().tobytes()
 
 
 @pytest.mark.parametrize(
