@@ -1,11 +1,15 @@
 """Token batches of small arrays, and what a GPU would compute with them."""
 
 import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
 
 from ernie_m.model import attention, kernel_selection
 from ernie_m.model.attention import PaddedMask
 from ernie_m.model.attention_mask import AttentionMask
 from ernie_m.model.device_transfer import upload
+from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.packed_layout import PackedLayout
 
@@ -25,6 +29,14 @@ def packed_batch(ids, layout: PackedLayout, **arrays: np.ndarray) -> PackedBatch
     """
     ids = np.asarray(ids)
     return upload(PackedBatch.from_packed(ids, layout, **arrays))
+
+
+def compute_classifier_loss(
+    model: SequenceClassifier, batch: tuple[np.ndarray, np.ndarray]
+) -> tuple[Tensor, dict]:
+    """The loss of ids with pads, [B, T], and labels, [B], as `Engine.step` asks for it."""
+    ids, labels = batch
+    return F.cross_entropy(model(padded_batch(ids)), paddle.to_tensor(labels)), {}
 
 
 def compute_as_on_a_gpu(monkeypatch, mask: type[AttentionMask] = PaddedMask) -> None:

@@ -5,14 +5,13 @@ from functools import cache
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.optimization import build_optimizer
 from ernie_m.training.engine import Engine
 from ernie_m.vectors.encode import PaddleEncoder
-from tests.helpers.batches import padded_batch
+from tests.helpers.batches import compute_classifier_loss
 
 FORK = multiprocessing.get_context("fork")
 SECONDS = 300  # after which a process hangs
@@ -35,14 +34,9 @@ def work() -> list[float]:
     vectors = PaddleEncoder(engine().model.ernie_m, "mean_without_special", 2).encode(
         sentences, batch_tokens=33
     )
-    engine().step(batches, loss)
+    engine().step(batches, compute_classifier_loss)
     weights = [weight.numpy() for weight in engine().model.parameters()]
     return np.concatenate([array.ravel() for array in (vectors, *weights)]).tolist()
-
-
-def loss(model: paddle.nn.Layer, batch: tuple[np.ndarray, np.ndarray]) -> tuple[paddle.Tensor, dict]:
-    ids, labels = batch
-    return F.cross_entropy(model(padded_batch(ids)), paddle.to_tensor(labels)), {}
 
 
 def test_a_forked_process_computes_the_same(monkeypatch):

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 import pytest
 
 from ernie_m.model.cpu.numpy_views import get_usable_thread_count
@@ -15,7 +14,7 @@ from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.training.engine import Engine
 from ernie_m.training.precision import Precision, is_bf16_on_cpu
 from tests.gpu import toys
-from tests.helpers.batches import padded_batch
+from tests.helpers.batches import compute_classifier_loss
 from tests.helpers.kernels import needs_mkl
 
 pytestmark = needs_mkl
@@ -51,20 +50,17 @@ def micro_batches(step: int, count: int = 5) -> list[tuple[np.ndarray, np.ndarra
     ]
 
 
-def compute_loss(model, batch):
-    ids, labels = batch
-    return F.cross_entropy(model(padded_batch(ids)), paddle.to_tensor(labels)), {}
-
-
 def with_all_words(model, batch):
-    """`compute_loss`; in some micro-batches with a term whose gradient is of the whole embedding matrix."""
-    loss, values = compute_loss(model, batch)
+    """The loss; in some micro-batches with a term whose gradient is of the whole embedding matrix."""
+    loss, values = compute_classifier_loss(model, batch)
     words = model.ernie_m.embeddings.word_embeddings
     return (loss + words.weight.square().sum() if batch[1][0] == 1 else loss), values
 
 
 def fine_tuned(
-    recompute: bool = False, precision: Precision | None = None, compute_loss: Callable = compute_loss
+    recompute: bool = False,
+    precision: Precision | None = None,
+    compute_loss: Callable = compute_classifier_loss,
 ) -> tuple[list[tuple], dict]:
     """The losses and norms of a classifier with dropout, and its bits. A layer is frozen in step 0."""
     engine = classifier(precision)
@@ -112,10 +108,10 @@ def test_copies_follow_their_model(threads):
     def trained(count: int) -> tuple[float, dict]:
         threads(count)
         engine = classifier()
-        engine.step(micro_batches(0), compute_loss)
+        engine.step(micro_batches(0), compute_classifier_loss)
         weight = engine.model.classifier.weight
         paddle.full_like(weight, 0.1)._share_buffer_to(weight)
-        loss = engine.step(micro_batches(1), compute_loss).loss
+        loss = engine.step(micro_batches(1), compute_classifier_loss).loss
         assert (count > 1) <= len(engine.replicas._idle) <= count  # each copy is used again
         return loss, read_bits(engine)
 
@@ -143,7 +139,7 @@ def test_each_micro_batch_has_its_own_dropout(threads):
     seen = []
 
     def loss(model, micro_batch):
-        total, sums = compute_loss(model, micro_batch)
+        total, sums = compute_classifier_loss(model, micro_batch)
         seen.append(total.item())
         return total, sums
 
@@ -165,7 +161,7 @@ def test_raises_the_error_of_a_worker_and_keeps_no_gradient(threads):
 
     def fails_at_the_third(model, numbered):
         number, batch = numbered
-        loss, _ = compute_loss(model, batch)
+        loss, _ = compute_classifier_loss(model, batch)
         loss.backward()
         if number == 2:
             raise ZeroDivisionError
@@ -174,7 +170,7 @@ def test_raises_the_error_of_a_worker_and_keeps_no_gradient(threads):
         list(engine.replicas.map_gradients(fails_at_the_third, enumerate(batches)))
     engine._clear_gradients()
     straight = classifier()
-    assert engine.step(batches, compute_loss) == straight.step(batches, compute_loss)
+    assert engine.step(batches, compute_classifier_loss) == straight.step(batches, compute_classifier_loss)
     assert read_bits(engine) == read_bits(straight)
 
 
@@ -184,4 +180,4 @@ def test_after_workers_that_nobody_waited_for(threads):
     results = make_paddle_workers().map(lambda number: number, range(50))
     next(results)
     results.close()
-    assert math.isfinite(classifier().step(micro_batches(0), compute_loss).loss)
+    assert math.isfinite(classifier().step(micro_batches(0), compute_classifier_loss).loss)
