@@ -55,19 +55,20 @@ def expected(weights, inputs):
         yield pooled.numpy()[0], [states.numpy() for states in output.hidden_states]
 
 
-def test_the_official_two_files(run_encode, random_encoder, toy_folder):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 2e-3)])
+def test_the_official_two_files(run_encode, random_encoder, toy_folder, dtype, tolerance):
     """cls_emb has the pooled first token of each row, and top_layer_emb all tokens of all rows."""
     path = toy_folder / "dev.en.tsv"
     # An empty value counts as not given.
-    arrays = run_encode(path, batch_size=2, use_cuda=0, vocab_path="", piece_model_path="")
+    arrays = run_encode(path, batch_size=2, use_cuda=0, vocab_path="", piece_model_path="", dtype=dtype)
     tokenizer = Tokenizer.from_folder(random_encoder)
     rows = [line.split("\t") for line in path.read_text().splitlines()[1:]]  # after the header
     inputs = [tokenizer.build_inputs(text_a, text_b, 64) for _, text_a, text_b, _ in rows]
     pooled, states = zip(*expected(random_encoder, inputs))  # one of each for each row
     # The tokens of all rows have the states of the last layer.
     tokens = np.concatenate([layers[-1] for layers in states])
-    assert_equal_arrays(arrays, {"cls_emb": np.stack(pooled), "top_layer_emb": tokens}, 1e-5)
-    assert {array.dtype.name for array in arrays.values()} == {"float32"}
+    assert_equal_arrays(arrays, {"cls_emb": np.stack(pooled), "top_layer_emb": tokens}, tolerance)
+    assert {array.dtype.name for array in arrays.values()} == {dtype}
 
 
 def test_encoding_in_parts_gives_the_same_embeddings(random_encoder, toy_folder, tmp_path):

@@ -252,9 +252,14 @@ def test_a_file_without_training_or_held_out_pairs(tmp_path):
     seeds = {"1": {"y": 75.0, "avg": 75.0}}
     table = {"title": "a, b", "direction": "mean of both directions", "measure": "cosine", "seeds": seeds}
     (tmp_path / "retrieval.json").write_text(json.dumps({"tables": [table]}))
-    title, header, row = training_plan.format_scores({"a": tmp_path}, counts).splitlines()
+    scores = training_plan.format_scores({"static": tmp_path, "a": tmp_path}, counts)
+    title, header, first, row = scores.splitlines()
     assert "one pair of x" not in title and "; one pair of y is 12.5" in title
-    assert (header.split(), row.split()) == (["y", "cosine"], ["a", "75.0"])
+    assert [line.split() for line in (header, first, row)] == [
+        ["y", "cosine"],
+        ["static", "75.0"],
+        ["a", "75.0"],
+    ]
 
 
 def test_train_on_pairs_in_unknown_languages(folder, capsys):

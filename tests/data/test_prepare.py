@@ -43,6 +43,12 @@ def write(folder: Path, **contents: str) -> Path:
     return write_files(folder, contents)
 
 
+def test_a_language_in_a_row_precedes_that_of_the_name(tmp_path, out):
+    rows = "language\tgold_label\tsentence1\tsentence2\nen\tneutral\ta\tb\nfr\tneutral\tc\td\n"
+    prepare("xnli", write(tmp_path / "in", **{"dev.en.tsv": rows}), "--output", out)
+    assert files(out / "dev") == ["dev.en.tsv", "dev.fr.tsv"]
+
+
 def test_xnli_from_both_releases(tmp_path, out):
     """XNLI-1.0 has one table for all languages, XNLI-MT-1.0 translated training pairs."""
     source = tmp_path / "in"

@@ -1,11 +1,12 @@
 """--recipe_devices: a recipe's total batch on any number of processes."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning_run import compute_effective_batch_size
+from ernie_m.finetune.finetuning_run import FinetuningRun, compute_effective_batch_size
 from ernie_m.utils.args import parse_options
 
 
@@ -33,3 +34,10 @@ def test_warn_about_unequal_shares(devices, processes, even, caplog):
         assert compute_effective_batch_size(flags, processes) == 16 * devices
     (line,) = [record.message for record in caplog.records if f"batch size {16 * devices}" in record.message]
     assert line.startswith(f"{processes} processes ") and f" {even} processes " in line
+
+
+@pytest.mark.parametrize(("pooling", "unused"), [("mean", ("pooler.",)), (None, ())])
+def test_a_head_on_means_has_no_new_pooler(pooling, unused):
+    start, task = SimpleNamespace(has_pooler=False), SimpleNamespace(name="classification")
+    run = SimpleNamespace(start=start, task=task, pooling=pooling)
+    assert FinetuningRun._unused_prefixes.fget(run) == unused

@@ -239,6 +239,7 @@ def test_corrupt_labels(folder, tmp_path, wrong):
         (TEXTS[:2], [0.5, float("nan")], {"folder": "new"}, "label 2 (index 1)"),
         (TEXTS[:2], ["a", "b"], {"task": "multi-label"}, "task multi-label"),
         (TEXTS[:2], ["a", "b"], {"task": "token-classification"}, "task 'token-classification'"),
+        (TEXTS[:2], ["a", "b"], {"task": ""}, "task ''"),
         (["mo", " \n"], ["a", "b"], {}, "text 2 (index 1)"),
         (["mo", None], ["a", "b"], {}, "text 2 (index 1)"),
         (["mo", ("mo", "no")], ["a", "b"], {}, "label 2 (index 1): invalid row of 2 texts"),

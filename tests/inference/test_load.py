@@ -113,6 +113,8 @@ def test_similarity(encoder, options):
         ("tag", "tag", [[None]], {}, "'text': invalid value null"),
         ("classify", "tag", ["a"], {}, "its head is for classification"),
         ("encode", "encode", [[""]], {}, "'text': invalid value \"\""),
+        ("encode", "encode", [[b"a"]], {}, "'text': invalid value \"b'a'\""),
+        ("encode", "tag", ["a"], {}, "token-classification is not supported"),
         ("encode", "encode", [3], {}, "texts must be a str or a list of str, got int"),
         ("encode", "encode", [{"a": 1}], {}, "texts must be a str or a list of str, got dict"),
         (

@@ -127,6 +127,11 @@ def test_reject_pipeline_settings_from_another_revision(tmp_path, make, key, num
     assert line.startswith(f"{tmp_path}/made/config.json: ") and f"'{key}'" in line
 
 
+def test_reject_pipeline_settings_without_a_format(tmp_path):
+    with pytest.raises(UnsupportedFormatError, match="config.json: 'pipeline'"):
+        read_pipeline_config({"pipeline": {"pooling": "mean"}}, tmp_path / "config.json")
+
+
 PRECOMPILED = {"type": "Precompiled", "precompiled_charsmap": ""}
 OF_ERNIE_M = {"type": "Sequence", "normalizers": [*make_normalizer_steps(), PRECOMPILED]}
 STRIPPED = [{"type": "Strip", "strip_left": True, "strip_right": True}, *OF_ERNIE_M["normalizers"]]

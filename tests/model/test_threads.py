@@ -30,6 +30,13 @@ def test_results_are_in_order_and_several_are_computed_at_a_time():
     assert list(OURS.map(compute, range(4 * WORKERS))) == [(n, True) for n in range(4 * WORKERS)]
 
 
+def test_each_worker_begins_once():
+    begun = []
+    workers = Workers(2, begin=lambda: begun.append(threading.get_ident()))
+    used = {*workers.map(lambda _: (time.sleep(0.01), threading.get_ident())[1], range(8))}
+    assert used <= {*begun} and len(begun) <= 2
+
+
 @pytest.mark.parametrize("ahead", [1, 4])
 def test_an_iterator_is_read_little_ahead(ahead):
     read = []

@@ -304,6 +304,9 @@ def test_the_papers_table_11(size, values):
     lr = make_learning_rate_schedule(plan, loaded.init.lm_head_learning_rate, optimizer)
     half_way = (10_000 + optimizer.steps) // 2  # of the fall, which is linear from the peak to 0
     assert (lr(10_000), lr(half_way)) == (1.0, 0.5)
+    without_warmup = RunPlan(10, head_steps=4, warmup_steps=0, phases=(), tokens_per_epoch=0)
+    lr = make_learning_rate_schedule(without_warmup, 2 * optimizer.learning_rate, optimizer)
+    assert [lr(step) for step in (0, 3, 4)] == [2.0, 2.0, 1.0]
 
 
 def test_a_corpus_without_a_held_out_part(tmp_path, pretrain, refused):

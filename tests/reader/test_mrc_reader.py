@@ -161,6 +161,7 @@ def test_read_hugging_face_answers(write):
         ([article(), {"paragraphs": [{"qas": []}]}], "data[1].paragraphs[0].context: "),
         ([article({"question": "x", "answers": [answer()]})], "data[0].paragraphs[0].qas[0].id: "),
         ([article(qa(True))], "qas[0].id: "),
+        ([article(5)], "data[0].paragraphs[0].qas[0].id: "),
         ([article(qa(), context="half \ud83d")], "data[0].paragraphs[0].context: "),
         ([article(qa(answers=[]))], "no questions with an answer"),
         ([article(qa() | {"answers": None})], "qas[0].answers: "),

@@ -78,6 +78,11 @@ def test_text_rules_none_replace_only_lone_surrogates():
     assert replace_surrogates("“\ud800x”") == "“\ufffdx”"
 
 
+def test_library_rules_replace_lone_surrogates(piece_model):
+    tokenizer = Tokenizer(None, piece_model, LIBRARY_RULES[0])
+    assert tokenizer.encode_batch(["ba\ud800"]) == tokenizer.encode_batch(["ba\ufffd"])
+
+
 def test_normalize_by_category():
     """The fast path and the table agree with the rule written out, for every character there is."""
     for code in range(0x110000):

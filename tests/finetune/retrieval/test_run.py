@@ -31,13 +31,13 @@ from tests.toys import sentences, write_lines
 TEXTS = sentences(6, seed=4)
 
 
-def make_steps(corpus, alpha=0.7):
+def make_steps(corpus, alpha=0.7, max_seq_len=64):
     """The steps of 8 pairs: a function that returns an iterator."""
     return CorpusPairBatches(
         tokenizer=Tokenizer.from_folder(corpus),
         path=str(corpus),
         batch_size=8,
-        max_seq_len=64,
+        max_seq_len=max_seq_len,
         alpha=alpha,
         seed=1,
     )
@@ -64,6 +64,7 @@ def test_a_step_draws_corpus_pairs_in_both_directions(corpus, tokenizer):
             assert pair in forward | backward
             directions.add("forward" if pair in forward else "backward")
     assert directions == {"forward", "backward"}
+    assert max(map(len, next(make_steps(corpus, max_seq_len=5)()).sentences)) == 5
 
 
 @pytest.mark.parametrize(("alpha", "only"), [(40.0, "most"), (-40.0, "fewest")])

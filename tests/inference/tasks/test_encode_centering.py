@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import ernie_m
+from ernie_m.commands import convert
 from ernie_m.inference.load import load
 from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.tasks import search
@@ -196,6 +197,16 @@ def test_predict_centers_search_and_encode(folder, ask, tmp_path, means, monkeyp
     np.testing.assert_allclose(
         prediction["embedding"], plain[0] - means[nearest(plain[:1], means)][0], atol=1e-5
     )
+
+
+def test_a_conversion_keeps_the_means(folder, tmp_path):
+    """Also that of an embedding model, with the pooling files of sentence-transformers."""
+    model = changed_copy(
+        folder, tmp_path / "model", task="retrieval", pipeline=stored(layer=2, pooling="mean")
+    )
+    convert.main([str(model), str(tmp_path / "out"), "--to", "xlm-roberta"])
+    assert (tmp_path / "out" / LANGUAGE_MEANS).read_bytes() == (folder / LANGUAGE_MEANS).read_bytes()
+    assert (tmp_path / "out" / "modules.json").is_file()
 
 
 def test_an_export_keeps_the_means(folder, tmp_path):

@@ -190,8 +190,8 @@ def test_reject_bad_label_maps(write, content, message):
     [
         (
             " b/%s.tsv,a.%s,",
-            ["en", "zh"],
-            {"b/%s.tsv": {"en": "b/en.tsv", "zh": "b/zh.tsv"}, "a.%s": {"en": "a.en", "zh": "a.zh"}},
+            ["zh", "en"],
+            {"b/%s.tsv": {"zh": "b/zh.tsv", "en": "b/en.tsv"}, "a.%s": {"zh": "a.zh", "en": "a.en"}},
         ),
         ("dev.tsv", ["en"], {"dev.tsv": {"en": "dev.tsv"}}),
         ("dev.tsv", None, {"dev.tsv": {"all": "dev.tsv"}}),

@@ -79,6 +79,7 @@ ODD = {
         1,
     ),
     "UTF-8 read as ISO-8859-1": ([f"{text} naïve".encode().decode("iso-8859-1") for text in TEXTS], 1),
+    "one letter of UTF-8 read as cp1252": ([f"Ãœber {text}" for text in TEXTS], 1),
     "WikiExtractor": (
         [f"{TEXTS[0]}\u2028b", '<doc id="1" url="x" title="y">', *TEXTS, "</doc>", '<doc id="2">'],
         2,
