@@ -296,7 +296,7 @@ def test_no_translations(language, english, translation):
         ),
         (
             "de",
-            f"{GOOD}\n\nWait until the disk is empty.",
+            f"{GOOD}\n\nWait until the disk is empty.\n\n",
             "Die Datei konnte nicht gespeichert werden.\n\nWarte, bis die Platte leer ist.",
             [
                 (GOOD, "Die Datei konnte nicht gespeichert werden."),

@@ -42,6 +42,7 @@ WAYS = {
     "folder": lambda: zip(find_text_files("my")),
     "English": lambda: zip(find_text_files("my", ("en",))),
     "glob": lambda: zip(find_text_files("my/**/*.t*")),
+    "German folder": lambda: zip(find_text_files("my/corpus.de", ("en",))),
     "pairs": lambda: find_pair_files("my", ("en", "de")),
     "Moses": lambda: find_pair_files("my/train", ("en", "de")),
     "two globs": lambda: find_pair_files("my/tr*.en,my/tr*.de", ("en", "de")),
@@ -137,14 +138,14 @@ FOLDERS = {
         },
     ),
     "as they are unpacked": (
-        "Books.de-en.de Books.de-en.en README LICENSE.txt english.txt news.fr.txt zh_CN.txt de-en.tmx "
-        "de-en.tsv en-de.tsv.gz en-de.fr my-corpus.txt my.csv train.src train.in dev.eng_Latn "
-        "corpus.deu_Latn.gz",
+        "Books.de-en.de Books.de-en.en README LICENSE.txt english.txt news.20.fr.txt zh_CN.txt de-en.tmx "
+        "de-en.tsv en-de.tsv.gz en-de.fr news.2020.de-en.de my-corpus.txt my.csv train.src train.in "
+        "dev.eng_Latn corpus.deu_Latn.gz",
         {
             "English": "Books.de-en.en | de-en.tmx | de-en.tsv | en-de.tsv.gz | english.txt | "
             "my-corpus.txt | my.csv | train.in | train.src",
             "pairs": "Books.de-en.de | Books.de-en.en | corpus.deu_Latn.gz | de-en.tmx | en-de.tsv.gz | "
-            "english.txt | my-corpus.txt | my.csv | train.in | train.src",
+            "english.txt | my-corpus.txt | my.csv | news.2020.de-en.de | train.in | train.src",
         },
     ),
     "English first": (
@@ -205,6 +206,10 @@ FOLDERS = {
             "folder": "Attestation.en | LatestNews.en | contest.en | dataset.en | devices.en | greatest.en | "
             "latest.en | news.en | newsdata.en | testimony.en | trainset.en",
         },
+    ),
+    "folders are not named by languages": (
+        "corpus.de/news.txt",
+        {"German folder": "corpus.de/news.txt"},
     ),
     "hidden": (
         ".train.en.tsv .en-de.tsv",
