@@ -2,12 +2,13 @@
 
 import json
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ernie_m.finetune.eval_mlqa import score_answers
-from ernie_m.finetune.mrc import QuestionAnswering, SpanScores, find_best_spans
+from ernie_m.finetune.mrc import OfficialAnswering, QuestionAnswering, SpanScores, find_best_spans
 from ernie_m.reader.mrc_reader import NO_ANSWER, ContextWindow, ContextWindows, WindowConfig
 from ernie_m.reader.tokenization import Tokenizer
 
@@ -100,6 +101,12 @@ def test_the_best_different_texts_are_kept(toy_data, tmp_path, monkeypatch, n_be
         exponentials = np.exp(logits[:, 0])
         probabilities = [answer.probability for answer in answers]
         np.testing.assert_allclose(probabilities, exponentials / exponentials.sum(), rtol=1e-6)
+    task.write(tmp_path / "answers.json", data, predictions)
+    written = json.loads((tmp_path / "nbest_answers.json").read_text())
+    for candidate, answer in zip(written[data.file.questions[-1].id], answers, strict=True):
+        assert candidate["answer_start"] == answer.start and candidate["text"] == answer.text
+        assert candidate["start_logit"] == pytest.approx(answer.start_logit, abs=1e-4)
+        assert candidate["end_logit"] == pytest.approx(answer.end_logit, abs=1e-4)
     # A lone space is not an answer.
     monkeypatch.setattr(task, "get_text", lambda *_: ("", 0))
     assert task.rank(data, predictions) == [[]] * len(data.file.questions)
@@ -112,6 +119,19 @@ def find_question(data: ContextWindows, window: int) -> int:
     """The number of the question of window number `window`."""
     (question,) = [n for n in range(len(data.file.questions)) if window in data.get_question_windows(n)]
     return question
+
+
+def test_official_spans_by_hand():
+    """[CLS], a question, a context from 2 to 4, [SEP] and padding: the [SEP] is ranked, and never answers."""
+    task = OfficialAnswering(
+        SimpleNamespace(cls_id=0, sep_id=2, pad_id=1), WindowConfig(9, 1, 4), 2, n_best=4
+    )
+    batch = SimpleNamespace(start_ranges=np.array([[2, 4]]), ends=np.array([5]), shift=np.array([7]))
+    logits = {"start_logits": [9, 0, 5, 4, 3, 8, 99], "end_logits": [0, 7, 1, 6, 5, 8, 99]}
+    (scores,) = task.decode(batch, {name: np.array([row], np.float32) for name, row in logits.items()})
+    # Starts 0, 5, 2, 3 and ends 5, 1, 3, 4 are ranked; an answer has at most two tokens.
+    assert list(zip(*scores.spans)) == [(9, 10, 5, 6), (10, 10, 4, 6), (10, 11, 4, 5)]
+    assert (scores.scores.first_token, *map(list, scores.scores[:2])) == (9, [5, 4], [1, 6, 5])
 
 
 def oracle(task: QuestionAnswering, data: ContextWindows) -> list[str]:
