@@ -182,6 +182,9 @@ def test_ask_for_head_if_task_is_unknown(tmp_path, refused):
     make_ours(tmp_path / "encoder")
     line = [str(tmp_path / "encoder"), str(tmp_path / "out"), "--head", "token-classification"]
     assert "--head token-classification: " in error_of(convert.main, line)
+    change_config(tmp_path / "encoder", head="classification", task="classification")
+    convert.main([str(tmp_path / "encoder"), str(tmp_path / "plain"), "--to", "huggingface"])
+    assert json.loads((tmp_path / "plain/config.json").read_text())["architectures"] == ["ErnieMModel"]
     convert.main(
         [
             str(tmp_path / "in"),

@@ -129,6 +129,13 @@ SUMMARIES = {
         ["score"],
         ["2 rows", "Pearson -100.0 %, Spearman -100.0 % (2 rows with a number in 'score')"],
     ),
+    "equal numbers": (
+        ("score", "id"),
+        [("1", "a"), ("1.0", "b")],
+        regression(0.5, 0.1),
+        ["score"],
+        ["2 rows", "no score: equal numbers in 'score'"],
+    ),
     "one number, of which there is no correlation": (
         ("score",),
         [("0",), ("good",)],

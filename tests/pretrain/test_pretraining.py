@@ -22,6 +22,7 @@ from ernie_m.training.engine import Engine
 from ernie_m.training.prefetch import PrefetchIterator
 from ernie_m.training.stop_requests import StallWatchdog
 from tests.helpers.arrays import assert_equal_arrays
+from tests.helpers.dtypes import default_dtype
 from tests.helpers.files import read_files, write_file
 from tests.pretrain.tiny_run import checkpoint, config, records
 
@@ -239,13 +240,17 @@ def test_the_options_of_the_engine(tiny_corpus, monkeypatch):
         tiny_corpus,
         run__amp="bf16",
         run__amp_level="O2",
+        run__dtype="float64",
         run__sharding_stage=1,
         run__max_bad_steps=3,
         run__recompute=True,
         optimizer__clip_norm=2.0,
     )
-    model, of_engine = Pretraining(settings)._make_engine(5, None)
-    assert model.ernie_m.recompute
+    with default_dtype("float32"):
+        model, of_engine = Pretraining(settings)._make_engine(5, None)
+    assert model.ernie_m.recompute and {str(weight.dtype) for weight in model.parameters()} == {
+        "paddle.float64"
+    }
     assert of_engine == {
         "seed": 5,
         "clip_norm": 2.0,
