@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ernie_m.finetune.eval_mlqa import score_answers
-from ernie_m.finetune.mrc import OfficialAnswering, QuestionAnswering, SpanScores, find_best_spans
+from ernie_m.finetune.mrc import Answer, OfficialAnswering, QuestionAnswering, SpanScores, find_best_spans
 from ernie_m.reader.mrc_reader import NO_ANSWER, ContextWindow, ContextWindows, WindowConfig
 from ernie_m.reader.tokenization import Tokenizer
 
@@ -127,11 +127,15 @@ def test_official_spans_by_hand():
         SimpleNamespace(cls_id=0, sep_id=2, pad_id=1), WindowConfig(9, 1, 4), 2, n_best=4
     )
     batch = SimpleNamespace(start_ranges=np.array([[2, 4]]), ends=np.array([5]), shift=np.array([7]))
-    logits = {"start_logits": [9, 0, 5, 4, 3, 8, 99], "end_logits": [0, 7, 1, 6, 5, 8, 99]}
-    (scores,) = task.decode(batch, {name: np.array([row], np.float32) for name, row in logits.items()})
+    rows = {"start_logits": [9, 0, 5, 4, 3, 8, 99], "end_logits": [0, 7, 1, 6, 5, 8, 99]}
+    logits = {name: np.array([row], np.float32) for name, row in rows.items()}
+    (scores,) = task.decode(batch, logits)
     # Starts 0, 5, 2, 3 and ends 5, 1, 3, 4 are ranked; an answer has at most two tokens.
     assert list(zip(*scores.spans)) == [(9, 10, 5, 6), (10, 10, 4, 6), (10, 11, 4, 5)]
     assert (scores.scores.first_token, *map(list, scores.scores[:2])) == (9, [5, 4], [1, 6, 5])
+    batch.start_ranges = np.array([[4, 4]])  # another window has all of its starts
+    (answer,) = task._rank_question(None, 0, task.decode(batch, logits))
+    assert answer == Answer("empty", start=0, probability=1.0, start_logit=0.0, end_logit=0.0)
 
 
 def oracle(task: QuestionAnswering, data: ContextWindows) -> list[str]:
