@@ -194,6 +194,7 @@ def test_read_numbers_with_many_digits(write):
     [
         # The texts 5 and 7 have two labels each.
         ([5, 6, 5, 7, 7, 5], [0, 0, 1, 1, 2, 0], None, ["2 texts have two labels, as in 2 and 5"]),
+        ([5, 5, 5], [0, 1, 2], None, ["1 text has two labels, as in 0 and 1"]),
         ([5, 6, 5], [1, 0, 0], [6], ["1 text has two labels, as in 0 and 2", "1 of 3 lines"]),
         ([0, 1, 2], [0, 1, 2], [3], []),
         ([4, 5], [], [1, 2, 3], []),
