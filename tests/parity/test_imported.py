@@ -1,8 +1,5 @@
-"""Question predictors and taggers of PaddleNLP and transformers are asked here as there: spans and tags."""
+"""Taggers of PaddleNLP and transformers are asked here as there."""
 
-import json
-
-import numpy as np
 import paddle
 import paddlenlp.transformers as paddlenlp
 import pytest
@@ -10,18 +7,14 @@ import torch
 import transformers
 from transformers.models.deprecated.ernie_m import (
     ErnieMConfig,
-    ErnieMForQuestionAnswering,
     ErnieMForTokenClassification,
 )
 from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTokenizer
 
-from ernie_m.finetune.mrc import find_best_spans
 from ernie_m.inference.load import load
 from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.reader.files.squad import Question, QuestionFile
-from ernie_m.reader.mrc_reader import make_windows
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.write_tokenizer import write_ernie_m
 from tests.helpers.checkpoints import change_config
@@ -36,32 +29,25 @@ SHAPE = {
     "initializer_range": 0.5,  # so that different tokens have clearly different outputs
 }
 TAGS = ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
-QUESTIONS = 120  # half of them English, half Chinese
 WORDS = 5000
-LONGEST_ANSWER = 30  # tokens
 
 
 class Peer:
-    """A model of a library with random weights, its tokenizer, and the folder that the library saved.
+    """A tagger of a library with random weights, its tokenizer, and the folder that the library saved.
 
     Args:
         library: "xlm-r", "huggingface" or "paddlenlp".
-        task: "question-answering" or "token-classification".
     """
 
-    def __init__(self, library, task, piece_model, folder):
+    def __init__(self, library, piece_model, folder):
         self.library = library
-        self.task = task
         vocab_size = Tokenizer(None, piece_model).vocab_size
         torch.manual_seed(1)
         paddle.seed(1)
-        labels = {} if task == "question-answering" else {"id2label": dict(enumerate(TAGS))}
+        labels = {"id2label": dict(enumerate(TAGS))}
         folder.mkdir()
         if library == "xlm-r":
-            classes = (
-                transformers.XLMRobertaForQuestionAnswering,
-                transformers.XLMRobertaForTokenClassification,
-            )
+            model_class = transformers.XLMRobertaForTokenClassification
             config = transformers.XLMRobertaConfig(
                 vocab_size=vocab_size, type_vocab_size=1, **SHAPE, **labels
             )
@@ -70,14 +56,13 @@ class Peer:
         else:
             write_ernie_m(folder, Tokenizer(None, piece_model))
             if library == "huggingface":
-                classes = (ErnieMForQuestionAnswering, ErnieMForTokenClassification)
+                model_class = ErnieMForTokenClassification
                 config = ErnieMConfig(vocab_size=vocab_size, **SHAPE, **labels)
                 self.tokenizer = ErnieMTokenizer.from_pretrained(str(folder))
             else:
-                classes = (paddlenlp.ErnieMForQuestionAnswering, paddlenlp.ErnieMForTokenClassification)
+                model_class = paddlenlp.ErnieMForTokenClassification
                 config = paddlenlp.ErnieMConfig(vocab_size=vocab_size, num_labels=len(TAGS), **SHAPE)
                 self.tokenizer = paddlenlp.ErnieMTokenizer.from_pretrained(str(folder))
-        model_class = classes[0] if task == "question-answering" else classes[1]
         self.model = model_class(config)
         self.model.eval()
         self.model.save_pretrained(str(folder))
@@ -86,72 +71,20 @@ class Peer:
     def ids(self, text):
         return self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(text))
 
-    def pair(self, question, context):
-        """The ids of a question with its context, as the library puts them together."""
-        return self.tokenizer.build_inputs_with_special_tokens(self.ids(question), self.ids(context))
-
     def logits(self, ids):
-        """The outputs for one input, [T] each, or [T, labels]."""
+        """The outputs for one input, [T, labels]."""
         if self.library == "paddlenlp":
             # Without a mask the library hides the tokens with the id 0: [CLS].
             mask = paddle.ones([1, len(ids)], "int64")
             with paddle.no_grad():
-                outputs = self.model(paddle.to_tensor([ids]), attention_mask=mask)
-            outputs = outputs if isinstance(outputs, tuple | list) else [outputs]
-            return [output.numpy()[0] for output in outputs]
+                return self.model(paddle.to_tensor([ids]), attention_mask=mask).numpy()[0]
         with torch.no_grad():
-            outputs = self.model(torch.tensor([ids]))
-        if self.task == "token-classification":
-            return [outputs.logits.numpy()[0]]
-        return [outputs.start_logits.numpy()[0], outputs.end_logits.numpy()[0]]
+            return self.model(torch.tensor([ids])).logits.numpy()[0]
 
 
 @pytest.fixture(scope="module")
 def piece_model(data_dir):
     return data_dir / "vocab/xnli15-32k.model"
-
-
-@pytest.fixture(scope="module")
-def questions(data_dir):
-    """(question, context) of XQuAD, which fit into one window."""
-    found = []
-    for language in ("en", "zh"):
-        content = json.loads((data_dir / f"qa/xquad.{language}.json").read_text(encoding="utf-8"))
-        paragraphs = [paragraph for article in content["data"] for paragraph in article["paragraphs"]]
-        short = [paragraph for paragraph in paragraphs if len(paragraph["context"]) < 500]
-        pairs = [(qa["question"], paragraph["context"]) for paragraph in short for qa in paragraph["qas"]]
-        found += pairs[: QUESTIONS // 2]
-    assert len(found) == QUESTIONS
-    return found
-
-
-@pytest.mark.parametrize("library", ["xlm-r", "huggingface", "paddlenlp"])
-def test_best_spans_equal_the_library(tmp_path, piece_model, questions, library):
-    reference = Peer(library, "question-answering", piece_model, tmp_path / "reference")
-    loaded = load(reference.folder)
-    predictor = make_predictor("question-answering", loaded, PredictionOptions(max_seq_len=512))
-    predictor.task.max_answer_length = LONGEST_ANSWER
-    contexts = [context for _, context in questions]
-    asked = [
-        Question(str(number), question, number, (), None) for number, (question, _) in enumerate(questions)
-    ]
-    windows = make_windows(
-        QuestionFile(None, contexts, asked), loaded.tokenizer, predictor.task.window_config
-    )
-    assert len(windows) == QUESTIONS
-    features = predictor.task.encode(windows)
-    scores = predictor.predict_features(features)
-    for (question, context), feature, score in zip(questions, features, scores, strict=True):
-        ids = reference.pair(question, context)
-        assert feature.ids == ids
-        start_logits, end_logits = reference.logits(ids)
-        count = len(reference.ids(context))
-        starts, ends = start_logits[-1 - count : -1], end_logits[-1 - count : -1]
-        sums = starts[:, None] + ends[None]
-        allowed = np.triu(np.tril(np.ones_like(sums), LONGEST_ANSWER - 1)) > 0
-        first, last = np.unravel_index(np.where(allowed, sums, -np.inf).argmax(), sums.shape)
-        best = find_best_spans(score, LONGEST_ANSWER, 1)
-        assert (best.first[0], best.last[0]) == (first, last)
 
 
 @pytest.mark.parametrize("library", ["xlm-r", "huggingface", "paddlenlp"])
@@ -163,7 +96,7 @@ def test_tags_equal_the_library(tmp_path, piece_model, data_dir, library):
         blocks = text.strip("\n").split("\n\n")[:count]
         sentences += [[line.split("\t")[0] for line in block.split("\n")] for block in blocks]
     assert sum(map(len, sentences)) >= WORDS
-    reference = Peer(library, "token-classification", piece_model, tmp_path / "reference")
+    reference = Peer(library, piece_model, tmp_path / "reference")
     if library == "paddlenlp":  # its config has numbers only
         change_config(reference.folder, id2label={str(i): tag for i, tag in enumerate(TAGS)})
     tagger = make_predictor(
@@ -176,7 +109,7 @@ def test_tags_equal_the_library(tmp_path, piece_model, data_dir, library):
     for words, answer in zip(sentences, answers, strict=True):
         tokenize_words = [reference.ids(word) for word in words]
         ids = [id_ for word_ids in tokenize_words for id_ in word_ids or [reference.tokenizer.unk_token_id]]
-        (logits,) = reference.logits(reference.tokenizer.build_inputs_with_special_tokens(ids))
+        logits = reference.logits(reference.tokenizer.build_inputs_with_special_tokens(ids))
         location = 1
         for word, word_ids, tag in zip(words, tokenize_words, answer["tags"], strict=True):
             assert tag == TAGS[logits[location].argmax()], (word, words)
