@@ -142,6 +142,15 @@ def test_reject_wrong_inputs_and_options(models, kind, method, arguments, option
     assert message in error_of(getattr(ernie_m.load(models / kind), method), *arguments, **options)
 
 
+def test_other_embeddings_of_a_model_with_unknown_steps(models):
+    """Its own ones are refused; those of a pooling that is asked for need no other step."""
+    embedding = ernie_m.load(models / "encode").encode("bado", pooling="cls")
+    model = ernie_m.load(models / "encode")
+    model.loaded.pipeline_errors = ["the module X"]
+    assert error_of(model.encode, "bado").startswith("the module X: not supported")
+    assert np.array_equal(model.encode("bado", pooling="cls"), embedding)
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [

@@ -213,7 +213,9 @@ def test_label_columns_are_normalized(tmp_path):
     assert (labels, table.label_columns) == ([["caf\u00e9"], ["b"]], ["caf\u00e9", "b"])
 
 
-def test_columns_by_number_are_not_kept(tmp_path):
+def test_columns_by_number_and_ids_are_not_kept(tmp_path):
+    path = write_file(tmp_path / "ids.csv", "text,label,qid\na,b,7\n")
+    assert read_labeled_table(path, LabelOptions()).columns == {"text": "text", "label": "label"}
     path = write_file(tmp_path / "a.csv", "a,b\nc,d\n")
     table = read_labeled_table(path, LabelOptions(text="1", label="2"))
     rows = [(["a"], "b", "", "", "", 1), (["c"], "d", "", "", "", 2)]
@@ -395,6 +397,7 @@ ASKED = {
         "missing or ambiguous column of the second text (trained on 'Title'",
     ),
     "several.csv": ("Body,A,B\na,1,0\n", False, ([{"text_a": "a", "text": "a"}], [1, 2])),
+    "several_of_them.csv": ("Body,A\na,1\n", False, ([{"text_a": "a", "text": "a"}], [])),
     "list.json": (
         '[{"text": "a", "Body": "b", "n": 0}]',
         False,
