@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,15 @@ def test_other_embeddings_of_a_model_with_unknown_steps(models):
     model.loaded.pipeline_errors = ["the module X"]
     assert error_of(model.encode, "bado").startswith("the module X: not supported")
     assert np.array_equal(model.encode("bado", pooling="cls"), embedding)
+
+
+def test_a_model_with_pooler_embeddings_has_them_of_its_last_layer(models):
+    model = ernie_m.load(models / "encode")
+    embedding = model.encode("bado", pooling="pooler")
+    model = ernie_m.load(models / "encode")
+    model.loaded.pipeline_config = replace(model.loaded.pipeline_config, pooling="pooler")
+    assert "layer 1 for pooling pooler" in error_of(model.encode, "bado", layer=1)
+    assert np.array_equal(model.encode("bado", layer=toys.LAYERS), embedding)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,11 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
         {"several": True},
         SEVERAL,
     ),
+    "lists_of_forms.jsonl": (
+        '{"text": "x", "label": [" cafe\u0301", "b\u200b"]}\n',
+        {"several": True},
+        [(["x"], ["caf\u00e9", "b"])],
+    ),
     "columns.csv": ("text,a,b\nx,1,1\ny,0,0\n", {"several": True, "label": "a,b"}, SEVERAL),
     "marked.csv": ("text,a,b\nx,TRUE,1.0\ny,,false\n", {"several": True, "label": "a,b"}, SEVERAL),
     "lists_of_numbers.jsonl": (
@@ -215,7 +220,10 @@ def test_label_columns_are_normalized(tmp_path):
 
 def test_columns_by_number_and_ids_are_not_kept(tmp_path):
     path = write_file(tmp_path / "ids.csv", "text,label,qid\na,b,7\n")
-    assert read_labeled_table(path, LabelOptions()).columns == {"text": "text", "label": "label"}
+    kept = {"text": "text", "label": "label"}
+    assert read_labeled_table(path, LabelOptions()).columns == kept
+    several = read_labeled_table(path, LabelOptions(label_separator=";"), multi_label=True)
+    assert several.columns == {**kept, "label_separator": ";"}
     path = write_file(tmp_path / "a.csv", "a,b\nc,d\n")
     table = read_labeled_table(path, LabelOptions(text="1", label="2"))
     rows = [(["a"], "b", "", "", "", 1), (["c"], "d", "", "", "", 2)]
