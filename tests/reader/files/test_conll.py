@@ -213,6 +213,7 @@ ASKED = {
     "two tags with _": blocks(
         lambda n, i, word, tag: f"{word}\t{word}\t{tag}\t{tag.replace('-', '_').replace('LOC', 'CLS')}"
     ),
+    "two tags, one of them none": blocks(lambda n, i, word, tag: f"{word}\t{word}\t{tag}\tO"),
     "two tags": blocks(lambda n, i, word, tag: f"{word}\t{word}\t{tag}\t{'B-X' if n else 'O'}"),
 }
 
@@ -399,10 +400,28 @@ def test_a_comment_stands_before_a_sentence(tmp_path):
     assert sentence.tags == ["NOUN", "Caf\u00e9", "NOUN"]
 
 
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ("#id O\nAnna B-PER\n", ["#id O", "Anna B-PER"]),  # a tag is at the end of no comment
+        ("Anna\tB-PER\n\t\nBonn\tB-LOC\n", ["Anna B-PER", "", "Bonn B-LOC"]),
+        ("a O\nb O\nAn\x02na B-PER\n", ["a O", "b O", "Anna B-PER"]),
+        ("map-bms:Anna\tB-PER\nmap-bms:in\tO\n", ["Anna B-PER", "in O"]),  # an unknown language
+    ],
+)
+def test_odd_lines_of_columns(tmp_path, content, rows):
+    sentences = [block.split("\n") for block in "\n".join(rows).split("\n\n")]
+    assert read(write_file(tmp_path / "a.conll", content)) == [
+        [tuple(row.split()) for row in sentence] for sentence in sentences
+    ]
+
+
 def test_warn_about_missing_sentence_ends(tmp_path, caplog):
-    path = write_file(tmp_path / "a.txt", "Bonn B-LOC\n\n" + "Das O\nWort O\n" * 300)
+    path = write_file(tmp_path / "a.txt", "Bonn B-LOC\n\n" + "Das O\nWort O\n" * 250)
     read(path)
-    assert f"{path}, line 3: sentence of 600 words" in caplog.text
+    assert not caplog.messages
+    read(write_file(path, path.read_text() + "Wort O\n"))
+    assert f"{path}, line 3: sentence of 501 words" in caplog.text
 
 
 def test_warn_once_about_a_file_not_in_utf_8(tmp_path, caplog):
@@ -428,6 +447,8 @@ def test_all_errors_at_once(tmp_path, caplog, rows, lines, kept):
     assert re.findall(r"line (\d+): ", error_of(read, path)) == lines
     assert read(path, on_error="skip") == [*kept, *ROWS]
     assert len(caplog.messages) == len({*caplog.messages}) == 2  # each is said once
+    write_file(path, "a O X\nb\n")
+    assert error_of(read, path, on_error="skip").startswith(f"{path}: no rows left")
 
 
 @pytest.mark.parametrize(

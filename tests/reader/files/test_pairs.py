@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.files.pairs import PairRows, is_pair_notation, reject_sorted_lines
 from ernie_m.reader.files.plain_text import TextFile
 from ernie_m.reader.files.table_options import TableOptions
 from tests.helpers.files import write_file
@@ -53,6 +53,7 @@ FORMS = {
     "en-de": (PAIRS, None),
     "en-fr": ([["en", "FR"], *PAIRS], None),
     "fr-en": ([["source", "translation"], *PAIRS], None),
+    "zh_Hans-en": ([["zh_Hans", "en"], *PAIRS], None),
     "en-it": ([["id", "it", "en"], *numbered(lambda n, a, b: [n, b, a])], None),
 }
 
@@ -76,6 +77,17 @@ def test_notation_decides_the_language_order(tmp_path):
     assert list(PairRows(f"de-en<={path}")) == [pair[::-1] for pair in PAIRS]
     named = path.rename(tmp_path / "en-de.tsv")
     assert f"'en-de<={named}'" in error_of(PairRows, f"de-en<={named}")
+    named = write(tmp_path / "en-es.tsv", [["Links", "Rechts"], *PAIRS])
+    assert list(PairRows(named, TableOptions(columns="Links,Rechts"))) == PAIRS
+    (tmp_path / "v1.0").mkdir()
+    assert is_pair_notation(str(named)) and not is_pair_notation(f"{tmp_path}/v1.0")
+
+
+def test_equal_lines_are_not_sorted():
+    reject_sorted_lines("a.txt", ["the same"] * 30)
+    assert error_of(reject_sorted_lines, "a.txt", [f"{number}" for number in range(10, 40)]).startswith(
+        "a.txt: "
+    )
 
 
 def test_negatives_are_read_by_number_or_name(tmp_path):
