@@ -3,8 +3,10 @@
 import paddlenlp.transformers as paddlenlp
 import pytest
 import transformers
+from transformers.models.deprecated.ernie_m import ErnieMConfig, ErnieMModel
 from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTokenizer
 
+from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.write_tokenizer import write_ernie_m
@@ -67,3 +69,12 @@ def test_ernie_m_tokenizer_equals_the_library(piece_model, lines, tmp_path, libr
     assert rows == [reference.convert_tokens_to_ids(reference.tokenize(line)) for line in lines]
     assert [encode_with_offsets(tokenizer, line)[0] for line in lines] == rows
     assert [tokenizer.convert_tokens_to_ids(tokenizer.tokenize(line)) for line in lines] == rows
+
+
+def test_without_a_head_an_ernie_m_is_ernie_m_itself(tmp_path, piece_model):
+    """The released weights in the format of a library keep the official rules."""
+    tokenizer = Tokenizer(None, piece_model)
+    write_ernie_m(tmp_path, tokenizer)
+    config = ErnieMConfig(tokenizer.vocab_size, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    ErnieMModel(config).save_pretrained(str(tmp_path))
+    assert open_checkpoint(tmp_path).pipeline_config.to_json() == {}
