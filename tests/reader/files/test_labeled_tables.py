@@ -66,6 +66,15 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
     "most.csv": ('text,label,n\n"Hello, you",a,2\nno,c,3\nBye,b,1\n', {"filter": "n<=2"}),
     "more.csv": ('text,label,n\n"Hello, you",a,2\nno,c,1\nBye,b,3\n', {"filter": "n>1"}),
     "not.csv": ('text,label\n"Hello, you",a\nno,c\nBye,b\n', {"filter": "label!=c"}),
+    "float.csv": ('text,label,n\n"Hello, you",a,2.0\nno,c,1\nBye,b,2\n', {"filter": "n=2"}),
+    "numbers_of_two.csv": (
+        "Hello,you,a\n,Bye,b\n",
+        {"text": "1+2", "label": "3"},
+        [(["Hello\nyou"], "a"), BYE],
+    ),
+    "mac.csv": ('text,label\r"Hello, you",a\rBye,b', {}),
+    "excel_otherwise.csv": ("sep=,\ntext;label\nHello, you;a\nBye;b\n", {"delimiter": ";"}),
+    "tab_in_text.csv": ("te\txt,label\na\tb,c\n", {"text": "te xt"}, [(["a b"], "c")]),
     "prodigy.jsonl": (
         '{"text": "Bye", "label": "b", "_task_hash": 1, "answer": "accept"}\n'
         '{"text": "no", "label": "b", "_task_hash": 2, "answer": "reject"}',
@@ -232,6 +241,8 @@ def test_columns_by_number_and_ids_are_not_kept(tmp_path):
 
 REFUSED = {  # name of a file -> its content, flags, and what the message says: locations and names
     "width.csv": ("text,label\na,b\nc\nd,e,f\n", {}, ("line 3: 1 column", "line 4: 3 columns")),
+    "numbered.csv": (",1,2\n0,x,a\n", {"text": "2", "label": "3"}, ("line 1: expected no header",)),
+    "unnamed.csv": ("text,,label\na,b,c\n", {"text": "text+"}, ("line 1: --text : ",)),
     "header_later.csv": (
         "sep=,\n\ntext,label\na,b\nc\n",
         {},
@@ -293,6 +304,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
         {},
         ("line 2",),
     ),
+    "infinity_below.jsonl": ('{"text": -Infinity, "label": "b"}\n', {}, ("line 1: 'text' is empty",)),
     "surrogate.jsonl": (
         '{"text": "a", "label": "b"}\n{"text": "\\ud800", "label": "b"}\n',
         {},
