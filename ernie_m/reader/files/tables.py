@@ -320,7 +320,8 @@ def _reject_header(path: Path, line: int, cells: Sequence[str], by_number: bool)
         UserError: at least two cells are known column names, or all are column numbers, as written by pandas.
     """
     names = [cell.strip() for cell in cells if cell.strip().lower() in _KNOWN]
-    if all(cell in ("", str(column), str(column + 1)) for column, cell in enumerate(cells)):
+    # An index without a name, in the first column, shifts the numbers.
+    if all(cell in ("", *map(str, range(column - 1, column + 2))) for column, cell in enumerate(cells)):
         names = list(filter(None, cells))
     if by_number and len(names) > 1:
         raise UserError(

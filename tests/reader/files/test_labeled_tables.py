@@ -241,6 +241,7 @@ def test_columns_by_number_and_ids_are_not_kept(tmp_path):
 
 REFUSED = {  # name of a file -> its content, flags, and what the message says: locations and names
     "width.csv": ("text,label\na,b\nc\nd,e,f\n", {}, ("line 3: 1 column", "line 4: 3 columns")),
+    "indexed.csv": (",0,1\n0,x,a\n", {"text": "2", "label": "3"}, ("line 1: expected no header",)),
     "numbered.csv": (",1,2\n0,x,a\n", {"text": "2", "label": "3"}, ("line 1: expected no header",)),
     "unnamed.csv": ("text,,label\na,b,c\n", {"text": "text+"}, ("line 1: --text : ",)),
     "header_later.csv": (
