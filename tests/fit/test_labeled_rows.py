@@ -201,14 +201,22 @@ def test_group_translations(caplog):
     assert len(set(group_translations(many.groups, many.languages, embeddings))) > 70
 
 
-@pytest.mark.parametrize(("copies", "share"), [(2, 1.0), (1, 0.0)])
-def test_near_twins_are_counted(copies, share):
-    """Of 30 sentences without a language, each once or with a translation next to it."""
+@pytest.mark.parametrize(
+    ("copies", "are_equal", "share"),
+    [([2], False, 1.0), ([1], False, 0.0), ([2], True, 0.0), ([1, 2], False, 0.6)],
+)
+def test_near_twins_are_counted(monkeypatch, copies, are_equal, share):
+    """Of 30 sentences without a language, each once, with a translation next to it, or with itself.
+
+    Of a sample that is spread over them; in the last case the first ones have no translation.
+    """
+    monkeypatch.setattr("ernie_m.fit.split_rows._SAMPLE", 5)
     random = np.random.default_rng(1)
-    embeddings = np.repeat(random.normal(size=(30, 300)), copies, axis=0)
+    numbers = np.repeat(np.arange(30), np.repeat(copies, 30 // len(copies)))
+    embeddings = random.normal(size=(30, 300))[numbers]
     embeddings += 0.1 * random.normal(size=embeddings.shape)
-    many = rows(["x", "y"] * 15 * copies, texts=[f"t {n}" for n in range(30 * copies)])
-    assert estimate_near_duplicate_share(many.groups, embeddings) == share
+    groups = numbers if are_equal else np.arange(len(numbers))
+    assert estimate_near_duplicate_share(groups, embeddings) == share
 
 
 @pytest.mark.parametrize(
@@ -216,6 +224,7 @@ def test_near_twins_are_counted(copies, share):
     [
         (["a"] * 40 + ["b"] * 20, CLASSIFICATION),
         ([["a"], ["a", "b"], []] * 20, MULTI_LABEL),
+        ([["a"]] * 40 + [["a", "b"]] * 20, MULTI_LABEL),
         ([[str(number)] for number in range(60)], MULTI_LABEL),  # each label is rare
         ([number / 7 for number in range(60)], REGRESSION),
     ],
@@ -228,7 +237,7 @@ def test_groups_stay_in_one_part_and_labels_are_spread(labels, kind):
     assert len(parts) == 5 and sorted(np.concatenate(parts)) == list(range(60))
     for part in parts:
         assert set(many.groups[part]).isdisjoint(np.delete(many.groups, part)) and len(part) >= 10
-        assert kind != CLASSIFICATION or 6 <= (many.targets[part] == 0).sum() <= 10
+        assert len({*map(str, labels[40:])}) > 1 or (part >= 40).sum() == 4  # the rows of a rare label
     again = split_rows(kind, many.targets, many.groups)
     assert [part.tolist() for part in again] == [part.tolist() for part in parts]
 

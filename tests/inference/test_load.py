@@ -156,9 +156,11 @@ def test_a_model_with_pooler_embeddings_has_them_of_its_last_layer(models):
     model = ernie_m.load(models / "encode")
     embedding = model.encode("bado", pooling="pooler")
     model = ernie_m.load(models / "encode")
-    model.loaded.pipeline_config = replace(model.loaded.pipeline_config, pooling="pooler")
+    pipeline_config = replace(model.loaded.pipeline_config, pooling="pooler", normalize=True)
+    model.loaded.pipeline_config = pipeline_config
     assert "layer 1 for pooling pooler" in error_of(model.encode, "bado", layer=1)
-    assert np.array_equal(model.encode("bado", layer=toys.LAYERS), embedding)
+    assert np.array_equal(model.encode("bado", layer=toys.LAYERS, normalize=False), embedding)
+    assert np.linalg.norm(model.encode("bado")) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,11 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
         {"text": "1+2", "label": "3"},
         [(["Hello\nyou"], "a"), BYE],
     ),
+    "return.tsv": (
+        f"text\tlabel\n{'a' * 5000}\r{'b' * 5000}\tc\n",
+        {"encoding": "cp1252"},
+        [([f"{'a' * 5000} {'b' * 5000}"], "c")],
+    ),
     "mac.csv": ('text,label\r"Hello, you",a\rBye,b', {}),
     "excel_otherwise.csv": ("sep=,\ntext;label\nHello, you;a\nBye;b\n", {"delimiter": ";"}),
     "tab_in_text.csv": ("te\txt,label\na\tb,c\n", {"text": "te xt"}, [(["a b"], "c")]),
@@ -107,6 +112,7 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
         {"several": True},
         [(["x"], ["1", "2"]), (["y"], [])],
     ),
+    "no_marks.csv": ("text,labels\nx,\ny, \n", {"several": True}, [(["x"], []), (["y"], [])]),
     "marks.csv": ("text,labels\nx,a;b; a\ny,\n", {"several": True, "label_separator": ";"}, SEVERAL),
     "names.jsonl": (
         '{"text": "[x]", "labels": "a, b|c"}\n{"text": "{y}", "labels": ["a, b"]}',
@@ -169,6 +175,9 @@ def test_language_split_and_group_are_read_where_they_are_named(tmp_path, caplog
         assert caplog.messages == [
             f"{path}: skipped {count} rows of the split '{split}'" for split, count in skipped.items()
         ]
+    trained = table._replace(rows=table.rows[::2])
+    caplog.clear()
+    assert trained.select_split("dev") is trained and not caplog.messages  # it has no other rows
     # No row is compared with another, which numpy would refuse: a table may have a million.
     table._replace(rows=[row._replace(texts=np.zeros(2)) for row in table.rows]).select_split("train")
 
@@ -260,6 +269,11 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "return.csv": ("text,label\na\rb,c\n", {}, ("line 2: carriage return",)),
     "tabs.tsv": ('text\tlabel\na\tb\n"c"\td\n', {}, ("line 3", "--quoting")),
     "cp1252.csv": ('text;label\na;b\n"Größe\r\nx\n'.encode("cp1252"), {}, ("line 3: not UTF-8: '\"Größe'",)),
+    "later.tsv": (
+        b"text\tlabel\n" + (b"a" * 1000 + b"\tb\n") * 1201 + b"\xdf\tb\n",
+        {},
+        ("line 1203: not UTF-8",),
+    ),
     "cp1252.tsv": ("text\tlabel\na b\tGröße\n".encode("cp1252"), {}, ("line 2: not UTF-8: 'Größe'",)),
     "header_cp1252.csv": ("text;label;Größe\na;b;1\n".encode("cp1252"), {}, ("line 1: not UTF-8",)),
     "header_skipped.csv": (
