@@ -44,7 +44,7 @@ def write(folder: Path, **contents: str) -> Path:
 
 
 def test_a_language_in_a_row_precedes_that_of_the_name(tmp_path, out):
-    rows = "language\tgold_label\tsentence1\tsentence2\nen\tneutral\ta\tb\nfr\tneutral\tc\td\n"
+    rows = "\ufefflanguage\tgold_label\tsentence1\tsentence2\nen\tneutral\ta\tb\nfr\tneutral\tc\td\n"
     prepare("xnli", write(tmp_path / "in", **{"dev.en.tsv": rows}), "--output", out)
     assert files(out / "dev") == ["dev.en.tsv", "dev.fr.tsv"]
 
@@ -60,7 +60,7 @@ def test_xnli_from_both_releases(tmp_path, out):
             for (name, language), (i, label) in itertools.product(languages.items(), enumerate(NLI))
         ]
         write(source / "XNLI-1.0", **{f"xnli.{split}.tsv": header + "".join(rows), "README.md": "read me"})
-    for language, column, cell in (("en", "", ""), ("sw", "\tpairID", "\t7")):  # which not all files have
+    for language, column, cell in (("en", "\tpairID", "\t7"), ("sw", "", "")):  # which not all files have
         rows = (
             f"premise\thypo\tlabel{column}\n"
             f"{language} p0\t{language} h0\tcontradictory{cell}\n"
@@ -98,7 +98,7 @@ def test_xnli_from_both_releases(tmp_path, out):
 
 def test_the_first_source_counts_and_bad_rows_are_left_out(tmp_path, capsys):
     """The rows: a good one, one without a label, one without a text, and one with a single column."""
-    rows = "a\t b \tentailment\r\na\tb\t-\nn/a\t \tneutral\nneutral\n"
+    rows = "a\t b \tentailment\r\n\r\na\tb\t-\nn/a\t \tneutral\nneutral\n"
     names = ("a/train-en.tsv", "b/dev-de.tsv", "b/dev-en.tsv", "b/test-en.tsv", "b/validation-en.tsv")
     write(tmp_path, **{"b/train.en.tsv": "x\ty\tneutral\n", **dict.fromkeys(names, rows)})
     prepare("xnli", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "out")

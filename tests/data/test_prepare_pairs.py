@@ -135,7 +135,9 @@ def test_files_that_are_held_out_by_their_names(tmp_path, names, in_table):
     for split, sides in parts.items():
         rows = ["\t".join(row) for row in zip(*sides)]
         if names == ["{}.jsonl"]:
-            rows = [json.dumps(dict(zip(("query", "positive"), row))) for row in zip(*sides)]
+            of_split = "train" if split == "train" else "dev"
+            keys = ("query", "positive", "split")
+            rows = [json.dumps(dict(zip(keys, (*row, of_split)))) for row in zip(*sides)]
         if names == ["{}.json"]:
             rows = [json.dumps({"translation": dict(zip(("en", "de"), row))}) for row in zip(*sides)]
         for name, lines in zip(names, [rows] if len(names) == 1 else sides):

@@ -123,6 +123,15 @@ def test_each_file_needs_all_label_columns(read, tmp_path):
     assert "first.jsonl, line 1: missing label " in error_of(load_dataset, both, LabelOptions(label="a,b"))
 
 
+def test_columns_of_the_first_file_are_kept(read, tmp_path):
+    (tmp_path / "first.csv").write_text("sentence,label\nx,a\ny,b\n")
+    read(("text", "Label"), ("z", "a"), ("v", "b"), name="second.csv")
+    files = [NamedFile(tmp_path / name, "train", "all") for name in ("first.csv", "second.csv")]
+    dataset = load_dataset(files, LabelOptions(text=None))
+    assert dataset.columns == {"text": "sentence", "label": "label"}
+    assert dataset.make_task(None, 16, "q: ").prompt == "q: "
+
+
 @pytest.mark.parametrize(
     ("labels", "kind", "said"),
     [

@@ -211,6 +211,16 @@ FOLDERS = {
         "corpus.de/news.txt",
         {"German folder": "corpus.de/news.txt"},
     ),
+    "text that belongs to no pair": (
+        "en-fr.tsv news.de-en.txt a/train.en b/train.de",
+        {"own pairs": "fr-en  en-fr.tsv", "own text": "", "unread": "news.de-en.txt | a/train.en | b/train.de"},
+    ),
+    "two names of a language": (
+        "en-fr.tsv deu.txt news.de.txt",
+        {
+            "own text": "refused: de and deu are the same language. Use one name for all of its text",
+        },
+    ),
     "hidden": (
         ".train.en.tsv .en-de.tsv",
         {

@@ -110,6 +110,7 @@ ODD = {
     },
     "one text in nine of ten lines": (["kein Text" if n % 10 else TEXTS[n] for n in range(30)], 2),
     "one text": (["kein Text"] * 30, 1),
+    "one text below a blank line": (["", *["kein Text"] * 30], 2),
     "subtitles": (
         [f"00:00:0{n},000 --> 00:00:0{n},900" if n < 9 and n % 3 else TEXTS[n] for n in range(30)],
         2,
@@ -134,6 +135,7 @@ EVEN = {
     "no text once": ["-", *TEXTS[1:]],
     "a text several times": ["kein Text" if n % 5 == 0 else text for n, text in enumerate(TEXTS)],
     "two texts many times": [TEXTS[n % 2] for n in range(30)],
+    "a time": ["00:00:01,000 --> 00:00:02,900", *TEXTS[1:]],
     "some notes": [f"[{n}] {text}" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
 }
 
