@@ -8,7 +8,6 @@ import pytest
 import torch
 import transformers
 
-from ernie_m.inference.export_paddle import make_position_ids
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.heads import SequenceClassifier
 from tests.helpers.batches import padded_batch
@@ -179,22 +178,6 @@ def test_xlm_r_equals_transformers(our_model, our_results, batch):
     assert np.abs(peer_pooled - pooled).max() < 1e-4
     output.loss.backward()
     assert_gradients_agree(gradients, torch_gradients(reference, mapped))
-
-
-def test_reference_position_ids_start_at_0(our_model, our_results, batch):
-    """Ours begin at 2. transformers adds 2 to those that it is given, in the caller's own tensor."""
-    input_ids, _ = batch
-    states, *_ = our_results
-    positions = make_position_ids(paddle.to_tensor(input_ids), PAD_ID).numpy()
-    reference_positions = torch.from_numpy(np.maximum(positions - 2, 0))
-    reference = transformers.ErnieMModel(transformers.ErnieMConfig(**SHAPE))
-    load_torch(reference, dict(to_torch(our_model.ernie_m, HUGGING_FACE).values()))
-    with torch.no_grad():
-        mask = torch.from_numpy((input_ids != PAD_ID).astype("int64"))
-        output = reference(torch.from_numpy(input_ids), reference_positions, mask)
-    is_real = input_ids != PAD_ID
-    assert np.abs(output.last_hidden_state.numpy()[is_real] - states[-1][is_real]).max() < 1e-4
-    assert np.array_equal(reference_positions.numpy()[is_real], positions[is_real])
 
 
 def torch_gradients(reference, mapped: dict[str, tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
