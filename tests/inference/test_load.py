@@ -372,6 +372,7 @@ def test_encode_accepted_text_types(models, monkeypatch):
     np.testing.assert_allclose(model.encode(texts[1]), embeddings[1:2], atol=1e-6)
     assert model.search(texts[1], iter(texts), top_k=1)[0]["text"] == texts[1]
     assert model.search(texts[1], texts[0])[0]["text"] == texts[0] and model.search("mo", []) == []
+    assert model.classify(("bado", "☃ ☃"))[0]["unknown_words"] == 2
     assert model.classify([]) == [] and model.encode([]).shape == (0, toys.HIDDEN_SIZE)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -174,6 +175,12 @@ def test_too_few_languages_or_lines_are_not_centered(models, tmp_path, lines):
 )
 def test_rejects_invalid_centering_options(model, options, message):
     assert message in error_of(model.encode, TEXTS, **options)
+
+
+def test_means_do_not_fit_the_pooling_of_a_model(folder):
+    model = ernie_m.load(folder)
+    model.loaded.pipeline_config = replace(model.loaded.pipeline_config, pooling="cls")
+    assert "pooling cls: " in error_of(model.encode, TEXTS, center_by_language=True)
 
 
 def test_predict_centers_search_and_encode(folder, ask, tmp_path, means, monkeypatch):

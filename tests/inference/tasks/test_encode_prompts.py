@@ -116,6 +116,9 @@ def test_a_prompt_replaces_the_default(models, tmp_path, prompt, added):
     predictor = make_predictor("embedding", load(folder))
     (feature,) = predictor.tokenize_texts(TEXTS[:1], prompt)
     assert feature.ids == predictor.model.tokenizer.build_inputs(added + TEXTS[0])
+    odd = with_pipeline(models, "encode", tmp_path / "odd", prompts={"query": "☃ "}, default_prompt="query")
+    (prediction,) = make_predictor("embedding", load(odd)).predict(TEXTS[:1])
+    assert prediction.keys() == {"embedding"}  # an unknown word of a prompt is none of the text
 
 
 def test_warn_about_texts_that_begin_with_their_prompt(models, tmp_path, caplog, capsys):

@@ -1,5 +1,7 @@
 """Zero-shot classification: probabilities by their definition, and requests that are refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from ernie_m.commands import convert
 from ernie_m.inference.load import load
 from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.server.app import make_predictors
-from ernie_m.inference.tasks.finetuned import InferenceLabels
+from ernie_m.inference.tasks.finetuned import InferenceLabels, ZeroShotPredictor, ZeroShotRequest
 from ernie_m.inference.tasks.predictors import make_predictor
 from tests import toys
 from tests.helpers.batches import padded_batch
@@ -52,6 +54,13 @@ def test_each_label_for_itself(models, labels, multi_label):
             by_class = exponentials(models, text, label)
             expected = by_class[ENTAILMENT] / (by_class[ENTAILMENT] + by_class[CONTRADICTION])
             assert prediction["probabilities"][label] == pytest.approx(expected, abs=1e-5)
+
+
+def test_equal_labels_keep_their_order():
+    request = ZeroShotRequest("a", ("x", "y", "z"), "{}", multi_label=False)
+    predictor = SimpleNamespace(inference_labels=InferenceLabels(0, 1))
+    prediction = ZeroShotPredictor._compute_prediction(predictor, request, np.zeros([3, 2]))
+    assert (prediction["label"], [*prediction["probabilities"]]) == ("x", ["x", "y", "z"])
 
 
 def test_on_the_command_line(models, exported, ask):

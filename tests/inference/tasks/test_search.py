@@ -13,6 +13,7 @@ import ernie_m
 from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.server.app import make_predictors
 from ernie_m.inference.tasks.encode import EmbeddingPredictor
+from ernie_m.inference.tasks.search import _is_prose, read_corpus
 from ernie_m.utils.checksums import MANIFEST, VERSION, write_manifest
 from tests import toys
 from tests.inference.conftest import write_means
@@ -110,6 +111,16 @@ def test_serve_an_index(encoder, tmp_path):
     assert "search" not in make_predictors([encoder.loaded], PredictionOptions())
     search = make_predictors([encoder.loaded], PredictionOptions(index=str(tmp_path / "index")))["search"]
     assert search.predict([search.parse({"text": TEXTS[4]})]) == [{"hits": hits}]
+    assert search.choose_examples() == [min(TEXTS, key=len)]
+    fitting = search.encode.max_seq_len - 2  # words of one token
+    search.check_length(search.parse({"text": "da " * fitting}))
+    assert str(fitting) in error_of(search.check_length, search.parse({"text": "da " * (fitting + 1)}))
+
+
+def test_languages_of_a_corpus_and_of_prose():
+    """A language has one name. Marks of Devanagari belong to its letters."""
+    assert "de and deu" in error_of(read_corpus, "de<=a.txt,deu<=b.txt")
+    assert _is_prose("हिन्दी में") and not _is_prose("12 + 30 = x")
 
 
 def test_reject_an_index_of_another_model_corpus_or_option(models, encoder, ask, refused, tmp_path, folder):

@@ -213,7 +213,11 @@ FOLDERS = {
     ),
     "text that belongs to no pair": (
         "en-fr.tsv news.de-en.txt a/train.en b/train.de",
-        {"own pairs": "fr-en  en-fr.tsv", "own text": "", "unread": "news.de-en.txt | a/train.en | b/train.de"},
+        {
+            "own pairs": "fr-en  en-fr.tsv",
+            "own text": "",
+            "unread": "news.de-en.txt | a/train.en | b/train.de",
+        },
     ),
     "two names of a language": (
         "en-fr.tsv deu.txt news.de.txt",
