@@ -575,15 +575,6 @@ def test_two_commands_with_one_output(models, out, ask):
     assert line.startswith(f"{out}: locked by another command") and not out.exists()
 
 
-def test_two_commands_that_found_no_output(models, out, ask, monkeypatch):
-    """The one that begins to write after the other has finished is refused, and changes nothing."""
-    monkeypatch.setattr(files, "try_lock", lambda file: out.write_text("of the other\n"))
-    message = error_of(
-        ask, [{"text": TEXTS[0]}], task="classification", model=models / "classify", output=out
-    )
-    assert message.startswith(f"--output {out} ") and out.read_text() == "of the other\n"
-
-
 class Echo:
     """Answers each request with itself, and notes what is in the unfinished file before each part."""
 
@@ -864,11 +855,6 @@ def test_standard_output_on_a_full_disk(exported):
             check=False,
         )
     assert check_refusal(process).startswith("error: standard output: no space left")
-
-
-def test_an_error_that_is_no_full_disk_is_not_said_to_be_one():
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        answering._write_to_stdout(lambda text: os.read(-1, 1))
 
 
 def test_a_reader_that_has_had_enough(exported):
