@@ -4,6 +4,7 @@ import io
 import shutil
 import tarfile
 import tempfile
+import zipfile
 from http import HTTPStatus
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from ernie_m.data import download_weights
-from ernie_m.data.download import download
+from ernie_m.data.download import _check_sizes, download, unpack
 from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.tokenization import Tokenizer
@@ -209,6 +210,15 @@ def test_without_a_network(monkeypatch, tmp_path, capsys):
     for name in ("vocab.txt", "piece.model", "base.tar.gz"):
         assert f"http://127.0.0.1:9/{name} -> {tmp_path / name}: " in message
     assert files(tmp_path) == []
+
+
+def test_archives_that_may_fill_the_memory(tmp_path):
+    """zipfile decompresses bzip2 in blocks of any size, and a size below 0 hides others."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_BZIP2) as file:
+        file.writestr("a", "b")
+    assert error_of(unpack, tmp_path / "a.zip", tmp_path / "b").startswith(f"{tmp_path}/a.zip: cannot unpack")
+    with pytest.raises(ValueError, match="invalid size"):
+        _check_sizes([5, -1], 9)
 
 
 def test_reject_another_vocab_size(tokenizer, tmp_path):

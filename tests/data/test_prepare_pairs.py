@@ -95,7 +95,7 @@ def test_held_out_pairs_share_sentences_across_languages(folder, tmp_path):
     }
 
 
-def test_rows_with_a_held_out_text_and_negatives(tmp_path):
+def test_rows_with_a_held_out_text_and_negatives(tmp_path, capsys):
     """A row that shares a text with a held-out pair is in neither part; negatives stay in the joint file."""
     rows = [
         *(f"{line}\ten {line}\tno {line}" for line in LINES),
@@ -112,6 +112,8 @@ def test_rows_with_a_held_out_text_and_negatives(tmp_path):
     assert len(trained) == 121 - 12 - (LINES[3] in taken)
     assert trained.with_negatives == sum(len(row) == 3 for row in trained) > 80
     assert not (held_out.are_translations or trained.are_translations)
+    cells = ["faq", "121", str(len(trained)), "12", str(121 - 12 - len(trained)), f"{tmp_path}/faq.tsv"]
+    assert cells in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -172,13 +174,15 @@ def test_split_queries_with_a_shared_answer(tmp_path):
 
 
 def test_which_pairs_are_translations(folder, tmp_path):
-    """All of a training are read in one way: as translations, if some are."""
-    write_pairs(folder / "faq.tsv", ["query", *in_language("is")], ["positive", *in_language("it")])
+    """All of a training are read in one way: as translations, if some are; and with the negatives of some."""
+    answers = [f"{line}\tno {line}" for line in in_language("it")]
+    write_pairs(folder / "faq.tsv", ["query", *in_language("is")], ["positive\tnegative", *answers])
     prepare_pairs([str(folder)], tmp_path / "output")
     for name, are_translations in (("de-en", True), ("fr-en", True), ("faq", False)):
         for part in ("train", "held-out"):
             assert PairRows(f"{tmp_path}/output/{part}/{name}.tsv").are_translations == are_translations
-    assert PairRows(f"{tmp_path}/output/train.tsv").are_translations
+    joint = PairRows(f"{tmp_path}/output/train.tsv")
+    assert joint.are_translations and joint.with_negatives == 90
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,8 @@ def test_reject_bad_text_and_write_no_model(tmp_path, texts):
     """tests/mistakes.tsv has more."""
     message = error_of(train_vocab, options(tmp_path, texts, vocab_size=12))
     assert message.startswith("--vocab_size 12: ")
+    silent = {**texts, "mono": {**texts["mono"], "fr": write_lines(tmp_path / "fr", [" "])}}
+    assert "no text in fr" in error_of(train_vocab, options(tmp_path, silent))
     fewest = int(message.split("et --vocab_size ")[1].split()[0])
     train_vocab(options(tmp_path / "fewest", texts, vocab_size=fewest))
     no_file = {"mono": {"en": str(tmp_path / "none")}}
