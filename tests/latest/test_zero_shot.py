@@ -68,10 +68,3 @@ def test_the_same_probabilities(models, language, multi_label):
         for label, score in zip(of_peer["labels"], of_peer["scores"], strict=True):
             assert abs(prediction["probabilities"][label] - score) < 1e-5
     assert len({prediction["label"] for prediction in predictions}) > 1  # the model tells texts apart
-
-
-def test_a_single_label(models):
-    model, reference = models
-    (prediction,) = model.zero_shot("the man buys a book", "Sport")
-    expected = reference("the man buys a book", candidate_labels=["Sport"])
-    assert prediction["probabilities"]["Sport"] == pytest.approx(expected["scores"][0], abs=1e-5)
