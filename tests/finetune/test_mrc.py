@@ -103,10 +103,16 @@ def test_the_best_different_texts_are_kept(toy_data, tmp_path, monkeypatch, n_be
         np.testing.assert_allclose(probabilities, exponentials / exponentials.sum(), rtol=1e-6)
     task.write(tmp_path / "answers.json", data, predictions)
     written = json.loads((tmp_path / "nbest_answers.json").read_text())
-    for candidate, answer in zip(written[data.file.questions[-1].id], answers, strict=True):
-        assert candidate["answer_start"] == answer.start and candidate["text"] == answer.text
-        assert candidate["start_logit"] == pytest.approx(answer.start_logit, abs=1e-4)
-        assert candidate["end_logit"] == pytest.approx(answer.end_logit, abs=1e-4)
+    assert written[data.file.questions[-1].id] == [
+        {
+            "text": answer.text,
+            "answer_start": answer.start,
+            "probability": pytest.approx(answer.probability, abs=1e-6),
+            "start_logit": pytest.approx(answer.start_logit, abs=1e-4),
+            "end_logit": pytest.approx(answer.end_logit, abs=1e-4),
+        }
+        for answer in answers
+    ]
     # A lone space is not an answer.
     monkeypatch.setattr(task, "get_text", lambda *_: ("", 0))
     assert task.rank(data, predictions) == [[]] * len(data.file.questions)

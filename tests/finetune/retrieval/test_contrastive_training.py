@@ -192,6 +192,13 @@ def test_the_engine_sums_what_the_processes_compute(monkeypatch):
     np.testing.assert_allclose(gradient, expected[[0, 1, 4, 5]], rtol=1e-9)
 
 
+def test_validation_texts_are_as_long_as_those_of_training(tokenizer):
+    flags = SimpleNamespace(validation_pairs=2, max_seq_len=4)
+    task = SimpleNamespace(flags=flags, tokenizer=tokenizer)
+    sides, keys = RetrievalTraining._prepare_validation_inputs(task, [([5, 6, 7, 8], [9])] * 3)
+    assert ([[*map(len, side)] for side in sides], keys.shape) == ([[4, 4], [3, 3]], (2, 2))
+
+
 def test_the_validation_accuracy_is_the_mean_over_all_processes(monkeypatch):
     """The second of two processes evaluates the second of two pairs."""
     task = SimpleNamespace(

@@ -26,7 +26,7 @@ from ernie_m.vectors.encode import PaddleEncoder, compute_sentence_embeddings
 from tests.helpers.checkpoints import assert_same_weights, stored
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of, read_masked_log
-from tests.toys import sentences, write_lines
+from tests.toys import make_corpus, sentences, write_lines
 
 TEXTS = sentences(6, seed=4)
 
@@ -223,6 +223,9 @@ def test_reject_corrupt_corpus(train_on_pairs, corpus, tmp_path):
     corrupt = max(copy.glob("parallel/*/train-*.ids.npy"))
     flip_last_bit(corrupt)
     assert f"{corrupt}: corrupt" in error_of(train_on_pairs, "out", train_set=copy)
+    mono = {"de": write_lines(tmp_path / "de", TEXTS)}
+    make_corpus(tmp_path / "mono", corpus.parent / "piece.model", mono=mono)
+    assert error_of(train_on_pairs, "out", train_set=tmp_path / "mono").startswith(f"{tmp_path}/mono: ")
 
 
 def test_log_if_no_step_beats_the_initial_checkpoint(train_on_pairs, tmp_path):
