@@ -100,6 +100,17 @@ async def test_joins_waiting_requests_of_one_model_in_a_batch():
 
 
 @in_loop
+async def test_a_request_has_no_share_of_the_time_before_it():
+    """Its text of 90 characters comes after the third of 60, two of which were computed before."""
+    queue = WorkQueue(100, 100, 60, threads=0)
+    await begin(queue, Model(), "a", [60] * 4)
+    batches = [queue._take_batch() for _ in range(2)]
+    await begin(queue, Model(), "b", [90])
+    contents = [[text.content for text in batch] for batch in (*batches, queue._take_batch())]
+    assert contents == [["a0"], ["a1"], ["a2"]]
+
+
+@in_loop
 async def test_a_short_request_does_not_wait_for_a_long_one():
     """It is in a batch of its own, so that it does not wait for long texts."""
     model, queue, first = await held_up()
