@@ -25,13 +25,7 @@ SHAPE = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
-# (part of our names, what stands for it in theirs), replaced one after the other. transformers' ErnieM has
-# the name of the attention twice, but only for q, k and v.
-HUGGING_FACE = [
-    ("self_attn.q_proj", "self_attn.self_attn.q_proj"),
-    ("self_attn.k_proj", "self_attn.self_attn.k_proj"),
-    ("self_attn.v_proj", "self_attn.self_attn.v_proj"),
-]
+# (part of our names, what stands for it in theirs), replaced one after the other.
 XLM_R = [
     ("ernie_m.pooler.dense", "classifier.dense"),  # its classifier is a pooler and a linear layer
     ("classifier.weight", "classifier.out_proj.weight"),

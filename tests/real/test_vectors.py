@@ -82,31 +82,3 @@ def test_embeddings_on_all_lines(tmp_path, lines, pooling, normalize):
     np.testing.assert_allclose(reference.encode(few), expected[:100], atol=1e-5)
     shutil.rmtree(native)
     shutil.rmtree(again)
-
-
-def test_saved_again_by_the_library(tmp_path, lines):
-    """In the format of its newest version: the authors' folder, and our folder in its format."""
-    for number, folder in enumerate((MODEL, converted(MODEL, tmp_path / "native", "xlm-roberta"))):
-        reference = SentenceTransformer(str(folder), device="cpu")
-        reference.save(str(tmp_path / f"saved-{number}"))
-        model = ernie_m.load(tmp_path / f"saved-{number}")
-        longest = reference.max_seq_length
-        its_ids = reference.tokenizer(lines[:400], truncation=True, max_length=longest)["input_ids"]
-        our_ids = [model.tokenizer.build_inputs(line, None, longest) for line in lines[:400]]
-        texts = [line for line, theirs, native in zip(lines, its_ids, our_ids) if theirs == native]
-        assert len(texts) > 360
-        np.testing.assert_allclose(model.encode(texts), reference.encode(texts, batch_size=32), atol=1e-5)
-        shutil.rmtree(tmp_path / f"saved-{number}")
-
-
-def test_after_trimming(tmp_path, lines):
-    """A smaller vocabulary keeps the embeddings of lines that it keeps whole."""
-    texts = lines[:200]
-    (tmp_path / "text.txt").write_text("\n".join(texts), encoding="utf-8")
-    trimming = ["--trim_vocab_to", str(tmp_path / "text.txt")]
-    before = ernie_m.load(MODEL)
-    after = ernie_m.load(converted(MODEL, tmp_path / "small", "ernie-m", *trimming))
-    tokenizers = [model.loaded.tokenizer for model in (before, after)]
-    kept = [text for text in texts if tokenizers[0].tokenize(text) == tokenizers[1].tokenize(text)]
-    assert len(kept) > 190
-    np.testing.assert_allclose(after.encode(kept), before.encode(kept), atol=1e-5)
