@@ -124,7 +124,7 @@ def outcome(folder: Path) -> dict[str, object]:
         name = str(path.relative_to(folder))
         if path.name == "metrics.jsonl":
             lines = [json.loads(line) for line in path.read_text().splitlines()]
-            contents[name] = [line | {"tokens_per_second": None} for line in lines]
+            contents[name] = [line | {"tokens_per_second": None, "teraflops": None} for line in lines]
         elif path.suffix in (".safetensors", ".npy") or path.name in ("state.json", "manifest.json"):
             contents[name] = path.read_bytes()
     return contents

@@ -35,6 +35,7 @@ class PackedBatch:
             the index `tokens`.
         mask: the attention mask.
         tokens: number of tokens without the filler.
+        attended: number of pairs of tokens of which one attends to the other, without the filler.
         last_position: maximum of `position_ids`.
     """
 
@@ -45,6 +46,7 @@ class PackedBatch:
     cell_to_token: Array | None
     mask: AttentionMask
     tokens: int
+    attended: int
     last_position: int
 
     @classmethod
@@ -81,6 +83,7 @@ class PackedBatch:
             cell_to_token=cell_to_token,
             mask=mask_class.from_layout(with_filler),
             tokens=layout.tokens,
+            attended=layout.attended,
             last_position=int(position_ids.max()),  # the filler has position 0
         )
 

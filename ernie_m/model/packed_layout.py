@@ -38,6 +38,7 @@ class PackedLayout:
         lengths, context_lengths: int64 [S].
         starts: int64 [S], the index of each sequence's first token.
         tokens: N, the total number of tokens.
+        attended: number of pairs of tokens of which one attends to the other, the ones of the mask above.
     """
 
     def __init__(self, lengths: np.ndarray, context_lengths: np.ndarray | None = None):
@@ -47,6 +48,8 @@ class PackedLayout:
         self.context_lengths = np.asarray(context_lengths, np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.tokens = int(self.lengths.sum())
+        placeholders = self.lengths - self.context_lengths
+        self.attended = int(self.lengths @ self.context_lengths + placeholders.sum())
 
     def pad_to_multiple(self, multiple: int) -> "PackedLayout":
         """Return the layout with a filler sequence appended, if N is not a multiple of `multiple`."""

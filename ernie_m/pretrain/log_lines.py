@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ernie_m.pretrain.objectives import OBJECTIVES, get_objective_class
+from ernie_m.training import distributed
 from ernie_m.training.log import Interval
 
 
@@ -13,11 +14,13 @@ def make_record(interval: Interval) -> dict[str, Any]:
     """Make the entry of metrics.jsonl for the steps of a log interval.
 
     Its keys are step, lr (of the last step), loss and grad_norm (means over the steps; None if all steps were
-    skipped), tokens (trained so far), tokens_per_second, skipped; and per objective the loss (mean over
+    skipped), tokens (trained so far), tokens_per_second, teraflops (TFLOP/s of the model in each process,
+    `ernie_m.pretrain.pretraining.count_flops`), skipped; and per objective the loss (mean over
     masked tokens), perplexity and accuracy; for btmlm also copy_rate and repeat_rate.
     """
     sums = interval.sums
     steps = sums["steps"]
+    flops_per_token = sums["flops"] / max(sums["tokens"], 1)  # avoid division by 0 if all steps are skipped
     record: dict[str, Any] = {
         "step": interval.steps,
         "lr": interval.step.lr,
@@ -25,6 +28,7 @@ def make_record(interval: Interval) -> dict[str, Any]:
         "grad_norm": sums["grad_norm"] / steps if steps else None,
         "tokens": interval.tokens,
         "tokens_per_second": interval.tokens_per_second,
+        "teraflops": interval.tokens_per_second * flops_per_token / distributed.world_size() / 1e12,
         "skipped": float(sums["skipped"]),
     }
     for name in OBJECTIVES:
@@ -48,7 +52,7 @@ def format_record(record: Mapping[str, Any], total_steps: int, remaining: str, t
     norm = "-" if record["grad_norm"] is None else f"{record['grad_norm']:.2f}"
     parts += [
         f"grad {norm}, lr {record['lr']:.3g}",
-        f"{record['tokens_per_second']:,.0f} tokens/s, {remaining} left",
+        f"{record['tokens_per_second']:,.0f} tokens/s, {record['teraflops']:.3g} TFLOP/s, {remaining} left",
         f"{record['tokens'] / tokens_per_epoch:.2f} epochs",
     ]
     if record["skipped"]:

@@ -24,6 +24,7 @@ def list_sum_names() -> list[str]:
     return [
         *names,
         "tokens",
+        "flops",
         *(what for name in OBJECTIVES for what in get_objective_class(name).further_sums),
     ]
 

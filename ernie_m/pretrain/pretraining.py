@@ -325,10 +325,25 @@ def compute_objectives_loss(
         The weighted sum of the losses of all objectives, and the values to sum for the log, by the names of
         `list_sum_names`.
     """
-    sums: dict[str, Tensor | float] = {"tokens": batch.inputs.tokens}
+    flops = count_flops(model, batch)
+    sums: dict[str, Tensor | float] = {"tokens": batch.inputs.tokens, "flops": flops}
     batch, counts = pseudo_token_generator.fill_placeholders(model, batch)
     total, sums_of_objectives = compute_batch_loss(model, batch)
     return total, sums | counts | sums_of_objectives
+
+
+def count_flops(model: PreTrainingModel, batch: DeviceBatch) -> int:
+    """Count the floating-point operations of the matrix products of a training step on a micro-batch.
+
+    A weight takes 6 operations for each token: 2 forward, 4 backward. Those of the head count for targets
+    alone, and attention counts where the mask has ones. Padding, recomputation and the first stage of BTMLM,
+    which has no gradients, do not count.
+    """
+    config = model.ernie_m.config
+    of_layers = sum(weight.size for weight in model.ernie_m.encoder.parameters() if weight.ndim == 2)
+    of_head = config.hidden_size * (config.hidden_size + config.vocab_size)
+    attention = 2 * config.num_hidden_layers * config.hidden_size * batch.inputs.attended
+    return 6 * (of_layers * batch.inputs.tokens + of_head * batch.targets.shape[0] + attention)
 
 
 def make_learning_rate_schedule(

@@ -29,7 +29,7 @@ def step(loss: float = 1.0, skipped: bool = False, **sums) -> StepResult:
 # The second and the third are skipped, because their loss is not finite.
 SKIPPED = step(math.nan, skipped=True, mmlm_loss=math.nan, mmlm_count=10, tokens=100)
 STEPS = [
-    step(2.0, mmlm_loss=30, mmlm_count=10, tokens=100, tlm_loss=4, tlm_count=4),
+    step(2.0, mmlm_loss=30, mmlm_count=10, tokens=100, flops=24e12, tlm_loss=4, tlm_count=4),
     SKIPPED,
     SKIPPED,
     step(
@@ -38,6 +38,7 @@ STEPS = [
         mmlm_count=30,
         mmlm_correct=8,
         tokens=60,
+        flops=24e12,
         btmlm_loss=5000,
         btmlm_count=5,
         pseudo=8,
@@ -64,8 +65,9 @@ def test_speed_counts_the_interval():
     assert meter.tokens == 1160.0
 
 
-def test_records_by_hand_and_in_words():
+def test_records_by_hand_and_in_words(monkeypatch):
     """STEPS as a record and as a line of the log. After the first one the run resumes from a checkpoint."""
+    monkeypatch.setattr("ernie_m.training.distributed.world_size", lambda: 2)
     first_meter = Meter()
     first_meter.add(STEPS[0])
     sums, tokens = json.loads(json.dumps([first_meter.sums, first_meter.tokens]))
@@ -85,7 +87,7 @@ def test_records_by_hand_and_in_words():
     assert line == (
         "step 1,500 of 20,000 | mmlm 1.0000 (ppl 2.7, acc 20.0) | tlm 1.0000 (ppl 2.7, acc 0.0) | "
         "btmlm 1000.0000 (ppl 5184705528587072045056.0, acc 0.0) | grad 6.00, lr 0.0002 | "
-        "1 tokens/s, 1:02:03 left | 2.50 epochs | 2 steps skipped"
+        "1 tokens/s, 0.15 TFLOP/s, 1:02:03 left | 2.50 epochs | 2 steps skipped"
     )
     # Without the skipped steps: the means of the losses 2 and 4 and of the norms 4 and 8. The losses of an
     # objective are means over tokens, not over steps: of mmlm 40 for 40 tokens, of which 8 are correct.
@@ -96,6 +98,7 @@ def test_records_by_hand_and_in_words():
         "grad_norm": 6.0,
         "tokens": 160.0,
         "tokens_per_second": 1.0,  # of the resumed run, 60 tokens in 60 seconds
+        "teraflops": 0.15,  # in each of two processes, 48e12 operations for 160 tokens
         "skipped": 2.0,
         "mmlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.2},
         "tlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.0},
@@ -121,6 +124,7 @@ def test_records_by_hand_and_in_words():
         "tokens": 160.0,
         "skipped": 0.0,
         "tokens_per_second": 0.0,
+        "teraflops": 0.0,
     }
 
 

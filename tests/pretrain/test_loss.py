@@ -18,6 +18,7 @@ from ernie_m.pretrain.loss import compute_batch_loss, compute_word_loss, to_devi
 from ernie_m.pretrain.masking import Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.packing import MicroBatch, Stage1
+from ernie_m.pretrain.pretraining import count_flops
 from tests.helpers.dtypes import default_dtype
 from tests.helpers.gradients import compute_gradients, take_gradients
 from tests.helpers.plain_model import PlainPretraining
@@ -200,6 +201,19 @@ def test_loss_follows_the_definitions(model, objective, choices):
         assert np.abs(gradient - expected[name]).max() < 1e-9, name
         if "k_proj.bias" not in name:  # a key bias adds the same to every score of a row: its gradient is 0
             assert np.abs(gradient).max() > 1e-6, name
+
+
+@pytest.mark.parametrize("objective", [*OF_THE_PAPER, "all"])
+def test_operations_follow_the_definitions(model, objective):
+    """Weights of layers by tokens, of the head by targets, and attention by the ones of the matrices."""
+    batch = make_batch(model, objective)
+    (on_device,) = to_device([batch])
+    size = CONFIG.hidden_size
+    layer = size * (4 * size + 2 * CONFIG.intermediate_size)
+    attention = 2 * size * dense(batch).visible.sum()  # scores, and means of values
+    products = CONFIG.num_hidden_layers * (layer * batch.inputs.tokens + attention)
+    products += len(batch.targets) * size * (size + VOCABULARY.size)
+    assert count_flops(model, on_device) == 6 * products
 
 
 def test_batch_without_masked_tokens_has_zero_loss(model):

@@ -181,16 +181,16 @@ INFO run: output OUT, micro_batch_tokens 512, log_steps 3, save_steps 4, eval_st
 compute_ratio #
 INFO options: OUT/config.yaml
 INFO step 3 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl #, acc #) | grad #, lr # | \
-# tokens/s, # + 2 evaluations left | # epochs
+# tokens/s, # TFLOP/s, # + 2 evaluations left | # epochs
 INFO saved OUT/checkpoints/step_4
 INFO step 6 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl #, acc #) | \
-btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # + 2 evaluations left | # epochs
+btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # TFLOP/s, # + 2 evaluations left | # epochs
 {EVALUATION}\
 INFO saved OUT/checkpoints/step_8
 INFO step 9 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl #, acc #) | \
-btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # left | # epochs
+btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # TFLOP/s, # left | # epochs
 INFO step 12 of 12 | mmlm # (ppl #, acc #) | tlm # (ppl #, acc #) | camlm # (ppl #, acc #) | \
-btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # left | # epochs
+btmlm # (ppl #, acc #) | grad #, lr # | # tokens/s, # TFLOP/s, # left | # epochs
 INFO saved OUT/checkpoints/step_12
 {EVALUATION}\
 INFO for fine-tuning: --init_pretraining_params OUT/encoder; to continue pre-training: \
@@ -210,7 +210,7 @@ def test_log_and_files_of_a_run(pretrained, tiny_corpus):
     log = re.sub(
         "^(INFO bfloat16 available|WARNING mmlm has learned little) .*\n", "", log, flags=re.MULTILINE
     )
-    assert re.sub(r"\d+\.\d+|[\d,]+(?= tokens/s)|\d+:\d+:\d+", "#", log) == LOG
+    assert re.sub(r"[\d.e-]+(?= TFLOP/s)|\d+\.\d+|[\d,]+(?= tokens/s)|\d+:\d+:\d+", "#", log) == LOG
     names = {"log/job.log.0", "metrics.jsonl", "config.yaml", ".lock"}
     for folder in ("full", "encoder"):
         names |= {f"{folder}/{name}" for name in (*MODEL_FILES, "language_means.safetensors")}
