@@ -260,7 +260,8 @@ class AdamW(paddle.optimizer.AdamW):
 
 def squared_norm(gradient: Tensor) -> Tensor:
     """Return the squared L2 norm of a gradient, float64 []."""
-    return gradient.square().sum().astype("float64")
+    # As Paddle's gradient clipping: one pass, without the squares of all elements.
+    return paddle._C_ops.squared_l2_norm(gradient).reshape([]).astype("float64")
 
 
 # Schedules
