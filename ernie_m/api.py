@@ -426,7 +426,7 @@ class Model:
         Args:
             texts: texts, or pairs of texts.
             labels: the label of each text, compared after normalization (`ernie_m.reader.labels`); or a list
-                of label names, which may be empty; or a number.
+                of all its label names, which may be empty, or None if they are unknown; or a number.
             folder: the new directory of the model; None: do not save it. Fine-tuning requires a directory.
             layer: the encoder layer, a number from 1, "middle" or "last"; None: the setting in the model's
                 files, else "last".
@@ -445,6 +445,7 @@ class Model:
         """
         from ernie_m.fit.fit_model import fit_model
         from ernie_m.fit.labeled_rows import KINDS, build_dataset, reject_ambiguous_labels
+        from ernie_m.reader.labels import is_missing
         from ernie_m.utils.logging import logger
 
         if folder is not None and os.path.exists(folder):
@@ -456,7 +457,7 @@ class Model:
         given = [label.tolist() if hasattr(label, "tolist") else label for label in to_list(labels, "labels")]
         if not rows:
             raise UserError("texts is empty")
-        are_lists = all(isinstance(label, list | tuple | set) for label in given)
+        are_lists = all(isinstance(label, list | tuple | set) or is_missing(label) for label in given)
         are_decimals = all(isinstance(label, Real) and not isinstance(label, Integral) for label in given)
         kind = task or (MULTI_LABEL if are_lists else REGRESSION if are_decimals else CLASSIFICATION)
         if kind == MULTI_LABEL and not are_lists:

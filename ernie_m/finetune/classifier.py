@@ -215,15 +215,18 @@ class MultiLabelClassification(Classification):
     ) -> tuple["Tensor", "Tensor | float", Any]:
         """Compute the mean binary cross-entropy over the labels, summed over the texts of a batch.
 
-        A prediction is correct if all labels of the text are correct.
+        The cross-entropy of an unknown label is 0. A prediction is correct if all known labels of the text
+        are correct.
         """
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [B, C]
         targets = on_device.targets.astype(logits.dtype)  # [B, C]
-        losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        is_right = ((logits > 0) == (targets > 0.5)).all(axis=1)  # [B]
-        return losses.mean(axis=1).sum(), is_right.sum(), len(targets)
+        is_known = targets >= 0
+        weight = is_known.astype(logits.dtype)
+        losses = F.binary_cross_entropy_with_logits(logits, targets, weight, reduction="none")
+        is_right = ((logits > 0) == (targets > 0.5)) | ~is_known
+        return losses.mean(axis=1).sum(), is_right.all(axis=1).sum(), len(targets)
 
     def to_json(self, prediction: Any) -> dict[str, Any]:
         """Convert a prediction to JSON values: the labels with a probability above 0.5, and probabilities."""

@@ -26,6 +26,7 @@ from ernie_m.model.checkpoint.write import make_model_files
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.pipeline_config import MEAN_OF_TOKENS, NEITHER, PIPELINE, get_stored_pipeline_config
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, TASKS
+from ernie_m.reader.text_featurizer import UNKNOWN
 from ernie_m.reader.write_tokenizer import write_native
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import UserError
@@ -134,7 +135,8 @@ def _cross_validate(vectors: np.ndarray, rows: LabeledDataset) -> EvaluationResu
 def _fit_head(vectors: np.ndarray, rows: LabeledDataset) -> tuple[np.ndarray, np.ndarray]:
     """Fit a logistic regression on embeddings, and return its weight [H, C] and bias [C], float32.
 
-    A label that all rows have is always predicted, and a label without rows never.
+    A label that all rows have is always predicted, and a label without rows never. For each label of a
+    multi-label dataset, rows are left out if it is unknown whether they have it.
 
     Args:
         vectors: the embedding of each row, float32 [N, H].
@@ -143,15 +145,17 @@ def _fit_head(vectors: np.ndarray, rows: LabeledDataset) -> tuple[np.ndarray, np
     from threadpoolctl import threadpool_limits
 
     targets = rows.targets
-    has_label = targets if rows.kind == MULTI_LABEL else np.eye(len(rows.names), dtype=int)[targets]  # [N, C]
+    marks = targets if rows.kind == MULTI_LABEL else np.eye(len(rows.names), dtype=int)[targets]  # [N, C]
+    has_some, lacks_some = (marks == 1).any(axis=0), (marks == 0).any(axis=0)
     weight = np.zeros((vectors.shape[1], len(rows.names)), np.float32)
-    bias = np.where(has_label.all(axis=0), _SURE, -_SURE).astype(np.float32)
+    bias = np.where(has_some & ~lacks_some, _SURE, -_SURE).astype(np.float32)
     regression = LogisticRegression(max_iter=1000)
-    known = np.flatnonzero(has_label.any(axis=0) & ~has_label.all(axis=0))
+    known = np.flatnonzero(has_some & lacks_some)
     with threadpool_limits(1, user_api="blas"):  # several threads are slower than one here
         if rows.kind == MULTI_LABEL:
             for label in known:
-                regression.fit(vectors, targets[:, label])
+                is_known = targets[:, label] != UNKNOWN
+                regression.fit(vectors[is_known], targets[is_known, label])
                 weight[:, label], bias[label] = regression.coef_[0], regression.intercept_[0]
         elif len(known):
             regression.fit(vectors, targets)

@@ -24,12 +24,12 @@ from ernie_m.reader.labels import (
     has_mixed_types,
     hash_input,
     is_label_score,
-    is_missing_label,
+    is_missing,
     is_printed_collection,
     normalize_label,
     parse_number,
 )
-from ernie_m.reader.text_featurizer import Example
+from ernie_m.reader.text_featurizer import UNKNOWN, Example
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError, format_value, join_items
 from ernie_m.utils.languages import language_group, language_tag
@@ -52,7 +52,8 @@ class LabeledDataset(NamedTuple):
 
     Attributes:
         kind: one of `KINDS`: one label per text, any number of labels, or a number.
-        examples: the texts with their targets: a label id, a multi-hot tuple, or a number.
+        examples: the texts with their targets: a label id, a multi-hot tuple, in which a label may be
+            `UNKNOWN`, or a number.
         names: the names of the labels, in the order of their ids; empty for regression.
         languages: the language of each row, str [N], from `language_group`; "" if unknown.
         groups: the group of each row, int64 [N]; rows of one group are kept in one fold.
@@ -131,13 +132,17 @@ class LabeledDataset(NamedTuple):
         return errors
 
     def find_issues(self, training: "LabeledDataset | None" = None) -> Iterator[str]:
-        """Yield warnings about conflicting labels, leakage, unknown languages, and similar label names.
+        """Yield warnings about unknown or conflicting labels, leakage, unknown languages, and similar names.
 
         Args:
             training: the training rows, if this dataset is the test set.
         """
-        ids = np.unique(self.targets, axis=0, return_inverse=True)[1].reshape(-1)
-        labels = () if self.kind == REGRESSION else ids
+        targets = self.targets
+        missing = int((targets == UNKNOWN).sum()) if self.kind == MULTI_LABEL else 0
+        if missing:
+            yield f"{missing:,} of {targets.size:,} labels are unknown, and left out of training and scores"
+        ids = np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1)
+        labels = () if missing or self.kind == REGRESSION else ids
         trained = None if training is None else training.input_hashes
         yield from find_label_issues(self.input_hashes, labels, self.locations.__getitem__, trained)
         languages = np.unique(self.languages).tolist()
@@ -165,46 +170,44 @@ def load_dataset(
     """Read tables of labeled texts or pairs into one dataset.
 
     Args:
-        kind: one of `KINDS`; None: multi-label if --label names several columns or --label_separator is set,
-            regression if the label column is named score, otherwise classification.
+        kind: one of `KINDS`; None: multi-label if --label names several columns, --label_separator is set, or
+            the first rows have lists of labels, regression if the label column is named score, otherwise
+            classification.
         training_rows: set for test data, whose labels must be among those of the training rows.
 
     Raises:
         UserError: a table cannot be read, or the kind is ambiguous; see also `build_dataset`. The message
             names the file and line.
     """
-    several = kind == MULTI_LABEL or (
-        kind is None and bool(options.label_separator or "," in (options.label or ""))
-    )
+    several = None if kind is None else kind == MULTI_LABEL
     purpose = "dev" if training_rows else "train"
-    tables = [read_labeled_table(file.path, options, several).select_split(purpose) for file in files]
+    tables = []
+    for file in files:  # the first file decides
+        tables.append(read_labeled_table(file.path, options, several).select_split(purpose))
+        several = not isinstance(tables[0].rows[0].label, str)
     columns = tables[0].columns
     has_scores = columns.get("label", "").lower() == "score"
     found = kind or (MULTI_LABEL if several else REGRESSION if has_scores else CLASSIFICATION)
-    texts, labels, languages, groups, locations = [], [], [], [], []
-    label_columns = {name for table in tables for name in table.label_columns}
-    expected = training_rows.names if training_rows and label_columns else label_columns
-    for file, table in zip(files, tables):
-        if missing := {*expected}.difference(table.label_columns):
-            raise UserError(
-                f"{file.path}, line 1: missing label column {join_items(sorted(missing))}. Add it, with 1 "
-                "for texts that have the label and 0 for the others"
-            )
-        language = "" if file.language == ALL_LANGUAGES else file.language
-        for row in table.rows:
-            texts.append(row.texts)
-            labels.append(row.label)
-            languages.append(row.language or language)
-            groups.append(row.group)
-            locations.append(f"{file.path}, line {row.line}")
-    rows = build_dataset(found, texts, labels, locations, languages, groups, training_rows, options.on_error)
+    located = [(file, row) for file, table in zip(files, tables) for row in table.rows]
+    rows = build_dataset(
+        found,
+        [row.texts for _, row in located],
+        [row.label for _, row in located],
+        [f"{file.path}, line {row.line}" for file, row in located],
+        [row.language or ("" if file.language == ALL_LANGUAGES else file.language) for file, row in located],
+        [row.group for _, row in located],
+        training_rows,
+        options.on_error,
+    )
     rows = rows._replace(columns=columns)
-    unused = () if training_rows else label_columns.difference(rows.names)
-    if unused:
-        raise UserError(
-            f"{files[0].path}, line 1: no row has the label {join_items(sorted(unused))}. Add such rows, or "
-            "remove it from --label"
-        )
+    has_columns = training_rows is None and any(table.label_columns for table in tables)
+    for name in map(normalize_label, (options.label or "").split(",") if has_columns else ()):
+        marks = set(rows.targets[:, rows.names.index(name)].tolist()) if name in rows.names else set()
+        if marks in (set(), {1, UNKNOWN}):  # without a 0, a model would learn that every text has the label
+            raise UserError(
+                f"{files[0].path}, line 1: label column '{name}' is missing or has no {int(not marks)} "
+                "(blank is unknown). Add such rows, or remove it from --label"
+            )
     if (kind, found, training_rows) == (None, CLASSIFICATION, None):
         reject_ambiguous_labels(rows)
     return rows
@@ -269,7 +272,7 @@ def build_dataset(
     Args:
         kind: one of `KINDS`.
         texts: one or two texts for each row.
-        labels: a string or a number for each row; for multi-label classification a list of them.
+        labels: a string or a number for each row; for multi-label classification see `LabeledRow.label`.
         locations: the location of each row, for messages.
         languages: the language of each row; "" if unknown.
         groups: the group of each row; "" or None: no group.
@@ -279,12 +282,35 @@ def build_dataset(
 
     Raises:
         UserError: a label is missing, has the wrong type, or is not in `training_rows`; single texts are
-            mixed with pairs; all labels are equal; or scikit-learn is not installed.
+            mixed with pairs; all labels are equal; no label is known, or of a label only that texts have it;
+            or scikit-learn is not installed.
     """
     try:
         import sklearn  # noqa: F401 - requires scipy, which the rest of fit needs as well
     except ImportError as error:
         raise UserError(f"fit requires scikit-learn ({error}): pip install scikit-learn") from error
+
+    def build_rows(rows: Sequence[int], on_error: str | None = None) -> LabeledDataset:
+        """Build the dataset of the rows at these indices."""
+        return build_dataset(
+            kind,
+            _select_items(rows, texts),
+            _select_items(rows, labels),
+            _select_items(rows, locations),
+            _select_items(rows, languages),
+            _select_items(rows, groups),
+            training_rows,
+            on_error,
+        )
+
+    if unlabeled := [row for row, some in enumerate(labels) if kind == MULTI_LABEL and _is_unlabeled(some)]:
+        kept = sorted({*range(len(labels))}.difference(unlabeled))
+        what = (
+            f"{locations[unlabeled[0]]}: no known label, in {len(unlabeled):,} of {len(labels):,} rows "
+            "(blank is unknown; if a text has no label, write [] or 0)"
+        )
+        raise_errors([what], "Add labels", skip=bool(kept))
+        return build_rows(kept, on_error)
     width = len(texts[0]) if training_rows is None else 1 + training_rows.are_pairs
     errors: _NumberedErrors = [
         (number, f"invalid row of {len(row)} texts (expected {width}, as in the other rows)")
@@ -298,7 +324,10 @@ def build_dataset(
         _reject_thousands(labels, locations)
         values, others = _parse_numbers(labels)
     else:
-        of_rows = [list(map(_normalize_name, some if kind == MULTI_LABEL else [some])) for some in labels]
+        of_rows = [
+            [_normalize_name(label) for label in some if not isinstance(some, dict) or some[label]]
+            for some in (labels if kind == MULTI_LABEL else [[label] for label in labels])
+        ]
         for some in reversed(of_rows):
             given.update(reversed(some))
         none = _find_missing_labels(kind, of_rows)
@@ -310,20 +339,14 @@ def build_dataset(
                 "its label with ernie-m train"
             )
         errors += _find_type_errors(kind, labels)
-        values, others = _parse_targets(kind, of_rows, names, none)
+        values, others = _parse_targets(kind, labels, of_rows, names, none)
     errors += others
     if errors:
         kept = sorted({*range(len(labels))}.difference(number for number, _ in errors))
         fix = "" if on_error is None else "Fix these rows, or set --on_error skip to drop them"
         skip = bool(kept) and on_error == "skip"
         raise_errors([f"{locations[number]}: {what}" for number, what in errors], fix, skip)
-        columns = (
-            _select_items(kept, labels),
-            _select_items(kept, locations),
-            _select_items(kept, languages),
-            _select_items(kept, groups),
-        )
-        return build_dataset(kind, _select_items(kept, texts), *columns, training_rows)
+        return build_rows(kept)
     if kind == MULTI_LABEL and names and all(map(is_label_score, names)):
         raise UserError(
             f"{locations[0]}: invalid labels {labels[0]!r} (expected label names, got numbers). Give a list "
@@ -352,6 +375,11 @@ def _parse_numbers(labels: Sequence[Any]) -> tuple[list[float | None], _Numbered
     ]
 
 
+def _is_unlabeled(labels: Any) -> bool:
+    """Return whether all labels of a row of a multi-label dataset are unknown; see `build_dataset`."""
+    return all(map(is_missing, labels.values() if isinstance(labels, dict) else [labels]))
+
+
 def _find_type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
     """Return the errors of rows whose label is a string among floats, or a list of mixed types."""
     errors = []
@@ -372,11 +400,12 @@ def _find_missing_labels(kind: str, labels_by_row: Sequence[Sequence[tuple[str, 
         labels_by_row: the names and labels of each row, from `_normalize_name`.
     """
     counts = Counter(name for some in labels_by_row for name, _ in some)
-    return find_missing_labels(counts) if kind == CLASSIFICATION else set(filter(is_missing_label, counts))
+    return find_missing_labels(counts) if kind == CLASSIFICATION else set(filter(is_missing, counts))
 
 
 def _parse_targets(
     kind: str,
+    labels: Sequence[Any],
     labels_by_row: Sequence[Sequence[tuple[str, Any]]],
     names: Sequence[str],
     missing_labels: Collection[str],
@@ -384,6 +413,7 @@ def _parse_targets(
     """Return the target of each row, a label id or a multi-hot tuple, and the errors of invalid labels.
 
     Args:
+        labels: see `build_dataset`.
         labels_by_row: the names and labels of each row, from `_normalize_name`.
         names: the names of the labels, in the order of their ids.
         missing_labels: placeholders for a missing label.
@@ -401,7 +431,11 @@ def _parse_targets(
     has = [{ids.get(name) for name, _ in some} for some in labels_by_row]
     if kind == CLASSIFICATION:
         return [row.pop() for row in has], errors
-    return [tuple(int(id_ in row) for id_ in ids.values()) for row in has], errors
+    marks = [
+        [some.get(name) for name in names] if isinstance(some, dict) else [id_ in row for id_ in ids.values()]
+        for some, row in zip(labels, has)
+    ]
+    return [tuple(UNKNOWN if mark is None else int(mark) for mark in row) for row in marks], errors
 
 
 def raise_errors(errors: Sequence[str], fix: str = "", skip: bool = False) -> None:

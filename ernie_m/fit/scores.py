@@ -6,7 +6,8 @@ import numpy as np
 
 from ernie_m.finetune.metrics import format_score, pearson, spearman
 from ernie_m.fit.labeled_rows import LabeledDataset
-from ernie_m.model.tasks import CLASSIFICATION, REGRESSION
+from ernie_m.model.tasks import MULTI_LABEL, REGRESSION
+from ernie_m.reader.text_featurizer import UNKNOWN
 from ernie_m.utils.logging import format_columns
 
 _NAMES = {"accuracy": "accuracy", "macro_f1": "macro F1", "pearson": "Pearson", "spearman": "Spearman"}
@@ -30,13 +31,32 @@ class EvaluationResult(NamedTuple):
         """The predicted targets, in the format of `LabeledDataset.targets`."""
         if self.rows.kind == REGRESSION:
             return self.outcomes
-        return self.outcomes.argmax(axis=1) if self.rows.kind == CLASSIFICATION else self.outcomes > 0.5
+        return (
+            (self.outcomes > 0.5) & (self.rows.targets != UNKNOWN)
+            if self.rows.kind == MULTI_LABEL
+            else self.outcomes.argmax(axis=1)
+        )
+
+    @property
+    def gold_targets(self) -> np.ndarray:
+        """The gold targets, where unknown labels are 0 as in `predicted_targets`, which no metric counts."""
+        return np.maximum(self.rows.targets, 0) if self.rows.kind == MULTI_LABEL else self.rows.targets
+
+    @property
+    def scored_labels(self) -> np.ndarray:
+        """The ids of the labels that are known for a row, int64 [n]; for a single label all of them."""
+        # `any` of a single label per row is one True.
+        return np.flatnonzero(
+            np.broadcast_to((self.rows.targets != UNKNOWN).any(axis=0), len(self.rows.names))
+        )
 
     def make_majority_baseline(self) -> "EvaluationResult":
         """Return the result of the majority baseline, which always predicts the most frequent label."""
         targets = self.rows.targets
         counts = (
-            targets.sum(axis=0) if targets.ndim > 1 else np.bincount(targets, minlength=len(self.rows.names))
+            (targets == 1).sum(axis=0)
+            if targets.ndim > 1
+            else np.bincount(targets, minlength=len(self.rows.names))
         )
         always = (np.arange(len(counts)) == counts.argmax()).astype(float)
         return self._replace(outcomes=np.tile(always, (len(targets), 1)))
@@ -44,14 +64,21 @@ class EvaluationResult(NamedTuple):
     def compute_metrics(self) -> dict[str, float | None]:
         """Compute the metrics in %, the main one first: accuracy and macro F1, or Pearson and Spearman.
 
-        Of equal numbers there is no correlation: None. Multi-label accuracy is the exact match ratio.
+        Of equal numbers there is no correlation: None. Multi-label accuracy is the exact match ratio, of the
+        known labels.
         """
-        targets = self.rows.targets
+        targets = self.gold_targets
         if self.rows.kind == REGRESSION:
             return {"pearson": pearson(self.outcomes, targets), "spearman": spearman(self.outcomes, targets)}
         from sklearn.metrics import accuracy_score, f1_score  # imported here, because it takes a second
 
-        macro_f1 = f1_score(targets, self.predicted_targets, average="macro", zero_division=0)
+        macro_f1 = f1_score(
+            targets,
+            self.predicted_targets,
+            labels=self.scored_labels if self.rows.kind == MULTI_LABEL else None,  # None: those that occur
+            average="macro",
+            zero_division=0,
+        )
         return {"accuracy": 100 * accuracy_score(targets, self.predicted_targets), "macro_f1": 100 * macro_f1}
 
     def compute_standard_error(self) -> float:
@@ -59,7 +86,7 @@ class EvaluationResult(NamedTuple):
 
         Errors within a group are correlated, so the contributions of rows are summed by group first.
         """
-        targets, predicted = self.rows.targets, self.predicted_targets
+        targets, predicted = self.gold_targets, self.predicted_targets
         if self.rows.kind == REGRESSION:  # the influence of a row on a correlation r: xy - r (x^2 + y^2) / 2
             x, y = ((values - values.mean()) / (values.std() or 1) for values in (predicted, targets))
             added = x * y - (x @ y) / len(x) * (x**2 + y**2) / 2
@@ -86,9 +113,10 @@ class EvaluationResult(NamedTuple):
         """Compute label -> number of rows, and precision, recall and F1 in %."""
         from sklearn.metrics import precision_recall_fscore_support
 
-        names = self.rows.names
+        scored = self.scored_labels
+        names = [self.rows.names[id_] for id_ in scored]
         columns = precision_recall_fscore_support(
-            self.rows.targets, self.predicted_targets, labels=range(len(names)), zero_division=0
+            self.gold_targets, self.predicted_targets, labels=scored, zero_division=0
         )
         return {
             self.rows.given.get(name, name): {

@@ -37,7 +37,7 @@ def split_rows(kind: str, targets: np.ndarray, groups: np.ndarray) -> list[np.nd
 
     strata = np.zeros(len(targets), int) if kind == REGRESSION else targets
     if kind == MULTI_LABEL:  # the rarest label of each row
-        strata = np.where(targets, targets.sum(axis=0), np.inf).argmin(axis=1)
+        strata = np.where(targets == 1, (targets == 1).sum(axis=0), np.inf).argmin(axis=1)
     most = np.bincount(strata).max()
     if most < 2:
         strata, most = np.zeros_like(strata), len(strata)

@@ -29,7 +29,14 @@ from ernie_m.reader.files.plain_text import (
 )
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import Dialect
-from ernie_m.reader.labels import is_missing_label, normalize_label, parse_boolean, parse_number, split_labels
+from ernie_m.reader.labels import (
+    is_missing,
+    normalize_label,
+    parse_boolean,
+    parse_label_list,
+    parse_number,
+    split_labels,
+)
 from ernie_m.utils.errors import (
     UserError,
     escape_control_characters,
@@ -82,8 +89,8 @@ class TableFile(InputFile):
         self._count = 0
         self._known: set[str] = set()  # the labels of the model, normalized
         self._has_several = False  # whether the model is multi-label
-        # For each row the gold labels, None if unknown, and the predicted labels.
-        self._labels: list[tuple[set[str] | None, list[str]]] = []
+        # For each row the known gold labels, None if there are none, and the predicted labels.
+        self._labels: list[tuple[dict[str, bool] | None, list[str]]] = []
         self._numbers: list[tuple[float | None, float]] = []  # or gold and predicted numbers
 
     def iter_requests(self, errors: RowErrors) -> Iterator[tuple[int, list[Any], dict]]:
@@ -114,20 +121,19 @@ class TableFile(InputFile):
             self._numbers.append((*given, prediction["score"]) if given else (None, prediction["score"]))
         return prediction
 
-    def _get_gold_labels(self, row: list[Any]) -> set[str] | None:
-        """Return the gold labels of a row; None if they are missing."""
+    def _get_gold_labels(self, row: list[Any]) -> dict[str, bool] | None:
+        """Return known label -> whether a row has it; None if the row is not labeled."""
         indices = self._table.labels
         if len(indices) > 1:
-            marks = {
-                normalize_label(self._table.table.names[index]): parse_boolean(row[index])
-                for index in indices
-            }
-            return None if None in marks.values() else {name for name, is_there in marks.items() if is_there}
+            names = [normalize_label(self._table.table.names[index]) for index in indices]
+            marks = [parse_boolean(row[index]) for index in indices]
+            return {name: mark for name, mark in zip(names, marks) if mark is not None} or None
         cell = row[indices[0]] if indices else ""
-        if self._has_several:
-            return set(split_labels(cell, self._table.separator))
-        label = normalize_label(cell)
-        return None if is_missing_label(label) and label not in self._known else {label}
+        if is_missing(cell) and normalize_label(cell) not in self._known:
+            return None
+        labels = parse_label_list(cell) if self._has_several else [cell]
+        labels = split_labels(cell, self._table.separator) if labels is None else map(normalize_label, labels)
+        return None if labels is None else dict.fromkeys(self._known, False) | dict.fromkeys(labels, True)
 
     def format_summary(self) -> list[str]:
         """Return lines with the numbers of rows and labels, and the metrics if the table has gold labels."""
@@ -147,14 +153,17 @@ class TableFile(InputFile):
             lines.append(
                 line.format(*scores, len(both), names) if has_score else f"no score: equal numbers in {names}"
             )
-        elif others := set().union(*(given for given, _ in labeled)) - self._known:
+        elif others := {name for given, _ in labeled for name in given if given[name]} - self._known:
             lines.append(
                 f"no accuracy: unknown label '{min(others)}' in {names} "
                 f"(trained on: {join_items(sorted(self._known))})"
             )
         elif labeled:
-            right = sum(given == set(predicted) for given, predicted in labeled)
-            rows = "rows, by the labels" if self._has_several else "rows with a label"
+            right = sum(
+                all((name in predicted) == has_label for name, has_label in given.items())
+                for given, predicted in labeled
+            )
+            rows = "rows with labels" if self._has_several else "rows with a label"
             share = f"{100 * right / len(labeled):.1f} %"
             lines.append(f"accuracy {share}: {right:,} of {len(labeled):,} {rows} in {names}")
         return lines

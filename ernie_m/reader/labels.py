@@ -1,13 +1,16 @@
 """Normalization and validation of labels, label_map.json and lang_map.json, and `%s` in file names."""
 
+import json
 import math
 import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -158,14 +161,14 @@ def find_label_issues(
     return found
 
 
-# Values for a missing label, in lower case: of pandas, Excel, R, databases (\\N), people, and SNLI without
-# annotator agreement. Some may be names of classes, which is an error.
-NO_LABEL = ("nan", "nat", "<na>", "-", "\\n", "n/a", "#n/a", "na", "null", "none", "?", "(blank)", "todo")
+# Values for a missing label, group or language, in lower case: of pandas, Excel, R, databases (\\N), people,
+# and SNLI without annotator agreement. As labels, some may be names of classes, which is an error.
+_MISSING = ("", "nan", "nat", "<na>", "-", "\\n", "n/a", "#n/a", "na", "null", "none", "?", "(blank)", "todo")
 # A missing label in Hugging Face's data sets; but a sentiment may be -1, 0 or 1, or -2 to 2. Then it is
 # missing only if it is this many times rarer than the average label.
 _HIDDEN, _RARE = "-1", 10
 # Cells of a label column: whether the row has the label.
-_YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
+_YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 # Brackets with a quotation mark, bracket, comma, or numbers inside, optionally after the name of a class. A
 # single number may be a label, such as Art(2), except after the name of an array type.
 _PRINTED = re.compile(
@@ -191,9 +194,9 @@ def normalize_label(label: str) -> str:
     return re.sub(r"^([+-]?\d+)\.00?$", r"\1", "".join(visible).strip())
 
 
-def is_missing_label(label: str) -> bool:
-    """Return whether a normalized label is a placeholder for a missing label, such as "nan" or ""."""
-    return label.lower() in ("", *NO_LABEL)
+def is_missing(value: object) -> bool:
+    """Return whether a label, group or language is blank or a placeholder, such as "nan" or None."""
+    return normalize_label(str(value)).lower() in _MISSING
 
 
 def parse_number(cell: str) -> float | None:
@@ -206,17 +209,26 @@ def parse_number(cell: str) -> float | None:
 
 
 def parse_boolean(cell: object) -> bool | None:
-    """Parse a cell such as 1, 0, true, false or "" (false) as a boolean; None if it is not one."""
+    """Parse a cell such as 1, 0, true or false as a boolean; None if it is not one."""
     return _YES_OR_NO.get(str(cell).strip().lower())
 
 
-def split_labels(cell: str, separator: str | None) -> list[str]:
-    """Split a cell into normalized labels; the result for a blank cell is [].
+def parse_label_list(cell: Any) -> list | None:
+    """Return a list of labels, also from a cell with a JSON list; None for any other cell."""
+    with suppress(ValueError, RecursionError):
+        labels = cell if isinstance(cell, list) else json.loads(str(cell))
+        return labels if isinstance(labels, list) else None
+    return None
+
+
+def split_labels(cell: str, separator: str | None) -> list[str] | None:
+    """Split a cell into unique normalized labels; None if it is blank, so that its labels are unknown.
 
     Args:
         separator: the separator of labels; None: the cell is a single label.
     """
-    return list(filter(None, map(normalize_label, cell.split(separator) if separator else [cell])))
+    labels = map(normalize_label, cell.split(separator) if separator else [cell])
+    return list(dict.fromkeys(filter(None, labels))) or None
 
 
 def is_printed_collection(cell: str) -> bool:
@@ -244,7 +256,7 @@ def find_missing_labels(counts: Mapping[str, int]) -> set[str]:
     Args:
         counts: normalized label -> number of rows.
     """
-    none = set(filter(is_missing_label, counts))
+    none = set(filter(is_missing, counts))
     others = [count for label, count in counts.items() if label not in none | {_HIDDEN}]
     is_rare = counts.get(_HIDDEN, 0) * len(others) * _RARE < sum(others)
     may_be_one = "-2" in counts or {"0", "1", _HIDDEN}.issuperset(counts.keys() - none)

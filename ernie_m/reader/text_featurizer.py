@@ -14,19 +14,20 @@ from ernie_m.reader.vocabulary_coverage import warn_about_written_tokens, warn_i
 from ernie_m.utils.logging import logger
 
 T = TypeVar("T")
+UNKNOWN = -1  # an unknown label
 _MOST_MEASURED = 10_000  # maximum number of rows to check
 
 
 class Example(NamedTuple):
     """A text or a pair of texts with its label. `text_b` and `qid` (query id) are None if missing.
 
-    `label` is a label id, or -1 without labels. For regression it is the target, a float. For multi-label
-    classification it is a tuple with 1 or 0 for each label id.
+    `label` is a label id, or `UNKNOWN` without labels. For regression it is the target, a float. For
+    multi-label classification it is a tuple with 1, 0 or `UNKNOWN` for each label id.
     """
 
     text_a: str
     text_b: str | None = None
-    label: int | float | tuple[int, ...] = -1
+    label: int | float | tuple[int, ...] = UNKNOWN
     qid: str | None = None
 
     @property

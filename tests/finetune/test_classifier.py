@@ -11,22 +11,28 @@ from ernie_m.finetune.classifier import Classification, MultiLabelClassification
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.model.packed_batch import LabeledBatch
 from ernie_m.reader.files.classification_tsv import read_classification
-from ernie_m.reader.text_featurizer import Example, TextFeaturizer
+from ernie_m.reader.text_featurizer import UNKNOWN, Example, TextFeaturizer
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
 
 
 def test_the_loss_is_the_mean_binary_cross_entropy(toy_folder):
+    """An unknown label is in neither the loss nor its gradient."""
     task = MultiLabelClassification(Tokenizer(None, toy_folder / "piece.model"), ["a", "b"], 16)
-    features = task.encode([Example("ab", None, (1, 0)), Example("c", "d", (0, 0))])
-    batch = task.encode.collate(features, np.arange(2), 2)
-    logits = np.array([[2.0, -1.0], [0.5, -3.0]])
+    labels = [(1, 0), (0, 0), (1, UNKNOWN)]
+    features = task.encode([Example("ab", "c", label) for label in labels])
+    batch = task.encode.collate(features, np.arange(3), 3)
+    logits = np.array([[2.0, -1.0], [0.5, -3.0], [1.5, 4.0]])
     probabilities = 1 / (1 + np.exp(-logits))
-    of_labels = -np.log(np.where(batch.labels, probabilities, 1 - probabilities))
+    is_known = batch.labels != UNKNOWN
+    of_labels = -np.log(np.where(batch.labels == 1, probabilities, 1 - probabilities)) * is_known
     sent = LabeledBatch(None, paddle.to_tensor(batch.labels))
-    total, right, count = task.compute_loss_and_counts(sent, {"logits": paddle.to_tensor(logits)})
+    given = paddle.to_tensor(logits, stop_gradient=False)
+    total, right, count = task.compute_loss_and_counts(sent, {"logits": given})
     assert float(total) == pytest.approx(of_labels.mean(axis=1).sum())
-    assert (int(right), count) == (1, 2)  # the second text does not have a
+    assert (int(right), count) == (2, 3)  # the second text does not have a
+    total.backward()
+    np.testing.assert_allclose(given.grad.numpy(), (probabilities - batch.labels) / 2 * is_known, atol=1e-7)
     np.testing.assert_allclose(task.decode(batch, {"logits": logits}), probabilities)
 
 

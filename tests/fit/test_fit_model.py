@@ -56,10 +56,17 @@ def test_the_weights_are_at_the_minimum():
 
 
 def test_labels_that_all_rows_have_or_none():
-    """Of several labels the first is in each row; of two classes of the model one is not there."""
+    """Of several labels the first is in each row; of two classes of the model one is not there.
+
+    Rows of which it is unknown whether they have a label do not count for it.
+    """
     embeddings = np.random.default_rng(1).normal(size=(12, 5))
     weight, bias = head(embeddings, [["a", "b"], ["a"], ["a", "c"]] * 4, MULTI_LABEL)
     assert (embeddings @ weight + bias)[:, 0].min() > 10
+    labels = [["a"] * (n % 2) + ["b"] * (n % 3 == 0) for n in range(12)]
+    partly = [*({"a": n % 2 == 1, "b": None} for n in range(6)), *labels[6:]]
+    weight, bias = head(embeddings[6:], labels[6:], MULTI_LABEL)
+    np.testing.assert_array_equal(head(embeddings, partly, MULTI_LABEL)[0][:, 1], weight[:, 1])
     training = build_dataset(CLASSIFICATION, [["a"], ["b"]], ["x", "y"], ["", ""], ["", ""], ["", ""])
     for label, sign in (("x", 1), ("y", -1)):
         weight, bias = head(embeddings, [label] * 12, like=training)
@@ -194,7 +201,7 @@ def test_labels_in_their_normal_form(encoder):
         (np.array([True, False, True]), [False, True]),
         (["a\u200b", " a", "1.0"], ["1.0", "a\u200b"]),
         ([1.0, 2.0, 1], [1.0, 2.0]),  # not all of them are decimals
-        ([[1, 2], [], ("x",)], [1, 2, "x"]),
+        ([[1, 2], None, ("x",)], [1, 2, "x"]),  # a row is not labeled
     ],
 )
 def test_labels_come_back_as_they_were_given(models, tmp_path, labels, given):

@@ -56,7 +56,19 @@ def table(header, *cells, count=12):
             [1.5, -2],
         ),
         (table(("text", "a", "b"), (1, 0), (1, 1)), {"label": "a,b"}, MULTI_LABEL, [(1, 0), (1, 1)]),
-        (table(("text", "labels"), ("b,a",), ("",)), {"label_separator": ","}, MULTI_LABEL, [(1, 1), (0, 0)]),
+        (
+            table(("text", "labels"), ("b,a",), ("[]",)),
+            {"label_separator": ","},
+            MULTI_LABEL,
+            [(1, 1), (0, 0)],
+        ),
+        (table(("text", "labels"), ('["b", "a"]',), (" []",)), {}, MULTI_LABEL, [(1, 1), (0, 0)]),
+        (
+            table(("text", "a", "b"), (1, 0), (0, 1), ("nan", 1)),
+            {"label": "a,b"},
+            MULTI_LABEL,
+            [(1, 0), (0, 1), (-1, 1)],
+        ),
         (table(("text", "label"), (1,), (0,)), {}, CLASSIFICATION, [1, 0]),
         (table(("text", "label"), ("a,b",), ("a",)), {"kind": CLASSIFICATION}, CLASSIFICATION, [1, 0]),
         (table(("text", "label"), ("new york",), ("new",)), {}, CLASSIFICATION, [1, 0]),
@@ -66,7 +78,7 @@ def table(header, *cells, count=12):
 def test_labels_decide_the_kind_of_task(read, lines, options, kind, targets):
     found = read(*lines, **options)
     assert found.kind == kind
-    np.testing.assert_array_equal(found.targets, np.array(targets * 6))
+    np.testing.assert_array_equal(found.targets, np.array(targets * (12 // len(targets))))
     assert found.columns["text"] == "text" and found.locations[3].endswith("my.csv, line 5")
     assert found.to_settings() == {COLUMNS: found.columns}  # labels are texts, as they were given
 
@@ -87,7 +99,23 @@ def test_labels_decide_the_kind_of_task(read, lines, options, kind, targets):
         (table(("text", "label"), ("0.5",), ("2",)), {}, "line 2: ambiguous label '0.5'"),
         (table(("text", "text_b", "label"), ("b", "0"), ("c", "1")), {}, "line 2: ambiguous label '0'"),
         (table(("text", "label"), *([number] for number in range(11))), {}, "line 2: ambiguous label '0'"),
-        (table(("text", "a", "b"), (1, 0), (0, 0)), {"label": "a,b"}, "line 1: no row has the label b"),
+        (
+            table(("text", "a", "b"), (1, 0), (0, 0)),
+            {"label": "a,b"},
+            "line 1: label column 'b' is missing or has no 1",
+        ),
+        (
+            table(("text", "a", "b"), (1, 0), (0, 1)),
+            {"label": "a,b,c"},
+            "line 1: label column 'c' is missing or has no 1",
+        ),
+        (
+            table(("text", "a", "b"), (1, ""), ("", 1)),
+            {"label": "a,b"},
+            "line 1: label column 'a' is missing or has no 0",
+        ),
+        (table(("text", "a", "b"), ("", "")), {"label": "a,b"}, "line 2: no known label"),
+        (table(("text", "labels"), ('["a", ""]',)), {}, "line 2: invalid label ''"),
     ],
 )
 def test_untrainable_labels_name_the_line(read, lines, options, location):
@@ -100,9 +128,9 @@ def test_untrainable_labels_name_the_line(read, lines, options, location):
         (table(("text", "label"), ("a",), ("c",)), {}, "line 3: unknown label 'c'"),
         (table(("text", "text_b", "label"), ("x", "a"), ("x", "b")), {}, "line 2: invalid row of 2 texts"),
         (
-            table(("text", "a", "c"), (1, 0)),
+            table(("text", "a", "c"), (1, 0), (1, 1)),
             {"label": "a,c", "kind": MULTI_LABEL},
-            "line 1: missing label column b",
+            "line 3: unknown label 'c'",
         ),
     ],
 )
@@ -114,13 +142,31 @@ def test_test_file_must_have_the_trained_labels(read, lines, options, location):
     assert line.count("unknown label") == 6 * ("unknown label" in location)
 
 
-def test_each_file_needs_all_label_columns(read, tmp_path):
-    """The first file has one column with the labels, the second one for each; a test may have more."""
-    (tmp_path / "first.jsonl").write_text('{"text": "x", "a,b": ["a"]}\n{"text": "y", "a,b": ["b"]}\n')
-    training = read(*table(("text", "a", "b"), (1, 0), (0, 1)), name="second.csv", label="a,b")
+def test_labels_without_a_column_are_unknown(read, tmp_path):
+    """In one of two files; a test may have more columns."""
+    training = read(*table(("text", "a", "b"), (1, 0), (0, 1), count=2), name="first.csv", label="a,b")
     read(*table(("text", "a", "b", "c"), (1, 0, 0)), like=training, label="a,b,c")
-    both = [NamedFile(tmp_path / name, "train", "all") for name in ("first.jsonl", "second.csv")]
-    assert "first.jsonl, line 1: missing label " in error_of(load_dataset, both, LabelOptions(label="a,b"))
+    read(*table(("text", "c", "a", "b"), (1, 1, 0), (0, 0, 1), count=2), name="second.csv", label="a,b,c")
+    both = [NamedFile(tmp_path / name, "train", "all") for name in ("first.csv", "second.csv")]
+    dataset = load_dataset(both, LabelOptions(label="a,b,c"))
+    assert dataset.targets.tolist() == [[1, 0, -1], [0, 1, -1], [1, 0, 1], [0, 1, 0]]
+    (issue,) = dataset.find_issues()  # equal texts have no other labels
+    assert issue.startswith("2 of 12 labels are unknown")
+
+
+@pytest.mark.parametrize(
+    ("lines", "options"),
+    [
+        (table(("text", "labels"), ("a;b",), ("",), ("[]",)), {"label_separator": ";"}),
+        (table(("text", "a", "b"), (1, 1), ("NA", " "), (0, 0)), {"label": "a,b"}),
+    ],
+)
+def test_unlabeled_rows_are_dropped(read, caplog, lines, options):
+    training = read(*lines, **options)
+    assert training.targets.tolist() == [[1, 1], [0, 0]] * 4
+    assert training.locations[1].endswith("line 4") and [*training.find_issues()] == []
+    assert "line 3: no known label, in 4 of 12 rows" in caplog.text
+    assert "line 2: no known label" in error_of(read, *lines[:1], lines[2], like=training, **options)
 
 
 def test_columns_of_the_first_file_are_kept(read, tmp_path):
@@ -235,6 +281,7 @@ def test_near_twins_are_counted(monkeypatch, copies, are_equal, share):
         ([["a"], ["a", "b"], []] * 20, MULTI_LABEL),
         ([["a"]] * 40 + [["a", "b"]] * 20, MULTI_LABEL),
         ([[str(number)] for number in range(60)], MULTI_LABEL),  # each label is rare
+        ([{"a": n < 20, "b": None if 20 <= n < 40 else n > 20} for n in range(60)], MULTI_LABEL),
         ([number / 7 for number in range(60)], REGRESSION),
     ],
 )
@@ -331,6 +378,19 @@ def test_several_labels_are_right_if_all_are():
     found = scored([["a"], ["a", "b"], []], [[0.9, 0.6], [0.9, 0.6], [0.4, 0.5]], MULTI_LABEL)
     assert found.compute_metrics()["accuracy"] == pytest.approx(200 / 3)
     assert found.compute_label_scores()["b"]["precision"] == 50
+
+
+def test_unknown_labels_are_not_scored():
+    """Neither right nor wrong; c is not known of any row."""
+    like = rows([["a"], ["b", "c"]], MULTI_LABEL)
+    only_b, not_a = {"a": False, "b": True}, {"a": False, "c": None}
+    labels = [{"a": True, "b": False}, only_b, only_b, not_a, not_a]
+    outcomes = [[0.9, 0.1, 1], [0.1, 0.9, 1], [0.1, 0.2, 1], [0.9, 0.9, 1], [0.1, 0.9, 1]]
+    found = scored(labels, outcomes, MULTI_LABEL, like=like).to_dict()
+    assert found["accuracy"] == 60 and found["macro_f1"] == pytest.approx(200 / 3)
+    by_label = {name: (row["rows"], row["recall"]) for name, row in found["by_label"].items()}
+    assert by_label == {"a": (1, 100), "b": (2, 50)}
+    assert found["most_frequent"]["accuracy"] == 80  # always b
 
 
 def test_numbers_are_scored_by_correlations():

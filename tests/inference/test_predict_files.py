@@ -36,7 +36,6 @@ NUMBERS = [("7", "0"), ("7", "0.5"), ("7", "1"), ("7", "5")]
 # The ranks are 1 2 3 4 and 1 2 4 3. Means 1.625 and 0.25, products 0.375, squares 15.6875 and 0.05.
 CORRELATION = "Pearson 42.3 %, Spearman 80.0 % (4 rows with a number in 'score')"
 SEVERAL = [["b", "a"], ["a", "b"], ["a", "b"], [], ["1"]]
-MARKS = ("1", "2", "?", "true")
 # The columns, the rows, their predictions, the columns with labels, the lines, and possibly the separator.
 SUMMARIES = {
     "rows without a label do not count": (
@@ -48,13 +47,20 @@ SUMMARIES = {
     ),
     "several labels, all of which must be right, also none; no prediction does not count": (
         ("tags",),
-        [("a, b",), ("b",), ("b,a",), ("",), ("",), ("a",)],
+        [("a, b",), ("b",), ('["b", " a"]',), ("[]",), ("NaN",), ("a",)],
         [*several_labels(*SEVERAL), {}],
         ["tags"],
         [
             "5 rows: b 3, a 3, 1 1, no label 1",
-            "accuracy 60.0 %: 3 of 5 rows, by the labels in 'tags'",
+            "accuracy 75.0 %: 3 of 4 rows with labels in 'tags'",
         ],
+    ),
+    "several labels, all unknown": (
+        ("tags",),
+        [("",), ("\u200b",)],
+        several_labels([], ["a"]),
+        ["tags"],
+        ["2 rows: a 1, no label 1"],
     ),
     "several labels in a column that is not divided": (
         ("tags",),
@@ -69,14 +75,14 @@ SUMMARIES = {
         [("1", "0", "0", "1"), ("0", "True", "1", "0")],
         several_labels(["a"], ["b"]),
         ["a", "b", "1"],
-        ["2 rows: a 1, b 1", "accuracy 50.0 %: 1 of 2 rows, by the labels in 'a', 'b', '1'"],
+        ["2 rows: a 1, b 1", "accuracy 50.0 %: 1 of 2 rows with labels in 'a', 'b', '1'"],
     ),
-    "a cell that says neither yes nor no leaves its row out": (
-        ("a", "b", "1"),
-        [(mark, "0", "0") for mark in MARKS],
+    "unknown labels are neither right nor wrong": (
+        ("a", "b", "1", "c"),
+        [("1", "0", "", "0"), ("", "1", "0", ""), ("", "NA", "", ""), ("?", "0", "true", "")],
         several_labels(*[["a"]] * 4),
-        ["a", "b", "1"],
-        ["4 rows: a 4", "accuracy 100.0 %: 2 of 2 rows, by the labels in 'a', 'b', '1'"],
+        ["a", "b", "1", "c"],
+        ["4 rows: a 4", "accuracy 33.3 %: 1 of 3 rows with labels in 'a', 'b', '1', 'c'"],
     ),
     "no label of the model": (
         ("label",),

@@ -20,7 +20,7 @@ from ernie_m.reader.files.official_tsv import (
     split_cells,
 )
 from ernie_m.reader.files.row_errors import RowErrors
-from ernie_m.reader.labels import NO_LABEL, hash_input, normalize_label, parse_number
+from ernie_m.reader.labels import hash_input, is_missing, normalize_label, parse_number
 from ernie_m.reader.text_featurizer import Example
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import FileVersion
@@ -144,7 +144,7 @@ def _make_id_parser(label_map: Mapping[str, int] | None, num_labels: int | None)
             return ids[label]
         if label_map is not None:
             advice = f"Choose from {', '.join(label_map)}"
-            if label.lower() in NO_LABEL:
+            if is_missing(label):
                 advice = "It means a missing label; remove the row"
             raise UserError(f"unknown label '{label}'. {advice}")
         is_id = label.isdecimal() and len(label) < 10  # int() rejects thousands of digits

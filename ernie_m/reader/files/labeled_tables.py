@@ -32,9 +32,11 @@ from ernie_m.reader.files.tables import (
 from ernie_m.reader.files.text_checks import check_text
 from ernie_m.reader.labels import (
     has_mixed_types,
+    is_missing,
     is_printed_collection,
     normalize_label,
     parse_boolean,
+    parse_label_list,
     split_labels,
 )
 from ernie_m.reader.tag_schemes import JOINT
@@ -56,14 +58,15 @@ class LabeledRow(NamedTuple):
 
     Attributes:
         texts: the text, or the two texts of a pair.
-        label: the normalized label; for multi-label classification a list of labels.
+        label: the normalized label; for multi-label classification a list of all labels, a dict of label ->
+            whether the text has it, None if unknown, or None if the row is not labeled.
         language, group, split: the values of these columns, "" without a column; the split is train, dev or
             test.
         line: the line number of the row's first line.
     """
 
     texts: list[str]
-    label: str | list[str]
+    label: str | list[str] | dict[str, bool | None] | None
     language: str
     group: str
     split: str
@@ -75,7 +78,8 @@ class LabeledTable(NamedTuple):
 
     Attributes:
         columns: column options -> values that select the same columns, such as {"text": "Subject+Body"}.
-        label_columns: the normalized labels that have a 0/1 column each; empty: a single label column.
+        label_columns: the normalized labels that have a 0/1 column each, possibly not all of --label; empty:
+            a single label column.
     """
 
     path: Path
@@ -127,6 +131,9 @@ def find_columns(
     found: Columns = {}
     for part, names in LABELS.items():
         columns = _parse_column_option(part, flags[part], table) if part in flags else []
+        present = [name for name in columns if to_single_line(name).strip() in table.names]
+        if part == "label" and len(present) > 1:  # whether texts have the other labels is unknown
+            columns = present
         if part in given or (columns and {*columns} <= {*table.names}):
             found[part] = [table.find_column(name, f"--{part}") for name in columns]
         else:
@@ -164,12 +171,12 @@ def _parse_column_option(option: str, flag: str, table: Table) -> list[str]:
     return [flag] if flag in table.names or option not in _BETWEEN else flag.split(_BETWEEN[option])
 
 
-def read_labeled_table(path: Path, options: LabelOptions, multi_label: bool = False) -> LabeledTable:
+def read_labeled_table(path: Path, options: LabelOptions, multi_label: bool | None = None) -> LabeledTable:
     """Read a table of labeled texts or pairs.
 
     Args:
         multi_label: whether rows have several labels: a list in JSON, a cell with --label_separator, or a 0/1
-            column per label.
+            column per label; None: if the options or the first rows say so.
 
     Raises:
         UserError: the file cannot be read, columns or the label separator are ambiguous, or rows are invalid;
@@ -179,9 +186,12 @@ def read_labeled_table(path: Path, options: LabelOptions, multi_label: bool = Fa
     table = open_table(path, options, errors)
     found = find_columns(table, options, alternatives=[TAGGED.format("--task token-classification")])
     names = [table.names[column] for column in found["label"]]
+    separator = options.label_separator or None
+    if multi_label is None:
+        has_lists = any(parse_label_list(cells[found["label"][0]]) for cells in table.sample)
+        multi_label = bool(separator or names[1:]) or has_lists
     if len(names) > 1 and not multi_label:
         raise UserError(f"--label {options.label}: a column for each label requires --task multi-label")
-    separator = options.label_separator or None
     if separator and (len(names) > 1 or not multi_label):
         raise UserError(
             f"--label_separator {separator} requires --task multi-label with a single label column. Remove it"
@@ -234,7 +244,7 @@ def _parse_labeled_row(
     """
     texts = _get_texts(table, [columns["text"], columns["text_b"]], cells)
     labels_of = _get_multi_hot_labels if columns["label"][1:] else _get_labels if multi_label else _get_label
-    label = labels_of(table, columns["label"], cells)
+    label: Any = labels_of(table, columns["label"], cells)
     words = dict.fromkeys(("language", "group", "split"), "")
     for part in words:
         for column in columns[part]:  # at most one
@@ -272,14 +282,15 @@ def _get_labels(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> s
         UserError: the list has objects, or mixed types.
     """
     cell = cells[indices[0]]
-    if isinstance(cell, list) and has_mixed_types(cell):
+    labels = parse_label_list(cell)
+    if labels is None:
+        return _get_label_text(table, indices, cell)
+    if has_mixed_types(labels):
         raise UserError(
             f"invalid '{table.names[indices[0]]}' {format_value(cell)[:50]} (expected a list of label "
             "names, got mixed types). Write a list of the labels of the text"
         )
-    if isinstance(cell, list):
-        return [normalize_label(_get_label_text(table, indices, to_cell(item))) for item in cell]
-    return _get_label_text(table, indices, cell)
+    return [normalize_label(_get_label_text(table, indices, to_cell(item))) for item in labels]
 
 
 def _get_label_text(table: Table, indices: Sequence[int], cell: Any) -> str:
@@ -297,24 +308,25 @@ def _get_label_text(table: Table, indices: Sequence[int], cell: Any) -> str:
     return cell
 
 
-def _get_multi_hot_labels(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> list[str]:
-    """Return the labels of a row in a multi-label table with a 0/1 column per label.
+def _get_multi_hot_labels(
+    table: Table, indices: Sequence[int], cells: Sequence[Any]
+) -> dict[str, bool | None]:
+    """Return label -> whether a row has it, None if unknown, in a table with a 0/1 column per label.
 
     Raises:
-        UserError: a cell is neither 0 nor 1.
+        UserError: a cell is neither 0 nor 1, nor a missing value.
     """
     for column in indices:
-        if parse_boolean(cells[column]) is None:
+        if parse_boolean(cells[column]) is None and not is_missing(cells[column]):
             raise UserError(
                 f"invalid '{format_value(cells[column])}' in label column '{table.names[column]}' "
-                "(expected 1 for "
-                "texts with this label, otherwise 0)"
+                "(expected 1 for texts with this label, 0 for others, or a blank cell if unknown)"
             )
-    return [normalize_label(table.names[column]) for column in indices if parse_boolean(cells[column])]
+    return {normalize_label(table.names[column]): parse_boolean(cells[column]) for column in indices}
 
 
 def _split_label_cells(path: Path, rows: Sequence[LabeledRow], separator: str | None) -> list[LabeledRow]:
-    """Return the rows with their label cells split into lists of unique labels.
+    """Return the rows with their label cells split into lists of labels, or None if blank.
 
     Raises:
         UserError: a cell has labels, but the label separator is not set.
@@ -327,8 +339,10 @@ def _split_label_cells(path: Path, rows: Sequence[LabeledRow], separator: str | 
             "--label_separator, as in "
             "--label_separator ';' (for one label per cell, a character that does not occur)"
         )
-    some = (split_labels(row.label, separator) if isinstance(row.label, str) else row.label for row in rows)
-    return [row._replace(label=[*dict.fromkeys(filter(None, labels))]) for row, labels in zip(rows, some)]
+    return [
+        row._replace(label=split_labels(row.label, separator)) if isinstance(row.label, str) else row
+        for row in rows
+    ]
 
 
 def _log_columns(table: Table, found: Columns, rows: Sequence[LabeledRow]) -> None:

@@ -96,24 +96,28 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
         {"text": "Body\n(all)", "label": "Team"},
     ),
     "lists.jsonl": (
-        '{"text": "x", "label": ["a", "b"]}\n{"text": "y", "label": []}\n',
+        '{"text": "x", "label": ["a", "b"]}\n{"text": "y", "label": []}\n{"text": "z", "label": null}\n'
+        '{"text": "z"}\n',
         {"several": True},
-        SEVERAL,
+        [*SEVERAL, (["z"], None), (["z"], None)],
     ),
     "lists_of_forms.jsonl": (
         '{"text": "x", "label": [" cafe\u0301", "b\u200b"]}\n',
         {"several": True},
         [(["x"], ["caf\u00e9", "b"])],
     ),
-    "columns.csv": ("text,a,b\nx,1,1\ny,0,0\n", {"several": True, "label": "a,b"}, SEVERAL),
-    "marked.csv": ("text,a,b\nx,TRUE,1.0\ny,,false\n", {"several": True, "label": "a,b"}, SEVERAL),
+    "marked.csv": (
+        "text,a,b\nx,TRUE,1.0\ny,,false\n",
+        {"several": True, "label": "a,b,c"},
+        [(["x"], {"a": True, "b": True}), (["y"], {"a": None, "b": False})],
+    ),
     "lists_of_numbers.jsonl": (
         '{"text": "x", "label": [1, 2.0]}\n{"text": "y", "label": []}\n',
         {"several": True},
         [(["x"], ["1", "2"]), (["y"], [])],
     ),
-    "no_marks.csv": ("text,labels\nx,\ny, \n", {"several": True}, [(["x"], []), (["y"], [])]),
-    "marks.csv": ("text,labels\nx,a;b; a\ny,\n", {"several": True, "label_separator": ";"}, SEVERAL),
+    "no_marks.csv": ("text,labels\nx,\ny, \n", {"several": True}, [(["x"], None), (["y"], None)]),
+    "marks.csv": ("text,labels\nx,a;b; a\ny,[]\n", {"several": True, "label_separator": ";"}, SEVERAL),
     "names.jsonl": (
         '{"text": "[x]", "labels": "a, b|c"}\n{"text": "{y}", "labels": ["a, b"]}',
         {"several": True, "label_separator": "|"},
@@ -233,7 +237,8 @@ def test_label_columns_are_normalized(tmp_path):
     path = write_file(tmp_path / "a.csv", "text,cafe\u0301,\u00a0b \nx,1,0\ny,0,1\n")
     table = read_labeled_table(path, LabelOptions(text="text", label="cafe\u0301,b"), multi_label=True)
     labels = [row.label for row in table.rows]
-    assert (labels, table.label_columns) == ([["caf\u00e9"], ["b"]], ["caf\u00e9", "b"])
+    marks = [{"caf\u00e9": True, "b": False}, {"caf\u00e9": False, "b": True}]
+    assert (labels, table.label_columns) == (marks, ["caf\u00e9", "b"])
 
 
 def test_columns_by_number_and_ids_are_not_kept(tmp_path):
