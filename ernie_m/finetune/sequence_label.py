@@ -15,8 +15,10 @@ from ernie_m.model.pipeline_config import PipelineConfig
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
 from ernie_m.reader.batching import WINDOW_EXAMPLES, iter_chunks
 from ernie_m.reader.files.official_tags import (
+    Script,
     Sentence,
     compute_punctuation_entity_rate,
+    find_character_scripts,
     has_separate_punctuation,
     read_tagged_tsv,
 )
@@ -68,7 +70,9 @@ class Tagging(FinetuningTask[Sequence[Sentence]]):
     gold = "entities"
     labels: list[str]
     encode: TaggingFeaturizer
-    marks_apart = True  # whether prediction splits marks from words; see `split_words`
+    # How prediction splits a text into words; see `split_words`.
+    marks_apart = True
+    character_scripts: Sequence[Script] = ()
 
     def __init__(
         self,
@@ -125,6 +129,7 @@ class Tagging(FinetuningTask[Sequence[Sentence]]):
             "official_compat": self.official,
             "chunk_scheme": scheme,
             "marks_apart": self.marks_apart,
+            "character_scripts": [*self.character_scripts],
         }
 
     def read(self, path: str | os.PathLike, purpose: str) -> list[Sentence]:
@@ -136,8 +141,9 @@ class Tagging(FinetuningTask[Sequence[Sentence]]):
         return sentences
 
     def check_words(self, sentences: Sequence[Sentence], path: str | os.PathLike) -> None:
-        """Set `marks_apart` from the training sentences, and log a warning if their tags seem misaligned."""
+        """Find out what words are in training sentences, and log a warning if their tags seem misaligned."""
         self.marks_apart = has_separate_punctuation(sentences)
+        self.character_scripts = find_character_scripts(sentences)
         begins = [id_ for id_, label in enumerate(self.labels) if label.startswith("B-")]
         share = compute_punctuation_entity_rate(sentences, begins)
         if share > _MOST_ON_MARKS:

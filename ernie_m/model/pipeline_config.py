@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
+from ernie_m.reader.files.official_tags import Script
 from ernie_m.reader.tokenizer_rules import PIPELINE, PIPELINE_FORMAT, get_pipeline_values
 from ernie_m.utils.checksums import check_format_version
 from ernie_m.utils.errors import UserError, format_value
@@ -80,12 +81,14 @@ class TaggingConfig:
         chunk_scheme: tag scheme; NONE: tags without prefixes.
         official_compat: whether words were tagged as in the official code.
         marks_apart: whether punctuation marks are words, so that "(here)," is four words.
+        character_scripts: scripts whose characters are words.
     """
 
     label_pieces: LabelPieces = "first"
     chunk_scheme: Literal["IO", "IOB", "IOE", "IOBES", "NONE"] | None = None
     official_compat: bool = False
     marks_apart: bool = True
+    character_scripts: list[Script] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from ernie_m.reader.files.official_tags import JOINT, Sentence
 from ernie_m.reader.mrc_reader import WindowConfig
 from ernie_m.utils import files
 from ernie_m.utils.args import parse_options
+from ernie_m.utils.errors import UserError
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.pooling import normalize_vectors
 from tests import toys
@@ -277,6 +278,25 @@ def test_split_words_as_in_training(models, tmp_path):
         assert task.parse({key: ["\xa0", "Rome"]}).words == ["\xa0", "Rome"]
     folder = changed_copy(models / "tag", tmp_path / "copy", pipeline=stored(marks_apart=False))
     assert make_predictor("token-classification", load(folder)).parse({"text": text}).words == text.split()
+
+
+def test_split_characters_as_in_training(models, tmp_path):
+    """Several characters of a script without spaces are words only if they were in training."""
+    stored_scripts = stored(character_scripts=["Han", "Lao"])
+    folder = changed_copy(models / "tag", tmp_path / "copy", pipeline=stored_scripts)
+    task = make_predictor("token-classification", load(folder))
+    request_ = task.parse({"text": "Anna住在Rome，ລາວ"})
+    assert request_.words == ["Anna", "住", "在", "Rome", "，", "ລ", "າ", "ວ"]
+    assert [request_.text[start:end] for start, end in request_.spans] == request_.words
+    assert task.parse({"text": "王 の"}).words == ["王", "の"]  # a single character is one word in any case
+    run_export(folder, tmp_path / "export")
+    exported = make_predictor("token-classification", load(tmp_path / "export"))
+    assert exported.parse({"text": "Anna住在Rome，ລາວ"}) == request_
+    without = make_predictor("token-classification", load(models / "tag"))  # saved without the setting
+    assert without.parse({"words": ["住在"]}).words == ["住在"]
+    for predictor, text in ((task, "พ้น"), (task, "タワー"), (without, "Anna 住在 Rome"), (without, "អា")):
+        with pytest.raises(UserError, match="^'text'.*words"):
+            predictor.parse({"text": text})
 
 
 @pytest.mark.parametrize("engine", ENGINES)

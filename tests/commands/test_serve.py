@@ -153,7 +153,8 @@ def test_requests_with_words_and_command_line_options(models, server_with_option
     words = TEXTS[0].split()
     status, response = ask(f"{server_with_options}/api/token-classification", {"words": words})
     assert (status, response["words"]) == (200, words)
-    assert ask(f"{server_with_options}/api/token-classification", {})[0] == 400
+    for request in ({}, {"text": "住在"}):
+        assert ask(f"{server_with_options}/api/token-classification", request)[0] == 400
     for request in ({}, {"multi_label": False}, {"labels": ["kani"]}):
         options = PredictionOptions(labels="bado,lera", multi_label=True)
         predictor = make_predictor("zero-shot", load(models / "classify"), options)

@@ -109,10 +109,10 @@ def test_conlleval_on_600_sequences(data_dir):
 
 
 @pytest.mark.parametrize("purposes", [("train", "dev"), ("dev", "train")])
-def test_training_records_whether_marks_are_apart(tmp_path, purposes):
+def test_training_records_what_words_are(tmp_path, purposes):
     """In its file, not in one that is evaluated."""
     task = Tagging(Letters(), ["B-LOC", "I-LOC", "O"], max_seq_len=64)
-    for purpose, words in zip(purposes, (["Rome,", "so:"], ["Rome", ",", "."])):
+    for purpose, words in zip(purposes, (["Rome,", "so:"], ["Rome", ",", *"北京市的王明住在罗马"])):
         path = write_file(
             tmp_path / f"{purpose}.tsv",
             f"text_a\tlabel\n{JOINT.join(words)}\t{JOINT.join('O' * len(words))}\n",
@@ -123,6 +123,7 @@ def test_training_records_whether_marks_are_apart(tmp_path, purposes):
         "official_compat": False,
         "chunk_scheme": None,
         "marks_apart": purposes[1] == "train",
+        "character_scripts": ["Han"] if purposes[1] == "train" else [],
     }
 
 

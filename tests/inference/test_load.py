@@ -112,6 +112,7 @@ def test_similarity(encoder, options):
         ("classify", "classify", [[()]], {}, "is neither a text nor a pair of texts"),
         ("classify", "classify", [[("a", None)]], {}, "is neither a text nor a pair of texts"),
         ("tag", "tag", [[None]], {}, "'text': invalid value null"),
+        ("tag", "tag", ["住在"], {}, "'text': cannot split '住在' "),
         ("classify", "tag", ["a"], {}, "its head is for classification"),
         ("encode", "encode", [[""]], {}, "'text': invalid value \"\""),
         ("encode", "encode", [[b"a"]], {}, "'text': invalid value \"b'a'\""),

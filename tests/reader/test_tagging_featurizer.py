@@ -10,6 +10,7 @@ from ernie_m.reader.files.official_tags import (
     JOINT,
     Sentence,
     compute_punctuation_entity_rate,
+    find_character_scripts,
     has_separate_punctuation,
     read_tagged_tsv,
     split_words,
@@ -297,6 +298,39 @@ def test_split_raw_text_into_words(text, words):
     """Marks are apart as in CoNLL; a no-break space is white space."""
     assert "|".join([text[start:end] for start, end in split_words(text, split_punctuation=True)]) == words
     assert [text[start:end] for start, end in split_words(text, split_punctuation=False)] == text.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "scripts", "words"),
+    [
+        ("Anna住在Rome，去了《北京》。", ["Han"], "Anna|住|在|Rome|，|去|了|《|北|京|》|。"),
+        ("東京タワー へ", ["Han", "kana"], "東|京|タ|ワ|ー|へ"),
+        ("東京タワーへ", ["Han"], "東|京|タワーへ"),
+        ("บ้าน A1", ["Thai"], "บ|้|า|น|A1"),
+        ("ភ្នំ ភ", ["Khmer"], "ភ|្|ន|ំ|ភ"),
+        ("서울 2.5km王", ["Hangul", "others"], "서|울|2|.|5|k|m|王"),
+        ("서울 王", [], "서울|王"),
+    ],
+)
+def test_characters_that_are_words(text, scripts, words):
+    assert "|".join([text[start:end] for start, end in split_words(text, True, scripts)]) == words
+
+
+@pytest.mark.parametrize(
+    ("words", "scripts"),
+    [
+        ([*"王明住在北京市海淀区", "Anna", "!"], ["Han"]),
+        ([*"王明住在北京市海淀"], []),  # nine words
+        ([*"王明住在北京市海淀区王明住在北京市海淀", "北京"], ["Han"]),
+        ([*"王明住在北京市海淀区王明住在北京市海", "北京", "海淀"], []),  # 18 of 20
+        ([*"이순신장군은서울에산다", *"A1B2C3D4E5"], ["Hangul", "others"]),
+        ([*"ありがとうございます", "東京", *"ສະບາຍດີປະເທດ"], ["kana", "Lao"]),
+        (["I", "like", "a", "b", "c", "d", "e", "f", "g", "h", "cats"], []),
+        (["王明"] * 10, []),
+    ],
+)
+def test_scripts_whose_characters_are_words_in_training(words, scripts):
+    assert find_character_scripts([Sentence(JOINT.join(words), None)]) == scripts
 
 
 def test_whether_training_data_has_marks_apart():

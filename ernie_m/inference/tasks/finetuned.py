@@ -26,12 +26,12 @@ from ernie_m.inference.tasks import (
 )
 from ernie_m.model.pipeline_config import NEITHER
 from ernie_m.reader.batching import BATCH_TOKENS
-from ernie_m.reader.files.official_tags import JOINT, Sentence, split_words
+from ernie_m.reader.files.official_tags import JOINT, Sentence, find_unknown_words, split_words
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.mrc_reader import make_windows
 from ernie_m.reader.tag_schemes import NO_ENTITIES, find_entities, map_labels_to_iobes
 from ernie_m.reader.text_featurizer import Example
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, format_value
 from ernie_m.utils.files import is_valid_unicode
 from ernie_m.vectors.pooling import make_batches
 
@@ -164,7 +164,6 @@ class TaggingPredictor(HeadPredictor):
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
         limit = model.resolve_max_seq_len(options.max_seq_len, model.training_max_length)
-        self.marks_apart = model.pipeline_config.marks_apart
         super().__init__(
             model, Tagging.from_pipeline_config(model.pipeline_config, model.tokenizer, model.labels, limit)
         )
@@ -177,7 +176,16 @@ class TaggingPredictor(HeadPredictor):
             words = TaggingRequest(request[key])
         else:
             text = read_text_key(request, "text")
-            spans = split_words(text, self.marks_apart)
+            pipeline_config = self.model.pipeline_config
+            scripts = pipeline_config.character_scripts
+            if unknown := find_unknown_words(text, scripts):
+                script, characters = unknown
+                raise UserError(
+                    f"'text': cannot split '{format_value(characters)}' into words: the model does not "
+                    f"record that {script} characters were words in training. Pass a list of words, as in "
+                    '{"words": ["a", "b"]}'
+                )
+            spans = split_words(text, pipeline_config.marks_apart, scripts)
             words = TaggingRequest([text[start:end] for start, end in spans], text, spans)
             key = "text"
         _check_words(words.words, key)

@@ -2,9 +2,10 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ernie_m.reader.files.official_tsv import parse_header, parse_row
 from ernie_m.reader.labels import normalize_label
@@ -21,16 +22,63 @@ _EQUAL_MARKS = re.compile(r"(.)\1*")  # a repeated mark
 _SEVERAL_WORDS = re.compile("\\S\\s\\S|\\S{21}|[\u0e00-\u109f\u1780-\u17ff\u2e80-\U0010ffff]{7}")
 _ABBREVIATION = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # without its last full stop: U.N, J
 
+# Scripts whose characters may be words of their own; "others": letters and digits of all other scripts.
+Script = Literal["Han", "kana", "Thai", "Lao", "Khmer", "Burmese", "Hangul", "others"]
+_WITHOUT_SPACES: dict[Script, str] = {
+    "Han": "[\u2e80-\u2fdf\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]",
+    "kana": "[\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f]",
+    "Thai": "[\u0e01-\u0e3a\u0e40-\u0e4e]",
+    "Lao": "[\u0e81-\u0ece\u0edc-\u0edf]",
+    "Khmer": "[\u1780-\u17d3\u17d7\u17dc\u17dd]",
+    "Burmese": "[\u1000-\u103f\u104c-\u108f\u109a-\u109f]",
+}
+_WITH_SPACES: dict[Script, str] = {"Hangul": "[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]"}
+_NAMED = _WITHOUT_SPACES | _WITH_SPACES
+_CHARACTERS: dict[Script, str] = {**_NAMED, "others": rf"(?!{'|'.join(_NAMED.values())})[^\W_]"}
+# Of a script in training data: number of words, and their share that is a single character.
+_FEWEST_WORDS = 10
+_MOST_SINGLE = 0.95
 
-def split_words(text: str, split_punctuation: bool) -> list[tuple[int, int]]:
+
+def find_character_scripts(sentences: Iterable["Sentence"]) -> list[Script]:
+    """Find the scripts whose characters are words in tagged sentences, as Han often are in Chinese data."""
+    counts = Counter(word for sentence in sentences for word in sentence.words)
+    scripts = []
+    for script, characters in _CHARACTERS.items():
+        lengths = Counter[bool]()  # whether a word is a single character -> number of words
+        for word in filter(re.compile(characters).search, counts):
+            lengths[len(word) == 1] += counts[word]
+        if lengths.total() >= _FEWEST_WORDS and lengths[True] >= _MOST_SINGLE * lengths.total():
+            scripts.append(script)
+    return scripts
+
+
+def find_unknown_words(text: str, character_scripts: Collection[Script]) -> tuple[Script, str] | None:
+    """Find characters that `split_words` cannot split into words; return their script and them.
+
+    Several characters of a script without spaces may be one word or several. It is known only of
+    `character_scripts`.
+    """
+    for script, characters in _WITHOUT_SPACES.items():
+        match = re.search(characters + "{2,}", text)
+        if match and script not in character_scripts:
+            return script, match[0]
+    return None
+
+
+def split_words(
+    text: str, split_punctuation: bool, character_scripts: Collection[Script] = ()
+) -> list[tuple[int, int]]:
     """Split a text into words at white space, and return the character span (start, end) of each word.
 
     Args:
         split_punctuation: whether punctuation at the edges of a word forms separate words: "(CDU)," is four
             words, "..." one, and "U.N." one.
+        character_scripts: scripts whose characters are words of their own.
     """
     spans = []
-    for chunk in re.finditer(r"\S+", text):
+    single = "|".join(_CHARACTERS[script] for script in character_scripts) or "(?!)"  # (?!) never matches
+    for chunk in re.finditer(rf"{single}|(?:(?!{single})\S)+", text):
         if not split_punctuation:
             spans.append(chunk.span())
             continue
