@@ -347,13 +347,16 @@ class Model:
         corpus: str | Iterable[str],
         top_k: int = 5,
         center_by_language: bool | None = None,
+        min_score: float = -1.0,
         **options: Unpack[SearchOptions],
     ) -> list[SearchHit]:
         """Return the `top_k` texts of a corpus that are most similar to a text, best first.
 
-        Each hit is {"line", "index", "text", "score"}. Lines are numbered from 1, indices from 0.
+        Each hit is {"line", "index", "text", "score"}. Lines are numbered from 1, indices from 0. The score
+        is the cosine similarity.
 
         Args:
+            min_score: the minimum score of a hit.
             center_by_language: whether to subtract the mean embedding of the language; None: if the model has
                 language means.
             options: `pooling` and `layer`, see `encode`, and `prompt`, the name of the prompt of the query.
@@ -365,7 +368,9 @@ class Model:
         sentences = to_list(corpus, "corpus")
         if not sentences:
             return []
-        return self.index(sentences, center_by_language=center_by_language, **options).search(text, top_k)
+        return self.index(sentences, center_by_language=center_by_language, **options).search(
+            text, top_k, min_score
+        )
 
     def index(
         self,
@@ -373,7 +378,7 @@ class Model:
         folder: str | os.PathLike[str] | None = None,
         **options: Unpack[IndexOptions],
     ) -> "SearchPredictor":
-        """Encode a corpus once for many searches: `index.search(text, top_k)` returns the hits of `search`.
+        """Encode a corpus once for many searches: `index.search(text, top_k, min_score)` is like `search`.
 
         For a list of texts, `index.search` returns a list of hits for each text.
 
@@ -480,12 +485,16 @@ class Model:
         loaded, scored = fitted
         return Model(loaded, None if scored is None else scored.to_dict())
 
-    def rank(self, query: str, texts: Iterable[str]) -> list[RankedText]:
+    def rank(self, query: str, texts: Iterable[str], min_score: float | None = None) -> list[RankedText]:
         """Rank texts by relevance to a query: {"index", "text", "score"} for each, best first.
 
-        A result also has "truncated" if the pair was truncated, and the number of "unknown_words" if any.
-        Requires a cross-encoder: a regression model from `fit`, or a reranker such as
-        BAAI/bge-reranker-v2-m3.
+        The score has the scale of the training: that of the labels for a regression model from `fit`, and for
+        a reranker such as BAAI/bge-reranker-v2-m3 a number from 0 to 1 (a sigmoid), unless its activation in
+        sentence-transformers is Identity. A result also has "truncated" if the pair was truncated, and the
+        number of "unknown_words" if any. Requires such a cross-encoder.
+
+        Args:
+            min_score: the minimum score of a result; None: no minimum.
         """
         sentences = to_list(texts, "texts")
         if not self.loaded.is_cross_encoder:
@@ -495,7 +504,7 @@ class Model:
         predictions = self._predict(CLASSIFICATION, requests)
         best = sorted(range(len(predictions)), key=lambda number: -predictions[number]["score"])
         ranked: list[Any] = [{"index": i, "text": sentences[i], **predictions[i]} for i in best]
-        return ranked
+        return ranked if min_score is None else [row for row in ranked if row["score"] >= min_score]
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[TokenPrediction]]:
         """Return the `top_k` most probable tokens for each [MASK] in a text, with their probabilities.

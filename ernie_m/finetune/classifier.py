@@ -239,6 +239,10 @@ class Regression(Classification):
 
     The model is a classifier with one output, whose only label is "score". "pipeline" in config.json contains
     "regression".
+
+    Args:
+        is_logit: whether the output is a logit, with a sigmoid as score, as in most rerankers of other
+            libraries.
     """
 
     metric = "pearson"
@@ -249,9 +253,11 @@ class Regression(Classification):
         tokenizer: Tokenizer,
         max_seq_len: int,
         pairs: bool | None = None,
+        is_logit: bool = False,
     ):
         self.labels = ["score"]
         self.pairs = pairs
+        self.is_logit = is_logit
         self.encode = TextFeaturizer(tokenizer, max_seq_len, np.float32)
 
     @classmethod
@@ -286,11 +292,13 @@ class Regression(Classification):
         return f"root mean squared error: {error:f}"
 
     def decode(self, batch: ExampleBatch, outputs: Mapping[str, np.ndarray]) -> list[float]:
-        """Return the predicted value of each input."""
-        return outputs["logits"][:, 0].tolist()
+        """Return the score of each input, in the scale of the training."""
+        values = outputs["logits"][:, 0]
+        return (sigmoid(values) if self.is_logit else values).tolist()
 
     def to_json(self, prediction: float) -> dict[str, Any]:
-        return {"score": round(prediction, 6)}
+        # The digits of float32. Six decimals would make low scores of a sigmoid equal.
+        return {"score": float(f"{prediction:.7g}")}
 
     def has_score(self, data: ExampleFile) -> bool:
         return pearson(self.get_gold_values(data), self.get_gold_values(data)) is not None

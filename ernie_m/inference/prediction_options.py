@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ernie_m.model.pipeline_config import NEITHER, Pooling, TextKind
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_blank
-from ernie_m.utils.value_types import Names, PositiveInt, describe_type, is_valid
+from ernie_m.utils.value_types import Names, PositiveInt, Range, describe_type, is_valid
 
 
 @dataclass
@@ -48,6 +48,9 @@ class CommonOptions(EmbeddingOptions):
 
     top_k: PositiveInt = 5
     """Number of results for question-answering, fill-mask and search."""
+
+    min_score: Annotated[float, Range(at_least=-1, at_most=1)] = -1.0
+    """Minimum cosine of a hit of search."""
 
     normalize: bool | None = None
     """Whether to normalize embeddings to unit length (default: the model's settings, otherwise false)."""

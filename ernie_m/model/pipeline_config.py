@@ -97,7 +97,7 @@ class ClassificationConfig:
 
     Attributes:
         multi_label: whether a text may have several labels or none.
-        regression: whether the classifier predicts a number.
+        regression: whether the only output is the score; otherwise it is a logit, with a sigmoid as score.
         pairs: whether the inputs are pairs of texts.
     """
 

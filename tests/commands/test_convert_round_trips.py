@@ -97,34 +97,37 @@ def test_reports_entries_that_official_files_cannot_hold(tmp_path, capsys):
     for key in ("labels", "pipeline"):
         assert f"not representable in fluid: {key} of config.json\n" in report
     change_config(tmp_path / "made", pipeline=stored(multi_label=True))
-    check_error(
-        error_of(convert.main, [str(tmp_path / "made"), str(tmp_path / "again"), "--to", "fluid"]),
-        f"{tmp_path}/made: ",
-        "--to ernie-m",
-    )
+    make_ours(tmp_path / "logit", head="choice")  # one output
+    change_config(tmp_path / "logit", head="classification")
+    for name in ("made", "logit"):
+        line = error_of(converted, "fluid", tmp_path / name, tmp_path / "again")
+        check_error(line, f"{tmp_path}/{name}: ", "--to ernie-m")
 
 
+@pytest.mark.parametrize("kind", ["multi_label", "regression"])
 @pytest.mark.parametrize("target", ["ernie-m", "paddlenlp", "huggingface", "xlm-roberta"])
-def test_a_classifier_for_several_labels_stays_one(tmp_path, target):
+def test_a_classifier_of_several_labels_or_a_number_stays_one(tmp_path, target, kind):
     """Its config says so in our key, and to the other library in that library's; labels and task go along."""
-    make_ours(tmp_path / "made", head="classification", labels=["no", "maybe", "yes"])
-    pipeline_config = {"label_pieces": "all", "multi_label": True}
-    change_config(tmp_path / "made", pipeline=stored(**pipeline_config))
+    labels = ["no", "maybe", "yes"] if kind == "multi_label" else ["score"]
+    make_ours(tmp_path / "made", head="classification" if labels[1:] else "choice", labels=labels)
+    pipeline_config = {"label_pieces": "all", kind: True}
+    change_config(tmp_path / "made", head="classification", pipeline=stored(**pipeline_config))
     converted(target, tmp_path / "made", tmp_path / "there")
     back = converted("ernie-m", tmp_path / "there", tmp_path / "back")
     assert (back.task, back.labels, back.pipeline_config.to_json(), back.settings["architecture"]) == (
         "classification",
-        ["no", "maybe", "yes"],
+        labels,
         pipeline_config,
         "SequenceClassifier",
     )
     settings = json.loads((tmp_path / "there/config.json").read_text())
-    assert settings.get("problem_type") == (None if target == "ernie-m" else "multi_label_classification")
+    of_library = {"multi_label": "multi_label_classification", "regression": "regression"}
+    assert settings.get("problem_type") == (None if target == "ernie-m" else of_library[kind])
     # As a folder that the library has written itself, without our key.
     del settings["pipeline"]
     (tmp_path / "there/config.json").write_text(json.dumps(settings))
     (tmp_path / "there/manifest.json").unlink(missing_ok=True)
-    assert open_checkpoint(tmp_path / "there").pipeline_config.multi_label == (target != "ernie-m")
+    assert getattr(open_checkpoint(tmp_path / "there").pipeline_config, kind) == (target != "ernie-m")
 
 
 def test_a_pdparams_is_what_paddle_loads(tmp_path):

@@ -83,15 +83,20 @@ def test_classes_are_those_of_the_model(models, model_folder, ask, engine):
         assert prediction == {"label": label, "probabilities": pytest.approx(expected, abs=2e-5), **others}
 
 
-def test_a_classifier_with_one_output(models, tmp_path, ask, caplog):
-    """It predicts a number, also if nothing says so: models of other programs have no "pipeline"."""
-    settings = {"task": "classification"}
+@pytest.mark.parametrize(
+    ("kind", "regression", "is_logit"),
+    [("classification", True, False), ("choice", False, False), ("classification", False, True)],
+)
+def test_a_classifier_with_one_output(models, tmp_path, ask, caplog, kind, regression, is_logit):
+    """It is the score after training with the squared error and in multiple choice, otherwise a logit."""
+    settings = {"task": kind, "pipeline": stored(regression=regression)}
     model = toys.make_model(tmp_path / "one", "score", models / "piece.model", settings)
     (prediction,) = ask([{"text": TEXTS[0]}], task="regression", model=tmp_path / "one")
     assert "no label names" not in caplog.text
     tokenizer = load(models / "encode").tokenizer
-    number = model(padded_batch([tokenizer.build_inputs(TEXTS[0])])).item()
-    assert prediction == {"score": pytest.approx(number, abs=1e-5)}
+    output = model(padded_batch([tokenizer.build_inputs(TEXTS[0])])).item()
+    score = 1 / (1 + np.exp(-output)) if is_logit else output
+    assert prediction == {"score": pytest.approx(score, abs=1e-5)}
     settings["pipeline"] = stored(multi_label=True)
     toys.make_model(tmp_path / "several", "score", models / "piece.model", settings)
     (prediction,) = ask([{"text": TEXTS[0]}], task="multi-label", model=tmp_path / "several")

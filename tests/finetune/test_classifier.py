@@ -55,7 +55,8 @@ LINE = "1\t0.333333\t0.666667\t0.500000"
             {"labels": ["b"], **PROBABILITIES},
             LINE,
         ),
-        (Regression(None, 16), 1 / 3, {"score": 0.333333}, "0.333333"),
+        (Regression(None, 16), 1 / 3, {"score": 0.3333333}, "0.333333"),
+        (Regression(None, 16), 1.2345678e-5, {"score": 1.234568e-05}, "0.000012"),
     ],
 )
 def test_how_a_prediction_is_written(tmp_path, task, prediction, answer, line):

@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from huggingface_hub import ModelCard
+from sentence_transformers import CrossEncoder
 from sentence_transformers.losses import MultipleNegativesRankingLoss
 
 import ernie_m
@@ -16,6 +17,7 @@ from ernie_m.finetune.retrieval.contrastive_training import in_batch_softmax_los
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
+from tests.helpers.checkpoints import change_config, stored
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, run_ours, run_torch
 from tests.toys import CONFIG, make_ours, train_piece_model
 
@@ -88,6 +90,25 @@ def test_a_published_classifier_gives_our_numbers(tmp_path, piece_model):
     assert (card.data.license, card.data.base_model) == ("apache-2.0", "someone/model")
     assert card.data.library_name == "transformers"
     assert str(tmp_path) not in card.content
+
+
+@pytest.mark.parametrize("regression", [True, False])
+def test_a_published_cross_encoder_gives_our_scores(tmp_path, piece_model, regression):
+    """sentence-transformers ranks with the same scores, in either scale; and what it saves does here."""
+    folder, published, saved = (tmp_path / name for name in ("native", "published", "saved"))
+    config = {**CONFIG, "max_position_embeddings": 130}
+    make_ours(folder, "choice", ["score"], config=config, piece_model=piece_model)  # one output
+    change_config(folder, head="classification", pipeline=stored(text_rules="none", regression=regression))
+    convert.main([str(folder), str(published), "--to", "xlm-roberta", "--allow_lossy"])
+    peer = CrossEncoder(str(published), device="cpu")
+    peer.save_pretrained(str(saved))
+    change_config(saved, pipeline=None)
+    for place in (folder, published, saved):
+        for row, peers in zip(ernie_m.load(place).rank("x", TEXTS), peer.rank("x", TEXTS), strict=True):
+            assert (row["index"], row["score"]) == (
+                peers["corpus_id"],
+                pytest.approx(peers["score"], abs=1e-5),
+            )
 
 
 class Peer(torch.nn.Module):

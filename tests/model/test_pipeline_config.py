@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -136,6 +137,21 @@ PRECOMPILED = {"type": "Precompiled", "precompiled_charsmap": ""}
 OF_ERNIE_M = {"type": "Sequence", "normalizers": [*make_normalizer_steps(), PRECOMPILED]}
 STRIPPED = [{"type": "Strip", "strip_left": True, "strip_right": True}, *OF_ERNIE_M["normalizers"]]
 CLASS = "tokenizer_config.json"
+# A head with one output, and its activations in sentence-transformers.
+SHAPES = {
+    "classifier.weight": (1, 16),
+    "classifier.bias": 1,
+    "pooler.dense.weight": (16, 16),
+    "pooler.dense.bias": 16,
+}
+ONE_OUTPUT = partial(
+    make_bert,
+    arrays={name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()},
+    architectures=["BertForSequenceClassification"],
+)
+LOGIT = {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
+SCORE = {"activation_fn": "torch.nn.modules.linear.Identity"}
+CROSS_ENCODER = "config_sentence_transformers.json"
 # What makes a folder, what else is in its files, and how it reads.
 READ = [
     (partial(make_ours, head="token-classification"), {}, PipelineConfig()),
@@ -177,6 +193,19 @@ READ = [
         make_bert,
         {CLASS: {"tokenizer_class": "BertTokenizer", "do_lower_case": True}, "tokenizer.json": XLM_R_JSON},
         XLM_R,
+    ),
+    # By default a logit, as in sentence-transformers, which has stored its activation in three places.
+    *(
+        (partial(ONE_OUTPUT, **settings), {CROSS_ENCODER: file}, replace(XLM_R, regression=is_score))
+        for settings, file, is_score in (
+            ({}, {}, False),
+            ({"problem_type": "regression"}, {"activation_fn": None}, True),
+            ({"problem_type": "regression"}, LOGIT, False),
+            ({}, SCORE, True),
+            ({"sentence_transformers": SCORE}, {}, True),
+            ({"sentence_transformers": SCORE}, LOGIT, False),
+            ({"sbert_ce_default_activation_function": SCORE["activation_fn"]}, {}, True),
+        )
     ),
     (
         partial(make_sentence_transformer, prompts={"query": "q: ", "document": ""}, default="document"),
@@ -427,6 +456,9 @@ def test_a_subword_has_its_number_in_the_piece_model_plus_one(tmp_path, special_
 
 
 DAMAGED = {
+    ONE_OUTPUT: [
+        (CROSS_ENCODER, {"activation_fn": name}) for name in ("torch.nn.Tanh", "their.module", ["x"])
+    ],
     make_sentence_transformer: [
         ("modules.json", {"0": 1}),
         ("modules.json", [{"path": "../elsewhere", "type": "sentence_transformers.models.Transformer"}]),

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
-from pydantic import BaseModel, ConfigDict, PositiveInt, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, create_model, model_validator
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -113,6 +113,7 @@ class RerankRequest(Body):
     documents: list[str]
     model: str | None = None  # any value
     top_n: PositiveInt | None = None
+    min_score: FiniteFloat | None = None  # in the scale of the model's scores
     return_documents: bool | None = None
     truncate: Truncate = True
 
@@ -436,12 +437,15 @@ def _add_rerank(app: FastAPI, classify: ClassificationPredictor, queue: WorkQueu
         query = read_text_key({"query": asked.query}, "query")
         pairs = _convert_texts("documents", asked.documents, lambda text: Example(query, text))
         sizes = [len(query) + len(text) for text in asked.documents]
-        features, outputs = zip(*await queue.results(request, score_pairs, pairs, sizes))
+        features, scores = zip(*await queue.results(request, score_pairs, pairs, sizes))
         truncate = True if asked.truncate is None else asked.truncate
         _reject_truncated("documents", features, classify.task.encode.max_seq_len - 4, truncate)
-        scores = np.exp(-np.logaddexp(0, -np.array(outputs, np.float64)))  # sigmoid without overflow
-        best_first = np.argsort(-scores, kind="stable").tolist()[: asked.top_n]
-        results = [{"index": row, "relevance_score": float(scores[row])} for row in best_first]
+        best_first = np.argsort(-np.array(scores), kind="stable").tolist()
+        results = [
+            {"index": row, "relevance_score": scores[row]}
+            for row in best_first
+            if asked.min_score is None or scores[row] >= asked.min_score
+        ][: asked.top_n]
         for result in results if asked.return_documents else ():
             result["document"] = {"text": asked.documents[result["index"]]}
         return JSONResponse(

@@ -87,7 +87,7 @@ class ClassificationPredictor(HeadPredictor):
     def __init__(self, model: LoadedModel, options: PredictionOptions):
         limit = model.resolve_max_seq_len(options.max_seq_len, model.training_max_length)
         if model.has_single_output:
-            task = Regression(model.tokenizer, limit)
+            task = Regression(model.tokenizer, limit, is_logit=not model.pipeline_config.regression)
         else:
             task_class = MultiLabelClassification if model.pipeline_config.multi_label else Classification
             prompt = model.pipeline_config.get_prompt(NEITHER)

@@ -108,8 +108,8 @@ class SearchInput(NamedTuple):
 class SearchPredictor:
     """Search a corpus by cosine similarity: {"text", "each", ...} -> {"hits", "centered", "language"}.
 
-    The hits are the `top_k` most similar sentences, or with "each" the most similar one of each language. The
-    caveats "truncated" and "unknown_words" are added.
+    The hits are the `top_k` most similar sentences, or with "each" the most similar one of each language,
+    with a score of at least `min_score`. The caveats "truncated" and "unknown_words" are added.
 
     With "center_by_language", the mean embedding of the language is subtracted from each embedding. The means
     are the model's, otherwise those of the corpus if it specifies at least two languages with
@@ -144,7 +144,7 @@ class SearchPredictor:
         self.encode = EmbeddingPredictor(model, replace(plain, kind=DOCUMENT, prompt=None))
         self.encode_query = EmbeddingPredictor(model, replace(plain, kind=QUERY))
         self.sentences, embeddings = self._read_sentences(options)
-        self.top_k = options.top_k
+        self.options = options
         languages = np.array([sentence.language for sentence in self.sentences])
         # Language, in the order of the corpus -> the indices of its sentences.
         self.numbers_of_language = {
@@ -280,19 +280,25 @@ class SearchPredictor:
         return SearchInput(self.encode.parse(request), each, is_centered, language)
 
     @overload
-    def search(self, text: str, top_k: int = 5) -> list[SearchHit]: ...  # type: ignore[overload-overlap]  # one text
+    def search(  # type: ignore[overload-overlap]  # one text
+        self, text: str, top_k: int = 5, min_score: float = -1.0
+    ) -> list[SearchHit]: ...
 
     @overload
-    def search(self, text: Iterable[str], top_k: int = 5) -> list[list[SearchHit]]: ...
+    def search(
+        self, text: Iterable[str], top_k: int = 5, min_score: float = -1.0
+    ) -> list[list[SearchHit]]: ...
 
-    def search(self, text: str | Iterable[str], top_k: int = 5) -> list[SearchHit] | list[list[SearchHit]]:
+    def search(
+        self, text: str | Iterable[str], top_k: int = 5, min_score: float = -1.0
+    ) -> list[SearchHit] | list[list[SearchHit]]:
         """Return the `top_k` sentences most similar to a text, like `ernie_m.api.Model.search`.
 
         For several texts, return a list for each text.
         """
-        PredictionOptions(top_k=top_k)  # validates top_k
+        options = PredictionOptions(top_k=top_k, min_score=min_score)
         requests = parse_requests(self, [{"text": one} for one in to_list(text, "text")])
-        predictions = self.predict(requests, top_k)
+        predictions = self.predict(requests, options)
         cut_count = sum(prediction.get("truncated", 0) for prediction in predictions)
         log_truncation("search", cut_count, len(predictions), "texts", self.encode_query.max_seq_len)
         found = [prediction["hits"] for prediction in predictions]
@@ -308,12 +314,13 @@ class SearchPredictor:
         count = len(self.encode.model.tokenizer.encode(text))
         check_length(count, max_tokens=self.encode.max_seq_len - 2)  # without [CLS] and [SEP]
 
-    def predict(self, requests: list[SearchInput], top_k: int | None = None) -> list[dict]:
+    def predict(self, requests: list[SearchInput], options: PredictionOptions | None = None) -> list[dict]:
         """Return the prediction for each request, with its hits.
 
         Args:
-            top_k: the number of hits; None: that of the options.
+            options: `top_k` and `min_score` of the hits; None: those of the predictor.
         """
+        options = options or self.options
         predictions: list[dict] = [{} for _ in requests]
         for each, is_centered in sorted({(request.each, request.center_by_language) for request in requests}):
             rows = [
@@ -327,9 +334,11 @@ class SearchPredictor:
                 queries, languages = self._encode_queries(texts, [requests[row].language for row in rows])
             else:
                 queries = normalize_vectors(self.encode_query.encode_texts(texts))
-            hits_of_rows = self._search(queries, embeddings, top_k or self.top_k, each)
+            hits_of_rows = self._search(queries, embeddings, options.top_k, each)
             for index, (row, hits) in enumerate(zip(rows, hits_of_rows)):
-                predictions[row]["hits"] = [self._hit_to_json(*hit) for hit in hits]
+                predictions[row]["hits"] = [
+                    self._hit_to_json(*hit) for hit in hits if round(hit[1], 6) >= options.min_score
+                ]
                 if is_centered:
                     predictions[row] |= {"centered": True, "language": languages[index]}
                 cut = self.encode_query.tokenize_texts([texts[index]])[0].cut

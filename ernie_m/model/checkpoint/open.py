@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from ernie_m.model.checkpoint.convert_names import CHOICE
 from ernie_m.model.checkpoint.foreign.base import READERS
 from ernie_m.model.checkpoint.foreign.ernie_m import HuggingFace, PaddleNLP
 from ernie_m.model.checkpoint.foreign.fairseq import Fairseq
@@ -150,6 +151,9 @@ def _convert_source(path: Path, format: Format, source: Source, drop_unknown: bo
     pipeline_config, errors = format.read_pipeline_config(
         source, translated.weights, config, labels, drop_unknown
     )
+    # The official code trains one output as a regression, and the scores of choices are logits of a softmax.
+    if outputs == 1 and (format.name == OfficialFormat.name or source.task == CHOICE):
+        pipeline_config = replace(pipeline_config, regression=True)
     return Checkpoint(
         path=path,
         folder=source.folder,

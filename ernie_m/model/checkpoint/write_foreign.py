@@ -258,6 +258,14 @@ def check_format_support(target: str, checkpoint: Checkpoint, task: str | None) 
         ),
         (
             task == CLASSIFICATION
+            and checkpoint.tensors.shapes.get("classifier.bias") == (1,)
+            and not pipeline_config.regression
+            and format.name == OfficialFormat.name,
+            f"its score is the sigmoid of its output, which --to {target} cannot represent. Use --to "
+            "ernie-m, which keeps it",
+        ),
+        (
+            task == CLASSIFICATION
             and pipeline_config.pooling == MEAN_OF_TOKENS
             and format.name != NativeFormat.name,
             f"its classifier uses the mean of all tokens, but --to {target} requires the first one. Use --to "

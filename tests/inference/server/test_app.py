@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+import ernie_m
 from ernie_m.inference.load import load
 from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.server.app import make_app
@@ -149,24 +150,30 @@ def ranking(reranker):
         yield opened
 
 
-def test_reranking(ranking, reranker):
-    """The best comes first, equal ones keep their order, and scores lie between 0 and 1."""
+@pytest.mark.parametrize("regression", [True, False])
+def test_reranking(reranker, tmp_path, regression):
+    """The best comes first, and equal ones keep their order. Scores are those of Python."""
+    folder = changed_copy(reranker, tmp_path / "model", pipeline=stored(regression=regression))
     documents = [TEXTS[1], *TEXTS[1:]]
-    predictor = make_predictor("regression", load(reranker))
+    predictor = make_predictor("regression", load(folder))
     features = predictor.task.encode([Example(TEXTS[0], text) for text in documents])
-    scores = 1 / (1 + np.exp(-np.array(predictor.predict_features(features))))
     asked = {"query": TEXTS[0], "documents": documents, "top_n": 19, "model": "any", "return_documents": True}
-    response = ranking.post("/v1/rerank", json=asked).json()
-    assert response["usage"]["total_tokens"] == sum(len(feature.ids) for feature in features)
-    assert response["results"] == [
+    expected = [
         {
-            "index": number,
-            "relevance_score": pytest.approx(scores[number], abs=1e-6),
-            "document": {"text": documents[number]},
+            "index": row["index"],
+            "relevance_score": pytest.approx(row["score"], rel=1e-5),
+            "document": {"text": row["text"]},
         }
-        for number in np.argsort(-scores, kind="stable").tolist()[:19]
+        for row in ernie_m.load(folder).rank(TEXTS[0], documents)
     ]
-    assert ranking.get("/v1/models").json()["data"][0]["id"] == predictor.model.name
+    lowest = (expected[3]["relevance_score"].expected + expected[4]["relevance_score"].expected) / 2
+    with TestClient(make_app([load(folder)], PredictionOptions())) as opened:
+        response = opened.post("/v1/rerank", json=asked).json()
+        best = opened.post("/v1/rerank", json=asked | {"min_score": lowest}).json()["results"]
+        assert opened.get("/v1/models").json()["data"][0]["id"] == predictor.model.name
+    assert response["usage"]["total_tokens"] == sum(len(feature.ids) for feature in features)
+    assert response["results"] == expected[:19] and best == expected[:4]
+    assert len(ernie_m.load(folder).rank(TEXTS[0], documents, min_score=lowest)) == 4
 
 
 @pytest.mark.parametrize(
@@ -180,6 +187,7 @@ def test_reranking(ranking, reranker):
         ({"query": "a", "documents": ["a"], "top_k": 1}, "top_k"),
         ({"query": "a", "documents": ["a", "b"], "top_n": 0}, "top_n"),
         ({"query": "a", "documents": ["a", "b"], "top_n": -1}, "top_n"),
+        ({"query": "a", "documents": ["a", "b"], "min_score": "0.5"}, "min_score"),
         ({"query": "a" * 50_000, "documents": ["a"] * 200}, None),  # it would be read 200 times
     ],
 )

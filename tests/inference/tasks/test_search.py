@@ -102,6 +102,7 @@ def test_an_index_from_python_finds_the_same(models, encoder, folder, encoded):
         assert hits == expected and (hits[0]["line"], hits[0]["index"]) == (5, 4)
         assert index.search(TEXTS[4], top_k=2) == hits[:2] and len(index.search("mo", top_k=99)) == 30
         assert encoded == [1, 1, 1]
+        assert index.search(TEXTS[4], min_score=hits[1]["score"]) == hits[:2]
         assert index.search([TEXTS[4], "mo"]) == [hits, index.search("mo")] and index.search([]) == []
         assert error_of(index.search, ["mo", ""]).startswith("text 2 of 2 (index 1): ")
 
@@ -111,6 +112,7 @@ def test_serve_an_index(encoder, tmp_path):
     assert "search" not in make_predictors([encoder.loaded], PredictionOptions())
     search = make_predictors([encoder.loaded], PredictionOptions(index=str(tmp_path / "index")))["search"]
     assert search.predict([search.parse({"text": TEXTS[4]})]) == [{"hits": hits}]
+    assert encoder.search(TEXTS[4], TEXTS[:4], min_score=1.0) == []
     assert search.choose_examples() == [min(TEXTS, key=len)]
     fitting = search.encode.max_seq_len - 2  # words of one token
     search.check_length(search.parse({"text": "da " * fitting}))

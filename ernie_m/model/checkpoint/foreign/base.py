@@ -28,7 +28,7 @@ from ernie_m.model.pipeline_config import (
     get_stored_pipeline_config,
     read_pipeline_config,
 )
-from ernie_m.model.tasks import TOKEN_CLASSIFICATION
+from ernie_m.model.tasks import CLASSIFICATION, TOKEN_CLASSIFICATION
 from ernie_m.reader.tag_schemes import NO_ENTITIES, map_labels_to_iobes
 from ernie_m.reader.tokenizer_config import (
     TOKENIZER_CONFIG,
@@ -51,9 +51,12 @@ READERS = {
     ".pdparams": restricted_pickle.read_pdparams,
 }
 # problem_type in transformers -> the field of PipelineConfig that it sets.
-MULTI_LABEL = "multi_label_classification"
 _REGRESSION = "regression"
-_KINDS = {"single_label_classification": None, MULTI_LABEL: "multi_label", _REGRESSION: "regression"}
+_KINDS = {
+    "single_label_classification": None,
+    "multi_label_classification": "multi_label",
+    _REGRESSION: "regression",
+}
 # Keys that the native format shares with all libraries.
 _SHARED_KEYS = (
     "vocab_size",
@@ -181,6 +184,10 @@ class ThirdPartyFormat(Format):
             fields = {
                 name: (kind == problem_type, source.config_path) for kind, name in _KINDS.items() if name
             }
+        if weights.shapes.get("classifier.bias") == (1,):
+            fields |= sentence_transformers.read_score_scale(
+                source.root, source.raw_config, source.config_path, drop_unknown
+            )
         fields |= self._read_tokenizer_fields(source.folder, has_key)
         errors: list[str] = []
         if has_head and has_key:  # the tokenizer has the model's maximum, the native key that of the training
@@ -287,10 +294,15 @@ class ThirdPartyFormat(Format):
             labels = checkpoint.labels if len(checkpoint.labels) == count else make_numbered_labels(count)
             written["id2label"] = {str(i): label for i, label in enumerate(labels)}
             written["label2id"] = {label: i for i, label in enumerate(labels)}
+            if (task, count) == (CLASSIFICATION, 1):
+                written["sentence_transformers"] = {
+                    "activation_fn": sentence_transformers.ACTIVATIONS[checkpoint.pipeline_config.regression]
+                }
         # ERNIE-M's settings are written as well: without the key, a folder has those of its library.
         written[PIPELINE] = get_stored_pipeline_config(checkpoint.pipeline_config)
-        if checkpoint.pipeline_config.multi_label:
-            written["problem_type"] = MULTI_LABEL
+        for problem_type, field in _KINDS.items():
+            if field and getattr(checkpoint.pipeline_config, field):
+                written["problem_type"] = problem_type
         (folder / CONFIG).write_text(format_json(written), encoding="utf-8")
 
 

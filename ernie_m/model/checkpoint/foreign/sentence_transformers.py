@@ -18,7 +18,7 @@ import numpy as np
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.convert_names import ModelClass
 from ernie_m.model.checkpoint.format import Checkpoint, Format
-from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, Weights
+from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, WITHOUT_UNKNOWN, Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.pipeline_config import DOCUMENT, MEAN_OF_TOKENS, PipelineConfig
 from ernie_m.utils.errors import UserError, format_value
@@ -46,6 +46,8 @@ _FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
+# `PipelineConfig.regression` -> the activation of a CrossEncoder's output.
+ACTIVATIONS = {True: "torch.nn.modules.linear.Identity", False: "torch.nn.modules.activation.Sigmoid"}
 _FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
 _READ = "read"  # read by a function below
 _ANY = "any"  # no value affects embeddings
@@ -271,6 +273,39 @@ def _read_prompts(path: Path, is_normalized: bool, errors: list[str]) -> dict[st
     if default not in prompts:  # empty or null
         default = None
     return {"prompts": (prompts, path), "default_prompt": (default, path)}
+
+
+def read_score_scale(
+    root: Folder, raw_config: Mapping[str, Any], config_path: Path | None, drop_unknown: bool
+) -> dict[str, tuple[Any, Path | None]]:
+    """Read the activation of a CrossEncoder with one output: the setting "regression" and its file.
+
+    Args:
+        root: the folder of the CrossEncoder.
+        raw_config: contents of config.json.
+        drop_unknown: whether to ignore an unknown activation.
+
+    Returns:
+        As `read_embedding_fields`; empty if no file has an activation.
+
+    Raises:
+        UserError: the activation is unknown.
+    """
+    in_config = raw_config.get("sentence_transformers")
+    activations = [  # with the versions that write it
+        (root.read_object(_PROMPTS).get("activation_fn"), root.path / _PROMPTS),  # 5.4 -
+        (in_config.get("activation_fn") if isinstance(in_config, dict) else None, config_path),  # 4.0 - 5.3
+        (raw_config.get("sbert_ce_default_activation_function"), config_path),  # - 3.4
+    ]
+    activation, path = next((row for row in activations if row[0] is not None), (None, None))
+    if activation in ACTIVATIONS.values():
+        return {"regression": (activation == ACTIVATIONS[True], path)}
+    if activation is not None and not drop_unknown:
+        raise UserError(
+            f"{path}: activation_fn {format_value(activation)}: unknown (expected "
+            f"{' or '.join(ACTIVATIONS.values())}). {WITHOUT_UNKNOWN}"
+        )
+    return {}
 
 
 def get_written_settings(pipeline_config: PipelineConfig, config: ErnieMConfig) -> PipelineConfig:
