@@ -436,8 +436,8 @@ class Model:
             layer: the encoder layer, a number from 1, "middle" or "last"; None: the setting in the model's
                 files, else "last".
             languages: the language of each text; if given, translations are kept in one fold.
-            groups: the group of each text, as in scikit-learn's GroupKFold; "": no group. A group is kept in
-                one fold.
+            groups: the group of each text, as in scikit-learn's GroupKFold; "" or None: no group. A group is
+                kept in one fold.
             finetune: whether to fine-tune all weights.
             task: "classification", "multi-label" or "regression"; None: multi-label if the labels are lists,
                 regression if they are floats, otherwise classification. Required if labels may be several

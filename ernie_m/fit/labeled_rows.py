@@ -194,7 +194,10 @@ def load_dataset(
         [row.texts for _, row in located],
         [row.label for _, row in located],
         [f"{file.path}, line {row.line}" for file, row in located],
-        [row.language or ("" if file.language == ALL_LANGUAGES else file.language) for file, row in located],
+        [
+            row.language if file.language == ALL_LANGUAGES or not is_missing(row.language) else file.language
+            for file, row in located
+        ],
         [row.group for _, row in located],
         training_rows,
         options.on_error,
@@ -274,8 +277,8 @@ def build_dataset(
         texts: one or two texts for each row.
         labels: a string or a number for each row; for multi-label classification see `LabeledRow.label`.
         locations: the location of each row, for messages.
-        languages: the language of each row; "" if unknown.
-        groups: the group of each row; "" or None: no group.
+        languages: the language of each row, and groups: the group of each row; blank or a placeholder such as
+            NA or None if unknown.
         training_rows: see `load_dataset`.
         on_error: "skip": drop invalid rows of a table, unless all are invalid; None: the rows are not from a
             table.
@@ -359,9 +362,9 @@ def build_dataset(
         raise UserError("labels: two labels are equal in Python, such as 1 and True. Use strings")
     examples = [Example(*row, label=value) for row, value in zip(texts, values)]
     keys = [(row, ("text", hash_input(*example[:2]))) for row, example in enumerate(examples)]
-    keys += [(row, ("group", group)) for row, group in enumerate(groups) if group not in ("", None)]
+    keys += [(row, ("group", group)) for row, group in enumerate(groups) if not is_missing(group)]
     in_groups = group_rows(keys, (), len(examples))
-    tags = np.array([*map(language_group, languages)])
+    tags = np.array(["" if is_missing(name) else language_group(name) for name in languages])
     return LabeledDataset(kind, examples, names, tags, in_groups, list(locations), given, {})
 
 

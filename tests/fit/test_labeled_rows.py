@@ -203,7 +203,7 @@ def test_rejects_ambiguous_and_invalid_labels(labels, kind, said):
 def test_splits_and_languages(read, tmp_path):
     """A column of splits says what is trained on; the language is that of the row, or of the file."""
     lines = table(
-        ("text", "label", "split", "language"), ("a", "train", "de"), ("b", "train", ""), ("a", "dev", "")
+        ("text", "label", "split", "language"), ("a", "train", "de"), ("b", "train", "NaN"), ("a", "dev", "")
     )
     training = read(*lines, name="train.en.csv")
     assert [len(training.examples), *training.languages[:2]] == [8, "de", ""]
@@ -222,6 +222,7 @@ def test_splits_and_languages(read, tmp_path):
         (["a", "b", "c", "d"], ["x", "", "", "x"], [0, 1, 2, 0]),
         (["a", "b", "a", "d"], ["", "y", "x", "x"], [0, 1, 0, 0]),  # by way of a third
         (["a", "b", "c", "d"], [0, 2, 0, None], [0, 1, 0, 2]),
+        (["a", "b", "c", "d"], ["NA", " nan", "NA", " nan"], [0, 1, 2, 3]),
         ([("a", "b"), ("a", "c"), ("a", "b"), ("c", "b")], [""] * 4, [0, 1, 0, 2]),
     ],
 )
