@@ -6,6 +6,7 @@ model = ernie_m.load("checkpoints/best")
 model.classify([("A man eats.", "Somebody eats.")])
 """
 
+import math
 import os
 import pickle
 from collections.abc import Iterable, Sequence
@@ -440,8 +441,8 @@ class Model:
                 kept in one fold.
             finetune: whether to fine-tune all weights.
             task: "classification", "multi-label" or "regression"; None: multi-label if the labels are lists,
-                regression if they are floats, otherwise classification. Required if labels may be several
-                labels in one string, or scores.
+                regression if they are floats with decimals, otherwise classification. Required if labels may
+                be several labels in one string, or scores.
 
         Raises:
             UserError: there are fewer than two labels; the number of labels, languages or groups differs from
@@ -463,8 +464,10 @@ class Model:
         if not rows:
             raise UserError("texts is empty")
         are_lists = all(isinstance(label, list | tuple | set) or is_missing(label) for label in given)
-        are_decimals = all(isinstance(label, Real) and not isinstance(label, Integral) for label in given)
-        kind = task or (MULTI_LABEL if are_lists else REGRESSION if are_decimals else CLASSIFICATION)
+        are_floats = all(isinstance(label, Real) and not isinstance(label, Integral) for label in given)
+        # Whole floats are classes: pandas makes them of the integers of a column with gaps.
+        are_scores = are_floats and any(label % 1 for label in given if math.isfinite(label))
+        kind = task or (MULTI_LABEL if are_lists else REGRESSION if are_scores else CLASSIFICATION)
         if kind == MULTI_LABEL and not are_lists:
             raise UserError(f"task {kind} requires a list of labels for each text (it may be empty)")
         dataset = build_dataset(

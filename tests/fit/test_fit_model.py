@@ -200,7 +200,8 @@ def test_labels_in_their_normal_form(encoder):
         ([10, 9, 8], [10, 8, 9]),  # in the order of their texts
         (np.array([True, False, True]), [False, True]),
         (["a\u200b", " a", "1.0"], ["1.0", "a\u200b"]),
-        ([1.0, 2.0, 1], [1.0, 2.0]),  # not all of them are decimals
+        ([1.0, 2.0, 1], [1.0, 2.0]),
+        (np.array([0.0, 1.0, 1.0]), [0.0, 1.0]),  # as pandas writes 0 and 1
         ([[1, 2], None, ("x",)], [1, 2, "x"]),  # a row is not labeled
     ],
 )
@@ -243,7 +244,13 @@ def test_corrupt_labels(folder, tmp_path, wrong):
         (TEXTS[:2], [1, True], {}, "1 and True"),
         (TEXTS[:2], [*np.eye(2)], {}, "label 1 (index 0): invalid labels [1.0, 0.0]"),
         (TEXTS[:2], [0.5, 1], {}, "label 1 (index 0): ambiguous label '0.5'"),
-        (TEXTS[:2], [0.5, float("nan")], {"folder": "new"}, "label 2 (index 1)"),
+        (
+            TEXTS[:2],
+            [0.5, float("nan")],
+            {"folder": "new"},
+            "label 2 (index 1): invalid label nan (expected a n",
+        ),
+        (TEXTS[:3], [0.0, 1.0, float("nan")], {}, "label 3 (index 2): invalid label nan (expected a string"),
         (TEXTS[:2], ["a", "b"], {"task": "multi-label"}, "task multi-label"),
         (TEXTS[:2], ["a", "b"], {"task": "token-classification"}, "task 'token-classification'"),
         (TEXTS[:2], ["a", "b"], {"task": ""}, "task ''"),
