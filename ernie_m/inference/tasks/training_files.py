@@ -41,7 +41,9 @@ class TaggedFile(InputFile):
     def __init__(
         self, path: Path, labels: Sequence[str], iobes: Mapping[str, str], options: TableOptions
     ) -> None:
-        self._sentences = read_tagged_words(path, iobes.keys() or None, options=options)
+        # Words without tags may be predicted. An entity tag O is not scored, nor is another tag "".
+        missing_tag = OUTSIDE if iobes else ""
+        self._sentences = read_tagged_words(path, iobes.keys() or None, options, missing_tag)
         self._lines = read_lines(path, options)
         if self._lines[0].lstrip().startswith("["):
             raise UserError(
@@ -113,8 +115,10 @@ class TaggedFile(InputFile):
             more = f"precision {format_score(scores.precision)} %, recall {format_score(scores.recall)} %"
             return [f"{count}: F1 {format_score(scores.f1)} % ({scores.gold:,} entities), {more}{end}"]
         pairs = zip(chain.from_iterable(self._tags), chain.from_iterable(self._gold), strict=True)
-        are_right = [tag == gold for tag, gold in pairs]
-        share = 100 * sum(are_right) / max(len(are_right), 1)
+        are_right = [tag == gold for tag, gold in pairs if gold]
+        if not are_right:
+            return [count]
+        share = 100 * sum(are_right) / len(are_right)
         return [f"{count}: accuracy {share:.1f} % of the words{end}"]
 
 

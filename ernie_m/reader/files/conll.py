@@ -74,6 +74,7 @@ def read_tagged_words(
     path: Path,
     labels: Collection[str] | None = (),
     options: TableOptions | None = None,
+    missing_tag: str | None = None,
 ) -> list[TaggedWords]:
     """Read the tagged sentences of a file.
 
@@ -84,6 +85,7 @@ def read_tagged_words(
         labels: the entity tags of a model or of other files, which determine the tagging scheme if it is
             ambiguous, and the case of entity types. None: the tags do not mark entities.
         options: the options for reading tables.
+        missing_tag: the tag of all words of a CoNLL file with words alone; None: such a file is rejected.
 
     Raises:
         UserError: the file has another format, its columns are ambiguous, or a tag is not an entity tag;
@@ -103,7 +105,7 @@ def read_tagged_words(
         if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official format
             sentences = list(_read_official(_split_lines(text), path, errors))
         else:
-            sentences, name = _read_columns(text, path, options, errors)
+            sentences, name = _read_columns(text, path, options, errors, missing_tag)
     errors.report(logger.warning, sentences)
     longest = max(sentences, key=lambda sentence: len(sentence.words))
     if len(longest.words) > _LONGEST_SENTENCE:
@@ -195,11 +197,14 @@ def _read_official(lines: Iterator[str], path: Path, errors: RowErrors) -> Itera
 
 
 def _read_columns(
-    text: str, path: Path, options: TableOptions, errors: RowErrors
+    text: str, path: Path, options: TableOptions, errors: RowErrors, missing_tag: str | None
 ) -> tuple[list[TaggedWords], str]:
     """Parse the text of a CoNLL file into sentences; also return the name of the tag column.
 
     Empty words, and the language prefixes of WikiANN ("de:"), are dropped.
+
+    Args:
+        missing_tag: see `read_tagged_words`.
 
     Raises:
         UserError: the file is in the format of another tool; see also `_find_columns`.
@@ -207,10 +212,14 @@ def _read_columns(
     for begin, way in _OF_TOOLS.items():
         if text.startswith(begin):
             raise UserError(f"{path}, line 1: {way}")
-    blocks = list(read_columns(_split_lines(text), _split_cells, errors))
+    blocks = list(read_columns(_split_lines(text), _split_cells, errors, 2 if missing_tag is None else 1))
     if not blocks:
         return [], ""
-    word, tag, number, name = _find_columns(path, text, blocks, options.columns)
+    if missing_tag is not None and len(blocks[0][0][1]) == 1:
+        blocks = [[(line, [*cells, missing_tag]) for line, cells in rows] for rows in blocks]
+        word, tag, number, name = 0, 1, None, ""
+    else:
+        word, tag, number, name = _find_columns(path, text, blocks, options.columns)
     if number is not None:
         # In CoNLL-U, words are numbered, and a row 1-2 precedes the parts of a contraction.
         blocks = [[(line, cells) for line, cells in rows if cells[number].isdecimal()] for rows in blocks]
@@ -309,15 +318,19 @@ def _split_cells(line: str, is_first: bool) -> list[str]:
 
 
 def read_columns(
-    lines: Iterable[str], split_cells: Callable[[str, bool], list[str]], errors: RowErrors
+    lines: Iterable[str],
+    split_cells: Callable[[str, bool], list[str]],
+    errors: RowErrors,
+    fewest_columns: int = 2,
 ) -> Iterator[list[tuple[int, list[str]]]]:
     """Yield the line number and cells of each word, by sentence of a CoNLL file.
 
     Args:
         split_cells: splits a line, given whether it may be the first of a sentence; an empty list ends a
             sentence.
-        errors: collects lines whose number of columns differs from the first line, or is 1; their sentences
-            are skipped.
+        errors: collects lines whose number of columns differs from the first line; their sentences are
+            skipped.
+        fewest_columns: minimum number of columns.
     """
     rows: list[tuple[int, list[str]]] = []  # the lines of the current sentence
     width = 0  # the number of columns
@@ -325,7 +338,7 @@ def read_columns(
     for number, (before, line) in enumerate(pairwise(chain([""], lines, [""])), 1):
         # A line without the tabs of the line before may be a comment: HIPE has some behind its header.
         if cells := split_cells(line, not rows or ("\t" not in line and "\t" in before)) if line else []:
-            width = width or max(len(cells), 2)  # of the first line
+            width = width or max(len(cells), fewest_columns)  # of the first line
             rows.append((number, cells))
             continue
         odd = [(number, cells) for number, cells in rows if len(cells) != width]

@@ -380,6 +380,22 @@ def test_tags_that_a_model_does_not_know_are_named(tmp_path, labels, rows, said)
     assert predicted.format_summary() == [f"1 sentences{said}"]
 
 
+@pytest.mark.parametrize(("labels", "said"), [([*IOB2], ", 1 entities"), (["NOUN", "VERB"], "")])
+def test_words_without_tags_are_predicted_without_a_score(tmp_path, labels, said):
+    """Training rejects them, as it does a sentence whose words have tags among others."""
+    path = write_file(tmp_path / "a.conll", "北\n京\n\nde:Rom\n")
+    iobes = IOB2 if "O" in labels else {}
+    predicted = TaggedFile(path, labels, iobes, TableOptions())
+    requests = [values["words"] for *_, values in predicted.iter_requests(RowErrors(path))]
+    assert requests == [["北", "京"], ["de:Rom"]]
+    predicted.write([(None, {"tags": labels[:2]}), (None, {})], file := io.StringIO())
+    assert file.getvalue() == f"北 {labels[0]}\n京 {labels[1]}\n\nde:Rom\n"
+    assert predicted.format_summary() == [f"1 sentences{said}"]
+    assert "line 1" in error_of(read_tagged_words, path)
+    write_file(path, "北\n京\n\nRom LOC\n")
+    assert "line 4" in error_of(TaggedFile, path, labels, iobes, TableOptions())
+
+
 def test_predictions_keep_the_encoding_and_the_mark_of_the_file(tmp_path):
     path = write_file(tmp_path / "a.conll", "\u015eile B-LOC\n".encode("cp1254"))
     predicted = TaggedFile(path, [*IOB2], IOB2, TableOptions(encoding="cp1254"))
