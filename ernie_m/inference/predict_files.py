@@ -243,15 +243,15 @@ def write_objects(
 def _format_prediction(prediction: Mapping[str, Any]) -> dict[str, str]:
     """Convert a prediction to cells of a table: column name -> text, with the caveats last.
 
-    For classification, only the probability of the predicted label is included. Values other than strings,
-    numbers and lists of strings are written as JSON.
+    For classification, only the probability of the predicted label is included. Labels, which may contain any
+    separator, and values other than strings, numbers and lists of strings are written as JSON.
     """
     cells = {}
     for key, value in prediction.items():
         if key == "probabilities" and "label" in prediction:
             cells["probability"] = str(value[prediction["label"]])
-        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
-            cells[key] = (", " if key == "labels" else " ").join(value)
+        elif key != "labels" and isinstance(value, list) and all(isinstance(item, str) for item in value):
+            cells[key] = " ".join(value)
         elif key not in _OF_SOME_ROWS:
             is_plain = isinstance(value, str | int | float)
             cells[key] = str(value) if is_plain else json.dumps(value, ensure_ascii=False)

@@ -188,8 +188,8 @@ SEVERAL_LABELS = ["labels", "probabilities", "truncated", "unknown_words"]
 IN_CSV = [
     [*HEADER, *(f"predicted_{key}" for key in SEVERAL_LABELS)],
     ["1", "y", "\n", "z", "old", "", "", "", ""],
-    ["0", "x", "é\t", "", "old", "a, ß", '{"a": 0.9, "ß": 0.6}', "", ""],
-    ["2", "", "", "", "", "", '{"a": 0.1, "b": 0.2}', "", "3"],
+    ["0", "x", "é\t", "", "old", '["a", "ß"]', '{"a": 0.9, "ß": 0.6}', "", ""],
+    ["2", "", "", "", "", "[]", '{"a": 0.1, "b": 0.2}', "", "3"],
 ]
 IN_JSON = [
     {"id": "1", "2": "y", "3": "\n", "4": "z", "predicted_label": "old"},

@@ -216,7 +216,7 @@ SCORES = {"so so": 0.9, "bad": 0.8}
         (
             {"labels": [*SCORES], "probabilities": SCORES},
             {
-                "labels": "so so, bad",
+                "labels": '["so so", "bad"]',
                 "probabilities": json.dumps(SCORES),
                 "truncated": "",
                 "unknown_words": "",
