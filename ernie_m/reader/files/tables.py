@@ -27,6 +27,7 @@ import os
 import re
 import shlex
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, count, islice
 from pathlib import Path
@@ -579,9 +580,21 @@ def parse_json_lines(
             )
         try:
             if line.strip():
-                yield number, json.loads(line)
+                yield number, json.loads(line, object_pairs_hook=_make_object)
         except (ValueError, RecursionError) as error:
             errors.add(number, f"invalid JSON ({error})", 'Write one object per line, as {"text": "..."}')
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the dict of a JSON object.
+
+    Raises:
+        ValueError: a key occurs twice, which would be read as its last value alone.
+    """
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError(f"duplicate key {Counter(name for name, _ in pairs).most_common(1)[0][0]!r}")
+    return value
 
 
 def _parse_json_list(file: TextFile) -> Iterator[tuple[int, Any]]:
@@ -599,7 +612,7 @@ def _parse_json_list(file: TextFile) -> Iterator[tuple[int, Any]]:
             f"{file.path}, line {line}: not UTF-8. Save it as UTF-8, or set --encoding, as "
             "in --encoding cp1252"
         ) from error
-    decode = json.JSONDecoder().raw_decode
+    decode = json.JSONDecoder(object_pairs_hook=_make_object).raw_decode
     between = re.compile(r"[\s,]*")
     line = 1
     counted = 0  # newlines are counted up to this character

@@ -289,6 +289,16 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "utf-16-le.csv": ("text,label\na,b\n".encode("utf-16-le"), {}, ("utf-16-le.csv: ", "--encoding")),
     "two_marks.csv": ("text||label\na||b\n", {"delimiter": "||"}, ("--delimiter ||",)),
     "marks.txt": ("text,x;label\na,b;c\n", {}, ("line 1", "--delimiter")),
+    "twice.jsonl": (
+        '{"text": "a", "label": "b"}\n{"text": "a", "label": "b", "text": "c"}\n',
+        {},
+        ("line 2", "'text'"),
+    ),
+    "twice.json": (
+        '[{"text": "a", "label": "b"},\n{"text": "a", "label": "b", "c": {"b": 1, "b": 2}}]',
+        {},
+        ("line 2", "'b'"),
+    ),
     "text.jsonl": ('{"text": ["a"], "label": "b"}\n', {}, ("line 1", "'text'")),
     "object.jsonl": ('{"text": {"en": "a"}, "label": "b"}\n', {}, ("line 1", "'text'")),
     "cp1252.json": (
