@@ -12,18 +12,18 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.value_types import PositiveInt
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EncodeVectorFlags(LabelOptions, ModelFileFlags, EngineFlags, OfficialFlags):
     """The flags of encode_vector.py: the official ones, and from `vectors` on those of this project."""
 
-    data_set: str | None = option(None, needed=True)
+    data_set: str = option()
     """Texts to encode: a table, such as a TSV file with the columns text_a and optionally text_b, or with
     --data_format text a text file."""
 
     output_dir: str = option("embeddings", needed=True)
     """New output directory for the .npy files."""
 
-    init_pretraining_params: str | None = option(None, needed=True)
+    init_pretraining_params: str = option()
     """Checkpoint in any supported format, or the output directory of ernie-m export."""
 
     max_seq_len: int = 512
@@ -60,10 +60,6 @@ class EncodeVectorFlags(LabelOptions, ModelFileFlags, EngineFlags, OfficialFlags
     them from, as in de<=de.txt,en<=en.txt."""
 
     def __post_init__(self) -> None:
-        required = {"--data_set": self.data_set, "--init_pretraining_params": self.init_pretraining_params}
-        missing = [flag for flag, value in required.items() if value is None]
-        if missing:
-            raise UserError(f"missing required option {' and '.join(missing)} (see --help)")
         if self.vectors in ("official", "pooler") and self.layer != "last":
             raise UserError(
                 f"--layer {self.layer}: --vectors {self.vectors} requires the last layer. Set --vectors "

@@ -77,7 +77,7 @@ class ModelConfig:
 class DataConfig:
     """The training text and its sampling."""
 
-    corpus: str = option("", free=True, needed=True)  # it may move; a resumed run compares its digest
+    corpus: str = option(free=True)  # it may move; a resumed run compares its digest
     """Output directory of ernie-m build_corpus."""
 
     languages: list[str] = field(default_factory=list)
@@ -349,7 +349,7 @@ class RunConfig(ComputeFlags):
     """Divisor of the number of steps, for comparisons at equal compute (paper Table 8)."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PretrainConfig:
     """The config of a pre-training run.
 
@@ -360,7 +360,7 @@ class PretrainConfig:
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig
     objectives: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     init: InitConfig = field(default_factory=InitConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -394,8 +394,6 @@ class PretrainConfig:
             )
 
     def __post_init__(self):
-        if not self.data.corpus:
-            raise UserError("missing data.corpus: the output directory of ernie-m build_corpus")
         if self.init.encoder == RANDOM:
             self.model = self.model.fill_missing(BASE)
         max_seq_len = self.data.max_seq_len

@@ -18,6 +18,7 @@ from ernie_m.training.output_dir import FolderRules, OutputDir
 from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.training.trainer import LoopConfig, Trainer
 from ernie_m.utils import logging
+from ernie_m.utils.args import get_default
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, read_bytes
 from ernie_m.utils.logging import IN_FILE, logger
@@ -132,8 +133,11 @@ def save_settings(config: PretrainConfig, folder: OutputDir) -> None:
             with atomic_file(path, "w") as file:
                 file.write(_OURS + options)
         for section, values in vars(saved).items():
-            defaults = vars(type(values)())
-            changed = [f"{key} {value}" for key, value in vars(values).items() if value != defaults[key]]
+            changed = [
+                f"{field.name} {value}"
+                for field in dataclasses.fields(values)
+                if (value := getattr(values, field.name)) != get_default(field)
+            ]
             logger.info("%s: %s", section, ", ".join(changed) or "the defaults")
         logger.info("options: %s", path)
 

@@ -342,9 +342,14 @@ def _format_flag(key: str, field: Field) -> str:
     return key.upper() if field.metadata.get("positional") else f"--{key}"
 
 
+def get_default(field: Field) -> Any:
+    """Return the default of an option; MISSING: it is required."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
 def _is_required(field: Field) -> bool:
     """Return whether an option is required: whether it has no default."""
-    return field.default is field.default_factory is MISSING
+    return get_default(field) is MISSING
 
 
 def _build(cls: type[T], values: Mapping[str, Any]) -> T:
@@ -378,13 +383,40 @@ def read_option_docs(cls: type) -> dict[str, str]:
 def format_help(cls: type, module_name: str) -> str:
     """Return the text of --help: usage, description, and every option with type, default and documentation.
 
-    Positional options come first, then required and important ones, then the others, with sections last.
-
     Args:
         cls: dataclass of the options.
         module_name: name of the module whose docstring is the description.
     """
+    lines = [f"usage: {format_usage(cls)}", "", read_description(module_name), ""]
+    for flag, kind, meaning in describe_options(cls):
+        lines += [f"  {flag}  ({kind})", textwrap.indent(textwrap.fill(meaning, 102), " " * 8)]
+    return "\n".join(lines)
+
+
+def format_usage(cls: type) -> str:
+    """Format the usage of the current command: its name, --config, --key, and the positional options."""
     path = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
+    is_official = issubclass(cls, OfficialFlags)
+    return " ".join(
+        [
+            path.name if path.suffix else f"ernie-m {path.name}",
+            "[--flag VALUE ...]" if is_official else "[--config FILE] [--key VALUE ...]",
+            *(key.upper() for key, field in list_options(cls).items() if field.metadata.get("positional")),
+        ]
+    )
+
+
+def read_description(module_name: str) -> str:
+    """Read the docstring of an imported module: from its source, as `python -OO` removes `__doc__`."""
+    module = ast.parse(inspect.getsource(sys.modules[module_name]))
+    return ast.get_docstring(module) or ""
+
+
+def describe_options(cls: type) -> list[tuple[str, str, str]]:
+    """Return (flag, type with default or "required", documentation) of every option of the current command.
+
+    Positional options come first, then required and important ones, then the others, with sections last.
+    """
     options = sorted(
         ((key, field) for key, field in list_options(cls).items() if is_used_by_command(field)),
         key=lambda item: (
@@ -393,24 +425,17 @@ def format_help(cls: type, module_name: str) -> str:
             "." in item[0],
         ),
     )
-    usage = [
-        path.name if path.suffix else f"ernie-m {path.name}",
-        "[--flag VALUE ...]" if issubclass(cls, OfficialFlags) else "[--config FILE] [--key VALUE ...]",
-        *(key.upper() for key, field in options if field.metadata.get("positional")),
-    ]
-    # Not its __doc__, which `python -OO` removes.
-    module = ast.parse(inspect.getsource(sys.modules[module_name]))
-    lines = [f"usage: {' '.join(usage)}", "", ast.get_docstring(module) or "", ""]
     meanings = read_option_docs(cls)
+    described = []
     for key, field in options:
         kind = "space-separated list" if _is_list_option(field) else describe_type(field.type)
-        default = field.default if field.default_factory is MISSING else field.default_factory()
-        if default not in (MISSING, None, "", [], {}):
+        default = get_default(field)
+        if default is MISSING:
+            kind += "; required"
+        elif default not in (None, "", [], {}):
             kind += f"; default: {json.dumps(default)}"
-        meaning = textwrap.fill(meanings.get(key, ""), 102)
-        kind = re.sub(r"\ban? ", "", kind)
-        lines += [f"  {_format_flag(key, field)}  ({kind})", textwrap.indent(meaning, " " * 8)]
-    return "\n".join(lines)
+        described.append((_format_flag(key, field), re.sub(r"\ban? ", "", kind), meanings.get(key, "")))
+    return described
 
 
 def is_used_by_command(field: Field) -> bool:

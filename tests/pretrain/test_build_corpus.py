@@ -576,7 +576,8 @@ def test_a_worker_never_receives_ctrl_c():
 
 
 def test_by_the_name_in_a_checkout():
-    process = run_command([sys.executable, "-m", "pretrain.build_corpus", "--on_error", "go"])
+    flags = ["--output", "corpus", "--piece_model_path", "piece.model", "--on_error", "go"]
+    process = run_command([sys.executable, "-m", "pretrain.build_corpus", *flags])
     assert "--on_error" in check_refusal(process)
 
 

@@ -28,7 +28,7 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"data__corpus": ""}, "missing data.corpus"),
+        ({"data__corpus": ""}, "--data.corpus "),
         ({"data__language_alpha": 1000}, "language_alpha 1000: "),
         ({"data__pair_alpha": -1}, "data.pair_alpha -1: "),
         ({"run__seed": 1 << 64}, "run.seed 18446744073709551616: "),

@@ -327,9 +327,9 @@ def test_help_begins_with_the_words(monkeypatch):
     assert shown == [
         "usage: prepare.py [--config FILE] [--key VALUE ...] TASK SOURCES",
         __doc__,
-        "  TASK  (one of xnli, own)",
+        "  TASK  (one of xnli, own; required)",
         "        What to do.",
-        "  SOURCES  (space-separated list)",
+        "  SOURCES  (space-separated list; required)",
         "  --overwrite  (true or false; default: false)",
         "  --output  (string)",
     ]

@@ -9,7 +9,7 @@ from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_rules import ERNIE_M
 from ernie_m.utils.args import get_result_options, option
-from ernie_m.utils.errors import UserError, get_command_name
+from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import get_file_version
 from ernie_m.utils.value_types import NonNegativeFloat, NonNegativeInt, Range
 
@@ -28,15 +28,15 @@ class TextOptions(TableOptions):
     """Parallel text as language1-language2<=path, repeatable; replaces the mapping of --config."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class BuildOptions(TextOptions):
     """Options of a corpus build. `free` options do not change the bytes of the corpus."""
 
-    output: str = option("", free=True, needed=True)
+    output: str = option(free=True)
     """Output directory; an interrupted build resumes there."""
 
-    piece_model_path: str = option("", free=True, needed=True)
-    """Path to the SentencePiece model."""
+    piece_model_path: str = option(free=True)
+    """Path to the SentencePiece model, such as one of ernie-m train_vocab."""
 
     vocab_path: str | None = option(None, free=True)
     """Path to vocab.txt (default: built from the SentencePiece model)."""
@@ -75,12 +75,6 @@ class BuildOptions(TextOptions):
     """Whether to replace an existing corpus in --output."""
 
     def __post_init__(self):
-        if not self.output:
-            raise UserError("missing --output: the corpus directory")
-        if not self.piece_model_path:
-            raise UserError(
-                f"missing --piece_model_path ({get_command_name()} train_vocab trains a SentencePiece model)"
-            )
         if self.ray_address and self.engine != "ray":
             raise UserError("ray_address requires --engine ray")
 
