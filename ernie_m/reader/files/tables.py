@@ -24,14 +24,17 @@ import json
 import math
 import operator
 import os
+import posixpath
 import re
 import shlex
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 from ernie_m.reader.files.official_tsv import is_official_header, to_single_line
 from ernie_m.reader.files.plain_text import (
@@ -654,9 +657,30 @@ def _read_sheet_rows(path: Path) -> Iterator[Row]:
     names = [name for name, rows in rows_by_sheet.items() if rows]
     if names[1:]:
         logger.warning("%s: reading only sheet '%s', ignoring %s", path, names[0], join_items(names[1:]))
+    if names and (hidden := _count_hidden_rows(path, names[0])):
+        logger.warning("%s: %d hidden rows, as by a filter, are read too", path, hidden)
     for line, values in enumerate(rows_by_sheet[names[0]] if names else [], 1):
         if any(cells := list(map(to_cell, values))):
             yield line, cells
+
+
+def _count_hidden_rows(path: Path, sheet: str) -> int:
+    """Count the hidden rows of a sheet of a .xlsx workbook; 0 in other formats."""
+    with zipfile.ZipFile(path) as archive, suppress(KeyError, ValueError, ElementTree.ParseError):
+        book, links = (
+            ElementTree.fromstring(archive.read(f"xl/{name}"))
+            for name in ("workbook.xml", "_rels/workbook.xml.rels")
+        )
+        part_of_link = {link.get("Id"): link.get("Target", "") for link in links}
+        (part,) = (
+            part_of_link[value]
+            for one in book.findall("{*}sheets/{*}sheet")
+            for value in one.attrib.values()
+            if one.get("name") == sheet and value in part_of_link
+        )
+        rows = archive.read(posixpath.join("xl", part).lstrip("/"))  # the part may be absolute
+        return len(re.findall(rb"<(?:\w+:)?row\b[^>]* hidden=.(?:1|true).", rows))
+    return 0
 
 
 def to_cell(value: Any) -> Any:

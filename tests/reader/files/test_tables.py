@@ -243,14 +243,15 @@ def test_format_prediction_cells(caplog, answer, cells):
 
 @pytest.mark.parametrize("first", [False, True])
 def test_an_excel_sheet(tmp_path, caplog, first):
-    """The first sheet with rows. Numbers are those of the sheet; another one with rows is named."""
+    """The first sheet with rows. Numbers are those of the sheet. Another one and hidden rows are named."""
     pytest.importorskip("python_calamine")
     rows = [["Nr", "Text", "Kategorie"], [1, "Great bread", "good"], [2, 7, 1]]
     path = tmp_path / "my.xlsx"
-    write_sheet(path, rows, rows * first)
+    write_sheet(path, rows, rows * first, hidden=(2, 3))
     table = read_labeled_table(path, LabelOptions(label="Kategorie"))
     assert [[*row.texts, row.label] for row in table.rows] == [[*map(str, cells[1:])] for cells in rows[1:]]
     assert (f"{path}: reading only sheet 'a', ignoring b" in caplog.messages) == first
+    assert ("2 hidden rows" in caplog.text) != first
     assert not is_tagged_file(path) and not is_question_file(path)
     write_sheet(path, [[], *rows, [99, "", "good"]])
     assert "my.xlsx, line 5: " in error_of(read_labeled_table, path, LabelOptions(label="Kategorie"))
@@ -268,8 +269,12 @@ def test_sheets_that_are_refused(tmp_path, monkeypatch, largest, error):
     assert error_of(read_labeled_table, path, LabelOptions()).startswith(f"{path}: {error}")
 
 
-def write_sheet(path: Path, rows: list[list], first: Sequence[list] = ()) -> None:
-    """An Excel file with two sheets, of which the first is empty, unless it has rows."""
+def write_sheet(path: Path, rows: list[list], first: Sequence[list] = (), hidden: Sequence[int] = ()) -> None:
+    """An Excel file with two sheets, of which the first is empty, unless it has rows.
+
+    Args:
+        hidden: the numbers of the rows of the second sheet that a filter hides.
+    """
     kinds = "http://schemas.openxmlformats.org"
     parts = {
         "[Content_Types].xml": f'<Types xmlns="{kinds}/package/2006/content-types">'
@@ -299,7 +304,8 @@ def write_sheet(path: Path, rows: list[list], first: Sequence[list] = ()) -> Non
                 else f'<c r="{"ABC"[location]}{number}" t="inlineStr"><is><t>{cell}</t></is></c>'
                 for location, cell in enumerate(row)
             )
-            xml += f'<row r="{number}">{cells}</row>'
+            attribute = ' hidden="1"' * (sheet_number == 2 and number in hidden)
+            xml += f'<row r="{number}"{attribute}>{cells}</row>'
         parts[f"xl/worksheets/sheet{sheet_number}.xml"] = sheet.format(xml)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in parts.items():
