@@ -524,8 +524,11 @@ def _iter_nonblank_lines(file: TextFile, errors: RowErrors) -> Iterator[Row]:
 
 
 def is_tagged_file(path: Path) -> bool:
-    """Return whether a file contains tagged words, by its extension, U+0002, or lists of tags in JSON."""
-    if detect_format(path) == TAGS or not split_extensions(path)[0]:
+    """Return whether a file contains tagged words, by its extension, U+0002, or lists of tags in JSON.
+
+    A file without an extension contains tagged words, a pipe a table.
+    """
+    if detect_format(path) == TAGS or not (split_extensions(path)[0] or path.is_fifo()):
         return True
     head = _read_head(path)
     if head.lstrip()[:1] in ("{", "["):
@@ -535,7 +538,7 @@ def is_tagged_file(path: Path) -> bool:
 
 def _read_head(path: Path) -> str:
     """Read the beginning of a decompressed text file; "" for an Excel workbook."""
-    if zipfile.is_zipfile(path):
+    if not path.is_fifo() and zipfile.is_zipfile(path):
         return ""
     with closing(TextFile(str(path), allow_json=True)) as file:
         return file.peek(_HEAD).decode(errors="replace")

@@ -12,7 +12,8 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import IO, Any, BinaryIO
 from xml.etree.ElementTree import Element, ParseError, iterparse
 
@@ -97,13 +98,19 @@ def reject_tables(path: str | os.PathLike, head: bytes) -> None:
         )
 
 
+@cache
+def _read_pipe(path: str) -> bytes:
+    """Return the contents of a pipe, which can be read only once, whereas a table is opened several times."""
+    return Path(path).read_bytes()
+
+
 class TextFile:
     """A stream of the decompressed bytes of a text file in UTF-8, in which every line ends with a newline.
 
     Compression and UTF-16 are detected from the first bytes.
 
     Args:
-        path: the path; "-": standard input, which is read into memory.
+        path: the path; "-": standard input. It is read into memory, as is a pipe, if `languages` is None.
         languages: the two languages of a .tmx file, whose units become lines of two tab-separated cells in
             this order; (): its first two languages. None: the file is not TMX.
         encoding: the encoding of the text; None: UTF-8, or UTF-16 with a byte order mark.
@@ -132,7 +139,10 @@ class TextFile:
         reject_lfs_pointer(path)
         with _translate_file_errors(path):
             # Closed by `close`.
-            self.raw = io.BytesIO(sys.stdin.buffer.read()) if is_input else open(path, "rb", buffering=0)  # noqa: SIM115
+            if is_input or (languages is None and Path(path).is_fifo()):
+                self.raw: BinaryIO = io.BytesIO(sys.stdin.buffer.read() if is_input else _read_pipe(path))
+            else:
+                self.raw = open(path, "rb", buffering=0)  # noqa: SIM115
             self._packed = io.BufferedReader(self.raw)
             self._file = self._packed
             start = self._packed.peek(6)

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import time
 import tracemalloc
 import unicodedata
@@ -239,6 +240,16 @@ def test_format_prediction_cells(caplog, answer, cells):
     header = "\t".join(["text", *(f"predicted_{key}" for key in cells)])
     assert file.getvalue().splitlines() == [header, "\t".join(["a b", *cells.values()])]
     assert [line[:23] for line in caplog.messages] == ["1 cells contain tabs or"]
+
+
+def test_a_pipe_is_a_table():
+    """As <(...) of a shell. It can be read only once, and the kind of a table takes several looks."""
+    reading_end, writing_end = os.pipe()
+    os.write(writing_end, b"text;label\nGreat bread;good\n")
+    os.close(writing_end)
+    pipe = Path(f"/dev/fd/{reading_end}")
+    assert not is_tagged_file(pipe) and not is_question_file(pipe)
+    assert [row.texts for row in read_labeled_table(pipe, LabelOptions()).rows] == [["Great bread"]]
 
 
 @pytest.mark.parametrize("first", [False, True])
