@@ -314,7 +314,7 @@ def _add_task(
         predictions = await queue.results(request, predict_rows, rows, sizes)
         return JSONResponse(predictions if lists else predictions[0])
 
-    app.post(f"/api/{task}", summary=type(predictor).__doc__.splitlines()[0], operation_id=task)(endpoint)
+    app.post(f"/api/{task}", summary=f"Predictions of {task}", operation_id=task)(endpoint)
 
 
 def _parse_or_get_error(predictor: Predictor, row: dict[str, Any]) -> Any:

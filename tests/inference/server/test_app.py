@@ -8,6 +8,7 @@ import ernie_m
 from ernie_m.inference.load import load
 from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.server.app import make_app
+from ernie_m.inference.tasks.finetuned import ClassificationPredictor
 from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.reader.text_featurizer import Example
 from ernie_m.vectors.pooling import normalize_vectors
@@ -200,6 +201,12 @@ def test_reject_wrong_score_requests_by_parameter(ranking, body, param):
 def test_long_documents_are_cut(ranking, truncate):
     asked = {"query": "a", "documents": ["a", LONG], **truncate}
     assert ranking.post("/v1/rerank", json=asked).status_code == 200
+
+
+def test_serves_without_docstrings(models, monkeypatch):
+    """As python -OO removes them."""
+    monkeypatch.setattr(ClassificationPredictor, "__doc__", None)
+    make_app([load(models / "classify")], PredictionOptions())
 
 
 def test_task_requests_with_several_texts(models):
