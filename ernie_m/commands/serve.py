@@ -30,6 +30,10 @@ class ServeFlags(PredictorFlags):
     port: Annotated[int, Range(at_least=1, at_most=65535)] = option(8000, needed=True)
     """Port to listen on."""
 
+    allowed_hosts: Names | None = None
+    """Names that a proxy sends in the header Host, such as ml.example.org (default: only those of this
+    machine, if --host is this machine, otherwise any)."""
+
     token_file: str | None = None
     """File with the bearer token that requests must send (alternative: the environment variable
     ERNIE_M_TOKEN)."""
@@ -71,4 +75,5 @@ def main() -> None:
         max_queue=flags.max_queue,
         max_batch_tokens=flags.max_batch_tokens,
         timeout=flags.timeout,
+        allowed_hosts=flags.allowed_hosts.split(",") if flags.allowed_hosts else (),
     )

@@ -233,12 +233,14 @@ def test_requests_under_another_name_are_refused(models, monkeypatch, host):
     """Such requests come from a page of another site, if its name is made to stand for this machine."""
     apps = []
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: apps.append(self.config.app))
-    serve([load(models / "classify")], PredictionOptions(), host, 0)
+    serve([load(models / "classify")], PredictionOptions(), host, 0, allowed_hosts=["ml.example"])
     (app,) = apps
     client = TestClient(app, base_url="http://localhost")
-    for name in ("evil.example", "evil.example:80", "127.0.0.1.evil.example"):
-        assert client.get("/api/info", headers={"Host": name}).status_code == 400
-    assert client.get("/api/info", headers={"Host": "localhost:1"}).status_code == 200
+    for name in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "a.ml.example"):
+        response = client.get("/api/info", headers={"Host": name})
+        assert response.status_code == 400 and "--allowed_hosts" in response.text
+    for name in ("localhost:1", "[::1]:1", "[::1]", "ml.example", "ml.example:443"):
+        assert client.get("/api/info", headers={"Host": name}).status_code == 200
 
 
 @pytest.mark.parametrize("proxies", [None, "*"])
@@ -271,12 +273,14 @@ def test_flags_reach_the_server(models, tmp_path, monkeypatch):
         "port": 9,
         "token_file": write_lines(tmp_path / "token", ["geheim"]),
         "log_level": "warning",
+        "allowed_hosts": "a.example,b.example",
     }
     call_main(command, as_flags(flags | options | limits))
     (loaded, *others), found = started.call_args
     assert [(model.folder, model.engine_name) for model in loaded] == [
         (path, "paddle-eager") for path in folders
     ]
+    limits["allowed_hosts"] = ["a.example", "b.example"]
     assert (others, found) == ([PredictionOptions(**options), "::1", 9, "geheim"], limits)
     assert levels == [logging.WARNING]
 

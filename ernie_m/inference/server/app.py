@@ -24,7 +24,6 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, genera
 from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, create_model, model_validator
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -134,7 +133,7 @@ def make_app(
         max_queue: maximum number of queued texts.
         max_batch_tokens: approximate maximum number of tokens per batch.
         timeout: request timeout in seconds.
-        hosts: the allowed values of the Host header; "*": any.
+        hosts: the allowed names in the Host header; "*": any.
     """
     predictors = make_predictors(models, options)
     info = describe_server(models, predictors)
@@ -147,7 +146,6 @@ def make_app(
 
     # FastAPI's documentation pages load scripts from other servers.
     app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     _add_error_handlers(app, models)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -177,7 +175,7 @@ def make_app(
     _add_models(app, offered)
     for word, predictor in predictors.items():
         _add_task(app, word, predictor, options, queue)
-    return RequestMiddleware(app, token, metrics, {route.path for route in app.routes})
+    return RequestMiddleware(app, token, metrics, {route.path for route in app.routes}, hosts)
 
 
 def make_predictors(models: list[LoadedModel], options: PredictionOptions) -> dict[str, Predictor]:
@@ -493,12 +491,15 @@ def serve(
     max_queue: int = 4096,
     max_batch_tokens: int = 1024,
     timeout: int = 300,
+    allowed_hosts: Sequence[str] = (),
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM, and then complete the requests in flight.
 
     Args:
         host, port: the address to listen on.
         token, max_queue, max_batch_tokens, timeout: see `make_app`.
+        allowed_hosts: the allowed names in the Host header besides those of this machine, if `host` is this
+            machine.
 
     Raises:
         UserError: the port is in use, or two models have the same task.
@@ -507,7 +508,7 @@ def serve(
     with _listen(host, port) as listening:
         address = f"[{host}]" if ":" in host else host
         # Protects against DNS rebinding: another name could resolve to this address.
-        hosts = THIS_MACHINE if address in THIS_MACHINE else ["*"]
+        hosts = [*THIS_MACHINE, *allowed_hosts] if address in THIS_MACHINE else ["*"]
         config = uvicorn.Config(
             make_app(models, options, token, max_queue, max_batch_tokens, timeout, hosts),
             log_level="warning",

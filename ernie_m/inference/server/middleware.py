@@ -43,12 +43,21 @@ class RequestMiddleware:
         token: the required bearer token; None: no authorization.
         metrics: the registry for the metrics of requests.
         paths: the paths in the metrics; others are counted as "other".
+        hosts: the allowed names in the Host header; "*": any.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, metrics: CollectorRegistry, paths: Container[str]):
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str | None,
+        metrics: CollectorRegistry,
+        paths: Container[str],
+        hosts: Container[str],
+    ):
         self.app = app
         self.token = token
         self.paths = paths
+        self.hosts = hosts
         self.arrived = 0  # bytes of incomplete bodies
         self.turn = asyncio.Lock()  # held by the one body that may exceed MOST_BYTES
         self.seconds = Histogram(
@@ -135,11 +144,17 @@ class RequestMiddleware:
         return message
 
     def check_request(self, path: str, headers: Headers) -> None:
-        """Check the length headers and the token of a request.
+        """Check the host, the length headers and the token of a request.
 
         Raises:
-            HTTPException: the token is missing or invalid, or the length headers conflict.
+            HTTPException: the host is not allowed, the token is missing or invalid, or the length headers
+                conflict.
         """
+        host = re.sub(r":[0-9]*$", "", headers.get("host", ""))  # without the port
+        if "*" not in self.hosts and host not in self.hosts:
+            raise HTTPException(
+                400, f"unknown host '{host}' in the header Host. Start the server with --allowed_hosts {host}"
+            )
         if "transfer-encoding" in headers and "content-length" in headers:  # request smuggling
             raise HTTPException(
                 400, "the request has both Transfer-Encoding and Content-Length", {"Connection": "close"}
