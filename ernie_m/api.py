@@ -394,7 +394,9 @@ class Model:
         """
         from ernie_m.inference.tasks.search import SearchPredictor
 
-        task_options = PredictionOptions(index=None if folder is None else os.fspath(folder), **options)
+        task_options = PredictionOptions(
+            index=None if folder is None else os.path.expanduser(folder), **options
+        )
         if corpus is None and folder is None:
             raise UserError("index: missing corpus (expected texts, or the directory of an index)")
         if corpus is not None:
@@ -454,7 +456,8 @@ class Model:
         from ernie_m.reader.labels import is_missing
         from ernie_m.utils.logging import logger
 
-        if folder is not None and os.path.exists(folder):
+        path = None if folder is None else Path(os.path.expanduser(folder))
+        if path is not None and path.exists():
             raise UserError(f"{folder} already exists. Choose another folder")
         if task not in (None, *KINDS):
             raise UserError(f"invalid task {task!r} (expected {describe_type(Literal[KINDS])})")
@@ -482,7 +485,6 @@ class Model:
             reject_ambiguous_labels(dataset)
         for issue in dataset.find_issues():
             logger.warning("%s", issue)
-        path = None if folder is None else Path(folder)
         fitted = fit_model(self.loaded, dataset, path, finetune, layer)
         assert fitted is not None  # None only after a stop request
         loaded, scored = fitted

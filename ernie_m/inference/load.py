@@ -3,6 +3,7 @@
 The config.json of an export has the key "export", with its task, its layer and how it was verified.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -345,7 +346,7 @@ def load(
     Raises:
         UserError: a file is missing or corrupt, or the engine or `amp` is not supported.
     """
-    folder = Path(folder)
+    folder = Path(os.path.expanduser(folder))  # unlike Path's method, without an error for ~unknown
     config_json = read_export_settings(folder)
     if config_json is not None:
         return _load_export(folder, config_json, engine, amp)

@@ -22,6 +22,7 @@ import dataclasses
 import difflib
 import inspect
 import json
+import os
 import re
 import sys
 import textwrap
@@ -175,6 +176,8 @@ def convert_value(value_type: Any, value: Any) -> Any:
             value = BOOLEANS[value.lower()]
         case builtins.int | builtins.float:
             value = value_type(value)
+        case builtins.str:  # a shell expands ~ only at the start of a word
+            value = re.sub(r"(?<![^,])~(?=/)", os.path.expanduser("~"), value)
     if not is_valid(value_type, value):
         raise ValueError(value)
     return value

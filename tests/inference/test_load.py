@@ -181,10 +181,11 @@ def test_a_model_with_pooler_embeddings_has_them_of_its_last_layer(models):
             "invalid engine 'torch' ",
         ),
         ("encode", {"engine": "onnx"}, "engine onnx requires an export"),
+        ("~unknown.user/model", {}, "~unknown.user/model: no such folder"),
     ],
 )
 def test_reject_what_cannot_be_loaded(models, kind, options, message):
-    assert message in error_of(ernie_m.load, models / kind, **options)
+    assert message in error_of(ernie_m.load, kind if "~" in kind else models / kind, **options)
 
 
 def test_a_folder_is_a_path():
@@ -404,6 +405,7 @@ FORMS = {
     "twice above, with a trailing slash": ("here/sub/deep", "../../sub/../x/"),
     "absolute": ("here/sub", "{here}/x"),
     "a link with a blank from elsewhere": ("here/sub", "../a name"),
+    "in the home folder": ("here/sub", "~/x"),
 }
 
 
@@ -413,5 +415,6 @@ def test_load_by_each_path_notation(models, tmp_path, monkeypatch, folder, path)
     shutil.copytree(models / "encode", tmp_path / "here/x")
     (tmp_path / "here/a name").symlink_to("x")
     monkeypatch.chdir(tmp_path / folder)
+    monkeypatch.setenv("HOME", str(tmp_path / "here"))
     model = ernie_m.load(path.format(here=tmp_path / "here"))
     assert model.encode(TEXTS).tobytes() == ernie_m.load(models / "encode").encode(TEXTS).tobytes()

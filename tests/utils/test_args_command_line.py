@@ -1,6 +1,7 @@
 """Every wrong flag, key or value is one line that names it; both formats of command lines."""
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -12,6 +13,8 @@ from ernie_m.utils.args import OfficialFlags, format_help, option, parse_options
 from ernie_m.utils.value_types import Names, PositiveInt, Range
 from tests.helpers.files import write_file
 from tests.launching import error_of
+
+HOME = Path.home()
 
 
 @dataclass
@@ -91,6 +94,8 @@ def test_the_saved_file_reads_back_equal(tmp_path):
         (["--fast", "false"], "fast", False),
         (["--fast", "T"], "fast", True),
         (["--steps", "2", "--steps", "3"], "steps", 3),
+        (["--output=~/out"], "output", f"{HOME}/out"),
+        (["--inputs", "~/a,b~/c,~/d"], "inputs", f"{HOME}/a,b~/c,{HOME}/d"),
     ],
 )
 def test_values_on_the_command_line(line, name, value):
