@@ -174,13 +174,13 @@ def write_model(
     metadata |= {key: value for key, value in given.items() if value}
     format = TARGETS[flags.to]
     pipeline_config = checkpoint.pipeline_config
+    write_foreign.check_format_support(flags.to, checkpoint, task)
     differing = write_foreign.list_pipeline_differences(format, checkpoint, task, bool(tokenizer.digit_comma))
     if differing and not flags.allow_lossy:
         raise UserError(
             f"{flags.source}: --to {flags.to}: {'; '.join(differing)}. To convert anyway, set "
             "--allow_lossy; the new README.md lists the differences"
         )
-    write_foreign.check_format_support(flags.to, checkpoint, task)
     note = write_foreign.get_tokenizer_note(format, pipeline_config)
     facts = {"reads_otherwise": [*differing, note] if note else differing or None, "trimmed": trimmed_note}
     if not flags.trim_vocab_to:  # the scores were measured with the full vocabulary

@@ -289,6 +289,9 @@ def test_text_rule_5_in_xlm_r_format(tmp_path):
     assert Tokenizer(None, piece_model).digit_comma
     made = make_model(tmp_path / "made", piece_model, PipelineConfig())
     assert "'12,'" in error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"])
+    # What --allow_lossy does not allow is said first.
+    line = error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "sentence-transformers"])
+    assert "--to xlm-roberta" in line and "--allow_lossy" not in line
     run(make_model(tmp_path / "plain", piece_model, XLM_R), tmp_path / "there", "xlm-roberta")
 
 
