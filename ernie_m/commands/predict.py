@@ -33,6 +33,7 @@ from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, escape_control_characters, say
 from ernie_m.utils.files import read_json, reject_overwrite
+from ernie_m.utils.value_types import PositiveShare
 
 if TYPE_CHECKING:
     from ernie_m.inference.load import LoadedModel
@@ -46,6 +47,7 @@ _FOR_TASKS = {
     "corpus": (SEARCH,),
     "index": (SEARCH,),
     "labels": (ZERO_SHOT,),
+    "target_accuracy": (CLASSIFICATION,),
 }
 
 
@@ -66,6 +68,10 @@ class PredictFlags(PredictorFlags, LabelOptions):
 
     sort: Literal["table", "uncertain"] = "table"
     """Order of a table's predicted rows: as in the input (table), or lowest confidence first (uncertain)."""
+
+    target_accuracy: PositiveShare | None = None
+    """Accuracy of classification, such as 0.95, for which to find the lowest probability that reaches it on
+    the labeled rows of a table."""
 
     def __post_init__(self) -> None:
         corpus = [path for _, path in split_file_list(self.corpus)] if self.corpus else []
@@ -122,8 +128,12 @@ def main() -> None:
         alternatives = [TAGGED.format("--columns WORD,TAG")] if task == TOKEN_CLASSIFICATION else []
         table = table or ask(are_questions=is_question, alternatives=alternatives)
         table.check_text_columns(model.pipeline_config.pairs if task in _CLASSIFIERS else is_question)
+        if flags.target_accuracy and (table.are_requests or not table.labels):
+            raise UserError("--target_accuracy requires a table with a column of labels. Set --label COLUMN")
         file = (
-            JsonLines(table) if table.are_requests else TableFile(table, flags.sort != "table", flags.output)
+            JsonLines(table)
+            if table.are_requests
+            else TableFile(table, flags.sort != "table", flags.output, flags.target_accuracy)
         )
     may_sort = isinstance(file, TableFile) and task in (CLASSIFICATION, MULTI_LABEL, QUESTION_ANSWERING)
     if flags.sort != "table" and not may_sort:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
+import numpy as np
+
 from ernie_m.finetune.metrics import format_score, pearson, spearman
 from ernie_m.inference.tasks import InputFile, Predictor, Request
 from ernie_m.reader.files.labeled_tables import UnlabeledTable
@@ -75,13 +77,17 @@ class TableFile(InputFile):
         table: the table and its columns.
         is_sorted: whether to write rows in ascending order of confidence.
         output: the name of the output file, which determines its format.
+        target_accuracy: an accuracy, for the lowest confidence that reaches it in the summary; None: not set.
     """
 
     formats = (CELLS, OBJECTS)
 
-    def __init__(self, table: UnlabeledTable, is_sorted: bool, output: str = "-") -> None:
+    def __init__(
+        self, table: UnlabeledTable, is_sorted: bool, output: str = "-", target_accuracy: float | None = None
+    ) -> None:
         self._table = table
         self._sorts = is_sorted
+        self._target_accuracy = target_accuracy
         dialect = table.table.dialect.adapt_to_file(output)
         self._write = (
             write_objects if detect_format(output) == OBJECTS else partial(write_table, dialect=dialect)
@@ -89,8 +95,8 @@ class TableFile(InputFile):
         self._count = 0
         self._known: set[str] = set()  # the labels of the model, normalized
         self._has_several = False  # whether the model is multi-label
-        # For each row the known gold labels, None if there are none, and the predicted labels.
-        self._labels: list[tuple[dict[str, bool] | None, list[str]]] = []
+        # For each row the known gold labels, None if there are none, the predicted labels and the confidence.
+        self._labels: list[tuple[dict[str, bool] | None, list[str], float]] = []
         self._numbers: list[tuple[float | None, float]] = []  # or gold and predicted numbers
 
     def iter_requests(self, errors: RowErrors) -> Iterator[tuple[int, list[Any], dict]]:
@@ -115,7 +121,10 @@ class TableFile(InputFile):
         self._has_several |= "labels" in prediction
         labels = prediction.get("labels", [prediction["label"]] if "label" in prediction else [])
         if "probabilities" in prediction:
-            self._labels.append((self._get_gold_labels(cells), [normalize_label(label) for label in labels]))
+            confidence = compute_confidence(prediction)
+            self._labels.append(
+                (self._get_gold_labels(cells), list(map(normalize_label, labels)), confidence)
+            )
         if "score" in prediction:
             given = [parse_number(str(cells[index])) for index in self._table.labels[:1]]
             self._numbers.append((*given, prediction["score"]) if given else (None, prediction["score"]))
@@ -139,12 +148,12 @@ class TableFile(InputFile):
         """Return lines with the numbers of rows and labels, and the metrics if the table has gold labels."""
         names = join_items([f"'{self._table.table.names[index]}'" for index in self._table.labels])
         both = [pair for pair in self._numbers if pair[0] is not None]
-        counts = Counter(chain.from_iterable(predicted for _, predicted in self._labels))
+        counts = Counter(chain.from_iterable(predicted for _, predicted, _ in self._labels))
         parts = [f"{label} {count:,}" for label, count in counts.most_common()]
-        if without := sum(not predicted for _, predicted in self._labels):
+        if without := sum(not predicted for _, predicted, _ in self._labels):
             parts.append(f"no label {without:,}")
         lines = [f"{self._count:,} rows" + (f": {join_items(parts)}" if parts else "")]
-        labeled = [(given, predicted) for given, predicted in self._labels if given is not None]
+        labeled = [row for row in self._labels if row[0] is not None]
         if len(both) > 1:
             given, predicted = zip(*both)
             scores = [format_score(correlate(predicted, given)) for correlate in (pearson, spearman)]
@@ -153,20 +162,44 @@ class TableFile(InputFile):
             lines.append(
                 line.format(*scores, len(both), names) if has_score else f"no score: equal numbers in {names}"
             )
-        elif others := {name for given, _ in labeled for name in given if given[name]} - self._known:
+        elif others := {name for given, *_ in labeled for name in given if given[name]} - self._known:
             lines.append(
                 f"no accuracy: unknown label '{min(others)}' in {names} "
                 f"(trained on: {join_items(sorted(self._known))})"
             )
         elif labeled:
-            right = sum(
+            are_right = [
                 all((name in predicted) == has_label for name, has_label in given.items())
-                for given, predicted in labeled
-            )
-            rows = "rows with labels" if self._has_several else "rows with a label"
-            share = f"{100 * right / len(labeled):.1f} %"
-            lines.append(f"accuracy {share}: {right:,} of {len(labeled):,} {rows} in {names}")
+                for given, predicted, _ in labeled
+            ]
+            share = f"{100 * sum(are_right) / len(labeled):.1f} %"
+            lines.append(f"accuracy {share}: {sum(are_right):,} of {len(labeled):,} labeled rows ({names})")
+            if self._target_accuracy:
+                lines.append(_format_threshold([row[2] for row in labeled], are_right, self._target_accuracy))
+        elif self._labels and names:
+            lines.append(f"no accuracy: no labels in {names}")
         return lines
+
+
+def _format_threshold(confidences: Sequence[float], are_right: Sequence[bool], target_accuracy: float) -> str:
+    """Format the lowest confidence so that predictions of at least this confidence reach an accuracy.
+
+    Args:
+        confidences: the confidence of each labeled row.
+        are_right: whether its prediction is right.
+        target_accuracy: the accuracy, above 0 to 1.
+    """
+    distinct, indices, counts = np.unique(confidences, return_inverse=True, return_counts=True)
+    # The numbers of rows of at least each distinct confidence, from the highest.
+    sizes = counts[::-1].cumsum()
+    accuracies = np.bincount(indices, are_right)[::-1].cumsum() / sizes
+    reached = np.flatnonzero(accuracies >= target_accuracy)
+    if not len(reached):
+        return f"no probability reaches an accuracy of {100 * target_accuracy:g} %"
+    return (
+        f"probability >= {distinct[::-1][reached[-1]]}: accuracy {100 * accuracies[reached[-1]]:.1f} % on "
+        f"{sizes[reached[-1]]:,} rows"
+    )
 
 
 def compute_confidence(prediction: Mapping[str, Any]) -> float:

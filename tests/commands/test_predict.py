@@ -773,6 +773,8 @@ def test_a_config_that_does_not_go_with_the_other_files(models, tmp_path, kind, 
         ({"task": "embedding", "corpus": "a.txt"}, "--corpus "),
         ({"task": "search", "corpus": "."}, "--corpus . "),
         ({"task": "classification", "labels": "a,b"}, "--labels "),
+        ({"task": "embedding", "target_accuracy": 0.9}, "requires task classification"),
+        ({"task": "classification", "target_accuracy": 0.9}, "--label COLUMN"),
     ],
 )
 def test_reject_bad_flags(models, ask, refused, flags, message):

@@ -58,10 +58,6 @@ def locations(models, exported, reranker, tmp_path, in_tmp_path):
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(folder)
-    header = "label,predicted_label,predicted_probability\n"
-    right, wrong = "a,a,0.{}\n", "b,a,0.{}\n"
-    rows = [*(right.format(90 - number) for number in range(20)), wrong.format(7), wrong.format(6)]
-    (tmp_path / "labeled.csv").write_text(header + "".join(reversed(rows)))
 
 
 @pytest.mark.slow
@@ -72,14 +68,6 @@ def test_run_python_blocks_from_docs(locations, capsys):
     assert names["vectors"].shape == (2, 32) and names["vectors"].dtype == np.float32
     assert names["prediction"]["label"] in names["model"].labels
     assert len(capsys.readouterr().out.splitlines()) == 3  # of the quickstart
-
-
-def test_threshold_of_the_example(locations, tmp_path, capsys):
-    program = (ROOT / "examples/confidence_threshold.py").read_text(encoding="utf-8")
-    exec(program, {})
-    (tmp_path / "labeled.csv").write_text("label,predicted_label,predicted_probability\na,b,0.9\n")
-    exec(program, {})
-    assert capsys.readouterr().out.split() == ["0.7", "None"]  # 20 of 21 are right, then none of 1
 
 
 @pytest.mark.parametrize("page", ["README.md", "README_zh.md"])

@@ -18,8 +18,11 @@ from tests.helpers.checkpoints import changed_copy, stored
 from tests.launching import as_flags, call_main, error_of
 
 
-def single_label(*labels):
-    return [{"label": label, "probabilities": dict.fromkeys(["a", "b", "1"], 0.3)} for label in labels]
+def single_label(*labels, probabilities=()):
+    return [
+        {"label": label, "probabilities": {"a": 0.3, "b": 0.3, "1": 0.3, label: probability}}
+        for label, probability in zip(labels, probabilities or [0.3] * len(labels))
+    ]
 
 
 def several_labels(*label_lists):
@@ -36,14 +39,17 @@ NUMBERS = [("7", "0"), ("7", "0.5"), ("7", "1"), ("7", "5")]
 # The ranks are 1 2 3 4 and 1 2 4 3. Means 1.625 and 0.25, products 0.375, squares 15.6875 and 0.05.
 CORRELATION = "Pearson 42.3 %, Spearman 80.0 % (4 rows with a number in 'score')"
 SEVERAL = [["b", "a"], ["a", "b"], ["a", "b"], [], ["1"]]
-# The columns, the rows, their predictions, the columns with labels, the lines, and possibly the separator.
+SURE = single_label(*"aaabaaa", probabilities=[0.9, 0.8, 0.8, 0.8, 0.7, 0.6, 0.99])
+SOME_RIGHT = [(label,) for label in ("a", "a", "a", "a", "a", "b", "")]
+# The columns, the rows, their predictions, the columns with labels, the lines, and possibly the separator and
+# --target_accuracy.
 SUMMARIES = {
     "rows without a label do not count": (
         ("id", "Art"),
         [("1", label) for label in ("a", " a\u200b", "1.0", "", "nan", "b", "a")],
         single_label("a", "a", "1", "b", "b", "a", "b"),
         ["Art"],
-        ["7 rows: a 3, b 3, 1 1", "accuracy 60.0 %: 3 of 5 rows with a label in 'Art'"],
+        ["7 rows: a 3, b 3, 1 1", "accuracy 60.0 %: 3 of 5 labeled rows ('Art')"],
     ),
     "several labels, all of which must be right, also none; no prediction does not count": (
         ("tags",),
@@ -52,7 +58,7 @@ SUMMARIES = {
         ["tags"],
         [
             "5 rows: b 3, a 3, 1 1, no label 1",
-            "accuracy 75.0 %: 3 of 4 rows with labels in 'tags'",
+            "accuracy 75.0 %: 3 of 4 labeled rows ('tags')",
         ],
     ),
     "several labels, all unknown": (
@@ -60,7 +66,7 @@ SUMMARIES = {
         [("",), ("\u200b",)],
         several_labels([], ["a"]),
         ["tags"],
-        ["2 rows: a 1, no label 1"],
+        ["2 rows: a 1, no label 1", "no accuracy: no labels in 'tags'"],
     ),
     "several labels in a column that is not divided": (
         ("tags",),
@@ -75,14 +81,14 @@ SUMMARIES = {
         [("1", "0", "0", "1"), ("0", "True", "1", "0")],
         several_labels(["a"], ["b"]),
         ["a", "b", "1"],
-        ["2 rows: a 1, b 1", "accuracy 50.0 %: 1 of 2 rows with labels in 'a', 'b', '1'"],
+        ["2 rows: a 1, b 1", "accuracy 50.0 %: 1 of 2 labeled rows ('a', 'b', '1')"],
     ),
     "unknown labels are neither right nor wrong": (
         ("a", "b", "1", "c"),
         [("1", "0", "", "0"), ("", "1", "0", ""), ("", "NA", "", ""), ("?", "0", "true", "")],
         several_labels(*[["a"]] * 4),
         ["a", "b", "1", "c"],
-        ["4 rows: a 4", "accuracy 33.3 %: 1 of 3 rows with labels in 'a', 'b', '1', 'c'"],
+        ["4 rows: a 4", "accuracy 33.3 %: 1 of 3 labeled rows ('a', 'b', '1', 'c')"],
     ),
     "no label of the model": (
         ("label",),
@@ -103,7 +109,37 @@ SUMMARIES = {
         [("none",), ("a",)],
         [{"label": "none", "probabilities": {"none": 0.6, "a": 0.4}}] * 2,
         ["label"],
-        ["2 rows: none 2", "accuracy 50.0 %: 1 of 2 rows with a label in 'label'"],
+        ["2 rows: none 2", "accuracy 50.0 %: 1 of 2 labeled rows ('label')"],
+    ),
+    # Of the most probable 1, 4, 5 and 6 labeled rows 1, 3, 4 and 4 are right.
+    **{
+        f"a probability for {target}": (
+            ("label",),
+            SOME_RIGHT,
+            SURE,
+            ["label"],
+            ["7 rows: a 6, b 1", "accuracy 66.7 %: 4 of 6 labeled rows ('label')", line],
+            ",",
+            target,
+        )
+        for target, line in (
+            (1, "probability >= 0.9: accuracy 100.0 % on 1 rows"),
+            (0.8, "probability >= 0.7: accuracy 80.0 % on 5 rows"),
+            (0.1, "probability >= 0.6: accuracy 66.7 % on 6 rows"),
+        )
+    },
+    "no probability for an accuracy": (
+        ("label",),
+        [("b",), ("a",)],
+        single_label("a", "a"),
+        ["label"],
+        [
+            "2 rows: a 2",
+            "accuracy 50.0 %: 1 of 2 labeled rows ('label')",
+            "no probability reaches an accuracy of 95 %",
+        ],
+        ",",
+        0.95,
     ),
     "no column with labels": (("topic",), [("x",), ("a",)], single_label("a", "b"), [], ["2 rows: a 1, b 1"]),
     "numbers": (
@@ -154,10 +190,13 @@ SUMMARIES = {
 
 @pytest.mark.parametrize("case", SUMMARIES)
 def test_summary_equals_hand_counted_rows(case):
-    names, rows, predictions, labels, lines, *separator = SUMMARIES[case]
+    names, rows, predictions, labels, lines, *rest = SUMMARIES[case]
+    separator, target = rest + [",", None][len(rest) :]
     table = Table(Path("rows.csv"), names, 1, Dialect(), [], iter(()))
     label_columns = [names.index(name) for name in labels]
-    labeled = TableFile(UnlabeledTable(table, {}, label_columns, [], *separator or [","]), is_sorted=False)
+    labeled = TableFile(
+        UnlabeledTable(table, {}, label_columns, [], separator), False, target_accuracy=target
+    )
     for row, prediction in zip(rows, predictions, strict=True):
         labeled.record_prediction([*row], prediction)
     assert labeled.format_summary() == lines
