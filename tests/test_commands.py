@@ -99,8 +99,6 @@ COMMANDS = {
     r".*ernie-m (fit|predict --input) (?!.*--finetune).*":
         "commands/test_fit.py::test_a_table_goes_in_and_comes_out",
     r".*ernie-m train .*": "commands/test_train.py::test_a_start_is_trained_and_compared_with_a_static_model",
-    r"sh examples/to_jsonl\.sh .*": "reader/files/test_conll.py::test_reads_exports_by_the_example_script",
-    r".*examples/spans_to_words\.py .*": "reader/files/test_conll.py::test_spans_become_words_by_the_example",
     r".*examples/official_format\.py .*":
         "reader/files/test_classification_tsv.py::test_example_writes_the_official_format",
     r"curl .*": "the request of inference/server/test_app_embeddings.py::test_served_embeddings",

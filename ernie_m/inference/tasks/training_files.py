@@ -47,7 +47,7 @@ class TaggedFile(InputFile):
         self._lines = read_lines(path, options)
         if self._lines[0].lstrip().startswith("["):
             raise UserError(
-                f"{path}, line 1: expected JSON lines, got a JSON list. Convert it with jq -c '.[]'"
+                f"{path}, line 1: expected JSON lines, got a JSON list. Write each of its objects in a line"
             )
         self._iobes = iobes
         self._labels = labels
@@ -76,9 +76,13 @@ class TaggedFile(InputFile):
                 self._gold.append(sentence.tags)
             for line, tag in zip(sentence.lines, self._convert_to_file_scheme(prediction.get("tags", ()))):
                 added.setdefault(line, []).append(tag)
+        words = {sentence.lines[0]: sentence.words for sentence in self._sentences}
         for number, line in enumerate(self._lines, 1):
             if number in added and line.startswith("{"):
-                line = json.dumps({**json.loads(line), _TAGS: added[number]}, ensure_ascii=False)
+                values = json.loads(line)
+                if words[number] not in values.values():  # spans of an annotation tool
+                    values["words"] = words[number]
+                line = json.dumps({**values, _TAGS: added[number]}, ensure_ascii=False)
             elif number in added:
                 line += ("\t" if "\t" in line else " ") + JOINT.join(added[number])
             elif number == 1 and JOINT in "".join(self._lines[1:2]):  # the header of the official format

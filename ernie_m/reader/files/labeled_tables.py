@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ernie_m.reader.files.annotations import SPAN
 from ernie_m.reader.files.find_files import SPLIT_OF
 from ernie_m.reader.files.official_tsv import has_quotes, log_quoted_rows, to_single_line
 from ernie_m.reader.files.plain_text import LINES, TAGS, TextFile, detect_format, split_extensions
@@ -302,8 +303,7 @@ def _get_label_text(table: Table, indices: Sequence[int], cell: Any) -> str:
     if not isinstance(cell, str) or is_printed_collection(cell):
         raise UserError(
             f"invalid label {format_value(cell)[:50]} in '{table.names[indices[0]]}' (expected a single "
-            "label). For --task multi-label use JSON lines with lists of labels, or a 0/1 column per label "
-            "(for spans see examples/spans_to_words.py)"
+            "label). For --task multi-label use JSON lines with lists of labels, or a 0/1 column per label"
         )
     return cell
 
@@ -526,13 +526,15 @@ def _iter_nonblank_lines(file: TextFile, errors: RowErrors) -> Iterator[Row]:
 def is_tagged_file(path: Path) -> bool:
     """Return whether a file contains tagged words, by its extension, U+0002, or lists of tags in JSON.
 
-    A file without an extension contains tagged words, a pipe a table.
+    A file without an extension contains tagged words, a pipe a table. Spans of
+    annotation tools are read as tagged words.
     """
     if detect_format(path) == TAGS or not (split_extensions(path)[0] or path.is_fifo()):
         return True
     head = _read_head(path)
     if head.lstrip()[:1] in ("{", "["):
-        return all(re.search(rf'"({"|".join(names)})"\s*:\s*\[', head) for names in WORDS.values())
+        has_lists = (re.search(rf'"({"|".join(names)})"\s*:\s*\[', head) for names in WORDS.values())
+        return all(has_lists) or SPAN.search(head) is not None
     return JOINT in "\n".join(head.split("\n")[:2])
 
 

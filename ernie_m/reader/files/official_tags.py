@@ -24,7 +24,7 @@ _ABBREVIATION = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # without its last full 
 
 # Scripts whose characters may be words of their own; "others": letters and digits of all other scripts.
 Script = Literal["Han", "kana", "Thai", "Lao", "Khmer", "Burmese", "Hangul", "others"]
-_WITHOUT_SPACES: dict[Script, str] = {
+WITHOUT_SPACES: dict[Script, str] = {
     "Han": "[\u2e80-\u2fdf\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]",
     "kana": "[\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f]",
     "Thai": "[\u0e01-\u0e3a\u0e40-\u0e4e]",
@@ -33,7 +33,7 @@ _WITHOUT_SPACES: dict[Script, str] = {
     "Burmese": "[\u1000-\u103f\u104c-\u108f\u109a-\u109f]",
 }
 _WITH_SPACES: dict[Script, str] = {"Hangul": "[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]"}
-_NAMED = _WITHOUT_SPACES | _WITH_SPACES
+_NAMED = WITHOUT_SPACES | _WITH_SPACES
 _CHARACTERS: dict[Script, str] = {**_NAMED, "others": rf"(?!{'|'.join(_NAMED.values())})[^\W_]"}
 # Of a script in training data: number of words, and their share that is a single character.
 _FEWEST_WORDS = 10
@@ -59,7 +59,7 @@ def find_unknown_words(text: str, character_scripts: Collection[Script]) -> tupl
     Several characters of a script without spaces may be one word or several. It is known only of
     `character_scripts`.
     """
-    for script, characters in _WITHOUT_SPACES.items():
+    for script, characters in WITHOUT_SPACES.items():
         match = re.search(characters + "{2,}", text)
         if match and script not in character_scripts:
             return script, match[0]

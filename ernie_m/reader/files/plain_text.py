@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element, ParseError, iterparse
 
 from ernie_m.reader.files.official_tsv import reject_compressed
 from ernie_m.reader.files.row_errors import RowErrors
-from ernie_m.utils.errors import UserError, format_value
+from ernie_m.utils.errors import UserError, format_value, join_items
 from ernie_m.utils.files import parse_json, reject_lfs_pointer
 from ernie_m.utils.logging import logger
 
@@ -348,11 +348,13 @@ def reject_other_formats(head: bytes, path: str | os.PathLike, allow_json: bool 
             "otherwise one text per line"
         )
     first, line_end, _ = head.partition(b"\n")
-    begins_object = first.startswith(b'{"') and (not line_end or parse_json(first))
+    value = parse_json(first) if first.startswith(b'{"') else None
+    begins_object = first.startswith(b'{"') and (not line_end or value)
     if (begins_object or first.strip() in (b"{", b"[")) and not allow_json:
+        keys = f" (keys: {join_items([*value])})" if isinstance(value, dict) else ""
         raise UserError(
-            f"{path}, line 1: JSON, not plain text. Write one text per line, as in jq -r .text a.jsonl > "
-            "a.txt, or for pairs jq -r '[.query, .positive] | @tsv' a.jsonl > a.tsv"
+            f"{path}, line 1: JSON, not plain text{keys}. Write the values of one key, each in a line "
+            "(replace line breaks by spaces), or for pairs the values of two keys with a tab between them"
         )
 
 

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+from ernie_m.reader.files.annotations import convert_exports
 from ernie_m.reader.files.official_tsv import is_official_header, to_single_line
 from ernie_m.reader.files.plain_text import (
     LONGEST_LINE,
@@ -50,7 +51,7 @@ from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import normalize_label
 from ernie_m.utils.errors import UserError, format_value, get_command_line, get_install_command, join_items
-from ernie_m.utils.files import is_blank
+from ernie_m.utils.files import is_blank, parse_json
 from ernie_m.utils.logging import logger
 
 # Column names that are found without an option: part -> names.
@@ -241,7 +242,7 @@ def open_table(
         path = Path(file.path)
         if is_json:
             cell_of = (lambda value: value) if are_requests else to_cell
-            rows, has_names = _read_object_rows(file, errors, cell_of), True
+            rows, has_names = _read_object_rows(file, errors, cell_of, are_requests), True
         else:
             dialect, has_names = (
                 detect_dialect(file) if detect_dialect else (sniff_dialect(file, options), has_names)
@@ -279,11 +280,6 @@ def make_table(
     if not has_names:
         _reject_header(path, line, first, by_number=_are_columns_numbered(options))
         rows = chain([(line, first)], rows)
-    elif "_task_hash" in names and not options.filter:
-        raise UserError(
-            f"{path}, line {line}: Prodigy format, where answers may be rejected or ignored. "
-            "Set --filter answer=accept"
-        )
     rows = check_row_widths(rows, len(names), line, errors, allow_ragged)
     head = list(islice(rows, _SAMPLE))
     if not head:
@@ -512,34 +508,37 @@ def _contains_rows(cells: Sequence[str], delimiter: str) -> bool:
     return False
 
 
-def _read_object_rows(file: TextFile, errors: RowErrors, convert_cell: Callable[[Any], Any]) -> Iterator[Row]:
+def _read_object_rows(
+    file: TextFile, errors: RowErrors, convert_cell: Callable[[Any], Any], are_requests: bool
+) -> Iterator[Row]:
     """Yield the keys of the JSON objects in a file as the header, and then the values of each object.
 
     Args:
         convert_cell: converts a value, None for a missing key, to a cell.
+        are_requests: whether the objects are requests; otherwise they may be an export of another tool.
 
     Raises:
-        UserError: the file is too large, is not JSON, is in LlamaIndex format, or has all rows in a list of
-            one key.
+        UserError: the file is too large, is not JSON, or has all rows in a list of one key.
     """
     start = file.buffer.lstrip()
     if re.match(rb'\{\s*"queries"\s*:\s*\{', start):
-        raise UserError(
-            f"{file.path}, line 1: LlamaIndex format (queries, corpus, relevant_docs), not a table. "
-            "Convert it with examples/to_jsonl.sh llama-index"
-        )
-    is_list = start.startswith(b"[")
-    values = (
-        _parse_json_list(file) if is_list else parse_json_lines(file.iter_lines(errors), file.path, errors)
+        values: Iterable[tuple[int, Any]] = _read_llama_index(file, errors)
+    elif start.startswith(b"["):
+        values = _parse_json_list(file)
+    else:
+        values = parse_json_lines(file.iter_lines(errors), file.path, errors)
+    objects: Iterator[tuple[int, dict]] = (
+        (line, value) for line, value in values if check_is_object(value, line, errors)
     )
-    objects = ((line, value) for line, value in values if check_is_object(value, line, errors))
+    if not are_requests:
+        objects = convert_exports(objects, Path(file.path), errors)
     head = list(islice(objects, _HEAD_OBJECTS))
     names = list(dict.fromkeys(name for _, value in head for name in value))  # unique, in order
     rows = head[0][1][names[0]] if (len(head), len(names)) == (1, 1) else None
     if rows and isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
         raise UserError(
             f"{file.path}, line {head[0][0]}: all rows are in the key '{format_value(names[0])}'. Write "
-            "only the list, or one object per line (jq -c '.KEY[]')"
+            "only its list, or one object per line"
         )
     if head:
         yield head[0][0], names
@@ -549,6 +548,27 @@ def _read_object_rows(file: TextFile, errors: RowErrors, convert_cell: Callable[
             errors.add(line, what, f"Each key must occur in the first {_HEAD_OBJECTS:,} objects")
         else:
             yield line, [convert_cell(value.get(name)) for name in names]
+
+
+def _read_llama_index(file: TextFile, errors: RowErrors) -> Iterator[tuple[int, dict]]:
+    """Yield the pairs of a LlamaIndex data set: line 1, and an object with a query and its documents.
+
+    Args:
+        errors: collects queries whose documents are missing.
+
+    Raises:
+        UserError: the file is incomplete.
+    """
+    data = parse_json(file.read_rest())
+    if not isinstance(data, dict) or not {"corpus", "relevant_docs"} <= data.keys():
+        raise UserError(f"{file.path}: incomplete LlamaIndex data (expected queries, corpus, relevant_docs)")
+    for id_, query in data["queries"].items():
+        ids = data["relevant_docs"].get(id_, ())
+        documents = [data["corpus"].get(document) for document in ids]
+        if None in documents or not documents:
+            errors.add(1, f"query '{format_value(id_)}': missing documents", "Export the data again")
+        else:
+            yield 1, {"query": query, "pos": documents}
 
 
 def check_is_object(value: Any, line: int, errors: RowErrors) -> bool:
@@ -579,7 +599,7 @@ def parse_json_lines(
         if line.strip() == "{":
             raise UserError(
                 f"{file_name}, line {number}: expected one JSON object per line, or a list, got an object of "
-                "several lines. Convert it with jq -c '.KEY[]'"
+                "several lines. Write it in one line, or its rows as a list"
             )
         try:
             if line.strip():

@@ -4,8 +4,6 @@ import gzip
 import io
 import json
 import re
-import shutil
-import subprocess
 from itertools import zip_longest
 from pathlib import Path
 
@@ -13,12 +11,11 @@ import pytest
 
 from ernie_m.inference.tasks.training_files import TaggedFile
 from ernie_m.reader.files.conll import read_lines, read_tagged_words
-from ernie_m.reader.files.labeled_tables import is_tagged_file, read_labeled_table
-from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.files.labeled_tables import is_tagged_file
 from ernie_m.reader.files.row_errors import RowErrors
-from ernie_m.reader.files.table_options import LabelOptions, TableOptions
+from ernie_m.reader.files.table_options import TableOptions
 from tests.helpers.files import write_file
-from tests.launching import ROOT, error_of, run_script
+from tests.launching import error_of
 
 # Three sentences, word/tag.
 SENTENCES = [
@@ -223,74 +220,6 @@ def test_which_column_has_the_words_is_asked(tmp_path, name):
     path = write_file(tmp_path / "a.tsv", ASKED[name])
     assert error_of(read, path).startswith(f"{path}, line 1: ")
     assert read(path, columns="2,3") == ROWS
-
-
-def test_spans_become_words_by_the_example(tmp_path):
-    """Those of doccano, in scripts without blanks, with marks in words, and within words; it counts these."""
-    rows = {
-        "Maria Peck fuhr zu Köln-Süd.": [[0, 10, "PER"], [19, 24, "LOC"], [0, 5, "X"]],
-        "安娜住在罗马。": [[0, 2, "PER"], [4, 6, "LOC"]],
-        "नई दिल्ली में": [[0, 9, "LOC"]],
-        "preCOVID-19": [[3, 11, "DIS"]],
-        "\U0001f600 Anna": [[3, 7, "PER"]],  # as JavaScript counts
-        "Bonn-Köln": [[0, 4, "LOC"], [4, 9, "LOC"]],
-    }
-    read_as = [
-        "Maria/B-PER Peck/I-PER fuhr/O zu/O Köln/B-LOC -/I-LOC Süd/O ./O",
-        "安娜/B-PER 住在/O 罗马/B-LOC 。/O",
-        "नई/B-LOC दिल्ली/I-LOC में/O",
-        "pre/O COVID/B-DIS -/I-DIS 19/I-DIS",
-        "\U0001f600/O Anna/B-PER",
-        "Bonn/B-LOC -/B-LOC Köln/I-LOC",
-    ]
-    objects = [{"id": 1, "text": text, "label": spans, "Comments": []} for text, spans in rows.items()]
-    spans = [{"start": 0, "end": 2, "label": "PER"}, {"start": 4, "end": 6, "label": "LOC"}]
-    objects[1] = {"text": objects[1]["text"], "spans": spans, "answer": "accept"}  # of Prodigy
-    write_file(tmp_path / "spans.jsonl", "\n".join(map(json.dumps, objects)))
-    for options, counts in (([], (4, 1)), (["--utf_16"], (3, 1))):
-        process = run_script([ROOT / "examples/spans_to_words.py", "spans.jsonl", *options], tmp_path)
-        assert tuple(map(int, re.findall(r"\d+", process.stderr))) == counts
-    path = write_file(tmp_path / "words.jsonl", process.stdout)
-    assert read(path) == [[tuple(word.rsplit("/", 1)) for word in row.split()] for row in read_as]
-
-
-def task(*choices, **more):
-    results = [{"type": "choices", "value": {"choices": [choice]}, "from_name": "mood"} for choice in choices]
-    return {"id": 1, "annotations": [{"id": 2, "result": results, **more}], "data": {"text": "a b"}}
-
-
-# Name of a file -> what another tool writes, of which one object has one label.
-EXPORTS = {
-    "label-studio.json": [task("good"), task("good", was_cancelled=True), task("good", "bad"), task()],
-    "doccano.jsonl": [{"id": 7, "text": "a b", "label": label} for label in (["good"], [], ["good", "bad"])],
-    "llama-index.json": {
-        "queries": {"q": "a b"},
-        "corpus": {"x": "c", "y": "d"},
-        "relevant_docs": {"q": ["x", "y"]},
-        "mode": "text",
-    },
-    "prodigy.jsonl": [
-        {"text": "a b", "_task_hash": 3, "accept": ["good"], "answer": "accept"},
-        {"text": "a b", "_task_hash": 4, "accept": ["good"], "answer": "ignore"},
-    ],
-}
-
-
-@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
-@pytest.mark.parametrize("name", EXPORTS)
-def test_reads_exports_by_the_example_script(tmp_path, name):
-    export = EXPORTS[name]
-    write_file(tmp_path / name, "\n".join(map(json.dumps, export if name.endswith(".jsonl") else [export])))
-    line = ["sh", ROOT / "examples/to_jsonl.sh", name.split(".")[0], name]
-    process = subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, text=True)
-    output = write_file(tmp_path / "output.jsonl", process.stdout)
-    if name == "llama-index.json":
-        assert error_of(PairRows, tmp_path / name).startswith(f"{tmp_path / name}, line 1: LlamaIndex")
-        assert list(PairRows(output)) == [["a b", "c"], ["a b", "d"]]
-    else:
-        (row,) = read_labeled_table(output, LabelOptions()).rows
-        assert (row.texts, row.label) == (["a b"], "good")
-        assert f"{len(export) - 1} left out" in process.stderr
 
 
 def test_reject_tag_output_for_json_lists(tmp_path):
@@ -505,13 +434,12 @@ def test_words_and_tags_that_do_not_fit(tmp_path, words, tags, what):
         ("a.tsv", "text_a\nin\x02Bonn\n", 1),
         ("a.tsv", "in\tO\nin\x02Bonn\tO\x02B-LOC\n", 1),
         ("a.jsonl", '["Maria", "B-PER"]\n["fuhr", "O"]\n', 1),
-        ("a.jsonl", '{"text": "Bonn liegt", "spans": [{"start": 0, "end": 4, "label": "LOC"}]}\n', 1),
         ("a.jsonl", '{"tokens": ["a"], "words": ["a"], "tags": ["O"]}\n', 1),
         ("a.jsonl", '{"tokens": ["a"], "tags": ["O"], "ner": ["O"]}\n', 1),
         ("a.jsonl", '{"tokens": ["a"], "pos_tags": ["X"]}\n', 1),
     ],
 )
 def test_reject_files_without_tagged_words(tmp_path, name, content, line):
-    """No tags; a first line that may be a header; lists; spans; two columns, or none, for one part."""
+    """No tags; a first line that may be a header; lists; two columns, or none, for one part."""
     path = write_file(tmp_path / name, content)
     assert error_of(read, path).startswith(f"{path}, line {line}: ")

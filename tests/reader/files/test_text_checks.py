@@ -252,8 +252,8 @@ def test_warn_about_html_in_some_lines(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("name", "line", "location", "said"),
     [
-        ("a.txt", '{"content": "A dog"}', ", line 1", "jq -r"),
-        ("a.txt", '{"raw": "A dog \\"' + "at the door " * 9000, ", line 1", "jq -r"),
+        ("a.txt", '{"content": "A dog"}', ", line 1", "content"),
+        ("a.txt", '{"raw": "A dog \\"' + "at the door " * 9000, ", line 1", "JSON"),
         ("a.csv", "\ufeffid;Satz;lang", "", ": id;Satz;lang"),
     ],
 )
