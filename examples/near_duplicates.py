@@ -1,6 +1,7 @@
-"""Print pairs of lines of a file with the same meaning, in any languages, most similar first.
+"""Print pairs of texts with the same meaning, in any languages, most similar first.
 
     python examples/near_duplicates.py configs/e5-small texts.txt 0.91
+    python examples/near_duplicates.py configs/e5-small table.csv 0.91 --text Body
 
 The threshold depends on model and texts: E5's cosines are between 0.7 and 1, and sentences with the same
 pattern reach 0.97. Choose it where the printed pairs cease to be duplicates. For more than about 20,000
@@ -14,6 +15,11 @@ from pathlib import Path
 import numpy as np
 
 import ernie_m
+from ernie_m.reader.files.labeled_tables import read_texts
+from ernie_m.reader.files.official_tsv import to_single_line
+from ernie_m.reader.files.table_options import LabelOptions
+from ernie_m.utils.args import parse_options
+from ernie_m.utils.errors import run
 
 
 def find_near_duplicates(model, texts, threshold):
@@ -24,8 +30,13 @@ def find_near_duplicates(model, texts, threshold):
     return sorted(pairs, reverse=True)
 
 
-if __name__ == "__main__":
-    folder, source, threshold = sys.argv[1:]
-    texts = Path(source).read_text(encoding="utf-8").splitlines()
+def main():
+    folder, source, threshold, *flags = sys.argv[1:]
+    rows = read_texts(Path(source), parse_options(LabelOptions, flags))
+    texts = [to_single_line("\n".join(row)) for row in rows]
     for cosine, first, second in find_near_duplicates(ernie_m.load(folder), texts, float(threshold)):
         print(f"{cosine:.3f}", first, second, sep="\t")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -25,6 +25,7 @@ from ernie_m.reader.labels import read_label_map
 from ernie_m.reader.text_featurizer import TextFeaturizer
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
+from ernie_m.utils.errors import run
 
 
 def train(
@@ -73,6 +74,10 @@ def train(
         yield distributed.all_reduce_sum([loss.item()])[0]
 
 
-if __name__ == "__main__":
+def main():
     for number, loss in enumerate(train(*sys.argv[1:5], learning_rate=float(sys.argv[5])), 1):
         print(f"step {number}: loss {loss:.6f}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -100,7 +100,7 @@ COMMANDS = {
         "commands/test_fit.py::test_a_table_goes_in_and_comes_out",
     r".*ernie-m train .*": "commands/test_train.py::test_a_start_is_trained_and_compared_with_a_static_model",
     r".*examples/official_format\.py .*":
-        "reader/files/test_classification_tsv.py::test_example_writes_the_official_format",
+        "examples/test_official_format.py::test_example_writes_the_official_format",
     r"curl .*": "the request of inference/server/test_app_embeddings.py::test_served_embeddings",
     r".*ernie-m show_masks .*": HERE,
     r".*benchmarks/finetune\.py .*": HOURS + "scripts/test_benchmarks.py::test_fine_tuning",

@@ -11,7 +11,7 @@ from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.labels import expand_patterns, hash_input, read_label_map, read_languages
 from ernie_m.reader.text_featurizer import Example
 from tests.helpers.files import write_file
-from tests.launching import ROOT, check_error, error_of, run_script
+from tests.launching import check_error, error_of
 
 LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
 
@@ -131,17 +131,6 @@ def test_reject_invalid_rows(write, content, message):
 def test_any_other_table_is_for_fit(write, tmp_path, content):
     path = tmp_path if content is None else write(content)
     assert error_of(read_classification, path, LABELS).startswith(str(path))
-
-
-def test_example_writes_the_official_format(tmp_path):
-    """Of a CSV with quotation marks, separators, tabs and line ends in its cells."""
-    content = '\ufeffid,text,label\r\n1,"So, ""good"".\r\n\tIndeed.",nice\r\n2,Bad.,"so, so"\r\n'
-    (tmp_path / "reviews.csv").write_bytes(content.encode())
-    run_script([ROOT / "examples/official_format.py", "reviews.csv", "."], tmp_path)
-    labels = read_label_map(tmp_path / "label_map.json")
-    assert [*labels] == ["nice", "so, so"]
-    rows = [(row.text_a, row.label) for row in read_classification(tmp_path / "train.tsv", labels)]
-    assert rows == [('So, "good". Indeed.', 0), ("Bad.", 1)]
 
 
 @pytest.mark.parametrize("regression", [False, True])
