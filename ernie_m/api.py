@@ -32,7 +32,7 @@ from ernie_m.inference.tasks import (
     TokenPrediction,
     ZeroShotPrediction,
 )
-from ernie_m.model.pipeline_config import Pooling
+from ernie_m.model.pipeline_config import DOCUMENT, Pooling
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
@@ -403,7 +403,9 @@ class Model:
             texts = to_list(corpus, "corpus")
             if not texts:
                 raise UserError("the corpus is empty")
-            of_vectors = PredictionOptions(pooling=task_options.pooling, layer=task_options.layer)
+            of_vectors = PredictionOptions(
+                pooling=task_options.pooling, layer=task_options.layer, kind=DOCUMENT
+            )
             inputs = parse_requests(
                 self._get_predictor(EMBEDDING, of_vectors), [{"text": text} for text in texts]
             )

@@ -72,7 +72,11 @@ def fit_model(
             "full fine-tuning requires an output folder and all layers. Set a folder, and no layer"
         )
     options = PredictionOptions(
-        pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, center_by_language=False
+        pooling=MEAN_OF_TOKENS,
+        layer=layer,
+        normalize=False,
+        center_by_language=False,
+        prompt=loaded.pipeline_config.default_prompt or "",
     )
     encode = make_predictor(EMBEDDING, loaded, options)
     limit = min(_LONGEST, loaded.max_length) if finetunes_all_weights else encode.max_seq_len

@@ -12,12 +12,13 @@ from ernie_m.inference.tasks import Fields, get_caveats, read_text_key
 from ernie_m.model.checkpoint.native_names import WORDS
 from ernie_m.model.checkpoint.weights import check_finite
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL
+from ernie_m.model.pipeline_config import MEAN_WITHOUT_SPECIAL, NEITHER
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS
 from ernie_m.reader.text_featurizer import Example, Feature, TextFeaturizer
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, join_items
+from ernie_m.utils.logging import logger
 from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.pooling import (
     SentenceEncoder,
@@ -63,6 +64,13 @@ class EmbeddingPredictor:
             self.prompt = pipeline_config.get_prompt(options.kind, options.prompt)
         except UserError as error:
             raise UserError(f"{model.folder}: {error}") from error
+        if options.kind == NEITHER and options.prompt is None and pipeline_config.prompts and not self.prompt:
+            logger.warning(
+                "%s: no prompt is added to texts (the model has %s). For search, set prompt, or in requests "
+                "to the server prompt_name or input_type",
+                model.folder,
+                join_items([*pipeline_config.prompts]),
+            )
         self.encode = TextFeaturizer(model.tokenizer, self.max_seq_len, prompt=self.prompt)
         self.pooling = options.pooling or pipeline_config.pooling or MEAN_WITHOUT_SPECIAL
         layer = model.embedding_layer if options.layer is None else options.layer

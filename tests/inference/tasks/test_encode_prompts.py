@@ -10,6 +10,7 @@ from ernie_m.commands import fit, mine_hard_negatives, mine_pairs, run_classifie
 from ernie_m.finetune import evaluate
 from ernie_m.inference import encode_vector as vectors
 from ernie_m.inference.load import load
+from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.inference.tasks.predictors import make_predictor
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.pipeline_config import NEITHER
@@ -119,6 +120,17 @@ def test_a_prompt_replaces_the_default(models, tmp_path, prompt, added):
     odd = with_pipeline(models, "encode", tmp_path / "odd", prompts={"query": "☃ "}, default_prompt="query")
     (prediction,) = make_predictor("embedding", load(odd)).predict(TEXTS[:1])
     assert prediction.keys() == {"embedding"}  # an unknown word of a prompt is none of the text
+
+
+@pytest.mark.parametrize(
+    ("options", "warns"),
+    [({}, True), ({"prompt": ""}, False), ({"prompt": "query"}, False), ({"kind": "document"}, False)],
+)
+def test_warn_about_texts_without_a_prompt(models, tmp_path, caplog, options, warns):
+    """If the model has some, but none for such texts, and none is selected."""
+    folder = with_pipeline(models, "encode", tmp_path / "model", prompts={"query": "gaga: "})
+    make_predictor("embedding", load(folder), PredictionOptions(**options))
+    assert (f"{folder}: no prompt is added" in caplog.text) == warns
 
 
 def test_warn_about_texts_that_begin_with_their_prompt(models, tmp_path, caplog, capsys):
