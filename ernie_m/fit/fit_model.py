@@ -29,7 +29,7 @@ from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, TASKS
 from ernie_m.reader.text_featurizer import UNKNOWN
 from ernie_m.reader.write_tokenizer import write_native
 from ernie_m.training.stop_requests import ShutdownHandler
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, join_items
 from ernie_m.utils.files import atomic_dir
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import prepare
@@ -70,6 +70,14 @@ def fit_model(
     if finetunes_all_weights and (output is None or layer is not None):
         raise UserError(
             "full fine-tuning requires an output folder and all layers. Set a folder, and no layer"
+        )
+    dropped = [label for label in loaded.labels if label not in rows.names]
+    if 0 < len(dropped) < len(loaded.labels):  # with none in common, it is of another task
+        logger.warning(
+            "%s: no rows with %s of %s; the new model will not predict them. To keep them, add rows",
+            name,
+            join_items(dropped),
+            loaded.folder,
         )
     options = PredictionOptions(
         pooling=MEAN_OF_TOKENS,

@@ -220,6 +220,14 @@ def test_labels_come_back_as_they_were_given(models, tmp_path, labels, given):
     assert {*classifier.scores["by_label"]} == {*given}
 
 
+@pytest.mark.parametrize(
+    ("later", "warns"), [(["a", "b"], True), (["c", "b", "a"], False), (["d", "e"], False)]
+)
+def test_labels_that_later_rows_lack(encoder, caplog, later, warns):
+    encoder.fit(TEXTS[:6], ["a", "b", "c"] * 2).fit(TEXTS[: 2 * len(later)], later * 2)
+    assert ("no rows with" in caplog.text, "fit: no rows with c of " in caplog.text) == (warns, warns)
+
+
 @pytest.mark.parametrize("wrong", [3, ["a"], [["a"], "b", "c"]])
 @pytest.mark.usefixtures("classifier")
 def test_corrupt_labels(folder, tmp_path, wrong):
