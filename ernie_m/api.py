@@ -468,6 +468,13 @@ class Model:
         given = [label.tolist() if hasattr(label, "tolist") else label for label in to_list(labels, "labels")]
         if not rows:
             raise UserError("texts is empty")
+        # Of pandas only: a list has a method `index`.
+        indexes = [list(one.index) for one in (texts, labels) if hasattr(one, "iloc")]  # type: ignore[union-attr]
+        if len(indexes) == 2 and indexes[0] != indexes[1] and {*indexes[0]} == {*indexes[1]}:
+            logger.warning(
+                "fit: the indexes of texts and labels are in another order; they are paired by position. To "
+                "pair them by index, pass labels.loc[texts.index]"
+            )
         are_lists = all(isinstance(label, list | tuple | set) or is_missing(label) for label in given)
         are_floats = all(isinstance(label, Real) and not isinstance(label, Integral) for label in given)
         # Whole floats are classes: pandas makes them of the integers of a column with gaps.

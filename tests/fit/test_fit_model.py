@@ -228,6 +228,20 @@ def test_labels_that_later_rows_lack(encoder, caplog, later, warns):
     assert ("no rows with" in caplog.text, "fit: no rows with c of " in caplog.text) == (warns, warns)
 
 
+def make_series(values, index):
+    """A column of pandas, with the names of its rows."""
+    return type("Series", (list,), {"iloc": None, "index": index})(values)
+
+
+@pytest.mark.parametrize(
+    ("index", "warns"), [([3, 2, 1, 0], True), ([0, 1, 2, 3], False), ([4, 5, 6, 7], False)]
+)
+def test_labels_in_another_order_than_the_texts(encoder, caplog, index, warns):
+    """They are paired by position. Another index, as of a part whose other column has a new one, is right."""
+    encoder.fit(make_series(TEXTS[:4], [0, 1, 2, 3]), make_series(["a", "b"] * 2, index))
+    assert ("by position" in caplog.text) == warns
+
+
 @pytest.mark.parametrize("wrong", [3, ["a"], [["a"], "b", "c"]])
 @pytest.mark.usefixtures("classifier")
 def test_corrupt_labels(folder, tmp_path, wrong):
