@@ -81,7 +81,9 @@ def finetune_model(
         if predicted is None:
             return None
         scored = EvaluationResult(
-            scored_rows, np.array(predicted[0].predictions), "Held-out fifth, by the first run"
+            scored_rows,
+            np.array(predicted[0].predictions),
+            "Held-out fifth, predicted by a model of the other rows",
         )
         del trainer
         gc.collect()  # the model and its optimizer

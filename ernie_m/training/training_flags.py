@@ -1,4 +1,4 @@
-"""Flags shared by pretraining, fine-tuning and `ernie-m fit`. Does not import Paddle."""
+"""Flags shared by pre-training, fine-tuning and `ernie-m fit`. Does not import Paddle."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
