@@ -11,6 +11,8 @@ from tests.launching import ROOT
 
 LINK = re.compile(r"\]\(([^)#\s]*)#?([^)\s]*)\)")  # a file and an anchor in it
 CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+# Items of a list: a line with "+" or, below a line of a paragraph, a dash, an asterisk or a number.
+ITEM = re.compile(r"^ *\+ |^(?![-*+|#>]|\d+\. )\S.*[^:\n]\n(?:[-*]|\d+[.)]) ", re.MULTILINE)
 # sh scripts/test.sh, python run_classifier.py, .venv/bin/ernie-m prepare
 SCRIPT = re.compile(r"\b(?:sh|python3?) ((?:scripts/|benchmarks/)?[\w/-]+\.(?:sh|py))\b")
 
@@ -29,6 +31,12 @@ def test_links_and_scripts_exist(page):
         assert "://" in link or not anchor or anchor in anchors(target), f"{link}#{anchor}"
     for script in SCRIPT.findall(page.read_text(encoding="utf-8")):
         assert (ROOT / script).exists(), script
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_no_line_of_a_paragraph_becomes_an_item_of_a_list(page):
+    item = ITEM.search(CODE.sub("", page.read_text(encoding="utf-8")))
+    assert not item, item[0]
 
 
 def test_the_tree_has_each_folder_once():
