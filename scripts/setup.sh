@@ -11,6 +11,7 @@
 #   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, for scripts/benchmarks/ and tests/latest
 #   sh scripts/setup.sh optimum   .venv-optimum: sentence-transformers with OpenVINO, for scripts/benchmarks/
 #   sh scripts/setup.sh clients   .venv-clients: client libraries of `ernie-m serve`, for tests/clients
+#   sh scripts/setup.sh docs      .venv-docs: the builder of the website, without Paddle, for scripts/site.sh
 #
 # Earlier additions are kept. PYTHON selects the Python: 3.11, 3.12 or 3.13 (parity: 3.11 or 3.12, as its old
 # packages have no later ones). Without PYTHON: python3, or the newest of these that is installed. Paddle has no packages for
@@ -43,26 +44,26 @@ find_python() {
 
 all_extras="openvino export serve excel tensorboard ray plot test"
 venv=.venv
-case "${1-}" in parity | latest | optimum | clients) venv=.venv-$1 ;; esac
+case "${1-}" in parity | latest | optimum | clients | docs) venv=.venv-$1 ;; esac
 # "<kind> <checksum of the requirements> <what was added>", as in "cpu 8021-530 serve", or "<kind> unfinished <...>"
 state=$venv/setup-state
 log=$venv/setup.log
 asked= # what is to be added
 case "${1-}" in
-    gpu | parity | latest | optimum | clients) kind=$1 ;;
+    gpu | parity | latest | optimum | clients | docs) kind=$1 ;;
     "" | openvino | export | serve | excel | tensorboard | ray | plot | test)
         case "$(cat "$state" 2>/dev/null)" in gpu*) kind=gpu ;; *) kind=cpu ;; esac
         asked=${1-}
         ;;
-    *) fail "unknown argument '$1'; it is one of: gpu, openvino, export, serve, excel, tensorboard, ray, plot, test, parity, latest, optimum, clients, or none" ;;
+    *) fail "unknown argument '$1'; it is one of: gpu, openvino, export, serve, excel, tensorboard, ray, plot, test, parity, latest, optimum, clients, docs, or none" ;;
 esac
 [ "$asked" != test ] || asked=$all_extras
 case $kind in
     cpu) base=requirements.txt ;;
     gpu) base=requirements-gpu.txt ;;
-    parity | latest | optimum | clients) base=scripts/pins/$kind.txt ;;
+    parity | latest | optimum | clients | docs) base=scripts/pins/$kind.txt ;;
 esac
-case $kind in latest | optimum) needed=torch ;; clients) needed=openai ;; *) needed=paddle ;; esac
+case $kind in latest | optimum) needed=torch ;; clients) needed=openai ;; docs) needed=zensical ;; *) needed=paddle ;; esac
 sum=$(cat requirements*.txt scripts/pins/*.txt pyproject.toml | cksum | tr ' ' -)
 
 # Compare what the environment has with what it is to have, in the form of its state.
@@ -134,7 +135,7 @@ esac
 
 # The package itself is installed as a link to this folder (pip install -e). Paddle comes from requirements*.txt.
 case $kind in
-    parity | latest | optimum | clients) set -- ;; # its own requirements, which are not the package's
+    parity | latest | optimum | clients | docs) set -- ;; # its own requirements, which are not the package's
     cpu) set -- -c scripts/pins/extras.txt -e ".[$(echo cpu search fit $extras | tr ' ' ,)]" ;;
     gpu) set -- -c scripts/pins/extras.txt -e ".[$(echo search fit $extras | tr ' ' ,)]" ;;
 esac

@@ -1,4 +1,15 @@
-"""The command run_pretrain.py: output directory, log, training and the finished models."""
+"""The command run_pretrain.py: output directory, log, training and the finished models.
+
+    encoder/              the finished model for fine-tuning and retrieval, without its head
+    full/                 the finished model with its head and language embeddings, for further pre-training
+    checkpoints/step_N/   checkpoints (`ernie_m.training.checkpoint`)
+    metrics.jsonl         losses and evaluations (`ernie_m.training.log`)
+    config.yaml           all options of the run, for --config
+    log/job.log.0         the log
+    tensorboard/          curves, with --run.tensorboard true
+
+The same command resumes a run from its last checkpoint.
+"""
 
 import dataclasses
 import os

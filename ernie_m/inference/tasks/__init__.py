@@ -147,7 +147,13 @@ def check_length(num_tokens: int, max_tokens: int) -> None:
 
 
 class Caveats(TypedDict, total=False):
-    """Caveats of any prediction: whether the text was truncated, and the number of unknown words."""
+    """Caveats of any prediction.
+
+    Attributes:
+        truncated: True if the text was truncated, else absent.
+        unknown_words: number of words with an unknown token, or split into five or more single letters;
+            absent if 0.
+    """
 
     truncated: bool
     unknown_words: int
@@ -158,6 +164,12 @@ class ClassificationPrediction(Caveats):
 
     A multi-label model returns "labels" instead of "label". A model with a single output, such as a
     regression, returns only a "score".
+
+    Attributes:
+        label: the most probable label.
+        probabilities: label -> probability.
+        labels: the predicted labels of a multi-label model.
+        score: the output of a model with a single output.
     """
 
     label: Any
@@ -167,14 +179,27 @@ class ClassificationPrediction(Caveats):
 
 
 class ZeroShotPrediction(Caveats):
-    """The most probable of the candidate labels, and the probability of each."""
+    """The most probable of the candidate labels, and the probability of each.
+
+    Attributes:
+        label: the most probable label.
+        probabilities: candidate label -> probability.
+    """
 
     label: str
     probabilities: dict[str, float]
 
 
 class Entity(TypedDict):
-    """An entity: "text", "start", "end" in characters, or, for a list of words, "words", "first", "last"."""
+    """An entity: "text", "start", "end" of a text, or, for a list of words, "words", "first", "last".
+
+    Attributes:
+        type: the type of the entity, such as "PER".
+        text: the text of the entity.
+        start, end: its position in the text, in characters: `text[start:end]`.
+        words: the words of the entity.
+        first, last: its position in the words: `words[first:last]` of the prediction.
+    """
 
     type: str
     text: NotRequired[str]
@@ -186,7 +211,13 @@ class Entity(TypedDict):
 
 
 class TaggingPrediction(Caveats):
-    """The words of a text, the tag of each word, and the entities in order."""
+    """The words of a text, the tag of each word, and the entities in order.
+
+    Attributes:
+        words: the words.
+        tags: the tag of each word.
+        entities: the entities that the tags form.
+    """
 
     words: list[str]
     tags: list[str]
@@ -194,7 +225,13 @@ class TaggingPrediction(Caveats):
 
 
 class AnswerCandidate(TypedDict):
-    """A candidate answer: a span of the context, in characters."""
+    """A candidate answer: a span of the context.
+
+    Attributes:
+        text: the text of the answer.
+        start, end: its position in the context, in characters: `context[start:end]`.
+        probability: its probability among all candidates.
+    """
 
     text: str
     start: int
@@ -203,7 +240,14 @@ class AnswerCandidate(TypedDict):
 
 
 class AnswerPrediction(Caveats):
-    """The best answer to a question, and all candidates; without candidates, "" with start None."""
+    """The best answer to a question, and all candidates; without candidates, "" with start None.
+
+    Attributes:
+        answer: the text of the best answer.
+        start: its position in the context, in characters.
+        probability: its probability among all candidates.
+        candidates: the candidates, the best first.
+    """
 
     answer: str
     start: int | None
@@ -212,7 +256,15 @@ class AnswerPrediction(Caveats):
 
 
 class SearchHit(TypedDict):
-    """A search result: a text of the corpus, with its "language" if the corpus specifies languages."""
+    """A search result: a text of the corpus, with its "language" if the corpus specifies languages.
+
+    Attributes:
+        line: line of the text in its file, from 1.
+        index: index of the text in the corpus, from 0.
+        text: the text.
+        score: cosine similarity of query and text.
+        language: language of the text.
+    """
 
     line: int
     index: int
@@ -222,7 +274,13 @@ class SearchHit(TypedDict):
 
 
 class RankedText(Caveats):
-    """A ranked text, with its index in the input and its relevance score."""
+    """A ranked text, with its index in the input and its relevance score.
+
+    Attributes:
+        index: index of the text in the input, from 0.
+        text: the text.
+        score: relevance of the text to the query, higher is better.
+    """
 
     index: int
     text: str
@@ -230,7 +288,12 @@ class RankedText(Caveats):
 
 
 class TokenPrediction(TypedDict):
-    """A token predicted for a [MASK], with its probability."""
+    """A token predicted for a [MASK], with its probability.
+
+    Attributes:
+        token: the token.
+        probability: its probability.
+    """
 
     token: str
     probability: float
