@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from tests.helpers.pages import compile_python, pages
 from tests.launching import ROOT
 
+RESULTS = sorted((ROOT / "docs" / "results").glob("*.tsv"))
+COMMIT = re.compile(r"\b(?:[Cc]ommit|successor|since) `?([0-9a-f]{7,40})\b")
 LINK = re.compile(r"\]\(([^)#\s]*)#?([^)\s]*)\)")  # a file and an anchor in it
 CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 # Items of a list: a line with "+" or, below a line of a paragraph, a dash, an asterisk or a number.
@@ -37,6 +40,27 @@ def test_links_and_scripts_exist(page):
 def test_no_line_of_a_paragraph_becomes_an_item_of_a_list(page):
     item = ITEM.search(CODE.sub("", page.read_text(encoding="utf-8")))
     assert not item, item[0]
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
+def test_a_file_of_results_says_which_commit_and_machine(path):
+    head = "\n".join(re.findall("^#.*", path.read_text(encoding="utf-8"), re.MULTILINE))
+    assert COMMIT.search(head) or "Commit: not recorded" in head
+    assert re.search("Xeon|AMD|[Mm]achine|one core", head)
+
+
+def test_commits_that_docs_name_are_in_the_history():
+    git = ["git", "-C", str(ROOT)]
+    is_shallow = subprocess.run(
+        [*git, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True
+    )
+    if is_shallow.stdout.strip() != "false":
+        pytest.skip("no history (git fetch --unshallow)")
+    texts = [path.read_text(encoding="utf-8") for path in (*pages(), *RESULTS)]
+    commits = sorted({commit for text in texts for commit in COMMIT.findall(text)})
+    assert len(commits) > 5
+    for commit in commits:
+        assert subprocess.run([*git, "merge-base", "--is-ancestor", commit, "HEAD"]).returncode == 0, commit
 
 
 def test_the_tree_has_each_folder_once():
