@@ -28,6 +28,7 @@ from ernie_m.reader.files.tables import (
     Table,
     find_text_error,
     open_table,
+    reject_fasttext,
     to_cell,
 )
 from ernie_m.reader.files.text_checks import check_text
@@ -51,6 +52,11 @@ _TEXTS = {"text", "text_b"}
 _TEXT_KEYS = {*_TEXTS, "text_a"}  # their keys in a request
 _HEAD = 1 << 16  # bytes to detect the kind of a file
 TAGGED = "If each line is a word with its tag, set {}"
+_ASKED = (
+    'For questions, write JSON lines: {"id": "1", "question": "...", "context": "...", '
+    '"answers": {"text": ["..."]}}'
+)
+_ANNOTATED = 'For spans, write JSON lines: {"text": "...", "label": [[START, END, "LABEL"]]}'
 Columns = dict[str, list[int]]  # part of `LABELS` -> the indices of its columns
 
 
@@ -185,7 +191,7 @@ def read_labeled_table(path: Path, options: LabelOptions, multi_label: bool | No
     """
     errors = RowErrors(path, options.on_error == "skip")
     table = open_table(path, options, errors)
-    found = find_columns(table, options, alternatives=[TAGGED.format("--task token-classification")])
+    found = find_columns(table, options, alternatives=_list_other_formats(table))
     names = [table.names[column] for column in found["label"]]
     separator = options.label_separator or None
     if multi_label is None:
@@ -212,6 +218,16 @@ def read_labeled_table(path: Path, options: LabelOptions, multi_label: bool | No
     }
     columns |= {"label_separator": separator} if separator else {}
     return LabeledTable(path, rows, columns, [normalize_label(name) for name in names if names[1:]])
+
+
+def _list_other_formats(table: Table) -> list[str]:
+    """Return how to write other data that a table without columns of texts and labels may contain."""
+    formats = [TAGGED.format("--task token-classification")]
+    if all(map(table.find_known_columns, QUESTIONS.values())):
+        formats.append(_ASKED)
+    if any(isinstance(cell, list | dict) for cells in table.sample for cell in cells):
+        formats.append(_ANNOTATED)
+    return formats
 
 
 def _get_texts(table: Table, text_columns: Sequence[Sequence[int]], cells: Sequence[Any]) -> list[str]:
@@ -501,6 +517,7 @@ def _read_text_lines(path: Path, options: TableOptions, errors: RowErrors) -> Ta
         UserError: the first line contains a tab.
     """
     file = TextFile(str(path), encoding=options.encoding)
+    reject_fasttext(file.peek(_HEAD).decode(errors="replace"), path)
     if b"\t" in file.buffer.partition(b"\n")[0]:
         raise UserError(
             f"{path}, line 1: unexpected tab in a .txt file (expected one text per line). If it is a "

@@ -394,9 +394,10 @@ def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
     same number of cells; if several qualify, the one of the file's extension.
 
     Raises:
-        UserError: the delimiter is ambiguous, or the first line is not UTF-8.
+        UserError: the delimiter is ambiguous, the first line is not UTF-8, or the file is in fastText format.
     """
     head = file.peek_lines(_HEAD)
+    reject_fasttext(head.decode(errors="replace"), file.path)
     lines = list(io.StringIO(head.decode(errors="replace"), newline="\n"))
     skipped = next((number for number, line in enumerate(lines) if line.strip()), 0)
     named_by_excel = re.fullmatch(
@@ -429,6 +430,24 @@ def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
         raise UserError(f"{file.path}, line {skipped + 1}: ambiguous delimiter. Set --delimiter {marks}")
     mark = found[0] if len(found) == 1 else usual
     return Dialect(mark, detect_quoting(mark), file.byte_order_mark, skipped, options.quoting is not None)
+
+
+def reject_fasttext(head: str, path: str | os.PathLike) -> None:
+    """Check that a text file is not in fastText format, "__label__LABEL TEXT".
+
+    Args:
+        head: the beginning of its content.
+
+    Raises:
+        UserError: it is.
+    """
+    match = re.match(r"\s*__label__\S+ ", head)
+    if match:
+        line = match[0].count("\n") + 1
+        raise UserError(
+            f"{path}, line {line}: fastText format. Write LABEL, a tab and TEXT in each "
+            "line of a .tsv file, without __label__, and set --label 1 --text 2"
+        )
 
 
 def parse_rows(

@@ -19,6 +19,7 @@ from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.labeled_tables import open_unlabeled_table, read_labeled_table, read_texts
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.row_errors import RowErrors
+from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import ALL_LANGUAGES
 from ernie_m.utils.args import parse_options
@@ -552,6 +553,24 @@ def test_suggested_command_line_works(read, monkeypatch, header):
     options = parse_options(LabelOptions, filled[2:], "")
     assert options.on_error == "skip"
     assert read("table.csv", content, text=options.text, label=options.label)[-1] == (["Bye"], "y")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "read_form"),
+    [
+        ("a.csv", "question,context,answer\nWho eats?,A man eats.,A man\n", read_squad),
+        (
+            "a.jsonl",
+            '{"text": "罗马", "spans": [{"offset": 0, "length": 2}]}',
+            read_tagged_words,
+        ),
+        ("a.json", '[{"id": 1, "data": {"text": "罗马"}}]', read_tagged_words),
+    ],
+)
+def test_suggested_forms_of_questions_and_spans_are_read(tmp_path, name, content, read_form):
+    message = error_of(read_labeled_table, write_file(tmp_path / name, content), LabelOptions())
+    form = message.rpartition("JSON lines: ")[2].replace("START", "0").replace("END", "3")
+    assert read_form(write_file(tmp_path / "form.jsonl", form))
 
 
 def test_a_list_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypatch):
