@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError, say
 
 # Command -> the module in this package whose `main` runs it, and its description.
@@ -58,6 +59,8 @@ def run_command() -> None:
     command = command.removesuffix(".py")  # as in the recipes
     if command in HELP:
         say(format_usage())
+    elif command == "--version":
+        say(f"ERNIE-M {__version__}")
     elif command == "recipe":
         run_recipe(words)
     elif command not in ALL_COMMANDS:
@@ -88,7 +91,7 @@ def format_usage() -> str:
     recipe = {"recipe": ("", "run a recipe of the paper (ernie-m recipe --help lists them)")}
     parts = {"Your data and models:": COMMANDS, "The paper, with the official flags:": OFFICIAL | recipe}
     width = max(map(len, ALL_COMMANDS)) + 2
-    lines = ["usage: ernie-m COMMAND ..., or ernie-m COMMAND --help", ""]
+    lines = ["usage: ernie-m COMMAND ..., ernie-m COMMAND --help, or ernie-m --version", ""]
     for title, commands in parts.items():
         lines += [title, *(f"  {name:{width}}{purpose}" for name, (_, purpose) in commands.items()), ""]
     return "\n".join(lines)

@@ -26,6 +26,7 @@ from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.reader.labels import write_indices
 from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils import __version__
 from ernie_m.utils.args import parse_options
 from tests import toys
 from tests.foreign import make_official, official_config
@@ -315,13 +316,23 @@ def test_list_commands():
 
 @pytest.mark.parametrize(
     ("words", "shown"),
-    [([], " recipe "), (["-h"], " recipe "), (["recipe", "--help"], "base/xnli_cross_lingual_transfer")],
+    [
+        ([], " recipe "),
+        (["-h"], " recipe "),
+        (["recipe", "--help"], "base/xnli_cross_lingual_transfer"),
+    ],
 )
 def test_help_leads_to_the_recipes(monkeypatch, capsys, words, shown):
     monkeypatch.setattr(sys, "argv", ["ernie-m", *words])
     run_command()
     printed = capsys.readouterr().out.rstrip()
     assert shown in printed and printed.splitlines()[-1].startswith("  ")
+
+
+def test_version(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ernie-m", "--version"])
+    run_command()
+    assert capsys.readouterr().out == f"ERNIE-M {__version__}\n"
 
 
 def test_a_recipe_needs_a_name(monkeypatch):
