@@ -18,7 +18,7 @@ from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, find_entities
-from ernie_m.utils.errors import UserError, join_items
+from ernie_m.utils.errors import join_items
 from ernie_m.utils.files import read_bytes
 
 _TAGS = "predicted_tags"  # the key or column added to a line of tagged words
@@ -27,7 +27,8 @@ _TAGS = "predicted_tags"  # the key or column added to a line of tagged words
 class TaggedFile(InputFile):
     """A file of tagged words, written with the predicted tags as an additional column.
 
-    In JSON lines and in the official format, with one sentence per line, a cell has the tags of all words.
+    In JSON lines and in the official format, with one sentence per line, a cell has the tags of all words. A
+    JSON list becomes JSON lines of words and predicted tags.
 
     Args:
         labels: the labels of the model.
@@ -45,10 +46,14 @@ class TaggedFile(InputFile):
         missing_tag = OUTSIDE if iobes else ""
         self._sentences = read_tagged_words(path, iobes.keys() or None, options, missing_tag)
         self._lines = read_lines(path, options)
-        if self._lines[0].lstrip().startswith("["):
-            raise UserError(
-                f"{path}, line 1: expected JSON lines, got a JSON list. Write each of its objects in a line"
-            )
+        self._locations = [sentence.lines[0] for sentence in self._sentences]
+        is_list = detect_format(path) == OBJECTS and self._lines[0].lstrip().startswith("[")
+        if is_list:  # a line may have several of its objects
+            self._lines = [json.dumps({"words": each.words}, ensure_ascii=False) for each in self._sentences]
+            self._sentences = [
+                sentence._replace(lines=[number] * len(sentence.words))
+                for number, sentence in enumerate(self._sentences, 1)
+            ]
         self._iobes = iobes
         self._labels = labels
         self.formats = (OBJECTS,) if detect_format(path) == OBJECTS else (TAGS, detect_format(path) or LINES)
@@ -65,8 +70,8 @@ class TaggedFile(InputFile):
         return cls(path, predictor.model.labels, predictor.iobes, options) if is_one else None
 
     def iter_requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
-        for sentence in self._sentences:
-            yield sentence.lines[0], {}, {"words": sentence.words}
+        for line, sentence in zip(self._locations, self._sentences):
+            yield line, {}, {"words": sentence.words}
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
         added: dict[int, list[str]] = {}  # line number -> the predicted tags of its words

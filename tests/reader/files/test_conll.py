@@ -222,10 +222,16 @@ def test_which_column_has_the_words_is_asked(tmp_path, name):
     assert read(path, columns="2,3") == ROWS
 
 
-def test_reject_tag_output_for_json_lists(tmp_path):
+@pytest.mark.parametrize("indent", [None, 1])
+def test_tags_of_a_json_list_are_written_as_lines(tmp_path, indent):
     """One line may have several of its objects."""
-    path = write_file(tmp_path / "list.json", FORMS["list.json"][0])
-    assert error_of(TaggedFile, path, [], {}, TableOptions()).startswith(f"{path}, line 1: ")
+    path = write_file(tmp_path / "list.json", json.dumps(json.loads(FORMS["list.json"][0]), indent=indent))
+    file = TaggedFile(path, [], {}, TableOptions())
+    requests = [values for *_, values in file.iter_requests(RowErrors(path))]
+    tags = [["O"] * len(values["words"]) for values in requests]
+    file.write([(None, {"tags": of_one}) for of_one in tags], output := io.StringIO())
+    expected = [values | {"predicted_tags": of_one} for values, of_one in zip(requests, tags)]
+    assert [*map(json.loads, output.getvalue().splitlines())] == expected
 
 
 @pytest.mark.parametrize(
