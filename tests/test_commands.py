@@ -194,6 +194,8 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
         (models / "full", "pretrained/full"),
         (models / "classify", "output/pretrain-own/encoder"),
         (models / "encode", "configs/e5-small"),
+        (models / "encode", "output/trimmed"),
+        (models / "encode", "output/e5-trimmed"),
     ):
         shutil.copytree(source, folder / target, dirs_exist_ok=True)
         tokenizer.write_vocab(folder / target / "vocab.txt")
@@ -218,6 +220,8 @@ def put_texts(folder: Path) -> None:
         "passages.txt": german,
         "queries.jsonl": [f'{{"text": "{line}"}}' for line in german[:3]],
         "sw.txt": german,
+        "my.de.txt": german,
+        "my.en.txt": english,
         "my.sw.txt": german,
         "pairs.tsv": ["query\tpositive", *pairs],
         "my.tsv": pairs,
