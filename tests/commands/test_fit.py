@@ -275,6 +275,8 @@ def test_flags_of_tags_and_the_advice_without_a_test(words, monkeypatch, capsys)
     )
     assert options == {"init_pretraining_params": words["model"], "amp": "bf16"}
     assert "\nno scores: pass --test FILE\n" in f"\n{capsys.readouterr().out}"
+    call_main(fit, ["train.conll", "--task", "parts-of-speech", *as_flags({**words, "output": "other"})])
+    assert trained.call_args.args[0] == "parts-of-speech"
 
 
 def test_score_answers_by_language_rules(words, monkeypatch):

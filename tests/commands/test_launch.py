@@ -141,6 +141,8 @@ def test_each_process_knows_its_rank():
     endpoints = first[0]["PADDLE_TRAINER_ENDPOINTS"]
     master = first[0]["PADDLE_MASTER"]
     assert re.fullmatch(r"10.0.0.1:2\d{4}", master) and len({master, *endpoints.split(",")}) == 5
+    again = launch.make_environments(parse([*nodes, "--node_id", "0"]), ["a.py", "--x"], 2, gpus=[])
+    assert again[0]["PADDLE_MASTER"] == "10.0.0.1:21997"  # in each process: from the addresses and the script
     for rank, process in enumerate(first + second):
         expected = {
             "PADDLE_TRAINER_ID": str(rank),

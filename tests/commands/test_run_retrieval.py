@@ -389,3 +389,11 @@ def test_reject_bad_flags(retrieve, tmp_path, changes, message):
     for name, count in (("xx-en.xx", 2), ("xx-en.en", 2), ("yy-en.yy", 1), ("yy-en.en", 1)):
         write_lines(tmp_path / "short" / name, ["the cat", "a dog"][:count])
     assert message in error_of(retrieve, **changes)
+
+
+def test_the_length_of_the_flag_precedes_that_of_the_model(retrieve, folder, tmp_path):
+    stored_length = changed_copy(folder / "weights", tmp_path / "copy", pipeline=stored(max_seq_len=64))
+    short, long = (retrieve(max_seq_len=length) for length in (8, 64))
+    assert by_direction(short) != by_direction(long)
+    of_copy = retrieve(init_pretraining_params=stored_length, max_seq_len=8)
+    assert by_direction(of_copy) == by_direction(short)

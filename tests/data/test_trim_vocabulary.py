@@ -290,6 +290,8 @@ def test_trimmed_model_card_drops_scores(toy, tmp_path):
     kept, before = (open_checkpoint(tmp_path / name).config.vocab_size for name in ("trimmed", "classify"))
     line = f"{kept} of {before} tokens were kept, those in text.txt, second.txt with at least 2 occurrences"
     assert line in (tmp_path / "trimmed" / CARD).read_text(encoding="utf-8")
+    convert.main([str(tmp_path / "classify"), str(tmp_path / "all"), *flags[:2]])
+    assert open_checkpoint(tmp_path / "all").config.vocab_size > kept
     metadata, scores = read_card(tmp_path / "whole")
     assert metadata["license"] == "mit" and "84.13" in scores
     metadata, scores = read_card(tmp_path / "trimmed")

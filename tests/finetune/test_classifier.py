@@ -14,6 +14,7 @@ from ernie_m.reader.files.classification_tsv import read_classification
 from ernie_m.reader.text_featurizer import UNKNOWN, Example, TextFeaturizer
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
+from tests.launching import error_of
 
 
 def test_the_loss_is_the_mean_binary_cross_entropy(toy_folder):
@@ -117,6 +118,14 @@ def test_the_loss_is_the_mean_squared_error(folder):
     assert TextFeaturizer(tokenizer, 16).collate(features, np.arange(2), 2).labels.dtype == np.int64
     scores = task.decode(batch, {"logits": logits.numpy()})
     assert [json.dumps(task.to_json(score)) for score in scores] == ['{"score": 1.0}', '{"score": 2.0}']
+
+
+@pytest.mark.parametrize(("first", "second"), [(None, "b"), ("b", None)])
+def test_pairs_beside_single_texts_are_rejected(folder, first, second):
+    task = Regression(Tokenizer(None, folder / "piece.model"), 16)
+    task.check_pairs([Example("a", first)], "first.tsv")
+    task.check_pairs([Example("a", first)], "again.tsv")
+    assert error_of(task.check_pairs, [Example("a", second)], "second.tsv").startswith("second.tsv: ")
 
 
 def test_scores_are_those_of_the_predictions(regress, refusal, folder, tmp_path, capsys):

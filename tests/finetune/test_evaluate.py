@@ -15,6 +15,7 @@ from ernie_m.finetune.classifier import Classification
 from ernie_m.finetune.evaluate import LanguageFile, get_output_paths
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.metrics import accuracy
+from ernie_m.finetune.mrc import QuestionAnswering
 from ernie_m.finetune.reuse_head import find_fine_tuned
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import Weights
@@ -227,3 +228,12 @@ def test_skip_head_if_num_labels_differs(trained, toy_folder, tmp_path, caplog):
     encoder = {name: start.tensors[name] for name in start.tensors if not name.startswith("classifier.")}
     assert find_fine_tuned(task, replace(start, tensors=Weights.from_arrays(encoder))) is None
     assert not caplog.messages  # nobody expects a classifier there
+
+
+def test_load_head_of_answers_without_names_of_labels(tmp_path):
+    """Start and end are all that it can predict."""
+    folder = changed_copy(toys.make_models(tmp_path) / "answer", tmp_path / "initial", labels=None)
+    start = open_checkpoint(folder)
+    tokenizer = Tokenizer(None, folder / "piece.model")
+    task = QuestionAnswering.from_pipeline_config(start.pipeline_config, tokenizer, max_seq_len=32, n_best=1)
+    assert find_fine_tuned(task, start) is not None

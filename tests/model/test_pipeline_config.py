@@ -474,6 +474,7 @@ DAMAGED = {
         *(("sentence_bert_config.json", {"max_seq_length": length}) for length in ("512", True, 0)),
         ("config_sentence_transformers.json", {"prompts": ["query: "]}),
         ("config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "query"}),
+        ("config_sentence_transformers.json", {"prompts": {"query": "q"}, "default_prompt_name": 3}),
     ],
     make_xlm_r: [
         ("added_tokens.json", {"<e>": "60"}),

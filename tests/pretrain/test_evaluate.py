@@ -122,6 +122,7 @@ def test_evaluation_masks_are_never_trained_on(tiny_corpus, monkeypatch):
         HeldOutRun(tiny_corpus, run__seed=seed).run()
     assert draws[1] == draws[2]
     assert min(step for _, step, _ in draws[1]) > OptimizerConfig().steps
+    assert draws[1].count(draws[1][0]) < len(draws[1]) / 2  # nor are all examples masked alike
 
 
 def test_every_stream_has_its_numbers(held_out, tiny_corpus):

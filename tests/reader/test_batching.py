@@ -141,9 +141,9 @@ def test_a_window_ends_with_a_batch(monkeypatch):
 
 def test_in_tokens_fills_its_budget():
     """3 x 20 tokens are full; a fourth example would make 80. One of 70 tokens is alone."""
-    examples = [Item(number, length) for number, length in enumerate([20, 5, 20, 20, 20, 20, 70, 5])]
+    examples = [Item(number, length) for number, length in enumerate([70, 20, 5, 20, 20, 20, 20, 70, 5])]
     data = Batches(examples, Encode(), batch_size=60, in_tokens=True, shuffle=False)
-    assert [sorted(numbers(step)) for step in data.stream()] == [[0, 1, 2], [3, 4, 5], [6], [7]]
+    assert [sorted(numbers(step)) for step in data.stream()] == [[0], [1, 2, 3], [4, 5, 6], [7], [8]]
 
 
 def test_in_tokens_holds_its_budget(small_windows):

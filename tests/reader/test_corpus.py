@@ -178,6 +178,7 @@ def rename(manifest):
             lambda manifest, kind=kind: manifest["files"].pop(f"mono/en/train-00001.{kind}.npy")
             for kind in ("ids", "lines", "documents")
         ),
+        lambda manifest: manifest["files"].pop("parallel/de-en/train-00000.lines.npy"),
         lambda manifest: manifest["files"].pop("pieces/en.npy"),
         lambda manifest: manifest["mono"].update(en=[]),
         lambda manifest: manifest["mono"]["en"]["train"]["shards"][0].update(tokens="7"),

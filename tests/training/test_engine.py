@@ -8,6 +8,7 @@ import paddle
 import pytest
 
 from ernie_m.model.dropout_stream import DropoutStream
+from ernie_m.model.services import Replicas
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, StepResult
 from ernie_m.training.precision import Precision
@@ -178,6 +179,14 @@ def test_a_stop_request_abandons_the_step(after, threads, monkeypatch):
     assert all(parameter.grad is None for parameter in engine.parameters.values())
     run(engine, 4)
     assert_equal_arrays(weights(engine), weights(straight))
+
+
+def test_micro_batches_are_read_one_by_one():
+    """So that a stop request is seen before each, and one alone is in memory."""
+    read: list[int] = []
+    items = (read.append(number) or number for number in range(3))
+    assert next(Replicas(None).map_gradients(lambda _, item: item, items)) == 0
+    assert read == [0]
 
 
 def test_a_step_that_no_process_may_leave_ends_before_it_is_abandoned():

@@ -128,7 +128,7 @@ def test_a_closed_terminal(tmp_path):
     process.wait(60)
     assert (tmp_path / "saved").exists()
     log = (tmp_path / "log" / "job.log.0").read_text()
-    assert "SIGHUP received: " in log and "saving" in log
+    assert "WARNING SIGHUP received: " in log and "saving" in log
 
 
 # Further signals, after the `with` statement and when Python has removed its handlers at its end, do not end

@@ -47,9 +47,10 @@ def test_the_lock_ends_with_the_work(tmp_path):
         child.wait()
 
 
-def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog, number):
     def refuse(file, operation):
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(number, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with lock_output(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ernie_m.model.checkpoint.load import load_weights
+from ernie_m.model.checkpoint.official import write_config
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import get_weight_arrays
@@ -30,6 +31,12 @@ def classifier(labels=3):
 
 def official_checkpoint(folder, **options):
     return open_checkpoint(make_official(folder, CONFIG, seed=0, **options))
+
+
+def test_a_config_beside_the_weights_precedes_one_above(tmp_path):
+    params = make_official(tmp_path, CONFIG, seed=0)
+    write_config(params / "ernie_config.json", {**CONFIG, "hidden_dropout_prob": 0.25})
+    assert open_checkpoint(params).config.hidden_dropout_prob == 0.25
 
 
 def test_warn_about_missing_pooler(tmp_path, caplog):

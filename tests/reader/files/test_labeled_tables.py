@@ -87,6 +87,11 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
         {"filter": "answer=accept"},
         [BYE],
     ),
+    "numbers.json": (
+        '[{"text": "x", "label": 12345678901234567890}, {"text": "Bye", "label": "b"}]',
+        {},
+        [(["x"], "12345678901234567890"), BYE],
+    ),
     "mail.csv": (
         "Subject,Body,label\nHello,you,a\n,Bye,b\n",
         {"text": "Subject+Body"},
@@ -323,6 +328,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
         ("line 1", "'language'"),
     ),
     "invisible.csv": ("text,label\na,b\n\u200b\ufeff,c\n", {}, ("line 3", "'text'")),
+    "ambiguous.csv": ("text,sentence,label\na,b,c\n", {}, ("line 1", "'text'", "'sentence'")),
     "rows.json": ('{"data": [{"text": "a", "label": "b"}]}', {}, ("line 1", "'data'")),
     "key.json": ('[\n{"text": "a", "label": "b"},\n5]', {}, ("line 3",)),
     "split.csv": ("text,label,split\na,b,train\nc,d,tran\n", {}, ("line 3", "'tran'")),

@@ -114,12 +114,13 @@ def refused(request, tmp_path, in_tmp_path):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_code_is_refused_by_name(refused, name):
+def test_code_is_refused_by_name(refused, tmp_path, name):
     """In protocol 2 some objects are made by a call of another function, which is then refused first."""
     for protocol in (2, 4):
         message = refused(pickle.dumps({"b": [CALLS[name]]}, protocol))
         before, _, _ = message.partition("; only arrays and plain containers are allowed")
         assert before.split(".")[-1] in (name.split(".")[-1], "_reconstructor", "__newobj__")
+        assert message.startswith(f"{tmp_path}{os.sep}")
 
 
 @pytest.mark.parametrize("case", RAW)
