@@ -1,7 +1,7 @@
 #!/bin/sh
 # The paper's Table 6: which objectives help.
 #
-#   sh scripts/ablation.sh --scale quick    small encoders on public text: MMLM and all four objectives, one seed
+#   sh scripts/ablation.sh --scale quick    small encoders on public text: MMLM, and MMLM + BTMLM + CAMLM, one seed
 #   sh scripts/ablation.sh --scale night    the same with all five rows, three seeds, and three times the tokens
 #   sh scripts/ablation.sh --scale paper    the paper's size
 #
